@@ -1,0 +1,1 @@
+//! Tests that drive a booted guest from the host.
