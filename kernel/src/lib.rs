@@ -1,1 +1,20 @@
+//! Pollux: a Linux-compatible kernel for 64-bit Arm in which every system call is a future
+//! and every user thread is one async task. `docs/design.md` is the map.
 #![no_std]
+#[cfg(not(target_os = "none"))]
+extern crate std;
+#[macro_use]
+extern crate alloc;
+
+pub mod arch;
+pub mod drivers;
+pub mod errno;
+pub mod exec;
+pub mod fs;
+pub mod futex;
+pub mod mm;
+pub mod process;
+pub mod signal;
+pub mod sync;
+pub mod syscalls;
+pub mod time;

@@ -1,0 +1,78 @@
+//! Spinlocks. The kernel runs with interrupts masked (see `docs/design.md`), so a plain spinlock is also
+//! safe against the interrupt service routines. Guards are `!Send`: the compiler refuses to hold one over an `.await`.
+
+use lock_api::GuardNoSend;
+
+/// A spinlock whose guards are `!Send`.
+pub struct RawSpin(spin::mutex::SpinMutex<()>);
+
+// SAFETY: forwards to spin's own lock_api implementation, which excludes.
+unsafe impl lock_api::RawMutex for RawSpin {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = RawSpin(spin::mutex::SpinMutex::new(()));
+    type GuardMarker = GuardNoSend;
+
+    #[inline]
+    fn lock(&self) {
+        lock_api::RawMutex::lock(&self.0)
+    }
+
+    #[inline]
+    fn try_lock(&self) -> bool {
+        lock_api::RawMutex::try_lock(&self.0)
+    }
+
+    #[inline]
+    unsafe fn unlock(&self) {
+        // SAFETY: the caller holds the lock (contract of `RawMutex::unlock`).
+        unsafe { lock_api::RawMutex::unlock(&self.0) }
+    }
+}
+
+/// A reader-writer spinlock whose guards are `!Send`.
+pub struct RawRwSpin(spin::RwLock<()>);
+
+// SAFETY: forwards to spin's own lock_api implementation.
+unsafe impl lock_api::RawRwLock for RawRwSpin {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = RawRwSpin(spin::RwLock::new(()));
+    type GuardMarker = GuardNoSend;
+
+    #[inline]
+    fn lock_shared(&self) {
+        lock_api::RawRwLock::lock_shared(&self.0)
+    }
+
+    #[inline]
+    fn try_lock_shared(&self) -> bool {
+        lock_api::RawRwLock::try_lock_shared(&self.0)
+    }
+
+    #[inline]
+    unsafe fn unlock_shared(&self) {
+        // SAFETY: the caller holds the lock shared.
+        unsafe { lock_api::RawRwLock::unlock_shared(&self.0) }
+    }
+
+    #[inline]
+    fn lock_exclusive(&self) {
+        lock_api::RawRwLock::lock_exclusive(&self.0)
+    }
+
+    #[inline]
+    fn try_lock_exclusive(&self) -> bool {
+        lock_api::RawRwLock::try_lock_exclusive(&self.0)
+    }
+
+    #[inline]
+    unsafe fn unlock_exclusive(&self) {
+        // SAFETY: the caller holds the lock exclusively.
+        unsafe { lock_api::RawRwLock::unlock_exclusive(&self.0) }
+    }
+}
+
+pub type SpinLock<T> = lock_api::Mutex<RawSpin, T>;
+pub type SpinGuard<'a, T> = lock_api::MutexGuard<'a, RawSpin, T>;
+pub type RwSpinLock<T> = lock_api::RwLock<RawRwSpin, T>;
+pub use spin::Lazy;
+pub use spin::Once;
