@@ -1,0 +1,109 @@
+//! What can stand behind a file descriptor besides page-cache files and directories.
+
+use alloc::sync::Arc;
+use core::any::Any;
+
+use super::op::Op;
+use super::open_file::OpenFile;
+use crate::arch::UserFault;
+use crate::errno::{Errno, Result};
+use crate::exec::WaitQueue;
+use crate::mm::{IoBuf, PageSource};
+use crate::process::Thread;
+
+bitflags::bitflags! {
+    /// Readiness, with poll(2)'s bits (the same values as epoll's).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Events: u32 {
+        const IN = 0x001;
+        const PRI = 0x002;
+        const OUT = 0x004;
+        const ERR = 0x008;
+        const HUP = 0x010;
+        const NVAL = 0x020;
+        const RDNORM = 0x040;
+        const RDBAND = 0x080;
+        const WRNORM = 0x100;
+        const WRBAND = 0x200;
+        const MSG = 0x400;
+        const RDHUP = 0x2000;
+    }
+}
+
+/// Why a non-waiting attempt did not finish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TryError {
+    /// Not ready: wait on the wait queue for the matching events and try again (or EAGAIN for O_NONBLOCK).
+    WouldBlock,
+    /// User memory has to be faulted in, outside of every lock; then try again.
+    Fault(UserFault),
+    Failed(Errno),
+}
+
+impl From<Errno> for TryError {
+    fn from(errno: Errno) -> Self {
+        TryError::Failed(errno)
+    }
+}
+
+impl From<UserFault> for TryError {
+    fn from(fault: UserFault) -> Self {
+        TryError::Fault(fault)
+    }
+}
+
+/// Operations behind an open file. Readiness files implement the `try_` calls, `ready` and `wait_queue`; the generic
+/// loops of [`OpenFile`] make blocking, O_NONBLOCK, timeouts, poll and epoll of them. Files that must await something
+/// other than readiness (block devices, other processes' memory) answer `Some` from `read`/`write`.
+///
+/// `pos` is the file position for seekable files; streams ignore it. A `try_` call that moved some bytes answers their
+/// count, even if it met a fault or would block after them.
+pub trait FileOps: Send + Sync + Any {
+    fn as_any(&self) -> &dyn Any;
+
+    fn try_read(&self, _file: &OpenFile, _buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        Err(TryError::Failed(Errno::EINVAL))
+    }
+    fn try_write(&self, _file: &OpenFile, _buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        Err(TryError::Failed(Errno::EINVAL))
+    }
+    /// Replaces `try_read` for files that need to await I/O.
+    fn read<'a>(&'a self, _file: &'a OpenFile, _buf: &'a mut IoBuf<'_>, _pos: u64) -> Option<Op<'a, Result<usize>>> {
+        None
+    }
+    fn write<'a>(&'a self, _file: &'a OpenFile, _buf: &'a mut IoBuf<'_>, _pos: u64) -> Option<Op<'a, Result<usize>>> {
+        None
+    }
+
+    /// The events that hold now.
+    fn ready(&self) -> Events {
+        Events::IN | Events::OUT | Events::RDNORM | Events::WRNORM
+    }
+    /// Woken, with the events as key, whenever `ready` may have gained events. None: always ready (poll never waits;
+    /// epoll answers EPERM).
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        None
+    }
+
+    /// Has a position: lseek, pread and pwrite work. False: they answer ESPIPE.
+    fn seekable(&self) -> bool {
+        false
+    }
+    /// SEEK_END's base.
+    fn size(&self) -> Option<u64> {
+        None
+    }
+    /// ioctl(2) beyond the generic FIONBIO, FIOCLEX, FIONCLEX, FIOASYNC.
+    fn ioctl<'a>(&'a self, _file: &'a OpenFile, _thread: &'a Thread, _cmd: u32, _arg: u64) -> Op<'a, Result<u64>> {
+        Op::ready(Err(Errno::ENOTTY))
+    }
+    /// What mmap(2) maps; None: ENODEV.
+    fn page_source(&self) -> Option<Arc<dyn PageSource>> {
+        None
+    }
+    /// close(2) of one descriptor by a process (there may be others): POSIX locks, tty hang-ups.
+    fn flush(&self) {}
+    fn sync(&self) -> Op<'_, Result<()>> {
+        Op::ready(Err(Errno::EINVAL))
+    }
+}
