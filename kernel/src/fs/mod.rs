@@ -1,1 +1,2 @@
 //! fs
+pub mod tty;
