@@ -75,6 +75,13 @@ pub trait FileOps: Send + Sync + Any {
         None
     }
 
+    /// Awaited, interruptibly, before the first attempt of every read or write call, O_NONBLOCK or not: a terminal's
+    /// job control sends SIGTTIN or SIGTTOU to a background group and then waits for the signal to end the call
+    /// (which is restarted when the group is continued).
+    fn admit<'a>(&'a self, _file: &'a OpenFile, _thread: &'a Thread, _write: bool) -> Op<'a, Result<()>> {
+        Op::ready(Ok(()))
+    }
+
     /// The events that hold now.
     fn ready(&self) -> Events {
         Events::IN | Events::OUT | Events::RDNORM | Events::WRNORM
@@ -93,7 +100,7 @@ pub trait FileOps: Send + Sync + Any {
     fn size(&self) -> Option<u64> {
         None
     }
-    /// ioctl(2) beyond the generic FIONBIO, FIOCLEX, FIONCLEX, FIOASYNC.
+    /// ioctl(2) beyond the generic FIONBIO, FIOCLEX, FIONCLEX, FIOASYNC. Awaited interruptibly, like `admit`.
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, _thread: &'a Thread, _cmd: u32, _arg: u64) -> Op<'a, Result<u64>> {
         Op::ready(Err(Errno::ENOTTY))
     }
