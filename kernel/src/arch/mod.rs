@@ -8,6 +8,7 @@
 //! * At most [`MAX_CPUS`] CPUs, numbered from 0 without gaps.
 
 mod machine;
+pub mod page_ops;
 mod percpu;
 pub mod pte;
 mod types;

@@ -1,1 +1,30 @@
-//! mm
+//! Memory: physical frames, the kernel heap, address spaces, the page cache, and access to user memory.
+//!
+//! * [`frames`]: who owns which physical frame. [`heap`]: the kernel's allocator on top of it.
+//! * [`space`]: [`AddressSpace`], what a process sees: VMAs and page tables, faults, mmap and its family.
+//! * [`page_cache`]: [`PageCache`], the pages of one file, shared by read, write and mmap. [`PageSource`] is what can be
+//!   mapped: an open file, or a piece of shared anonymous memory ([`shmem`]).
+//! * [`uaccess`], [`iobuf`]: typed pointers into user memory and the buffers of read and write.
+//!
+//! Lock order: address space → page cache → frame allocator and heap. None is held over an await.
+
+mod addr;
+pub mod frames;
+pub mod heap;
+mod iobuf;
+mod local;
+pub mod page_cache;
+pub mod shmem;
+pub mod space;
+mod stats;
+mod uaccess;
+
+pub use addr::{MAX_RW_COUNT, PAGE_SHIFT, PAGE_SIZE, PhysAddr, USER_END, VirtAddr, access_ok, page_down, page_up};
+pub use frames::{Frame, FrameRun, alloc_contiguous, alloc_frame, alloc_order, alloc_zeroed, init};
+pub use iobuf::{IoBuf, IoVec, IoVecs, import_iovec};
+pub use page_cache::{BoxFuture, CachePage, PageCache, PageIo, PageSource};
+pub use space::{
+    AddressSpace, FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest, Prot, SpaceStats, VmaInfo,
+};
+pub use stats::{MemInfo, meminfo};
+pub use uaccess::{UserPtr, UserStr, read_cstr};
