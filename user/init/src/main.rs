@@ -1,1 +1,139 @@
-fn main() {}
+//! The first program of a Pollux image.
+//!
+//! It prepares the machine (mounts, host name, environment), runs one thing and powers off:
+//!
+//! * nothing asked: root's login shell on the console, with job control;
+//! * `CMD ARG…`: that program on the console;
+//! * `--runner NONCE`: whatever the host asks for over the [`pollux_wire`] protocol.
+//!
+//! Options come after `--` on the kernel's command line: `--winsize COLSxROWS`, `--term NAME`,
+//! and `--status`, which also hands the exit status of the shell to the host as a frame.
+
+mod console;
+mod runner;
+mod sys;
+
+use std::env;
+use std::fs;
+
+use pollux_wire::{Exit, Frame};
+
+/// What the kernel's command line asks for.
+#[derive(Default)]
+struct Options {
+    runner: Option<String>,
+    winsize: Option<(u16, u16)>,
+    term: Option<String>,
+    status: bool,
+    command: Vec<String>,
+}
+
+impl Options {
+    fn parse(mut args: impl Iterator<Item = String>) -> Options {
+        let mut options = Options::default();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--runner" => options.runner = args.next(),
+                "--winsize" => options.winsize = args.next().and_then(|size| parse_size(&size)),
+                "--term" => options.term = args.next(),
+                "--status" => options.status = true,
+                // Linux hands on words of its command line that it does not know.
+                other if other.starts_with('-') => {}
+                _ => {
+                    options.command.push(arg);
+                    options.command.extend(args.by_ref());
+                }
+            }
+        }
+        options
+    }
+}
+
+fn parse_size(size: &str) -> Option<(u16, u16)> {
+    let (columns, rows) = size.split_once('x')?;
+    Some((columns.parse().ok()?, rows.parse().ok()?))
+}
+
+fn main() {
+    let options = Options::parse(env::args().skip(1));
+    if std::process::id() != 1 {
+        eprintln!("init: I am not process 1, so I do nothing");
+        std::process::exit(1);
+    }
+    sys::catch_signals();
+    prepare(&options);
+    if let Some(nonce) = &options.runner {
+        runner::serve(nonce);
+    } else {
+        let exit = console::run(&options.command, options.winsize);
+        if options.status {
+            sys::write_console(&Frame::Exit(exit).encode());
+        }
+    }
+    shut_down(sys::wish().unwrap_or(sys::Wish::PowerOff));
+}
+
+/// Mounts what programs expect and sets up the environment that they inherit.
+fn prepare(options: &Options) {
+    // What the kernel does not have yet, or has mounted already, is no reason to stop.
+    for (kind, target, flags, data) in [
+        ("proc", "/proc", sys::NO_SUID | sys::NO_EXEC, ""),
+        ("sysfs", "/sys", sys::NO_SUID | sys::NO_EXEC, ""),
+        ("devtmpfs", "/dev", sys::NO_SUID, "mode=0755"),
+        (
+            "devpts",
+            "/dev/pts",
+            sys::NO_SUID | sys::NO_EXEC,
+            "gid=5,mode=620,ptmxmode=666",
+        ),
+        ("tmpfs", "/dev/shm", sys::NO_SUID, "mode=1777"),
+        ("tmpfs", "/tmp", sys::NO_SUID, "mode=1777"),
+        ("tmpfs", "/run", sys::NO_SUID, "mode=0755"),
+    ] {
+        let _ = fs::create_dir(target);
+        let _ = sys::mount(kind, target, kind, flags, data);
+    }
+    if let Ok(name) = fs::read_to_string("/etc/hostname") {
+        sys::set_host_name(name.trim());
+    }
+    sys::bring_up_loopback();
+    let root = console::Account::root();
+    let _ = env::set_current_dir(&root.home).or_else(|_| env::set_current_dir("/"));
+    // SAFETY: init has one thread.
+    unsafe {
+        env::set_var(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        );
+        env::set_var("HOME", &root.home);
+        env::set_var("SHELL", &root.shell);
+        env::set_var("USER", "root");
+        env::set_var("LOGNAME", "root");
+        env::set_var("TERM", options.term.as_deref().unwrap_or("linux"));
+    }
+}
+
+/// Ends every program, writes everything back, and leaves the machine. Does not return.
+fn shut_down(wish: sys::Wish) -> ! {
+    if sys::reap_all() == sys::Children::Some {
+        sys::kill_all(libc::SIGTERM);
+        sys::kill_all(libc::SIGCONT);
+        if !sys::wait_for_all(1000) {
+            sys::kill_all(libc::SIGKILL);
+            sys::wait_for_all(1000);
+        }
+    }
+    sys::sync();
+    // A root that is read-only is marked clean; one that refuses has been synced at least.
+    let _ = sys::mount("", "/", "", sys::REMOUNT | sys::READ_ONLY, "");
+    sys::reboot(wish)
+}
+
+/// How the program ended, from a status of `waitpid`.
+fn exit_of(status: i32) -> Exit {
+    if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status) as u8)
+    } else {
+        Exit::Code(libc::WEXITSTATUS(status) as u8)
+    }
+}

@@ -1,0 +1,66 @@
+//! `cargo xtask check`: what must hold before a change goes in.
+
+use anyhow::{Context, Result};
+
+use crate::provision::{self, BARE, MUSL};
+use crate::{build, ui};
+
+/// Runs all checks, and stops at the first that fails.
+pub fn run() -> Result<()> {
+    provision::rust_component("fmt", "rustfmt")?;
+    provision::rust_component("clippy", "clippy")?;
+    let deny = ["--", "-D", "warnings"];
+    cargo("formatting", &["fmt", "--all", "--check"], None)?;
+    let host = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--quiet",
+    ];
+    cargo("lints (host)", &[&host[..], &deny].concat(), None)?;
+    let kernel = [
+        "clippy",
+        "-p",
+        "pollux-kernel",
+        "--locked",
+        "--quiet",
+        "--target",
+        BARE,
+    ];
+    cargo("lints (kernel)", &[&kernel[..], &deny].concat(), Some(BARE))?;
+    let user = [
+        "clippy",
+        "-p",
+        "pollux-init",
+        "--locked",
+        "--quiet",
+        "--target",
+        MUSL,
+    ];
+    cargo(
+        "lints (guest programs)",
+        &[&user[..], &deny].concat(),
+        Some(MUSL),
+    )?;
+    let docs = [
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+        "--locked",
+    ];
+    cargo("documentation", &[&docs[..], &["--quiet"]].concat(), None)?;
+    println!("all checks passed");
+    Ok(())
+}
+
+fn cargo(what: &str, arguments: &[&str], target: Option<&str>) -> Result<()> {
+    let _step = ui::step(format!("Checking {what}"));
+    let mut command = build::cargo();
+    if let Some(triple) = target {
+        provision::rust_target(triple)?.apply(&mut command);
+    }
+    command.args(arguments).env("RUSTDOCFLAGS", "-D warnings");
+    ui::run_openly(&mut command).with_context(|| format!("{what}: see above"))
+}

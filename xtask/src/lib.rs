@@ -1,0 +1,28 @@
+//! Everything that happens on the host: building the kernel, making root file systems, running
+//! guests in QEMU and testing them. The binary is `cargo xtask`; the tests use this library.
+//!
+//! * [`provision`]: finds and installs the tools that the rest needs.
+//! * [`build`] turns crates into a kernel [`flat`] image and guest programs.
+//! * [`recipe`], [`apt`], [`image`]: from `images/NAME.toml` to an ext2 file.
+//! * [`linux`], [`cpio`]: Debian's kernel as the reference to compare with.
+//! * [`machine`] is a QEMU command line; [`guest`] a running one; [`session`] runs one program in
+//!   it; [`interactive`] gives it the terminal.
+
+pub mod apt;
+pub mod build;
+pub mod check;
+pub mod cli;
+pub mod cpio;
+pub mod doctor;
+pub mod flat;
+pub mod guest;
+pub mod image;
+pub mod interactive;
+pub mod linux;
+pub mod machine;
+pub mod paths;
+pub mod provision;
+pub mod recipe;
+pub mod session;
+pub mod test;
+pub mod ui;

@@ -1,0 +1,236 @@
+//! The virtual machine: QEMU's command line from what the user wants.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::image::Image;
+use crate::provision::QEMU;
+use crate::{build, linux};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KernelKind {
+    /// The kernel of this workspace
+    Pollux,
+    /// Debian's kernel, for comparison
+    Linux,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bus {
+    Mmio,
+    Pci,
+}
+
+/// The machine's options, shared by all commands that run guests.
+#[derive(Args, Clone, Debug)]
+pub struct MachineOptions {
+    /// Kernel to boot
+    #[arg(long, value_enum, default_value = "pollux")]
+    pub kernel: KernelKind,
+    /// Processors, 1 to 8 [default: as many as the host has, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub smp: Option<u8>,
+    /// Memory, as QEMU takes it
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub mem: String,
+    /// Version of the interrupt controller
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u8).range(2..=3))]
+    pub gic: u8,
+    /// Where the virtio devices are
+    #[arg(long, value_enum, default_value = "mmio")]
+    pub bus: Bus,
+    /// Count instructions: one per nanosecond of virtual time, on one processor, repeatable
+    #[arg(long)]
+    pub icount: bool,
+    /// Start the kernel at EL2
+    #[arg(long)]
+    pub virtualization: bool,
+    /// More words for the kernel's command line
+    #[arg(
+        long,
+        value_name = "WORDS",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    pub append: String,
+    /// Leave the image as it is: what the guest writes is lost at the end
+    #[arg(long)]
+    pub snapshot: bool,
+    /// Use this kernel image instead of building one
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub kernel_file: Option<PathBuf>,
+    /// More arguments for QEMU, split at blanks
+    #[arg(
+        long,
+        value_name = "ARGS",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    pub qemu: String,
+}
+
+impl Default for MachineOptions {
+    fn default() -> Self {
+        MachineOptions {
+            kernel: KernelKind::Pollux,
+            smp: None,
+            mem: "512M".into(),
+            gic: 3,
+            bus: Bus::Mmio,
+            icount: false,
+            virtualization: false,
+            append: String::new(),
+            snapshot: false,
+            kernel_file: None,
+            qemu: String::new(),
+        }
+    }
+}
+
+/// A machine that only has to be switched on.
+pub struct Machine {
+    options: MachineOptions,
+    kernel: PathBuf,
+    initramfs: Option<PathBuf>,
+    image: Image,
+    /// Wait for a debugger on this TCP port.
+    pub debugger: Option<u16>,
+}
+
+impl Machine {
+    /// Builds the kernel, or gets Linux, for this image.
+    pub fn prepare(options: &MachineOptions, image: Image) -> Result<Machine> {
+        ensure!(
+            !(options.icount && options.smp.is_some_and(|smp| smp > 1)),
+            "--icount counts the instructions of one processor: leave --smp away"
+        );
+        QEMU.path()?;
+        let (kernel, initramfs) = match (&options.kernel_file, options.kernel) {
+            (Some(file), _) => (file.clone(), None),
+            (None, KernelKind::Pollux) => (build::kernel()?.image, None),
+            (None, KernelKind::Linux) => {
+                let linux = linux::prepare()?;
+                (linux.image, Some(linux.initramfs))
+            }
+        };
+        Ok(Machine {
+            options: options.clone(),
+            kernel,
+            initramfs,
+            image,
+            debugger: None,
+        })
+    }
+
+    fn processors(&self) -> usize {
+        let host = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(4);
+        match self.options.smp {
+            _ if self.options.icount => 1,
+            Some(smp) => smp.into(),
+            None => host,
+        }
+    }
+
+    /// QEMU's command line. `log_level` is the kernel's; `init_args` go to the first program. The
+    /// console is QEMU's standard input and output.
+    pub fn command(&self, log_level: u8, init_args: &[String]) -> Result<Command> {
+        let options = &self.options;
+        let mut qemu = QEMU.command()?;
+        let el2 = if options.virtualization {
+            ",virtualization=on"
+        } else {
+            ""
+        };
+        qemu.args(["-M", &format!("virt,gic-version={}{el2}", options.gic)]);
+        qemu.args(["-cpu", "cortex-a72", "-m", &options.mem]);
+        qemu.args(["-smp", &self.processors().to_string()]);
+        qemu.args([
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-monitor",
+            "none",
+        ]);
+        qemu.args([
+            "-chardev",
+            "stdio,id=console,signal=off",
+            "-serial",
+            "chardev:console",
+        ]);
+        if options.icount {
+            // One instruction takes one nanosecond, idle time is skipped, and nothing that
+            // changes from run to run gets in.
+            qemu.args([
+                "-accel",
+                "tcg,thread=single",
+                "-icount",
+                "shift=0,sleep=off",
+            ]);
+            qemu.args(["-seed", "1", "-rtc", "base=2024-01-01T00:00:00,clock=vm"]);
+        } else {
+            qemu.args(["-accel", "tcg,thread=multi"]);
+        }
+        self.add_devices(&mut qemu);
+        qemu.arg("-kernel").arg(&self.kernel);
+        if let Some(initramfs) = &self.initramfs {
+            qemu.arg("-initrd").arg(initramfs);
+        }
+        qemu.args(["-append", &self.command_line(log_level, init_args)]);
+        if let Some(port) = self.debugger {
+            qemu.args(["-S", "-gdb", &format!("tcp:127.0.0.1:{port}")]);
+        }
+        qemu.args(options.qemu.split_whitespace());
+        Ok(qemu)
+    }
+
+    fn add_devices(&self, qemu: &mut Command) {
+        let suffix = match self.options.bus {
+            Bus::Mmio => "device",
+            Bus::Pci => "pci",
+        };
+        let snapshot = if self.options.snapshot { "on" } else { "off" };
+        let file = self.image.path.display().to_string().replace(',', ",,");
+        qemu.args(["-global", "virtio-mmio.force-legacy=false"]);
+        if !self.options.icount {
+            qemu.args(["-object", "rng-random,filename=/dev/urandom,id=entropy"]);
+            qemu.args(["-device", &format!("virtio-rng-{suffix},rng=entropy")]);
+        }
+        qemu.args([
+            "-drive",
+            &format!("if=none,id=root,format=raw,snapshot={snapshot},file={file}"),
+            "-device",
+            &format!("virtio-blk-{suffix},drive=root"),
+        ]);
+    }
+
+    fn command_line(&self, log_level: u8, init_args: &[String]) -> String {
+        let mut words = vec![
+            "console=ttyAMA0".to_string(),
+            "root=/dev/vda".into(),
+            "rw".into(),
+        ];
+        if let Some(init) = &self.image.init {
+            words.push(format!("init={init}"));
+        }
+        words.push(format!("loglevel={log_level}"));
+        if self.options.kernel == KernelKind::Linux {
+            // Without this a panic waits for ever; with -no-reboot it ends QEMU.
+            words.push("panic=-1".into());
+            if self.options.icount {
+                words.extend(["nokaslr".into(), "norandmaps".into()]);
+            }
+        }
+        words.extend(self.options.append.split_whitespace().map(str::to_string));
+        if !init_args.is_empty() && !words.iter().any(|word| word == "--") {
+            words.push("--".into());
+        }
+        words.extend(init_args.iter().cloned());
+        words.join(" ")
+    }
+}

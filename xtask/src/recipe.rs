@@ -1,0 +1,224 @@
+//! Recipes of root file systems: `images/NAME.toml`. They are data; what they mean is here.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// One recipe.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Recipe {
+    /// What the image is for, one line.
+    pub about: String,
+    /// Size of the file system, as mke2fs takes it: `64M`.
+    pub size: String,
+    /// The first program, handed to the kernel as `init=`.
+    #[serde(default = "default_init")]
+    pub init: String,
+    pub hostname: Option<String>,
+    /// Debian packages, just these.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Debian packages with all that they depend on.
+    #[serde(default)]
+    pub packages_with_dependencies: Vec<String>,
+    /// A busybox in the image, whose applets get links.
+    pub applets: Option<Applets>,
+    #[serde(default, rename = "program")]
+    pub programs: Vec<Program>,
+    #[serde(default, rename = "file")]
+    pub files: Vec<File>,
+    #[serde(default, rename = "dir")]
+    pub dirs: Vec<Dir>,
+    #[serde(default, rename = "link")]
+    pub links: Vec<Link>,
+    #[serde(default, rename = "user")]
+    pub users: Vec<User>,
+    #[serde(default, rename = "group")]
+    pub groups: Vec<Group>,
+}
+
+fn default_init() -> String {
+    "/sbin/init".into()
+}
+
+/// Links for the applets of a busybox, where no other file is in the way.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Applets {
+    pub of: String,
+    pub dir: String,
+}
+
+/// A program of this workspace.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    pub package: String,
+    pub bin: String,
+    pub path: String,
+}
+
+/// A file with this text, or a copy of one next to the recipes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    pub path: String,
+    pub text: Option<String>,
+    pub source: Option<String>,
+    #[serde(default = "file_mode")]
+    pub mode: Mode,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dir {
+    pub path: String,
+    #[serde(default = "dir_mode")]
+    pub mode: Mode,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    pub path: String,
+    pub target: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    pub name: String,
+    pub id: u32,
+    #[serde(default = "default_home")]
+    pub home: String,
+    #[serde(default = "default_shell")]
+    pub shell: String,
+}
+
+fn default_home() -> String {
+    "/".into()
+}
+
+fn default_shell() -> String {
+    "/bin/sh".into()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    pub name: String,
+    pub id: u32,
+}
+
+/// Permission bits, written in octal.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct Mode(pub u32);
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Mode, String> {
+        u32::from_str_radix(&text, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o7777)
+            .map(Mode)
+            .ok_or_else(|| format!("{text:?} is not an octal mode such as \"0755\""))
+    }
+}
+
+fn file_mode() -> Mode {
+    Mode(0o644)
+}
+
+fn dir_mode() -> Mode {
+    Mode(0o755)
+}
+
+impl Recipe {
+    /// Reads `images/NAME.toml`.
+    pub fn load(folder: &Path, name: &str) -> Result<Recipe> {
+        let path = folder.join(format!("{name}.toml"));
+        let text = std::fs::read_to_string(&path).with_context(|| {
+            format!(
+                "no recipe {name}: {} cannot be read ({})",
+                path.display(),
+                available(folder)
+            )
+        })?;
+        toml::from_str(&text).with_context(|| format!("{} is not a recipe", path.display()))
+    }
+
+    pub fn passwd(&self) -> String {
+        self.users
+            .iter()
+            .map(
+                |User {
+                     name,
+                     id,
+                     home,
+                     shell,
+                 }| format!("{name}:x:{id}:{id}:{name}:{home}:{shell}\n"),
+            )
+            .collect()
+    }
+
+    pub fn group(&self) -> String {
+        let own = self.users.iter().map(|user| (&user.name, user.id));
+        own.chain(self.groups.iter().map(|group| (&group.name, group.id)))
+            .map(|(name, id)| format!("{name}:x:{id}:\n"))
+            .collect()
+    }
+}
+
+fn available(folder: &Path) -> String {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".toml")?
+                    .to_string(),
+            )
+        })
+        .collect();
+    names.sort();
+    format!("there are: {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_recipes_can_be_read() {
+        let folder = crate::paths::recipes();
+        let recipes = std::fs::read_dir(&folder).unwrap();
+        let names = recipes.filter_map(|entry| {
+            Some(
+                entry
+                    .unwrap()
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".toml")?
+                    .to_string(),
+            )
+        });
+        for name in names {
+            Recipe::load(&folder, &name).unwrap();
+        }
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(Mode::try_from("1777".to_string()), Ok(Mode(0o1777)));
+        assert!(Mode::try_from("0778".to_string()).is_err());
+        assert!(Mode::try_from("77777".to_string()).is_err());
+    }
+}

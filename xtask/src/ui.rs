@@ -1,0 +1,115 @@
+//! What the user sees of long steps. A run of one guest program must show nothing but what that
+//! program prints, so it asks for silence: then only a terminal gets a spinner, wiped afterwards.
+
+use std::io::IsTerminal;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// From now on, nothing but errors and spinners is shown.
+pub fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+fn silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
+
+/// Tells what happens.
+pub fn say(text: impl AsRef<str>) {
+    if !silent() {
+        eprintln!("{}", text.as_ref());
+    }
+}
+
+/// Shows that a step is under way until dropped.
+#[must_use]
+pub struct Step(ProgressBar);
+
+/// Starts a step.
+pub fn step(text: impl Into<String>) -> Step {
+    let text = text.into();
+    if !std::io::stderr().is_terminal() {
+        say(format!("{text} ..."));
+        return Step(ProgressBar::hidden());
+    }
+    let bar = ProgressBar::new_spinner().with_message(text);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    Step(bar)
+}
+
+impl Step {
+    /// Refines what is shown.
+    pub fn detail(&self, text: impl Into<String>) {
+        self.0.set_message(text.into());
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Runs a tool whose output matters only if it fails.
+pub fn run_quietly(command: &mut Command) -> Result<()> {
+    read(command).map(drop)
+}
+
+/// Runs a tool and returns its standard output; an error shows all that it said.
+pub fn read(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {}", shown(command)))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "{} failed ({}):\n{stdout}{stderr}",
+            shown(command),
+            output.status
+        );
+    }
+    Ok(stdout)
+}
+
+/// Runs a tool whose own progress the user may watch.
+pub fn run_openly(command: &mut Command) -> Result<()> {
+    if silent() {
+        return run_quietly(command);
+    }
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .with_context(|| format!("cannot run {}", shown(command)))?;
+    if !status.success() {
+        bail!("{} failed ({status})", shown(command));
+    }
+    Ok(())
+}
+
+/// The command as one would type it, more or less.
+pub fn shown(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| {
+            let word = word.to_string_lossy();
+            if word.is_empty() || word.contains([' ', '"', '$', '&', ';', '|', '*']) {
+                format!("'{word}'")
+            } else {
+                word.into_owned()
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
