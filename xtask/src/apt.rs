@@ -21,17 +21,8 @@ impl Apt {
     /// Sets up its folder. Uses no network.
     pub fn new() -> Result<Apt> {
         provision::need(&[provision::APT, provision::DPKG_DEB, provision::TAR])?;
-        let apt = Apt {
-            state: paths::out().join("apt"),
-            packages: paths::out().join("packages"),
-        };
-        for folder in [
-            "lists/partial",
-            "cache/archives/partial",
-            "sources.list.d",
-            "dpkg",
-            "log",
-        ] {
+        let apt = Apt { state: paths::out().join("apt"), packages: paths::out().join("packages") };
+        for folder in ["lists/partial", "cache/archives/partial", "sources.list.d", "dpkg", "log"] {
             fs::create_dir_all(apt.state.join(folder))?;
         }
         fs::create_dir_all(&apt.packages)?;
@@ -68,43 +59,30 @@ Dir::Etc::preferencesparts "/nonexistent";
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command
-            .env("APT_CONFIG", self.state.join("apt.conf"))
-            .env("LC_ALL", "C");
+        command.env("APT_CONFIG", self.state.join("apt.conf")).env("LC_ALL", "C");
         command
     }
 
     /// Copies the machine's sources; a source for one foreign architecture is made one for ours.
     fn copy_sources(&self) -> Result<()> {
         let mut found = false;
-        let folder = fs::read_dir("/etc/apt/sources.list.d")
-            .into_iter()
-            .flatten()
-            .flatten();
-        let files = folder
-            .map(|entry| entry.path())
-            .chain([PathBuf::from("/etc/apt/sources.list")]);
+        let folder = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+        let files = folder.map(|entry| entry.path()).chain([PathBuf::from("/etc/apt/sources.list")]);
         for file in files {
-            let known = file
-                .extension()
-                .is_some_and(|e| e == "list" || e == "sources");
+            let known = file.extension().is_some_and(|e| e == "list" || e == "sources");
             let (true, Ok(text)) = (known, fs::read_to_string(&file)) else {
                 continue;
             };
             let target = if file.ends_with("sources.list") {
                 self.state.join("sources.list")
             } else {
-                self.state
-                    .join("sources.list.d")
-                    .join(file.file_name().unwrap_or_default())
+                self.state.join("sources.list.d").join(file.file_name().unwrap_or_default())
             };
             found |= text.contains("deb");
             fs::write(target, for_any_architecture(&text))?;
         }
         if !found {
-            bail!(
-                "this machine has no apt sources, so there is nowhere to get arm64 packages from"
-            );
+            bail!("this machine has no apt sources, so there is nowhere to get arm64 packages from");
         }
         Ok(())
     }
@@ -116,14 +94,8 @@ Dir::Etc::preferencesparts "/nonexistent";
         let _step = ui::step("Fetching the arm64 package lists");
         let result = ui::run_quietly(self.command("apt-get").arg("update"));
         let lists = fs::read_dir(self.state.join("lists"))?;
-        let any = lists
-            .flatten()
-            .any(|e| e.file_name().to_string_lossy().contains("_Packages"));
-        if any {
-            Ok(())
-        } else {
-            result.context("no arm64 package lists")
-        }
+        let any = lists.flatten().any(|e| e.file_name().to_string_lossy().contains("_Packages"));
+        if any { Ok(()) } else { result.context("no arm64 package lists") }
     }
 
     /// Tries with the lists at hand, and once more with fresh ones.
@@ -145,10 +117,7 @@ Dir::Etc::preferencesparts "/nonexistent";
         (alone, closed).hash(&mut hasher);
         let record = self.packages.join(format!("{:016x}.list", hasher.finish()));
         let recorded = fs::read_to_string(&record).unwrap_or_default();
-        let files: Vec<_> = recorded
-            .lines()
-            .map(|name| self.packages.join(name))
-            .collect();
+        let files: Vec<_> = recorded.lines().map(|name| self.packages.join(name)).collect();
         if !files.is_empty() && files.iter().all(|file| file.is_file()) {
             return Ok(files);
         }
@@ -161,16 +130,11 @@ Dir::Etc::preferencesparts "/nonexistent";
         let incoming = self.packages.join("incoming");
         let _ = fs::remove_dir_all(&incoming);
         fs::create_dir_all(incoming.join("partial"))?;
-        let _step = ui::step(format!(
-            "Downloading {}",
-            [alone, closed].concat().join(", ")
-        ));
+        let _step = ui::step(format!("Downloading {}", [alone, closed].concat().join(", ")));
         if !closed.is_empty() {
             let archives = format!("Dir::Cache::archives={}", incoming.display());
             let mut command = self.command("apt-get");
-            command
-                .args(["-y", "--download-only", "-o", &archives, "install"])
-                .args(closed);
+            command.args(["-y", "--download-only", "-o", &archives, "install"]).args(closed);
             ui::run_quietly(&mut command)?;
         }
         if !alone.is_empty() {
@@ -203,9 +167,7 @@ Dir::Etc::preferencesparts "/nonexistent";
 }
 
 fn for_any_architecture(sources: &str) -> String {
-    let lines = sources
-        .lines()
-        .filter(|line| !line.starts_with("Architectures:"));
+    let lines = sources.lines().filter(|line| !line.starts_with("Architectures:"));
     lines
         .map(|line| {
             let words = line.split(' ').filter_map(|word| {
@@ -227,29 +189,17 @@ fn for_any_architecture(sources: &str) -> String {
 /// Unpacks a package over a tree. `dpkg-deb -x` would replace the links of a merged-usr tree.
 pub fn unpack(package: &Path, tree: &Path) -> Result<()> {
     let mut dpkg = provision::DPKG_DEB.command()?;
-    let mut dpkg = dpkg
-        .arg("--fsys-tarfile")
-        .arg(package)
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut dpkg = dpkg.arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;
     let stream = dpkg.stdout.take().context("no output of dpkg-deb")?;
     let tar = provision::TAR
         .command()?
-        .args([
-            "--extract",
-            "--keep-directory-symlink",
-            "--no-same-owner",
-            "--preserve-permissions",
-        ])
+        .args(["--extract", "--keep-directory-symlink", "--no-same-owner", "--preserve-permissions"])
         .arg("--directory")
         .arg(tree)
         .stdin(stream)
         .status()?;
     if !(dpkg.wait()?.success() && tar.success()) {
-        bail!(
-            "cannot unpack {}; delete it to have it downloaded again",
-            package.display()
-        );
+        bail!("cannot unpack {}; delete it to have it downloaded again", package.display());
     }
     Ok(())
 }
@@ -260,17 +210,11 @@ mod tests {
 
     #[test]
     fn sources_lose_their_architecture() {
-        assert_eq!(
-            for_any_architecture("deb [arch=amd64] http://h/ s main"),
-            "deb http://h/ s main\n"
-        );
+        assert_eq!(for_any_architecture("deb [arch=amd64] http://h/ s main"), "deb http://h/ s main\n");
         assert_eq!(
             for_any_architecture("deb [arch=amd64 signed-by=/k] http://h/ s main"),
             "deb [ signed-by=/k] http://h/ s main\n"
         );
-        assert_eq!(
-            for_any_architecture("Types: deb\nArchitectures: amd64\n"),
-            "Types: deb\n"
-        );
+        assert_eq!(for_any_architecture("Types: deb\nArchitectures: amd64\n"), "Types: deb\n");
     }
 }

@@ -39,19 +39,8 @@ fn cargo_build(triple: &str, profile: &str, package: &str, bin: &str) -> Result<
     let toolchain = provision::rust_target(triple)?;
     let _step = ui::step(format!("Building {package}"));
     let mut command = cargo();
-    command.args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--target",
-        triple,
-        "--profile",
-        profile,
-    ]);
-    command
-        .args(["-p", package, "--bin", bin])
-        .arg("--target-dir")
-        .arg(paths::target());
+    command.args(["build", "--quiet", "--locked", "--target", triple, "--profile", profile]);
+    command.args(["-p", package, "--bin", bin]).arg("--target-dir").arg(paths::target());
     toolchain.apply(&mut command);
     ui::run_openly(&mut command)?;
     Ok(paths::target().join(triple).join(profile).join(bin))

@@ -11,45 +11,13 @@ pub fn run() -> Result<()> {
     provision::rust_component("clippy", "clippy")?;
     let deny = ["--", "-D", "warnings"];
     cargo("formatting", &["fmt", "--all", "--check"], None)?;
-    let host = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--quiet",
-    ];
+    let host = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet"];
     cargo("lints (host)", &[&host[..], &deny].concat(), None)?;
-    let kernel = [
-        "clippy",
-        "-p",
-        "pollux-kernel",
-        "--locked",
-        "--quiet",
-        "--target",
-        BARE,
-    ];
+    let kernel = ["clippy", "-p", "pollux-kernel", "--locked", "--quiet", "--target", BARE];
     cargo("lints (kernel)", &[&kernel[..], &deny].concat(), Some(BARE))?;
-    let user = [
-        "clippy",
-        "-p",
-        "pollux-init",
-        "--locked",
-        "--quiet",
-        "--target",
-        MUSL,
-    ];
-    cargo(
-        "lints (guest programs)",
-        &[&user[..], &deny].concat(),
-        Some(MUSL),
-    )?;
-    let docs = [
-        "doc",
-        "--workspace",
-        "--no-deps",
-        "--document-private-items",
-        "--locked",
-    ];
+    let user = ["clippy", "-p", "pollux-init", "--locked", "--quiet", "--target", MUSL];
+    cargo("lints (guest programs)", &[&user[..], &deny].concat(), Some(MUSL))?;
+    let docs = ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"];
     cargo("documentation", &[&docs[..], &["--quiet"]].concat(), None)?;
     println!("all checks passed");
     Ok(())

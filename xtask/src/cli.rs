@@ -140,16 +140,9 @@ impl Qemu {
         let request = Request {
             env: env.collect::<Result<_>>()?,
             cwd: self.cwd.unwrap_or_default().into_bytes(),
-            argv: self
-                .command
-                .into_iter()
-                .map(OsStringExt::into_vec)
-                .collect(),
+            argv: self.command.into_iter().map(OsStringExt::into_vec).collect(),
         };
-        let mut log = Log {
-            kept: Vec::new(),
-            shown: self.verbose,
-        };
+        let mut log = Log { kept: Vec::new(), shown: self.verbose };
         let outcome = Session {
             request,
             input: Input::Host,
@@ -164,10 +157,7 @@ impl Qemu {
             Outcome::Exit(_) => {}
             Outcome::TimedOut => {
                 log.show();
-                eprintln!(
-                    "xtask: no end within {:?}",
-                    self.timeout.unwrap_or_default()
-                );
+                eprintln!("xtask: no end within {:?}", self.timeout.unwrap_or_default());
             }
             Outcome::Died(why) => {
                 log.show();
@@ -214,10 +204,7 @@ impl Gdb {
         machine.debugger = Some(self.port);
         crate::provision::need(&[crate::provision::GDB])?;
         let connect = format!("target remote 127.0.0.1:{}", self.port);
-        eprintln!(
-            "In another terminal: gdb-multiarch {} -ex '{connect}'",
-            kernel.elf.display()
-        );
+        eprintln!("In another terminal: gdb-multiarch {} -ex '{connect}'", kernel.elf.display());
         if self.server {
             return Ok(interactive::run(&machine, 7)? as u8);
         }

@@ -51,8 +51,7 @@ impl Archive {
         ];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes
-                .extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
@@ -62,8 +61,7 @@ impl Archive {
     }
 
     fn pad(&mut self, alignment: usize) {
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(alignment), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(alignment), 0);
     }
 }
 
@@ -83,6 +81,6 @@ mod tests {
         let second = text[6..].find("070701").unwrap() + 6;
         assert_eq!(second % 4, 0);
         assert_eq!(&text[second + 54..second + 62], "00000005");
-        assert!(text.contains("a\0hello\0\0\0070701"));
+        assert!(text.contains("a\0hello\0\0\x00070701"));
     }
 }

@@ -19,18 +19,12 @@ pub fn run() -> Result<u8> {
     let mut targets = 0;
     for triple in [BARE, MUSL] {
         let here = provision::has_target(triple)?;
-        println!(
-            "{}  Rust target {triple}",
-            if here { "ok     " } else { "missing" }
-        );
+        println!("{}  Rust target {triple}", if here { "ok     " } else { "missing" });
         targets += usize::from(!here);
     }
     missing.dedup();
     if !missing.is_empty() {
-        println!(
-            "\nto install what is missing: sudo apt-get install {}",
-            missing.join(" ")
-        );
+        println!("\nto install what is missing: sudo apt-get install {}", missing.join(" "));
     }
     if targets > 0 {
         println!("\nto install the Rust targets: rustup target add {BARE} {MUSL}");

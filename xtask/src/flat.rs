@@ -22,27 +22,12 @@ pub fn from_elf(elf: &[u8]) -> Result<Vec<u8>> {
         .iter()
         .filter(|header| header.p_type(endian) == PT_LOAD && header.p_filesz(endian) > 0)
         .collect();
-    let start = segments
-        .iter()
-        .map(|s| s.p_paddr(endian))
-        .min()
-        .context("nothing to load")?;
-    let end = segments
-        .iter()
-        .map(|s| s.p_paddr(endian) + s.p_filesz(endian))
-        .max()
-        .unwrap_or(start);
-    ensure!(
-        end - start <= LARGEST,
-        "its segments lie {} MiB apart",
-        (end - start) >> 20
-    );
+    let start = segments.iter().map(|s| s.p_paddr(endian)).min().context("nothing to load")?;
+    let end = segments.iter().map(|s| s.p_paddr(endian) + s.p_filesz(endian)).max().unwrap_or(start);
+    ensure!(end - start <= LARGEST, "its segments lie {} MiB apart", (end - start) >> 20);
     let mut image = vec![0; (end - start) as usize];
     for segment in segments {
-        let data = segment
-            .data(endian, elf)
-            .ok()
-            .context("a segment lies outside of the file")?;
+        let data = segment.data(endian, elf).ok().context("a segment lies outside of the file")?;
         let offset = (segment.p_paddr(endian) - start) as usize;
         image[offset..][..data.len()].copy_from_slice(data);
     }
@@ -55,21 +40,10 @@ fn check_header(image: &[u8]) -> Result<()> {
     if image.get(MAGIC_OFFSET..MAGIC_OFFSET + 4) != Some(MAGIC) {
         bail!("it does not start with the header of an arm64 Image (no magic at 0x38)");
     }
-    let field = |offset: usize| {
-        image[offset..]
-            .first_chunk()
-            .map_or(0, |bytes: &[u8; 8]| u64::from_le_bytes(*bytes))
-    };
+    let field = |offset: usize| image[offset..].first_chunk().map_or(0, |bytes: &[u8; 8]| u64::from_le_bytes(*bytes));
     let (text_offset, image_size, flags) = (field(0x08), field(0x10), field(0x18));
-    ensure!(
-        image_size >= image.len() as u64,
-        "its header claims {image_size} bytes, but {} are loaded",
-        image.len()
-    );
-    ensure!(
-        text_offset < 2 << 20,
-        "its text offset {text_offset:#x} exceeds 2 MiB"
-    );
+    ensure!(image_size >= image.len() as u64, "its header claims {image_size} bytes, but {} are loaded", image.len());
+    ensure!(text_offset < 2 << 20, "its text offset {text_offset:#x} exceeds 2 MiB");
     ensure!(flags & 1 == 0, "its header says big-endian");
     Ok(())
 }

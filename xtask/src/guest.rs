@@ -37,18 +37,14 @@ pub struct Guest {
 impl Guest {
     /// Switches a machine on.
     pub fn start(mut qemu: Command) -> Result<Guest> {
-        qemu.stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // In a group of its own: the terminal's Ctrl-C is for xtask, which then ends QEMU.
         qemu.process_group(0);
         // SAFETY: one system call between fork and exec, without any memory.
         unsafe {
             qemu.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
         }
-        let mut child = qemu
-            .spawn()
-            .with_context(|| format!("cannot run {}", ui::shown(&qemu)))?;
+        let mut child = qemu.spawn().with_context(|| format!("cannot run {}", ui::shown(&qemu)))?;
         let (sender, events) = channel();
         let console = child.stdin.take();
         if let Some(output) = child.stdout.take() {
@@ -57,12 +53,7 @@ impl Guest {
         if let Some(errors) = child.stderr.take() {
             read_into(errors, sender.clone(), Event::Qemu, None);
         }
-        Ok(Guest {
-            child,
-            console,
-            events,
-            sender,
-        })
+        Ok(Guest { child, console, events, sender })
     }
 
     /// Writes to the console. A guest that is gone shows elsewhere.

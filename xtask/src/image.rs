@@ -20,12 +20,8 @@ use crate::{build, paths, provision, ui};
 const BUILDER: u32 = 1;
 
 /// Devices that exist before init mounts a /dev: name, mode, major, minor.
-const DEVICES: [(&str, u32, u32, u32); 4] = [
-    ("console", 0o600, 5, 1),
-    ("null", 0o666, 1, 3),
-    ("tty", 0o666, 5, 0),
-    ("ttyAMA0", 0o600, 204, 64),
-];
+const DEVICES: [(&str, u32, u32, u32); 4] =
+    [("console", 0o600, 5, 1), ("null", 0o666, 1, 3), ("tty", 0o666, 5, 0), ("ttyAMA0", 0o600, 204, 64)];
 
 /// A root file system that can be booted.
 pub struct Image {
@@ -104,8 +100,7 @@ impl Inputs {
             .iter()
             .map(|program| build::user_program(&program.package, &program.bin))
             .collect::<Result<_>>()?;
-        let packages = if recipe.packages.is_empty() && recipe.packages_with_dependencies.is_empty()
-        {
+        let packages = if recipe.packages.is_empty() && recipe.packages_with_dependencies.is_empty() {
             Vec::new()
         } else {
             Apt::new()?.fetch(&recipe.packages, &recipe.packages_with_dependencies)?
@@ -145,23 +140,11 @@ impl Inputs {
             make_dir(&inside(tree, &dir.path)?, dir.mode)?;
         }
         if !recipe.users.is_empty() {
-            put(
-                &tree.join("etc/passwd"),
-                recipe.passwd().as_bytes(),
-                Mode(0o644),
-            )?;
-            put(
-                &tree.join("etc/group"),
-                recipe.group().as_bytes(),
-                Mode(0o644),
-            )?;
+            put(&tree.join("etc/passwd"), recipe.passwd().as_bytes(), Mode(0o644))?;
+            put(&tree.join("etc/group"), recipe.group().as_bytes(), Mode(0o644))?;
         }
         if let Some(hostname) = &recipe.hostname {
-            put(
-                &tree.join("etc/hostname"),
-                format!("{hostname}\n").as_bytes(),
-                Mode(0o644),
-            )?;
+            put(&tree.join("etc/hostname"), format!("{hostname}\n").as_bytes(), Mode(0o644))?;
         }
         for (program, built) in recipe.programs.iter().zip(&self.programs) {
             put(&inside(tree, &program.path)?, &read(built)?, Mode(0o755))?;
@@ -254,16 +237,8 @@ fn make_file_system(tree: &Path, image: &Path, size: &str) -> Result<()> {
     ui::run_quietly(
         MKE2FS
             .command()?
-            .args([
-                "-q", "-F", "-t", "ext2", "-b", "4096", "-I", "256", "-m", "0",
-            ])
-            .args([
-                "-O",
-                "^resize_inode,^dir_index",
-                "-E",
-                "root_owner=0:0",
-                "-d",
-            ])
+            .args(["-q", "-F", "-t", "ext2", "-b", "4096", "-I", "256", "-m", "0"])
+            .args(["-O", "^resize_inode,^dir_index", "-E", "root_owner=0:0", "-d"])
             .arg(tree)
             .arg(image)
             .arg(size),
@@ -271,11 +246,7 @@ fn make_file_system(tree: &Path, image: &Path, size: &str) -> Result<()> {
     let mut script = String::new();
     for (name, mode, major, minor) in DEVICES {
         writeln!(script, "cd /dev\nmknod {name} c {major} {minor}")?;
-        writeln!(
-            script,
-            "set_inode_field {name} mode 0{:o}\ncd /",
-            0o20000 | mode
-        )?;
+        writeln!(script, "set_inode_field {name} mode 0{:o}\ncd /", 0o20000 | mode)?;
     }
     chown_to_root(tree, "", &mut script)?;
     let file = image.with_extension("debugfs");
@@ -319,9 +290,6 @@ mod tests {
     fn recipes_cannot_leave_the_tree() {
         assert!(inside(Path::new("/t"), "/a/../../b").is_err());
         assert!(inside(Path::new("/t"), "a").is_err());
-        assert_eq!(
-            inside(Path::new("/t"), "/a/b").unwrap(),
-            Path::new("/t/a/b")
-        );
+        assert_eq!(inside(Path::new("/t"), "/a/b").unwrap(), Path::new("/t/a/b"));
     }
 }

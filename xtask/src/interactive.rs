@@ -17,8 +17,7 @@ use crate::session::{DIED, is_panic};
 
 /// Ctrl-], as with telnet.
 const ESCAPE: u8 = 0x1d;
-const HELP: &str =
-    "Ctrl-] q leaves (and switches the machine off at once), Ctrl-] Ctrl-] sends Ctrl-]";
+const HELP: &str = "Ctrl-] q leaves (and switches the machine off at once), Ctrl-] Ctrl-] sends Ctrl-]";
 
 /// Gives the terminal to the guest until the machine is off. Returns the status for the host.
 pub fn run(machine: &Machine, log_level: u8) -> Result<i32> {
@@ -44,15 +43,10 @@ fn init_args() -> Vec<String> {
     if let Ok(size) = termios::tcgetwinsize(io::stdout())
         && size.ws_col > 0
     {
-        args.extend([
-            "--winsize".into(),
-            format!("{}x{}", size.ws_col, size.ws_row),
-        ]);
+        args.extend(["--winsize".into(), format!("{}x{}", size.ws_col, size.ws_row)]);
     }
     if let Ok(term) = std::env::var("TERM")
-        && term
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-+.".contains(c))
+        && term.chars().all(|c| c.is_ascii_alphanumeric() || "-+.".contains(c))
         && !term.is_empty()
     {
         args.extend(["--term".into(), term]);
@@ -94,11 +88,7 @@ fn relay(guest: &Guest) -> Result<i32> {
             Event::Input(_) => {}
         }
     }
-    Ok(if panicked {
-        DIED
-    } else {
-        exit.map_or(0, Exit::status)
-    })
+    Ok(if panicked { DIED } else { exit.map_or(0, Exit::status) })
 }
 
 fn forward_signals(mut signals: Signals, sender: Sender<Event>) {
@@ -117,16 +107,9 @@ fn forward_input(mut console: ChildStdin, sender: Sender<Event>) {
         let mut keys = Keys::default();
         let mut buffer = [0; 1024];
         while let Ok(length @ 1..) = io::stdin().lock().read(&mut buffer) {
-            let (bytes, leave) = if terminal {
-                keys.take(&buffer[..length])
-            } else {
-                (buffer[..length].to_vec(), false)
-            };
-            if console
-                .write_all(&bytes)
-                .and_then(|()| console.flush())
-                .is_err()
-            {
+            let (bytes, leave) =
+                if terminal { keys.take(&buffer[..length]) } else { (buffer[..length].to_vec(), false) };
+            if console.write_all(&bytes).and_then(|()| console.flush()).is_err() {
                 return;
             }
             if leave {

@@ -13,15 +13,8 @@ use crate::{build, paths, provision, ui};
 
 const META_PACKAGE: &str = "linux-image-cloud-arm64";
 /// What it takes to reach the root; on Debian these are modules.
-const MODULES: [&str; 7] = [
-    "virtio_mmio",
-    "virtio_pci",
-    "virtio_blk",
-    "virtio_rng",
-    "crc32c_generic",
-    "ext4",
-    "virtio_net",
-];
+const MODULES: [&str; 7] =
+    ["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4", "virtio_net"];
 
 /// A kernel that QEMU can boot.
 pub struct Linux {
@@ -38,17 +31,10 @@ pub fn prepare() -> Result<Linux> {
     if !tree.is_dir() {
         unpack(&tree)?;
     }
-    let linux = Linux {
-        image: kernel_of(&tree)?,
-        initramfs: folder.join("initramfs.cpio"),
-    };
-    let newer = |a: &Path, b: &Path| -> Result<bool> {
-        Ok(fs::metadata(a)?.modified()? > fs::metadata(b)?.modified()?)
-    };
-    if !linux.initramfs.is_file()
-        || newer(&init, &linux.initramfs)?
-        || newer(&linux.image, &linux.initramfs)?
-    {
+    let linux = Linux { image: kernel_of(&tree)?, initramfs: folder.join("initramfs.cpio") };
+    let newer =
+        |a: &Path, b: &Path| -> Result<bool> { Ok(fs::metadata(a)?.modified()? > fs::metadata(b)?.modified()?) };
+    if !linux.initramfs.is_file() || newer(&init, &linux.initramfs)? || newer(&linux.image, &linux.initramfs)? {
         let _step = ui::step("Making the initramfs for Linux");
         let new = folder.join("initramfs.new");
         fs::write(&new, initramfs(&tree, &init)?)?;
@@ -76,10 +62,7 @@ fn kernel_of(tree: &Path) -> Result<PathBuf> {
     fs::read_dir(tree.join("boot"))?
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz"))
-        })
+        .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz")))
         .context("the package has no kernel in /boot")
 }
 
@@ -96,11 +79,7 @@ fn initramfs(tree: &Path, init: &Path) -> Result<Vec<u8>> {
     archive.device("dev/console", 0o600, 5, 1);
     archive.device("dev/null", 0o666, 1, 3);
     archive.file("init", 0o755, &fs::read(init)?);
-    let order: String = modules
-        .order
-        .iter()
-        .map(|(name, _)| format!("{name}.ko\n"))
-        .collect();
+    let order: String = modules.order.iter().map(|(name, _)| format!("{name}.ko\n")).collect();
     archive.file("modules/order", 0o644, order.as_bytes());
     for (name, contents) in &modules.order {
         archive.file(&format!("modules/{name}.ko"), 0o644, contents);
@@ -154,11 +133,7 @@ fn read_module(path: &Path) -> Result<Vec<u8>> {
         return Ok(fs::read(path)?);
     }
     let output = provision::XZ.command()?.arg("-dc").arg(path).output()?;
-    anyhow::ensure!(
-        output.status.success(),
-        "xz cannot unpack {}",
-        path.display()
-    );
+    anyhow::ensure!(output.status.success(), "xz cannot unpack {}", path.display());
     Ok(output.stdout)
 }
 

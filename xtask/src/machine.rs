@@ -49,12 +49,7 @@ pub struct MachineOptions {
     #[arg(long)]
     pub virtualization: bool,
     /// More words for the kernel's command line
-    #[arg(
-        long,
-        value_name = "WORDS",
-        default_value = "",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     pub append: String,
     /// Leave the image as it is: what the guest writes is lost at the end
     #[arg(long)]
@@ -63,12 +58,7 @@ pub struct MachineOptions {
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
     pub kernel_file: Option<PathBuf>,
     /// More arguments for QEMU, split at blanks
-    #[arg(
-        long,
-        value_name = "ARGS",
-        default_value = "",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     pub qemu: String,
 }
 
@@ -116,19 +106,11 @@ impl Machine {
                 (linux.image, Some(linux.initramfs))
             }
         };
-        Ok(Machine {
-            options: options.clone(),
-            kernel,
-            initramfs,
-            image,
-            debugger: None,
-        })
+        Ok(Machine { options: options.clone(), kernel, initramfs, image, debugger: None })
     }
 
     fn processors(&self) -> usize {
-        let host = std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(4);
+        let host = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         match self.options.smp {
             _ if self.options.icount => 1,
             Some(smp) => smp.into(),
@@ -141,37 +123,16 @@ impl Machine {
     pub fn command(&self, log_level: u8, init_args: &[String]) -> Result<Command> {
         let options = &self.options;
         let mut qemu = QEMU.command()?;
-        let el2 = if options.virtualization {
-            ",virtualization=on"
-        } else {
-            ""
-        };
+        let el2 = if options.virtualization { ",virtualization=on" } else { "" };
         qemu.args(["-M", &format!("virt,gic-version={}{el2}", options.gic)]);
         qemu.args(["-cpu", "cortex-a72", "-m", &options.mem]);
         qemu.args(["-smp", &self.processors().to_string()]);
-        qemu.args([
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-            "-monitor",
-            "none",
-        ]);
-        qemu.args([
-            "-chardev",
-            "stdio,id=console,signal=off",
-            "-serial",
-            "chardev:console",
-        ]);
+        qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-monitor", "none"]);
+        qemu.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         if options.icount {
             // One instruction takes one nanosecond, idle time is skipped, and nothing that
             // changes from run to run gets in.
-            qemu.args([
-                "-accel",
-                "tcg,thread=single",
-                "-icount",
-                "shift=0,sleep=off",
-            ]);
+            qemu.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
             qemu.args(["-seed", "1", "-rtc", "base=2024-01-01T00:00:00,clock=vm"]);
         } else {
             qemu.args(["-accel", "tcg,thread=multi"]);
@@ -210,11 +171,7 @@ impl Machine {
     }
 
     fn command_line(&self, log_level: u8, init_args: &[String]) -> String {
-        let mut words = vec![
-            "console=ttyAMA0".to_string(),
-            "root=/dev/vda".into(),
-            "rw".into(),
-        ];
+        let mut words = vec!["console=ttyAMA0".to_string(), "root=/dev/vda".into(), "rw".into()];
         if let Some(init) = &self.image.init {
             words.push(format!("init={init}"));
         }

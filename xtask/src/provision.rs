@@ -21,42 +21,15 @@ pub struct Tool {
     pub package: &'static str,
 }
 
-pub const QEMU: Tool = Tool {
-    name: "qemu-system-aarch64",
-    package: "qemu-system-arm",
-};
-pub const MKE2FS: Tool = Tool {
-    name: "mke2fs",
-    package: "e2fsprogs",
-};
-pub const E2FSCK: Tool = Tool {
-    name: "e2fsck",
-    package: "e2fsprogs",
-};
-pub const DEBUGFS: Tool = Tool {
-    name: "debugfs",
-    package: "e2fsprogs",
-};
-pub const TAR: Tool = Tool {
-    name: "tar",
-    package: "tar",
-};
-pub const XZ: Tool = Tool {
-    name: "xz",
-    package: "xz-utils",
-};
-pub const GDB: Tool = Tool {
-    name: "gdb-multiarch",
-    package: "gdb-multiarch",
-};
-pub const APT: Tool = Tool {
-    name: "apt-get",
-    package: "apt",
-};
-pub const DPKG_DEB: Tool = Tool {
-    name: "dpkg-deb",
-    package: "dpkg",
-};
+pub const QEMU: Tool = Tool { name: "qemu-system-aarch64", package: "qemu-system-arm" };
+pub const MKE2FS: Tool = Tool { name: "mke2fs", package: "e2fsprogs" };
+pub const E2FSCK: Tool = Tool { name: "e2fsck", package: "e2fsprogs" };
+pub const DEBUGFS: Tool = Tool { name: "debugfs", package: "e2fsprogs" };
+pub const TAR: Tool = Tool { name: "tar", package: "tar" };
+pub const XZ: Tool = Tool { name: "xz", package: "xz-utils" };
+pub const GDB: Tool = Tool { name: "gdb-multiarch", package: "gdb-multiarch" };
+pub const APT: Tool = Tool { name: "apt-get", package: "apt" };
+pub const DPKG_DEB: Tool = Tool { name: "dpkg-deb", package: "dpkg" };
 
 /// All of them, for `doctor`.
 pub const TOOLS: [Tool; 9] = [QEMU, MKE2FS, E2FSCK, DEBUGFS, TAR, XZ, GDB, APT, DPKG_DEB];
@@ -70,12 +43,7 @@ impl Tool {
     /// Where it is, after installing it if need be.
     pub fn path(self) -> Result<PathBuf> {
         need(&[self])?;
-        self.find().with_context(|| {
-            format!(
-                "package {} is installed, but has no {}",
-                self.package, self.name
-            )
-        })
+        self.find().with_context(|| format!("package {} is installed, but has no {}", self.package, self.name))
     }
 
     /// A command that runs it.
@@ -94,26 +62,15 @@ fn find_program(name: &str) -> Option<PathBuf> {
 
 /// Makes sure that all of them are there.
 pub fn need(tools: &[Tool]) -> Result<()> {
-    let mut packages: Vec<_> = tools
-        .iter()
-        .filter(|tool| tool.find().is_none())
-        .map(|tool| tool.package)
-        .collect();
+    let mut packages: Vec<_> = tools.iter().filter(|tool| tool.find().is_none()).map(|tool| tool.package).collect();
     packages.sort_unstable();
     packages.dedup();
-    if packages.is_empty() {
-        Ok(())
-    } else {
-        install(&packages)
-    }
+    if packages.is_empty() { Ok(()) } else { install(&packages) }
 }
 
 /// Installs packages of the host's own distribution.
 pub fn install(packages: &[&str]) -> Result<()> {
-    let by_hand = format!(
-        "apt-get update && apt-get install -y {}",
-        packages.join(" ")
-    );
+    let by_hand = format!("apt-get update && apt-get install -y {}", packages.join(" "));
     if APT.find().is_none() {
         bail!(
             "missing: {}. This is not a Debian or Ubuntu system, so install by its own means what \
@@ -122,10 +79,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
         );
     }
     let Some(become_root) = privilege() else {
-        bail!(
-            "missing: {}. To install, type:\n\n    sudo sh -c '{by_hand}'\n",
-            packages.join(", ")
-        );
+        bail!("missing: {}. To install, type:\n\n    sudo sh -c '{by_hand}'\n", packages.join(", "));
     };
     let apt = |arguments: &[&str]| {
         let mut words = become_root.clone();
@@ -185,9 +139,7 @@ pub fn rust_target(triple: &str) -> Result<Toolchain> {
         return Ok(Toolchain::default());
     }
     crate::provision::from_source(triple).map_err(|error| {
-        let by_rustup = rustup
-            .err()
-            .map_or_else(String::new, |error| format!("{error:#}\n"));
+        let by_rustup = rustup.err().map_or_else(String::new, |error| format!("{error:#}\n"));
         error.context(format!("{by_rustup}Rust's target {triple} is missing"))
     })
 }
@@ -199,9 +151,7 @@ pub fn has_target(triple: &str) -> Result<bool> {
         Ok(entries) => entries,
         Err(_) => return Ok(false),
     };
-    Ok(entries.any(|entry| {
-        entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
-    }))
+    Ok(entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))))
 }
 
 fn rustc() -> Command {
@@ -213,15 +163,11 @@ fn rustc() -> Command {
 /// Asks rustup for something, for the toolchain that the workspace pins.
 pub fn rustup_add(arguments: &[&str]) -> Result<()> {
     let shown = format!("rustup {}", arguments.join(" "));
-    let rustup = find_program("rustup")
-        .with_context(|| format!("rustup is not installed, or `{shown}` would get it"))?;
+    let rustup =
+        find_program("rustup").with_context(|| format!("rustup is not installed, or `{shown}` would get it"))?;
     let _step = ui::step(shown.clone());
-    ui::run_quietly(
-        Command::new(rustup)
-            .args(arguments)
-            .current_dir(paths::root()),
-    )
-    .with_context(|| format!("`{shown}` failed; repeat it when the network is back"))
+    ui::run_quietly(Command::new(rustup).args(arguments).current_dir(paths::root()))
+        .with_context(|| format!("`{shown}` failed; repeat it when the network is back"))
 }
 
 /// A component of the toolchain, such as clippy.
@@ -231,11 +177,7 @@ pub fn rust_component(program: &str, component: &str) -> Result<()> {
         .stdin(Stdio::null())
         .output()
         .is_ok_and(|output| output.status.success());
-    if works {
-        Ok(())
-    } else {
-        rustup_add(&["component", "add", component])
-    }
+    if works { Ok(()) } else { rustup_add(&["component", "add", component]) }
 }
 
 /// Without a prebuilt standard library, it is built from the compiler's source.

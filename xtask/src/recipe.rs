@@ -141,27 +141,15 @@ impl Recipe {
     /// Reads `images/NAME.toml`.
     pub fn load(folder: &Path, name: &str) -> Result<Recipe> {
         let path = folder.join(format!("{name}.toml"));
-        let text = std::fs::read_to_string(&path).with_context(|| {
-            format!(
-                "no recipe {name}: {} cannot be read ({})",
-                path.display(),
-                available(folder)
-            )
-        })?;
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("no recipe {name}: {} cannot be read ({})", path.display(), available(folder)))?;
         toml::from_str(&text).with_context(|| format!("{} is not a recipe", path.display()))
     }
 
     pub fn passwd(&self) -> String {
         self.users
             .iter()
-            .map(
-                |User {
-                     name,
-                     id,
-                     home,
-                     shell,
-                 }| format!("{name}:x:{id}:{id}:{name}:{home}:{shell}\n"),
-            )
+            .map(|User { name, id, home, shell }| format!("{name}:x:{id}:{id}:{name}:{home}:{shell}\n"))
             .collect()
     }
 
@@ -177,16 +165,7 @@ fn available(folder: &Path) -> String {
     let mut names: Vec<_> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
-        .filter_map(|entry| {
-            Some(
-                entry
-                    .ok()?
-                    .file_name()
-                    .to_str()?
-                    .strip_suffix(".toml")?
-                    .to_string(),
-            )
-        })
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".toml")?.to_string()))
         .collect();
     names.sort();
     format!("there are: {}", names.join(", "))
@@ -200,16 +179,8 @@ mod tests {
     fn all_recipes_can_be_read() {
         let folder = crate::paths::recipes();
         let recipes = std::fs::read_dir(&folder).unwrap();
-        let names = recipes.filter_map(|entry| {
-            Some(
-                entry
-                    .unwrap()
-                    .file_name()
-                    .to_str()?
-                    .strip_suffix(".toml")?
-                    .to_string(),
-            )
-        });
+        let names =
+            recipes.filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".toml")?.to_string()));
         for name in names {
             Recipe::load(&folder, &name).unwrap();
         }

@@ -76,12 +76,7 @@ pub struct Output {
 }
 
 /// Runs a program and catches all it says.
-pub fn capture(
-    machine: &Machine,
-    request: Request,
-    input: Input,
-    timeout: Duration,
-) -> Result<Output> {
+pub fn capture(machine: &Machine, request: Request, input: Input, timeout: Duration) -> Result<Output> {
     let (mut stdout, mut stderr, mut log) = (Vec::new(), Vec::new(), Vec::new());
     let outcome = Session {
         request,
@@ -93,12 +88,7 @@ pub fn capture(
         log_level: 6,
     }
     .run(machine)?;
-    Ok(Output {
-        outcome,
-        stdout,
-        stderr,
-        log,
-    })
+    Ok(Output { outcome, stdout, stderr, log })
 }
 
 impl Session<'_> {
@@ -166,9 +156,7 @@ impl Run<'_> {
     /// Handles one event, or the end of the patience.
     fn step(&mut self, limit: Option<Instant>) -> Result<Option<Outcome>> {
         let now = Instant::now();
-        let patience = limit.map_or(Duration::from_secs(3600), |limit| {
-            limit.saturating_duration_since(now)
-        });
+        let patience = limit.map_or(Duration::from_secs(3600), |limit| limit.saturating_duration_since(now));
         match self.guest.events.recv_timeout(patience) {
             Ok(Event::Console(bytes)) => self.console(&bytes)?,
             Ok(Event::Qemu(bytes)) => self.log(&bytes)?,
@@ -192,8 +180,7 @@ impl Run<'_> {
     fn ended(&mut self) -> Outcome {
         self.guest.wait(Duration::from_secs(5));
         // What it said last may still be on the way.
-        while let Ok(Event::Qemu(bytes)) = self.guest.events.recv_timeout(Duration::from_millis(50))
-        {
+        while let Ok(Event::Qemu(bytes)) = self.guest.events.recv_timeout(Duration::from_millis(50)) {
             let _ = self.log(&bytes);
         }
         match self.exit {
@@ -209,9 +196,7 @@ impl Run<'_> {
         if passed(self.panic) {
             Some(Outcome::Died("the kernel panicked".into()))
         } else if passed(self.exit.map(|(_, since)| since + POWER_OFF)) {
-            Some(Outcome::Died(
-                "the program has ended, but the machine did not switch off".into(),
-            ))
+            Some(Outcome::Died("the program has ended, but the machine did not switch off".into()))
         } else if passed(self.deadline) {
             Some(Outcome::TimedOut)
         } else if self.greeted.is_none() {
@@ -274,19 +259,14 @@ impl Run<'_> {
                 self.queue.push_back(Frame::StdinEnd.encode());
             }
             Input::Host => {
-                let (Some(permitted), sender) = (self.permitted.take(), self.guest.sender.clone())
-                else {
+                let (Some(permitted), sender) = (self.permitted.take(), self.guest.sender.clone()) else {
                     return;
                 };
                 thread::spawn(move || {
                     let mut buffer = [0; 8 * HOST_CHUNK];
                     while permitted.recv().is_ok() {
                         let length = io::stdin().lock().read(&mut buffer).unwrap_or(0);
-                        if sender
-                            .send(Event::Input(buffer[..length].to_vec()))
-                            .is_err()
-                            || length == 0
-                        {
+                        if sender.send(Event::Input(buffer[..length].to_vec())).is_err() || length == 0 {
                             return;
                         }
                     }
@@ -296,10 +276,7 @@ impl Run<'_> {
     }
 
     fn send_chunks(&mut self, data: &[u8], frame: fn(Vec<u8>) -> Frame) {
-        self.queue.extend(
-            data.chunks(HOST_CHUNK)
-                .map(|chunk| frame(chunk.to_vec()).encode()),
-        );
+        self.queue.extend(data.chunks(HOST_CHUNK).map(|chunk| frame(chunk.to_vec()).encode()));
     }
 
     /// Sends what fits into the window.

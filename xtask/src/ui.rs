@@ -66,18 +66,11 @@ pub fn run_quietly(command: &mut Command) -> Result<()> {
 
 /// Runs a tool and returns its standard output; an error shows all that it said.
 pub fn read(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {}", shown(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", shown(command)))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{} failed ({}):\n{stdout}{stderr}",
-            shown(command),
-            output.status
-        );
+        bail!("{} failed ({}):\n{stdout}{stderr}", shown(command), output.status);
     }
     Ok(stdout)
 }

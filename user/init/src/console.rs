@@ -25,10 +25,7 @@ impl Account {
             let value = fields.as_ref().map_or("", |fields| fields[index]);
             if value.is_empty() { default } else { value }.to_string()
         };
-        Account {
-            home: field(5, "/"),
-            shell: field(6, "/bin/sh"),
-        }
+        Account { home: field(5, "/"), shell: field(6, "/bin/sh") }
     }
 }
 
@@ -39,18 +36,9 @@ pub fn run(command: &[String], winsize: Option<(u16, u16)>) -> Exit {
     let (program, argv): (Option<&OsStr>, Vec<CString>) = if command.is_empty() {
         let name = shell.rsplit('/').next().unwrap_or("sh");
         // A leading dash makes it a login shell, which reads /etc/profile.
-        (
-            Some(shell.as_ref()),
-            vec![sys::c_string(format!("-{name}").as_ref())],
-        )
+        (Some(shell.as_ref()), vec![sys::c_string(format!("-{name}").as_ref())])
     } else {
-        (
-            None,
-            command
-                .iter()
-                .map(|arg| sys::c_string(arg.as_ref()))
-                .collect(),
-        )
+        (None, command.iter().map(|arg| sys::c_string(arg.as_ref())).collect())
     };
     let spawned = sys::open_console().and_then(|console| {
         if let Some(size) = winsize {

@@ -42,50 +42,30 @@ fn boot() -> io::Result<()> {
     // SAFETY: live C strings.
     unsafe {
         check(libc::umount2(c"/proc".as_ptr(), libc::MNT_DETACH))?;
-        check(libc::mount(
-            c".".as_ptr(),
-            c"/".as_ptr(),
-            std::ptr::null(),
-            libc::MS_MOVE,
-            std::ptr::null(),
-        ))?;
+        check(libc::mount(c".".as_ptr(), c"/".as_ptr(), std::ptr::null(), libc::MS_MOVE, std::ptr::null()))?;
         check(libc::chroot(c".".as_ptr()))?;
     }
     std::env::set_current_dir("/")?;
-    let candidates = option("init").map_or_else(
-        || vec!["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"],
-        |path| vec![path],
-    );
+    let candidates =
+        option("init").map_or_else(|| vec!["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"], |path| vec![path]);
     for path in &candidates {
         execute(path);
     }
-    Err(io::Error::other(format!(
-        "none of {candidates:?} can be run"
-    )))
+    Err(io::Error::other(format!("none of {candidates:?} can be run")))
 }
 
 fn mount(source: &str, target: &str, kind: &str) -> io::Result<()> {
     fs::create_dir_all(target)?;
     let [source, target, kind] = [source, target, kind].map(|text| CString::new(text).unwrap());
     // SAFETY: live C strings.
-    check(unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            0,
-            std::ptr::null(),
-        )
-    })
-    .map_err(|error| context(error, &target.to_string_lossy()))
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) })
+        .map_err(|error| context(error, &target.to_string_lossy()))
 }
 
 fn insert_module(name: &str) -> io::Result<()> {
     let file = fs::File::open(format!("/modules/{name}"))?;
     // SAFETY: a descriptor and a live C string.
-    let result = check(unsafe {
-        libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) as i32
-    });
+    let result = check(unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) as i32 });
     match result {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         other => other,
@@ -106,10 +86,7 @@ fn wait_for(path: &str) -> io::Result<()> {
 /// Becomes the program, with the arguments that this one was given. Returns if it cannot.
 fn execute(path: &str) {
     let path = CString::new(path).unwrap_or_default();
-    let arguments: Vec<CString> = std::env::args()
-        .skip(1)
-        .map(|arg| CString::new(arg).unwrap_or_default())
-        .collect();
+    let arguments: Vec<CString> = std::env::args().skip(1).map(|arg| CString::new(arg).unwrap_or_default()).collect();
     let argv: Vec<_> = [path.as_c_str()]
         .into_iter()
         .chain(arguments.iter().map(|arg| arg.as_c_str()))
@@ -121,11 +98,7 @@ fn execute(path: &str) {
 }
 
 fn check(result: i32) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn context(error: io::Error, what: &str) -> io::Error {

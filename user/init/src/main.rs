@@ -3,7 +3,7 @@
 //! It prepares the machine (mounts, host name, environment), runs one thing and powers off:
 //!
 //! * nothing asked: root's login shell on the console, with job control;
-//! * `CMD ARG…`: that program on the console;
+//! * `--exec CMD ARG…`: that program on the console;
 //! * `--runner NONCE`: whatever the host asks for over the [`pollux_wire`] protocol.
 //!
 //! Options come after `--` on the kernel's command line: `--winsize COLSxROWS`, `--term NAME`,
@@ -37,12 +37,9 @@ impl Options {
                 "--winsize" => options.winsize = args.next().and_then(|size| parse_size(&size)),
                 "--term" => options.term = args.next(),
                 "--status" => options.status = true,
-                // Linux hands on words of its command line that it does not know.
-                other if other.starts_with('-') => {}
-                _ => {
-                    options.command.push(arg);
-                    options.command.extend(args.by_ref());
-                }
+                "--exec" => options.command.extend(args.by_ref()),
+                // Linux also hands on words of its command line that it does not know.
+                _ => {}
             }
         }
         options
@@ -80,12 +77,7 @@ fn prepare(options: &Options) {
         ("proc", "/proc", sys::NO_SUID | sys::NO_EXEC, ""),
         ("sysfs", "/sys", sys::NO_SUID | sys::NO_EXEC, ""),
         ("devtmpfs", "/dev", sys::NO_SUID, "mode=0755"),
-        (
-            "devpts",
-            "/dev/pts",
-            sys::NO_SUID | sys::NO_EXEC,
-            "gid=5,mode=620,ptmxmode=666",
-        ),
+        ("devpts", "/dev/pts", sys::NO_SUID | sys::NO_EXEC, "gid=5,mode=620,ptmxmode=666"),
         ("tmpfs", "/dev/shm", sys::NO_SUID, "mode=1777"),
         ("tmpfs", "/tmp", sys::NO_SUID, "mode=1777"),
         ("tmpfs", "/run", sys::NO_SUID, "mode=0755"),
@@ -101,10 +93,7 @@ fn prepare(options: &Options) {
     let _ = env::set_current_dir(&root.home).or_else(|_| env::set_current_dir("/"));
     // SAFETY: init has one thread.
     unsafe {
-        env::set_var(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        );
+        env::set_var("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         env::set_var("HOME", &root.home);
         env::set_var("SHELL", &root.shell);
         env::set_var("USER", "root");

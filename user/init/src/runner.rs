@@ -15,13 +15,7 @@ use crate::sys;
 pub fn serve(nonce: &str) {
     let served = sys::open_console().and_then(|tty| {
         sys::make_raw(tty.as_raw_fd())?;
-        let mut runner = Runner {
-            tty,
-            decoder: Decoder::default(),
-            request: Vec::new(),
-            started: None,
-            exit: None,
-        };
+        let mut runner = Runner { tty, decoder: Decoder::default(), request: Vec::new(), started: None, exit: None };
         runner.send(&Frame::Hello(nonce.to_string()))?;
         runner.run()
     });
@@ -55,16 +49,8 @@ struct Program {
 impl Runner {
     fn run(&mut self) -> io::Result<()> {
         while self.exit.is_none() {
-            let mut fds = [libc::pollfd {
-                fd: -1,
-                events: 0,
-                revents: 0,
-            }; 4];
-            fds[0] = libc::pollfd {
-                fd: self.tty.as_raw_fd(),
-                events: libc::POLLIN,
-                revents: 0,
-            };
+            let mut fds = [libc::pollfd { fd: -1, events: 0, revents: 0 }; 4];
+            fds[0] = libc::pollfd { fd: self.tty.as_raw_fd(), events: libc::POLLIN, revents: 0 };
             if let Some(program) = &self.started {
                 program.poll_for(&mut fds[1..]);
             }
@@ -128,9 +114,7 @@ impl Runner {
             Ok(program) => self.started = Some(program),
             Err(error) => {
                 let name = String::from_utf8_lossy(&request.argv[0]);
-                self.send(&Frame::Stderr(
-                    format!("init: {name}: {error}\n").into_bytes(),
-                ))?;
+                self.send(&Frame::Stderr(format!("init: {name}: {error}\n").into_bytes()))?;
                 // The statuses that a shell uses.
                 let missing = error.kind() == io::ErrorKind::NotFound;
                 self.exit = Some(Exit::Code(if missing { 127 } else { 126 }));
@@ -145,10 +129,7 @@ impl Runner {
             return Ok(());
         };
         let acknowledged = program.feed();
-        let mut frames: Vec<Frame> = acknowledged
-            .into_iter()
-            .map(|size| Frame::Ack(size as u32))
-            .collect();
+        let mut frames: Vec<Frame> = acknowledged.into_iter().map(|size| Frame::Ack(size as u32)).collect();
         if fds[1].revents != 0 {
             frames.extend(read_pipe(&mut program.stdout)?.map(Frame::Stdout));
         }
@@ -180,11 +161,7 @@ impl Runner {
 
 impl Program {
     fn start(request: &Request) -> io::Result<Program> {
-        let argv: Vec<CString> = request
-            .argv
-            .iter()
-            .map(|arg| sys::c_string(OsStr::from_bytes(arg)))
-            .collect();
+        let argv: Vec<CString> = request.argv.iter().map(|arg| sys::c_string(OsStr::from_bytes(arg))).collect();
         let (stdin_read, stdin_write) = sys::pipe()?;
         let (stdout_read, stdout_write) = sys::pipe()?;
         let (stderr_read, stderr_write) = sys::pipe()?;
@@ -194,11 +171,7 @@ impl Program {
         let pid = sys::spawn(&sys::Child {
             argv: &argv,
             program: None,
-            stdio: [
-                stdin_read.as_raw_fd(),
-                stdout_write.as_raw_fd(),
-                stderr_write.as_raw_fd(),
-            ],
+            stdio: [stdin_read.as_raw_fd(), stdout_write.as_raw_fd(), stderr_write.as_raw_fd()],
             controlling_tty: false,
             env: &request.env,
             cwd: (!request.cwd.is_empty()).then(|| OsStr::from_bytes(&request.cwd)),
@@ -216,26 +189,10 @@ impl Program {
     /// What to wait for: room in the standard input, something in the other two.
     fn poll_for(&self, fds: &mut [libc::pollfd]) {
         let raw = |fd: &Option<OwnedFd>| fd.as_ref().map_or(-1, |fd| fd.as_raw_fd());
-        let stdin: RawFd = if self.pending.is_empty() {
-            -1
-        } else {
-            raw(&self.stdin)
-        };
-        fds[0] = libc::pollfd {
-            fd: stdin,
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        fds[1] = libc::pollfd {
-            fd: raw(&self.stdout),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        fds[2] = libc::pollfd {
-            fd: raw(&self.stderr),
-            events: libc::POLLIN,
-            revents: 0,
-        };
+        let stdin: RawFd = if self.pending.is_empty() { -1 } else { raw(&self.stdin) };
+        fds[0] = libc::pollfd { fd: stdin, events: libc::POLLOUT, revents: 0 };
+        fds[1] = libc::pollfd { fd: raw(&self.stdout), events: libc::POLLIN, revents: 0 };
+        fds[2] = libc::pollfd { fd: raw(&self.stderr), events: libc::POLLIN, revents: 0 };
     }
 
     /// Gives the program as much of its input as it takes; returns the sizes of the frames that
@@ -278,14 +235,7 @@ fn read_pipe(pipe: &mut Option<OwnedFd>) -> io::Result<Option<Vec<u8>>> {
             buffer.truncate(length);
             Ok(Some(buffer))
         }
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -36,13 +36,7 @@ pub fn catch_signals() {
         action.sa_sigaction = note as extern "C" fn(libc::c_int) as usize;
         let mut blocked: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut blocked);
-        for signal in [
-            libc::SIGCHLD,
-            libc::SIGTERM,
-            libc::SIGUSR1,
-            libc::SIGUSR2,
-            libc::SIGINT,
-        ] {
+        for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGINT] {
             libc::sigaction(signal, &action, std::ptr::null_mut());
             libc::sigaddset(&mut blocked, signal);
         }
@@ -52,13 +46,9 @@ pub fn catch_signals() {
 
 /// Waits until one of `fds` is ready or a signal came; `None` waits for ever.
 pub fn wait(fds: &mut [libc::pollfd], milliseconds: Option<u64>) -> io::Result<()> {
-    let timeout = milliseconds.map(|ms| libc::timespec {
-        tv_sec: (ms / 1000) as _,
-        tv_nsec: (ms % 1000 * 1_000_000) as _,
-    });
-    let timeout = timeout
-        .as_ref()
-        .map_or(std::ptr::null(), |timeout| timeout as *const _);
+    let timeout =
+        milliseconds.map(|ms| libc::timespec { tv_sec: (ms / 1000) as _, tv_nsec: (ms % 1000 * 1_000_000) as _ });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const _);
     // SAFETY: pointers and length come from live Rust values; an all-zero set is the empty set.
     let ready = unsafe {
         let none: libc::sigset_t = std::mem::zeroed();
@@ -125,26 +115,11 @@ pub fn wait_for_all(milliseconds: u64) -> bool {
     reap_all() == Children::None
 }
 
-pub fn mount(
-    source: &str,
-    target: &str,
-    kind: &str,
-    flags: libc::c_ulong,
-    data: &str,
-) -> io::Result<()> {
-    let [source, target, kind, data] =
-        [source, target, kind, data].map(|text| c_string(text.as_ref()));
+pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
+    let [source, target, kind, data] = [source, target, kind, data].map(|text| c_string(text.as_ref()));
     // SAFETY: four live C strings.
-    check(unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            flags,
-            data.as_ptr().cast(),
-        )
-    })
-    .map(drop)
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) })
+        .map(drop)
 }
 
 pub fn set_host_name(name: &str) {
@@ -156,11 +131,7 @@ pub fn set_host_name(name: &str) {
 pub fn bring_up_loopback() {
     // SAFETY: the request is initialised, and the ioctls read and write nothing beyond it.
     unsafe {
-        let Ok(socket) = check(libc::socket(
-            libc::AF_INET,
-            libc::SOCK_DGRAM | libc::SOCK_CLOEXEC,
-            0,
-        )) else {
+        let Ok(socket) = check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)) else {
             return;
         };
         let socket = OwnedFd::from_raw_fd(socket);
@@ -212,17 +183,11 @@ pub fn open_console() -> io::Result<OwnedFd> {
         let path = c_string(path.as_ref());
         // SAFETY: a live C string, and a descriptor that nobody else owns.
         unsafe {
-            check(libc::open(
-                path.as_ptr(),
-                libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC,
-            ))
-            .map(|fd| OwnedFd::from_raw_fd(fd))
+            check(libc::open(path.as_ptr(), libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC))
+                .map(|fd| OwnedFd::from_raw_fd(fd))
         }
     };
-    named.map_or_else(
-        || open("/dev/console"),
-        |path| open(&path).or_else(|_| open("/dev/console")),
-    )
+    named.map_or_else(|| open("/dev/console"), |path| open(&path).or_else(|_| open("/dev/console")))
 }
 
 /// Writes to the console, whatever becomes of it.
@@ -244,12 +209,7 @@ pub fn make_raw(tty: RawFd) -> io::Result<()> {
 }
 
 pub fn set_window_size(tty: RawFd, (columns, rows): (u16, u16)) {
-    let size = libc::winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the ioctl reads a live structure.
     unsafe { libc::ioctl(tty, libc::TIOCSWINSZ as _, &size) };
 }
@@ -309,15 +269,8 @@ pub struct Child<'a> {
 /// Runs a program in a session of its own. An error of exec comes back as an error.
 pub fn spawn(child: &Child) -> io::Result<i32> {
     let (report, reporter) = pipe()?;
-    let argv: Vec<_> = child
-        .argv
-        .iter()
-        .map(|arg| arg.as_ptr())
-        .chain([std::ptr::null()])
-        .collect();
-    let program = child
-        .program
-        .map_or_else(|| child.argv[0].clone(), c_string);
+    let argv: Vec<_> = child.argv.iter().map(|arg| arg.as_ptr()).chain([std::ptr::null()]).collect();
+    let program = child.program.map_or_else(|| child.argv[0].clone(), c_string);
     // SAFETY: init has one thread, so the child of fork may do anything; it ends in exec or _exit.
     let pid = unsafe {
         let pid = check(libc::fork())?;
@@ -360,14 +313,7 @@ fn become_child(child: &Child, program: &CString, argv: &[*const libc::c_char]) 
             if let Some(cwd) = child.cwd {
                 std::env::set_current_dir(cwd)?;
             }
-            for signal in [
-                libc::SIGCHLD,
-                libc::SIGTERM,
-                libc::SIGUSR1,
-                libc::SIGUSR2,
-                libc::SIGINT,
-                libc::SIGPIPE,
-            ] {
+            for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGINT, libc::SIGPIPE] {
                 libc::signal(signal, libc::SIG_DFL);
             }
             let none: libc::sigset_t = std::mem::zeroed();
@@ -376,27 +322,18 @@ fn become_child(child: &Child, program: &CString, argv: &[*const libc::c_char]) 
         }
         Err(io::Error::last_os_error())
     };
-    attempt()
-        .err()
-        .unwrap_or_else(|| io::ErrorKind::Other.into())
+    attempt().err().unwrap_or_else(|| io::ErrorKind::Other.into())
 }
 
 /// The text as a C string; whatever follows a NUL is lost.
 pub fn c_string(text: &OsStr) -> CString {
     let bytes = text.as_bytes();
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     CString::new(&bytes[..end]).unwrap_or_default()
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn check_size(result: isize) -> io::Result<usize> {

@@ -91,10 +91,9 @@ impl Frame {
         match self {
             Frame::Hello(nonce) => body.extend_from_slice(nonce.as_bytes()),
             Frame::Ack(bytes) => body.extend_from_slice(&bytes.to_le_bytes()),
-            Frame::Stdout(data)
-            | Frame::Stderr(data)
-            | Frame::Request(data)
-            | Frame::Stdin(data) => body.extend_from_slice(data),
+            Frame::Stdout(data) | Frame::Stderr(data) | Frame::Request(data) | Frame::Stdin(data) => {
+                body.extend_from_slice(data)
+            }
             Frame::Exit(Exit::Code(code)) => body.extend_from_slice(&[b'c', *code]),
             Frame::Exit(Exit::Signal(signal)) => body.extend_from_slice(&[b's', *signal]),
             Frame::Start | Frame::StdinEnd => {}
@@ -103,10 +102,7 @@ impl Frame {
         let mut wire = Vec::with_capacity(body.len() * 4 / 3 + 4);
         wire.push(START);
         for group in body.chunks(3) {
-            let bits = group
-                .iter()
-                .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte))
-                << (8 * (3 - group.len()));
+            let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
             // n bytes need n + 1 sextets; the decoder recovers n from their number.
             for sextet in 0..=group.len() {
                 wire.push(0x80 | (bits >> (18 - 6 * sextet) & 0x3f) as u8);
@@ -192,10 +188,8 @@ impl Decoder {
             if group.len() < 2 {
                 return None;
             }
-            let bits = group
-                .iter()
-                .fold(0u32, |bits, sextet| bits << 6 | u32::from(*sextet))
-                << (6 * (4 - group.len()));
+            let bits =
+                group.iter().fold(0u32, |bits, sextet| bits << 6 | u32::from(*sextet)) << (6 * (4 - group.len()));
             body.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
         }
         Some(body)
@@ -262,11 +256,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 != 0 {
-                crc >> 1 ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            };
+            crc = if crc & 1 != 0 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
         }
     }
     !crc
@@ -340,12 +330,7 @@ mod tests {
     #[test]
     fn requests_come_back_as_they_were() {
         let request = Request {
-            argv: vec![
-                b"sh".to_vec(),
-                b"-c".to_vec(),
-                b"echo \xff; exit 3".to_vec(),
-                vec![],
-            ],
+            argv: vec![b"sh".to_vec(), b"-c".to_vec(), b"echo \xff; exit 3".to_vec(), vec![]],
             env: vec![(b"A".to_vec(), b"1".to_vec())],
             cwd: b"/tmp".to_vec(),
         };
