@@ -2,12 +2,9 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
-extern crate pollux_kernel;
-
-#[cfg(target_os = "none")]
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    pollux_kernel::arch::panic(info)
 }
 
 #[cfg(not(target_os = "none"))]

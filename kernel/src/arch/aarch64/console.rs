@@ -1,0 +1,86 @@
+//! The PL011 of the device tree's `stdout-path`: polled output, and input by interrupt.
+
+use super::{devtree, irq, paging};
+use crate::sync::SpinLock;
+use arm_pl011_uart::{Interrupts, Uart, UniqueMmioPointer};
+use core::ptr::NonNull;
+use spin::Once;
+
+static UART: SpinLock<Option<Uart<'static>>> = SpinLock::new(None);
+static RX_HANDLER: Once<fn(u8)> = Once::new();
+
+/// Finds and maps the UART. It works as firmware (or QEMU) has left it.
+pub fn init() {
+    if let Some(regs) = &devtree::early().uart {
+        let base = paging::map_mmio(regs.start, regs.end - regs.start);
+        *UART.lock() = uart_at(base);
+    }
+}
+
+fn uart_at(base: *mut u8) -> Option<Uart<'static>> {
+    let regs = NonNull::new(base.cast())?;
+    // SAFETY: the device tree says that a PL011 is there; it is mapped as device memory for good. The console is
+    // its only user: `steal` makes a second one only when the kernel is dying.
+    Some(Uart::new(unsafe { UniqueMmioPointer::new(regs) }))
+}
+
+/// Writes to the boot console, polling; usable from the first line of the generic kernel on, and in a panic.
+pub fn write(bytes: &[u8]) {
+    if let Some(uart) = UART.lock().as_mut() {
+        for &byte in bytes {
+            put(uart, byte);
+        }
+    }
+}
+
+/// For the panic handler: writes even if another CPU, or this one, is in the middle of [`write`].
+pub fn write_forced(bytes: &[u8]) {
+    if UART.try_lock().is_none() {
+        // SAFETY: the holder is this CPU or one that is about to be stopped; at worst characters mix.
+        unsafe { UART.force_unlock() };
+    }
+    write(bytes);
+}
+
+fn put(uart: &mut Uart<'_>, byte: u8) {
+    while uart.is_tx_fifo_full() {
+        core::hint::spin_loop();
+    }
+    uart.write_word(byte);
+}
+
+/// Calls `handler` with each byte received, in interrupt context on CPU 0. `intid` is the UART's interrupt.
+pub fn enable_rx(intid: u32, handler: fn(u8)) {
+    RX_HANDLER.call_once(|| handler);
+    irq::register(intid, 0, |_| receive(), 0);
+    if let Some(uart) = UART.lock().as_mut() {
+        // The time-out interrupt covers bytes that do not fill the FIFO to its level.
+        uart.set_interrupt_masks(Interrupts::RXI | Interrupts::RTI);
+    }
+    receive();
+}
+
+fn receive() {
+    // The lock is not held over the handler: it may echo.
+    while let Some(byte) = next_byte() {
+        if let Some(handler) = RX_HANDLER.get() {
+            handler(byte);
+        }
+    }
+}
+
+fn next_byte() -> Option<u8> {
+    let mut guard = UART.lock();
+    let uart = guard.as_mut()?;
+    loop {
+        match uart.read_word() {
+            Ok(Some(byte)) => return Some(byte),
+            Ok(None) => {
+                uart.clear_interrupts(Interrupts::RXI | Interrupts::RTI | Interrupts::OEI);
+                return None;
+            }
+            // A break or a framing error: the word is lost.
+            Err(_) => continue,
+        }
+    }
+}
