@@ -132,7 +132,8 @@ drop_to_el1:
     ubfx    x9, x9, #24, #4         // system registers of a GICv3
     cbz     x9, 3f
     mrs     x9, S3_4_C12_C9_5       // ICC_SRE_EL2: SRE, Enable
-    orr     x9, x9, #9
+    orr     x9, x9, #1
+    orr     x9, x9, #8
     msr     S3_4_C12_C9_5, x9
     isb
     mrs     x9, S3_4_C12_C9_5

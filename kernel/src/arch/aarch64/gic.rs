@@ -221,10 +221,8 @@ fn new_v3(gicd: *mut u8, gicr: *mut u8, cpu_count: usize) -> (Kind, usize) {
     let mut driver = driver.expect("GICv3 without redistributors");
     driver.setup(0);
     let lines = 32 + driver.typer().num_spis() as usize;
-    let kind = Kind::V3 {
-        gic: SpinLock::new(Shared(driver)),
-        redistributors: [const { AtomicUsize::new(0) }; MAX_CPUS],
-    };
+    let kind =
+        Kind::V3 { gic: SpinLock::new(Shared(driver)), redistributors: [const { AtomicUsize::new(0) }; MAX_CPUS] };
     (kind, lines.min(1020))
 }
 

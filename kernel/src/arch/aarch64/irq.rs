@@ -5,7 +5,7 @@ use super::{cpu_id, machine, timer};
 use aarch64_cpu::registers::{MPIDR_EL1, Readable};
 use alloc::boxed::Box;
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Once;
 
 /// What arch calls when an interrupt of its own kind is serviced.
@@ -30,7 +30,6 @@ static HOOKS: Once<Hooks> = Once::new();
 static GIC: Once<Gic> = Once::new();
 /// By INTID, as many as the distributor has.
 static HANDLERS: Once<Box<[Once<Handler>]>> = Once::new();
-static STOPPING: AtomicBool = AtomicBool::new(false);
 
 const NO_HOOKS: Hooks = Hooks { timer: || {}, ipi: || {} };
 
@@ -156,16 +155,9 @@ fn is_edge(intid: u32) -> bool {
 
 /// Stops all other CPUs (panic). Those that spin with interrupts masked stop at their next lock-free moment, or never.
 pub(super) fn stop_others() {
-    STOPPING.store(true, Ordering::SeqCst);
     if let Some(gic) = GIC.get() {
         for cpu in (0..super::cpu_count()).filter(|&cpu| cpu != cpu_id()) {
             gic.send_sgi(cpu, SGI_STOP);
         }
     }
 }
-
-/// True once a CPU has panicked.
-pub(super) fn stopping() -> bool {
-    STOPPING.load(Ordering::Relaxed)
-}
-

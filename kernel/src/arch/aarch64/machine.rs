@@ -2,7 +2,7 @@
 
 use super::devtree::{self, cells, enabled, number, regs};
 use super::layout::PAGE_SIZE;
-use super::{console, irq, paging};
+use super::{irq, paging};
 use crate::arch::{MAX_CPUS, Machine, MmioDevice, PciHost};
 use aarch64_cpu::registers::{MPIDR_EL1, Readable};
 use alloc::string::ToString;
@@ -103,9 +103,10 @@ fn read_machine(fdt: &Fdt<'static>, early: &devtree::Early) -> Machine {
         initrd: early.initrd.clone(),
         virtio_mmio,
         pci: compatible(fdt, "pci-host-ecam-generic").find_map(|node| read_pci(fdt, node)),
-        uart: early.uart.as_ref().and_then(|uart| {
-            compatible(fdt, "arm,pl011").filter_map(device).find(|device| device.base == uart.start)
-        }),
+        uart: early
+            .uart
+            .as_ref()
+            .and_then(|uart| compatible(fdt, "arm,pl011").filter_map(device).find(|device| device.base == uart.start)),
         rtc: compatible(fdt, "arm,pl031").find_map(device),
         rng_seed: [bytes("rng-seed"), bytes("kaslr-seed")].concat(),
         cpu_count: mpidrs().len(),
@@ -196,11 +197,4 @@ fn pci_irqs(fdt: &Fdt<'static>, node: &FdtNode<'static>) -> [u32; 4] {
         }
     }
     irqs
-}
-
-/// Starts delivering bytes that the console receives. False if it has no interrupt.
-pub fn console_input(handler: fn(u8)) -> bool {
-    let Some(intid) = machine().uart.and_then(|uart| uart.irq) else { return false };
-    console::enable_rx(intid, handler);
-    true
 }

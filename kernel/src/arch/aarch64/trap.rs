@@ -94,8 +94,7 @@ extern "C" fn from_kernel(frame: &mut KernelFrame, kind: u64) {
 }
 
 fn describe(frame: &KernelFrame, kind: u64) -> &'static str {
-    let in_guard =
-        |address: u64| (STACKS..STACKS + 512 * STACK_SLOT).contains(&address) && address & STACK_SIZE == 0;
+    let in_guard = |address: u64| (STACKS..STACKS + 512 * STACK_SLOT).contains(&address) && address & STACK_SIZE == 0;
     match kind {
         KIND_OVERFLOW if in_guard(frame.far) || in_guard(frame.sp) => "kernel stack overflow",
         KIND_SYNC | KIND_OVERFLOW => match frame.esr >> 26 & 63 {
