@@ -1,1 +1,54 @@
-//! exec
+//! The executor: runs tasks on CPUs, lets them wait, and shares the CPUs among them.
+//!
+//! A *task* is a future in an async-task allocation; its [`Entity`] is what the scheduler knows of it. Every CPU runs
+//! [`run_cpu`]: service interrupts, pick a task, poll it, again. A task that answers `Pending` has left its waker somewhere:
+//! in a [`WaitQueue`], a timer, a lock. Waking makes a `Runnable` of it, which belongs to exactly one place at a time:
+//!
+//! ```text
+//!              wake                    pick                      poll
+//!   asleep ───────────▶ run queue ────────────▶ polled ─────────────────▶ asleep, or gone
+//!     │  other CPU's ▲      ▲  ▲                  ▲  │
+//!     ├────▶ inbox ──┘      │  └──────────────────┼──┘ woken while it ran: `yield_now`, pre-emption
+//!     │                     │ slice over          │
+//!     └────▶ next slot ─────┴─────────────────────┘ the hand-over of a wake by the running task
+//! ```
+//!
+//! * `cpu`: per-CPU state and the main loop; `queue`: order of tasks; `wake`: where a woken task goes; `tick`: timer and slices.
+//! * `list`, `wait`, `timer`, `semaphore`, `locks`: what tasks wait in. Nodes live in the waiting futures.
+//! * `interrupt`: waits that end by a signal or a deadline.
+//!
+//! Locks: spinlocks here are leaves, except that a task's waker cell (`Entity::wake`) is locked while a run queue is. Wakers are
+//! called with no other lock of this module held.
+
+mod cpu;
+mod entity;
+mod hw;
+mod instant;
+mod interrupt;
+pub mod list;
+mod locks;
+mod params;
+mod queue;
+mod semaphore;
+mod stats;
+mod task;
+#[cfg(test)]
+pub mod test_util;
+mod tick;
+mod timer;
+mod wait;
+mod wake;
+
+pub use cpu::{init, run_cpu, set_fp_saver};
+pub use entity::Entity;
+pub use instant::Instant;
+pub use interrupt::{Elapsed, Interrupted, Interrupts, interruptible, timeout};
+pub use locks::{Event, Mutex, MutexGuard, Notify, ReadGuard, RwLock, WriteGuard};
+pub use params::{CpuMask, SchedParams, SchedPolicy};
+pub use semaphore::{Acquire, Semaphore};
+pub use stats::{CpuStats, LOAD_SHIFT, cpu_stats, load_average, nr_running};
+pub use task::{budget, need_resched, sched_yield, spawn, spawn_entity, yield_now};
+pub use timer::{Sleep, TimerHandle, sleep_until};
+pub use wait::{ANY, WaitEntry, WaitFor, WaitNode, WaitOnce, WaitQueue};
+
+type Runnable = async_task::Runnable<alloc::sync::Arc<Entity>>;

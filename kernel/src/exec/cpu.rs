@@ -1,0 +1,417 @@
+//! Per-CPU state of the executor, and its main loop.
+//!
+//! Fields are written by their own CPU only, with plain (relaxed) stores, except `flags`, `inbox`, `resched` and
+//! what is under a lock. Lock order: a run queue's lock and a timer tree's lock are leaves; nobody holds two of them.
+
+use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64};
+use crossbeam_queue::ArrayQueue;
+
+use super::Runnable;
+use super::entity::Entity;
+use super::hw;
+use super::params::CpuMask;
+use super::params::SchedPolicy;
+use super::queue::{RR_SLICE, RunQueue, SLICE, Why, allowed, is_rt, running_key};
+use super::stats::Counters;
+use super::timer::Timers;
+use crate::arch::{MAX_CPUS, PerCpu};
+use crate::sync::{Once, SpinLock};
+
+/// The inbox holds something, or the CPU should look around.
+pub(super) const CALLED: u32 = 1;
+/// The CPU is in the idle loop and may be in WFI.
+pub(super) const IDLE: u32 = 2;
+
+/// What one poll may take between two calls of `budget` (ns): as long do interrupts wait.
+const BUDGET: u64 = 500_000;
+
+pub struct Cpu {
+    id: AtomicU8,
+    /// CALLED and IDLE: see `idle` and `wake::send` for the protocol.
+    pub(super) flags: AtomicU32,
+    /// Tasks woken by other CPUs.
+    pub(super) inbox: Once<ArrayQueue<Runnable>>,
+    pub(super) queue: SpinLock<RunQueue>,
+    /// Length of `queue`. Written under its lock.
+    queued: AtomicI32,
+    /// The real-time tasks among them.
+    queued_rt: AtomicI32,
+    /// Virtual time: the weighted run time of the task that was picked last. Written under the lock or by this CPU.
+    pub(super) vtime: AtomicU64,
+    pub(super) timers: Timers,
+
+    /// The task being polled; null between polls.
+    pub(super) current: AtomicPtr<Entity>,
+    /// Its key; the greatest one if there is none.
+    pub(super) current_key: AtomicU64,
+    /// It runs user code: who wakes now is an interrupt handler.
+    pub(super) in_user: AtomicBool,
+    /// It should give way.
+    pub(super) resched: AtomicBool,
+    /// The task ends its poll to give way, not to wait.
+    yielding: AtomicBool,
+    /// Woken by the running task: runs next, in what is left of the slice. Owned by this CPU.
+    pub(super) next: AtomicPtr<()>,
+    /// `next` was there already when the timer looked last.
+    pub(super) next_seen: AtomicBool,
+
+    /// The clock as it was read last.
+    pub(super) now: AtomicU64,
+    pub(super) slice_end: AtomicU64,
+    /// What the timer is set to. May be earlier than needed: it is not moved back, but looks again when it fires.
+    pub(super) armed: AtomicU64,
+    /// Slices that ended with others waiting.
+    pub(super) turns: AtomicU32,
+    pub(super) counters: Counters,
+}
+
+/// Wakes that fit into an inbox; more go through the queue's lock.
+const INBOX: usize = 256;
+
+pub(super) struct Exec {
+    cpus: PerCpu<Cpu>,
+    /// CPUs in the idle loop that nobody has sent a task to yet.
+    pub(super) idle: AtomicU64,
+    /// CPUs whose executor runs.
+    pub(super) online: AtomicU64,
+    /// Saves the FP registers that are live on this CPU.
+    pub(super) save_fp: Once<fn()>,
+}
+
+impl Exec {
+    const fn new() -> Self {
+        Exec {
+            cpus: PerCpu::new([const { Cpu::new() }; MAX_CPUS]),
+            idle: AtomicU64::new(0),
+            online: AtomicU64::new(1),
+            save_fp: Once::new(),
+        }
+    }
+}
+
+#[cfg(not(test))]
+pub(super) fn exec() -> &'static Exec {
+    static EXEC: Exec = Exec::new();
+    &EXEC
+}
+
+/// Every test has a machine of its own.
+#[cfg(test)]
+pub(super) fn exec() -> &'static Exec {
+    std::thread_local! {
+        static EXEC: &'static Exec = {
+            let exec: &'static Exec = std::boxed::Box::leak(std::boxed::Box::new(Exec::new()));
+            exec.cpus.iter().enumerate().for_each(|(id, cpu)| cpu.start(id));
+            exec
+        };
+    }
+    EXEC.with(|exec| *exec)
+}
+
+#[inline]
+pub(super) fn on(cpu: usize) -> &'static Cpu {
+    exec().cpus.on(cpu)
+}
+
+#[inline]
+pub(super) fn this() -> &'static Cpu {
+    on(hw::cpu_id())
+}
+
+pub(super) fn all() -> impl Iterator<Item = &'static Cpu> {
+    exec().cpus.iter().take(hw::cpu_count())
+}
+
+pub(super) fn online() -> CpuMask {
+    CpuMask(exec().online.load(Relaxed))
+}
+
+/// Installs the executor's interrupt hooks. To be called once, before any task is spawned.
+pub fn init() {
+    for (id, cpu) in exec().cpus.iter().enumerate().take(hw::cpu_count()) {
+        cpu.start(id);
+    }
+    hw::irq::set_hooks(hw::irq::Hooks { timer: || this().on_timer(), ipi: || this().on_ipi() });
+    super::stats::init();
+}
+
+/// Says how to save the FP registers that are live on the calling CPU to their owner, who is then marked with
+/// [`Entity::clear_fp_live`]. Without it a task with live FP state stays where it is, whatever its affinity says.
+pub fn set_fp_saver(save: fn()) {
+    exec().save_fp.call_once(|| save);
+}
+
+/// The executor's loop: polls tasks for ever. Every CPU calls it once.
+pub fn run_cpu(cpu: usize) -> ! {
+    exec().online.fetch_or(1 << cpu, SeqCst);
+    let cpu = on(cpu);
+    cpu.now.store(hw::now_ns(), Relaxed);
+    loop {
+        hw::irq::service_pending();
+        if !cpu.run_next() {
+            cpu.idle();
+        }
+    }
+}
+
+impl Cpu {
+    const fn new() -> Self {
+        Cpu {
+            id: AtomicU8::new(0),
+            flags: AtomicU32::new(0),
+            inbox: Once::new(),
+            queue: SpinLock::new(RunQueue::new()),
+            queued: AtomicI32::new(0),
+            queued_rt: AtomicI32::new(0),
+            vtime: AtomicU64::new(0),
+            timers: Timers::new(),
+            current: AtomicPtr::new(ptr::null_mut()),
+            current_key: AtomicU64::new(u64::MAX),
+            in_user: AtomicBool::new(false),
+            resched: AtomicBool::new(false),
+            yielding: AtomicBool::new(false),
+            next: AtomicPtr::new(ptr::null_mut()),
+            next_seen: AtomicBool::new(false),
+            now: AtomicU64::new(0),
+            slice_end: AtomicU64::new(0),
+            armed: AtomicU64::new(u64::MAX),
+            turns: AtomicU32::new(0),
+            counters: Counters::new(),
+        }
+    }
+
+    fn start(&self, id: usize) {
+        self.id.store(id as u8, Relaxed);
+        self.inbox.call_once(|| ArrayQueue::new(INBOX));
+    }
+
+    #[inline]
+    pub(super) fn id(&self) -> usize {
+        self.id.load(Relaxed).into()
+    }
+
+    /// Tasks in the run queue.
+    #[inline]
+    pub(super) fn queued(&self) -> usize {
+        self.queued.load(SeqCst) as usize
+    }
+
+    /// Called under the queue's lock. SeqCst: see `wake::call_idle`.
+    pub(super) fn note_queued(&self, key: u64, delta: i32) {
+        self.queued.store(self.queued.load(Relaxed) + delta, SeqCst);
+        if is_rt(key) {
+            self.queued_rt.store(self.queued_rt.load(Relaxed) + delta, Relaxed);
+        }
+    }
+
+    /// The running task, if one is being polled.
+    pub(super) fn current(&self) -> Option<&Entity> {
+        // SAFETY: only asked on this CPU, and cleared before the poll that borrows the entity ends.
+        unsafe { self.current.load(Relaxed).as_ref() }
+    }
+
+    /// Somebody waits for this CPU besides the running task.
+    #[inline]
+    pub(super) fn has_waiting(&self) -> bool {
+        self.queued.load(Relaxed) > 0 || !self.next.load(Relaxed).is_null()
+    }
+
+    /// Polls the task whose turn it is. False if there is none.
+    pub(super) fn run_next(&self) -> bool {
+        if self.flags.load(Relaxed) & CALLED != 0 {
+            self.drain();
+        }
+        match self.pick() {
+            Some(runnable) => {
+                runnable.run();
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn pick(&self) -> Option<Runnable> {
+        self.resched.store(false, Relaxed);
+        let now = self.now.load(Relaxed);
+        if let Some(next) = self.take_next() {
+            if now < self.slice_end.load(Relaxed) && self.queued_rt.load(Relaxed) == 0 {
+                return Some(next);
+            }
+            self.queue.lock().insert(self, next, Why::Woken);
+        }
+        loop {
+            if self.queued.load(Relaxed) == 0 {
+                return None;
+            }
+            let runnable = self.queue.lock().pop(self)?;
+            if let Some(runnable) = self.keep(runnable) {
+                self.begin_slice(runnable.metadata(), now);
+                return Some(runnable);
+            }
+        }
+    }
+
+    /// Sends a task away that may not run here (any more).
+    fn keep(&self, runnable: Runnable) -> Option<Runnable> {
+        let entity = runnable.metadata();
+        if allowed(entity).has(self.id()) || !self.release_fp(entity) {
+            return Some(runnable);
+        }
+        let to = allowed(entity).first()?;
+        super::wake::send(to, runnable);
+        None
+    }
+
+    /// Makes sure that the task's FP state is not in this CPU's registers. False if that cannot be done.
+    fn release_fp(&self, entity: &Entity) -> bool {
+        if entity.fp_live_on() == Some(self.id())
+            && let Some(save) = exec().save_fp.get()
+        {
+            save();
+        }
+        entity.fp_live_on().is_none()
+    }
+
+    fn begin_slice(&self, entity: &Entity, now: u64) {
+        let policy = entity.policy();
+        let slice_end = match policy {
+            SchedPolicy::Fifo(_) => u64::MAX,
+            SchedPolicy::Rr(_) => now + RR_SLICE,
+            _ => now + SLICE,
+        };
+        self.slice_end.store(slice_end, Relaxed);
+        if !policy.is_rt() {
+            let vtime = self.vtime.load(Relaxed).max(entity.vruntime.load(Relaxed));
+            self.vtime.store(vtime, Relaxed);
+        }
+        if self.queued.load(Relaxed) > 0 && slice_end != u64::MAX {
+            self.timer_wanted(slice_end);
+        }
+    }
+
+    pub(super) fn take_next(&self) -> Option<Runnable> {
+        let next = NonNull::new(self.next.load(Relaxed))?;
+        self.next.store(ptr::null_mut(), Relaxed);
+        // SAFETY: `wake::here` put it there with `into_raw`; it is taken once, as only this CPU touches the slot.
+        Some(unsafe { Runnable::from_raw(next) })
+    }
+
+    /// A poll begins.
+    #[inline]
+    pub(super) fn begin(&self, entity: &Entity) {
+        let now = self.now.load(Relaxed);
+        entity.cpu.store(self.id.load(Relaxed), Relaxed);
+        entity.run_since.store(now, Relaxed);
+        self.counters.begin(now);
+        self.yielding.store(false, Relaxed);
+        self.current_key.store(running_key(entity), Relaxed);
+        self.current.store(ptr::from_ref(entity).cast_mut(), Relaxed);
+    }
+
+    /// The poll has ended.
+    #[inline]
+    pub(super) fn end(&self, entity: &Entity) {
+        let now = hw::now_ns();
+        self.now.store(now, Relaxed);
+        self.charge(entity, now);
+        entity.run_since.store(0, Relaxed);
+        self.counters.end();
+        let switches = if self.yielding.load(Relaxed) { &entity.involuntary } else { &entity.voluntary };
+        switches.store(switches.load(Relaxed) + 1, Relaxed);
+        self.current.store(ptr::null_mut(), Relaxed);
+        self.current_key.store(u64::MAX, Relaxed);
+    }
+
+    fn charge(&self, entity: &Entity, now: u64) {
+        let ran = now.saturating_sub(entity.run_since.load(Relaxed));
+        entity.ran.store(entity.ran.load(Relaxed) + ran, Relaxed);
+        entity.vruntime.store(entity.vruntime.load(Relaxed) + entity.scale(ran), Relaxed);
+        self.counters.charge(ran, now);
+    }
+
+    /// Brings the running task's accounts, and the virtual time, up to date.
+    pub(super) fn update_current(&self, now: u64) {
+        let Some(entity) = self.current() else { return };
+        self.charge(entity, now);
+        entity.run_since.store(now, Relaxed);
+        self.current_key.store(running_key(entity), Relaxed);
+        if self.queued.load(Relaxed) == 0 && !entity.policy().is_rt() {
+            let vtime = self.vtime.load(Relaxed).max(entity.vruntime.load(Relaxed));
+            self.vtime.store(vtime, Relaxed);
+        }
+    }
+
+    /// The task that was just polled goes on later: it gave way, or was woken while it ran.
+    pub(super) fn requeue(&self, runnable: Runnable) {
+        let Some(runnable) = self.keep(runnable) else { return };
+        let slice_over = self.now.load(Relaxed) >= self.slice_end.load(Relaxed);
+        let round = slice_over && matches!(runnable.metadata().policy(), SchedPolicy::Rr(_));
+        let gives_way = self.yielding.load(Relaxed) && !self.resched.load(Relaxed);
+        let why = if round || gives_way { Why::Yielded } else { Why::Preempted };
+        self.queue.lock().insert(self, runnable, why);
+    }
+
+    /// Sleeps until there may be something to do.
+    ///
+    /// ```text
+    /// another CPU (wake::send, call_idle)       this CPU
+    ///   push to the inbox                         flags |= IDLE
+    ///   old = flags |= CALLED                     old has CALLED → do not sleep
+    ///   old has IDLE → send an IPI                WFI: over at once if an interrupt is pending
+    /// ```
+    /// Both `|=` are read-modify-writes of one word: one comes first, and the other sees it.
+    fn idle(&self) {
+        let bit = 1 << self.id();
+        let since = self.now.load(Relaxed);
+        self.counters.idle_begin(since);
+        exec().idle.fetch_or(bit, SeqCst);
+        let old = self.flags.fetch_or(IDLE, SeqCst);
+        if old & CALLED == 0 && !self.steal() {
+            self.arm_exactly(self.timers.first());
+            hw::irq::wait();
+        }
+        self.flags.fetch_and(!IDLE, SeqCst);
+        exec().idle.fetch_and(!bit, SeqCst);
+        let now = hw::now_ns();
+        self.now.store(now, Relaxed);
+        self.counters.idle_end(now);
+    }
+
+    pub(super) fn yields(&self) {
+        self.yielding.store(true, Relaxed);
+    }
+
+    /// The poll has used what it may without looking at interrupts and others.
+    pub(super) fn budget_used(&self) -> bool {
+        let Some(entity) = self.current() else { return false };
+        self.resched.load(Relaxed) || hw::now_ns().saturating_sub(entity.run_since.load(Relaxed)) >= BUDGET
+    }
+
+    pub(super) fn others_runnable(&self) -> bool {
+        self.has_waiting() || self.flags.load(Relaxed) & CALLED != 0
+    }
+}
+
+/// See [`Entity::in_user`].
+#[inline]
+pub(super) fn enter_user(entity: &Entity) {
+    let cpu = this();
+    let now = hw::now_ns();
+    entity.user_since.store(now, Relaxed);
+    cpu.counters.user_begin(now);
+    cpu.in_user.store(true, Relaxed);
+}
+
+#[inline]
+pub(super) fn leave_user(entity: &Entity) {
+    let cpu = this();
+    let now = hw::now_ns();
+    cpu.now.store(now, Relaxed);
+    cpu.in_user.store(false, Relaxed);
+    let ran = now.saturating_sub(entity.user_since.load(Relaxed));
+    entity.user.store(entity.user.load(Relaxed) + ran, Relaxed);
+    entity.user_since.store(0, Relaxed);
+    cpu.counters.user_end(ran);
+}

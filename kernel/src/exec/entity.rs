@@ -1,0 +1,240 @@
+//! The scheduler's view of a task.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicI8, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use core::task::Waker;
+use intrusive_collections::RBTreeAtomicLink;
+
+use super::cpu;
+use super::hw;
+use super::params::{CpuMask, SchedParams, SchedPolicy, UNIT, weight};
+use super::wake;
+use crate::sync::SpinLock;
+
+/// A task as the scheduler sees it: what it may claim, where it is, what it used. One per task.
+///
+/// Fields are atomics because others may look; unless said otherwise only the CPU that runs the task, or holds the lock
+/// of the run queue that it is in, writes them.
+pub struct Entity {
+    name: &'static str,
+    /// In a run queue's tree, under its lock.
+    pub(super) link: RBTreeAtomicLink,
+    /// The `Runnable` while it is in a run queue, which owns it.
+    pub(super) runnable: AtomicPtr<()>,
+    /// Position in the run queue. See `queue`.
+    pub(super) key: AtomicU64,
+    /// Weighted run time (fair class), comparable with the virtual time of `cpu`.
+    pub(super) vruntime: AtomicU64,
+    /// Where it runs, waits for the CPU, or ran last.
+    pub(super) cpu: AtomicU8,
+    pub(super) queued: AtomicBool,
+
+    /// Written by anybody.
+    policy: AtomicU16,
+    nice: AtomicI8,
+    weight: AtomicU32,
+    affinity: AtomicU64,
+
+    /// CPU + 1 whose registers hold the FP state; 0: it is in memory.
+    fp_live: AtomicU8,
+    /// Wakes the task; None before it is spawned and after it has ended (else task and entity would keep each other).
+    waker: SpinLock<Option<Waker>>,
+
+    /// Run time, user time and numbers of switches; times in ns.
+    pub(super) ran: AtomicU64,
+    pub(super) user: AtomicU64,
+    pub(super) voluntary: AtomicU64,
+    pub(super) involuntary: AtomicU64,
+    /// Since when it runs (user code) without having been charged for it; 0: it does not.
+    pub(super) run_since: AtomicU64,
+    pub(super) user_since: AtomicU64,
+}
+
+const NEVER_RAN: u8 = u8::MAX;
+
+impl Entity {
+    pub fn new(params: SchedParams) -> Arc<Self> {
+        Entity::named("thread", params)
+    }
+
+    /// `name` is for diagnostics.
+    pub fn named(name: &'static str, params: SchedParams) -> Arc<Self> {
+        let entity = Entity {
+            name,
+            link: RBTreeAtomicLink::new(),
+            runnable: AtomicPtr::default(),
+            key: AtomicU64::new(0),
+            vruntime: AtomicU64::new(0),
+            cpu: AtomicU8::new(NEVER_RAN),
+            queued: AtomicBool::new(false),
+            policy: AtomicU16::new(encode(params.policy)),
+            nice: AtomicI8::new(params.nice.clamp(-20, 19)),
+            weight: AtomicU32::new(weight(params.policy, params.nice)),
+            affinity: AtomicU64::new(params.affinity.0),
+            fp_live: AtomicU8::new(0),
+            waker: SpinLock::new(None),
+            ran: AtomicU64::new(0),
+            user: AtomicU64::new(0),
+            voluntary: AtomicU64::new(0),
+            involuntary: AtomicU64::new(0),
+            run_since: AtomicU64::new(0),
+            user_since: AtomicU64::new(0),
+        };
+        Arc::new(entity)
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What a child starts with.
+    pub fn params(&self) -> SchedParams {
+        SchedParams { policy: self.policy(), nice: self.nice(), affinity: self.affinity() }
+    }
+
+    pub fn policy(&self) -> SchedPolicy {
+        decode(self.policy.load(Relaxed))
+    }
+
+    pub fn nice(&self) -> i8 {
+        self.nice.load(Relaxed)
+    }
+
+    /// Takes effect at once, also if the task is waiting for a CPU.
+    pub fn set_policy(&self, policy: SchedPolicy) {
+        self.policy.store(encode(policy), Relaxed);
+        self.weight.store(weight(policy, self.nice()), Relaxed);
+        wake::params_changed(self);
+    }
+
+    pub fn set_nice(&self, nice: i8) {
+        let nice = nice.clamp(-20, 19);
+        self.nice.store(nice, Relaxed);
+        self.weight.store(weight(self.policy(), nice), Relaxed);
+        wake::params_changed(self);
+    }
+
+    pub fn affinity(&self) -> CpuMask {
+        CpuMask(self.affinity.load(Relaxed))
+    }
+
+    /// From its next scheduling on the task runs on these CPUs only; one that runs elsewhere now is pre-empted. The
+    /// caller has checked that the set contains a CPU that is online.
+    pub fn set_affinity(&self, mask: CpuMask) {
+        self.affinity.store(mask.0, Relaxed);
+        wake::affinity_changed(self);
+    }
+
+    /// The CPU that runs it or ran it last.
+    pub fn last_cpu(&self) -> usize {
+        match self.cpu.load(Relaxed) {
+            NEVER_RAN => 0,
+            cpu => cpu.into(),
+        }
+    }
+
+    /// Where it should run again, if it ran before.
+    pub(super) fn home(&self) -> Option<usize> {
+        let cpu = self.cpu.load(Relaxed);
+        (cpu != NEVER_RAN).then_some(cpu.into())
+    }
+
+    /// The CPU whose registers hold its FP state: it is not moved away from there.
+    pub fn fp_live_on(&self) -> Option<usize> {
+        self.fp_live.load(Acquire).checked_sub(1).map(usize::from)
+    }
+
+    /// To be called on that CPU, by the running task.
+    pub fn set_fp_live(&self, cpu: usize) {
+        self.fp_live.store(cpu as u8 + 1, Relaxed);
+    }
+
+    /// To be called on that CPU after the registers were saved (or are not wanted any more).
+    pub fn clear_fp_live(&self) {
+        // Others may move the task as soon as they see this: the saved registers must be visible before.
+        self.fp_live.store(0, Release);
+    }
+
+    /// Makes the task look around: a signal was posted, or it is being killed.
+    pub fn wake(&self) {
+        if let Some(waker) = &*self.waker.lock() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn set_waker(&self, waker: Option<Waker>) {
+        // The old one may hold the last reference to the task: drop it outside of the lock.
+        let old = core::mem::replace(&mut *self.waker.lock(), waker);
+        drop(old);
+    }
+
+    /// Runs user code: time inside `enter` is user time, and wakes that interrupt handlers issue meanwhile are told from
+    /// those of the task itself.
+    #[inline]
+    pub fn in_user<R>(&self, enter: impl FnOnce() -> R) -> R {
+        cpu::enter_user(self);
+        let result = enter();
+        cpu::leave_user(self);
+        result
+    }
+
+    /// Run time in all, up to now.
+    pub fn run_time_ns(&self) -> u64 {
+        self.ran.load(Relaxed) + since(&self.run_since)
+    }
+
+    /// User time, up to now.
+    pub fn utime_ns(&self) -> u64 {
+        self.user.load(Relaxed) + since(&self.user_since)
+    }
+
+    pub fn stime_ns(&self) -> u64 {
+        self.run_time_ns().saturating_sub(self.utime_ns())
+    }
+
+    /// Times it gave the CPU up to wait.
+    pub fn nvcsw(&self) -> u64 {
+        self.voluntary.load(Relaxed)
+    }
+
+    /// Times the CPU was taken from it.
+    pub fn nivcsw(&self) -> u64 {
+        self.involuntary.load(Relaxed)
+    }
+
+    /// Real time to virtual time.
+    pub(super) fn scale(&self, ns: u64) -> u64 {
+        match u64::from(self.weight.load(Relaxed)) {
+            UNIT => ns,
+            weight => ns * UNIT / weight,
+        }
+    }
+}
+
+fn since(start: &AtomicU64) -> u64 {
+    match start.load(Relaxed) {
+        0 => 0,
+        start => hw::now_ns().saturating_sub(start),
+    }
+}
+
+const fn encode(policy: SchedPolicy) -> u16 {
+    match policy {
+        SchedPolicy::Other => 0,
+        SchedPolicy::Fifo(priority) => 1 << 8 | priority as u16,
+        SchedPolicy::Rr(priority) => 2 << 8 | priority as u16,
+        SchedPolicy::Batch => 3 << 8,
+        SchedPolicy::Idle => 5 << 8,
+    }
+}
+
+const fn decode(policy: u16) -> SchedPolicy {
+    match policy >> 8 {
+        1 => SchedPolicy::Fifo(policy as u8),
+        2 => SchedPolicy::Rr(policy as u8),
+        3 => SchedPolicy::Batch,
+        5 => SchedPolicy::Idle,
+        _ => SchedPolicy::Other,
+    }
+}

@@ -1,0 +1,212 @@
+//! A CPU's run queue: a tree of waiting tasks, the next one to run first.
+//!
+//! One 64-bit key orders all classes:
+//!
+//! ```text
+//! 0 | 99 − priority (7 bits) | sequence (56 bits)     SCHED_FIFO, SCHED_RR
+//! 1 | virtual deadline (63 bits)                      the others
+//! ```
+//!
+//! The virtual deadline is the task's weighted run time plus a weighted slice. Weighted run times advance at the same
+//! speed for all tasks that want the CPU, so each gets a share in proportion to its weight; the slice lets heavy tasks in
+//! sooner. A task that slept is placed at most [`CREDIT`] behind the queue's virtual time: it gets in early, but cannot live
+//! on what it did not use long ago.
+
+use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, UnsafeRef, intrusive_adapter};
+
+use super::Runnable;
+use super::cpu::{self, Cpu};
+use super::entity::Entity;
+use super::params::CpuMask;
+
+/// How long a task runs before others get their turn (ns).
+pub(super) const SLICE: u64 = 3_000_000;
+/// The turn of SCHED_RR tasks.
+pub(super) const RR_SLICE: u64 = 100_000_000;
+/// How far behind the virtual time a sleeper is placed.
+const CREDIT: u64 = SLICE;
+/// A fair task is not pre-empted by one that is only this much (virtual ns) more entitled.
+const MARGIN: u64 = 1_000_000;
+
+const FAIR: u64 = 1 << 63;
+const RT_SHIFT: u32 = 56;
+const RT_MIDDLE: u64 = 1 << (RT_SHIFT - 1);
+
+/// Why a task enters the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    /// It was asleep, or is new, or comes from another CPU.
+    Woken,
+    /// It gives way.
+    Yielded,
+    /// It was made to give way, or has work left that it was woken for while it ran.
+    Preempted,
+}
+
+intrusive_adapter!(ByKey = UnsafeRef<Entity>: Entity { link => RBTreeAtomicLink });
+
+impl<'a> KeyAdapter<'a> for ByKey {
+    type Key = u64;
+
+    fn get_key(&self, entity: &'a Entity) -> u64 {
+        entity.key.load(Relaxed)
+    }
+}
+
+pub(super) struct RunQueue {
+    tree: RBTree<ByKey>,
+    /// Sequence numbers for the back and the front of a real-time priority.
+    back: u64,
+    front: u64,
+}
+
+/// Is it the key of a real-time task?
+pub(super) fn is_rt(key: u64) -> bool {
+    key < FAIR
+}
+
+/// The key of a task that runs now.
+pub(super) fn running_key(entity: &Entity) -> u64 {
+    match entity.policy().rt_priority() {
+        0 => fair_key(entity),
+        priority => rt_rank(priority) | RT_MIDDLE,
+    }
+}
+
+fn fair_key(entity: &Entity) -> u64 {
+    FAIR | (entity.vruntime.load(Relaxed) + entity.scale(SLICE)) & !FAIR
+}
+
+fn rt_rank(priority: u8) -> u64 {
+    u64::from(99 - priority.min(99)) << RT_SHIFT
+}
+
+impl RunQueue {
+    pub(super) const fn new() -> Self {
+        RunQueue { tree: RBTree::new(ByKey::NEW), back: RT_MIDDLE, front: RT_MIDDLE }
+    }
+
+    /// Queues a task on `cpu`, whose queue this is. Answers its key.
+    pub(super) fn insert(&mut self, cpu: &Cpu, runnable: Runnable, why: Why) -> u64 {
+        let entity: *const Entity = &**runnable.metadata();
+        // SAFETY: the runnable owns the entity, and stays in `entity.runnable` until the entity leaves the tree.
+        let entity = unsafe { &*entity };
+        if why == Why::Woken {
+            place(entity, cpu);
+        }
+        entity.cpu.store(cpu.id() as u8, Relaxed);
+        entity.runnable.store(runnable.into_raw().as_ptr(), Relaxed);
+        entity.queued.store(true, Release);
+        self.link(cpu, entity, why)
+    }
+
+    fn link(&mut self, cpu: &Cpu, entity: &Entity, why: Why) -> u64 {
+        let key = self.key(entity, why);
+        entity.key.store(key, Relaxed);
+        // SAFETY: alive while it is linked, see `insert`.
+        self.tree.insert(unsafe { UnsafeRef::from_raw(entity) });
+        cpu.note_queued(key, 1);
+        key
+    }
+
+    fn key(&mut self, entity: &Entity, why: Why) -> u64 {
+        let priority = entity.policy().rt_priority();
+        if priority != 0 {
+            // sched(7): a pre-empted FIFO task stays at the head of its priority; others go to the tail.
+            let sequence = if why == Why::Preempted { &mut self.front } else { &mut self.back };
+            *sequence = if why == Why::Preempted { *sequence - 1 } else { *sequence + 1 };
+            return rt_rank(priority) | *sequence;
+        }
+        let key = fair_key(entity);
+        if why != Why::Yielded {
+            return key;
+        }
+        // To the back, unless somebody there has a deadline far away; behind the first in any case.
+        let first = self.first().unwrap_or(0).max(key);
+        let last = self.tree.back().get().map_or(0, |last| last.key.load(Relaxed));
+        first.max(last.min(key.saturating_add(entity.scale(SLICE))))
+    }
+
+    pub(super) fn first(&self) -> Option<u64> {
+        self.tree.front().get().map(|entity| entity.key.load(Relaxed))
+    }
+
+    pub(super) fn pop(&mut self, cpu: &Cpu) -> Option<Runnable> {
+        let entity = self.tree.front_mut().remove()?;
+        Some(unlinked(cpu, &entity))
+    }
+
+    /// The task that would run last among those that may run on `to`.
+    pub(super) fn take_for(&mut self, cpu: &Cpu, to: usize) -> Option<Runnable> {
+        let mut cursor = self.tree.back_mut();
+        while let Some(entity) = cursor.get() {
+            if entity.affinity().has(to) && entity.fp_live_on().is_none() {
+                let entity = cursor.remove()?;
+                return Some(unlinked(cpu, &entity));
+            }
+            cursor.move_prev();
+        }
+        None
+    }
+
+    /// Its parameters have changed: finds its new place if it is in this queue.
+    pub(super) fn reorder(&mut self, cpu: &Cpu, entity: &Entity) -> Option<u64> {
+        if !entity.queued.load(Acquire) || usize::from(entity.cpu.load(Relaxed)) != cpu.id() {
+            return None;
+        }
+        // SAFETY: queued on this CPU: it is in this tree.
+        unsafe { self.tree.cursor_mut_from_ptr(ptr::from_ref(entity)).remove() };
+        cpu.note_queued(entity.key.load(Relaxed), -1);
+        Some(self.link(cpu, entity, Why::Woken))
+    }
+}
+
+/// Gets the runnable of a task that was just taken out of the tree.
+fn unlinked(cpu: &Cpu, entity: &Entity) -> Runnable {
+    cpu.note_queued(entity.key.load(Relaxed), -1);
+    entity.queued.store(false, Relaxed);
+    let runnable = entity.runnable.swap(ptr::null_mut(), Relaxed);
+    // SAFETY: `insert` put it there, and it is taken out once.
+    unsafe { Runnable::from_raw(NonNull::new_unchecked(runnable)) }
+}
+
+/// Moves a task's virtual time to where it belongs on `cpu`.
+pub(super) fn place(entity: &Entity, cpu: &Cpu) {
+    entity.vruntime.store(placed(entity, cpu), Relaxed);
+}
+
+fn placed(entity: &Entity, cpu: &Cpu) -> u64 {
+    let here = cpu.vtime.load(Relaxed);
+    let vruntime = match entity.home() {
+        Some(old) if old == cpu.id() => entity.vruntime.load(Relaxed),
+        Some(old) => {
+            let ahead = entity.vruntime.load(Relaxed).wrapping_sub(cpu::on(old).vtime.load(Relaxed));
+            here.saturating_add_signed(ahead as i64)
+        }
+        None => here,
+    };
+    vruntime.max(here.saturating_sub(CREDIT))
+}
+
+/// The key that a sleeping task will get on `cpu`.
+pub(super) fn expected_key(entity: &Entity, cpu: &Cpu) -> u64 {
+    match entity.policy().rt_priority() {
+        0 => FAIR | (placed(entity, cpu) + entity.scale(SLICE)) & !FAIR,
+        priority => rt_rank(priority) | (RT_MIDDLE + 1),
+    }
+}
+
+/// Is a woken task with `key` to run before the one that runs with `current`?
+pub(super) fn preempts(key: u64, current: u64) -> bool {
+    let margin = if is_rt(key) || is_rt(current) { 0 } else { MARGIN };
+    key.saturating_add(margin) < current
+}
+
+/// Online CPUs on which the task may run; all of them if its set has become empty.
+pub(super) fn allowed(entity: &Entity) -> CpuMask {
+    let online = cpu::online();
+    let allowed = entity.affinity().and(online);
+    if allowed.is_empty() { online } else { allowed }
+}

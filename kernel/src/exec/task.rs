@@ -1,0 +1,95 @@
+//! Tasks: starting them, and how they give way.
+
+use alloc::sync::Arc;
+use async_task::{Builder, WithInfo};
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::sync::atomic::Ordering::Relaxed;
+use core::task::{Context, Poll};
+
+use super::cpu;
+use super::entity::Entity;
+use super::params::SchedParams;
+use super::wake;
+
+/// Starts a kernel task with default parameters.
+pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+    spawn_entity(Entity::named(name, SchedParams::default()), future);
+}
+
+/// Starts a task. The entity must be new: an entity is one task's.
+pub fn spawn_entity(entity: Arc<Entity>, future: impl Future<Output = ()> + Send + 'static) {
+    let body = Body { entity: entity.clone(), future };
+    let (runnable, task) = Builder::new().metadata(entity).spawn(move |_| body, WithInfo(wake::schedule));
+    task.detach();
+    runnable.metadata().set_waker(Some(runnable.waker()));
+    wake::start(runnable);
+}
+
+/// The future of a task with its accounting around each poll.
+struct Body<F> {
+    entity: Arc<Entity>,
+    future: F,
+}
+
+impl<F: Future<Output = ()>> Future for Body<F> {
+    type Output = ();
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: the future stays pinned where it is; the entity is not pinned.
+        let (entity, future) = unsafe {
+            let this = self.get_unchecked_mut();
+            (&*this.entity, Pin::new_unchecked(&mut this.future))
+        };
+        let cpu = cpu::this();
+        cpu.begin(entity);
+        let result = future.poll(cx);
+        cpu.end(entity);
+        result
+    }
+}
+
+impl<F> Drop for Body<F> {
+    fn drop(&mut self) {
+        self.entity.set_waker(None);
+    }
+}
+
+/// Lets others run, and interrupts be serviced; goes on afterwards.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if core::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cpu::this().yields();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
+/// sched_yield(2): like [`yield_now`], but free if nobody else wants the CPU. Not for loops in the kernel: it does not
+/// always let interrupts in.
+pub async fn sched_yield() {
+    if cpu::this().others_runnable() {
+        yield_now().await;
+    }
+}
+
+/// For loops whose length a user controls: yields when the poll has taken long enough or somebody more urgent waits.
+/// Costs one reading of the clock.
+#[inline]
+pub async fn budget() {
+    if cpu::this().budget_used() {
+        yield_now().await;
+    }
+}
+
+/// The running task should give way: its slice is over, or somebody more urgent waits. The thread loop asks before it
+/// enters user mode and awaits [`yield_now`] if so.
+#[inline]
+pub fn need_resched() -> bool {
+    cpu::this().resched.load(Relaxed)
+}

@@ -1,0 +1,243 @@
+//! Where a woken task goes: placement, hand-over, calls to other CPUs, stealing and balance.
+
+use async_task::ScheduleInfo;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::Runnable;
+use super::cpu::{self, CALLED, Cpu, IDLE, exec};
+use super::entity::Entity;
+use super::hw;
+use super::params::CpuMask;
+use super::queue::{Why, allowed, expected_key, place, preempts};
+
+/// Every `ROTATION`th slice end evens out a difference of one task, so that three tasks share two CPUs.
+const ROTATION: u32 = 32;
+
+/// What async-task calls when a task becomes runnable.
+pub(super) fn schedule(runnable: Runnable, info: ScheduleInfo) {
+    let cpu = cpu::this();
+    if info.woken_while_running {
+        return cpu.requeue(runnable);
+    }
+    let target = choose(runnable.metadata(), cpu);
+    if target != cpu.id() {
+        send(target, runnable);
+    } else if cpu.hands_over(runnable.metadata()) {
+        cpu.hand_over(runnable);
+    } else {
+        cpu.wake_here(runnable);
+    }
+}
+
+/// A new task starts on an idle CPU or on this one.
+pub(super) fn start(runnable: Runnable) {
+    let cpu = cpu::this();
+    let mask = allowed(runnable.metadata());
+    let target = match claim_idle(mask) {
+        Some(idle) => idle,
+        None if mask.has(cpu.id()) => cpu.id(),
+        None => mask.first().unwrap_or(cpu.id()),
+    };
+    if target == cpu.id() { cpu.wake_here(runnable) } else { send(target, runnable) }
+}
+
+/// The CPU for a task that was asleep.
+fn choose(entity: &Entity, cpu: &Cpu) -> usize {
+    if let Some(live) = entity.fp_live_on() {
+        return live;
+    }
+    let (here, mask) = (cpu.id(), allowed(entity));
+    let home = entity.home().filter(|home| mask.has(*home));
+    if home == Some(here) && (cpu.current().is_none() || cpu.hands_over(entity)) {
+        return here;
+    }
+    if let Some(home) = home
+        && claim_idle(CpuMask::of(home)).is_some()
+    {
+        return home;
+    }
+    claim_idle(mask).or(home).or(mask.has(here).then_some(here)).or(mask.first()).unwrap_or(here)
+}
+
+/// Takes an idle CPU of the set, so that no other waker sends its task there too.
+fn claim_idle(mask: CpuMask) -> Option<usize> {
+    loop {
+        let found = CpuMask(exec().idle.load(SeqCst)).and(mask).first()?;
+        let bit = 1 << found;
+        if exec().idle.fetch_and(!bit, SeqCst) & bit != 0 {
+            return Some(found);
+        }
+    }
+}
+
+/// Gives a task to another CPU. See `Cpu::idle` for why it cannot be overlooked there.
+pub(super) fn send(target: usize, runnable: Runnable) {
+    let cpu = cpu::on(target);
+    let key = expected_key(runnable.metadata(), cpu);
+    let rest = match cpu.inbox.get() {
+        Some(inbox) => inbox.push(runnable).err(),
+        None => Some(runnable),
+    };
+    if let Some(runnable) = rest {
+        cpu.queue.lock().insert(cpu, runnable, Why::Woken);
+    }
+    let old = cpu.flags.fetch_or(CALLED, SeqCst);
+    let urgent = if old & IDLE != 0 {
+        old & CALLED == 0
+    } else {
+        preempts(key, cpu.current_key.load(SeqCst)) || !cpu.is_ticking()
+    };
+    if urgent {
+        hw::irq::send_ipi(target);
+    }
+}
+
+/// Tells an idle CPU of the set that there is something to steal.
+///
+/// ```text
+/// this CPU                                  a CPU that goes idle
+///   queued += 1 (SeqCst)                      idle |= itself (SeqCst)
+///   idle == 0 → nobody to call                all queued == 0 → nothing to steal
+/// ```
+fn call_idle(mask: CpuMask) {
+    if let Some(idle) = claim_idle(mask) {
+        let old = cpu::on(idle).flags.fetch_or(CALLED, SeqCst);
+        if old & IDLE != 0 && old & CALLED == 0 {
+            hw::irq::send_ipi(idle);
+        }
+    }
+}
+
+/// The task's class or weight has changed.
+pub(super) fn params_changed(entity: &Entity) {
+    let Some(home) = entity.home() else { return };
+    let cpu = cpu::on(home);
+    let key = cpu.queue.lock().reorder(cpu, entity);
+    if key.is_some_and(|key| preempts(key, cpu.current_key.load(Relaxed))) {
+        cpu.force_resched();
+    }
+}
+
+/// A task that runs where it may not is made to give way; one that waits is sent on when its turn comes.
+pub(super) fn affinity_changed(entity: &Entity) {
+    let Some(home) = entity.home() else { return };
+    let cpu = cpu::on(home);
+    let running = core::ptr::eq(cpu.current.load(Relaxed), entity);
+    if running && !allowed(entity).has(home) {
+        cpu.force_resched();
+    }
+}
+
+impl Cpu {
+    /// May the task go to the one-slot place? Only if the running task itself wakes it, and no real-time task is involved.
+    fn hands_over(&self, entity: &Entity) -> bool {
+        let Some(current) = self.current() else { return false };
+        self.next.load(Relaxed).is_null()
+            && !self.in_user.load(Relaxed)
+            && !current.policy().is_rt()
+            && !entity.policy().is_rt()
+    }
+
+    fn hand_over(&self, runnable: Runnable) {
+        let entity = runnable.metadata();
+        place(entity, self);
+        entity.cpu.store(self.id() as u8, Relaxed);
+        let mask = allowed(entity);
+        self.next_seen.store(false, Relaxed);
+        self.next.store(runnable.into_raw().as_ptr(), Relaxed);
+        self.contended();
+        if !CpuMask(exec().idle.load(Relaxed)).and(mask).is_empty() {
+            self.expect_hand_over();
+        }
+    }
+
+    /// Queues a woken task on this CPU.
+    fn wake_here(&self, runnable: Runnable) {
+        let mask = allowed(runnable.metadata());
+        let movable = runnable.metadata().fp_live_on().is_none();
+        // From the insertion on another CPU may take it, run it, and free it.
+        let key = self.queue.lock().insert(self, runnable, Why::Woken);
+        if self.current().is_some() {
+            if preempts(key, self.current_key.load(Relaxed)) {
+                self.resched.store(true, Relaxed);
+            }
+            self.contended();
+        } else if self.queued() == 1 {
+            return; // it is the next one here
+        }
+        if movable {
+            call_idle(CpuMask(mask.0 & !(1 << self.id())));
+        }
+    }
+
+    /// Empties the inbox into the queue.
+    pub(super) fn drain(&self) {
+        self.flags.fetch_and(!CALLED, SeqCst);
+        let Some(inbox) = self.inbox.get() else { return };
+        while let Some(runnable) = inbox.pop() {
+            self.wake_here(runnable);
+        }
+        // What came through the queue's lock.
+        if self.current().is_some() && self.has_waiting() {
+            self.contended();
+        }
+    }
+
+    /// Makes the running task of this CPU give way, from any CPU.
+    fn force_resched(&self) {
+        self.resched.store(true, SeqCst);
+        if self.id() != hw::cpu_id() {
+            hw::irq::send_ipi(self.id());
+        }
+    }
+
+    pub(super) fn steal(&self) -> bool {
+        let mut left = cpu::online().0 & !(1 << self.id());
+        while left != 0 {
+            let busiest = cpu::all().filter(|cpu| left >> cpu.id() & 1 != 0).max_by_key(|cpu| cpu.queued());
+            let Some(victim) = busiest.filter(|cpu| cpu.queued() > 0) else { return false };
+            let stolen = victim.queue.lock().take_for(victim, self.id());
+            if let Some(runnable) = stolen {
+                self.queue.lock().insert(self, runnable, Why::Woken);
+                return true;
+            }
+            left &= !(1 << victim.id());
+        }
+        false
+    }
+
+    /// Others wait here and a slice has ended: pushes one of them to a CPU with less to do.
+    pub(super) fn balance(&self) {
+        let turn = self.turns.load(Relaxed).wrapping_add(1);
+        self.turns.store(turn, Relaxed);
+        let others = cpu::all().filter(|cpu| cpu.id() != self.id() && cpu::online().has(cpu.id()));
+        let Some(quiet) = others.min_by_key(|cpu| cpu.runnable()) else { return };
+        let (here, there) = (self.runnable(), quiet.runnable());
+        if here > there + 1 || here > there && turn % ROTATION == 0 {
+            let moved = self.queue.lock().take_for(self, quiet.id());
+            if let Some(runnable) = moved {
+                exec().idle.fetch_and(!(1 << quiet.id()), SeqCst);
+                send(quiet.id(), runnable);
+            }
+        }
+    }
+
+    /// Gives the task that waits for a hand-over to an idle CPU.
+    pub(super) fn give_next_away(&self) {
+        let Some(runnable) = self.take_next() else { return };
+        let mask = CpuMask(allowed(runnable.metadata()).0 & !(1 << self.id()));
+        let idle = if runnable.metadata().fp_live_on().is_none() { claim_idle(mask) } else { None };
+        match idle {
+            Some(idle) => send(idle, runnable),
+            None => self.wake_here(runnable),
+        }
+    }
+
+    /// Tasks that run or wait here.
+    pub(super) fn runnable(&self) -> usize {
+        let inbox = self.inbox.get().map_or(0, |inbox| inbox.len());
+        let next = usize::from(!self.next.load(Relaxed).is_null());
+        let running = usize::from(self.current_key.load(Relaxed) != u64::MAX);
+        self.queued() + inbox + next + running
+    }
+}
