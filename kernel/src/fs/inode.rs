@@ -216,6 +216,10 @@ pub trait Inode: Send + Sync + Any {
     fn read_link(&self) -> Op<'_, Result<Vec<u8>>> {
         Op::ready(Err(Errno::EINVAL))
     }
+    /// The text of a link that depends on who asks (/proc/self, /proc/thread-self). Asked before `read_link`.
+    fn read_link_for(&self, _thread: &Thread) -> Option<Vec<u8>> {
+        None
+    }
     /// Where a magic link (/proc/PID/fd/N, exe, cwd, root) leads, without going through its text.
     fn magic_link(&self, _thread: &Thread) -> Option<Result<Path>> {
         None
