@@ -134,6 +134,11 @@ impl Entity {
         }
     }
 
+    /// It runs or waits for a CPU (state R of proc(5)).
+    pub fn is_runnable(&self) -> bool {
+        self.queued.load(Relaxed) || self.run_since.load(Relaxed) != 0
+    }
+
     /// Where it should run again, if it ran before.
     pub(super) fn home(&self) -> Option<usize> {
         let cpu = self.cpu.load(Relaxed);

@@ -216,8 +216,9 @@ pub trait Inode: Send + Sync + Any {
     fn read_link(&self) -> Op<'_, Result<Vec<u8>>> {
         Op::ready(Err(Errno::EINVAL))
     }
-    /// The text of a link that depends on who asks (/proc/self, /proc/thread-self). Asked before `read_link`.
-    fn read_link_for(&self, _thread: &Thread) -> Option<Vec<u8>> {
+    /// The text of a link that depends on who asks (/proc/self, /proc/PID/fd/N). Asked before `read_link`, by readlink(2)
+    /// and by the walk (after `magic_link`).
+    fn read_link_for(&self, _thread: &Thread) -> Option<Result<Vec<u8>>> {
         None
     }
     /// Where a magic link (/proc/PID/fd/N, exe, cwd, root) leads, without going through its text.
