@@ -1,37 +1,64 @@
-//! The seam on an ordinary host process: simulated physical memory, CPUs that are host threads, no devices.
+//! The seam on an ordinary host process, for unit tests and simulation.
+//!
+//! * `memory`: simulated RAM, shared by the process; `user`: user memory, reached by walking the tables that
+//!   [`paging::set_user_root`] names, with the real descriptor format and permissions.
+//! * Everything else is per host thread, because tests run in parallel: which CPU it plays, its clock, timers,
+//!   interrupts, user address space. [`sim`] has the knobs.
 
-use super::{FpRegs, Machine, Trap, UserRegs};
+use super::{FpRegs, Machine, MmioDevice};
+use std::sync::OnceLock;
 
-/// The running CPU, 0 … `cpu_count() - 1`.
-pub fn cpu_id() -> usize {
-    0
+mod memory;
+pub mod sim;
+pub mod user;
+
+pub use sim::{cpu_count, cpu_id, enter_user, now_ns, set_timer};
+
+/// RAM that may be handed out, and what is reserved in it.
+pub fn early_memory() -> (&'static [core::ops::Range<u64>], &'static [core::ops::Range<u64>]) {
+    (const { &[memory::USABLE] }, const { &[memory::USABLE.end..memory::RAM.end] })
 }
 
-/// CPUs that are online.
-pub fn cpu_count() -> usize {
-    1
-}
-
-/// Nanoseconds since boot, monotonic.
-pub fn now_ns() -> u64 {
-    0
-}
-
-/// Arms this CPU's one-shot timer (absolute, in `now_ns` units), or disarms it.
-pub fn set_timer(_deadline_ns: Option<u64>) {}
+/// Nothing to set up.
+pub fn init_devices() {}
 
 /// Seconds since 1970 from the battery-backed clock, if there is one.
 pub fn rtc_seconds() -> Option<u64> {
-    None
+    Some(1_700_000_000)
 }
 
-/// Runs user code until the next trap. The address space and FP state must have been made current before.
-pub fn enter_user(_regs: &mut UserRegs) -> Trap {
-    unimplemented!("the host has no user mode")
+/// What it takes to turn counter values into nanoseconds: `((cntvct - base) * mult) >> shift`.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockParams {
+    pub base: u64,
+    pub mult: u64,
+    pub shift: u32,
+    pub frequency: u64,
+}
+
+pub fn clock_params() -> ClockParams {
+    ClockParams { base: 0, mult: 1, shift: 0, frequency: 1_000_000_000 }
+}
+
+/// AT_HWCAP and AT_HWCAP2: FP and ASIMD.
+pub fn hwcaps() -> (u64, u64) {
+    (3, 0)
+}
+
+/// A Cortex-A72.
+pub fn midr() -> u64 {
+    0x410f_d083
 }
 
 pub fn machine() -> &'static Machine {
-    unimplemented!()
+    static MACHINE: OnceLock<Machine> = OnceLock::new();
+    MACHINE.get_or_init(|| Machine {
+        model: "host".into(),
+        memory: vec![memory::RAM],
+        uart: Some(MmioDevice { base: 0x0900_0000, size: 0x1000, irq: None }),
+        cpu_count: super::MAX_CPUS,
+        ..Machine::default()
+    })
 }
 
 pub fn power_off() -> ! {
@@ -47,10 +74,13 @@ pub fn halt() -> ! {
     std::process::abort()
 }
 
-/// Starts all other CPUs; each calls `entry(cpu)` on its own kernel stack.
+/// Does nothing: a test that wants more CPUs plays them with [`sim::set_cpu`].
 pub fn start_secondary_cpus(_entry: fn(usize) -> !) {}
 
+/// Interrupts of the CPU that this thread plays. They are pending until serviced, as on the machine.
 pub mod irq {
+    pub use super::sim::{send_ipi, service_pending, wait};
+
     /// What arch calls when an interrupt of its own kind is serviced.
     pub struct Hooks {
         /// This CPU's timer expired.
@@ -58,103 +88,64 @@ pub mod irq {
         /// Another CPU called [`send_ipi`].
         pub ipi: fn(),
     }
-    pub fn set_hooks(_hooks: Hooks) {}
-    /// Services every interrupt pending on this CPU, then returns.
-    pub fn service_pending() {}
-    /// Sleeps (WFI) until an interrupt is pending on this CPU; returns at once if one is. Does not service it.
-    pub fn wait() {}
-    /// Makes `cpu` leave user mode or WFI and call its `ipi` hook. Repeated sends may coalesce.
-    pub fn send_ipi(_cpu: usize) {}
-    /// Routes device interrupt `intid` to `cpu` and calls `handler(arg)` for each occurrence. Level-triggered
-    /// sources must be quieted by the handler.
-    pub fn register(_intid: u32, _cpu: usize, _handler: fn(usize), _arg: usize) {}
+
+    /// For this thread only.
+    pub fn set_hooks(hooks: Hooks) {
+        super::sim::with(|state| state.hooks = hooks);
+    }
+
+    pub fn is_pending() -> bool {
+        super::sim::is_pending()
+    }
+
+    /// Calls `handler(arg)` for each occurrence, which [`super::sim::raise`] makes.
+    pub fn register(intid: u32, _cpu: usize, handler: fn(usize), arg: usize) {
+        super::sim::with(|state| state.handlers.push((intid, handler, arg)));
+    }
 }
 
 pub mod console {
-    /// Writes to the boot console, polling; usable from the first instruction of Rust on, and in a panic.
+    /// Writes to the standard error output, which the test harness captures.
     pub fn write(bytes: &[u8]) {
-        use std::io::Write;
-        let _ = std::io::stderr().write_all(bytes);
+        std::eprint!("{}", alloc::string::String::from_utf8_lossy(bytes));
     }
+
+    /// Nothing is ever received.
+    pub fn enable_rx(_intid: u32, _handler: fn(u8)) {}
 }
 
 pub mod fp {
     use super::FpRegs;
-    /// Stores the CPU's FP/SIMD registers.
-    pub fn save(_to: &mut FpRegs) {}
-    pub fn restore(_from: &FpRegs) {}
+    use super::sim::with;
+
+    /// Stores the FP/SIMD registers of the CPU that this thread plays.
+    pub fn save(to: &mut FpRegs) {
+        *to = with(|state| state.fp[state.cpu]);
+    }
+
+    pub fn restore(from: &FpRegs) {
+        with(|state| state.fp[state.cpu] = *from);
+    }
 }
 
 pub mod paging {
-    /// Where physical memory is visible to the kernel (cacheable, read-write, never executable).
-    pub fn phys_to_virt(_pa: u64) -> *mut u8 {
-        unimplemented!()
+    pub use super::memory::{map_mmio, phys_to_virt, virt_to_phys};
+
+    /// For this thread. Root 0 = the empty table.
+    pub fn set_user_root(root: u64, asid: u16) {
+        super::sim::with(|state| (state.root, state.asid) = (root, asid));
     }
-    /// Inverse of [`phys_to_virt`] for any kernel pointer (linear map or kernel image).
-    pub fn virt_to_phys(_va: *const u8) -> u64 {
-        unimplemented!()
-    }
-    /// Maps device registers; the mapping is never removed.
-    pub fn map_mmio(_pa: u64, _size: u64) -> *mut u8 {
-        unimplemented!()
-    }
-    /// Loads TTBR0_EL1 with this root and ASID on this CPU. Root 0 = the empty table.
-    pub fn set_user_root(_root: u64, _asid: u16) {}
-    /// Makes table writes visible to the walkers (DSB ISHST, ISB). Needed after making an entry valid.
+    /// User accesses walk the tables each time: there is nothing to publish or flush.
     pub fn publish() {}
-    /// Invalidates one page's translations, last level, on all CPUs.
     pub fn flush_page(_asid: u16, _va: u64) {}
-    /// Invalidates everything of one ASID, on all CPUs.
+    pub fn flush_range(_asid: u16, _va: u64, _pages: usize) {}
+    pub fn flush_walk(_asid: u16, _va: u64) {}
     pub fn flush_asid(_asid: u16) {}
-    /// Invalidates all user translations on all CPUs (ASID roll-over).
     pub fn flush_all() {}
-    /// Makes instructions written through the linear map at `va` visible to instruction fetch.
     pub fn sync_icache(_va: *const u8, _len: usize) {}
 }
 
-/// Access to the current user address space (TTBR0) with fix-ups: a fault makes the access stop, never trap.
-/// Addresses outside the user half are refused like unmapped ones.
-pub mod user {
-    use crate::arch::UserFault;
-    /// Copies from user memory. Err gives the first address that could not be read and how many bytes were copied before it.
-    ///
-    /// # Safety
-    /// `dst` must be valid for writes of `len` bytes and not user memory.
-    pub unsafe fn copy_from(_dst: *mut u8, _src: u64, _len: usize) -> Result<(), (usize, UserFault)> {
-        unimplemented!()
-    }
-    /// # Safety
-    /// `src` must be valid for reads of `len` bytes and not user memory.
-    pub unsafe fn copy_to(_dst: u64, _src: *const u8, _len: usize) -> Result<(), (usize, UserFault)> {
-        unimplemented!()
-    }
-    pub fn zero(_dst: u64, _len: usize) -> Result<(), (usize, UserFault)> {
-        unimplemented!()
-    }
-    /// Aligned, single-copy atomic (acquire).
-    pub fn load_u32(_addr: u64) -> Result<u32, UserFault> {
-        unimplemented!()
-    }
-    pub fn load_u64(_addr: u64) -> Result<u64, UserFault> {
-        unimplemented!()
-    }
-    pub fn store_u32(_addr: u64, _value: u32) -> Result<(), UserFault> {
-        unimplemented!()
-    }
-    pub fn store_u64(_addr: u64, _value: u64) -> Result<(), UserFault> {
-        unimplemented!()
-    }
-    /// Atomic compare-and-exchange (acquire-release); answers the value that was there.
-    pub fn cmpxchg_u32(_addr: u64, _old: u32, _new: u32) -> Result<u32, UserFault> {
-        unimplemented!()
-    }
-    /// Bytes before the first NUL, up to `max`, into `dst`; Ok(n) with n == max means no NUL found.
-    pub fn copy_string(_dst: &mut [u8], _src: u64) -> Result<usize, (usize, UserFault)> {
-        unimplemented!()
-    }
-}
-
-/// Random bits from the CPU, if it has an instruction for it (FEAT_RNG).
+/// Random bits from the CPU, if it has an instruction for it.
 pub fn hw_random() -> Option<u64> {
     None
 }
