@@ -97,17 +97,28 @@ pub(super) fn exec() -> &'static Exec {
     &EXEC
 }
 
-/// Every test has a machine of its own.
+/// Every test has a machine of its own; the threads that simulate its CPUs share it.
 #[cfg(test)]
 pub(super) fn exec() -> &'static Exec {
-    std::thread_local! {
-        static EXEC: &'static Exec = {
-            let exec: &'static Exec = std::boxed::Box::leak(std::boxed::Box::new(Exec::new()));
-            exec.cpus.iter().enumerate().for_each(|(id, cpu)| cpu.start(id));
-            exec
-        };
+    EXEC.with(|slot| *slot.get_or_init(|| std::boxed::Box::leak(std::boxed::Box::new(Exec::new())).started()))
+}
+
+#[cfg(test)]
+std::thread_local! {
+    static EXEC: core::cell::OnceCell<&'static Exec> = const { core::cell::OnceCell::new() };
+}
+
+#[cfg(test)]
+impl Exec {
+    fn started(&'static mut self) -> &'static Self {
+        self.cpus.iter().enumerate().for_each(|(id, cpu)| cpu.start(id));
+        self
     }
-    EXEC.with(|exec| *exec)
+
+    /// Makes the calling thread a CPU of this machine.
+    pub(super) fn adopt(&'static self) {
+        EXEC.with(|slot| assert!(slot.set(self).is_ok()));
+    }
 }
 
 #[inline]
@@ -145,13 +156,15 @@ pub fn set_fp_saver(save: fn()) {
 
 /// The executor's loop: polls tasks for ever. Every CPU calls it once.
 pub fn run_cpu(cpu: usize) -> ! {
-    exec().online.fetch_or(1 << cpu, SeqCst);
     let cpu = on(cpu);
-    cpu.now.store(hw::now_ns(), Relaxed);
+    cpu.go_online();
     loop {
         hw::irq::service_pending();
         if !cpu.run_next() {
-            cpu.idle();
+            if cpu.idle_enter() {
+                hw::irq::wait();
+            }
+            cpu.idle_leave();
         }
     }
 }
@@ -353,7 +366,12 @@ impl Cpu {
         self.queue.lock().insert(self, runnable, why);
     }
 
-    /// Sleeps until there may be something to do.
+    pub(super) fn go_online(&self) {
+        exec().online.fetch_or(1 << self.id(), SeqCst);
+        self.now.store(hw::now_ns(), Relaxed);
+    }
+
+    /// Nothing is to be done: looks at the others, and says whether to sleep until an interrupt comes.
     ///
     /// ```text
     /// another CPU (wake::send, call_idle)       this CPU
@@ -362,18 +380,20 @@ impl Cpu {
     ///   old has IDLE → send an IPI                WFI: over at once if an interrupt is pending
     /// ```
     /// Both `|=` are read-modify-writes of one word: one comes first, and the other sees it.
-    fn idle(&self) {
-        let bit = 1 << self.id();
-        let since = self.now.load(Relaxed);
-        self.counters.idle_begin(since);
-        exec().idle.fetch_or(bit, SeqCst);
+    pub(super) fn idle_enter(&self) -> bool {
+        self.counters.idle_begin(self.now.load(Relaxed));
+        exec().idle.fetch_or(1 << self.id(), SeqCst);
         let old = self.flags.fetch_or(IDLE, SeqCst);
-        if old & CALLED == 0 && !self.steal() {
+        let sleep = old & CALLED == 0 && !self.steal();
+        if sleep {
             self.arm_exactly(self.timers.first());
-            hw::irq::wait();
         }
+        sleep
+    }
+
+    pub(super) fn idle_leave(&self) {
         self.flags.fetch_and(!IDLE, SeqCst);
-        exec().idle.fetch_and(!bit, SeqCst);
+        exec().idle.fetch_and(!(1 << self.id()), SeqCst);
         let now = hw::now_ns();
         self.now.store(now, Relaxed);
         self.counters.idle_end(now);

@@ -34,6 +34,8 @@ mod stats;
 mod task;
 #[cfg(test)]
 pub mod test_util;
+#[cfg(test)]
+mod tests;
 mod tick;
 mod timer;
 mod wait;
