@@ -20,3 +20,4 @@ pub mod signal;
 pub mod sync;
 pub mod syscalls;
 pub mod time;
+pub mod uts;
