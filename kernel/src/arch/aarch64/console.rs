@@ -2,25 +2,35 @@
 
 use super::{devtree, irq, paging};
 use crate::sync::SpinLock;
-use arm_pl011_uart::{Interrupts, Uart, UniqueMmioPointer};
+use arm_pl011_uart::{DataBits, Interrupts, LineConfig, Parity, StopBits, Uart, UniqueMmioPointer};
 use core::ptr::NonNull;
 use spin::Once;
 
 static UART: SpinLock<Option<Uart<'static>>> = SpinLock::new(None);
 static RX_HANDLER: Once<fn(u8)> = Once::new();
 
-/// Finds and maps the UART. It works as firmware (or QEMU) has left it.
+/// UARTCR, and its bit that enables the UART.
+const CONTROL: usize = 0x30;
+const UARTEN: u32 = 1;
+
+/// Finds and maps the UART. If firmware has set it up it stays so, else it gets 115200 8n1 from the usual clock.
 pub fn init() {
-    if let Some(regs) = &devtree::early().uart {
-        let base = paging::map_mmio(regs.start, regs.end - regs.start);
-        *UART.lock() = uart_at(base);
+    let Some(regs) = &devtree::early().uart else { return };
+    let base = paging::map_mmio(regs.start, regs.end - regs.start);
+    // SAFETY: a register of the PL011 just mapped.
+    let enabled = unsafe { base.add(CONTROL).cast::<u32>().read_volatile() } & UARTEN != 0;
+    let mut uart = uart_at(base);
+    if let Some(uart) = uart.as_mut().filter(|_| !enabled) {
+        let line = LineConfig { data_bits: DataBits::Bits8, parity: Parity::None, stop_bits: StopBits::One };
+        let _ = uart.enable(line, 115_200, 24_000_000);
     }
+    *UART.lock() = uart;
 }
 
 fn uart_at(base: *mut u8) -> Option<Uart<'static>> {
     let regs = NonNull::new(base.cast())?;
     // SAFETY: the device tree says that a PL011 is there; it is mapped as device memory for good. The console is
-    // its only user: `steal` makes a second one only when the kernel is dying.
+    // its only user.
     Some(Uart::new(unsafe { UniqueMmioPointer::new(regs) }))
 }
 
@@ -60,7 +70,11 @@ pub fn enable_rx(intid: u32, handler: fn(u8)) {
     receive();
 }
 
+/// Acknowledges before it reads: a byte that comes after the last look raises the interrupt again.
 fn receive() {
+    if let Some(uart) = UART.lock().as_mut() {
+        uart.clear_interrupts(Interrupts::RXI | Interrupts::RTI | Interrupts::OEI);
+    }
     // The lock is not held over the handler: it may echo.
     while let Some(byte) = next_byte() {
         if let Some(handler) = RX_HANDLER.get() {
@@ -74,11 +88,7 @@ fn next_byte() -> Option<u8> {
     let uart = guard.as_mut()?;
     loop {
         match uart.read_word() {
-            Ok(Some(byte)) => return Some(byte),
-            Ok(None) => {
-                uart.clear_interrupts(Interrupts::RXI | Interrupts::RTI | Interrupts::OEI);
-                return None;
-            }
+            Ok(byte) => return byte,
             // A break or a framing error: the word is lost.
             Err(_) => continue,
         }

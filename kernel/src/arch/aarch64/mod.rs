@@ -19,6 +19,7 @@ mod gic;
 pub mod irq;
 mod layout;
 mod machine;
+mod mem;
 pub mod paging;
 mod panic;
 mod psci;

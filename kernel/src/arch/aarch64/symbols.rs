@@ -22,7 +22,8 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match find(self.0) {
             Some((name, offset)) => write!(f, "{name}+{offset:#x}"),
-            None => write!(f, "pollux+{:#x}", self.0.wrapping_sub(KERNEL)),
+            None if self.0 >= KERNEL => write!(f, "pollux+{:#x}", self.0 - KERNEL),
+            None => write!(f, "{:#x}", self.0),
         }
     }
 }

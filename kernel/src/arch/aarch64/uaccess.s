@@ -148,15 +148,30 @@ uaccess_zero:
     sub     x5, x1, x4              // bytes from there on
     mov     x1, x4
     b       21f
-10: // x0 is aligned; x5 bytes are left.
-    mov     x1, x5
+10: // x0 is aligned; x5 bytes are left, up to x6. Four blocks a round, then one.
+    add     x6, x0, x5
     mov     x5, xzr
-11: cmp     x1, x2
-    b.lo    20f
+    sub     x7, x6, x2, lsl #2
+    adr     x17, 60f
+11: cmp     x0, x7
+    b.hi    13f
+12: dc      zva, x0
+    add     x0, x0, x2
     dc      zva, x0
     add     x0, x0, x2
-    sub     x1, x1, x2
-    b       11b
+    dc      zva, x0
+    add     x0, x0, x2
+    dc      zva, x0
+    add     x0, x0, x2
+    cmp     x0, x7
+    b.ls    12b
+13: sub     x1, x6, x0
+    cmp     x1, x2
+    b.lo    14f
+    dc      zva, x0
+    add     x0, x0, x2
+    b       13b
+14: adr     x17, 70f
 20: mov     x5, xzr
 21: cmp     x1, #16
     b.lo    22f
@@ -180,6 +195,7 @@ uaccess_zero:
 90: pan_on
     add     x0, x1, x5
     ret
+60: sub     x1, x6, x0
 70: adr     x17, 90b
 71: cbz     x1, 90b
     strb    wzr, [x0]
