@@ -117,7 +117,7 @@ impl Exec {
 
     /// Makes the calling thread a CPU of this machine.
     pub(super) fn adopt(&'static self) {
-        EXEC.with(|slot| assert!(slot.set(self).is_ok()));
+        EXEC.with(|slot| assert!(slot.set(self).is_ok(), "this thread has a machine already"));
     }
 }
 

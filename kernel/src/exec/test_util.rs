@@ -1,7 +1,7 @@
 //! Driving futures in host tests.
 //!
-//! Every test thread has a machine of its own, with one CPU (see [`set_cpus`] for more) and a virtual clock that stands still
-//! while tasks run. [`block_on`] and [`run_until_idle`] run its tasks on the calling thread.
+//! Every test thread has a machine of its own (`crate::arch`'s), with one CPU (see [`set_cpus`] for more) and a virtual clock
+//! that stands still while tasks run. [`block_on`] and [`run_until_idle`] run its tasks on the calling thread.
 
 use alloc::sync::Arc;
 use core::future::Future;
@@ -10,13 +10,15 @@ use std::sync::Mutex;
 
 use super::cpu;
 use super::spawn;
+use crate::arch;
 
 /// Polls tasks until all of them wait. Virtual time does not pass: timers that are due now fire.
 pub fn run_until_idle() {
+    init();
     loop {
         let mut busy = false;
         for id in 0..machine::cpu_count() {
-            machine::set_cpu(id);
+            arch::sim::set_cpu(id, arch::cpu_count());
             let cpu = cpu::on(id);
             cpu.go_online();
             machine::irq::service_pending();
@@ -28,11 +30,11 @@ pub fn run_until_idle() {
             busy |= !cpu.idle_enter();
         }
         for id in 0..machine::cpu_count() {
-            machine::set_cpu(id);
+            arch::sim::set_cpu(id, arch::cpu_count());
             busy |= machine::irq::is_pending();
             cpu::on(id).idle_leave();
         }
-        machine::set_cpu(0);
+        arch::sim::set_cpu(0, arch::cpu_count());
         if !busy {
             return;
         }
@@ -69,131 +71,172 @@ pub fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'sta
     }
 }
 
-/// How many CPUs the calling thread's machine has.
-pub fn set_cpus(count: usize) {
-    machine::set_cpu_count(count);
+fn init() {
+    use arch::irq::{Hooks, set_hooks};
+    set_hooks(Hooks { timer: || cpu::this().on_timer(), ipi: || cpu::this().on_ipi() });
 }
 
-/// The simulated hardware.
+/// How many CPUs the calling thread's machine has.
+pub fn set_cpus(count: usize) {
+    arch::sim::set_cpu(0, count);
+    (0..count).for_each(|id| cpu::on(id).go_online());
+}
+
+/// The machine as the executor's tests see it: the thread's own one of [`crate::arch`], or one that several threads
+/// share, each playing a CPU.
 pub mod machine {
-    use crate::arch::MAX_CPUS;
-    use crate::exec::cpu;
+    use crate::arch::{self, MAX_CPUS};
+    use crate::exec::cpu::{self, Exec};
     use core::cell::Cell;
     use core::sync::atomic::Ordering::SeqCst;
-    use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+    use core::sync::atomic::{AtomicBool, AtomicU64};
     use std::sync::{Condvar, Mutex};
     use std::time::Instant;
 
-    /// How time passes.
+    /// How time passes on a shared machine.
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub enum Clock {
-        /// Only when a test says so. All CPUs on one thread, one clock.
-        Virtual,
-        /// One thread and one clock per CPU; only the CPU whose clock is the most behind runs.
+        /// One virtual clock per CPU; only the CPU whose clock is the most behind runs.
         Lockstep,
-        /// One thread per CPU, all in parallel, in real time.
+        /// All in parallel, in real time.
         Real,
     }
 
     pub struct Machine {
-        pub clock: Clock,
-        cpus: AtomicUsize,
+        clock: Clock,
+        cpus: usize,
         now: [AtomicU64; MAX_CPUS],
         timer: [AtomicU64; MAX_CPUS],
         ipi: [AtomicBool; MAX_CPUS],
         boot: Instant,
+        /// When its threads end.
+        end: AtomicU64,
         /// Lockstep: whose turn it is.
         turn: Mutex<usize>,
         turned: Condvar,
-        pub stop: AtomicBool,
     }
 
     std::thread_local! {
         static MACHINE: Cell<Option<&'static Machine>> = const { Cell::new(None) };
-        static CPU: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// What a poll costs in virtual time.
+    const POLL: u64 = 500;
+    /// How far the clocks of CPUs may drift apart.
+    const DRIFT: u64 = 20_000;
+
+    /// Runs a machine until its clock says `end` (ns) or `stop_early`. `setup` runs on CPU 0 before the executors start.
+    pub fn run(clock: Clock, cpus: usize, end: u64, setup: impl FnOnce()) {
+        let machine: &'static Machine = std::boxed::Box::leak(std::boxed::Box::new(Machine {
+            clock,
+            cpus,
+            now: [const { AtomicU64::new(1) }; MAX_CPUS],
+            timer: [const { AtomicU64::new(u64::MAX) }; MAX_CPUS],
+            ipi: [const { AtomicBool::new(false) }; MAX_CPUS],
+            boot: Instant::now(),
+            end: AtomicU64::new(end),
+            turn: Mutex::new(0),
+            turned: Condvar::new(),
+        }));
+        let exec = cpu::exec();
+        machine.adopt(0);
+        (0..cpus).for_each(|id| cpu::on(id).go_online());
+        setup();
+        std::thread::scope(|scope| {
+            for id in 1..cpus {
+                scope.spawn(move || {
+                    exec.adopt();
+                    machine.adopt(id);
+                    machine.run_cpu();
+                });
+            }
+            machine.run_cpu();
+        });
+        MACHINE.set(None);
+        arch::sim::set_cpu(0, 1);
+        let _: &Exec = exec;
+    }
+
+    /// Ends [`run`].
+    pub fn stop_early() {
+        if let Some(machine) = MACHINE.get() {
+            machine.end.store(0, SeqCst);
+        }
+    }
+
+    /// The run is over: tasks that never wait have to look.
+    pub fn is_over() -> bool {
+        MACHINE.get().is_some_and(|machine| now_ns() >= machine.end.load(SeqCst))
     }
 
     impl Machine {
-        pub fn new(clock: Clock, cpus: usize) -> &'static Self {
-            std::boxed::Box::leak(std::boxed::Box::new(Machine {
-                clock,
-                cpus: AtomicUsize::new(cpus),
-                now: [const { AtomicU64::new(1_000_000) }; MAX_CPUS],
-                timer: [const { AtomicU64::new(u64::MAX) }; MAX_CPUS],
-                ipi: [const { AtomicBool::new(false) }; MAX_CPUS],
-                boot: Instant::now(),
-                turn: Mutex::new(0),
-                turned: Condvar::new(),
-                stop: AtomicBool::new(false),
-            }))
-        }
-
-        /// Makes the calling thread a CPU of this machine.
-        pub fn adopt(&'static self, cpu: usize) {
+        fn adopt(&'static self, cpu: usize) {
             MACHINE.set(Some(self));
-            CPU.set(cpu);
+            arch::sim::set_cpu(cpu, self.cpus);
         }
 
-        fn furthest_behind(&self) -> usize {
-            (0..self.cpus.load(SeqCst)).min_by_key(|cpu| self.now[*cpu].load(SeqCst)).unwrap()
-        }
-
-        /// Lockstep: gives the turn to the CPU that is the most behind, and waits for it to come back.
-        pub fn pass_turn(&self) {
-            let next = self.furthest_behind();
-            let mut turn = self.turn.lock().unwrap();
-            *turn = next;
-            self.turned.notify_all();
-            while *turn != cpu_id() && !self.stop.load(SeqCst) {
-                turn = self.turned.wait(turn).unwrap();
-            }
-        }
-
-        pub fn halt(&self) {
-            self.stop.store(true, SeqCst);
-            let _turn = self.turn.lock().unwrap();
-            self.turned.notify_all();
-        }
-    }
-
-    pub fn machine() -> &'static Machine {
-        MACHINE.get().unwrap_or_else(|| {
-            let machine = Machine::new(Clock::Virtual, 1);
-            MACHINE.set(Some(machine));
-            machine
-        })
-    }
-
-    pub fn set_cpu(cpu: usize) {
-        CPU.set(cpu);
-    }
-
-    pub fn set_cpu_count(count: usize) {
-        machine().cpus.store(count, SeqCst);
-    }
-
-    pub fn set_clock(now: u64) {
-        machine().now.iter().for_each(|clock| clock.store(now, SeqCst));
-    }
-
-    pub fn next_timer() -> Option<u64> {
-        machine().timer.iter().map(|timer| timer.load(SeqCst)).min().filter(|timer| *timer != u64::MAX)
-    }
-
-    /// The CPU works for up to `ns`; ends early when an interrupt comes. Answers how long it worked.
-    pub fn work(ns: u64) -> u64 {
-        let (machine, cpu) = (machine(), cpu_id());
-        let begin = now_ns();
-        while !irq::is_pending() && now_ns() < begin + ns && !machine.stop.load(SeqCst) {
-            match machine.clock {
-                Clock::Real => core::hint::spin_loop(),
-                _ => {
-                    let step = (begin + ns).min(machine.timer[cpu].load(SeqCst)).min(now_ns() + 20_000);
-                    machine.now[cpu].store(step, SeqCst);
+        fn run_cpu(&self) {
+            let cpu = cpu::this();
+            // A test that fails on one CPU ends the others.
+            let _guard = scopeguard::guard((), |()| {
+                if std::thread::panicking() {
+                    self.end.store(0, SeqCst);
+                    self.turned.notify_all();
+                }
+            });
+            self.await_turn();
+            while !is_over() {
+                irq::service_pending();
+                if cpu.run_next() {
+                    self.pass(POLL);
+                } else {
+                    if cpu.idle_enter() {
+                        irq::wait();
+                    }
+                    cpu.idle_leave();
                 }
             }
-            if machine.clock == Clock::Lockstep {
-                machine.pass_turn();
+            self.now[cpu.id()].store(u64::MAX, SeqCst);
+            self.pass_turn_to_last();
+        }
+
+        /// Virtual time passes on this CPU.
+        fn pass(&self, ns: u64) {
+            let now = &self.now[cpu_id()];
+            now.store(now.load(SeqCst).saturating_add(ns), SeqCst);
+            let behind = (0..self.cpus).map(|cpu| self.now[cpu].load(SeqCst)).min().unwrap_or(0);
+            if self.clock == Clock::Lockstep && now.load(SeqCst) > behind + DRIFT {
+                self.pass_turn_to_last();
+                self.await_turn();
+            }
+        }
+
+        fn pass_turn_to_last(&self) {
+            let next = (0..self.cpus).min_by_key(|cpu| self.now[*cpu].load(SeqCst)).unwrap_or(0);
+            *self.turn.lock().unwrap() = next;
+            self.turned.notify_all();
+        }
+
+        fn await_turn(&self) {
+            if self.clock == Clock::Lockstep {
+                let turn = self.turn.lock().unwrap();
+                drop(self.turned.wait_while(turn, |turn| *turn != cpu_id() && self.end.load(SeqCst) != 0).unwrap());
+            }
+        }
+    }
+
+    /// User code works for up to `ns`; an interrupt ends it early, and is serviced. Answers how long it worked.
+    pub fn work(ns: u64) -> u64 {
+        let begin = now_ns();
+        let end = begin.saturating_add(ns);
+        while !irq::is_pending() && now_ns() < end && !is_over() {
+            let step = (end - now_ns()).min(DRIFT / 2);
+            match MACHINE.get() {
+                None => arch::sim::advance(step),
+                Some(machine) if machine.clock == Clock::Lockstep => {
+                    machine.pass(step.min(machine.timer[cpu_id()].load(SeqCst) - now_ns()))
+                }
+                Some(_) => core::hint::spin_loop(),
             }
         }
         let worked = now_ns() - begin;
@@ -201,64 +244,75 @@ pub mod machine {
         worked
     }
 
+    /// The first timer of the thread's own machine.
+    pub fn next_timer() -> Option<u64> {
+        (0..MAX_CPUS).filter_map(arch::sim::timer).min()
+    }
+
+    pub fn set_clock(now: u64) {
+        arch::sim::advance(now.saturating_sub(arch::now_ns()));
+    }
+
     pub fn cpu_id() -> usize {
-        CPU.get()
+        arch::cpu_id()
     }
 
     pub fn cpu_count() -> usize {
-        machine().cpus.load(SeqCst)
+        arch::cpu_count()
     }
 
     pub fn now_ns() -> u64 {
-        let machine = machine();
-        match machine.clock {
-            Clock::Real => machine.boot.elapsed().as_nanos() as u64,
-            _ => machine.now[cpu_id()].load(SeqCst),
+        match MACHINE.get() {
+            None => arch::now_ns(),
+            Some(machine) if machine.clock == Clock::Real => machine.boot.elapsed().as_nanos() as u64 + 1,
+            Some(machine) => machine.now[cpu_id()].load(SeqCst),
         }
     }
 
     pub fn set_timer(deadline: Option<u64>) {
-        machine().timer[cpu_id()].store(deadline.unwrap_or(u64::MAX), SeqCst);
+        match MACHINE.get() {
+            None => arch::set_timer(deadline),
+            Some(machine) => machine.timer[cpu_id()].store(deadline.unwrap_or(u64::MAX), SeqCst),
+        }
     }
 
     pub mod irq {
         use super::*;
-        pub use crate::arch::irq::Hooks;
-
-        pub fn set_hooks(_: Hooks) {}
+        pub use crate::arch::irq::{Hooks, set_hooks};
 
         pub fn is_pending() -> bool {
-            let (machine, cpu) = (machine(), cpu_id());
-            machine.ipi[cpu].load(SeqCst) || machine.timer[cpu].load(SeqCst) <= now_ns()
+            let Some(machine) = MACHINE.get() else { return arch::irq::is_pending() };
+            machine.ipi[cpu_id()].load(SeqCst) || machine.timer[cpu_id()].load(SeqCst) <= now_ns()
         }
 
         pub fn service_pending() {
-            let (machine, cpu) = (machine(), cpu_id());
+            let Some(machine) = MACHINE.get() else { return arch::irq::service_pending() };
+            let (cpu, timer) = (cpu_id(), &machine.timer[cpu_id()]);
             if machine.ipi[cpu].swap(false, SeqCst) {
                 cpu::this().on_ipi();
             }
-            if machine.timer[cpu].load(SeqCst) <= now_ns() {
-                machine.timer[cpu].store(u64::MAX, SeqCst);
+            if timer.load(SeqCst) <= now_ns() {
+                timer.store(u64::MAX, SeqCst);
                 cpu::this().on_timer();
             }
         }
 
         /// WFI, on a thread of its own.
         pub fn wait() {
-            let (machine, cpu) = (machine(), cpu_id());
-            while !is_pending() && !machine.stop.load(SeqCst) {
-                if machine.clock == Clock::Lockstep {
-                    machine.now[cpu].fetch_add(5_000, SeqCst);
-                    machine.pass_turn();
-                } else {
-                    std::thread::yield_now();
+            let Some(machine) = MACHINE.get() else { return };
+            while !is_pending() && !is_over() {
+                match machine.clock {
+                    Clock::Lockstep => machine.pass(DRIFT / 2),
+                    Clock::Real => std::thread::yield_now(),
                 }
             }
         }
 
         pub fn send_ipi(cpu: usize) {
-            let machine = machine();
-            machine.ipi[cpu].store(true, SeqCst);
+            match MACHINE.get() {
+                None => arch::irq::send_ipi(cpu),
+                Some(machine) => machine.ipi[cpu].store(true, SeqCst),
+            }
         }
     }
 }
