@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::provision::{self, BARE, MUSL};
-use crate::{flat, paths, ui};
+use crate::{flat, ksyms, paths, ui};
 
 /// A kernel that has been built.
 pub struct Kernel {
@@ -23,7 +23,11 @@ pub fn kernel() -> Result<Kernel> {
     let image = paths::out().join("Image");
     let flat = fs::read(&elf)
         .map_err(anyhow::Error::from)
-        .and_then(|elf| flat::from_elf(&elf))
+        .and_then(|elf| {
+            let mut image = flat::from_elf(&elf)?;
+            ksyms::fill(&elf, &mut image)?;
+            Ok(image)
+        })
         .with_context(|| format!("cannot make an Image of {}", elf.display()))?;
     fs::create_dir_all(paths::out())?;
     write_if_changed(&image, &flat)?;

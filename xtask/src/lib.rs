@@ -18,6 +18,7 @@ pub mod flat;
 pub mod guest;
 pub mod image;
 pub mod interactive;
+pub mod ksyms;
 pub mod linux;
 pub mod machine;
 pub mod paths;
