@@ -1,142 +1,128 @@
-//! Address spaces.
+//! Address spaces: what a process sees of memory.
+//!
+//! [`AddressSpace`] is a handle: threads and vfork share it, fork copies it. Inside one spinlock ([`Inner`]) are
+//! * the VMAs ([`VmaMap`]): what is mapped where, with which rights;
+//! * the page tables ([`tables::Tables`]): what is present, shared with copies until somebody writes.
+//!
+//! Faults ([`fault`]) bring the tables in line with the VMAs page by page; [`map`], [`change`], [`remap`] and [`advice`]
+//! are the calls of the mmap family; [`heap`] is brk; [`remote`] reaches memory of spaces that are not current.
+//!
+//! Everything taken out of the tables goes through a [`tlb::Gather`], which is flushed before the lock is released and
+//! freed after.
 
+mod advice;
+mod asid;
+mod brk;
+mod change;
+mod fault;
+mod info;
+mod map;
+mod registry;
+mod remap;
+mod remote;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod tlb;
+mod types;
 mod vma;
 
-use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use bitflags::bitflags;
-
+pub use self::info::{SpaceStats, VmaInfo};
+use self::tables::Tables;
+use self::tlb::Gather;
+pub use self::types::{FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest};
 pub use self::vma::{Backing, Prot, Special, Vma, VmaFlags, VmaMap};
-use super::frames::Frame;
-use super::page_cache::PageSource;
-use crate::arch::{Access, UserFault};
+use super::addr::USER_END;
 use crate::errno::Result;
+use crate::exec;
 use crate::sync::{SpinGuard, SpinLock};
 
-/// The signal that an unresolvable fault becomes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FaultSignal {
-    pub signo: u8,
-    pub code: i32,
-    pub addr: u64,
-}
+pub(crate) use self::registry::unmap_source;
 
-bitflags! {
-    /// MAP_* of mmap(2), apart from the type bits that say shared or private.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-    pub struct MapFlags: u32 {
-        const SHARED = 0x01;
-        const PRIVATE = 0x02;
-        const FIXED = 0x10;
-        const ANONYMOUS = 0x20;
-        const GROWSDOWN = 0x100;
-        const LOCKED = 0x2000;
-        const NORESERVE = 0x4000;
-        const POPULATE = 0x8000;
-        const NONBLOCK = 0x10000;
-        const STACK = 0x20000;
-        const FIXED_NOREPLACE = 0x100000;
-    }
-}
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-pub struct MmapRequest {
-    pub addr: u64,
-    pub len: u64,
-    pub prot: Prot,
-    pub flags: MapFlags,
-    /// None: anonymous.
-    pub source: Option<Arc<dyn PageSource>>,
-    /// Bytes, page-aligned.
-    pub offset: u64,
-}
-
-pub struct MremapRequest {
-    pub addr: u64,
-    pub old_len: u64,
-    pub new_len: u64,
-    /// MREMAP_*.
-    pub flags: u32,
-    pub new_addr: u64,
-}
-
-/// The resource limits that memory calls obey, in bytes (u64::MAX = none). The process stores them here when they change.
-pub struct Limits {
-    pub address_space: AtomicU64,
-    pub data: AtomicU64,
-    pub stack: AtomicU64,
-    pub memlock: AtomicU64,
-}
-
-/// What exec records about the program, for /proc.
-#[derive(Clone, Default)]
-pub struct Meta {
-    pub start_code: u64,
-    pub end_code: u64,
-    pub start_data: u64,
-    pub end_data: u64,
-    pub start_stack: u64,
-    pub arg_start: u64,
-    pub arg_end: u64,
-    pub env_start: u64,
-    pub env_end: u64,
-    pub auxv: Vec<u64>,
-    pub exe: Option<Arc<dyn PageSource>>,
-}
-
-/// One line of /proc/PID/maps.
-pub struct VmaInfo {
-    pub range: Range<u64>,
-    pub prot: Prot,
-    pub shared: bool,
-    pub offset: u64,
-    pub dev: u64,
-    pub ino: u64,
-    pub name: String,
-    pub flags: VmaFlags,
-}
-
-/// Sizes in pages, for /proc/PID/{stat,statm,status}.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SpaceStats {
-    pub total: u64,
-    pub peak: u64,
-    pub resident: u64,
-    pub resident_peak: u64,
-    pub resident_anon: u64,
-    pub resident_file: u64,
-    pub data: u64,
-    pub stack: u64,
-    pub exe: u64,
-    pub lib: u64,
-    pub locked: u64,
-    pub tables: u64,
-}
-
-/// What identifies a futex (docs/design.md 7).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum FutexKey {
-    Private { space: u64, addr: u64 },
-    Shared { object: u64, offset: u64 },
-}
-
+/// The memory of a process.
 pub struct AddressSpace {
     id: u64,
+    /// Physical address of the root table; never changes.
+    root: u64,
+    /// Generation and ASID, see [`asid`].
+    context: AtomicU64,
+    /// Place in the registry of all spaces.
+    slot: usize,
     pub limits: Limits,
     meta: SpinLock<Meta>,
+    inner: SpinLock<Inner>,
 }
+
+/// What the lock of a space guards.
+struct Inner {
+    vmas: VmaMap,
+    tables: Tables,
+    brk_start: u64,
+    brk: u64,
+    /// Mappings are placed below this.
+    mmap_base: u64,
+    /// Where the search for free space starts, and the largest hole that is known to be above it.
+    search_from: u64,
+    hole_above: u64,
+    /// mlockall(MCL_FUTURE).
+    lock_future: bool,
+    locked: u64,
+    peak_total: u64,
+    peak_resident: u64,
+}
+
+/// Where stacks end and, below, mappings begin before exec says otherwise.
+const DEFAULT_MMAP_BASE: u64 = USER_END - (256 << 20);
 
 impl AddressSpace {
     pub fn new() -> Result<Arc<Self>> {
-        todo!()
+        let inner = Inner {
+            vmas: VmaMap::default(),
+            tables: Tables::new()?,
+            brk_start: 0,
+            brk: 0,
+            mmap_base: DEFAULT_MMAP_BASE,
+            search_from: DEFAULT_MMAP_BASE,
+            hole_above: 0,
+            lock_future: false,
+            locked: 0,
+            peak_total: 0,
+            peak_resident: 0,
+        };
+        Ok(Self::build(inner, Limits::default(), Meta::default()))
+    }
+
+    fn build(inner: Inner, limits: Limits, meta: Meta) -> Arc<Self> {
+        registry::register(|slot| AddressSpace {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            root: inner.tables.root(),
+            context: AtomicU64::new(0),
+            slot,
+            limits,
+            meta: SpinLock::new(meta),
+            inner: SpinLock::new(inner),
+        })
     }
 
     /// A copy-on-write copy. Limits and metadata are copied too.
     pub fn fork(&self) -> Result<Arc<Self>> {
-        todo!()
+        let mut gather = self.gather();
+        let mut inner = self.inner.lock();
+        let (tables, flush) = inner.tables.fork()?;
+        if flush {
+            gather.note_all();
+            gather.flush();
+        }
+        let vmas = inner.vmas.clone();
+        let mut copy = Inner { vmas, tables, lock_future: false, locked: 0, ..*inner };
+        copy.forget_unshared(&inner.vmas)?;
+        drop(inner);
+        Ok(Self::build(copy, self.limits.clone(), self.meta.lock().clone()))
     }
 
     /// Never the same for two spaces.
@@ -144,112 +130,78 @@ impl AddressSpace {
         self.id
     }
 
-    /// Makes this the address space of the running CPU.
+    /// Makes this the address space of the running CPU; cheap if it is already.
     #[inline]
     pub fn activate(self: &Arc<Self>) {
-        todo!()
+        asid::activate(self);
     }
 
     /// Leaves the running CPU without user memory.
     pub fn deactivate() {
-        todo!()
+        asid::deactivate();
+    }
+
+    /// Is this the address space of the running CPU?
+    pub fn is_current(&self) -> bool {
+        asid::is_current(self)
     }
 
     /// Frees all mappings; for exit and exec, when no thread uses the space any more.
     pub async fn teardown(&self) {
-        todo!()
+        let mut gather = self.gather();
+        let vmas = {
+            let mut inner = self.inner.lock();
+            inner.note_resident();
+            inner.tables.clear(&mut gather);
+            gather.flush();
+            core::mem::take(&mut inner.vmas)
+        };
+        drop(vmas);
+        Self::free(&mut gather).await;
+        self.meta.lock().exe = None;
     }
 
-    /// A user instruction faulted: makes the page present or says which signal it gets.
-    pub async fn handle_fault(&self, _addr: u64, _access: Access) -> Result<(), FaultSignal> {
-        todo!()
-    }
-
-    /// A kernel access to user memory faulted: makes the page present, or EFAULT.
-    pub async fn fault_in(&self, _fault: UserFault) -> Result<()> {
-        todo!()
-    }
-
-    pub async fn mmap(&self, _request: MmapRequest) -> Result<u64> {
-        todo!()
-    }
-
-    pub async fn munmap(&self, _addr: u64, _len: u64) -> Result<()> {
-        todo!()
-    }
-
-    pub async fn mprotect(&self, _addr: u64, _len: u64, _prot: Prot) -> Result<()> {
-        todo!()
-    }
-
-    pub async fn mremap(&self, _request: MremapRequest) -> Result<u64> {
-        todo!()
-    }
-
-    pub async fn madvise(&self, _addr: u64, _len: u64, _advice: u32) -> Result<()> {
-        todo!()
-    }
-
-    pub async fn msync(&self, _addr: u64, _len: u64, _flags: u32) -> Result<()> {
-        todo!()
-    }
-
-    /// brk(2): answers the new break, or the old one if it cannot be moved.
-    pub async fn brk(&self, _addr: u64) -> u64 {
-        todo!()
-    }
-
-    /// Where the heap starts: exec calls it with the end of the program's data.
-    pub fn set_brk_start(&self, _addr: u64) {
-        todo!()
-    }
-
-    /// Places the area of mmap below a stack whose top is `stack_top`, leaving room for RLIMIT_STACK.
-    pub fn set_layout(&self, _stack_top: u64, _stack_limit: u64) {
-        todo!()
-    }
-
-    /// Maps kernel frames (vDSO, vvar), anywhere near `hint`; answers where.
-    pub fn insert_special(&self, _hint: u64, _frames: Vec<Frame>, _prot: Prot, _name: &'static str) -> Result<u64> {
-        todo!()
-    }
-
-    /// Calls `visit` for each mapping in order, until it answers false.
-    pub fn for_each_vma(&self, _visit: impl FnMut(VmaInfo) -> bool) {
-        todo!()
-    }
-
-    /// The mapping at `addr` or the first after it.
-    pub fn next_vma(&self, _addr: u64) -> Option<VmaInfo> {
-        todo!()
-    }
-
-    pub fn stats(&self) -> SpaceStats {
-        todo!()
-    }
-
+    /// What exec recorded; not to be held long.
     pub fn meta(&self) -> SpinGuard<'_, Meta> {
         self.meta.lock()
     }
 
-    /// Reads memory of this space, whether or not it is current; answers how much was readable.
-    pub async fn read_remote(&self, _addr: u64, _buf: &mut [u8]) -> Result<usize> {
-        todo!()
+    fn gather(&self) -> Gather {
+        Gather::new(asid::asid_of(self))
     }
 
-    /// Writes memory of this space, whether or not it is current.
-    pub async fn write_remote(&self, _addr: u64, _buf: &[u8]) -> Result<usize> {
-        todo!()
-    }
-
-    /// The identity of the futex word at `addr`; `private` is FUTEX_PRIVATE_FLAG.
-    pub fn futex_key(&self, _addr: u64, _private: bool) -> Result<FutexKey, UserFault> {
-        todo!()
+    /// Frees what was taken out, with pauses.
+    async fn free(gather: &mut Gather) {
+        while gather.free_some() {
+            exec::budget().await;
+        }
     }
 }
 
-impl Limits {
-    pub fn set(limit: &AtomicU64, bytes: u64) {
-        limit.store(bytes, Ordering::Relaxed);
+impl Drop for AddressSpace {
+    fn drop(&mut self) {
+        registry::unregister(self.slot);
+    }
+}
+
+impl Inner {
+    /// Takes out of a fresh copy what fork does not inherit: MADV_DONTFORK ranges and the content of MADV_WIPEONFORK.
+    fn forget_unshared(&mut self, original: &VmaMap) -> Result<()> {
+        let gone = VmaFlags::DONTFORK | VmaFlags::WIPEONFORK;
+        let mut gather = Gather::new(0);
+        for (start, vma) in original.iter().filter(|(_, vma)| vma.flags.intersects(gone)) {
+            self.tables.unmap(start..vma.end, &mut gather)?;
+        }
+        Ok(())
+    }
+
+    fn note_total(&mut self) {
+        self.peak_total = self.peak_total.max(self.vmas.total());
+    }
+
+    fn note_resident(&mut self) -> tables::Counts {
+        let counts = self.tables.resident();
+        self.peak_resident = self.peak_resident.max(counts.anon + counts.file);
+        counts
     }
 }

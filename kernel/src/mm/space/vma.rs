@@ -88,7 +88,11 @@ impl Vma {
         }
     }
 
-    /// The backing of the part from `bytes` after the start on.
+    /// The part from `bytes` after the start on.
+    pub fn part(&self, bytes: u64) -> Vma {
+        Vma { end: self.end, prot: self.prot, flags: self.flags, backing: self.backing_at(bytes) }
+    }
+
     fn backing_at(&self, bytes: u64) -> Backing {
         match &self.backing {
             Backing::Anonymous => Backing::Anonymous,
@@ -200,7 +204,7 @@ impl VmaMap {
         if addr >= vma.end {
             return;
         }
-        let tail = Vma { backing: vma.backing_at(addr - start), ..vma.clone() };
+        let tail = vma.part(addr - start);
         vma.end = addr;
         self.map.insert(addr, tail);
     }

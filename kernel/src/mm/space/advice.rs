@@ -1,0 +1,325 @@
+//! madvise(2), msync(2), mincore(2), mlock(2) and the like: calls that say something about what is mapped.
+
+use alloc::sync::Arc;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+use super::super::addr::PAGE;
+use super::super::page_cache::PageSource;
+use super::fault::untag;
+use super::map::page_range;
+use super::vma::{Backing, Prot, Vma, VmaFlags};
+use super::{AddressSpace, Inner};
+use crate::arch::Access;
+use crate::arch::pte::PteFlags;
+use crate::errno::{Errno, Result};
+use crate::exec;
+
+/// madvise(2)'s advice values that Pollux knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Advice {
+    /// NORMAL, RANDOM, SEQUENTIAL, COLD, PAGEOUT: nothing that a program can observe.
+    Hint,
+    WillNeed,
+    DontNeed,
+    Free,
+    Set(VmaFlags),
+    Clear(VmaFlags),
+    Populate(Access),
+}
+
+impl Advice {
+    fn decode(advice: u32) -> Result<Advice> {
+        Ok(match advice {
+            0 | 1 | 2 | 20 | 21 => Advice::Hint,
+            3 => Advice::WillNeed,
+            4 => Advice::DontNeed,
+            8 => Advice::Free,
+            10 => Advice::Set(VmaFlags::DONTFORK),
+            11 => Advice::Clear(VmaFlags::DONTFORK),
+            16 => Advice::Set(VmaFlags::DONTDUMP),
+            17 => Advice::Clear(VmaFlags::DONTDUMP),
+            18 => Advice::Set(VmaFlags::WIPEONFORK),
+            19 => Advice::Clear(VmaFlags::WIPEONFORK),
+            22 => Advice::Populate(Access::Read),
+            23 => Advice::Populate(Access::Write),
+            // REMOVE, the KSM, huge-page, memory-failure and collapse advice: like a kernel built without them.
+            _ => return Err(Errno::EINVAL),
+        })
+    }
+}
+
+/// Most that MADV_WILLNEED reads ahead in one call (pages).
+const WILLNEED: u64 = 512;
+
+impl AddressSpace {
+    pub async fn madvise(&self, addr: u64, len: u64, advice: u32) -> Result<()> {
+        let advice = Advice::decode(advice)?;
+        let range = page_range(untag(addr), len, Errno::EINVAL)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        match advice {
+            Advice::Populate(access) => return self.populate(range, Some(access)).await,
+            Advice::WillNeed => self.read_ahead(range.clone()).await,
+            _ => {}
+        }
+        let mut gather = self.gather();
+        let result = {
+            let mut inner = self.inner.lock();
+            let result = inner.advise(range.clone(), advice, &mut gather);
+            gather.flush();
+            // A hole in the range is reported after the rest was done.
+            result.and_then(|()| if inner.vmas.covers(range) { Ok(()) } else { Err(Errno::ENOMEM) })
+        };
+        Self::free(&mut gather).await;
+        result
+    }
+
+    /// Reads file pages of the range into the cache.
+    async fn read_ahead(&self, range: Range<u64>) {
+        let mut at = range.start;
+        let mut left = WILLNEED;
+        while at < range.end && left > 0 {
+            let Some((source, pages, end)) = self.source_from(at, range.end) else { return };
+            for index in pages.take(left as usize) {
+                left -= 1;
+                let size = source.file_size();
+                if index * PAGE >= size || source.cache().get(index, size).await.is_err() {
+                    break;
+                }
+                exec::budget().await;
+            }
+            at = end;
+        }
+    }
+
+    /// The first file mapping in `at..end`: what it maps, which pages, and where it ends.
+    fn source_from(&self, at: u64, end: u64) -> Option<(Arc<dyn PageSource>, Range<u64>, u64)> {
+        let inner = self.inner.lock();
+        inner.vmas.overlapping(at..end).find_map(|(start, vma)| {
+            let source = vma.source()?.clone();
+            let (from, to) = (start.max(at), vma.end.min(end));
+            let first = vma.source_offset(start, from) / PAGE;
+            Some((source, first..first + (to - from) / PAGE, to))
+        })
+    }
+
+    /// MS_ASYNC = 1, MS_INVALIDATE = 2, MS_SYNC = 4.
+    pub async fn msync(&self, addr: u64, len: u64, flags: u32) -> Result<()> {
+        if flags & !7 != 0 || flags & 5 == 5 {
+            return Err(Errno::EINVAL);
+        }
+        let range = page_range(untag(addr), len, Errno::ENOMEM)?;
+        let mut at = range.start;
+        let covered = {
+            let inner = self.inner.lock();
+            let locked = inner.vmas.overlapping(range.clone()).any(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED));
+            if flags & 2 != 0 && locked {
+                return Err(Errno::EBUSY);
+            }
+            inner.vmas.covers(range.clone())
+        };
+        while flags & 4 != 0 && at < range.end {
+            let Some((source, pages, end)) = self.source_from(at, range.end) else { break };
+            source.cache().write_back(pages).await?;
+            exec::budget().await;
+            at = end;
+        }
+        if covered { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// For mincore(2): one byte per page of the range, 1 for resident; ENOMEM if part of it is not mapped.
+    pub fn residency(&self, addr: u64, resident: &mut [u8]) -> Result<()> {
+        let range = page_range(addr, resident.len() as u64 * PAGE, Errno::ENOMEM)?;
+        let inner = self.inner.lock();
+        if !inner.vmas.covers(range.clone()) {
+            return Err(Errno::ENOMEM);
+        }
+        for (start, vma) in inner.vmas.overlapping(range.clone()) {
+            let mut at = start.max(range.start);
+            while at < vma.end.min(range.end) {
+                let cached = || match vma.source() {
+                    Some(source) => source.cache().lookup(vma.source_offset(start, at) / PAGE).is_some(),
+                    None => false,
+                };
+                if let Some(byte) = resident.get_mut(((at - range.start) / PAGE) as usize) {
+                    *byte = (inner.tables.peek(at).is_some() || cached()) as u8;
+                }
+                at += PAGE;
+            }
+        }
+        Ok(())
+    }
+
+    /// mlock(2) and mlock2(2): `on_fault` locks pages only as they are touched.
+    pub async fn mlock(&self, addr: u64, len: u64, on_fault: bool) -> Result<()> {
+        let range = lock_range(addr, len)?;
+        self.inner.lock().lock_pages(range.clone(), true, self.limits.memlock.load(Ordering::Relaxed))?;
+        if !on_fault {
+            self.populate(range, None).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn munlock(&self, addr: u64, len: u64) -> Result<()> {
+        let range = lock_range(addr, len)?;
+        self.inner.lock().lock_pages(range, false, u64::MAX)
+    }
+
+    /// mlockall(2).
+    pub async fn mlockall(&self, current: bool, future: bool, on_fault: bool) -> Result<()> {
+        let limit = self.limits.memlock.load(Ordering::Relaxed);
+        let mut next = 0;
+        {
+            let mut inner = self.inner.lock();
+            if current && inner.vmas.total() > limit {
+                return Err(Errno::ENOMEM);
+            }
+            inner.lock_future = future;
+            if current {
+                inner.lock_all(true);
+            }
+        }
+        while current && !on_fault {
+            let Some(range) = self.range_from(next) else { break };
+            next = range.end;
+            // Not all mappings can be populated (beyond the end of a file): that is no error here.
+            let _ = self.populate(range, None).await;
+        }
+        Ok(())
+    }
+
+    pub fn munlockall(&self) {
+        let mut inner = self.inner.lock();
+        inner.lock_future = false;
+        inner.lock_all(false);
+    }
+
+    fn range_from(&self, addr: u64) -> Option<Range<u64>> {
+        let inner = self.inner.lock();
+        inner.vmas.find_from(addr).map(|(start, vma)| start..vma.end)
+    }
+
+    /// Touches all pages of the range, each as its mapping allows: with `access`, or as mlock(2) does it (write where
+    /// that makes a private copy). ENOMEM for holes and what cannot be touched.
+    pub(super) async fn populate(&self, range: Range<u64>, access: Option<Access>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let (access, end) = {
+                let inner = self.inner.lock();
+                let (_, vma) = inner.vmas.find(at).ok_or(Errno::ENOMEM)?;
+                let end = vma.end.min(range.end);
+                let wanted = match access {
+                    Some(access) => access,
+                    None if vma.prot.is_empty() => {
+                        at = end;
+                        continue;
+                    }
+                    None if vma.prot.contains(Prot::WRITE) && !vma.is_shared() => Access::Write,
+                    None => Access::Read,
+                };
+                (wanted, end)
+            };
+            while at < end {
+                if !self.is_present(at, access) {
+                    let refused = |signal: super::FaultSignal| match signal.signo {
+                        11 | 9 => Errno::ENOMEM,
+                        _ => Errno::EFAULT,
+                    };
+                    self.handle_fault(at, access).await.map_err(refused)?;
+                }
+                at += PAGE;
+                exec::budget().await;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_present(&self, addr: u64, access: Access) -> bool {
+        let pte = self.inner.lock().tables.peek(addr);
+        pte.is_some_and(|pte| {
+            let flags = pte.flags();
+            flags.contains(PteFlags::USER) && (access != Access::Write || !flags.contains(PteFlags::READ_ONLY))
+        })
+    }
+}
+
+/// mlock(2) takes any address: the range is widened to whole pages.
+fn lock_range(addr: u64, len: u64) -> Result<Range<u64>> {
+    let addr = untag(addr);
+    let start = super::super::addr::page_down(addr);
+    page_range(start, len.checked_add(addr - start).ok_or(Errno::ENOMEM)?, Errno::ENOMEM)
+}
+
+impl Inner {
+    fn advise(&mut self, range: Range<u64>, advice: Advice, gather: &mut super::tlb::Gather) -> Result<()> {
+        match advice {
+            Advice::Hint | Advice::WillNeed | Advice::Populate(_) => Ok(()),
+            Advice::DontNeed | Advice::Free => self.discard(range, advice == Advice::Free, gather),
+            Advice::Set(flag) => {
+                let refused = |vma: &Vma| {
+                    flag == VmaFlags::WIPEONFORK && !matches!(vma.backing, Backing::Anonymous)
+                };
+                if self.vmas.overlapping(range.clone()).any(|(_, vma)| refused(vma)) {
+                    return Err(Errno::EINVAL);
+                }
+                self.vmas.update(range, |vma| vma.flags |= flag);
+                Ok(())
+            }
+            Advice::Clear(flag) => {
+                self.vmas.update(range, |vma| vma.flags -= flag);
+                Ok(())
+            }
+        }
+    }
+
+    /// Drops the pages: private memory reads as zeros or as the file again.
+    fn discard(&mut self, range: Range<u64>, free: bool, gather: &mut super::tlb::Gather) -> Result<()> {
+        for (start, vma) in self.vmas.overlapping(range.clone()) {
+            if vma.flags.intersects(VmaFlags::LOCKED | VmaFlags::SPECIAL)
+                || free && !matches!(vma.backing, Backing::Anonymous)
+            {
+                return Err(Errno::EINVAL);
+            }
+            self.tables.unmap(start.max(range.start)..vma.end.min(range.end), gather)?;
+        }
+        Ok(())
+    }
+
+    fn lock_pages(&mut self, range: Range<u64>, lock: bool, limit: u64) -> Result<()> {
+        if !self.vmas.covers(range.clone()) {
+            return Err(Errno::ENOMEM);
+        }
+        let already: u64 = self
+            .vmas
+            .overlapping(range.clone())
+            .filter(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED))
+            .map(|(start, vma)| vma.end.min(range.end) - start.max(range.start))
+            .sum();
+        if !lock {
+            self.locked = self.locked.saturating_sub(already);
+            self.vmas.update(range, |vma| vma.flags -= VmaFlags::LOCKED);
+            return Ok(());
+        }
+        let locked = self.locked + (range.end - range.start) - already;
+        if locked > limit {
+            return Err(if limit == 0 { Errno::EPERM } else { Errno::ENOMEM });
+        }
+        self.locked = locked;
+        self.vmas.update(range, |vma| vma.flags |= VmaFlags::LOCKED);
+        Ok(())
+    }
+
+    fn lock_all(&mut self, lock: bool) {
+        let mut next = 0;
+        while let Some((start, vma)) = self.vmas.find_from(next) {
+            let range = start..vma.end;
+            next = range.end;
+            if !vma.flags.contains(VmaFlags::SPECIAL) {
+                self.vmas.update(range, |vma| vma.flags.set(VmaFlags::LOCKED, lock));
+            }
+        }
+        self.locked = if lock { self.vmas.total() } else { 0 };
+    }
+}

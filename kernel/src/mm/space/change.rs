@@ -1,0 +1,122 @@
+//! mprotect(2): other rights for what is mapped.
+
+use core::ops::Range;
+
+use super::super::addr::PAGE;
+use super::fault::{is_sole_owner, page_flags, sync_instructions, untag};
+use super::map::{MAX_MAPPINGS, page_range};
+use super::tlb::Gather;
+use super::vma::{Prot, Vma, VmaFlags};
+use super::{AddressSpace, Inner};
+use crate::arch::pte::{Pte, PteFlags};
+use crate::errno::{Errno, Result};
+use crate::exec;
+
+/// Page entries that are looked at in one go.
+const CHUNK: usize = 4096;
+
+impl AddressSpace {
+    /// `grows_down` is PROT_GROWSDOWN: from the start of the stack that the range begins in.
+    pub async fn mprotect(&self, addr: u64, len: u64, prot: Prot, grows_down: bool) -> Result<()> {
+        let mut range = page_range(untag(addr), len, Errno::ENOMEM)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut gather = self.gather();
+        let (result, mut next) = {
+            let mut inner = self.inner.lock();
+            if grows_down {
+                let (start, vma) = inner.vmas.find(range.start).ok_or(Errno::ENOMEM)?;
+                if !vma.flags.contains(VmaFlags::GROWSDOWN) {
+                    return Err(Errno::EINVAL);
+                }
+                range.start = start;
+            }
+            let (end, result) = inner.protect(range.clone(), prot);
+            range.end = end;
+            let next = inner.conform(range.clone(), &mut gather);
+            gather.flush();
+            (result, next)
+        };
+        // Mappings that others changed meanwhile are brought in line with what they are then.
+        while let Ok(at) = next
+            && at < range.end
+        {
+            exec::budget().await;
+            let mut inner = self.inner.lock();
+            next = inner.conform(at..range.end, &mut gather);
+            gather.flush();
+        }
+        next?;
+        result
+    }
+}
+
+impl Inner {
+    /// Changes the VMAs from the start of the range on, up to the first hole or refusal. Answers how far it came.
+    fn protect(&mut self, range: Range<u64>, prot: Prot) -> (u64, Result<()>) {
+        let mut end = range.start;
+        let mut result = Ok(());
+        for (start, vma) in self.vmas.overlapping(range.clone()) {
+            if start > end {
+                break;
+            }
+            if !may_protect(vma, prot) {
+                result = Err(Errno::EACCES);
+                break;
+            }
+            end = vma.end.min(range.end);
+        }
+        if result.is_ok() && end < range.end {
+            result = Err(Errno::ENOMEM);
+        }
+        if self.vmas.len() + 2 > MAX_MAPPINGS {
+            return (range.start, Err(Errno::ENOMEM));
+        }
+        if range.start < end {
+            self.vmas.update(range.start..end, |vma| vma.prot = prot);
+        }
+        (end, result)
+    }
+
+    /// Brings present pages from the start of `range` on in line with their VMAs; answers where to go on.
+    fn conform(&mut self, range: Range<u64>, gather: &mut Gather) -> Result<u64> {
+        let mut left = CHUNK;
+        for (start, vma) in self.vmas.overlapping(range.clone()) {
+            let part = start.max(range.start)..vma.end.min(range.end);
+            let end = part.end;
+            let next = self.tables.visit(part, left, gather, &mut |at, leaf, gather| {
+                left = left.saturating_sub(1);
+                let old = leaf.get();
+                let new = conforming(vma, old);
+                if new != old {
+                    leaf.change(new);
+                    gather.note(at);
+                }
+            })?;
+            if next < end || left == 0 {
+                return Ok(next);
+            }
+        }
+        Ok(range.end)
+    }
+}
+
+fn may_protect(vma: &Vma, prot: Prot) -> bool {
+    !(prot.contains(Prot::WRITE) && vma.flags.intersects(VmaFlags::NO_WRITE | VmaFlags::SPECIAL)
+        || prot.contains(Prot::EXEC) && vma.flags.contains(VmaFlags::NO_EXEC))
+}
+
+/// The entry of a present page as its mapping wants it. Write access is given only where a write fault would do no more
+/// than that.
+fn conforming(vma: &Vma, old: Pte) -> Pte {
+    let mut flags = page_flags(vma) | (old.flags() & PteFlags::SW_UNCOUNTED);
+    let was_writable = !old.flags().contains(PteFlags::READ_ONLY);
+    if vma.prot.contains(Prot::WRITE) && (was_writable || !vma.is_shared() && is_sole_owner(old)) {
+        flags -= PteFlags::READ_ONLY;
+    }
+    if old.flags().contains(PteFlags::UXN) {
+        sync_instructions(vma, (old.address() / PAGE) as u32);
+    }
+    Pte::new(old.address(), flags)
+}

@@ -1,0 +1,339 @@
+//! Page faults: bringing one page of the tables in line with its VMA.
+//!
+//! [`AddressSpace::try_fault`] does everything that needs no waiting, under the lock. A page that must be read first is
+//! named in its answer; the future awaits it and tries again, holding the page so that it cannot be evicted meanwhile.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use super::super::addr::{PAGE, page_down};
+use super::super::frames::page::{PageFlags, frame_ptr, page};
+use super::super::frames::{Frame, alloc_frame, alloc_zeroed};
+use super::super::page_cache::PageSource;
+use super::tables::{LEAF, Leaf, span};
+use super::tlb::Gather;
+use super::types::FaultSignal;
+use super::vma::{Backing, Prot, Vma, VmaFlags};
+use super::{AddressSpace, Inner};
+use crate::arch::pte::{Pte, PteFlags};
+use crate::arch::{Access, UserFault, page_ops, paging};
+use crate::errno::{Errno, Result};
+use crate::sync::Once;
+
+const SIGBUS: u8 = 7;
+const SIGKILL: u8 = 9;
+const SIGSEGV: u8 = 11;
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
+const BUS_ADRERR: i32 = 2;
+const SI_KERNEL: i32 = 0x80;
+
+/// No stack grows closer than this to what is below it, and nothing is placed closer (bytes).
+pub(super) const STACK_GUARD: u64 = 256 * PAGE;
+/// Cached file pages that one read fault maps at once; aligned.
+const AROUND: u64 = 16;
+
+/// What an attempt found.
+enum Step {
+    Done,
+    Signal(u8, i32),
+    /// This page of the source has to be read first.
+    Read(Arc<dyn PageSource>, u64),
+}
+
+/// The page of zeros that read faults of anonymous memory map.
+static ZERO: Once<Frame> = Once::new();
+
+fn zero_frame() -> Result<&'static Frame> {
+    ZERO.try_call_once(alloc_zeroed)
+}
+
+impl AddressSpace {
+    /// A user instruction faulted: makes the page present, or says which signal the thread gets.
+    pub async fn handle_fault(&self, addr: u64, access: Access) -> Result<(), FaultSignal> {
+        let addr = untag(addr);
+        let signal = |signo, code| FaultSignal { signo, code, addr };
+        let mut held = None;
+        loop {
+            let step = self.try_fault(addr, access);
+            drop(held.take());
+            match step {
+                Ok(Step::Done) => return Ok(()),
+                Ok(Step::Signal(signo, code)) => return Err(signal(signo, code)),
+                Ok(Step::Read(source, index)) => match source.cache().get(index, source.file_size()).await {
+                    Ok(page) => held = Some(page),
+                    Err(Errno::ENOMEM) => return Err(signal(SIGKILL, SI_KERNEL)),
+                    Err(_) => return Err(signal(SIGBUS, BUS_ADRERR)),
+                },
+                Err(_) => return Err(signal(SIGKILL, SI_KERNEL)),
+            }
+        }
+    }
+
+    /// A kernel access to user memory faulted: makes the page present, or EFAULT.
+    pub async fn fault_in(&self, fault: UserFault) -> Result<()> {
+        self.handle_fault(fault.addr, fault.access).await.map_err(|_| Errno::EFAULT)
+    }
+
+    fn try_fault(&self, addr: u64, access: Access) -> Result<Step> {
+        let mut gather = self.gather();
+        let mut inner = self.inner.lock();
+        let step = inner.fault(addr, access, self.limits.stack.load(Ordering::Relaxed), &mut gather);
+        gather.flush();
+        drop(inner);
+        step
+    }
+}
+
+/// Drops the tag in the top byte, which EL0 accesses ignore (TBI).
+pub(super) const fn untag(addr: u64) -> u64 {
+    if addr & (1 << 55) == 0 { addr & 0x00ff_ffff_ffff_ffff } else { addr }
+}
+
+/// May memory of this protection be accessed so? The hardware cannot refuse reads of what may be written or executed.
+fn allows(prot: Prot, access: Access) -> bool {
+    match access {
+        Access::Read => !prot.is_empty(),
+        Access::Write => prot.contains(Prot::WRITE),
+        Access::Execute => prot.contains(Prot::EXEC),
+    }
+}
+
+/// Flags of a page entry in this mapping; read-only until somebody decides otherwise.
+pub(super) fn page_flags(vma: &Vma) -> PteFlags {
+    let mut flags = PteFlags::VALID
+        | PteFlags::TABLE
+        | PteFlags::INNER_SHAREABLE
+        | PteFlags::ACCESSED
+        | PteFlags::NOT_GLOBAL
+        | PteFlags::PXN
+        | PteFlags::READ_ONLY;
+    if !vma.prot.is_empty() {
+        flags |= PteFlags::USER;
+    }
+    if !vma.prot.contains(Prot::EXEC) {
+        flags |= PteFlags::UXN;
+    }
+    if !vma.is_shared() {
+        flags |= PteFlags::SW_PRIVATE;
+    }
+    flags
+}
+
+/// Before a frame is mapped executable.
+pub(super) fn sync_instructions(vma: &Vma, pfn: u32) {
+    if vma.prot.contains(Prot::EXEC) && !page(pfn).has(PageFlags::ICACHE_CLEAN) {
+        paging::sync_icache(frame_ptr(pfn), PAGE as usize);
+        page(pfn).set(PageFlags::ICACHE_CLEAN);
+    }
+}
+
+/// Puts a frame into an empty entry.
+fn map_frame(leaf: Leaf, vma: &Vma, frame: Frame, writable: bool) {
+    sync_instructions(vma, frame.pfn());
+    let mut flags = page_flags(vma);
+    if writable {
+        flags -= PteFlags::READ_ONLY;
+    }
+    let address = frame.phys().get();
+    let _ = frame.into_raw();
+    leaf.fill(Pte::new(address, flags));
+}
+
+/// A private page that nobody else sees may be written in place.
+pub(super) fn is_sole_owner(pte: Pte) -> bool {
+    if pte.flags().contains(PteFlags::SW_UNCOUNTED) {
+        return false;
+    }
+    let page = page((pte.address() / PAGE) as u32);
+    page.refs() == 1 && !page.has(PageFlags::CACHE)
+}
+
+impl Inner {
+    fn fault(&mut self, addr: u64, access: Access, stack_limit: u64, gather: &mut Gather) -> Result<Step> {
+        if self.vmas.find(addr).is_none() && !self.grow_stack(addr, stack_limit) {
+            return Ok(Step::Signal(SIGSEGV, SEGV_MAPERR));
+        }
+        let Some((start, vma)) = self.vmas.find(addr) else { return Ok(Step::Signal(SIGSEGV, SEGV_MAPERR)) };
+        if !allows(vma.prot, access) {
+            return Ok(Step::Signal(SIGSEGV, SEGV_ACCERR));
+        }
+        let addr = page_down(addr);
+        let leaf = self.tables.leaf(addr, gather)?;
+        let pte = leaf.get();
+        if pte.is_valid() {
+            return present(vma, start, leaf, pte, addr, access, gather);
+        }
+        match &vma.backing {
+            Backing::Anonymous => {
+                anonymous(vma, leaf, access)?;
+                paging::publish();
+                Ok(Step::Done)
+            }
+            Backing::Source(mapped, _) => {
+                let source = mapped.source().clone();
+                let step = file(vma, start, leaf, addr, access, &source)?;
+                if matches!(step, Step::Done) && access != Access::Write {
+                    self.fault_around(addr, gather);
+                }
+                paging::publish();
+                Ok(step)
+            }
+            Backing::Special(special, first) => {
+                let Some(frame) = special.frames.get((first + (addr - start) / PAGE) as usize) else {
+                    return Ok(Step::Signal(SIGBUS, BUS_ADRERR));
+                };
+                map_frame(leaf, vma, frame.clone(), vma.is_shared() && vma.prot.contains(Prot::WRITE));
+                paging::publish();
+                Ok(Step::Done)
+            }
+        }
+    }
+
+    /// Maps what is in the page cache around a page that was just mapped for reading.
+    fn fault_around(&mut self, addr: u64, gather: &mut Gather) {
+        let Some((start, vma)) = self.vmas.find(addr) else { return };
+        let Backing::Source(mapped, offset) = &vma.backing else { return };
+        let from = (addr & !(AROUND * PAGE - 1)).max(start);
+        let to = (addr | (AROUND * PAGE - 1)).wrapping_add(1).min(vma.end);
+        debug_assert!(to - from <= span(LEAF - 1));
+        let first = (offset + (from - start)) / PAGE;
+        // The last page of the file may be partial, it is mapped too; pages beyond are not in the cache.
+        let writable = vma.is_shared() && vma.prot.contains(Prot::WRITE) && mapped.source().cache().is_memory();
+        let tables = &mut self.tables;
+        mapped.source().cache().for_each_valid(first..first + (to - from) / PAGE, |index, frame| {
+            let at = from + (index - first) * PAGE;
+            // The table is there and ours: `addr` is in the same one.
+            if let Ok(leaf) = tables.leaf(at, gather)
+                && !leaf.get().is_valid()
+            {
+                map_frame(leaf, vma, frame.clone(), writable);
+            }
+        });
+    }
+
+    /// Extends the stack that starts above `addr` down to it, if there is one and its limit allows.
+    #[cold]
+    fn grow_stack(&mut self, addr: u64, limit: u64) -> bool {
+        let Some((start, vma)) = self.vmas.find_from(addr) else { return false };
+        let new_start = page_down(addr);
+        if !vma.flags.contains(VmaFlags::GROWSDOWN) || vma.end - new_start > limit {
+            return false;
+        }
+        if let Some((_, below)) = self.vmas.before(addr)
+            && !below.prot.is_empty()
+            && new_start < below.end.saturating_add(STACK_GUARD)
+        {
+            return false;
+        }
+        if new_start < super::map::MMAP_MIN_ADDR {
+            return false;
+        }
+        self.vmas.grow_down(start, new_start);
+        self.note_total();
+        true
+    }
+}
+
+/// First touch of anonymous memory.
+#[inline]
+fn anonymous(vma: &Vma, leaf: Leaf, access: Access) -> Result<()> {
+    if access == Access::Write {
+        map_frame(leaf, vma, alloc_zeroed()?, true);
+    } else {
+        let zero = zero_frame()?;
+        sync_instructions(vma, zero.pfn());
+        leaf.fill(Pte::new(zero.phys().get(), page_flags(vma) | PteFlags::SW_UNCOUNTED));
+    }
+    Ok(())
+}
+
+/// First touch of a page of a file or of shared memory.
+fn file(vma: &Vma, start: u64, leaf: Leaf, addr: u64, access: Access, source: &Arc<dyn PageSource>) -> Result<Step> {
+    let index = vma.source_offset(start, addr) / PAGE;
+    if index >= source.file_size().div_ceil(PAGE) {
+        return Ok(Step::Signal(SIGBUS, BUS_ADRERR));
+    }
+    let cache = source.cache();
+    let Some(cached) = cache.lookup(index) else { return Ok(Step::Read(source.clone(), index)) };
+    if access == Access::Write && !vma.is_shared() {
+        let copy = alloc_frame()?;
+        // SAFETY: both are frames that we hold; the copy is ours alone.
+        unsafe { page_ops::copy_page(copy.as_ptr(), cached.frame().as_ptr()) };
+        map_frame(leaf, vma, copy, true);
+    } else if access == Access::Write {
+        cache.mark_shared_write(&cached);
+        source.modified();
+        map_frame(leaf, vma, cached.into_frame(), true);
+    } else {
+        // Memory objects have nothing to write back, so nobody needs to know when they become dirty.
+        let writable = vma.is_shared() && vma.prot.contains(Prot::WRITE) && cache.is_memory();
+        map_frame(leaf, vma, cached.into_frame(), writable);
+    }
+    Ok(Step::Done)
+}
+
+/// The page is there: a write to a read-only one, or a translation that is out of date.
+fn present(
+    vma: &Vma,
+    start: u64,
+    leaf: Leaf,
+    pte: Pte,
+    addr: u64,
+    access: Access,
+    gather: &mut Gather,
+) -> Result<Step> {
+    let write = access == Access::Write && pte.flags().contains(PteFlags::READ_ONLY);
+    if !write {
+        // What the VMA allows is what the entry allows now: the TLB knew an older state (Arm ARM D8.16.1 permits that).
+        let kept = PteFlags::READ_ONLY | PteFlags::SW_PRIVATE | PteFlags::SW_UNCOUNTED;
+        let flags = (page_flags(vma) - kept) | (pte.flags() & kept);
+        if flags != pte.flags() {
+            sync_instructions(vma, (pte.address() / PAGE) as u32);
+            leaf.change(Pte::new(pte.address(), flags));
+        }
+        gather.note_walk(addr);
+        return Ok(Step::Done);
+    }
+    if pte.flags().contains(PteFlags::SW_PRIVATE) {
+        copy_on_write(vma, leaf, pte, addr, gather)?;
+        return Ok(Step::Done);
+    }
+    if let Backing::Source(mapped, _) = &vma.backing {
+        let index = vma.source_offset(start, addr) / PAGE;
+        let source = mapped.source();
+        let pfn = (pte.address() / PAGE) as u32;
+        // SAFETY: the entry holds a count of the frame, and cannot be emptied under the lock.
+        let frame = unsafe { Frame::share_raw(pfn) };
+        source.cache().mark_shared_write_frame(index, &frame);
+        source.modified();
+    }
+    leaf.change(Pte::new(pte.address(), pte.flags() - PteFlags::READ_ONLY));
+    gather.note(addr);
+    Ok(Step::Done)
+}
+
+/// A write to a private page that is shared with the page cache, with a copy of the space, or is the zero page.
+fn copy_on_write(vma: &Vma, leaf: Leaf, pte: Pte, addr: u64, gather: &mut Gather) -> Result<()> {
+    if is_sole_owner(pte) {
+        let flags = page_flags(vma) - PteFlags::READ_ONLY;
+        leaf.change(Pte::new(pte.address(), flags));
+        gather.note(addr);
+        return Ok(());
+    }
+    let frame = if pte.flags().contains(PteFlags::SW_UNCOUNTED) {
+        alloc_zeroed()?
+    } else {
+        let copy = alloc_frame()?;
+        // SAFETY: the entry holds a count of the source; the copy is ours alone.
+        unsafe { page_ops::copy_page(copy.as_ptr(), frame_ptr((pte.address() / PAGE) as u32)) };
+        copy
+    };
+    // Break before make: no TLB may know both frames at once (Arm ARM D8.16.1).
+    let old = leaf.take();
+    gather.page(addr, old);
+    gather.flush();
+    map_frame(leaf, vma, frame, true);
+    paging::publish();
+    Ok(())
+}

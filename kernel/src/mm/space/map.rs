@@ -1,0 +1,340 @@
+//! mmap(2) and munmap(2): where mappings go, and that they go.
+
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+use smallvec::SmallVec;
+
+use super::super::addr::{PAGE, USER_END, page_down, page_up};
+use super::super::frames;
+use super::super::page_cache::Mapped;
+use super::super::shmem::SharedMemory;
+use super::fault::STACK_GUARD;
+use super::tables::LEAF;
+use super::tlb::Gather;
+use super::types::{Limits, MapFlags, MmapRequest};
+use super::vma::{Backing, Prot, Vma, VmaFlags};
+use super::{AddressSpace, Inner, tables};
+use crate::errno::{Errno, Result};
+
+/// Lowest address that may be mapped (Linux's vm.mmap_min_addr).
+pub(super) const MMAP_MIN_ADDR: u64 = 0x1_0000;
+/// Most mappings of one space (vm.max_map_count).
+pub(super) const MAX_MAPPINGS: usize = 65530;
+/// Bounds of the room that is left for the stack above the mappings (bytes).
+const MIN_STACK_GAP: u64 = 128 << 20;
+const MAX_STACK_GAP: u64 = USER_END / 6 * 5;
+
+/// Mappings that were taken out: dropped only after the lock, because the last close of a file may do anything.
+pub(super) type Removed = SmallVec<[Vma; 1]>;
+
+/// `addr..addr + len`, rounded up to whole pages, if it is aligned and lies in the user half.
+pub(super) fn page_range(addr: u64, len: u64, outside: Errno) -> Result<Range<u64>> {
+    if !addr.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    let len = page_up(len).ok_or(outside)?;
+    match addr.checked_add(len) {
+        Some(end) if end <= USER_END => Ok(addr..end),
+        _ => Err(outside),
+    }
+}
+
+impl AddressSpace {
+    /// Places the area of mappings below a stack whose top is `stack_top`, with room for its limit and `random` bytes
+    /// (address-space randomisation) between.
+    pub fn set_layout(&self, stack_top: u64, stack_limit: u64, random: u64) {
+        let gap = stack_limit.saturating_add(STACK_GUARD).clamp(MIN_STACK_GAP, MAX_STACK_GAP);
+        let base = page_down(stack_top.min(USER_END).saturating_sub(gap).saturating_sub(random));
+        let mut inner = self.inner.lock();
+        inner.mmap_base = base.max(MMAP_MIN_ADDR);
+        inner.search_from = inner.mmap_base;
+        inner.hole_above = 0;
+    }
+
+    pub async fn mmap(&self, request: MmapRequest) -> Result<u64> {
+        let populate = request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED)
+            && !request.flags.contains(MapFlags::NONBLOCK);
+        let mut gather = self.gather();
+        let (range, locked) = self.map(request, &mut gather)?;
+        Self::free(&mut gather).await;
+        drop(gather);
+        if populate || locked {
+            // The mapping stands, whatever comes of this (mmap(2)).
+            let _ = self.populate(range.clone(), None).await;
+        }
+        Ok(range.start)
+    }
+
+    fn map(&self, request: MmapRequest, gather: &mut Gather) -> Result<(Range<u64>, bool)> {
+        let len = check_len(&request)?;
+        let flags = vma_flags(&request)?;
+        let fixed = request.flags.intersects(MapFlags::FIXED | MapFlags::FIXED_NOREPLACE);
+        if fixed {
+            check_fixed(request.addr, len)?;
+        }
+        let shared = flags.contains(VmaFlags::SHARED);
+        if !shared && request.prot.contains(Prot::WRITE) && !flags.contains(VmaFlags::NORESERVE) {
+            check_overcommit(len)?;
+        }
+        let backing = match request.source {
+            Some(source) => Backing::Source(Mapped::new(source), request.offset),
+            None if shared => Backing::Source(Mapped::new(SharedMemory::new(len)), 0),
+            None => Backing::Anonymous,
+        };
+        let mut removed = Removed::new();
+        let mut inner = self.inner.lock();
+        let start = if fixed {
+            let range = request.addr..request.addr + len;
+            let occupied = inner.vmas.overlapping(range.clone()).next().is_some();
+            if occupied && request.flags.contains(MapFlags::FIXED_NOREPLACE) {
+                return Err(Errno::EEXIST);
+            }
+            if occupied {
+                inner.unmap(range, gather, &mut removed)?;
+            }
+            request.addr
+        } else {
+            inner.place(request.addr, len).ok_or(Errno::ENOMEM)?
+        };
+        let mut vma = Vma { end: start + len, prot: request.prot, flags, backing };
+        if inner.lock_future {
+            vma.flags |= VmaFlags::LOCKED;
+        }
+        let locked = vma.flags.contains(VmaFlags::LOCKED);
+        let result = inner.add(start, vma, &self.limits);
+        gather.flush();
+        drop(inner);
+        drop(removed);
+        result.map(|()| (start..start + len, locked))
+    }
+
+    pub async fn munmap(&self, addr: u64, len: u64) -> Result<()> {
+        let range = page_range(super::fault::untag(addr), len, Errno::EINVAL)?;
+        if range.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        let mut gather = self.gather();
+        let mut removed = Removed::new();
+        {
+            let mut inner = self.inner.lock();
+            let result = inner.unmap(range, &mut gather, &mut removed);
+            gather.flush();
+            drop(inner);
+            result?;
+        }
+        drop(removed);
+        Self::free(&mut gather).await;
+        Ok(())
+    }
+}
+
+fn check_len(request: &MmapRequest) -> Result<u64> {
+    if request.len == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let len = page_up(request.len).filter(|&len| len <= USER_END).ok_or(Errno::ENOMEM)?;
+    if request.source.is_some() {
+        if !request.offset.is_multiple_of(PAGE) {
+            return Err(Errno::EINVAL);
+        }
+        request.offset.checked_add(len).filter(|&end| end <= i64::MAX as u64).ok_or(Errno::EOVERFLOW)?;
+    }
+    Ok(len)
+}
+
+fn check_fixed(addr: u64, len: u64) -> Result<()> {
+    if !addr.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    if addr.checked_add(len).is_none_or(|end| end > USER_END) {
+        return Err(Errno::ENOMEM);
+    }
+    if addr < MMAP_MIN_ADDR {
+        return Err(Errno::EPERM);
+    }
+    Ok(())
+}
+
+/// Linux's heuristic overcommit refuses only what can never be had.
+pub(super) fn check_overcommit(len: u64) -> Result<()> {
+    if len / PAGE > frames::total_frames() as u64 { Err(Errno::ENOMEM) } else { Ok(()) }
+}
+
+/// The flags of the mapping, once the file has agreed to it.
+fn vma_flags(request: &MmapRequest) -> Result<VmaFlags> {
+    let mut flags = VmaFlags::empty();
+    let pairs = [
+        (MapFlags::SHARED, VmaFlags::SHARED),
+        (MapFlags::GROWSDOWN, VmaFlags::GROWSDOWN),
+        (MapFlags::LOCKED, VmaFlags::LOCKED),
+        (MapFlags::NORESERVE, VmaFlags::NORESERVE),
+    ];
+    for (map, vma) in pairs {
+        flags.set(vma, request.flags.contains(map));
+    }
+    let Some(source) = &request.source else {
+        if request.flags.contains(MapFlags::GROWSDOWN | MapFlags::SHARED) {
+            return Err(Errno::EINVAL);
+        }
+        return Ok(flags);
+    };
+    if request.flags.contains(MapFlags::GROWSDOWN) {
+        return Err(Errno::EINVAL);
+    }
+    if !source.readable() {
+        return Err(Errno::EACCES);
+    }
+    if flags.contains(VmaFlags::SHARED) && !source.writable() {
+        if request.prot.contains(Prot::WRITE) {
+            return Err(Errno::EACCES);
+        }
+        flags |= VmaFlags::NO_WRITE;
+    }
+    if !source.executable() {
+        if request.prot.contains(Prot::EXEC) {
+            return Err(Errno::EPERM);
+        }
+        flags |= VmaFlags::NO_EXEC;
+    }
+    Ok(flags)
+}
+
+impl Inner {
+    /// Adds a mapping to free space, if the limits allow it.
+    pub(super) fn add(&mut self, start: u64, vma: Vma, limits: &Limits) -> Result<()> {
+        let len = vma.end - start;
+        if self.vmas.len() >= MAX_MAPPINGS {
+            return Err(Errno::ENOMEM);
+        }
+        if self.vmas.total() + len > limits.address_space.load(Ordering::Relaxed) {
+            return Err(Errno::ENOMEM);
+        }
+        let data_limit = limits.data.load(Ordering::Relaxed);
+        if data_limit != u64::MAX && is_data(&vma) && self.data_size() + len > data_limit {
+            return Err(Errno::ENOMEM);
+        }
+        if vma.flags.contains(VmaFlags::LOCKED) {
+            if self.locked + len > limits.memlock.load(Ordering::Relaxed) {
+                return Err(Errno::EAGAIN);
+            }
+            self.locked += len;
+        }
+        self.vmas.insert(start, vma);
+        self.note_total();
+        Ok(())
+    }
+
+    /// Takes everything in `range` out. The caller flushes, and drops `removed` after the lock.
+    pub(super) fn unmap(&mut self, range: Range<u64>, gather: &mut Gather, removed: &mut Removed) -> Result<()> {
+        if self.vmas.len() >= MAX_MAPPINGS
+            && self.vmas.find(range.start).is_some_and(|(start, vma)| start < range.start && vma.end > range.end)
+        {
+            return Err(Errno::ENOMEM);
+        }
+        self.tables.unmap(range.clone(), gather)?;
+        let locked = &mut self.locked;
+        self.vmas.remove(range.clone(), |start, vma| {
+            if vma.flags.contains(VmaFlags::LOCKED) {
+                *locked = locked.saturating_sub(vma.end - start);
+            }
+            if !matches!(vma.backing, Backing::Anonymous) {
+                removed.push(vma);
+            }
+        });
+        if range.end > self.search_from {
+            let above = self.vmas.find_from(range.end).map_or(self.mmap_base, |(start, vma)| hole_end(start, vma));
+            self.search_from = above.min(self.mmap_base).max(self.search_from);
+        }
+        Ok(())
+    }
+
+    /// Finds room for `len` bytes: at `hint` if that is free, else as high as possible below the base.
+    pub(super) fn place(&mut self, hint: u64, len: u64) -> Option<u64> {
+        let hint = page_up(hint)?;
+        if hint >= MMAP_MIN_ADDR && hint.checked_add(len)? <= USER_END && self.is_free(hint..hint + len) {
+            return Some(hint);
+        }
+        self.find_free(len)
+    }
+
+    /// Room for `len` bytes at an address that is congruent to `like` in units of what a lowest-level table maps, so
+    /// that whole tables can be moved there.
+    pub(super) fn place_like(&mut self, like: u64, len: u64) -> Option<u64> {
+        let block = tables::span(LEAF - 1);
+        if len < block {
+            return self.find_free(len);
+        }
+        let start = self.find_free(len.checked_add(block)?)?;
+        Some(start + (like.wrapping_sub(start)) % block)
+    }
+
+    /// Nothing is mapped there, nor so close above that a stack could not grow.
+    pub(super) fn is_free(&self, range: Range<u64>) -> bool {
+        self.vmas.find_from(range.start).is_none_or(|(start, vma)| hole_end(start, vma) >= range.end)
+    }
+
+    /// First fit from the top. What is above `search_from` has no hole larger than `hole_above`.
+    fn find_free(&mut self, len: u64) -> Option<u64> {
+        if len <= self.hole_above {
+            self.restart_search();
+        }
+        if let Some(start) = self.search_down(len) {
+            return Some(start);
+        }
+        if self.search_from < self.mmap_base {
+            self.restart_search();
+            if let Some(start) = self.search_down(len) {
+                return Some(start);
+            }
+        }
+        self.restart_search();
+        self.search_up(len)
+    }
+
+    fn restart_search(&mut self) {
+        self.search_from = self.mmap_base;
+        self.hole_above = 0;
+    }
+
+    fn search_down(&mut self, len: u64) -> Option<u64> {
+        let mut top = self.search_from;
+        loop {
+            let below = self.vmas.before(top);
+            let bottom = below.map_or(MMAP_MIN_ADDR, |(_, vma)| vma.end);
+            if top.checked_sub(len).is_some_and(|start| start >= bottom) {
+                self.search_from = top - len;
+                return Some(top - len);
+            }
+            self.hole_above = self.hole_above.max(top.saturating_sub(bottom));
+            let (start, vma) = below?;
+            top = hole_end(start, vma);
+        }
+    }
+
+    /// Between the base and the end of the user half, if nothing else is left.
+    fn search_up(&self, len: u64) -> Option<u64> {
+        let mut at = self.mmap_base;
+        while at.checked_add(len)? <= USER_END {
+            match self.vmas.find_from(at) {
+                Some((start, vma)) if hole_end(start, vma) < at + len => at = vma.end,
+                _ => return Some(at),
+            }
+        }
+        None
+    }
+
+    /// Bytes that count for RLIMIT_DATA: private and writable, not a stack.
+    pub(super) fn data_size(&self) -> u64 {
+        self.vmas.iter().filter(|(_, vma)| is_data(vma)).map(|(start, vma)| vma.end - start).sum()
+    }
+}
+
+fn is_data(vma: &Vma) -> bool {
+    vma.prot.contains(Prot::WRITE) && !vma.flags.intersects(VmaFlags::SHARED | VmaFlags::GROWSDOWN)
+}
+
+/// Where free space below this mapping ends.
+pub(super) fn hole_end(start: u64, vma: &Vma) -> u64 {
+    if vma.flags.contains(VmaFlags::GROWSDOWN) { start.saturating_sub(STACK_GUARD) } else { start }
+}

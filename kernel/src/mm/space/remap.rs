@@ -1,0 +1,190 @@
+//! mremap(2): growing, shrinking and moving mappings with their pages.
+
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+use super::super::addr::PAGE;
+use super::fault::untag;
+use super::map::{MAX_MAPPINGS, MMAP_MIN_ADDR, Removed, page_range};
+use super::tlb::Gather;
+use super::types::{Limits, MremapRequest};
+use super::vma::{Backing, Vma, VmaFlags};
+use super::{AddressSpace, Inner};
+use crate::errno::{Errno, Result};
+
+const MAYMOVE: u32 = 1;
+const FIXED: u32 = 2;
+const DONTUNMAP: u32 = 4;
+
+impl AddressSpace {
+    pub async fn mremap(&self, request: MremapRequest) -> Result<u64> {
+        let request = MremapRequest { addr: untag(request.addr), ..request };
+        let old = check(&request)?;
+        let new_len = page_range(0, request.new_len, Errno::EINVAL)?.end;
+        let mut gather = self.gather();
+        let mut removed = Removed::new();
+        let (result, locked) = {
+            let mut inner = self.inner.lock();
+            let result = inner.remap(&request, old, new_len, &self.limits, &mut gather, &mut removed);
+            gather.flush();
+            let locked = result.is_ok_and(|at| {
+                inner.vmas.find(at).is_some_and(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED))
+            });
+            (result, locked)
+        };
+        drop(removed);
+        Self::free(&mut gather).await;
+        drop(gather);
+        let start = result?;
+        if locked {
+            let _ = self.populate(start..start + new_len, None).await;
+        }
+        Ok(start)
+    }
+}
+
+fn check(request: &MremapRequest) -> Result<Range<u64>> {
+    let flags = request.flags;
+    if flags & !(MAYMOVE | FIXED | DONTUNMAP) != 0
+        || flags & (FIXED | DONTUNMAP) != 0 && flags & MAYMOVE == 0
+        || flags & DONTUNMAP != 0 && request.old_len != request.new_len
+        || request.new_len == 0
+    {
+        return Err(Errno::EINVAL);
+    }
+    let old = page_range(request.addr, request.old_len, Errno::EINVAL)?;
+    if flags & FIXED != 0 {
+        let new = page_range(request.new_addr, request.new_len, Errno::EINVAL)?;
+        if new.start < old.end && old.start < new.end {
+            return Err(Errno::EINVAL);
+        }
+        if new.start < MMAP_MIN_ADDR {
+            return Err(Errno::EPERM);
+        }
+    }
+    Ok(old)
+}
+
+impl Inner {
+    fn remap(
+        &mut self,
+        request: &MremapRequest,
+        mut old: Range<u64>,
+        new_len: u64,
+        limits: &Limits,
+        gather: &mut Gather,
+        removed: &mut Removed,
+    ) -> Result<u64> {
+        let must_move = request.flags & (FIXED | DONTUNMAP) != 0;
+        let (_, vma) = self.vmas.find(old.start).ok_or(Errno::EFAULT)?;
+        let duplicate = old.is_empty();
+        if duplicate && !vma.is_shared() {
+            return Err(Errno::EINVAL);
+        }
+        if request.flags & DONTUNMAP != 0 && vma.flags.contains(VmaFlags::SPECIAL) {
+            return Err(Errno::EINVAL);
+        }
+        let len = old.end - old.start;
+        if new_len <= len && !duplicate {
+            // The whole old range must be mapped only up to what is kept.
+            if new_len < len {
+                self.unmap(old.start + new_len..old.end, gather, removed)?;
+                old.end = old.start + new_len;
+            }
+            if !must_move {
+                return Ok(old.start);
+            }
+        }
+        let (start, vma) = self.vmas.find(old.start).ok_or(Errno::EFAULT)?;
+        if old.end > vma.end {
+            return Err(Errno::EFAULT);
+        }
+        let vma_end = vma.end;
+        let grown = new_len - (old.end - old.start);
+        if let Backing::Source(..) = vma.backing {
+            let offset = vma.source_offset(start, old.start);
+            offset.checked_add(new_len).filter(|&end| end <= i64::MAX as u64).ok_or(Errno::EINVAL)?;
+        }
+        if grown > 0 && vma.flags.contains(VmaFlags::SPECIAL) {
+            return Err(Errno::EFAULT);
+        }
+        self.check_growth(grown, vma.flags, limits)?;
+        if !must_move && !duplicate && vma_end == old.end && self.is_free(old.end..old.start + new_len) {
+            self.extend(old.start, vma_end, grown);
+            return Ok(old.start);
+        }
+        if request.flags & MAYMOVE == 0 {
+            return Err(Errno::ENOMEM);
+        }
+        self.relocate(request, old, new_len, duplicate, gather, removed)
+    }
+
+    fn check_growth(&self, grown: u64, flags: VmaFlags, limits: &Limits) -> Result<()> {
+        if self.vmas.total() + grown > limits.address_space.load(Ordering::Relaxed) {
+            return Err(Errno::ENOMEM);
+        }
+        if flags.contains(VmaFlags::LOCKED) && self.locked + grown > limits.memlock.load(Ordering::Relaxed) {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(())
+    }
+
+    /// Lets the mapping that covers `addr` and ends at `end` go on for `grown` bytes.
+    fn extend(&mut self, addr: u64, end: u64, grown: u64) {
+        let Some((start, vma)) = self.vmas.find(addr) else { return };
+        let tail = Vma { end: end + grown, ..vma.part(end - start) };
+        if tail.flags.contains(VmaFlags::LOCKED) {
+            self.locked += grown;
+        }
+        self.vmas.insert(end, tail);
+        self.note_total();
+    }
+
+    fn relocate(
+        &mut self,
+        request: &MremapRequest,
+        old: Range<u64>,
+        new_len: u64,
+        duplicate: bool,
+        gather: &mut Gather,
+        removed: &mut Removed,
+    ) -> Result<u64> {
+        if self.vmas.len() + 3 > MAX_MAPPINGS {
+            return Err(Errno::ENOMEM);
+        }
+        let target = if request.flags & FIXED != 0 {
+            self.unmap(request.new_addr..request.new_addr + new_len, gather, removed)?;
+            gather.flush();
+            request.new_addr
+        } else {
+            // MREMAP_DONTUNMAP takes the address as a hint.
+            let hint = if request.flags & DONTUNMAP != 0 { request.new_addr & !(PAGE - 1) } else { 0 };
+            match hint {
+                0 => self.place_like(old.start, new_len),
+                hint => self.place(hint, new_len),
+            }
+            .ok_or(Errno::ENOMEM)?
+        };
+        let (start, vma) = self.vmas.find(old.start).ok_or(Errno::EFAULT)?;
+        let moved = Vma { end: target + new_len, ..vma.part(old.start - start) };
+        let locked = moved.flags.contains(VmaFlags::LOCKED);
+        let keep_old = request.flags & DONTUNMAP != 0 || duplicate;
+        if !duplicate {
+            let len = (old.end - old.start).min(new_len);
+            if let Err(errno) = self.tables.move_pages(old.start, target, len, gather) {
+                // Out of memory half-way: bring back what was moved.
+                let _ = self.tables.move_pages(target, old.start, len, gather);
+                return Err(errno);
+            }
+        }
+        if locked {
+            self.locked += new_len;
+        }
+        self.vmas.insert(target, moved);
+        if !keep_old {
+            self.unmap(old, gather, removed)?;
+        }
+        self.note_total();
+        Ok(target)
+    }
+}

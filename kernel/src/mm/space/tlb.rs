@@ -1,0 +1,168 @@
+//! [`Gather`]: what was taken out of page tables waits here until no TLB can know it any more.
+
+use arrayvec::ArrayVec;
+use core::sync::atomic::Ordering;
+
+use super::super::frames::page::{Pfn, page};
+use super::tables::{free_table, put_page};
+use crate::arch::paging;
+use crate::arch::pte::Pte;
+
+/// Pages that are flushed one by one; beyond that the whole ASID is.
+const SINGLE: usize = 8;
+const PAGES: usize = 64;
+const SHARED: usize = 16;
+
+/// Collects pages and tables of one space. [`Gather::flush`] must be called before the lock of the space is dropped; what
+/// was collected is freed afterwards, by [`Gather::free_some`] or by the drop.
+pub(super) struct Gather {
+    /// 0: the space never ran, nothing to flush.
+    asid: u16,
+    /// Addresses whose last-level translation is stale.
+    stale: ArrayVec<u64, SINGLE>,
+    /// An address whose whole walk is stale.
+    walk: Option<u64>,
+    all: bool,
+    pages: ArrayVec<Pte, PAGES>,
+    /// Tables that had other owners when they were cut off, with their level.
+    shared: ArrayVec<(Pfn, u32), SHARED>,
+    /// Tables of ours alone: a list through `Page::data`, see [`push`].
+    own: Pfn,
+}
+
+impl Gather {
+    pub fn new(asid: u16) -> Self {
+        Gather {
+            asid,
+            stale: ArrayVec::new(),
+            walk: None,
+            all: false,
+            pages: ArrayVec::new(),
+            shared: ArrayVec::new(),
+            own: 0,
+        }
+    }
+
+    /// The translation of `addr` was valid and changed.
+    #[inline]
+    pub fn note(&mut self, addr: u64) {
+        if !self.all && self.stale.try_push(addr).is_err() {
+            self.all = true;
+        }
+    }
+
+    /// A table on the way to `addr` changed.
+    pub fn note_walk(&mut self, addr: u64) {
+        match self.walk {
+            Some(other) if other != addr => self.all = true,
+            _ => self.walk = Some(addr),
+        }
+    }
+
+    pub fn note_all(&mut self) {
+        self.all = true;
+    }
+
+    /// A page that was taken out at `addr`.
+    #[inline]
+    pub fn page(&mut self, addr: u64, pte: Pte) {
+        self.note(addr);
+        if self.pages.is_full() {
+            self.flush();
+            self.free_pages();
+        }
+        self.pages.push(pte);
+    }
+
+    /// A table that was cut off with all that is in it.
+    pub fn table(&mut self, table: Pfn, level: u32) {
+        self.all = true;
+        self.replaced(table, level);
+    }
+
+    /// A table in whose place a copy was put. All that TLBs know from it is still true, but for the way to it, which is
+    /// the same for every address below: the caller has noted that walk.
+    pub fn replaced(&mut self, table: Pfn, level: u32) {
+        if page(table).refs() == 1 {
+            self.push(table, level);
+            return;
+        }
+        if self.shared.is_full() {
+            self.flush();
+            self.put_shared();
+        }
+        self.shared.push((table, level));
+    }
+
+    /// Makes every TLB forget what was collected.
+    #[inline]
+    pub fn flush(&mut self) {
+        if self.asid != 0 {
+            if self.all {
+                paging::flush_asid(self.asid);
+            } else {
+                if let Some(addr) = self.walk {
+                    paging::flush_walk(self.asid, addr);
+                }
+                for &addr in &self.stale {
+                    if self.walk != Some(addr) {
+                        paging::flush_page(self.asid, addr);
+                    }
+                }
+            }
+        }
+        self.all = false;
+        self.walk = None;
+        self.stale.clear();
+    }
+
+    fn free_pages(&mut self) {
+        for pte in self.pages.drain(..) {
+            put_page(pte);
+        }
+    }
+
+    fn put_shared(&mut self) {
+        while let Some((table, level)) = self.shared.pop() {
+            if page(table).put() {
+                self.push(table, level);
+            }
+        }
+    }
+
+    /// Adds a table without other owners to the list. `Page::data` keeps the live count in bits 0–15; the level goes to
+    /// bits 16–31 and the next table to bits 32–63.
+    fn push(&mut self, table: Pfn, level: u32) {
+        let data = &page(table).data;
+        let live = data.load(Ordering::Relaxed) & 0xffff;
+        data.store(live | (level as u64) << 16 | (self.own as u64) << 32, Ordering::Relaxed);
+        self.own = table;
+    }
+
+    /// Frees a bounded part of what was collected (at most one table); false when nothing is left. To be called
+    /// without the space's lock.
+    pub fn free_some(&mut self) -> bool {
+        self.free_pages();
+        self.put_shared();
+        if self.own == 0 {
+            return false;
+        }
+        let table = self.own;
+        let data = page(table).data.load(Ordering::Relaxed);
+        let level = (data >> 16) as u32 & 0xffff;
+        self.own = (data >> 32) as Pfn;
+        free_table(table, level, &mut |child, level| {
+            if page(child).put() {
+                self.push(child, level);
+            }
+        });
+        true
+    }
+}
+
+impl Drop for Gather {
+    fn drop(&mut self) {
+        self.flush();
+        while self.free_some() {}
+    }
+}
