@@ -63,8 +63,7 @@ struct SlabHeader {
     next: *mut SlabHeader,
     /// First free object; each holds the address of the next.
     free: *mut usize,
-    used: u32,
-    capacity: u32,
+    used: usize,
 }
 
 /// Slabs of one class that have free objects.
@@ -211,7 +210,7 @@ fn grow(class: usize) -> bool {
             object.write(next as usize);
             next = object;
         }
-        header.write(SlabHeader { prev: null_mut(), next: null_mut(), free: next, used: 0, capacity: capacity as u32 });
+        header.write(SlabHeader { prev: null_mut(), next: null_mut(), free: next, used: 0 });
         let mut slabs = SLABS[class].lock();
         slabs.empty += 1;
         link(&mut slabs, header);

@@ -1,4 +1,29 @@
-//! The page cache.
+//! The page cache: the pages of one file, the same for read, write and mmap.
+//!
+//! * [`PageCache`]: one per file. [`CachePage`]: a counted handle on one of its pages. [`PageSource`]: what is mapped.
+//! * [`PageIo`]: the file system that fills and stores pages; memory objects (tmpfs, memfd, shared anonymous memory) have
+//!   none, their pages start as zeros and stay.
+//!
+//! State of a page is in its `Page` flags: READING from the first request until it is UPTODATE, DIRTY, WRITEBACK. Those
+//! who wait for a change of them sleep in a hashed queue ([`wait`]). Bit maps beside the frames ([`tree`]) find dirty pages
+//! without looking at clean ones.
+//!
+//! A page that is mapped writable and shared is SHARED_WRITE: it becomes dirty without notice. Write-back therefore takes
+//! such pages out of the address spaces first; the next write faults and marks them again.
+//!
+//! Locks: the tree's lock is shared for hits (data is copied under it, which needs no reference count) and exclusive for
+//! inserting and removing. The list of dirty files and the list of all files are leaves. Reclaim only tries locks.
+
+mod fill;
+mod reclaim;
+mod rw;
+mod tree;
+mod truncate;
+mod wait;
+mod writeback;
+
+#[cfg(test)]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -6,16 +31,25 @@ use alloc::sync::{Arc, Weak};
 use core::future::Future;
 use core::ops::Range;
 use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use self::tree::Tree;
 use super::frames::Frame;
-use super::iobuf::IoBuf;
+use super::frames::page::PageFlags;
+use super::stats;
 use crate::errno::Result;
+use crate::sync::RwSpinLock;
+
+pub(crate) use self::reclaim::reclaim;
+pub use self::writeback::{flusher, sync_all};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// How a file system fills and stores pages. Pages beyond the end of the file and in holes are filled with zeros by it.
+/// How a file system fills and stores pages. Whoever drops one of these futures early may do so while the device still
+/// works on the frames: the driver must hold its own [`CachePage`] or [`Frame`] clones until then.
 pub trait PageIo: Send + Sync {
-    /// Fills consecutive pages, `pages[0]` being page `first` of the file.
+    /// Fills consecutive pages, `pages[0]` being page `first` of the file. Holes and what lies beyond the end of the file are
+    /// filled with zeros.
     fn read_pages<'a>(&'a self, first: u64, pages: &'a [CachePage]) -> BoxFuture<'a, Result<()>>;
     /// Stores consecutive pages; what lies beyond the end of the file is not stored.
     fn write_pages<'a>(&'a self, first: u64, pages: &'a [CachePage]) -> BoxFuture<'a, Result<()>>;
@@ -24,7 +58,7 @@ pub trait PageIo: Send + Sync {
 /// What can be mapped.
 pub trait PageSource: Send + Sync {
     fn cache(&self) -> &Arc<PageCache>;
-    /// Bytes; access to pages wholly beyond is SIGBUS.
+    /// Bytes; access to pages wholly beyond is SIGBUS. Called under an address space's lock.
     fn file_size(&self) -> u64;
     /// The path for /proc/PID/maps.
     fn name(&self) -> String;
@@ -42,12 +76,13 @@ pub trait PageSource: Send + Sync {
     fn executable(&self) -> bool {
         true
     }
-    /// A shared mapping was written to for the first time since the page was cleaned: update mtime and ctime.
+    /// A shared mapping was written to for the first time since the page was cleaned: update mtime and ctime. Called under
+    /// an address space's lock.
     fn modified(&self) {}
 }
 
-/// A page of a file: a counted handle.
-#[derive(Clone)]
+/// A page of a file: a counted handle. The page stays as long as the handle, but may leave the cache (truncation).
+#[derive(Clone, Debug)]
 pub struct CachePage {
     index: u64,
     frame: Frame,
@@ -62,14 +97,22 @@ impl CachePage {
     pub fn frame(&self) -> &Frame {
         &self.frame
     }
+
+    pub fn into_frame(self) -> Frame {
+        self.frame
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.frame.has(PageFlags::DIRTY)
+    }
 }
 
-/// A mapping's hold on what it maps.
-#[derive(Clone)]
+/// A mapping's hold on what it maps; counts in the cache.
 pub struct Mapped(Arc<dyn PageSource>);
 
 impl Mapped {
     pub fn new(source: Arc<dyn PageSource>) -> Self {
+        source.cache().maps.fetch_add(1, Ordering::Relaxed);
         Mapped(source)
     }
 
@@ -82,86 +125,147 @@ impl Mapped {
     }
 }
 
+impl Clone for Mapped {
+    fn clone(&self) -> Self {
+        Mapped::new(self.0.clone())
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        self.0.cache().maps.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
 /// The pages of one file.
 pub struct PageCache {
+    id: u64,
+    this: Weak<PageCache>,
     io: Option<Weak<dyn PageIo>>,
+    tree: RwSpinLock<Tree>,
+    /// Mappings (VMAs) of it, in all address spaces.
+    maps: AtomicUsize,
+    dirty: AtomicUsize,
+    /// Is in the list of dirty files.
+    listed: AtomicBool,
+    /// Place in the list of all files that can be reclaimed from.
+    slot: usize,
 }
 
 impl PageCache {
     /// For a file system: `io` is the inode.
     pub fn new(io: Weak<dyn PageIo>) -> Arc<Self> {
-        Arc::new(PageCache { io: Some(io) })
+        reclaim::register(|slot| Self::build(Some(io), slot))
     }
 
     /// For files that live in memory only (tmpfs, memfd): pages start as zeros and are never evicted.
     pub fn memory() -> Arc<Self> {
-        Arc::new(PageCache { io: None })
+        Self::build(None, usize::MAX)
+    }
+
+    fn build(io: Option<Weak<dyn PageIo>>, slot: usize) -> Arc<Self> {
+        Arc::new_cyclic(|this| PageCache {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            this: this.clone(),
+            io,
+            tree: RwSpinLock::new(Tree::default()),
+            maps: AtomicUsize::new(0),
+            dirty: AtomicUsize::new(0),
+            listed: AtomicBool::new(false),
+            slot,
+        })
+    }
+
+    /// Never the same for two caches.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// No file system behind it.
+    pub fn is_memory(&self) -> bool {
+        self.io.is_none()
+    }
+
+    /// Mappings of the file, in all processes.
+    pub fn map_count(&self) -> usize {
+        self.maps.load(Ordering::Relaxed)
     }
 
     /// The page, if it is present and valid.
-    pub fn lookup(&self, _index: u64) -> Option<CachePage> {
-        todo!()
+    pub fn lookup(&self, index: u64) -> Option<CachePage> {
+        let tree = self.tree.read();
+        let pfn = tree.valid(index)?;
+        // SAFETY: the tree holds a count of it, and cannot drop it under the lock.
+        let frame = unsafe { Frame::share_raw(pfn) };
+        Some(CachePage { index, frame })
     }
 
-    /// The page, read from storage if need be. `size` is the file's size in bytes: read-ahead ends there.
-    pub async fn get(&self, _index: u64, _size: u64) -> Result<CachePage> {
-        let _ = &self.io;
-        todo!()
-    }
-
-    /// The page was changed in memory.
-    pub fn mark_dirty(&self, _page: &CachePage) {
-        todo!()
-    }
-
-    /// Stores dirty pages with an index in `pages` and waits for it.
-    pub async fn write_back(&self, _pages: Range<u64>) -> Result<()> {
-        todo!()
-    }
-
-    /// The file now ends at `size` (already visible in `PageSource::file_size`): zeroes the tail of the last page and drops the pages
-    /// behind, also from address spaces.
-    pub async fn truncate(&self, _size: u64) {
-        todo!()
-    }
-
-    /// Drops clean, unmapped pages in `pages`.
-    pub fn invalidate(&self, _pages: Range<u64>) {
-        todo!()
+    /// Calls `visit` for the valid pages in `pages`, under the tree's lock.
+    pub(crate) fn for_each_valid(&self, pages: Range<u64>, mut visit: impl FnMut(u64, Frame)) {
+        let tree = self.tree.read();
+        for index in pages {
+            if let Some(pfn) = tree.valid(index) {
+                // SAFETY: as in `lookup`.
+                visit(index, unsafe { Frame::share_raw(pfn) });
+            }
+        }
     }
 
     /// Pages present.
     pub fn page_count(&self) -> usize {
-        todo!()
+        self.tree.read().len()
     }
 
     pub fn dirty_count(&self) -> usize {
-        todo!()
+        self.dirty.load(Ordering::Relaxed)
     }
 
-    /// Copies file content at `pos` into `buf`, up to the file's `size`. Answers the count; 0 at the end.
-    pub async fn read(&self, _pos: u64, _size: u64, _buf: &mut IoBuf<'_>) -> Result<usize> {
-        todo!()
+    /// The page was changed in memory.
+    pub fn mark_dirty(&self, page: &CachePage) {
+        if !self.is_memory() && !page.is_dirty() {
+            let tree = self.tree.read();
+            self.set_dirty(&tree, page.index, &page.frame);
+        }
     }
 
-    /// Copies `buf` into the file at `pos` and marks pages dirty. `size` is the size before. The caller updates the size from the
-    /// answer, and has excluded other writers and truncation.
-    pub async fn write(&self, _pos: u64, _size: u64, _buf: &mut IoBuf<'_>) -> Result<usize> {
-        todo!()
+    /// The page is about to be mapped writable and shared.
+    pub(crate) fn mark_shared_write(&self, index: u64, frame: &Frame) {
+        if !self.is_memory() {
+            frame.page().set(PageFlags::SHARED_WRITE);
+            let tree = self.tree.read();
+            self.set_dirty(&tree, index, frame);
+        }
+    }
+
+    /// Marks a page of the tree, unless it has left it.
+    fn set_dirty(&self, tree: &Tree, index: u64, frame: &Frame) {
+        if tree.get(index) != Some(frame.pfn()) || frame.page().set(PageFlags::DIRTY).contains(PageFlags::DIRTY) {
+            return;
+        }
+        tree.mark_dirty(index);
+        stats::DIRTY.add(1);
+        self.dirty.fetch_add(1, Ordering::Relaxed);
+        if !self.listed.swap(true, Ordering::AcqRel) {
+            writeback::list(self);
+        }
+    }
+
+    /// The counter for this kind of pages.
+    fn counter(&self) -> &'static stats::Counter {
+        if self.is_memory() { &stats::SHMEM } else { &stats::CACHED }
     }
 }
 
-/// Writes all dirty pages of all files and waits for it.
-pub async fn sync_all() -> Result<()> {
-    todo!()
-}
-
-/// The kernel task that writes dirty pages back in time.
-pub async fn flusher() {
-    todo!()
-}
-
-/// Gives up to `frames` clean pages back; answers how many.
-pub(crate) fn reclaim(_frames: usize) -> usize {
-    0
+impl Drop for PageCache {
+    fn drop(&mut self) {
+        reclaim::unregister(self.slot);
+        let dirty = *self.dirty.get_mut() as i64;
+        stats::DIRTY.add(-dirty);
+        let counter = self.counter();
+        let tree = self.tree.get_mut();
+        counter.add(-(tree.len() as i64));
+        tree.clear();
+    }
 }

@@ -258,9 +258,7 @@ impl Inner {
             Advice::Hint | Advice::WillNeed | Advice::Populate(_) => Ok(()),
             Advice::DontNeed | Advice::Free => self.discard(range, advice == Advice::Free, gather),
             Advice::Set(flag) => {
-                let refused = |vma: &Vma| {
-                    flag == VmaFlags::WIPEONFORK && !matches!(vma.backing, Backing::Anonymous)
-                };
+                let refused = |vma: &Vma| flag == VmaFlags::WIPEONFORK && !matches!(vma.backing, Backing::Anonymous);
                 if self.vmas.overlapping(range.clone()).any(|(_, vma)| refused(vma)) {
                     return Err(Errno::EINVAL);
                 }

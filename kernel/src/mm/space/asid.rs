@@ -31,7 +31,15 @@ struct Allocator {
 
 static ALLOCATOR: SpinLock<Allocator> =
     // ASID 0 belongs to the empty table.
-    SpinLock::new(Allocator { used: { let mut used = [0; ASIDS / 64]; used[0] = 1; used }, next: 1, reserved: [0; MAX_CPUS] });
+    SpinLock::new(Allocator {
+        used: {
+            let mut used = [0; ASIDS / 64];
+            used[0] = 1;
+            used
+        },
+        next: 1,
+        reserved: [0; MAX_CPUS],
+    });
 
 static CURRENT: Local<Option<Arc<AddressSpace>>> = Local::new([const { LocalCell::new(None) }; MAX_CPUS]);
 

@@ -3,10 +3,10 @@
 use core::sync::atomic::Ordering;
 
 use super::super::addr::{USER_END, page_up};
+use super::AddressSpace;
 use super::fault::untag;
 use super::map::Removed;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
-use super::AddressSpace;
 
 impl AddressSpace {
     /// Where the heap starts: exec calls it with the end of the program's data.

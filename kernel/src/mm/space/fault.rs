@@ -10,7 +10,7 @@ use super::super::addr::{PAGE, page_down};
 use super::super::frames::page::{PageFlags, frame_ptr, page};
 use super::super::frames::{Frame, alloc_frame, alloc_zeroed};
 use super::super::page_cache::PageSource;
-use super::tables::{LEAF, Leaf, span};
+use super::tables::Leaf;
 use super::tlb::Gather;
 use super::types::FaultSignal;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
@@ -174,7 +174,7 @@ impl Inner {
                 let source = mapped.source().clone();
                 let step = file(vma, start, leaf, addr, access, &source)?;
                 if matches!(step, Step::Done) && access != Access::Write {
-                    self.fault_around(addr, gather);
+                    fault_around(vma, start, leaf, addr, &source);
                 }
                 paging::publish();
                 Ok(step)
@@ -188,28 +188,6 @@ impl Inner {
                 Ok(Step::Done)
             }
         }
-    }
-
-    /// Maps what is in the page cache around a page that was just mapped for reading.
-    fn fault_around(&mut self, addr: u64, gather: &mut Gather) {
-        let Some((start, vma)) = self.vmas.find(addr) else { return };
-        let Backing::Source(mapped, offset) = &vma.backing else { return };
-        let from = (addr & !(AROUND * PAGE - 1)).max(start);
-        let to = (addr | (AROUND * PAGE - 1)).wrapping_add(1).min(vma.end);
-        debug_assert!(to - from <= span(LEAF - 1));
-        let first = (offset + (from - start)) / PAGE;
-        // The last page of the file may be partial, it is mapped too; pages beyond are not in the cache.
-        let writable = vma.is_shared() && vma.prot.contains(Prot::WRITE) && mapped.source().cache().is_memory();
-        let tables = &mut self.tables;
-        mapped.source().cache().for_each_valid(first..first + (to - from) / PAGE, |index, frame| {
-            let at = from + (index - first) * PAGE;
-            // The table is there and ours: `addr` is in the same one.
-            if let Ok(leaf) = tables.leaf(at, gather)
-                && !leaf.get().is_valid()
-            {
-                map_frame(leaf, vma, frame.clone(), writable);
-            }
-        });
     }
 
     /// Extends the stack that starts above `addr` down to it, if there is one and its limit allows.
@@ -262,7 +240,7 @@ fn file(vma: &Vma, start: u64, leaf: Leaf, addr: u64, access: Access, source: &A
         unsafe { page_ops::copy_page(copy.as_ptr(), cached.frame().as_ptr()) };
         map_frame(leaf, vma, copy, true);
     } else if access == Access::Write {
-        cache.mark_shared_write(&cached);
+        cache.mark_shared_write(index, cached.frame());
         source.modified();
         map_frame(leaf, vma, cached.into_frame(), true);
     } else {
@@ -271,6 +249,21 @@ fn file(vma: &Vma, start: u64, leaf: Leaf, addr: u64, access: Access, source: &A
         map_frame(leaf, vma, cached.into_frame(), writable);
     }
     Ok(Step::Done)
+}
+
+/// Maps what is in the page cache around a page that was just mapped for reading. The last page of the file may be partial,
+/// it is mapped too; pages beyond are not in the cache.
+fn fault_around(vma: &Vma, start: u64, leaf: Leaf, addr: u64, source: &Arc<dyn PageSource>) {
+    let from = (addr & !(AROUND * PAGE - 1)).max(start);
+    let to = (addr | (AROUND * PAGE - 1)).saturating_add(1).min(vma.end);
+    let first = vma.source_offset(start, from) / PAGE;
+    let writable = vma.is_shared() && vma.prot.contains(Prot::WRITE) && source.cache().is_memory();
+    source.cache().for_each_valid(first..first + (to - from) / PAGE, |index, frame| {
+        let near = leaf.near(addr, from + (index - first) * PAGE);
+        if !near.get().is_valid() {
+            map_frame(near, vma, frame, writable);
+        }
+    });
 }
 
 /// The page is there: a write to a read-only one, or a translation that is out of date.
@@ -305,7 +298,7 @@ fn present(
         let pfn = (pte.address() / PAGE) as u32;
         // SAFETY: the entry holds a count of the frame, and cannot be emptied under the lock.
         let frame = unsafe { Frame::share_raw(pfn) };
-        source.cache().mark_shared_write_frame(index, &frame);
+        source.cache().mark_shared_write(index, &frame);
         source.modified();
     }
     leaf.change(Pte::new(pte.address(), pte.flags() - PteFlags::READ_ONLY));

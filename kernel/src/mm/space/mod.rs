@@ -112,7 +112,7 @@ impl AddressSpace {
     /// A copy-on-write copy. Limits and metadata are copied too.
     pub fn fork(&self) -> Result<Arc<Self>> {
         let mut gather = self.gather();
-        let mut inner = self.inner.lock();
+        let inner = self.inner.lock();
         let (tables, flush) = inner.tables.fork()?;
         if flush {
             gather.note_all();

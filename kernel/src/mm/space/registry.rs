@@ -5,10 +5,10 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::AddressSpace;
 use super::super::addr::PAGE;
 use super::super::page_cache::PageCache;
-use super::vma::{Backing, VmaFlags};
+use super::AddressSpace;
+use super::vma::Backing;
 use crate::exec;
 use crate::sync::SpinLock;
 
@@ -39,9 +39,9 @@ pub(super) fn unregister(slot: usize) {
     drop(dead);
 }
 
-/// Unmaps the pages with an index in `pages` of `cache` from every space. With `private`, also the copies that private
-/// mappings made of them (truncation), else only the cache's own pages are meant, and only the whole is done.
-pub(crate) async fn unmap_source(cache: &Arc<PageCache>, pages: Range<u64>) {
+/// Unmaps the pages with an index in `pages` of `cache` from every space. With `private`, also from private mappings, with
+/// the copies that they made (truncation); else from shared ones only, which will find the same page again.
+pub(crate) async fn unmap_source(cache: &Arc<PageCache>, pages: Range<u64>, private: bool) {
     let mut slot = 0;
     loop {
         let space = {
@@ -53,21 +53,21 @@ pub(crate) async fn unmap_source(cache: &Arc<PageCache>, pages: Range<u64>) {
         };
         slot += 1;
         if let Some(space) = space {
-            space.unmap_pages_of(cache, pages.clone()).await;
+            space.unmap_pages_of(cache, pages.clone(), private).await;
         }
         exec::budget().await;
     }
 }
 
 impl AddressSpace {
-    async fn unmap_pages_of(&self, cache: &Arc<PageCache>, pages: Range<u64>) {
+    async fn unmap_pages_of(&self, cache: &Arc<PageCache>, pages: Range<u64>, private: bool) {
         let mut gather = self.gather();
         {
             let mut inner = self.inner.lock();
             let inner = &mut *inner;
             for (start, vma) in inner.vmas.iter() {
                 let Backing::Source(mapped, offset) = &vma.backing else { continue };
-                if !Arc::ptr_eq(mapped.source().cache(), cache) || vma.flags.contains(VmaFlags::SPECIAL) {
+                if !Arc::ptr_eq(mapped.source().cache(), cache) || !private && !vma.is_shared() {
                     continue;
                 }
                 let first = *offset / PAGE;

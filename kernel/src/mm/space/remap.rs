@@ -27,9 +27,8 @@ impl AddressSpace {
             let mut inner = self.inner.lock();
             let result = inner.remap(&request, old, new_len, &self.limits, &mut gather, &mut removed);
             gather.flush();
-            let locked = result.is_ok_and(|at| {
-                inner.vmas.find(at).is_some_and(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED))
-            });
+            let locked =
+                result.is_ok_and(|at| inner.vmas.find(at).is_some_and(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED)));
             (result, locked)
         };
         drop(removed);

@@ -116,6 +116,12 @@ impl Leaf {
         load(self.slot)
     }
 
+    /// The entry for `other`, if this one is for `addr` and both are in the same table.
+    pub fn near(self, addr: u64, other: u64) -> Leaf {
+        debug_assert_eq!(addr / span(LEAF - 1), other / span(LEAF - 1));
+        Leaf::at(self.table, index(LEAF, other))
+    }
+
     /// Fills an empty entry. The count of the frame goes over to the entry, unless it is SW_UNCOUNTED.
     #[inline]
     pub fn fill(self, pte: Pte) {

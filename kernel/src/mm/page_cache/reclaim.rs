@@ -1,0 +1,90 @@
+//! Getting memory back from the cache: a clock over all files and their pages.
+
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+
+use super::super::frames::page::{PageFlags, page};
+use super::PageCache;
+use super::truncate::is_idle;
+use crate::sync::SpinLock;
+
+struct Files {
+    caches: Vec<Weak<PageCache>>,
+    free: Vec<usize>,
+    /// The file that the clock's hand is at.
+    hand: usize,
+}
+
+static FILES: SpinLock<Files> = SpinLock::new(Files { caches: Vec::new(), free: Vec::new(), hand: 0 });
+
+/// Pages that are looked at in one file before the next is visited.
+const STRIDE: usize = 256;
+
+pub(super) fn register(build: impl FnOnce(usize) -> Arc<PageCache>) -> Arc<PageCache> {
+    let slot = {
+        let mut files = FILES.lock();
+        files.free.pop().unwrap_or_else(|| {
+            files.caches.push(Weak::new());
+            files.caches.len() - 1
+        })
+    };
+    let cache = build(slot);
+    FILES.lock().caches[slot] = Arc::downgrade(&cache);
+    cache
+}
+
+pub(super) fn unregister(slot: usize) {
+    if slot == usize::MAX {
+        return;
+    }
+    let mut files = FILES.lock();
+    let dead = core::mem::take(&mut files.caches[slot]);
+    files.free.push(slot);
+    drop(files);
+    drop(dead);
+}
+
+/// Gives up to `frames` clean pages back that were not used lately; answers how many. May be called under any lock:
+/// what is locked is left out.
+pub(crate) fn reclaim(frames: usize) -> usize {
+    let mut freed = 0;
+    // Three times around: the first may find everything referenced.
+    let mut visits = FILES.try_lock().map_or(0, |files| 3 * files.caches.len());
+    while freed < frames && visits > 0 {
+        visits -= 1;
+        let Some(mut files) = FILES.try_lock() else { break };
+        files.hand = (files.hand + 1) % files.caches.len().max(1);
+        let cache = files.caches.get(files.hand).and_then(Weak::upgrade);
+        drop(files);
+        if let Some(cache) = cache {
+            freed += cache.sweep(frames - freed);
+        }
+    }
+    freed
+}
+
+impl PageCache {
+    /// Drops idle pages, after a second chance for those that were used.
+    fn sweep(&self, wanted: usize) -> usize {
+        let Some(mut tree) = self.tree.try_write() else { return 0 };
+        let mut freed = 0;
+        for _ in 0..STRIDE.min(tree.len()) {
+            let Some(index) = tree.next_present(tree.hand).or_else(|| tree.next_present(0)) else { break };
+            tree.hand = index + 1;
+            if !is_idle(&tree, index) {
+                continue;
+            }
+            let used = tree
+                .get(index)
+                .is_some_and(|pfn| page(pfn).clear(PageFlags::REFERENCED).contains(PageFlags::REFERENCED));
+            if !used {
+                self.drop_page(&mut tree, index);
+                freed += 1;
+                if freed >= wanted {
+                    break;
+                }
+            }
+        }
+        freed
+    }
+}

@@ -1,0 +1,109 @@
+//! Making files shorter, and dropping pages.
+
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+use super::super::addr::{PAGE, PAGE_SIZE};
+use super::super::frames::page::PageFlags;
+use super::super::{space, stats};
+use super::PageCache;
+use super::tree::Tree;
+use crate::exec;
+
+/// Pages that are dropped under one hold of the lock.
+const CHUNK: usize = 256;
+
+impl PageCache {
+    /// The file ends at `size` now, which `PageSource::file_size` already tells: drops the pages behind, also from address
+    /// spaces, and zeroes the rest of the last page. Only needed when the file became shorter.
+    pub async fn truncate(&self, size: u64) {
+        let first = size.div_ceil(PAGE);
+        if self.map_count() > 0
+            && let Some(this) = self.this.upgrade()
+        {
+            space::unmap_source(&this, first..u64::MAX, true).await;
+        }
+        let mut at = first;
+        while let Some(next) = self.drop_some(at, u64::MAX, |_, _| true) {
+            at = next;
+            exec::budget().await;
+        }
+        let tail = (size % PAGE) as usize;
+        if tail != 0 {
+            self.zero_tail(size / PAGE, size, tail).await;
+        }
+    }
+
+    /// What lies behind the end must read as zeros if the file grows again.
+    async fn zero_tail(&self, index: u64, size: u64, tail: usize) {
+        let page = match self.lookup(index) {
+            Some(page) => page,
+            None if self.is_memory() => return,
+            // If it cannot be read it cannot be stored either.
+            None => match self.get(index, size).await {
+                Ok(page) => page,
+                Err(_) => return,
+            },
+        };
+        if page.frame.bytes()[tail..].iter().any(|&byte| byte != 0) {
+            page.frame.zero(tail..PAGE_SIZE);
+            self.mark_dirty(&page);
+        }
+    }
+
+    /// Makes whole pages in `pages` read as zeros again, in memory objects (fallocate(2) PUNCH_HOLE of tmpfs).
+    pub async fn punch(&self, pages: Range<u64>) {
+        if self.map_count() > 0
+            && let Some(this) = self.this.upgrade()
+        {
+            space::unmap_source(&this, pages.clone(), true).await;
+        }
+        let mut at = pages.start;
+        while let Some(next) = self.drop_some(at, pages.end, |_, _| true) {
+            at = next;
+            exec::budget().await;
+        }
+    }
+
+    /// Drops clean pages in `pages` that nobody else holds or maps.
+    pub fn invalidate(&self, pages: Range<u64>) {
+        let mut at = pages.start;
+        while let Some(next) = self.drop_some(at, pages.end, is_idle) {
+            at = next;
+        }
+    }
+
+    /// Drops the next pages from `at` on that `condemned` agrees to; answers where to go on.
+    fn drop_some(&self, at: u64, end: u64, condemned: impl Fn(&Tree, u64) -> bool) -> Option<u64> {
+        let mut tree = self.tree.write();
+        let mut at = at;
+        for _ in 0..CHUNK {
+            at = tree.next_present(at).filter(|&index| index < end)?;
+            if condemned(&tree, at) {
+                self.drop_page(&mut tree, at);
+            }
+            at += 1;
+        }
+        Some(at)
+    }
+
+    /// Takes one page out of the tree.
+    pub(super) fn drop_page(&self, tree: &mut Tree, index: u64) {
+        let Some((frame, dirty)) = tree.remove(index) else { return };
+        self.counter().add(-1);
+        if dirty {
+            frame.page().clear(PageFlags::DIRTY);
+            stats::DIRTY.add(-1);
+            self.dirty.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Clean, valid, and held by the tree alone.
+pub(super) fn is_idle(tree: &Tree, index: u64) -> bool {
+    let busy = PageFlags::DIRTY | PageFlags::READING | PageFlags::WRITEBACK;
+    tree.get(index).is_some_and(|pfn| {
+        let page = super::super::frames::page::page(pfn);
+        page.refs() == 1 && !page.flags().intersects(busy)
+    })
+}
