@@ -74,5 +74,5 @@ unsafe impl lock_api::RawRwLock for RawRwSpin {
 pub type SpinLock<T> = lock_api::Mutex<RawSpin, T>;
 pub type SpinGuard<'a, T> = lock_api::MutexGuard<'a, RawSpin, T>;
 pub type RwSpinLock<T> = lock_api::RwLock<RawRwSpin, T>;
-pub use spin::Lazy;
+pub use spin::LazyLock as Lazy;
 pub use spin::Once;

@@ -1,1 +1,2 @@
 //! drivers
+pub mod random;

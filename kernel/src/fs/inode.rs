@@ -7,6 +7,7 @@ use core::any::Any;
 use super::file::FileOps;
 use super::op::Op;
 use super::path::Path;
+use super::state::InodeState;
 use crate::errno::{Errno, Result};
 use crate::mm::PageCache;
 use crate::process::Thread;
@@ -167,11 +168,20 @@ pub trait Inode: Send + Sync + Any {
     fn metadata(&self) -> Metadata;
     fn fs(&self) -> Arc<dyn FileSystem>;
     fn as_any(&self) -> &dyn Any;
+    /// What the VFS keeps per inode; every inode embeds one (`InodeState::default()`).
+    fn state(&self) -> &InodeState;
 
     fn kind(&self) -> FileType {
         self.metadata().kind
     }
 
+    /// Bytes: `metadata().size`, where that can be had for less.
+    fn size(&self) -> u64 {
+        self.metadata().size
+    }
+
+    /// A smaller `size` frees what lies behind it; the VFS then drops the cached pages. A larger one leaves a hole: it
+    /// is also how the VFS announces that a write went beyond the end.
     fn set_attr(&self, _attr: SetAttr) -> Op<'_, Result<()>> {
         Op::ready(Err(Errno::EPERM))
     }
@@ -231,8 +241,12 @@ pub trait Inode: Send + Sync + Any {
     fn page_cache(&self) -> Option<&Arc<PageCache>> {
         None
     }
+    /// A write to the page cache is about to happen: makes sure that there is room for it (ENOSPC, EDQUOT).
+    fn prepare_write(&self, _offset: u64, _len: u64) -> Op<'_, Result<()>> {
+        Op::ready(Ok(()))
+    }
     /// Operations for an open file that is not a plain page-cache file or directory (devices, FIFOs, /proc files).
-    /// `flags` are open(2)'s.
+    /// `flags` are open(2)'s. Devices and FIFOs without operations of their own are found by the VFS.
     fn open<'a>(&'a self, _flags: u32, _thread: &'a Thread) -> Op<'a, Result<Option<Arc<dyn FileOps>>>> {
         Op::ready(Ok(None))
     }

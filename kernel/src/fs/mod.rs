@@ -1,2 +1,137 @@
-//! fs
-pub mod tty;
+//! Files: the VFS, and the file systems that live in memory.
+//!
+//! * [`inode`] and [`file`]: the traits that file systems and drivers implement ([`Inode`], [`FileSystem`], [`FileOps`]);
+//!   [`op`] is the answer of an operation that may have to wait.
+//! * [`dentry`], [`mount`], [`path`], [`walk`]: names. A [`Path`] is a [`Dentry`] seen through a [`Mount`]; [`lookup`] goes from
+//!   text to path, by way of the name cache.
+//! * [`open`], [`open_file`], [`regular`], [`fd_table`]: open files and their content. [`change`], [`attr`], [`perm`]: changes of names
+//!   and attributes, and who may make them. [`context`]: root, working directory and umask of a process.
+//! * [`pipe`], [`eventfd`], [`timerfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
+//! * [`tmpfs`], [`devfs`]: file systems in memory.
+//!
+//! Locks, outer first: `change::RENAME` → `InodeState::lock` of directories, ancestors first → of files → `OpenFile::pos` is
+//! outside of the file's lock. Below these async locks only spinlocks, each of which is a leaf unless its module says otherwise.
+
+pub mod anon;
+pub mod attr;
+pub mod change;
+pub mod context;
+pub mod dentry;
+pub mod devfs;
+pub mod epoll;
+pub mod eventfd;
+pub mod fd_table;
+pub mod file;
+pub mod inode;
+pub mod locks;
+pub mod mount;
+pub mod op;
+pub mod open;
+pub mod open_file;
+pub mod path;
+pub mod perm;
+pub mod pipe;
+pub mod poll;
+pub mod regular;
+pub mod state;
+pub mod timerfd;
+pub mod tmpfs;
+pub mod walk;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+pub use context::FsContext;
+pub use dentry::Dentry;
+pub use fd_table::FdTable;
+pub use file::{Events, FileOps, TryError};
+pub use inode::{
+    DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr, StatFs,
+};
+pub use mount::{Mount, MountFlags, mount_root};
+pub use op::Op;
+pub use open::{How, open, open_exec};
+pub use open_file::OpenFile;
+pub use path::Path;
+pub use state::{DenyWrite, InodeState};
+pub use walk::{AT_FDCWD, Ctx, Flags, lookup};
+
+use crate::errno::{Errno, Result};
+use crate::process::Thread;
+use crate::sync::RwSpinLock;
+use crate::time::Timespec;
+
+/// What mount(2) says about a new instance.
+#[derive(Clone, Copy)]
+pub struct MountRequest<'a> {
+    /// The text of the source argument.
+    pub source: &'a [u8],
+    /// What the source names, if it names something: a block device.
+    pub device: Option<DeviceId>,
+    pub read_only: bool,
+    /// The options string.
+    pub data: &'a [u8],
+}
+
+/// Makes an instance of a file system.
+pub type MountFn = for<'a> fn(MountRequest<'a>) -> Op<'a, Result<Arc<dyn FileSystem>>>;
+
+#[derive(Clone, Copy)]
+struct FsType {
+    name: &'static str,
+    /// Wants a block device as source: no "nodev" in /proc/filesystems.
+    needs_device: bool,
+    mount: MountFn,
+}
+
+static TYPES: RwSpinLock<Vec<FsType>> = RwSpinLock::new(Vec::new());
+
+/// Makes a file-system type known to mount(2).
+pub fn register_fs_type(name: &'static str, needs_device: bool, mount: MountFn) {
+    TYPES.write().push(FsType { name, needs_device, mount });
+}
+
+/// A new instance of a registered type; ENODEV if there is none of this name. A source that is no block device is ENOTBLK.
+pub async fn new_instance(name: &[u8], request: MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+    let fs_type = TYPES.read().iter().find(|t| t.name.as_bytes() == name).copied().ok_or(Errno::ENODEV)?;
+    if fs_type.needs_device && request.device.is_none() {
+        return Err(Errno::ENOTBLK);
+    }
+    (fs_type.mount)(request).await
+}
+
+/// The text of /proc/filesystems.
+pub fn proc_filesystems() -> Vec<u8> {
+    let mut out = Vec::new();
+    for fs_type in TYPES.read().iter() {
+        out.extend_from_slice(if fs_type.needs_device { b"" } else { b"nodev" });
+        out.push(b'\t');
+        out.extend_from_slice(fs_type.name.as_bytes());
+        out.push(b'\n');
+    }
+    out
+}
+
+/// Registers the file systems and devices of this module.
+pub fn init() {
+    register_fs_type("tmpfs", false, mount_tmpfs);
+    register_fs_type("ramfs", false, mount_tmpfs);
+    register_fs_type("devtmpfs", false, |_| Op::ready(Ok(devfs::instance())));
+    devfs::init();
+}
+
+fn mount_tmpfs(request: MountRequest<'_>) -> Op<'_, Result<Arc<dyn FileSystem>>> {
+    let mount = || {
+        let options = tmpfs::parse_options(request.data)?;
+        Ok(tmpfs::TmpFs::new("tmpfs", request.source, options) as Arc<dyn FileSystem>)
+    };
+    Op::ready(mount())
+}
+
+/// The time for a time stamp.
+pub fn now() -> Timespec {
+    crate::time::Timespec::from_nanos(crate::arch::now_ns())
+}
+
+/// Sends the calling thread a signal that a file operation causes (SIGPIPE, SIGXFSZ).
+pub(crate) fn raise(_t: &Thread, _signal: u32) {}

@@ -1,0 +1,175 @@
+//! Files without a place in the tree: pipes, sockets, and what Linux calls anonymous inodes.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::dentry::Dentry;
+use super::file::FileOps;
+use super::inode::{DeviceId, FileSystem, FileType, Inode, Metadata, SetAttr, StatFs};
+use super::mount::Mount;
+use super::op::Op;
+use super::open_file::{Kind, OpenFile};
+use super::path::Path;
+use super::state::InodeState;
+use crate::errno::Result;
+use crate::sync::{Lazy, SpinLock};
+use crate::time::Timespec;
+
+/// What /proc/PID/fd shows.
+pub enum Label<'a> {
+    /// "anon_inode:NAME"
+    Inode(&'a str),
+    /// "pipe:[INO]"
+    Pipe,
+    /// "socket:[INO]"
+    Socket,
+}
+
+struct AnonFs {
+    name: &'static str,
+    magic: u64,
+    minor: u32,
+}
+
+struct AnonInode {
+    fs: Arc<AnonFs>,
+    ino: u64,
+    kind: FileType,
+    perm: u16,
+    born: Timespec,
+    owner: SpinLock<(u32, u32)>,
+    state: InodeState,
+}
+
+struct Home {
+    fs: Arc<AnonFs>,
+    mount: Arc<Mount>,
+}
+
+fn home(name: &'static str, magic: u64, minor: u32) -> Home {
+    let fs = Arc::new(AnonFs { name, magic, minor });
+    let root = Dentry::new_root(new_inode(&fs, FileType::Directory, 0o555));
+    Home { mount: Mount::new_internal(fs.clone(), root), fs }
+}
+
+// Magic numbers of linux/magic.h.
+static INODES: Lazy<Home> = Lazy::new(|| home("anon_inodefs", 0x0904_1934, 13));
+static PIPES: Lazy<Home> = Lazy::new(|| home("pipefs", 0x5049_5045, 12));
+static SOCKETS: Lazy<Home> = Lazy::new(|| home("sockfs", 0x534f_434b, 8));
+static NEXT_INO: AtomicU64 = AtomicU64::new(1024);
+
+fn new_inode(fs: &Arc<AnonFs>, kind: FileType, perm: u16) -> Arc<dyn Inode> {
+    Arc::new(AnonInode {
+        fs: fs.clone(),
+        ino: NEXT_INO.fetch_add(1, Ordering::Relaxed),
+        kind,
+        perm,
+        born: super::now(),
+        owner: SpinLock::new((0, 0)),
+        state: InodeState::default(),
+    })
+}
+
+/// A nameless inode's place.
+pub fn place(label: Label<'_>) -> Path {
+    let (home, kind, perm) = match label {
+        Label::Inode(_) => (&*INODES, FileType::Regular, 0o600),
+        Label::Pipe => (&*PIPES, FileType::Fifo, 0o600),
+        Label::Socket => (&*SOCKETS, FileType::Socket, 0o777),
+    };
+    let inode = new_inode(&home.fs, kind, perm);
+    let name: Vec<u8> = match label {
+        Label::Inode(name) => [b"anon_inode:", name.as_bytes()].concat(),
+        Label::Pipe => format!("pipe:[{}]", inode.metadata().ino).into_bytes(),
+        Label::Socket => format!("socket:[{}]", inode.metadata().ino).into_bytes(),
+    };
+    Path { mount: home.mount.clone(), dentry: Dentry::new(None, &name, inode) }
+}
+
+pub fn file(label: Label<'_>, ops: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile> {
+    OpenFile::new(place(label), Kind::Ops(ops), flags, false)
+}
+
+impl Inode for AnonInode {
+    fn metadata(&self) -> Metadata {
+        let (uid, gid) = *self.owner.lock();
+        Metadata {
+            ino: self.ino,
+            kind: self.kind,
+            perm: self.perm,
+            nlink: 1,
+            uid,
+            gid,
+            rdev: DeviceId::default(),
+            size: 0,
+            block_size: 4096,
+            blocks: 0,
+            atime: self.born,
+            mtime: self.born,
+            ctime: self.born,
+            btime: None,
+        }
+    }
+
+    fn fs(&self) -> Arc<dyn FileSystem> {
+        self.fs.clone()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn state(&self) -> &InodeState {
+        &self.state
+    }
+
+    fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    fn set_attr(&self, attr: SetAttr) -> Op<'_, Result<()>> {
+        let mut owner = self.owner.lock();
+        *owner = (attr.uid.unwrap_or(owner.0), attr.gid.unwrap_or(owner.1));
+        Op::ready(Ok(()))
+    }
+}
+
+impl FileSystem for AnonFs {
+    fn type_name(&self) -> &'static str {
+        self.name
+    }
+
+    fn source(&self) -> Vec<u8> {
+        self.name.into()
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        let home = match self.minor {
+            12 => &*PIPES,
+            8 => &*SOCKETS,
+            _ => &*INODES,
+        };
+        home.mount.root().inode().clone()
+    }
+
+    fn device(&self) -> DeviceId {
+        DeviceId::new(0, self.minor)
+    }
+
+    fn statfs(&self) -> StatFs {
+        StatFs { magic: self.magic, block_size: 4096, name_max: 255, ..StatFs::default() }
+    }
+}
+
+#[cfg(test)]
+pub fn test_file() -> Arc<OpenFile> {
+    struct Nothing;
+    impl FileOps for Nothing {
+        fn as_any(&self) -> &dyn Any {
+            self
+        }
+    }
+    OpenFile::new_anon("[test]", Arc::new(Nothing), 2)
+}

@@ -1,0 +1,86 @@
+//! Changes of attributes: chmod, chown, utimensat, truncate, with the checks of their man pages.
+
+use super::inode::{FileType, Metadata, SetAttr};
+use super::path::Path;
+use super::perm::{self, Want};
+use crate::errno::{Errno, Result};
+use crate::process::{Caps, Credentials};
+use crate::time::Timespec;
+
+/// chmod(2) of what `path` is.
+pub async fn chmod(creds: &Credentials, path: &Path, mode: u32) -> Result<()> {
+    path.mount.check_writable()?;
+    let inode = path.inode();
+    let meta = inode.metadata();
+    if meta.kind == FileType::Symlink {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if !perm::is_owner(creds, &meta) {
+        return Err(Errno::EPERM);
+    }
+    let mut perm = (mode & 0o7777) as u16;
+    if !creds.in_group(meta.gid) && !creds.capable(Caps::FSETID) {
+        perm &= !0o2000;
+    }
+    inode.set_attr(SetAttr { perm: Some(perm), ctime: Some(super::now()), ..SetAttr::default() }).await
+}
+
+/// The mode without what a change of content or owner takes away; None if nothing changes.
+pub fn without_set_id(meta: &Metadata) -> Option<u16> {
+    if meta.kind == FileType::Directory {
+        return None;
+    }
+    let mut perm = meta.perm & !0o4000;
+    // Set-group-ID without group execution used to mark mandatory locking and stays.
+    if perm & 0o010 != 0 {
+        perm &= !0o2000;
+    }
+    (perm != meta.perm).then_some(perm)
+}
+
+/// chown(2) of what `path` is; None leaves an id as it is.
+pub async fn chown(creds: &Credentials, path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    path.mount.check_writable()?;
+    let inode = path.inode();
+    let meta = inode.metadata();
+    let privileged = creds.capable(Caps::CHOWN);
+    if uid.is_some_and(|uid| !privileged && (creds.fsuid != meta.uid || uid != meta.uid)) {
+        return Err(Errno::EPERM);
+    }
+    let in_group = |gid: u32| gid == meta.gid || creds.in_group(gid);
+    if gid.is_some_and(|gid| !privileged && (creds.fsuid != meta.uid || !in_group(gid))) {
+        return Err(Errno::EPERM);
+    }
+    let perm = without_set_id(&meta);
+    inode.set_attr(SetAttr { uid, gid, perm, ctime: Some(super::now()), ..SetAttr::default() }).await
+}
+
+/// One of the two times of utimensat(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NewTime {
+    Now,
+    Omit,
+    At(Timespec),
+}
+
+pub async fn set_times(creds: &Credentials, path: &Path, atime: NewTime, mtime: NewTime) -> Result<()> {
+    if (atime, mtime) == (NewTime::Omit, NewTime::Omit) {
+        return Ok(());
+    }
+    path.mount.check_writable()?;
+    let inode = path.inode();
+    let meta = inode.metadata();
+    if !perm::is_owner(creds, &meta) {
+        if (atime, mtime) != (NewTime::Now, NewTime::Now) {
+            return Err(Errno::EPERM);
+        }
+        perm::check(creds, &**inode, Want::WRITE)?;
+    }
+    let now = super::now();
+    let value = |time| match time {
+        NewTime::Now => Some(now),
+        NewTime::Omit => None,
+        NewTime::At(time) => Some(time),
+    };
+    inode.set_attr(SetAttr { atime: value(atime), mtime: value(mtime), ctime: Some(now), ..SetAttr::default() }).await
+}

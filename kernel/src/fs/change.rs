@@ -1,0 +1,334 @@
+//! Changes of names: create, link, remove, rename. Each checks what Linux checks, in Linux's order.
+//!
+//! The parent directory's async mutex is held over the change. A rename between directories also takes [`RENAME`], which
+//! keeps the shape of the tree while the two directories' order is found out. A directory that is removed or replaced is
+//! locked after its parent, so nothing is created in it meanwhile.
+//!
+//! While the file system works on a change, the name's cache entry is in doubt: if the future is dropped half-way, the
+//! entry goes ([`Doubt`]), and the next lookup asks the file system.
+
+use alloc::sync::Arc;
+
+use super::dentry::{self, Dentry};
+use super::inode::{FileType, Inode, NewAttr, NewNode, RenameFlags};
+use super::path::Path;
+use super::perm;
+use super::walk::{self, Ctx, Flags, Last, Special, Walker};
+use crate::errno::{Errno, Result};
+use crate::exec::{Mutex, MutexGuard};
+use crate::process::Caps;
+
+static RENAME: Mutex<()> = Mutex::new(());
+
+/// Takes the cache entry out when dropped, unless the change was settled.
+struct Doubt<'a> {
+    dir: &'a Arc<Dentry>,
+    name: &'a [u8],
+    settled: bool,
+}
+
+impl<'a> Doubt<'a> {
+    fn new(dir: &'a Arc<Dentry>, name: &'a [u8]) -> Self {
+        Doubt { dir, name, settled: false }
+    }
+
+    fn settle(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            dentry::forget(self.dir, self.name);
+        }
+    }
+}
+
+/// Mode and owner of a new node: umask applied, group and set-group-ID inherited from a set-group-ID directory.
+pub fn new_attr(ctx: Ctx<'_>, dir: &dyn Inode, perm: u32, is_dir: bool) -> NewAttr {
+    let meta = dir.metadata();
+    let mut perm = (perm & 0o7777 & !ctx.fs.umask()) as u16;
+    let mut gid = ctx.creds.fsgid;
+    if meta.perm & 0o2000 != 0 {
+        gid = meta.gid;
+        if is_dir {
+            perm |= 0o2000;
+        } else if perm & 0o2010 == 0o2010 && !ctx.creds.in_group(gid) && !ctx.creds.capable(Caps::FSETID) {
+            perm &= !0o2000;
+        }
+    }
+    NewAttr { perm, uid: ctx.creds.fsuid, gid }
+}
+
+/// mkdirat, mknodat, symlinkat: a new node at `path`. Capabilities for devices are the caller's business.
+pub async fn create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], node: NewNode<'_>, perm: u32) -> Result<Path> {
+    let mut walker = Walker::new(ctx, dirfd, path, Flags::empty())?;
+    let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EEXIST) };
+    let dir = &walker.at;
+    let _guard = dir.inode().state().lock.lock().await;
+    check_absent(&dir.dentry, name.bytes()).await?;
+    if slash && !matches!(node, NewNode::Directory) {
+        return Err(Errno::ENOENT);
+    }
+    let dentry = create_locked(ctx, dir, name.bytes(), node, perm).await?;
+    Ok(Path { mount: dir.mount.clone(), dentry })
+}
+
+async fn check_absent(dir: &Arc<Dentry>, name: &[u8]) -> Result<()> {
+    match walk::child_locked(dir, name).await {
+        Ok(_) => Err(Errno::EEXIST),
+        Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Makes a name that was seen not to be there. The directory is locked.
+pub async fn create_locked(ctx: Ctx<'_>, dir: &Path, name: &[u8], node: NewNode<'_>, perm: u32) -> Result<Arc<Dentry>> {
+    if dir.dentry.is_dead() {
+        return Err(Errno::ENOENT);
+    }
+    perm::check_modify(ctx.creds, dir)?;
+    let attr = match node {
+        NewNode::Symlink(_) => NewAttr { perm: 0o777, ..new_attr(ctx, &**dir.inode(), 0, false) },
+        _ => new_attr(ctx, &**dir.inode(), perm, matches!(node, NewNode::Directory)),
+    };
+    let doubt = Doubt::new(&dir.dentry, name);
+    let inode = dir.inode().create(name, node, attr).await?;
+    doubt.settle();
+    if dir.inode().fs().volatile_names() {
+        return Ok(Dentry::new(Some(dir.dentry.clone()), name, inode));
+    }
+    Ok(dentry::insert(&dir.dentry, name, inode))
+}
+
+/// linkat(2): `path` becomes another name of what `old` is.
+pub async fn link(ctx: Ctx<'_>, old: &Path, dirfd: i32, path: &[u8]) -> Result<()> {
+    let mut walker = Walker::new(ctx, dirfd, path, Flags::empty())?;
+    let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EEXIST) };
+    let dir = &walker.at;
+    let _guard = dir.inode().state().lock.lock().await;
+    check_absent(&dir.dentry, name.bytes()).await?;
+    if slash {
+        return Err(Errno::ENOENT);
+    }
+    if !Arc::ptr_eq(&old.mount, &dir.mount) {
+        return Err(Errno::EXDEV);
+    }
+    if dir.dentry.is_dead() {
+        return Err(Errno::ENOENT);
+    }
+    perm::check_modify(ctx.creds, dir)?;
+    if old.dentry.is_dir() {
+        return Err(Errno::EPERM);
+    }
+    let doubt = Doubt::new(&dir.dentry, name.bytes());
+    dir.inode().link(name.bytes(), old.inode()).await?;
+    doubt.settle();
+    if !dir.inode().fs().volatile_names() {
+        dentry::insert(&dir.dentry, name.bytes(), old.inode().clone());
+    }
+    Ok(())
+}
+
+/// May `victim` be taken out of `dir`?
+fn check_delete(ctx: Ctx<'_>, dir: &Path, victim: &Arc<Dentry>) -> Result<()> {
+    perm::check_modify(ctx.creds, dir)?;
+    perm::check_sticky(ctx.creds, &**dir.inode(), &**victim.inode())
+}
+
+/// unlinkat(2) without AT_REMOVEDIR.
+pub async fn unlink(ctx: Ctx<'_>, dirfd: i32, path: &[u8]) -> Result<()> {
+    let mut walker = Walker::new(ctx, dirfd, path, Flags::empty())?;
+    let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EISDIR) };
+    let dir = &walker.at;
+    dir.mount.check_writable()?;
+    let _guard = dir.inode().state().lock.lock().await;
+    let victim = walk::child_locked(&dir.dentry, name.bytes()).await?;
+    if slash {
+        return Err(if victim.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
+    }
+    check_delete(ctx, dir, &victim)?;
+    if victim.is_dir() {
+        return Err(Errno::EISDIR);
+    }
+    if victim.is_mount_point() {
+        return Err(Errno::EBUSY);
+    }
+    remove(dir, name.bytes(), &victim).await
+}
+
+/// unlinkat(2) with AT_REMOVEDIR.
+pub async fn rmdir(ctx: Ctx<'_>, dirfd: i32, path: &[u8]) -> Result<()> {
+    let mut walker = Walker::new(ctx, dirfd, path, Flags::empty())?;
+    let name = match walker.to_last().await? {
+        Last::Name { name, .. } => name,
+        Last::Here(Special::Top) => return Err(Errno::EBUSY),
+        Last::Here(Special::Dot) => return Err(Errno::EINVAL),
+        Last::Here(Special::DotDot) => return Err(Errno::ENOTEMPTY),
+    };
+    let dir = &walker.at;
+    dir.mount.check_writable()?;
+    let _guard = dir.inode().state().lock.lock().await;
+    let victim = walk::child_locked(&dir.dentry, name.bytes()).await?;
+    check_delete(ctx, dir, &victim)?;
+    if !victim.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
+    if victim.is_mount_point() {
+        return Err(Errno::EBUSY);
+    }
+    let _victim_guard = victim.inode().state().lock.lock().await;
+    remove(dir, name.bytes(), &victim).await
+}
+
+async fn remove(dir: &Path, name: &[u8], victim: &Arc<Dentry>) -> Result<()> {
+    let doubt = Doubt::new(&dir.dentry, name);
+    let result = dir.inode().unlink(name, victim.inode()).await;
+    doubt.settle();
+    if result.is_ok() {
+        dentry::removed(victim);
+    }
+    result
+}
+
+/// Locks two directories, the ancestor first; the same one once. Between different ones [`RENAME`] is held.
+async fn lock_pair<'a>(
+    a: &'a Path,
+    b: &'a Path,
+) -> (Option<MutexGuard<'static, ()>>, MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>) {
+    if Arc::ptr_eq(&a.dentry, &b.dentry) {
+        return (None, a.inode().state().lock.lock().await, None);
+    }
+    let tree = RENAME.lock().await;
+    let by_address = Arc::as_ptr(&a.dentry) < Arc::as_ptr(&b.dentry);
+    let a_first = a.dentry.is_ancestor_of(&b.dentry) || by_address && !b.dentry.is_ancestor_of(&a.dentry);
+    let (first, second) = if a_first { (a, b) } else { (b, a) };
+    let outer = first.inode().state().lock.lock().await;
+    let inner = second.inode().state().lock.lock().await;
+    (Some(tree), outer, Some(inner))
+}
+
+/// renameat2(2).
+pub async fn rename(
+    ctx: Ctx<'_>,
+    (old_fd, old_path): (i32, &[u8]),
+    (new_fd, new_path): (i32, &[u8]),
+    flags: RenameFlags,
+) -> Result<()> {
+    let exchange = flags.contains(RenameFlags::EXCHANGE);
+    if flags.contains(RenameFlags::WHITEOUT) || exchange && flags.contains(RenameFlags::NOREPLACE) {
+        return Err(Errno::EINVAL);
+    }
+    let mut old_walker = Walker::new(ctx, old_fd, old_path, Flags::empty())?;
+    let old_last = old_walker.to_last().await?;
+    let mut new_walker = Walker::new(ctx, new_fd, new_path, Flags::empty())?;
+    let new_last = new_walker.to_last().await?;
+    let (old_dir, new_dir) = (&old_walker.at, &new_walker.at);
+    if !Arc::ptr_eq(&old_dir.mount, &new_dir.mount) {
+        return Err(Errno::EXDEV);
+    }
+    let Last::Name { name: old_name, slash: old_slash } = old_last else { return Err(Errno::EBUSY) };
+    let Last::Name { name: new_name, slash: new_slash } = new_last else {
+        return Err(if flags.contains(RenameFlags::NOREPLACE) { Errno::EEXIST } else { Errno::EBUSY });
+    };
+    old_dir.mount.check_writable()?;
+    let _guards = lock_pair(old_dir, new_dir).await;
+    let source = walk::child_locked(&old_dir.dentry, old_name.bytes()).await?;
+    let target = match walk::child_locked(&new_dir.dentry, new_name.bytes()).await {
+        Ok(target) => Some(target),
+        Err(Errno::ENOENT) => None,
+        Err(errno) => return Err(errno),
+    };
+    let ends = Ends { old_dir, new_dir, source: &source, target: target.as_ref(), exchange };
+    if flags.contains(RenameFlags::NOREPLACE) && target.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    if exchange && target.is_none() {
+        return Err(Errno::ENOENT);
+    }
+    if !source.is_dir() && (old_slash || new_slash && !exchange) {
+        return Err(Errno::ENOTDIR);
+    }
+    if exchange && new_slash && !target.as_ref().is_some_and(|t| t.is_dir()) {
+        return Err(Errno::ENOTDIR);
+    }
+    ends.check_loops()?;
+    if target.as_ref().is_some_and(|t| Arc::ptr_eq(t.inode(), source.inode())) {
+        return Ok(());
+    }
+    ends.check(ctx)?;
+    ends.perform(old_name.bytes(), new_name.bytes(), flags).await
+}
+
+/// What a rename is about.
+struct Ends<'a> {
+    old_dir: &'a Path,
+    new_dir: &'a Path,
+    source: &'a Arc<Dentry>,
+    target: Option<&'a Arc<Dentry>>,
+    exchange: bool,
+}
+
+impl Ends<'_> {
+    /// A directory can neither become its own descendant nor replace its ancestor.
+    fn check_loops(&self) -> Result<()> {
+        if self.source.is_ancestor_of(&self.new_dir.dentry) {
+            return Err(Errno::EINVAL);
+        }
+        if self.target.is_some_and(|target| target.is_ancestor_of(&self.old_dir.dentry)) {
+            return Err(if self.exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+        }
+        Ok(())
+    }
+
+    fn check(&self, ctx: Ctx<'_>) -> Result<()> {
+        check_delete(ctx, self.old_dir, self.source)?;
+        match self.target {
+            None if self.new_dir.dentry.is_dead() => return Err(Errno::ENOENT),
+            None => perm::check_modify(ctx.creds, self.new_dir)?,
+            Some(target) => {
+                check_delete(ctx, self.new_dir, target)?;
+                if !self.exchange && self.source.is_dir() != target.is_dir() {
+                    return Err(if target.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
+                }
+            }
+        }
+        if !Arc::ptr_eq(&self.old_dir.dentry, &self.new_dir.dentry) {
+            // The ".." of a moved directory is written.
+            let moved = [Some(self.source), self.target.filter(|_| self.exchange)];
+            for dir in moved.into_iter().flatten().filter(|dentry| dentry.is_dir()) {
+                perm::check(ctx.creds, &**dir.inode(), perm::Want::WRITE)?;
+            }
+        }
+        if self.source.is_mount_point() || self.target.is_some_and(|target| target.is_mount_point()) {
+            return Err(Errno::EBUSY);
+        }
+        Ok(())
+    }
+
+    async fn perform(&self, old_name: &[u8], new_name: &[u8], flags: RenameFlags) -> Result<()> {
+        let victim = self.target.filter(|target| !self.exchange && target.kind() == FileType::Directory);
+        let _victim_guard = match victim {
+            Some(victim) => Some(victim.inode().state().lock.lock().await),
+            None => None,
+        };
+        let old_doubt = Doubt::new(&self.old_dir.dentry, old_name);
+        let new_doubt = Doubt::new(&self.new_dir.dentry, new_name);
+        let (moved, replaced) = (self.source.inode(), self.target.map(|target| target.inode()));
+        let from = self.old_dir.inode();
+        let result = from.rename(old_name, moved, self.new_dir.inode(), new_name, replaced, flags).await;
+        old_doubt.settle();
+        new_doubt.settle();
+        result?;
+        match self.target {
+            Some(target) if self.exchange => dentry::exchanged(self.source, target),
+            Some(target) => {
+                dentry::removed(target);
+                dentry::moved(self.source, &self.new_dir.dentry, new_name);
+            }
+            None => dentry::moved(self.source, &self.new_dir.dentry, new_name),
+        }
+        Ok(())
+    }
+}

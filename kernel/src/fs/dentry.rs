@@ -1,0 +1,382 @@
+//! Directory entries: the tree of names that paths are walked on, and its cache.
+//!
+//! A [`Dentry`] ties a name in a parent directory to an inode and holds both. The cache is a hash table from
+//! (parent, name) to a dentry or to the knowledge that there is none. It holds its dentries; when it is full, a clock
+//! hand takes out entries that nobody else holds and nobody looked up since the last round.
+//!
+//! Changes of names in one directory happen under the directory's async mutex (`InodeState::lock`), so does the lookup
+//! of a name the cache does not know. Hits take one bucket spinlock. No lock is taken while a bucket is locked, and
+//! dentries are dropped outside of it.
+
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use smallvec::SmallVec;
+
+use super::inode::{FileSystem, FileType, Inode};
+use crate::sync::SpinLock;
+
+/// Longest name, bytes.
+pub const NAME_MAX: usize = 255;
+
+pub type Name = SmallVec<[u8; 24]>;
+
+struct Place {
+    parent: Option<Arc<Dentry>>,
+    name: Name,
+}
+
+pub struct Dentry {
+    inode: Arc<dyn Inode>,
+    kind: FileType,
+    place: SpinLock<Place>,
+    /// The name was removed.
+    dead: AtomicBool,
+    /// Mounts whose mount point this is.
+    mounts: AtomicU32,
+}
+
+impl Dentry {
+    /// The root of a file system, or a nameless object.
+    pub fn new_root(inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        Dentry::new(None, &[], inode)
+    }
+
+    /// A dentry that is in no cache. `name` is what /proc/PID/fd shows for nameless objects.
+    pub fn new(parent: Option<Arc<Dentry>>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        Arc::new(Dentry {
+            kind: inode.kind(),
+            inode,
+            place: SpinLock::new(Place { parent, name: Name::from_slice(name) }),
+            dead: AtomicBool::new(false),
+            mounts: AtomicU32::new(0),
+        })
+    }
+
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        &self.inode
+    }
+
+    pub fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    pub fn parent(&self) -> Option<Arc<Dentry>> {
+        self.place.lock().parent.clone()
+    }
+
+    pub fn name(&self) -> Name {
+        self.place.lock().name.clone()
+    }
+
+    /// Name and parent of one moment.
+    pub fn parent_and_name(&self) -> (Option<Arc<Dentry>>, Name) {
+        let place = self.place.lock();
+        (place.parent.clone(), place.name.clone())
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_dead(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_mount_point(&self) -> bool {
+        self.mounts.load(Ordering::Acquire) != 0
+    }
+
+    pub(super) fn add_mount(&self) {
+        self.mounts.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn remove_mount(&self) {
+        self.mounts.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Is `self` `other`, or above it?
+    pub fn is_ancestor_of(self: &Arc<Self>, other: &Arc<Dentry>) -> bool {
+        let mut at = Some(other.clone());
+        while let Some(dentry) = at {
+            if Arc::ptr_eq(self, &dentry) {
+                return true;
+            }
+            at = dentry.parent();
+        }
+        false
+    }
+}
+
+impl Drop for Dentry {
+    /// Lets go of the chain of parents one by one: a deep tree must not become a deep recursion.
+    fn drop(&mut self) {
+        let mut next = self.place.get_mut().parent.take();
+        while let Some(mut dentry) = next.and_then(Arc::into_inner) {
+            next = dentry.place.get_mut().parent.take();
+        }
+    }
+}
+
+const BUCKETS: usize = 2048;
+/// Entries above which the clock hand moves.
+const LIMIT: usize = 16384;
+
+enum Target {
+    Dentry(Arc<Dentry>),
+    /// Keeps the parent's address from being used again, not the parent.
+    Nothing(#[allow(dead_code)] Weak<Dentry>),
+}
+
+struct Entry {
+    hash: u32,
+    parent: *const Dentry,
+    name: Name,
+    target: Target,
+    used: AtomicBool,
+}
+
+// SAFETY: `parent` is compared, never dereferenced.
+unsafe impl Send for Entry {}
+// SAFETY: as above.
+unsafe impl Sync for Entry {}
+
+static CACHE: [SpinLock<Vec<Entry>>; BUCKETS] = [const { SpinLock::new(Vec::new()) }; BUCKETS];
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static HAND: AtomicUsize = AtomicUsize::new(0);
+
+/// What the cache knows of a name.
+pub enum Cached {
+    Found(Arc<Dentry>),
+    /// There is no such name.
+    Nothing,
+    Unknown,
+}
+
+fn hash(parent: *const Dentry, name: &[u8]) -> u32 {
+    const K: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut h = (parent as u64 >> 4).wrapping_mul(K) ^ name.len() as u64;
+    let mut chunks = name.chunks_exact(8);
+    for chunk in &mut chunks {
+        let mut word = [0; 8];
+        word.copy_from_slice(chunk);
+        h = (h.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(K);
+    }
+    let mut word = [0; 8];
+    let rest = chunks.remainder();
+    word[..rest.len()].copy_from_slice(rest);
+    h = (h.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(K);
+    (h >> 32) as u32
+}
+
+fn bucket(hash: u32) -> &'static SpinLock<Vec<Entry>> {
+    &CACHE[hash as usize % BUCKETS]
+}
+
+fn position(entries: &[Entry], hash: u32, parent: *const Dentry, name: &[u8]) -> Option<usize> {
+    entries.iter().position(|e| e.hash == hash && core::ptr::eq(e.parent, parent) && e.name[..] == *name)
+}
+
+/// Looks a name up in the cache.
+pub fn cached(parent: &Arc<Dentry>, name: &[u8]) -> Cached {
+    let parent = Arc::as_ptr(parent);
+    let hash = hash(parent, name);
+    let entries = bucket(hash).lock();
+    let Some(entry) = position(&entries, hash, parent, name).and_then(|i| entries.get(i)) else {
+        return Cached::Unknown;
+    };
+    if !entry.used.load(Ordering::Relaxed) {
+        entry.used.store(true, Ordering::Relaxed);
+    }
+    match &entry.target {
+        Target::Dentry(dentry) => Cached::Found(dentry.clone()),
+        Target::Nothing(_) => Cached::Nothing,
+    }
+}
+
+/// Puts a name into the cache. If another dentry for it is there already, that one is the answer.
+pub fn insert(parent: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+    let dentry = Dentry::new(Some(parent.clone()), name, inode);
+    insert_dentry(Arc::as_ptr(parent), name, dentry)
+}
+
+fn insert_dentry(parent: *const Dentry, name: &[u8], dentry: Arc<Dentry>) -> Arc<Dentry> {
+    let hash = hash(parent, name);
+    let mut entries = bucket(hash).lock();
+    let at = position(&entries, hash, parent, name);
+    let target = Target::Dentry(dentry.clone());
+    if let Some(entry) = at.and_then(|i| entries.get_mut(i)) {
+        if let Target::Dentry(there) = &entry.target {
+            let there = there.clone();
+            drop(entries);
+            return there;
+        }
+        let old = core::mem::replace(&mut entry.target, target);
+        drop(entries);
+        drop(old);
+        return dentry;
+    }
+    entries.push(Entry { hash, parent, name: Name::from_slice(name), target, used: AtomicBool::new(true) });
+    drop(entries);
+    note_insert();
+    dentry
+}
+
+/// Notes that there is no such name.
+pub fn insert_nothing(parent: &Arc<Dentry>, name: &[u8]) {
+    let (address, target) = (Arc::as_ptr(parent), Target::Nothing(Arc::downgrade(parent)));
+    let hash = hash(address, name);
+    let mut entries = bucket(hash).lock();
+    if position(&entries, hash, address, name).is_some() {
+        return;
+    }
+    entries.push(Entry { hash, parent: address, name: Name::from_slice(name), target, used: AtomicBool::new(false) });
+    drop(entries);
+    note_insert();
+}
+
+fn take(parent: *const Dentry, name: &[u8]) -> Option<Entry> {
+    let hash = hash(parent, name);
+    let mut entries = bucket(hash).lock();
+    let at = position(&entries, hash, parent, name)?;
+    COUNT.fetch_sub(1, Ordering::Relaxed);
+    Some(entries.swap_remove(at))
+}
+
+/// Forgets what is known of a name.
+pub(super) fn forget(parent: &Arc<Dentry>, name: &[u8]) {
+    drop(take(Arc::as_ptr(parent), name));
+}
+
+/// The name is gone: from now on `dentry` is dead, and the cache knows that the name leads nowhere.
+pub fn removed(dentry: &Arc<Dentry>) {
+    dentry.dead.store(true, Ordering::Release);
+    let (Some(parent), name) = dentry.parent_and_name() else { return };
+    drop(take(Arc::as_ptr(&parent), &name));
+    if !parent.inode.fs().volatile_names() {
+        insert_nothing(&parent, &name);
+    }
+}
+
+/// `dentry` now has another name. A dentry that was there must have been `removed` before.
+pub fn moved(dentry: &Arc<Dentry>, new_parent: &Arc<Dentry>, new_name: &[u8]) {
+    let (old_parent, old_name) = dentry.parent_and_name();
+    if let Some(parent) = &old_parent {
+        drop(take(Arc::as_ptr(parent), &old_name));
+    }
+    set_place(dentry, new_parent, new_name);
+    drop(take(Arc::as_ptr(new_parent), new_name));
+    insert_dentry(Arc::as_ptr(new_parent), new_name, dentry.clone());
+}
+
+/// Two names trade places (RENAME_EXCHANGE).
+pub fn exchanged(a: &Arc<Dentry>, b: &Arc<Dentry>) {
+    let ((Some(a_parent), a_name), (Some(b_parent), b_name)) = (a.parent_and_name(), b.parent_and_name()) else {
+        return;
+    };
+    drop(take(Arc::as_ptr(&a_parent), &a_name));
+    drop(take(Arc::as_ptr(&b_parent), &b_name));
+    set_place(a, &b_parent, &b_name);
+    set_place(b, &a_parent, &a_name);
+    insert_dentry(Arc::as_ptr(&b_parent), &b_name, a.clone());
+    insert_dentry(Arc::as_ptr(&a_parent), &a_name, b.clone());
+}
+
+fn set_place(dentry: &Dentry, parent: &Arc<Dentry>, name: &[u8]) {
+    let new = Place { parent: Some(parent.clone()), name: Name::from_slice(name) };
+    let old = core::mem::replace(&mut *dentry.place.lock(), new);
+    drop(old);
+}
+
+/// Puts a dentry of a file system without name caching into the cache, so that walks find the mount on it.
+pub(super) fn pin(dentry: &Arc<Dentry>) {
+    let (Some(parent), name) = dentry.parent_and_name() else { return };
+    insert_dentry(Arc::as_ptr(&parent), &name, dentry.clone());
+}
+
+/// Undoes `pin`.
+pub(super) fn unpin(dentry: &Arc<Dentry>) {
+    let (Some(parent), name) = dentry.parent_and_name() else { return };
+    drop(take(Arc::as_ptr(&parent), &name));
+}
+
+fn note_insert() {
+    if COUNT.fetch_add(1, Ordering::Relaxed) >= LIMIT {
+        for _ in 0..4 {
+            let at = HAND.fetch_add(1, Ordering::Relaxed);
+            sweep(at % BUCKETS);
+        }
+    }
+}
+
+/// Takes out of one bucket what nobody holds and nobody used since the last visit.
+fn sweep(index: usize) -> usize {
+    let mut victims: SmallVec<[Entry; 8]> = SmallVec::new();
+    let Some(bucket) = CACHE.get(index) else { return 0 };
+    let mut entries = bucket.lock();
+    let mut i = 0;
+    while let Some(entry) = entries.get(i) {
+        let unused = !entry.used.swap(false, Ordering::Relaxed);
+        if unused && is_free(&entry.target) && victims.len() < 8 {
+            victims.push(entries.swap_remove(i));
+        } else {
+            i += 1;
+        }
+    }
+    drop(entries);
+    COUNT.fetch_sub(victims.len(), Ordering::Relaxed);
+    victims.len()
+}
+
+/// Under the bucket's lock nobody can get a new reference to a dentry that only the cache holds.
+fn is_free(target: &Target) -> bool {
+    match target {
+        Target::Dentry(dentry) => Arc::strong_count(dentry) == 1,
+        Target::Nothing(_) => true,
+    }
+}
+
+/// Gives back up to `want` entries (memory is short); answers how many it were.
+pub fn shrink(want: usize) -> usize {
+    let mut freed = 0;
+    for _ in 0..2 * BUCKETS {
+        if freed >= want {
+            break;
+        }
+        freed += sweep(HAND.fetch_add(1, Ordering::Relaxed) % BUCKETS);
+    }
+    freed
+}
+
+/// Takes every unused entry of one file system out of the cache, leaves first (umount).
+pub fn forget_fs(fs: &Arc<dyn FileSystem>) {
+    loop {
+        let mut progress = false;
+        for bucket in &CACHE {
+            let mut victims: Vec<Entry> = Vec::new();
+            let mut entries = bucket.lock();
+            let mut i = 0;
+            while let Some(entry) = entries.get(i) {
+                let of_fs = match &entry.target {
+                    Target::Dentry(d) => Arc::strong_count(d) == 1 && Arc::ptr_eq(&d.inode.fs(), fs),
+                    Target::Nothing(parent) => parent.upgrade().is_none_or(|p| Arc::ptr_eq(&p.inode.fs(), fs)),
+                };
+                if of_fs {
+                    victims.push(entries.swap_remove(i));
+                } else {
+                    i += 1;
+                }
+            }
+            drop(entries);
+            COUNT.fetch_sub(victims.len(), Ordering::Relaxed);
+            progress |= !victims.is_empty();
+        }
+        if !progress {
+            return;
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! epoll(7).
+//!
+//! An [`Epoll`] keeps a [`Watch`] per watched descriptor. The watch's entry stays in the file's wait queue; a wake puts the
+//! watch on the epoll's ready list and wakes who waits for it. `epoll_wait` takes watches off the list, asks the files
+//! what is true now, and puts level-triggered ones back.
+//!
+//! Locks: `watches`, then a watch's `interest`, then `ready`. Wakers run without any wait-queue lock, so epolls can watch epolls.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::{Arc, Weak};
+use alloc::task::Wake;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::file::{Events, FileOps};
+use super::open_file::{Kind, OpenFile};
+use crate::errno::{Errno, Result};
+use crate::exec::{WaitEntry, WaitQueue};
+use crate::sync::SpinLock;
+
+pub const EPOLLEXCLUSIVE: u32 = 1 << 28;
+pub const EPOLLWAKEUP: u32 = 1 << 29;
+pub const EPOLLONESHOT: u32 = 1 << 30;
+pub const EPOLLET: u32 = 1 << 31;
+
+/// Epolls that may watch each other in a chain (EP_MAX_NESTS of Linux).
+const MAX_NESTING: usize = 5;
+
+/// The identity of a watch: the description and the descriptor it was added by.
+type Key = (usize, i32);
+
+pub struct Epoll {
+    watches: SpinLock<BTreeMap<Key, Arc<Watch>>>,
+    ready: SpinLock<VecDeque<Arc<Watch>>>,
+    queue: WaitQueue,
+    this: Weak<Epoll>,
+}
+
+#[derive(Clone, Copy)]
+struct Interest {
+    /// Events wanted, with EPOLLET and EPOLLONESHOT.
+    events: u32,
+    data: u64,
+    /// False after a one-shot event until EPOLL_CTL_MOD.
+    armed: bool,
+}
+
+pub struct Watch {
+    epoll: Weak<Epoll>,
+    file: Weak<OpenFile>,
+    key: Key,
+    interest: SpinLock<Interest>,
+    entry: SpinLock<Option<Arc<WaitEntry>>>,
+    /// On the ready list.
+    listed: AtomicBool,
+}
+
+impl Wake for Watch {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(epoll) = self.epoll.upgrade() {
+            epoll.list(self);
+        }
+    }
+}
+
+fn queue_of(file: &OpenFile) -> Option<&WaitQueue> {
+    match file.kind() {
+        Kind::Ops(ops) => ops.wait_queue(),
+        _ => None,
+    }
+}
+
+impl Watch {
+    /// Puts an entry with the current interest into the file's queue.
+    fn attach(self: &Arc<Self>, queue: &WaitQueue) {
+        let wanted = self.interest.lock().events & 0xffff | (Events::ERR | Events::HUP).bits();
+        let entry = WaitEntry::new(self.clone().into(), wanted);
+        queue.add(&entry);
+        *self.entry.lock() = Some(entry);
+    }
+
+    fn detach(&self, queue: Option<&WaitQueue>) {
+        let entry = self.entry.lock().take();
+        if let (Some(entry), Some(queue)) = (entry, queue) {
+            queue.remove(&entry);
+        }
+    }
+
+    /// The last descriptor of the file is gone.
+    pub(super) fn file_closed(&self, file: &OpenFile) {
+        self.detach(queue_of(file));
+        if let Some(epoll) = self.epoll.upgrade() {
+            epoll.forget(self.key);
+        }
+    }
+
+    /// What the program wants to know and is true now.
+    fn current(&self) -> Events {
+        let interest = *self.interest.lock();
+        // Without an entry it was deleted, or is being modified and will be looked at afterwards.
+        if !interest.armed || self.entry.lock().is_none() {
+            return Events::empty();
+        }
+        let Some(file) = self.file.upgrade() else { return Events::empty() };
+        file.ready() & (Events::from_bits_truncate(interest.events) | Events::ERR | Events::HUP)
+    }
+}
+
+impl Epoll {
+    pub fn new() -> Arc<Epoll> {
+        Arc::new_cyclic(|this| Epoll {
+            watches: SpinLock::new(BTreeMap::new()),
+            ready: SpinLock::new(VecDeque::new()),
+            queue: WaitQueue::new(),
+            this: this.clone(),
+        })
+    }
+
+    /// Notes that the watch may have something to say.
+    fn list(&self, watch: &Arc<Watch>) {
+        if !watch.interest.lock().armed || watch.entry.lock().is_none() {
+            return;
+        }
+        let mut ready = self.ready.lock();
+        if !watch.listed.swap(true, Ordering::AcqRel) {
+            // There is room: `add` reserved a place for every watch.
+            ready.push_back(watch.clone());
+        }
+        drop(ready);
+        self.queue.wake(1, (Events::IN | Events::RDNORM).bits());
+    }
+
+    fn forget(&self, key: Key) -> Option<Arc<Watch>> {
+        let watch = self.watches.lock().remove(&key)?;
+        let mut ready = self.ready.lock();
+        if watch.listed.swap(false, Ordering::AcqRel) {
+            ready.retain(|other| !Arc::ptr_eq(other, &watch));
+        }
+        drop(ready);
+        Some(watch)
+    }
+
+    /// EPOLL_CTL_ADD.
+    pub fn add(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<()> {
+        let queue = queue_of(file).ok_or(Errno::EPERM)?;
+        if let Some(other) = file.ops_as::<Epoll>() {
+            let too_deep = other.depth().is_none_or(|depth| depth >= MAX_NESTING - 1);
+            if core::ptr::eq(other, self) {
+                return Err(Errno::EINVAL);
+            }
+            if too_deep || other.reaches(self, MAX_NESTING) {
+                return Err(Errno::ELOOP);
+            }
+        }
+        let key = (Arc::as_ptr(file).addr(), fd);
+        let watch = Arc::new(Watch {
+            epoll: self.this.clone(),
+            file: Arc::downgrade(file),
+            key,
+            interest: SpinLock::new(Interest { events, data, armed: true }),
+            entry: SpinLock::new(None),
+            listed: AtomicBool::new(false),
+        });
+        let mut watches = self.watches.lock();
+        if watches.contains_key(&key) {
+            return Err(Errno::EEXIST);
+        }
+        let mut ready = self.ready.lock();
+        let missing = (watches.len() + 1).saturating_sub(ready.len());
+        ready.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
+        drop(ready);
+        watches.insert(key, watch.clone());
+        drop(watches);
+        file.add_watch(Arc::downgrade(&watch));
+        watch.attach(queue);
+        if !watch.current().is_empty() {
+            self.list(&watch);
+        }
+        Ok(())
+    }
+
+    fn find(&self, fd: i32, file: &Arc<OpenFile>) -> Result<Arc<Watch>> {
+        self.watches.lock().get(&(Arc::as_ptr(file).addr(), fd)).cloned().ok_or(Errno::ENOENT)
+    }
+
+    /// EPOLL_CTL_MOD.
+    pub fn modify(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<()> {
+        let watch = self.find(fd, file)?;
+        if (watch.interest.lock().events | events) & EPOLLEXCLUSIVE != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let queue = queue_of(file).ok_or(Errno::EPERM)?;
+        watch.detach(Some(queue));
+        *watch.interest.lock() = Interest { events, data, armed: true };
+        watch.attach(queue);
+        if !watch.current().is_empty() {
+            self.list(&watch);
+        }
+        Ok(())
+    }
+
+    /// EPOLL_CTL_DEL.
+    pub fn delete(&self, fd: i32, file: &Arc<OpenFile>) -> Result<()> {
+        let watch = self.find(fd, file)?;
+        self.forget(watch.key);
+        watch.detach(queue_of(file));
+        Ok(())
+    }
+
+    /// Up to `max` events that are there now, as (events, data).
+    pub fn collect(&self, max: usize) -> Vec<(u32, u64)> {
+        let mut out = Vec::new();
+        // Each watch that is listed now gets its turn once.
+        let mut turns = self.ready.lock().len();
+        while turns > 0 && out.len() < max {
+            turns -= 1;
+            let mut ready = self.ready.lock();
+            let Some(watch) = ready.pop_front() else { break };
+            // Cleared before the file is asked: an event that comes later lists the watch again.
+            watch.listed.store(false, Ordering::Release);
+            drop(ready);
+            let events = watch.current();
+            if events.is_empty() {
+                continue;
+            }
+            let mut interest = watch.interest.lock();
+            let (flags, data) = (interest.events, interest.data);
+            if flags & EPOLLONESHOT != 0 {
+                interest.armed = false;
+            }
+            drop(interest);
+            out.push((events.bits(), data));
+            if flags & (EPOLLONESHOT | EPOLLET) == 0 {
+                let mut ready = self.ready.lock();
+                if !watch.listed.swap(true, Ordering::AcqRel) {
+                    ready.push_back(watch.clone());
+                }
+            }
+        }
+        out
+    }
+
+    pub fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    /// Is anything ready? Watches that turn out not to be are taken off the list.
+    fn any_ready(&self) -> bool {
+        loop {
+            let Some(watch) = self.ready.lock().front().cloned() else { return false };
+            if !watch.current().is_empty() {
+                return true;
+            }
+            let mut ready = self.ready.lock();
+            if ready.front().is_some_and(|front| Arc::ptr_eq(front, &watch)) {
+                ready.pop_front();
+                watch.listed.store(false, Ordering::Release);
+                drop(ready);
+                // It may have become ready between the test and the removal.
+                if !watch.current().is_empty() {
+                    self.list(&watch);
+                }
+            }
+        }
+    }
+
+    fn children(&self) -> Vec<Arc<OpenFile>> {
+        let watches = self.watches.lock();
+        watches.values().filter_map(|watch| watch.file.upgrade()).filter(|f| f.ops_as::<Epoll>().is_some()).collect()
+    }
+
+    /// Is `other` watched by this epoll, directly or through others?
+    fn reaches(&self, other: &Epoll, limit: usize) -> bool {
+        if core::ptr::eq(self, other) || limit == 0 {
+            return true;
+        }
+        self.children().iter().filter_map(|file| file.ops_as::<Epoll>()).any(|child| child.reaches(other, limit - 1))
+    }
+
+    /// Levels of epolls below this one; None if there are too many.
+    fn depth(&self) -> Option<usize> {
+        self.depth_within(MAX_NESTING)
+    }
+
+    fn depth_within(&self, limit: usize) -> Option<usize> {
+        let mut deepest = 0;
+        for file in self.children() {
+            let child = file.ops_as::<Epoll>()?;
+            deepest = deepest.max(1 + child.depth_within(limit.checked_sub(1)?)?);
+        }
+        Some(deepest)
+    }
+}
+
+impl FileOps for Epoll {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn ready(&self) -> Events {
+        if self.any_ready() { Events::IN | Events::RDNORM } else { Events::empty() }
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.queue)
+    }
+}
+
+impl Drop for Epoll {
+    fn drop(&mut self) {
+        for watch in core::mem::take(self.watches.get_mut()).into_values() {
+            if let Some(file) = watch.file.upgrade() {
+                watch.detach(queue_of(&file));
+            }
+        }
+    }
+}

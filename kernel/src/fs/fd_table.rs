@@ -1,0 +1,278 @@
+//! The table of file descriptors (CLONE_FILES shares it).
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use smallvec::SmallVec;
+
+use super::open_file::OpenFile;
+use crate::errno::{Errno, Result};
+use crate::sync::SpinLock;
+
+/// fs.nr_open of Linux: no table grows beyond it, whatever RLIMIT_NOFILE says.
+pub const NR_OPEN: usize = 1024 * 1024;
+
+#[derive(Clone)]
+struct Slot {
+    file: Arc<OpenFile>,
+    cloexec: bool,
+}
+
+#[derive(Default)]
+struct Table {
+    slots: Vec<Option<Slot>>,
+    /// One bit per used slot, to find the lowest free descriptor.
+    used: Vec<u64>,
+}
+
+impl Table {
+    fn first_free(&self, from: usize) -> usize {
+        let mut word_at = from / 64;
+        let mut mask = !0u64 << (from % 64);
+        while let Some(word) = self.used.get(word_at) {
+            let free = !word & mask;
+            if free != 0 {
+                return word_at * 64 + free.trailing_zeros() as usize;
+            }
+            word_at += 1;
+            mask = !0;
+        }
+        from.max(word_at * 64)
+    }
+
+    /// Puts `slot` at `fd`, growing the table; answers what was there.
+    fn put(&mut self, fd: usize, slot: Slot) -> Result<Option<Slot>> {
+        if fd >= self.slots.len() {
+            let len = (fd + 1).next_multiple_of(64);
+            self.slots.try_reserve(len - self.slots.len()).map_err(|_| Errno::ENOMEM)?;
+            self.slots.resize(len, None);
+            self.used.resize(len / 64, 0);
+        }
+        let (Some(place), Some(word)) = (self.slots.get_mut(fd), self.used.get_mut(fd / 64)) else {
+            return Err(Errno::EBADF);
+        };
+        *word |= 1 << (fd % 64);
+        Ok(place.replace(slot))
+    }
+
+    fn take(&mut self, fd: usize) -> Option<Slot> {
+        let slot = self.slots.get_mut(fd)?.take();
+        if let Some(word) = self.used.get_mut(fd / 64) {
+            *word &= !(1 << (fd % 64));
+        }
+        slot
+    }
+}
+
+pub struct FdTable {
+    table: SpinLock<Table>,
+    /// The soft limit of RLIMIT_NOFILE.
+    limit: AtomicU64,
+}
+
+impl Default for FdTable {
+    fn default() -> Self {
+        FdTable { table: SpinLock::default(), limit: AtomicU64::new(1024) }
+    }
+}
+
+impl FdTable {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The process's RLIMIT_NOFILE is now this (soft limit).
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed).min(NR_OPEN as u64)
+    }
+
+    /// Identifies the table as the owner of POSIX record locks.
+    pub fn lock_owner(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
+    /// The file behind a descriptor; EBADF if there is none.
+    #[inline]
+    pub fn get(&self, fd: i32) -> Result<Arc<OpenFile>> {
+        let table = self.table.lock();
+        match table.slots.get(fd as u32 as usize) {
+            Some(Some(slot)) => Ok(slot.file.clone()),
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    /// The same, but not for O_PATH descriptors (EBADF): what read, write, ioctl… want.
+    #[inline]
+    pub fn get_io(&self, fd: i32) -> Result<Arc<OpenFile>> {
+        let file = self.get(fd)?;
+        if file.is_path() { Err(Errno::EBADF) } else { Ok(file) }
+    }
+
+    /// Gives `file` the lowest free descriptor not below `min`; EMFILE if the limit forbids it.
+    pub fn install_from(&self, min: i32, file: Arc<OpenFile>, cloexec: bool) -> Result<i32> {
+        let mut table = self.table.lock();
+        let fd = table.first_free(min as u32 as usize);
+        if fd as u64 >= self.limit() {
+            return Err(Errno::EMFILE);
+        }
+        table.put(fd, Slot { file, cloexec })?;
+        Ok(fd as i32)
+    }
+
+    pub fn install(&self, file: Arc<OpenFile>, cloexec: bool) -> Result<i32> {
+        self.install_from(0, file, cloexec)
+    }
+
+    /// Makes `fd` mean `file` and closes what it meant before (dup2, dup3).
+    pub fn replace(&self, fd: i32, file: Arc<OpenFile>, cloexec: bool) -> Result<()> {
+        let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        if fd as u64 >= self.limit() {
+            return Err(Errno::EBADF);
+        }
+        let old = self.table.lock().put(fd, Slot { file, cloexec })?;
+        if let Some(old) = old {
+            old.file.closed_by(self.lock_owner());
+        }
+        Ok(())
+    }
+
+    /// Takes the descriptor out without closing the file.
+    pub fn remove(&self, fd: i32) -> Result<Arc<OpenFile>> {
+        let slot = self.table.lock().take(fd as u32 as usize);
+        slot.map(|slot| slot.file).ok_or(Errno::EBADF)
+    }
+
+    /// close(2).
+    pub fn close(&self, fd: i32) -> Result<()> {
+        self.remove(fd)?.closed_by(self.lock_owner());
+        Ok(())
+    }
+
+    pub fn cloexec(&self, fd: i32) -> Result<bool> {
+        match self.table.lock().slots.get(fd as u32 as usize) {
+            Some(Some(slot)) => Ok(slot.cloexec),
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    pub fn set_cloexec(&self, fd: i32, cloexec: bool) -> Result<()> {
+        match self.table.lock().slots.get_mut(fd as u32 as usize) {
+            Some(Some(slot)) => slot.cloexec = cloexec,
+            _ => return Err(Errno::EBADF),
+        }
+        Ok(())
+    }
+
+    /// A copy for a child process (clone without CLONE_FILES).
+    pub fn fork(&self) -> Self {
+        let table = self.table.lock();
+        let end = table.used.iter().rposition(|word| *word != 0).map_or(0, |i| (i + 1) * 64);
+        let slots = table.slots.iter().take(end).cloned().collect();
+        let used = table.used.iter().take(end / 64).copied().collect();
+        FdTable {
+            table: SpinLock::new(Table { slots, used }),
+            limit: AtomicU64::new(self.limit.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Closes the open descriptors in `first..=last` that `pick` wants.
+    fn close_where(&self, first: u32, last: u32, pick: impl Fn(bool) -> bool) {
+        let mut fd = first as usize;
+        loop {
+            let mut batch: SmallVec<[Arc<OpenFile>; 8]> = SmallVec::new();
+            let mut table = self.table.lock();
+            let end = (last as usize).saturating_add(1).min(table.slots.len());
+            while fd < end && batch.len() < 8 {
+                if matches!(table.slots.get(fd), Some(Some(slot)) if pick(slot.cloexec)) {
+                    batch.extend(table.take(fd).map(|slot| slot.file));
+                }
+                fd += 1;
+            }
+            drop(table);
+            if batch.is_empty() {
+                return;
+            }
+            for file in batch {
+                file.closed_by(self.lock_owner());
+            }
+        }
+    }
+
+    /// close_range(2).
+    pub fn close_range(&self, first: u32, last: u32) {
+        self.close_where(first, last, |_| true)
+    }
+
+    /// close_range(2) with CLOSE_RANGE_CLOEXEC.
+    pub fn set_cloexec_range(&self, first: u32, last: u32) {
+        let mut table = self.table.lock();
+        let count = (last as usize).saturating_add(1).saturating_sub(first as usize);
+        for slot in table.slots.iter_mut().skip(first as usize).take(count).flatten() {
+            slot.cloexec = true;
+        }
+    }
+
+    /// execve(2): closes what is marked close-on-exec.
+    pub fn close_on_exec(&self) {
+        self.close_where(0, u32::MAX, |cloexec| cloexec);
+    }
+
+    /// The open descriptors, ascending (for /proc/PID/fd).
+    pub fn open_fds(&self) -> Vec<i32> {
+        let table = self.table.lock();
+        table.slots.iter().enumerate().filter(|(_, slot)| slot.is_some()).map(|(fd, _)| fd as i32).collect()
+    }
+
+    /// Descriptors that fit without growing (FDSize in /proc/PID/status).
+    pub fn capacity(&self) -> usize {
+        self.table.lock().slots.len().max(64)
+    }
+}
+
+impl Drop for FdTable {
+    /// The end of the last process that used the table.
+    fn drop(&mut self) {
+        self.close_range(0, u32::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::anon;
+
+    fn file() -> Arc<OpenFile> {
+        anon::test_file()
+    }
+
+    #[test]
+    fn lowest_free_descriptor_is_used() {
+        let table = FdTable::new();
+        for want in 0..130 {
+            assert_eq!(table.install(file(), false), Ok(want));
+        }
+        table.remove(3).unwrap();
+        table.remove(70).unwrap();
+        assert_eq!(table.install_from(64, file(), false), Ok(70));
+        assert_eq!(table.install(file(), false), Ok(3));
+        assert_eq!(table.install(file(), false), Ok(130));
+        assert_eq!(table.install_from(500, file(), false), Ok(500));
+        assert_eq!(table.install_from(1024, file(), false), Err(Errno::EMFILE));
+        assert_eq!(table.get(-1).err(), Some(Errno::EBADF));
+    }
+
+    #[test]
+    fn exec_closes_marked_descriptors_only() {
+        let table = FdTable::new();
+        table.install(file(), false).unwrap();
+        table.install(file(), true).unwrap();
+        let copy = table.fork();
+        table.close_on_exec();
+        assert_eq!(table.open_fds(), [0]);
+        assert_eq!(copy.open_fds(), [0, 1]);
+    }
+}

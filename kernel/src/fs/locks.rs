@@ -1,0 +1,277 @@
+//! Advisory locks: flock(2), and the record locks of fcntl(2) (POSIX and open-file-description locks).
+
+use alloc::vec::Vec;
+
+use crate::errno::{Errno, Result};
+use crate::exec::WaitQueue;
+use crate::sync::SpinLock;
+
+/// Who holds a lock: a process (by its descriptor table) or an open file description (by its address).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    Process(usize),
+    File(usize),
+}
+
+/// A record lock; `end` is inclusive, `u64::MAX >> 1` means to the end of the file for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    pub owner: Owner,
+    /// For F_GETLK: the process id, or -1 for locks of open file descriptions.
+    pub pid: i32,
+    pub exclusive: bool,
+    pub start: u64,
+    pub end: u64,
+}
+
+/// The last byte that a lock can cover.
+pub const END: u64 = i64::MAX as u64;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Whole {
+    file: usize,
+    exclusive: bool,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Sorted by owner insertion, not by position; ranges of one owner do not overlap.
+    records: Vec<Record>,
+    whole: Vec<Whole>,
+}
+
+/// The locks on one inode.
+#[derive(Default)]
+pub struct FileLocks {
+    held: SpinLock<Held>,
+    released: WaitQueue,
+}
+
+/// Who waits for whom, for EDEADLK.
+static WAITS: SpinLock<Vec<(Owner, Owner)>> = SpinLock::new(Vec::new());
+
+/// An edge of the waits-for graph for as long as the wait lasts.
+struct WaitEdge(Owner, Owner);
+
+impl WaitEdge {
+    /// EDEADLK if `holder` waits, directly or not, for `waiter`.
+    fn new(waiter: Owner, holder: Owner) -> Result<Self> {
+        let mut waits = WAITS.lock();
+        let mut at = holder;
+        for _ in 0..=waits.len() {
+            if at == waiter {
+                return Err(Errno::EDEADLK);
+            }
+            match waits.iter().find(|(from, _)| *from == at) {
+                Some((_, next)) => at = *next,
+                None => break,
+            }
+        }
+        waits.push((waiter, holder));
+        Ok(WaitEdge(waiter, holder))
+    }
+}
+
+impl Drop for WaitEdge {
+    fn drop(&mut self) {
+        let mut waits = WAITS.lock();
+        if let Some(at) = waits.iter().position(|edge| *edge == (self.0, self.1)) {
+            waits.swap_remove(at);
+        }
+    }
+}
+
+impl FileLocks {
+    /// F_SETLK with F_RDLCK or F_WRLCK: takes the lock, or answers the lock in the way.
+    fn try_lock(&self, new: Record) -> Result<(), Record> {
+        let mut held = self.held.lock();
+        if let Some(other) = conflict(&held.records, &new) {
+            return Err(other);
+        }
+        carve(&mut held.records, &new);
+        held.records.push(new);
+        merge(&mut held.records, new.owner);
+        drop(held);
+        // A write lock that became a read lock lets others in.
+        self.released.wake_all();
+        Ok(())
+    }
+
+    pub fn set(&self, new: Record) -> Result<()> {
+        self.try_lock(new).map_err(|_| Errno::EAGAIN)
+    }
+
+    /// F_SETLKW. To be awaited interruptibly.
+    pub async fn set_wait(&self, new: Record) -> Result<()> {
+        loop {
+            let Err(other) = self.try_lock(new) else { return Ok(()) };
+            // Locks of open file descriptions take no part in deadlock detection (fcntl(2)).
+            let _edge = match (new.owner, other.owner) {
+                (Owner::Process(_), Owner::Process(_)) => Some(WaitEdge::new(new.owner, other.owner)?),
+                _ => None,
+            };
+            self.released
+                .wait_for(|| conflict(&self.held.lock().records, &new).is_none_or(|c| c != other).then_some(()))
+                .await;
+        }
+    }
+
+    /// F_UNLCK.
+    pub fn unlock(&self, range: Record) {
+        carve(&mut self.held.lock().records, &range);
+        self.released.wake_all();
+    }
+
+    /// F_GETLK: the first lock in the way.
+    pub fn test(&self, wanted: Record) -> Option<Record> {
+        conflict(&self.held.lock().records, &wanted)
+    }
+
+    /// Drops everything of one owner: close(2) by a process, or the last close of an open file description.
+    pub fn release(&self, owner: Owner) {
+        let mut held = self.held.lock();
+        let before = held.records.len() + held.whole.len();
+        held.records.retain(|record| record.owner != owner);
+        if let Owner::File(file) = owner {
+            held.whole.retain(|whole| whole.file != file);
+        }
+        let released = held.records.len() + held.whole.len() != before;
+        drop(held);
+        if released {
+            self.released.wake_all();
+        }
+    }
+
+    /// flock(2) with LOCK_SH or LOCK_EX. A conversion gives the old lock up first, as Linux does.
+    fn try_flock(&self, file: usize, exclusive: bool) -> bool {
+        let mut held = self.held.lock();
+        let new = Whole { file, exclusive };
+        if held.whole.contains(&new) {
+            return true;
+        }
+        let before = held.whole.len();
+        held.whole.retain(|whole| whole.file != file);
+        let converted = held.whole.len() != before;
+        let free = !held.whole.iter().any(|whole| whole.exclusive || exclusive);
+        if free {
+            held.whole.push(new);
+        }
+        drop(held);
+        if converted {
+            self.released.wake_all();
+        }
+        free
+    }
+
+    pub fn flock(&self, file: usize, exclusive: bool) -> Result<()> {
+        if self.try_flock(file, exclusive) { Ok(()) } else { Err(Errno::EAGAIN) }
+    }
+
+    /// To be awaited interruptibly.
+    pub async fn flock_wait(&self, file: usize, exclusive: bool) {
+        self.released.wait_for(|| self.try_flock(file, exclusive).then_some(())).await
+    }
+
+    pub fn unflock(&self, file: usize) {
+        self.held.lock().whole.retain(|whole| whole.file != file);
+        self.released.wake_all();
+    }
+}
+
+fn overlaps(a: &Record, b: &Record) -> bool {
+    a.start <= b.end && b.start <= a.end
+}
+
+fn conflict(records: &[Record], new: &Record) -> Option<Record> {
+    let clashes = |r: &&Record| r.owner != new.owner && (r.exclusive || new.exclusive) && overlaps(r, new);
+    records.iter().filter(clashes).min_by_key(|r| r.start).copied()
+}
+
+/// Takes `range` out of what its owner holds.
+fn carve(records: &mut Vec<Record>, range: &Record) {
+    let mut pieces: Vec<Record> = Vec::new();
+    records.retain(|held| {
+        if held.owner != range.owner || !overlaps(held, range) {
+            return true;
+        }
+        if held.start < range.start {
+            pieces.push(Record { end: range.start - 1, ..*held });
+        }
+        if held.end > range.end {
+            pieces.push(Record { start: range.end + 1, ..*held });
+        }
+        false
+    });
+    records.extend(pieces);
+}
+
+/// Joins neighbouring ranges of the same kind.
+fn merge(records: &mut Vec<Record>, owner: Owner) {
+    let mut own: Vec<Record> = records.iter().filter(|r| r.owner == owner).copied().collect();
+    own.sort_by_key(|r| r.start);
+    records.retain(|r| r.owner != owner);
+    for record in own {
+        match records.last_mut() {
+            Some(last)
+                if last.owner == owner
+                    && last.exclusive == record.exclusive
+                    && last.end.checked_add(1) == Some(record.start) =>
+            {
+                last.end = record.end;
+            }
+            _ => records.push(record),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn record(owner: usize, exclusive: bool, start: u64, end: u64) -> Record {
+        Record { owner: Owner::Process(owner), pid: owner as i32, exclusive, start, end }
+    }
+
+    #[test]
+    fn read_locks_are_shared_and_write_locks_are_not() {
+        let locks = FileLocks::default();
+        assert_eq!(locks.set(record(1, false, 0, 99)), Ok(()));
+        assert_eq!(locks.set(record(2, false, 50, 149)), Ok(()));
+        assert_eq!(locks.set(record(2, true, 90, 100)), Err(Errno::EAGAIN));
+        assert_eq!(locks.set(record(2, true, 100, 110)), Ok(()));
+        assert_eq!(locks.test(record(1, false, 100, 100)).map(|r| (r.start, r.end)), Some((100, 110)));
+    }
+
+    #[test]
+    fn unlocking_the_middle_splits_and_relocking_joins() {
+        let locks = FileLocks::default();
+        locks.set(record(1, true, 0, END)).unwrap();
+        locks.unlock(record(1, true, 10, 19));
+        assert_eq!(locks.set(record(2, true, 10, 19)), Ok(()));
+        assert_eq!(locks.set(record(2, true, 9, 9)), Err(Errno::EAGAIN));
+        locks.release(Owner::Process(2));
+        locks.set(record(1, true, 10, 19)).unwrap();
+        assert_eq!(locks.held.lock().records, vec![record(1, true, 0, END)]);
+    }
+
+    #[test]
+    fn flock_conversion_and_release() {
+        let locks = FileLocks::default();
+        assert_eq!(locks.flock(1, false), Ok(()));
+        assert_eq!(locks.flock(2, false), Ok(()));
+        assert_eq!(locks.flock(1, true), Err(Errno::EAGAIN));
+        locks.release(Owner::File(2));
+        assert_eq!(locks.flock(1, true), Ok(()));
+        locks.unflock(1);
+        assert_eq!(locks.flock(2, true), Ok(()));
+    }
+
+    #[test]
+    fn a_cycle_of_waiters_is_refused() {
+        let edge = WaitEdge::new(Owner::Process(101), Owner::Process(102)).unwrap();
+        assert_eq!(WaitEdge::new(Owner::Process(102), Owner::Process(101)).err(), Some(Errno::EDEADLK));
+        drop(edge);
+        assert!(WaitEdge::new(Owner::Process(102), Owner::Process(101)).is_ok());
+    }
+}

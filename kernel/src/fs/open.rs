@@ -1,0 +1,273 @@
+//! open(2): from a path to an open file description.
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::general as raw;
+
+use super::change;
+use super::dentry::Dentry;
+use super::inode::{FileType, Inode, NewNode};
+use super::mount::MountFlags;
+use super::open_file::{Kind, OpenFile, plain_kind};
+use super::path::Path;
+use super::perm::{self, Want};
+use super::walk::{self, Ctx, Flags, Last, Walker};
+use super::{devfs, pipe, regular};
+use crate::errno::{Errno, Result};
+use crate::syscalls::SysResult;
+
+/// What openat2(2) asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// O_*.
+    pub flags: u32,
+    /// Permission bits of a file that is created.
+    pub mode: u32,
+    /// RESOLVE_*, as walk flags.
+    pub resolve: Flags,
+}
+
+impl How {
+    pub fn new(flags: u32, mode: u32) -> Self {
+        How { flags, mode, resolve: Flags::empty() }
+    }
+
+    fn has(&self, flags: u32) -> bool {
+        self.flags & flags == flags
+    }
+
+    /// What must be permitted to open an existing file.
+    fn want(&self) -> Want {
+        let mut want = match self.flags & raw::O_ACCMODE {
+            raw::O_RDONLY => Want::READ,
+            raw::O_WRONLY => Want::WRITE,
+            // 3 is for ioctls only, but wants both.
+            _ => Want::READ | Want::WRITE,
+        };
+        want.set(Want::WRITE, want.contains(Want::WRITE) || self.has(raw::O_TRUNC));
+        want
+    }
+
+    fn walk_flags(&self) -> Flags {
+        let mut flags = self.resolve;
+        flags.set(Flags::FOLLOW, !self.has(raw::O_NOFOLLOW));
+        flags.set(Flags::DIRECTORY, self.has(raw::O_DIRECTORY));
+        flags
+    }
+}
+
+const TMPFILE: u32 = raw::O_TMPFILE & !raw::O_DIRECTORY;
+
+/// Opens `path`, creating it if asked to.
+pub async fn open(ctx: Ctx<'_>, dirfd: i32, path: &[u8], mut how: How) -> SysResult<Arc<OpenFile>> {
+    if how.has(raw::O_PATH) {
+        how.flags &= raw::O_PATH | raw::O_DIRECTORY | raw::O_NOFOLLOW | raw::O_CLOEXEC;
+        let place = walk::lookup(ctx, dirfd, path, how.walk_flags()).await?;
+        return Ok(OpenFile::new(
+            place,
+            Kind::Path,
+            raw::O_PATH | how.flags & (raw::O_DIRECTORY | raw::O_NOFOLLOW),
+            false,
+        ));
+    }
+    if how.has(TMPFILE) {
+        return Ok(open_unnamed(ctx, dirfd, path, how).await?);
+    }
+    if how.has(raw::O_CREAT | raw::O_DIRECTORY) {
+        return Err(Errno::EINVAL.into());
+    }
+    let (place, created) = if how.has(raw::O_CREAT) {
+        find_or_create(ctx, dirfd, path, &how).await?
+    } else {
+        (walk::lookup(ctx, dirfd, path, how.walk_flags()).await?, false)
+    };
+    open_place(ctx, place, &how, created).await
+}
+
+/// Opens what `place` is, which was just `created` or must be checked.
+pub async fn open_place(ctx: Ctx<'_>, place: Path, how: &How, created: bool) -> SysResult<Arc<OpenFile>> {
+    if !created {
+        check_open(ctx, &place, how)?;
+    }
+    let inode = place.inode().clone();
+    let kind = place.dentry.kind();
+    let write = how.flags & raw::O_ACCMODE != raw::O_RDONLY;
+    let writer = WriterGuard::new(&inode, kind == FileType::Regular && write)?;
+    if !created && how.has(raw::O_TRUNC) && kind == FileType::Regular {
+        // Truncation excludes running programs even for O_RDONLY.
+        let _truncating = WriterGuard::new(&inode, true)?;
+        regular::truncate(ctx.thread, &inode, 0).await?;
+    }
+    let opened = open_kind(ctx, &inode, kind, how.flags).await?;
+    Ok(OpenFile::new(place, opened, status_flags(how.flags), writer.keep()))
+}
+
+/// The flags that stay with the description (F_GETFL).
+fn status_flags(flags: u32) -> u32 {
+    flags & !(raw::O_CREAT | raw::O_EXCL | raw::O_NOCTTY | raw::O_TRUNC | raw::O_CLOEXEC)
+}
+
+/// Counts a writer until the open file takes it over.
+struct WriterGuard<'a> {
+    inode: &'a Arc<dyn Inode>,
+    counted: bool,
+}
+
+impl<'a> WriterGuard<'a> {
+    fn new(inode: &'a Arc<dyn Inode>, count: bool) -> Result<Self> {
+        if count {
+            inode.state().get_write()?;
+        }
+        Ok(WriterGuard { inode, counted: count })
+    }
+
+    fn keep(mut self) -> bool {
+        core::mem::take(&mut self.counted)
+    }
+}
+
+impl Drop for WriterGuard<'_> {
+    fn drop(&mut self) {
+        if self.counted {
+            self.inode.state().put_write();
+        }
+    }
+}
+
+async fn open_kind(ctx: Ctx<'_>, inode: &Arc<dyn Inode>, kind: FileType, flags: u32) -> SysResult<Kind> {
+    if let Some(thread) = ctx.thread
+        && let Some(ops) = inode.open(flags, thread).await?
+    {
+        return Ok(Kind::Ops(ops));
+    }
+    if let Some(kind) = plain_kind(inode) {
+        return Ok(kind);
+    }
+    let thread = ctx.thread.ok_or(Errno::ENXIO)?;
+    match kind {
+        FileType::CharDevice | FileType::BlockDevice => {
+            let device = devfs::device(kind, inode.metadata().rdev).ok_or(Errno::ENXIO)?;
+            Ok(Kind::Ops(crate::exec::interruptible(thread, device.open(flags, thread)).await??))
+        }
+        FileType::Fifo => Ok(Kind::Ops(pipe::open_fifo(thread, inode.state().fifo(), flags).await?)),
+        FileType::Socket => Err(Errno::ENXIO.into()),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// The checks of Linux's may_open and do_open.
+fn check_open(ctx: Ctx<'_>, place: &Path, how: &How) -> Result<()> {
+    let kind = place.dentry.kind();
+    let want = how.want();
+    if kind == FileType::Directory {
+        if how.has(raw::O_CREAT) || want.contains(Want::WRITE) {
+            return Err(Errno::EISDIR);
+        }
+    } else if how.has(raw::O_DIRECTORY) {
+        return Err(Errno::ENOTDIR);
+    }
+    let flags = place.mount.flags();
+    match kind {
+        FileType::Symlink => return Err(Errno::ELOOP),
+        FileType::CharDevice | FileType::BlockDevice if flags.contains(MountFlags::NODEV) => {
+            return Err(Errno::EACCES);
+        }
+        FileType::Regular if want.contains(Want::WRITE) => place.mount.check_writable()?,
+        _ => {}
+    }
+    perm::check(ctx.creds, &**place.inode(), want)?;
+    if how.has(raw::O_NOATIME) && !perm::is_owner(ctx.creds, &place.inode().metadata()) {
+        return Err(Errno::EPERM);
+    }
+    Ok(())
+}
+
+/// O_CREAT: the file, and whether it is new.
+async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Result<(Path, bool)> {
+    let mut walker = Walker::new(ctx, dirfd, path, how.resolve)?;
+    loop {
+        let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EISDIR) };
+        if slash {
+            return Err(Errno::EISDIR);
+        }
+        let child = match walker.child(name.bytes()).await {
+            Ok(child) => child,
+            Err(Errno::ENOENT) => match create(ctx, &walker.at, name.bytes(), how).await? {
+                (dentry, true) => return Ok((Path { mount: walker.at.mount, dentry }, true)),
+                (dentry, false) => dentry,
+            },
+            Err(errno) => return Err(errno),
+        };
+        if how.has(raw::O_EXCL) {
+            return Err(Errno::EEXIST);
+        }
+        if child.kind() == FileType::Symlink && !how.has(raw::O_NOFOLLOW) {
+            walker.follow(&child).await?;
+            if walker.arrived() {
+                return Ok((walker.at, false));
+            }
+            continue;
+        }
+        walker.step(child)?;
+        return Ok((walker.at, false));
+    }
+}
+
+/// Creates a regular file unless somebody else did meanwhile.
+async fn create(ctx: Ctx<'_>, dir: &Path, name: &[u8], how: &How) -> Result<(Arc<Dentry>, bool)> {
+    let _guard = dir.inode().state().lock.lock().await;
+    match walk::child_locked(&dir.dentry, name).await {
+        Ok(dentry) => return Ok((dentry, false)),
+        Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    Ok((change::create_locked(ctx, dir, name, NewNode::Regular, how.mode).await?, true))
+}
+
+/// O_TMPFILE: a file without a name in the directory `path`.
+async fn open_unnamed(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: How) -> Result<Arc<OpenFile>> {
+    if !how.has(raw::O_DIRECTORY) || !how.want().contains(Want::WRITE) {
+        return Err(Errno::EINVAL);
+    }
+    let dir = walk::lookup(ctx, dirfd, path, how.walk_flags()).await?;
+    perm::check_modify(ctx.creds, &dir)?;
+    let attr = change::new_attr(ctx, &**dir.inode(), how.mode, false);
+    let inode = dir.inode().create_unnamed(attr).await?;
+    inode.state().get_write()?;
+    let kind = plain_kind(&inode).ok_or(Errno::EOPNOTSUPP)?;
+    let name = format!("#{}", inode.metadata().ino);
+    let dentry = Dentry::new(Some(dir.dentry.clone()), name.as_bytes(), inode);
+    dentry.set_dead();
+    let flags = status_flags(how.flags & !raw::O_DIRECTORY);
+    Ok(OpenFile::new(Path { mount: dir.mount, dentry }, kind, flags, true))
+}
+
+/// Opens a program for execve(2): a regular file with execute permission, not on a noexec mount.
+pub async fn open_exec(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> Result<Arc<OpenFile>> {
+    let place = walk::lookup(ctx, dirfd, path, flags).await?;
+    match place.dentry.kind() {
+        FileType::Symlink => return Err(Errno::ELOOP),
+        FileType::Regular => {}
+        _ => return Err(Errno::EACCES),
+    }
+    if place.mount.flags().contains(MountFlags::NOEXEC) {
+        return Err(Errno::EACCES);
+    }
+    perm::check(ctx.creds, &**place.inode(), Want::EXEC)?;
+    let kind = plain_kind(place.inode()).ok_or(Errno::EACCES)?;
+    Ok(OpenFile::new(place, kind, raw::O_RDONLY, false))
+}
+
+/// truncate(2).
+pub async fn truncate(ctx: Ctx<'_>, path: &[u8], size: u64) -> Result<()> {
+    let place = walk::lookup(ctx, walk::AT_FDCWD, path, Flags::FOLLOW).await?;
+    match place.dentry.kind() {
+        FileType::Directory => return Err(Errno::EISDIR),
+        FileType::Regular => {}
+        _ => return Err(Errno::EINVAL),
+    }
+    place.mount.check_writable()?;
+    perm::check(ctx.creds, &**place.inode(), Want::WRITE)?;
+    let _writer = WriterGuard::new(place.inode(), true)?;
+    regular::truncate(ctx.thread, place.inode(), size).await
+}

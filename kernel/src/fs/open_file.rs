@@ -1,0 +1,461 @@
+//! An open file description: what file descriptors point to.
+//!
+//! Content of regular files goes through the page cache (`regular`), directories through `read_dir`, all else through
+//! [`FileOps`]. The loops here turn the non-waiting attempts of `FileOps` into blocking calls.
+//!
+//! The position of seekable files is behind an async mutex, so that threads and processes that share it read and write
+//! one after another (POSIX 2.9.7); streams have none and take no lock.
+
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use linux_raw_sys::general as raw;
+
+use super::epoll::Watch;
+use super::file::{Events, FileOps, TryError};
+use super::inode::{FileType, Inode};
+use super::locks::Owner;
+use super::path::Path;
+use super::{anon, regular};
+use crate::errno::{Errno, Result};
+use crate::exec::{Interrupted, Mutex, interruptible};
+use crate::mm::{IoBuf, PageCache, PageSource};
+use crate::process::Thread;
+use crate::sync::SpinLock;
+use crate::syscalls::{SysError, SysResult};
+
+/// What F_SETFL can change.
+pub const SETFL_MASK: u32 = raw::O_APPEND | raw::O_NONBLOCK | raw::O_DIRECT | raw::O_NOATIME | raw::FASYNC;
+
+/// Events that end a wait for reading.
+pub const READ_EVENTS: Events = Events::IN
+    .union(Events::RDNORM)
+    .union(Events::RDBAND)
+    .union(Events::PRI)
+    .union(Events::HUP)
+    .union(Events::RDHUP)
+    .union(Events::ERR);
+/// Events that end a wait for writing.
+pub const WRITE_EVENTS: Events =
+    Events::OUT.union(Events::WRNORM).union(Events::WRBAND).union(Events::HUP).union(Events::ERR);
+
+pub enum Kind {
+    Regular(Arc<PageCache>),
+    Directory,
+    Ops(Arc<dyn FileOps>),
+    /// O_PATH: stands for the place only.
+    Path,
+}
+
+pub struct OpenFile {
+    path: Path,
+    kind: Kind,
+    flags: AtomicU32,
+    pos: Mutex<u64>,
+    /// Counted in `InodeState` as a writer.
+    writer: bool,
+    /// F_SETOWN: a process, or minus a process group.
+    owner: AtomicI32,
+    /// F_SETSIG.
+    owner_signal: AtomicI32,
+    /// Epoll instances that watch this file.
+    watches: SpinLock<Vec<Weak<Watch>>>,
+}
+
+impl OpenFile {
+    pub(super) fn new(path: Path, kind: Kind, flags: u32, writer: bool) -> Arc<OpenFile> {
+        Arc::new(OpenFile {
+            path,
+            kind,
+            flags: AtomicU32::new(flags),
+            pos: Mutex::new(0),
+            writer,
+            owner: AtomicI32::new(0),
+            owner_signal: AtomicI32::new(0),
+            watches: SpinLock::new(Vec::new()),
+        })
+    }
+
+    /// A file without a name in the tree: "anon_inode:" and `name`, which is usually in brackets. `flags` are O_*.
+    pub fn new_anon(name: &str, ops: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile> {
+        anon::file(anon::Label::Inode(name), ops, flags)
+    }
+
+    /// A socket: "socket:[INO]".
+    pub fn new_socket(ops: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile> {
+        anon::file(anon::Label::Socket, ops, flags)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        self.path.inode()
+    }
+
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The operations of a file that is neither regular nor a directory.
+    pub fn ops(&self) -> Option<&Arc<dyn FileOps>> {
+        match &self.kind {
+            Kind::Ops(ops) => Some(ops),
+            _ => None,
+        }
+    }
+
+    /// The operations, if they are of type `T`.
+    pub fn ops_as<T: FileOps>(&self) -> Option<&T> {
+        self.ops().and_then(|ops| ops.as_any().downcast_ref())
+    }
+
+    pub fn is_path(&self) -> bool {
+        matches!(self.kind, Kind::Path)
+    }
+
+    pub fn is_dir(&self) -> bool {
+        matches!(self.kind, Kind::Directory)
+    }
+
+    /// O_ACCMODE and status flags, as F_GETFL answers them.
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    pub fn set_status_flags(&self, flags: u32) {
+        let keep = self.flags() & !SETFL_MASK;
+        self.flags.store(keep | flags & SETFL_MASK, Ordering::Relaxed);
+    }
+
+    pub fn set_nonblock(&self, on: bool) {
+        if on {
+            self.flags.fetch_or(raw::O_NONBLOCK, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!raw::O_NONBLOCK, Ordering::Relaxed);
+        }
+    }
+
+    pub fn is_nonblock(&self) -> bool {
+        self.flags() & raw::O_NONBLOCK != 0
+    }
+
+    pub fn readable(&self) -> bool {
+        !self.is_path() && matches!(self.flags() & raw::O_ACCMODE, raw::O_RDONLY | raw::O_RDWR)
+    }
+
+    pub fn writable(&self) -> bool {
+        !self.is_path() && matches!(self.flags() & raw::O_ACCMODE, raw::O_WRONLY | raw::O_RDWR)
+    }
+
+    /// EBADF unless the file may be read.
+    pub fn check_readable(&self) -> Result<()> {
+        if self.readable() { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    pub fn check_writable(&self) -> Result<()> {
+        if self.writable() { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// Has a position.
+    pub fn seekable(&self) -> bool {
+        match &self.kind {
+            Kind::Regular(_) | Kind::Directory => true,
+            Kind::Ops(ops) => ops.seekable(),
+            Kind::Path => false,
+        }
+    }
+
+    pub(super) fn pos(&self) -> &Mutex<u64> {
+        &self.pos
+    }
+
+    /// The position at a moment when nobody moves it; for /proc/PID/fdinfo.
+    pub fn position(&self) -> u64 {
+        self.pos.try_lock().map_or(0, |pos| *pos)
+    }
+
+    pub fn owner(&self) -> (i32, i32) {
+        (self.owner.load(Ordering::Relaxed), self.owner_signal.load(Ordering::Relaxed))
+    }
+
+    pub fn set_owner(&self, owner: i32) {
+        self.owner.store(owner, Ordering::Relaxed);
+    }
+
+    pub fn set_owner_signal(&self, signal: i32) {
+        self.owner_signal.store(signal, Ordering::Relaxed);
+    }
+
+    /// Identifies the description as the owner of locks.
+    pub fn lock_owner(&self) -> Owner {
+        Owner::File(core::ptr::from_ref(self).addr())
+    }
+
+    /// read(2), readv(2).
+    pub async fn read(&self, t: &Thread, buf: &mut IoBuf<'_>) -> SysResult<usize> {
+        self.check_readable()?;
+        match &self.kind {
+            Kind::Regular(cache) => {
+                let mut pos = self.pos.lock().await;
+                let n = regular::read(self, cache, *pos, buf).await?;
+                *pos += n as u64;
+                Ok(n)
+            }
+            Kind::Ops(ops) if !ops.seekable() => self.read_ops(t, &**ops, buf, 0).await,
+            Kind::Ops(ops) => {
+                let mut pos = self.pos.lock().await;
+                let n = self.read_ops(t, &**ops, buf, *pos).await?;
+                *pos += n as u64;
+                Ok(n)
+            }
+            Kind::Directory => Err(Errno::EISDIR.into()),
+            Kind::Path => Err(Errno::EBADF.into()),
+        }
+    }
+
+    /// pread64(2), preadv(2): does not touch the position.
+    pub async fn read_at(&self, t: &Thread, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
+        if !self.seekable() {
+            return Err(if self.is_path() { Errno::EBADF } else { Errno::ESPIPE }.into());
+        }
+        self.check_readable()?;
+        match &self.kind {
+            Kind::Regular(cache) => Ok(regular::read(self, cache, pos, buf).await?),
+            Kind::Ops(ops) => self.read_ops(t, &**ops, buf, pos).await,
+            _ => Err(Errno::EISDIR.into()),
+        }
+    }
+
+    /// write(2), writev(2).
+    pub async fn write(&self, t: &Thread, buf: &mut IoBuf<'_>) -> SysResult<usize> {
+        self.check_writable()?;
+        match &self.kind {
+            Kind::Regular(cache) => {
+                let mut pos = self.pos.lock().await;
+                let append = self.flags() & raw::O_APPEND != 0;
+                let (n, end) = regular::write(self, t, cache, (!append).then_some(*pos), buf).await?;
+                *pos = end;
+                Ok(n)
+            }
+            Kind::Ops(ops) if !ops.seekable() => self.write_ops(t, &**ops, buf, 0).await,
+            Kind::Ops(ops) => {
+                let mut pos = self.pos.lock().await;
+                let n = self.write_ops(t, &**ops, buf, *pos).await?;
+                *pos += n as u64;
+                Ok(n)
+            }
+            _ => Err(Errno::EBADF.into()),
+        }
+    }
+
+    /// pwrite64(2), pwritev(2). With O_APPEND Linux appends whatever the offset (pwrite(2), BUGS).
+    pub async fn write_at(&self, t: &Thread, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
+        if !self.seekable() {
+            return Err(if self.is_path() { Errno::EBADF } else { Errno::ESPIPE }.into());
+        }
+        self.check_writable()?;
+        match &self.kind {
+            Kind::Regular(cache) => {
+                let append = self.flags() & raw::O_APPEND != 0;
+                Ok(regular::write(self, t, cache, (!append).then_some(pos), buf).await?.0)
+            }
+            Kind::Ops(ops) => self.write_ops(t, &**ops, buf, pos).await,
+            _ => Err(Errno::EBADF.into()),
+        }
+    }
+
+    async fn read_ops(&self, t: &Thread, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
+        interruptible(t, ops.admit(self, t, false)).await??;
+        if let Some(op) = ops.read(self, buf, pos) {
+            return Ok(interruptible(t, op).await??);
+        }
+        loop {
+            let attempt = match ops.wait_queue() {
+                Some(queue) if !self.is_nonblock() => {
+                    let attempt = || settled(ops.try_read(self, buf, pos));
+                    interruptible(t, queue.wait_for_mask(READ_EVENTS.bits(), attempt)).await?
+                }
+                _ => ops.try_read(self, buf, pos),
+            };
+            match attempt {
+                Ok(n) => return Ok(n),
+                Err(TryError::WouldBlock) => return Err(Errno::EAGAIN.into()),
+                Err(TryError::Fault(fault)) => buf.fault_in(&fault).await?,
+                Err(TryError::Failed(errno)) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Blocking writes go on until everything is written; what was written before an error counts.
+    async fn write_ops(&self, t: &Thread, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
+        interruptible(t, ops.admit(self, t, true)).await??;
+        if let Some(op) = ops.write(self, buf, pos) {
+            return Ok(interruptible(t, op).await??);
+        }
+        let mut done = 0;
+        loop {
+            let at = pos + done as u64;
+            let attempt = match ops.wait_queue() {
+                Some(queue) if !self.is_nonblock() => {
+                    let attempt = || settled(ops.try_write(self, buf, at));
+                    match interruptible(t, queue.wait_for_mask(WRITE_EVENTS.bits(), attempt)).await {
+                        Ok(attempt) => attempt,
+                        Err(Interrupted) if done > 0 => return Ok(done),
+                        Err(interrupted) => return Err(interrupted.into()),
+                    }
+                }
+                _ => ops.try_write(self, buf, at),
+            };
+            let error: SysError = match attempt {
+                Ok(n) => {
+                    done += n;
+                    if n == 0 || buf.is_empty() {
+                        return Ok(done);
+                    }
+                    continue;
+                }
+                Err(TryError::Fault(fault)) => match buf.fault_in(&fault).await {
+                    Ok(()) => continue,
+                    Err(errno) => errno.into(),
+                },
+                Err(TryError::WouldBlock) => Errno::EAGAIN.into(),
+                Err(TryError::Failed(errno)) => {
+                    if errno == Errno::EPIPE {
+                        super::raise(t, raw::SIGPIPE);
+                    }
+                    errno.into()
+                }
+            };
+            return if done > 0 { Ok(done) } else { Err(error) };
+        }
+    }
+
+    /// What poll(2) sees now.
+    pub fn ready(&self) -> Events {
+        match &self.kind {
+            Kind::Ops(ops) => ops.ready(),
+            Kind::Regular(_) | Kind::Directory => Events::IN | Events::OUT | Events::RDNORM | Events::WRNORM,
+            Kind::Path => Events::NVAL,
+        }
+    }
+
+    /// fsync(2), fdatasync(2).
+    pub async fn sync(&self, data_only: bool) -> Result<()> {
+        match &self.kind {
+            Kind::Regular(cache) => {
+                cache.write_back(0..u64::MAX).await?;
+                self.inode().sync(data_only).await
+            }
+            Kind::Directory => self.inode().sync(data_only).await,
+            Kind::Ops(ops) => ops.sync().await,
+            Kind::Path => Err(Errno::EBADF),
+        }
+    }
+
+    /// What mmap(2) maps; ENODEV if this cannot be mapped. Access rights are in the answer.
+    pub fn page_source(self: &Arc<Self>) -> Result<Arc<dyn PageSource>> {
+        match &self.kind {
+            Kind::Regular(cache) => Ok(Arc::new(FileSource { file: self.clone(), cache: cache.clone() })),
+            Kind::Ops(ops) => ops.page_source().ok_or(Errno::ENODEV),
+            Kind::Directory => Err(Errno::ENODEV),
+            Kind::Path => Err(Errno::EBADF),
+        }
+    }
+
+    /// A descriptor of the table `owner` was closed.
+    pub(super) fn closed_by(&self, owner: usize) {
+        if let Kind::Ops(ops) = &self.kind {
+            ops.flush();
+        }
+        if let Some(locks) = self.inode().state().locks_if_any() {
+            locks.release(Owner::Process(owner));
+        }
+    }
+
+    pub(super) fn add_watch(&self, watch: Weak<Watch>) {
+        let mut watches = self.watches.lock();
+        watches.retain(|watch| watch.strong_count() > 0);
+        watches.push(watch);
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        for watch in core::mem::take(self.watches.get_mut()) {
+            if let Some(watch) = watch.upgrade() {
+                watch.file_closed(self);
+            }
+        }
+        if self.writer {
+            self.inode().state().put_write();
+        }
+        if let Some(locks) = self.inode().state().locks_if_any() {
+            locks.release(self.lock_owner());
+        }
+    }
+}
+
+/// What a wait is over with: anything but `WouldBlock`.
+pub fn settled<T>(attempt: Result<T, TryError>) -> Option<Result<T, TryError>> {
+    match attempt {
+        Err(TryError::WouldBlock) => None,
+        other => Some(other),
+    }
+}
+
+/// A regular file as something to be mapped.
+struct FileSource {
+    file: Arc<OpenFile>,
+    cache: Arc<PageCache>,
+}
+
+impl PageSource for FileSource {
+    fn cache(&self) -> &Arc<PageCache> {
+        &self.cache
+    }
+
+    fn file_size(&self) -> u64 {
+        self.file.inode().size()
+    }
+
+    fn name(&self) -> String {
+        String::from_utf8_lossy(&self.file.path().display(None)).into_owned()
+    }
+
+    fn dev_ino(&self) -> (u64, u64) {
+        let inode = self.file.inode();
+        (inode.fs().device().encode(), inode.metadata().ino)
+    }
+
+    fn readable(&self) -> bool {
+        self.file.readable()
+    }
+
+    fn writable(&self) -> bool {
+        self.file.readable() && self.file.writable()
+    }
+
+    fn executable(&self) -> bool {
+        !self.file.path().mount.flags().contains(super::mount::MountFlags::NOEXEC)
+    }
+
+    fn modified(&self) {
+        let now = super::now();
+        let times = super::inode::SetAttr { mtime: Some(now), ctime: Some(now), ..Default::default() };
+        // Cached times are changed at once; there is nobody to await more.
+        drop(self.file.inode().set_attr(times));
+    }
+}
+
+/// The kind of file that `OpenFile` handles without `FileOps`.
+pub(super) fn plain_kind(inode: &Arc<dyn Inode>) -> Option<Kind> {
+    match inode.kind() {
+        FileType::Directory => Some(Kind::Directory),
+        FileType::Regular => inode.page_cache().map(|cache| Kind::Regular(cache.clone())),
+        _ => None,
+    }
+}

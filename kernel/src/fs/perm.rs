@@ -1,0 +1,76 @@
+//! Who may do what: the checks of path_resolution(7) and capabilities(7) on inodes.
+
+use super::inode::{FileType, Inode, Metadata};
+use super::path::Path;
+use crate::errno::{Errno, Result};
+use crate::process::{Caps, Credentials};
+
+bitflags::bitflags! {
+    /// What is wanted of an inode, with the bits of one rwx triple.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Want: u16 {
+        const EXEC = 1;
+        const WRITE = 2;
+        const READ = 4;
+    }
+}
+
+/// EACCES unless the mode bits or a capability grant `want`.
+pub fn check(creds: &Credentials, inode: &dyn Inode, want: Want) -> Result<()> {
+    // Root's usual case is decided without looking at the inode's attributes.
+    if !want.contains(Want::EXEC) && creds.capable(Caps::DAC_OVERRIDE) {
+        return Ok(());
+    }
+    check_meta(creds, &inode.metadata(), want)
+}
+
+pub fn check_meta(creds: &Credentials, meta: &Metadata, want: Want) -> Result<()> {
+    let perm = meta.perm;
+    let triple = if creds.fsuid == meta.uid {
+        perm >> 6
+    } else if creds.in_group(meta.gid) {
+        perm >> 3
+    } else {
+        perm
+    };
+    if want.bits() & !triple == 0 {
+        return Ok(());
+    }
+    let dir = meta.kind == FileType::Directory;
+    // Executing needs at least one x bit, even for the super-user.
+    if creds.capable(Caps::DAC_OVERRIDE) && (dir || !want.contains(Want::EXEC) || perm & 0o111 != 0) {
+        return Ok(());
+    }
+    let harmless = if dir { Want::READ | Want::EXEC } else { Want::READ };
+    if harmless.contains(want) && creds.capable(Caps::DAC_READ_SEARCH) {
+        return Ok(());
+    }
+    Err(Errno::EACCES)
+}
+
+/// Search permission on a directory that a path goes through.
+pub fn check_search(creds: &Credentials, dir: &dyn Inode) -> Result<()> {
+    if creds.capable(Caps::DAC_OVERRIDE) || creds.capable(Caps::DAC_READ_SEARCH) {
+        return Ok(());
+    }
+    check_meta(creds, &dir.metadata(), Want::EXEC)
+}
+
+/// May names be added to or taken from this directory?
+pub fn check_modify(creds: &Credentials, dir: &Path) -> Result<()> {
+    dir.mount.check_writable()?;
+    check(creds, &**dir.inode(), Want::WRITE | Want::EXEC)
+}
+
+/// In a sticky directory only the owner of the entry, of the directory, or CAP_FOWNER may remove or rename it.
+pub fn check_sticky(creds: &Credentials, dir: &dyn Inode, victim: &dyn Inode) -> Result<()> {
+    let dir = dir.metadata();
+    if dir.perm & 0o1000 == 0 || creds.fsuid == dir.uid || creds.fsuid == victim.metadata().uid {
+        return Ok(());
+    }
+    if creds.capable(Caps::FOWNER) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+pub fn is_owner(creds: &Credentials, meta: &Metadata) -> bool {
+    creds.fsuid == meta.uid || creds.capable(Caps::FOWNER)
+}

@@ -1,0 +1,304 @@
+//! Pipes and FIFOs: pipe(7), fifo(7).
+//!
+//! A [`Pipe`] is a byte [`ring`] behind one spinlock and one wait queue. Readers wait for [`Events::IN`], writers for
+//! [`Events::OUT`]; a side is woken only when the other could have made it wait. An open end is a [`PipeEnd`], which
+//! counts itself in and out.
+
+mod ring;
+#[cfg(test)]
+mod tests;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+
+use linux_raw_sys::general as raw;
+
+use self::ring::Ring;
+use super::anon::{self, Label};
+use super::file::{Events, FileOps, TryError};
+use super::op::Op;
+use super::open_file::{Kind, OpenFile};
+use crate::errno::{Errno, Result};
+use crate::exec::{WaitQueue, interruptible};
+use crate::mm::{IoBuf, UserPtr};
+use crate::process::{Caps, Thread};
+use crate::sync::SpinLock;
+use crate::syscalls::SysResult;
+
+/// Writes of up to this many bytes are atomic (POSIX).
+pub const PIPE_BUF: usize = 4096;
+/// Default capacity, bytes.
+const CAPACITY: usize = 64 * 1024;
+/// /proc/sys/fs/pipe-max-size: what F_SETPIPE_SZ allows everybody.
+const MAX_CAPACITY: usize = 1024 * 1024;
+const FIONREAD: u32 = 0x541b;
+
+struct State {
+    ring: Ring,
+    readers: u32,
+    writers: u32,
+    /// Ends that were ever opened, so that a FIFO's opener sees a partner that came and went.
+    readers_seen: u64,
+    writers_seen: u64,
+}
+
+pub struct Pipe {
+    state: SpinLock<State>,
+    queue: WaitQueue,
+}
+
+impl Pipe {
+    pub fn new() -> Arc<Pipe> {
+        let ring = Ring::new(CAPACITY);
+        let state = State { ring, readers: 0, writers: 0, readers_seen: 0, writers_seen: 0 };
+        Arc::new(Pipe { state: SpinLock::new(state), queue: WaitQueue::new() })
+    }
+
+    /// Both ends.
+    pub fn pair() -> (Arc<PipeEnd>, Arc<PipeEnd>) {
+        let pipe = Pipe::new();
+        (PipeEnd::new(pipe.clone(), true, false), PipeEnd::new(pipe, false, true))
+    }
+
+    pub fn len(&self) -> usize {
+        self.state.lock().ring.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn try_read(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let mut state = self.state.lock();
+        if state.ring.len() == 0 {
+            return if state.writers == 0 { Ok(0) } else { Err(TryError::WouldBlock) };
+        }
+        let writers_waited = state.ring.room() < PIPE_BUF;
+        let n = state.ring.read(buf)?;
+        drop(state);
+        if writers_waited {
+            self.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
+        }
+        Ok(n)
+    }
+
+    fn try_write(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        let mut state = self.state.lock();
+        if state.readers == 0 {
+            return Err(TryError::Failed(Errno::EPIPE));
+        }
+        let len = buf.remaining();
+        if len == 0 {
+            return Ok(0);
+        }
+        // What was begun as one atomic write stays one: a long write's rest may be split.
+        let atomic = len + buf.done() <= PIPE_BUF;
+        let room = state.ring.room();
+        if room == 0 || atomic && room < len {
+            return Err(TryError::WouldBlock);
+        }
+        let n = state.ring.write(buf, atomic)?;
+        drop(state);
+        if !self.queue.is_empty() {
+            self.queue.wake(usize::MAX, (Events::IN | Events::RDNORM).bits());
+        }
+        Ok(n)
+    }
+
+    /// A copy of up to `max` bytes that stay in the pipe (tee, splice).
+    pub fn peek(&self, max: usize) -> Result<Vec<u8>, TryError> {
+        let state = self.state.lock();
+        if state.ring.len() == 0 {
+            return if state.writers == 0 { Ok(Vec::new()) } else { Err(TryError::WouldBlock) };
+        }
+        Ok(state.ring.peek(max)?)
+    }
+
+    /// Drops bytes that were peeked at.
+    pub fn consume(&self, len: usize) {
+        let mut state = self.state.lock();
+        state.ring.consume(len);
+        drop(state);
+        self.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.state.lock().ring.capacity()
+    }
+
+    /// F_SETPIPE_SZ; answers the new capacity.
+    pub fn set_capacity(&self, bytes: usize, privileged: bool) -> Result<usize> {
+        if bytes > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
+        let capacity = bytes.max(PIPE_BUF).next_power_of_two();
+        let mut state = self.state.lock();
+        if capacity > MAX_CAPACITY && capacity > state.ring.capacity() && !privileged {
+            return Err(Errno::EPERM);
+        }
+        if state.ring.len() > capacity {
+            return Err(Errno::EBUSY);
+        }
+        state.ring.set_capacity(capacity)?;
+        drop(state);
+        self.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
+        Ok(capacity)
+    }
+
+    pub fn wait_queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+}
+
+/// One open end; FIFOs opened for reading and writing are both.
+pub struct PipeEnd {
+    pipe: Arc<Pipe>,
+    read: bool,
+    write: bool,
+    /// Writers that had been seen when this reader came: without a new one there is no hang-up to report.
+    writers_before: u64,
+}
+
+impl PipeEnd {
+    fn new(pipe: Arc<Pipe>, read: bool, write: bool) -> Arc<PipeEnd> {
+        let mut state = pipe.state.lock();
+        let alone = state.writers == 0;
+        let writers_before = if read && alone { state.writers_seen } else { u64::MAX };
+        state.readers += u32::from(read);
+        state.readers_seen += u64::from(read);
+        state.writers += u32::from(write);
+        state.writers_seen += u64::from(write);
+        drop(state);
+        // Openers of the other side of a FIFO wait for this.
+        pipe.queue.wake_all();
+        Arc::new(PipeEnd { pipe, read, write, writers_before })
+    }
+
+    pub fn pipe(&self) -> &Arc<Pipe> {
+        &self.pipe
+    }
+}
+
+impl Drop for PipeEnd {
+    fn drop(&mut self) {
+        let mut state = self.pipe.state.lock();
+        state.readers -= u32::from(self.read);
+        state.writers -= u32::from(self.write);
+        let hang_up = state.readers == 0 || state.writers == 0;
+        drop(state);
+        if hang_up {
+            self.pipe.queue.wake_all();
+        }
+    }
+}
+
+impl FileOps for PipeEnd {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn try_read(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        self.pipe.try_read(buf)
+    }
+
+    fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        self.pipe.try_write(buf)
+    }
+
+    fn ready(&self) -> Events {
+        let state = self.pipe.state.lock();
+        let mut events = Events::empty();
+        if self.read {
+            if state.ring.len() > 0 {
+                events |= Events::IN | Events::RDNORM;
+            }
+            if state.writers == 0 && state.writers_seen != self.writers_before {
+                events |= Events::HUP;
+            }
+        }
+        if self.write {
+            if state.ring.room() >= PIPE_BUF {
+                events |= Events::OUT | Events::WRNORM;
+            }
+            if state.readers == 0 {
+                events |= Events::ERR;
+            }
+        }
+        events
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.pipe.queue)
+    }
+
+    fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
+        if cmd != FIONREAD {
+            return Op::ready(Err(Errno::ENOTTY));
+        }
+        Op::boxed(async move {
+            let len = self.pipe.len() as i32;
+            UserPtr::<i32>::new(arg).write(thread.mm(), len).await?;
+            Ok(0)
+        })
+    }
+}
+
+/// pipe2(2): the reading and the writing end. `flags`: O_NONBLOCK.
+pub fn open_pair(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
+    let (reader, writer) = Pipe::pair();
+    let place = anon::place(Label::Pipe);
+    let status = flags & raw::O_NONBLOCK;
+    let read_file = OpenFile::new(place.clone(), Kind::Ops(reader), raw::O_RDONLY | status, false);
+    let write_file = OpenFile::new(place, Kind::Ops(writer), raw::O_WRONLY | status, false);
+    (read_file, write_file)
+}
+
+/// The pipe behind a file, if it is one.
+pub fn of_file(file: &OpenFile) -> Option<&Arc<Pipe>> {
+    file.ops_as::<PipeEnd>().map(PipeEnd::pipe)
+}
+
+/// F_SETPIPE_SZ.
+pub fn set_size(t: &Thread, file: &OpenFile, bytes: u64) -> Result<u64> {
+    let pipe = of_file(file).ok_or(Errno::EBADF)?;
+    let bytes = u32::try_from(bytes).map_err(|_| Errno::EINVAL)? as usize;
+    Ok(pipe.set_capacity(bytes, t.creds().capable(Caps::SYS_RESOURCE))? as u64)
+}
+
+/// Opens a FIFO: a blocking open waits for the other side (fifo(7)).
+pub async fn open_fifo(t: &Thread, pipe: Arc<Pipe>, flags: u32) -> SysResult<Arc<dyn FileOps>> {
+    let nonblock = flags & raw::O_NONBLOCK != 0;
+    match flags & raw::O_ACCMODE {
+        raw::O_RDONLY => {
+            let seen = pipe.state.lock().writers_seen;
+            let end = PipeEnd::new(pipe.clone(), true, false);
+            if !nonblock {
+                let partner = || {
+                    let state = pipe.state.lock();
+                    (state.writers > 0 || state.writers_seen != seen).then_some(())
+                };
+                interruptible(t, pipe.queue.wait_for(partner)).await?;
+            }
+            Ok(end)
+        }
+        raw::O_WRONLY => {
+            let seen = pipe.state.lock().readers_seen;
+            if nonblock && pipe.state.lock().readers == 0 {
+                return Err(Errno::ENXIO.into());
+            }
+            let end = PipeEnd::new(pipe.clone(), false, true);
+            let partner = || {
+                let state = pipe.state.lock();
+                (state.readers > 0 || state.readers_seen != seen).then_some(())
+            };
+            interruptible(t, pipe.queue.wait_for(partner)).await?;
+            Ok(end)
+        }
+        raw::O_RDWR => Ok(PipeEnd::new(pipe, true, true)),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}

@@ -1,0 +1,161 @@
+//! The bytes of a pipe: a ring of pages that are allocated when first written to and freed when read out.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::errno::{Errno, Result};
+use crate::fs::file::TryError;
+use crate::mm::IoBuf;
+
+const PAGE: usize = 4096;
+
+pub struct Ring {
+    pages: Vec<Option<Box<[u8]>>>,
+    /// Position of the next byte to read; below `capacity`.
+    head: usize,
+    len: usize,
+}
+
+fn new_page() -> Result<Box<[u8]>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(PAGE).map_err(|_| Errno::ENOMEM)?;
+    bytes.resize(PAGE, 0);
+    Ok(bytes.into_boxed_slice())
+}
+
+impl Ring {
+    /// `capacity` is a multiple of the page size and not 0.
+    pub fn new(capacity: usize) -> Self {
+        let mut pages = Vec::new();
+        pages.resize_with(capacity / PAGE, || None);
+        Ring { pages, head: 0, len: 0 }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.pages.len() * PAGE
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn room(&self) -> usize {
+        self.capacity() - self.len
+    }
+
+    /// The page that holds ring position `at` and the offset in it.
+    fn locate(&self, at: usize) -> (usize, usize) {
+        let at = if at >= self.capacity() { at - self.capacity() } else { at };
+        (at / PAGE, at % PAGE)
+    }
+
+    /// Copies out as much as both sides allow. A fault is only reported if nothing was moved.
+    pub fn read(&mut self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        let mut done = 0;
+        while self.len > 0 && !buf.is_empty() {
+            let (page, offset) = self.locate(self.head);
+            let end = (offset + self.len).min(PAGE);
+            let Some(Some(bytes)) = self.pages.get(page) else { break };
+            match buf.copy_to(bytes.get(offset..end).unwrap_or(&[])) {
+                Ok(n) => {
+                    done += n;
+                    self.consume(n);
+                    if n < end - offset {
+                        break;
+                    }
+                }
+                Err(_) if done > 0 => break,
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Takes `n` bytes off the head and frees pages that are empty now; the last one is kept for the next write.
+    pub fn consume(&mut self, n: usize) {
+        let mut n = n.min(self.len);
+        while n > 0 {
+            let (page, offset) = self.locate(self.head);
+            let step = n.min(PAGE - offset);
+            n -= step;
+            self.len -= step;
+            self.head = if self.head + step >= self.capacity() { 0 } else { self.head + step };
+            if offset + step == PAGE
+                && self.len > 0
+                && let Some(slot) = self.pages.get_mut(page)
+            {
+                *slot = None;
+            }
+        }
+        if self.len == 0 {
+            // Start over in the page at hand, which is in the cache.
+            self.head = self.pages.iter().position(Option::is_some).unwrap_or(0) * PAGE;
+        }
+    }
+
+    /// Copies in as much as both sides allow; if `atomic`, all of the buffer (there is room) or nothing.
+    pub fn write(&mut self, buf: &mut IoBuf<'_>, atomic: bool) -> Result<usize, TryError> {
+        let mut done = 0;
+        let stop = loop {
+            let room = self.room() - done;
+            if room == 0 || buf.is_empty() {
+                break None;
+            }
+            let (page, offset) = self.locate(self.head + self.len + done);
+            let end = (offset + room).min(PAGE);
+            let Some(slot) = self.pages.get_mut(page) else { break None };
+            let bytes = match slot {
+                Some(bytes) => bytes,
+                None => match new_page() {
+                    Ok(bytes) => slot.insert(bytes),
+                    Err(errno) => break Some(TryError::Failed(errno)),
+                },
+            };
+            match buf.copy_from(bytes.get_mut(offset..end).unwrap_or(&mut [])) {
+                Ok(n) => done += n,
+                Err(fault) => break Some(TryError::Fault(fault)),
+            }
+        };
+        match stop {
+            Some(error) if atomic || done == 0 => {
+                buf.rewind(done);
+                Err(error)
+            }
+            _ => {
+                self.len += done;
+                Ok(done)
+            }
+        }
+    }
+
+    /// A copy of the first bytes.
+    pub fn peek(&self, max: usize) -> Result<Vec<u8>> {
+        let want = max.min(self.len);
+        let mut out = Vec::new();
+        out.try_reserve_exact(want).map_err(|_| Errno::ENOMEM)?;
+        while out.len() < want {
+            let (page, offset) = self.locate(self.head + out.len());
+            let end = (offset + want - out.len()).min(PAGE);
+            let Some(Some(bytes)) = self.pages.get(page) else { break };
+            out.extend_from_slice(bytes.get(offset..end).unwrap_or(&[]));
+        }
+        Ok(out)
+    }
+
+    /// The content must fit.
+    pub fn set_capacity(&mut self, capacity: usize) -> Result<()> {
+        let content = self.peek(self.len)?;
+        let mut pages: Vec<Option<Box<[u8]>>> = Vec::new();
+        pages.try_reserve_exact(capacity / PAGE).map_err(|_| Errno::ENOMEM)?;
+        for chunk in content.chunks(PAGE) {
+            let mut page = new_page()?;
+            for (to, from) in page.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            pages.push(Some(page));
+        }
+        pages.resize_with(capacity / PAGE, || None);
+        *self = Ring { pages, head: 0, len: content.len() };
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Content of regular files: read, write, truncate through the page cache.
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::general as raw;
+
+use super::attr::without_set_id;
+use super::inode::{Inode, Metadata, SetAttr};
+use super::mount::MountFlags;
+use super::open_file::OpenFile;
+use super::path::Path;
+use crate::errno::{Errno, Result};
+use crate::mm::{IoBuf, PageCache};
+use crate::process::{Caps, Resource, Thread};
+use crate::time::Timespec;
+
+/// Copies from `pos` on, up to the end of the file.
+pub async fn read(file: &OpenFile, cache: &Arc<PageCache>, pos: u64, buf: &mut IoBuf<'_>) -> Result<usize> {
+    if pos > i64::MAX as u64 {
+        return Err(Errno::EINVAL);
+    }
+    let inode = file.inode();
+    let meta = inode.metadata();
+    if pos >= meta.size || buf.is_empty() {
+        return Ok(0);
+    }
+    let n = cache.read(pos, meta.size, buf).await?;
+    if file.flags() & raw::O_NOATIME == 0 {
+        touch_atime(file.path(), &meta).await;
+    }
+    Ok(n)
+}
+
+/// Updates the access time as the mount wants it (mount(2): MS_RELATIME is the default).
+pub async fn touch_atime(path: &Path, meta: &Metadata) {
+    let flags = path.mount.flags();
+    if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
+        return;
+    }
+    // Cheap first test: with an access time later than both others only a day's age matters.
+    let now = super::now();
+    let old = !flags.contains(MountFlags::STRICTATIME)
+        && meta.atime > meta.mtime
+        && meta.atime > meta.ctime
+        && now.sec - meta.atime.sec < 24 * 60 * 60;
+    if old || same_tick(meta.atime, now) || path.mount.check_writable().is_err() {
+        return;
+    }
+    // A failure to note the time does not fail the read.
+    let _ = path.inode().set_attr(SetAttr { atime: Some(now), ..SetAttr::default() }).await;
+}
+
+fn same_tick(a: Timespec, b: Timespec) -> bool {
+    a.sec == b.sec && a.nsec == b.nsec
+}
+
+/// Writes at `pos`, or at the end of the file for None (O_APPEND). Answers the count and the position after it.
+pub async fn write(
+    file: &OpenFile,
+    t: &Thread,
+    cache: &Arc<PageCache>,
+    pos: Option<u64>,
+    buf: &mut IoBuf<'_>,
+) -> Result<(usize, u64)> {
+    let inode = file.inode();
+    let guard = inode.state().lock.lock().await;
+    let pos = pos.unwrap_or_else(|| inode.size());
+    if buf.is_empty() {
+        return Ok((0, pos));
+    }
+    let room = room_at(t, pos)?;
+    buf.limit(usize::try_from(room).unwrap_or(usize::MAX));
+    let mut end = pos;
+    let result = loop {
+        let step = write_step(inode, cache, end, buf, t.creds().capable(Caps::FSETID)).await;
+        match step {
+            Ok(n) => end += n as u64,
+            Err(errno) => break Err(errno),
+        }
+        if buf.is_empty() || matches!(step, Ok(0)) {
+            break Ok(());
+        }
+        crate::exec::budget().await;
+    };
+    drop(guard);
+    let n = (end - pos) as usize;
+    if n == 0 {
+        result?;
+    }
+    if file.flags() & (raw::O_SYNC | raw::O_DSYNC) != 0 && n > 0 {
+        cache.write_back(pos / 4096..(end - 1) / 4096 + 1).await?;
+        inode.sync(file.flags() & raw::O_SYNC != raw::O_SYNC).await?;
+    }
+    Ok((n, end))
+}
+
+/// Bytes that are written between two looks at the clock.
+const STEP: usize = 1 << 20;
+
+/// Writes one piece and makes it part of the file. The file is locked.
+async fn write_step(
+    inode: &Arc<dyn Inode>,
+    cache: &Arc<PageCache>,
+    pos: u64,
+    buf: &mut IoBuf<'_>,
+    keep_set_id: bool,
+) -> Result<usize> {
+    let meta = inode.metadata();
+    let cut = buf.limit(STEP);
+    let n = match inode.prepare_write(pos, buf.remaining() as u64).await {
+        Ok(()) => cache.write(pos, meta.size, buf).await,
+        Err(errno) => Err(errno),
+    };
+    buf.extend(cut);
+    let n = n?;
+    let end = pos + n as u64;
+    let now = super::now();
+    let perm = if keep_set_id { None } else { without_set_id(&meta) };
+    let size = (end > meta.size).then_some(end);
+    inode.set_attr(SetAttr { size, perm, mtime: Some(now), ctime: Some(now), ..SetAttr::default() }).await?;
+    Ok(n)
+}
+
+/// How much may be written at `pos`: RLIMIT_FSIZE (SIGXFSZ and EFBIG beyond) and the largest offset.
+fn room_at(t: &Thread, pos: u64) -> Result<u64> {
+    let limit = t.rlimit(Resource::Fsize).soft;
+    if pos >= limit {
+        super::raise(t, raw::SIGXFSZ);
+        return Err(Errno::EFBIG);
+    }
+    match (i64::MAX as u64).checked_sub(pos) {
+        None | Some(0) => Err(Errno::EFBIG),
+        Some(room) => Ok(room.min(limit - pos)),
+    }
+}
+
+/// Sets the size: ftruncate, truncate, O_TRUNC. Permissions were checked.
+pub async fn truncate(t: Option<&Thread>, inode: &Arc<dyn Inode>, size: u64) -> Result<()> {
+    let _guard = inode.state().lock.lock().await;
+    let meta = inode.metadata();
+    if let Some(t) = t
+        && size > meta.size
+        && size > t.rlimit(Resource::Fsize).soft
+    {
+        super::raise(t, raw::SIGXFSZ);
+        return Err(Errno::EFBIG);
+    }
+    truncate_locked(inode, &meta, size, t.is_some_and(|t| t.creds().capable(Caps::FSETID))).await
+}
+
+async fn truncate_locked(inode: &Arc<dyn Inode>, meta: &Metadata, size: u64, keep_set_id: bool) -> Result<()> {
+    let now = super::now();
+    let perm = if keep_set_id { None } else { without_set_id(meta) };
+    inode
+        .set_attr(SetAttr { size: Some(size), perm, mtime: Some(now), ctime: Some(now), ..SetAttr::default() })
+        .await?;
+    if let Some(cache) = inode.page_cache().filter(|_| size < meta.size) {
+        cache.truncate(size).await;
+    }
+    Ok(())
+}

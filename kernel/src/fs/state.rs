@@ -1,0 +1,95 @@
+//! What the VFS keeps with every inode of every file system.
+
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicI32, Ordering};
+
+use super::locks::FileLocks;
+use super::pipe::Pipe;
+use crate::errno::{Errno, Result};
+use crate::exec::Mutex;
+use crate::sync::{Once, SpinLock};
+
+/// Embedded in every inode.
+#[derive(Default)]
+pub struct InodeState {
+    /// Directories: held over every change of names and over lookups that miss the name cache.
+    /// Regular files: held over writes, truncation and size changes.
+    ///
+    /// Order: for two directories the ancestor first (`change::lock_pair`), a directory before a file in it.
+    pub lock: Mutex<()>,
+    /// Open descriptions that may write; negative: programs that run from this file. Never both (ETXTBSY).
+    writers: AtomicI32,
+    rare: Once<Box<Rare>>,
+}
+
+/// What few inodes need.
+#[derive(Default)]
+struct Rare {
+    locks: FileLocks,
+    /// The pipe behind a FIFO while it is open.
+    fifo: SpinLock<Weak<Pipe>>,
+}
+
+impl InodeState {
+    /// One more writer; ETXTBSY while the file is being executed.
+    pub fn get_write(&self) -> Result<()> {
+        let add = |n: i32| if n < 0 { None } else { n.checked_add(1) };
+        self.writers.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).map(drop).map_err(|_| Errno::ETXTBSY)
+    }
+
+    pub fn put_write(&self) {
+        self.writers.fetch_sub(1, Ordering::Release);
+    }
+
+    /// One more program that runs from this file; ETXTBSY while it is open for writing.
+    pub fn deny_write(&self) -> Result<()> {
+        let sub = |n: i32| if n > 0 { None } else { n.checked_sub(1) };
+        self.writers.fetch_update(Ordering::AcqRel, Ordering::Relaxed, sub).map(drop).map_err(|_| Errno::ETXTBSY)
+    }
+
+    pub fn allow_write(&self) {
+        self.writers.fetch_add(1, Ordering::Release);
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.call_once(Box::default)
+    }
+
+    /// The locks of flock(2) and fcntl(2); made when first needed.
+    pub fn locks(&self) -> &FileLocks {
+        &self.rare().locks
+    }
+
+    /// The same, if there may be any.
+    pub fn locks_if_any(&self) -> Option<&FileLocks> {
+        self.rare.get().map(|rare| &rare.locks)
+    }
+
+    /// The pipe behind this FIFO, made for its first opener.
+    pub(super) fn fifo(&self) -> Arc<Pipe> {
+        let mut slot = self.rare().fifo.lock();
+        if let Some(pipe) = slot.upgrade() {
+            return pipe;
+        }
+        let pipe = Pipe::new();
+        *slot = Arc::downgrade(&pipe);
+        pipe
+    }
+}
+
+/// Keeps a file from being opened for writing while a program runs from it.
+pub struct DenyWrite(Arc<dyn super::inode::Inode>);
+
+impl DenyWrite {
+    pub fn new(inode: Arc<dyn super::inode::Inode>) -> Result<Self> {
+        inode.state().deny_write()?;
+        Ok(DenyWrite(inode))
+    }
+}
+
+impl Drop for DenyWrite {
+    fn drop(&mut self) {
+        self.0.state().allow_write();
+    }
+}

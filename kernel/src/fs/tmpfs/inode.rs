@@ -1,0 +1,496 @@
+//! Objects of a tmpfs.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::ops::Bound;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::TmpFs;
+use crate::errno::{Errno, Result};
+use crate::fs::dentry::Name;
+use crate::fs::inode::{
+    DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
+};
+use crate::fs::op::Op;
+use crate::fs::state::InodeState;
+use crate::mm::{PAGE_SIZE, PageCache};
+use crate::sync::{Lazy, SpinLock};
+use crate::time::Timespec;
+
+/// Space that `df` counts for a name.
+const ENTRY_SIZE: u64 = 20;
+/// Largest value of an extended attribute (XATTR_SIZE_MAX is 64 KiB), and of all names together.
+const XATTR_ROOM: usize = 64 * 1024;
+
+struct Attr {
+    perm: u16,
+    uid: u32,
+    gid: u32,
+    nlink: u32,
+    size: u64,
+    atime: Timespec,
+    mtime: Timespec,
+    ctime: Timespec,
+}
+
+enum Content {
+    File { cache: Arc<PageCache>, charged: AtomicU64 },
+    Dir(SpinLock<Dir>),
+    Link(Vec<u8>),
+    Special(FileType, DeviceId),
+}
+
+struct Entry {
+    name: Name,
+    inode: Arc<TmpInode>,
+}
+
+#[derive(Default)]
+struct Dir {
+    /// By number, which is the cookie before which the entry stands.
+    entries: BTreeMap<u64, Entry>,
+    by_name: BTreeMap<Name, u64>,
+    last: u64,
+    parent: Weak<TmpInode>,
+}
+
+/// Cookies 1 and 2 come after "." and "..".
+const FIRST: u64 = 2;
+
+pub struct TmpInode {
+    /// Weak, because the instance holds its root. Whoever reaches an inode through a path holds the instance.
+    fs: Weak<TmpFs>,
+    ino: u64,
+    born: Timespec,
+    attr: SpinLock<Attr>,
+    content: Content,
+    xattrs: SpinLock<BTreeMap<Vec<u8>, Vec<u8>>>,
+    state: InodeState,
+    this: Weak<TmpInode>,
+}
+
+impl Dir {
+    fn get(&self, name: &[u8]) -> Option<&Arc<TmpInode>> {
+        let number = self.by_name.get(name)?;
+        self.entries.get(number).map(|entry| &entry.inode)
+    }
+
+    fn insert(&mut self, name: &[u8], inode: Arc<TmpInode>) {
+        self.last = self.last.max(FIRST) + 1;
+        self.by_name.insert(Name::from_slice(name), self.last);
+        self.entries.insert(self.last, Entry { name: Name::from_slice(name), inode });
+    }
+
+    fn remove(&mut self, name: &[u8]) -> Option<Arc<TmpInode>> {
+        let number = self.by_name.remove(name)?;
+        self.entries.remove(&number).map(|entry| entry.inode)
+    }
+}
+
+/// Stands in for an instance that is gone.
+static DETACHED: Lazy<Arc<TmpFs>> = Lazy::new(|| TmpFs::new("tmpfs", b"none", super::Options::default()));
+
+impl TmpInode {
+    pub(super) fn make(fs: &Arc<TmpFs>, node: NewNode<'_>, attr: NewAttr) -> Arc<TmpInode> {
+        let now = crate::fs::now();
+        let (content, nlink, size) = match node {
+            NewNode::Regular => (Content::File { cache: PageCache::memory(), charged: AtomicU64::new(0) }, 1, 0),
+            NewNode::Directory => (Content::Dir(SpinLock::default()), 2, 2 * ENTRY_SIZE),
+            NewNode::Symlink(text) => (Content::Link(text.into()), 1, text.len() as u64),
+            NewNode::CharDevice(device) => (Content::Special(FileType::CharDevice, device), 1, 0),
+            NewNode::BlockDevice(device) => (Content::Special(FileType::BlockDevice, device), 1, 0),
+            NewNode::Fifo => (Content::Special(FileType::Fifo, DeviceId::default()), 1, 0),
+            NewNode::Socket => (Content::Special(FileType::Socket, DeviceId::default()), 1, 0),
+        };
+        let NewAttr { perm, uid, gid } = attr;
+        let attr = Attr { perm, uid, gid, nlink, size, atime: now, mtime: now, ctime: now };
+        let inode = Arc::new_cyclic(|this| TmpInode {
+            fs: Arc::downgrade(fs),
+            ino: fs.number(),
+            born: now,
+            attr: SpinLock::new(attr),
+            content,
+            xattrs: SpinLock::new(BTreeMap::new()),
+            state: InodeState::default(),
+            this: this.clone(),
+        });
+        if let Content::Dir(dir) = &inode.content {
+            // The root is its own parent.
+            dir.lock().parent = Arc::downgrade(&inode);
+        }
+        inode
+    }
+
+    fn instance(&self) -> Arc<TmpFs> {
+        self.fs.upgrade().unwrap_or_else(|| DETACHED.clone())
+    }
+
+    fn dir(&self) -> Result<&SpinLock<Dir>> {
+        match &self.content {
+            Content::Dir(dir) => Ok(dir),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// Creates an entry; the name is free.
+    pub fn make_child(&self, name: &[u8], node: NewNode<'_>, attr: NewAttr) -> Result<Arc<TmpInode>> {
+        let dir = self.dir()?;
+        let child = self.instance().new_inode(node, attr)?;
+        self.enter(dir, name, &child);
+        Ok(child)
+    }
+
+    pub fn child(&self, name: &[u8]) -> Result<Arc<TmpInode>> {
+        self.dir()?.lock().get(name).cloned().ok_or(Errno::ENOENT)
+    }
+
+    /// Takes an entry out, whatever it is (a device that was unplugged).
+    pub fn remove_child(&self, name: &[u8]) -> Result<()> {
+        let child = self.child(name)?;
+        self.leave(self.dir()?, name, &child);
+        Ok(())
+    }
+
+    fn enter(&self, dir: &SpinLock<Dir>, name: &[u8], child: &Arc<TmpInode>) {
+        if let Content::Dir(sub) = &child.content {
+            sub.lock().parent = self.this.clone();
+            self.attr.lock().nlink += 1;
+        }
+        dir.lock().insert(name, child.clone());
+        let mut attr = self.attr.lock();
+        attr.size += ENTRY_SIZE;
+        attr.mtime = crate::fs::now();
+        attr.ctime = attr.mtime;
+    }
+
+    fn leave(&self, dir: &SpinLock<Dir>, name: &[u8], child: &Arc<TmpInode>) {
+        let removed = dir.lock().remove(name);
+        let now = crate::fs::now();
+        let mut attr = self.attr.lock();
+        attr.size = attr.size.saturating_sub(ENTRY_SIZE);
+        attr.mtime = now;
+        attr.ctime = now;
+        if matches!(child.content, Content::Dir(_)) {
+            attr.nlink = attr.nlink.saturating_sub(1);
+        }
+        drop(attr);
+        drop(removed);
+    }
+
+    /// One name less; a directory loses its own "." too.
+    fn dropped_name(&self) {
+        let mut attr = self.attr.lock();
+        let names = if matches!(self.content, Content::Dir(_)) { 2 } else { 1 };
+        attr.nlink = attr.nlink.saturating_sub(names);
+        attr.ctime = crate::fs::now();
+    }
+
+    fn check_empty(&self) -> Result<()> {
+        match &self.content {
+            Content::Dir(dir) if !dir.lock().entries.is_empty() => Err(Errno::ENOTEMPTY),
+            _ => Ok(()),
+        }
+    }
+
+    fn unlink_now(&self, name: &[u8], target: &Arc<TmpInode>) -> Result<()> {
+        target.check_empty()?;
+        self.leave(self.dir()?, name, target);
+        target.dropped_name();
+        Ok(())
+    }
+
+    fn rename_now(
+        &self,
+        old_name: &[u8],
+        moved: &Arc<TmpInode>,
+        new_dir: &TmpInode,
+        new_name: &[u8],
+        replaced: Option<&Arc<TmpInode>>,
+        exchange: bool,
+    ) -> Result<()> {
+        let (from, to) = (self.dir()?, new_dir.dir()?);
+        if let Some(replaced) = replaced {
+            if !exchange {
+                replaced.check_empty()?;
+            }
+            new_dir.leave(to, new_name, replaced);
+            if !exchange {
+                replaced.dropped_name();
+            }
+        }
+        self.leave(from, old_name, moved);
+        new_dir.enter(to, new_name, moved);
+        if let Some(replaced) = replaced.filter(|_| exchange) {
+            self.enter(from, old_name, replaced);
+        }
+        moved.attr.lock().ctime = crate::fs::now();
+        Ok(())
+    }
+
+    fn read_dir_now(&self, mut cookie: u64, sink: &mut dyn DirSink) -> Result<()> {
+        let dir = self.dir()?.lock();
+        if cookie == 0 {
+            if !sink.entry(self.ino, 1, FileType::Directory, b".") {
+                return Ok(());
+            }
+            cookie = 1;
+        }
+        if cookie == 1 {
+            let parent = dir.parent.upgrade().map_or(self.ino, |parent| parent.ino);
+            if !sink.entry(parent, FIRST, FileType::Directory, b"..") {
+                return Ok(());
+            }
+            cookie = FIRST;
+        }
+        for (number, entry) in dir.entries.range((Bound::Excluded(cookie), Bound::Unbounded)) {
+            if !sink.entry(entry.inode.ino, *number, entry.inode.kind(), &entry.name) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages behind the new end are gone: gives their room back.
+    fn settle_charge(&self) {
+        if let Content::File { cache, charged } = &self.content {
+            let present = cache.page_count() as u64;
+            let before = charged.fetch_min(present, Ordering::AcqRel);
+            self.instance().release(before.saturating_sub(present));
+        }
+    }
+}
+
+impl Drop for TmpInode {
+    fn drop(&mut self) {
+        let Some(fs) = self.fs.upgrade() else { return };
+        if let Content::File { charged, .. } = &self.content {
+            fs.release(charged.load(Ordering::Relaxed));
+        }
+        fs.inode_gone();
+    }
+}
+
+fn own(inode: &Arc<dyn Inode>) -> Result<Arc<TmpInode>> {
+    inode.as_any().downcast_ref::<TmpInode>().and_then(|inode| inode.this.upgrade()).ok_or(Errno::EXDEV)
+}
+
+impl Inode for TmpInode {
+    fn metadata(&self) -> Metadata {
+        let attr = self.attr.lock();
+        let rdev = match &self.content {
+            Content::Special(_, device) => *device,
+            _ => DeviceId::default(),
+        };
+        let blocks = match &self.content {
+            Content::File { cache, .. } => cache.page_count() as u64 * (PAGE_SIZE as u64 / 512),
+            _ => 0,
+        };
+        Metadata {
+            ino: self.ino,
+            kind: self.kind(),
+            perm: attr.perm,
+            nlink: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            rdev,
+            size: attr.size,
+            block_size: PAGE_SIZE as u32,
+            blocks,
+            atime: attr.atime,
+            mtime: attr.mtime,
+            ctime: attr.ctime,
+            btime: Some(self.born),
+        }
+    }
+
+    fn fs(&self) -> Arc<dyn FileSystem> {
+        self.instance()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn state(&self) -> &InodeState {
+        &self.state
+    }
+
+    fn kind(&self) -> FileType {
+        match &self.content {
+            Content::File { .. } => FileType::Regular,
+            Content::Dir(_) => FileType::Directory,
+            Content::Link(_) => FileType::Symlink,
+            Content::Special(kind, _) => *kind,
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.attr.lock().size
+    }
+
+    fn set_attr(&self, new: SetAttr) -> Op<'_, Result<()>> {
+        let mut attr = self.attr.lock();
+        attr.perm = new.perm.unwrap_or(attr.perm);
+        attr.uid = new.uid.unwrap_or(attr.uid);
+        attr.gid = new.gid.unwrap_or(attr.gid);
+        attr.atime = new.atime.unwrap_or(attr.atime);
+        attr.mtime = new.mtime.unwrap_or(attr.mtime);
+        attr.ctime = new.ctime.unwrap_or(attr.ctime);
+        let Some(size) = new.size else { return Op::ready(Ok(())) };
+        let shrinks = size < attr.size;
+        attr.size = size;
+        drop(attr);
+        match &self.content {
+            Content::File { cache, .. } if shrinks => Op::boxed(async move {
+                cache.truncate(size).await;
+                self.settle_charge();
+                Ok(())
+            }),
+            _ => Op::ready(Ok(())),
+        }
+    }
+
+    fn lookup<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Arc<dyn Inode>>> {
+        Op::ready(self.child(name).map(|child| child as Arc<dyn Inode>))
+    }
+
+    fn create<'a>(&'a self, name: &'a [u8], node: NewNode<'a>, attr: NewAttr) -> Op<'a, Result<Arc<dyn Inode>>> {
+        Op::ready(self.make_child(name, node, attr).map(|child| child as Arc<dyn Inode>))
+    }
+
+    fn create_unnamed(&self, attr: NewAttr) -> Op<'_, Result<Arc<dyn Inode>>> {
+        Op::ready(self.instance().new_file(attr).map(|inode| {
+            inode.attr.lock().nlink = 0;
+            inode as Arc<dyn Inode>
+        }))
+    }
+
+    fn link<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
+        let link = || {
+            let target = own(target)?;
+            let mut attr = target.attr.lock();
+            attr.nlink += 1;
+            attr.ctime = crate::fs::now();
+            drop(attr);
+            self.enter(self.dir()?, name, &target);
+            Ok(())
+        };
+        Op::ready(link())
+    }
+
+    fn unlink<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
+        Op::ready(own(target).and_then(|target| self.unlink_now(name, &target)))
+    }
+
+    fn rename<'a>(
+        &'a self,
+        old_name: &'a [u8],
+        moved: &'a Arc<dyn Inode>,
+        new_dir: &'a Arc<dyn Inode>,
+        new_name: &'a [u8],
+        replaced: Option<&'a Arc<dyn Inode>>,
+        flags: RenameFlags,
+    ) -> Op<'a, Result<()>> {
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let rename = || {
+            let (moved, new_dir, replaced) = (own(moved)?, own(new_dir)?, replaced.map(own).transpose()?);
+            self.rename_now(old_name, &moved, &new_dir, new_name, replaced.as_ref(), exchange)
+        };
+        Op::ready(rename())
+    }
+
+    fn read_dir<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Op<'a, Result<()>> {
+        Op::ready(self.read_dir_now(cookie, sink))
+    }
+
+    fn read_link(&self) -> Op<'_, Result<Vec<u8>>> {
+        Op::ready(match &self.content {
+            Content::Link(text) => Ok(text.clone()),
+            _ => Err(Errno::EINVAL),
+        })
+    }
+
+    fn page_cache(&self) -> Option<&Arc<PageCache>> {
+        match &self.content {
+            Content::File { cache, .. } => Some(cache),
+            _ => None,
+        }
+    }
+
+    fn prepare_write(&self, offset: u64, len: u64) -> Op<'_, Result<()>> {
+        let Content::File { cache, charged } = &self.content else { return Op::ready(Err(Errno::EINVAL)) };
+        let (first, end) = (offset / PAGE_SIZE as u64, offset.saturating_add(len).div_ceil(PAGE_SIZE as u64));
+        let missing = (first..end).filter(|index| cache.lookup(*index).is_none()).count() as u64;
+        if missing == 0 {
+            return Op::ready(Ok(()));
+        }
+        let result = self.instance().charge(missing);
+        if result.is_ok() {
+            charged.fetch_add(missing, Ordering::AcqRel);
+        }
+        Op::ready(result)
+    }
+
+    /// Modes 0 and FALLOC_FL_KEEP_SIZE: room is taken when pages are made, so only the size changes here.
+    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Op<'_, Result<()>> {
+        const KEEP_SIZE: u32 = 1;
+        if mode & !KEEP_SIZE != 0 {
+            return Op::ready(Err(Errno::EOPNOTSUPP));
+        }
+        let Some(end) = offset.checked_add(len) else { return Op::ready(Err(Errno::EFBIG)) };
+        let fs = self.instance();
+        let pages = len.div_ceil(PAGE_SIZE as u64);
+        if fs.charge(pages).is_err() {
+            return Op::ready(Err(Errno::ENOSPC));
+        }
+        fs.release(pages);
+        let mut attr = self.attr.lock();
+        if mode & KEEP_SIZE == 0 && end > attr.size {
+            attr.size = end;
+        }
+        attr.ctime = crate::fs::now();
+        Op::ready(Ok(()))
+    }
+
+    fn get_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Vec<u8>>> {
+        Op::ready(self.xattrs.lock().get(name).cloned().ok_or(Errno::ENODATA))
+    }
+
+    fn set_xattr<'a>(&'a self, name: &'a [u8], value: &'a [u8], flags: u32) -> Op<'a, Result<()>> {
+        const CREATE: u32 = 1;
+        const REPLACE: u32 = 2;
+        let mut xattrs = self.xattrs.lock();
+        let exists = xattrs.contains_key(name);
+        if exists && flags & CREATE != 0 {
+            return Op::ready(Err(Errno::EEXIST));
+        }
+        if !exists && flags & REPLACE != 0 {
+            return Op::ready(Err(Errno::ENODATA));
+        }
+        let used: usize =
+            xattrs.iter().filter(|(key, _)| **key != name).map(|(key, value)| key.len() + value.len()).sum();
+        if used + name.len() + value.len() > XATTR_ROOM {
+            return Op::ready(Err(Errno::ENOSPC));
+        }
+        xattrs.insert(name.into(), value.into());
+        drop(xattrs);
+        self.attr.lock().ctime = crate::fs::now();
+        Op::ready(Ok(()))
+    }
+
+    fn list_xattr(&self) -> Op<'_, Result<Vec<u8>>> {
+        let mut names = Vec::new();
+        for name in self.xattrs.lock().keys() {
+            names.extend_from_slice(name);
+            names.push(0);
+        }
+        Op::ready(Ok(names))
+    }
+
+    fn remove_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<()>> {
+        let removed = self.xattrs.lock().remove(name);
+        Op::ready(if removed.is_some() { Ok(()) } else { Err(Errno::ENODATA) })
+    }
+}

@@ -1,0 +1,81 @@
+//! Resource limits (getrlimit(2)).
+
+use crate::sync::SpinLock;
+
+/// RLIMIT_* numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum Resource {
+    Cpu = 0,
+    Fsize = 1,
+    Data = 2,
+    Stack = 3,
+    Core = 4,
+    Rss = 5,
+    Nproc = 6,
+    Nofile = 7,
+    Memlock = 8,
+    As = 9,
+    Locks = 10,
+    Sigpending = 11,
+    Msgqueue = 12,
+    Nice = 13,
+    Rtprio = 14,
+    Rttime = 15,
+}
+
+pub const RESOURCES: usize = 16;
+pub const INFINITY: u64 = u64::MAX;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limit {
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// The limits of a process, in the units of getrlimit(2).
+pub struct Limits(SpinLock<[Limit; RESOURCES]>);
+
+impl Limits {
+    /// The values that Linux gives its first process (include/asm-generic/resource.h), with `nproc` and `sigpending`
+    /// taken from the size of memory.
+    pub fn initial(threads_max: u64) -> Self {
+        const fn both(value: u64) -> Limit {
+            Limit { soft: value, hard: value }
+        }
+        let mut limits = [both(INFINITY); RESOURCES];
+        limits[Resource::Stack as usize] = Limit { soft: 8 << 20, hard: INFINITY };
+        limits[Resource::Core as usize] = Limit { soft: 0, hard: INFINITY };
+        limits[Resource::Nproc as usize] = both(threads_max / 2);
+        limits[Resource::Nofile as usize] = Limit { soft: 1024, hard: 4096 };
+        limits[Resource::Memlock as usize] = both(8 << 20);
+        limits[Resource::Sigpending as usize] = both(threads_max / 2);
+        limits[Resource::Msgqueue as usize] = both(819_200);
+        limits[Resource::Nice as usize] = both(0);
+        limits[Resource::Rtprio as usize] = both(0);
+        Limits(SpinLock::new(limits))
+    }
+
+    pub fn get(&self, resource: Resource) -> Limit {
+        self.0.lock()[resource as usize]
+    }
+
+    pub fn set(&self, resource: Resource, limit: Limit) {
+        self.0.lock()[resource as usize] = limit;
+    }
+
+    pub fn fork(&self) -> Self {
+        Limits(SpinLock::new(*self.0.lock()))
+    }
+}
+
+impl Resource {
+    pub fn from_raw(raw: u32) -> Option<Resource> {
+        use Resource::*;
+        const ALL: [Resource; RESOURCES] = [
+            Cpu, Fsize, Data, Stack, Core, Rss, Nproc, Nofile, Memlock, As, Locks, Sigpending, Msgqueue, Nice, Rtprio,
+            Rttime,
+        ];
+        ALL.get(raw as usize).copied()
+    }
+}
