@@ -1,34 +1,26 @@
-//! process
-#![allow(clippy::missing_panics_doc)]
+//! Processes and threads.
+//!
+//! * [`Thread`] is a user thread from the inside, owned by the one future that is its life ([`run`]).
+//! * [`Task`] is its public record: ids, pending signals, what it shares.
+//! * [`Process`] is a thread group. Relations between processes (parent, group, session) live in [`table`].
+//!
+//! What `clone` shares is an `Arc` handle of `Thread` (address space, descriptors, file-system context, credentials)
+//! or of `Process` (signal handlers); what it copies is a `fork` method of that handle.
+//!
+//! Lock order: the table's lock, then `Process::threads`, then the signal locks. None is held over an `.await`.
+
 pub mod creds;
 pub mod limits;
-use alloc::sync::Arc;
+mod exit;
+mod process;
+mod session;
+pub mod table;
+mod task;
+
 pub use creds::{Caps, Credentials};
+pub use exit::{ExitStatus, VforkDone};
 pub use limits::{Limit, Limits, Resource};
-
-/// A user thread. (The full definition follows; see the names below.)
-pub struct Thread;
-
-impl Thread {
-    pub fn mm(&self) -> &Arc<crate::mm::AddressSpace> {
-        unimplemented!()
-    }
-    pub fn files(&self) -> &Arc<crate::fs::FdTable> {
-        unimplemented!()
-    }
-    pub fn fs(&self) -> &Arc<crate::fs::FsContext> {
-        unimplemented!()
-    }
-    pub fn creds(&self) -> &Arc<Credentials> {
-        unimplemented!()
-    }
-    pub fn rlimit(&self, _: Resource) -> Limit {
-        unimplemented!()
-    }
-}
-
-impl crate::exec::Interrupts for Thread {
-    fn pending(&self) -> bool {
-        unimplemented!()
-    }
-}
+pub use process::{Process, State, Usage};
+pub use session::Session;
+pub use table::{Pid, find, find_task, processes};
+pub use task::{Handles, Task, Thread};

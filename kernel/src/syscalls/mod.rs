@@ -1,5 +1,16 @@
-//! syscalls
+//! The Linux system-call ABI for arm64: the table, argument decoding, and one file of handlers per family.
+//!
+//! Handlers decode and call into the subsystem that holds the policy. Three kinds, named in the table:
+//! * `fn`: answers at once; takes `&mut Thread`.
+//! * `async`: may wait; takes `&Thread`.
+//! * `asyncmut`: may wait and changes the thread's own handles (exec, credentials); takes `&mut Thread`.
+//!
+//! A new system call is one line in `table.rs`, one handler, one contract test.
+
 mod args;
 mod result;
+mod table;
+
 pub use args::FromReg;
 pub use result::{IntoSysResult, RetValue, SysError, SysResult};
+pub use table::{dispatch, name, TABLE};

@@ -27,3 +27,7 @@ impl Add<Duration> for Timespec {
         }
     }
 }
+
+/// Interval and POSIX timers of a process.
+#[derive(Default)]
+pub struct ProcessTimers;

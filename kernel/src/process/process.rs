@@ -1,0 +1,134 @@
+//! `Process`: a thread group, and what its threads always share.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+
+use super::limits::Limits;
+use super::session::Session;
+use super::table::Pid;
+use super::task::Task;
+use super::ExitStatus;
+use crate::exec::{Instant, WaitQueue};
+use crate::fs::path::Path;
+use crate::signal::{ProcessSignals, SigHandlers};
+use crate::sync::{RwSpinLock, SpinLock};
+
+/// CPU time and faults of something that ran, nanoseconds and counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    pub utime: u64,
+    pub stime: u64,
+    pub min_faults: u64,
+    pub maj_faults: u64,
+    pub nvcsw: u64,
+    pub nivcsw: u64,
+    /// Peak resident set, KiB.
+    pub max_rss: u64,
+}
+
+impl Usage {
+    pub fn add(&mut self, other: &Usage) {
+        self.utime += other.utime;
+        self.stime += other.stime;
+        self.min_faults += other.min_faults;
+        self.maj_faults += other.maj_faults;
+        self.nvcsw += other.nvcsw;
+        self.nivcsw += other.nivcsw;
+        self.max_rss = self.max_rss.max(other.max_rss);
+    }
+}
+
+/// A thread group. Parent, children, process group and session are relations, kept in [`super::table`] under its lock.
+pub struct Process {
+    pub pid: Pid,
+    /// The parent's pid as getppid answers it (copy of the table's relation).
+    pub ppid: AtomicU32,
+    pub pgid: AtomicU32,
+    pub session: RwSpinLock<Arc<Session>>,
+    pub threads: SpinLock<Vec<Arc<Task>>>,
+    pub sig: ProcessSignals,
+    pub handlers: RwSpinLock<Arc<SigHandlers>>,
+    pub limits: Limits,
+    /// Signal sent to the parent at exit; 0 = none (clone's exit_signal), SIGCHLD after exec.
+    pub exit_signal: AtomicU32,
+    /// Woken when a child changes state.
+    pub child_wait: WaitQueue,
+    /// Woken when this process becomes a zombie (pidfd) and when a thread leaves (exec waits for that).
+    pub exit_wait: WaitQueue,
+    /// Set once: the status all threads end with (exit_group, fatal signal).
+    pub group_exit: SpinLock<Option<ExitStatus>>,
+    pub state: SpinLock<State>,
+    /// Usage of threads that have ended, and of children that were waited for.
+    pub dead_threads: SpinLock<Usage>,
+    pub reaped_children: SpinLock<Usage>,
+    pub exe: SpinLock<Option<Path>>,
+    pub start: Instant,
+    /// Has called execve since fork (setpgid's EACCES).
+    pub did_exec: AtomicBool,
+    pub child_subreaper: AtomicBool,
+    pub dumpable: AtomicU32,
+    pub oom_score_adj: AtomicI32,
+    pub personality: AtomicU32,
+    /// ITIMER_* state and POSIX timers are kept by `time`.
+    pub timers: crate::time::ProcessTimers,
+    pub read_bytes: AtomicU64,
+    pub write_bytes: AtomicU64,
+}
+
+/// Life of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Running,
+    /// All threads have ended; the status waits for the parent.
+    Zombie(ExitStatus),
+    /// Waited for.
+    Dead,
+}
+
+impl Process {
+    /// The thread whose id is the process id, while it lives.
+    pub fn leader(&self) -> Option<Arc<Task>> {
+        self.threads.lock().iter().find(|task| task.is_leader()).cloned()
+    }
+
+    /// Any living thread, the leader first.
+    pub fn any_thread(&self) -> Option<Arc<Task>> {
+        let threads = self.threads.lock();
+        threads.iter().find(|task| task.is_leader()).or(threads.first()).cloned()
+    }
+
+    /// A copy of the list of threads.
+    pub fn tasks(&self) -> Vec<Arc<Task>> {
+        self.threads.lock().clone()
+    }
+
+    pub fn is_zombie(&self) -> bool {
+        matches!(*self.state.lock(), State::Zombie(_))
+    }
+
+    /// Usage of all threads, living and dead.
+    pub fn usage(&self) -> Usage {
+        let mut usage = *self.dead_threads.lock();
+        for task in self.threads.lock().iter() {
+            usage.add(&task.usage());
+        }
+        usage
+    }
+}
+
+impl Task {
+    pub fn usage(&self) -> Usage {
+        use core::sync::atomic::Ordering::Relaxed;
+        let entity = &self.entity;
+        Usage {
+            utime: entity.utime_ns(),
+            stime: entity.stime_ns(),
+            min_faults: self.min_faults.load(Relaxed),
+            maj_faults: self.maj_faults.load(Relaxed),
+            nvcsw: entity.nvcsw(),
+            nivcsw: entity.nivcsw(),
+            max_rss: 0,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Who exists, and who belongs to whom: ids, parents, children, process groups, sessions. One lock for all of it;
+//! it is taken by fork, exit, wait and the calls that change or walk these relations, never on other paths.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use super::process::Process;
+use super::task::Task;
+use crate::errno::{Errno, Result};
+use crate::sync::{SpinGuard, SpinLock};
+
+/// A process, thread, process-group or session id. Never 0.
+pub type Pid = u32;
+
+/// /proc/sys/kernel/pid_max as Linux sets it on 64-bit machines.
+pub const PID_MAX: Pid = 4_194_304;
+
+struct Node {
+    process: Arc<Process>,
+    parent: Pid,
+    children: BTreeSet<Pid>,
+}
+
+#[derive(Default)]
+pub struct Table {
+    nodes: BTreeMap<Pid, Node>,
+    tasks: BTreeMap<Pid, Arc<Task>>,
+    /// Members of each process group, zombies included.
+    groups: BTreeMap<Pid, BTreeSet<Pid>>,
+    /// Number of processes in each session.
+    sessions: BTreeMap<Pid, usize>,
+    last_pid: Pid,
+}
+
+static TABLE: SpinLock<Table> = SpinLock::new(Table {
+    nodes: BTreeMap::new(),
+    tasks: BTreeMap::new(),
+    groups: BTreeMap::new(),
+    sessions: BTreeMap::new(),
+    last_pid: 0,
+});
+
+/// Locks the relations.
+pub fn lock() -> SpinGuard<'static, Table> {
+    TABLE.lock()
+}
+
+/// The process with this pid, zombies included.
+pub fn find(pid: Pid) -> Option<Arc<Process>> {
+    lock().process(pid).cloned()
+}
+
+/// The living thread with this tid.
+pub fn find_task(tid: Pid) -> Option<Arc<Task>> {
+    lock().tasks.get(&tid).cloned()
+}
+
+/// All processes by pid, zombies included.
+pub fn processes() -> Vec<Arc<Process>> {
+    lock().nodes.values().map(|node| node.process.clone()).collect()
+}
+
+/// All living threads.
+pub fn thread_count() -> usize {
+    lock().tasks.len()
+}
+
+/// The pid handed out last (/proc/loadavg).
+pub fn last_pid() -> Pid {
+    lock().last_pid
+}
+
+impl Table {
+    pub fn process(&self, pid: Pid) -> Option<&Arc<Process>> {
+        self.nodes.get(&pid).map(|node| &node.process)
+    }
+
+    /// Next free id. An id is taken while a thread, process, group or session bears it.
+    pub fn allocate_pid(&mut self) -> Result<Pid> {
+        for _ in 0..PID_MAX {
+            self.last_pid = if self.last_pid >= PID_MAX - 1 { 300 } else { self.last_pid + 1 };
+            let id = self.last_pid;
+            if !self.nodes.contains_key(&id)
+                && !self.tasks.contains_key(&id)
+                && !self.groups.contains_key(&id)
+                && !self.sessions.contains_key(&id)
+            {
+                return Ok(id);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    pub fn add_process(&mut self, process: Arc<Process>, parent: Pid) {
+        let pid = process.pid;
+        let pgid = process.pgid.load(Ordering::Relaxed);
+        let sid = process.session.read().sid;
+        process.ppid.store(parent, Ordering::Relaxed);
+        self.groups.entry(pgid).or_default().insert(pid);
+        *self.sessions.entry(sid).or_default() += 1;
+        if let Some(node) = self.nodes.get_mut(&parent) {
+            node.children.insert(pid);
+        }
+        self.nodes.insert(pid, Node { process, parent, children: BTreeSet::new() });
+    }
+
+    pub fn add_task(&mut self, task: Arc<Task>) {
+        self.tasks.insert(task.tid(), task);
+    }
+
+    pub fn remove_task(&mut self, tid: Pid) -> Option<Arc<Task>> {
+        self.tasks.remove(&tid)
+    }
+
+    /// Forgets a zombie that was waited for.
+    pub fn remove_process(&mut self, pid: Pid) -> Option<Arc<Process>> {
+        let node = self.nodes.remove(&pid)?;
+        if let Some(parent) = self.nodes.get_mut(&node.parent) {
+            parent.children.remove(&pid);
+        }
+        self.leave_group(pid, node.process.pgid.load(Ordering::Relaxed));
+        self.leave_session(node.process.session.read().sid);
+        Some(node.process)
+    }
+
+    fn leave_group(&mut self, pid: Pid, pgid: Pid) {
+        if let Some(members) = self.groups.get_mut(&pgid) {
+            members.remove(&pid);
+            if members.is_empty() {
+                self.groups.remove(&pgid);
+            }
+        }
+    }
+
+    fn leave_session(&mut self, sid: Pid) {
+        if let Some(count) = self.sessions.get_mut(&sid) {
+            *count -= 1;
+            if *count == 0 {
+                self.sessions.remove(&sid);
+            }
+        }
+    }
+
+    pub fn parent(&self, pid: Pid) -> Option<&Arc<Process>> {
+        self.process(self.nodes.get(&pid)?.parent)
+    }
+
+    /// Children in order of pid.
+    pub fn children(&self, pid: Pid) -> impl Iterator<Item = &Arc<Process>> {
+        let children = self.nodes.get(&pid).map(|node| &node.children);
+        children.into_iter().flatten().filter_map(|pid| self.process(*pid))
+    }
+
+    /// Moves all children of `from` to `to`.
+    pub fn reparent_children(&mut self, from: Pid, to: Pid) -> Vec<Arc<Process>> {
+        let Some(node) = self.nodes.get_mut(&from) else { return Vec::new() };
+        let children = core::mem::take(&mut node.children);
+        let mut moved = Vec::new();
+        for pid in &children {
+            if let Some(child) = self.nodes.get_mut(pid) {
+                child.parent = to;
+                child.process.ppid.store(to, Ordering::Relaxed);
+                moved.push(child.process.clone());
+            }
+        }
+        if let Some(new_parent) = self.nodes.get_mut(&to) {
+            new_parent.children.extend(children);
+        }
+        moved
+    }
+
+    /// Members of a process group, zombies included.
+    pub fn group(&self, pgid: Pid) -> impl Iterator<Item = &Arc<Process>> {
+        self.groups.get(&pgid).into_iter().flatten().filter_map(|pid| self.process(*pid))
+    }
+
+    pub fn group_exists(&self, pgid: Pid) -> bool {
+        self.groups.contains_key(&pgid)
+    }
+
+    pub fn set_group(&mut self, process: &Process, pgid: Pid) {
+        let old = process.pgid.swap(pgid, Ordering::Relaxed);
+        if old != pgid {
+            self.leave_group(process.pid, old);
+            self.groups.entry(pgid).or_default().insert(process.pid);
+        }
+    }
+
+    /// Makes `process` the leader of a new session and group (setsid(2)).
+    pub fn set_session(&mut self, process: &Process, session: Arc<super::Session>) {
+        *self.sessions.entry(session.sid).or_default() += 1;
+        let old = core::mem::replace(&mut *process.session.write(), session);
+        self.leave_session(old.sid);
+    }
+
+    /// A group is orphaned when no member has a parent in another group of the same session (POSIX 3.264);
+    /// `ignoring` is a process that is about to leave.
+    pub fn is_orphaned_group(&self, pgid: Pid, ignoring: Option<Pid>) -> bool {
+        !self.group(pgid).any(|member| {
+            if Some(member.pid) == ignoring || member.is_zombie() {
+                return false;
+            }
+            let Some(parent) = self.parent(member.pid) else { return false };
+            parent.pid != 1
+                && parent.pgid.load(Ordering::Relaxed) != pgid
+                && parent.session.read().sid == member.session.read().sid
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! `Task`: what the rest of the system may know and ask of a user thread. `Thread`: the thread's own part, owned by
+//! its future. The split is what makes the system-call path free of locks: a thread reaches its own address space,
+//! descriptors and registers through `&mut Thread`, and nobody else can.
+
+use alloc::sync::Arc;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use super::creds::Credentials;
+use super::exit::VforkDone;
+use super::limits::{Limit, Resource};
+use super::process::Process;
+use super::table::Pid;
+use crate::arch::{FpRegs, UserRegs};
+use crate::exec::{Entity, Instant};
+use crate::fs::{FdTable, FsContext};
+use crate::mm::AddressSpace;
+use crate::signal::{Restart, TaskSignals};
+use crate::sync::SpinLock;
+
+/// The shared handles of a thread, as others see them (/proc, ptrace). The thread's own copies are in [`Thread`].
+#[derive(Clone)]
+pub struct Handles {
+    pub mm: Option<Arc<AddressSpace>>,
+    pub files: Option<Arc<FdTable>>,
+    pub fs: Option<Arc<FsContext>>,
+    pub creds: Arc<Credentials>,
+}
+
+/// The public record of a user thread.
+pub struct Task {
+    /// The thread id. Changes once at most: a thread other than the leader that calls execve takes the leader's.
+    tid: AtomicU32,
+    process: Arc<Process>,
+    pub entity: Arc<Entity>,
+    /// Pending signals and mask.
+    pub sig: TaskSignals,
+    handles: SpinLock<Handles>,
+    comm: SpinLock<[u8; 16]>,
+    pub start: Instant,
+    /// set_tid_address(2): where to write 0 and wake at exit; 0 = nowhere.
+    pub clear_child_tid: AtomicU64,
+    /// set_robust_list(2).
+    pub robust_list: AtomicU64,
+    /// The parent that waits for this thread's exec or exit (CLONE_VFORK).
+    pub vfork: SpinLock<Option<Arc<VforkDone>>>,
+    /// prctl(PR_SET_PDEATHSIG); 0 = none.
+    pub parent_death_signal: AtomicU32,
+    /// Number of the system call in progress plus one; 0 = in user mode. For /proc/PID/syscall and wchan.
+    pub in_syscall: AtomicU32,
+    pub exited: AtomicBool,
+    pub min_faults: AtomicU64,
+    pub maj_faults: AtomicU64,
+}
+
+impl Task {
+    pub fn new(
+        tid: Pid,
+        process: Arc<Process>,
+        entity: Arc<Entity>,
+        sig: TaskSignals,
+        handles: Handles,
+        comm: [u8; 16],
+    ) -> Arc<Task> {
+        Arc::new(Task {
+            tid: AtomicU32::new(tid),
+            process,
+            entity,
+            sig,
+            handles: SpinLock::new(handles),
+            comm: SpinLock::new(comm),
+            start: Instant::now(),
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            vfork: SpinLock::new(None),
+            parent_death_signal: AtomicU32::new(0),
+            in_syscall: AtomicU32::new(0),
+            exited: AtomicBool::new(false),
+            min_faults: AtomicU64::new(0),
+            maj_faults: AtomicU64::new(0),
+        })
+    }
+
+    pub fn tid(&self) -> Pid {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    pub fn set_tid(&self, tid: Pid) {
+        self.tid.store(tid, Ordering::Relaxed)
+    }
+
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.tid() == self.process.pid
+    }
+
+    /// The handles as last published.
+    pub fn handles(&self) -> Handles {
+        self.handles.lock().clone()
+    }
+
+    pub fn shared_creds(&self) -> Arc<Credentials> {
+        self.handles.lock().creds.clone()
+    }
+
+    pub fn comm(&self) -> [u8; 16] {
+        *self.comm.lock()
+    }
+
+    /// Sets the name, cut to 15 bytes.
+    pub fn set_comm(&self, name: &[u8]) {
+        let mut comm = [0; 16];
+        let len = name.len().min(15);
+        comm[..len].copy_from_slice(&name[..len]);
+        *self.comm.lock() = comm;
+    }
+
+    pub fn rlimit(&self, resource: Resource) -> Limit {
+        self.process.limits.get(resource)
+    }
+}
+
+/// A user thread from the inside: owned by its future, handed to system calls by reference.
+pub struct Thread {
+    task: Arc<Task>,
+    pub regs: UserRegs,
+    pub fp: FpRegs,
+    mm: Arc<AddressSpace>,
+    files: Arc<FdTable>,
+    fs: Arc<FsContext>,
+    creds: Arc<Credentials>,
+    /// Set by a system call that was interrupted; resolved at signal delivery.
+    pub restart: Option<Restart>,
+    /// x0 as it was when the system call was made, for a restart.
+    pub orig_x0: u64,
+    /// Set when this thread is to end; the wait status as in wait(2).
+    pub exit: Option<super::ExitStatus>,
+}
+
+impl Deref for Thread {
+    type Target = Task;
+
+    fn deref(&self) -> &Task {
+        &self.task
+    }
+}
+
+impl Thread {
+    pub fn new(
+        task: Arc<Task>,
+        regs: UserRegs,
+        fp: FpRegs,
+        mm: Arc<AddressSpace>,
+        files: Arc<FdTable>,
+        fs: Arc<FsContext>,
+        creds: Arc<Credentials>,
+    ) -> Self {
+        Thread { task, regs, fp, mm, files, fs, creds, restart: None, orig_x0: 0, exit: None }
+    }
+
+    pub fn task(&self) -> &Arc<Task> {
+        &self.task
+    }
+
+    #[inline]
+    pub fn mm(&self) -> &Arc<AddressSpace> {
+        &self.mm
+    }
+
+    #[inline]
+    pub fn files(&self) -> &Arc<FdTable> {
+        &self.files
+    }
+
+    #[inline]
+    pub fn fs(&self) -> &Arc<FsContext> {
+        &self.fs
+    }
+
+    #[inline]
+    pub fn creds(&self) -> &Arc<Credentials> {
+        &self.creds
+    }
+
+    pub fn set_creds(&mut self, creds: Credentials) {
+        self.creds = Arc::new(creds);
+        self.task.handles.lock().creds = self.creds.clone();
+    }
+
+    pub fn set_mm(&mut self, mm: Arc<AddressSpace>) -> Arc<AddressSpace> {
+        self.task.handles.lock().mm = Some(mm.clone());
+        mm.activate();
+        core::mem::replace(&mut self.mm, mm)
+    }
+
+    pub fn set_files(&mut self, files: Arc<FdTable>) {
+        self.task.handles.lock().files = Some(files.clone());
+        self.files = files;
+    }
+
+    pub fn set_fs(&mut self, fs: Arc<FsContext>) {
+        self.task.handles.lock().fs = Some(fs.clone());
+        self.fs = fs;
+    }
+
+    /// At exit: others can no longer reach what this thread shared.
+    pub fn unpublish_handles(&self) {
+        let mut handles = self.task.handles.lock();
+        let (mm, files, fs) = (handles.mm.take(), handles.files.take(), handles.fs.take());
+        drop(handles);
+        drop((mm, files, fs));
+    }
+}
