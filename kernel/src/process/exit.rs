@@ -1,4 +1,16 @@
-//! exit.
+//! The end of threads and processes (exit(2), exit_group(2)).
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::fp;
+use super::process::{Process, State};
+use super::table::{self, Pid, Table};
+use super::task::{Task, Thread};
+use crate::exec::WaitQueue;
+use crate::signal::{self, SigInfo};
+use crate::{boot, fs, futex, time};
 
 /// How a process ended, in the terms of wait(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,21 +34,183 @@ impl ExitStatus {
 /// Lets a CLONE_VFORK parent wait until the child has given up the shared address space.
 #[derive(Default)]
 pub struct VforkDone {
-    done: core::sync::atomic::AtomicBool,
-    wait: crate::exec::WaitQueue,
+    done: AtomicBool,
+    wait: WaitQueue,
 }
 
 impl VforkDone {
     pub fn complete(&self) {
-        self.done.store(true, core::sync::atomic::Ordering::Release);
+        self.done.store(true, Ordering::Release);
         self.wait.wake_all();
     }
 
-    pub fn is_done(&self) -> bool {
-        self.done.load(core::sync::atomic::Ordering::Acquire)
-    }
-
     pub async fn wait(&self) {
-        self.wait.wait_for(|| self.is_done().then_some(())).await
+        self.wait.wait_for(|| self.done.load(Ordering::Acquire).then_some(())).await
     }
+}
+
+/// exit_group(2): ends every thread of the caller's process.
+pub fn exit_group(t: &mut Thread, status: ExitStatus) {
+    signal::kill_group(t.process(), status, Some(t.task()));
+    t.exit = Some(status);
+}
+
+/// The last act of a thread's future.
+pub async fn exit_thread(t: Thread, status: ExitStatus) {
+    futex::exit_robust_list(&t).await;
+    release_mm(&t).await;
+    fp::release(&t);
+    let task = t.task().clone();
+    t.unpublish_handles();
+    drop(t);
+    leave_group(&task, status);
+}
+
+/// Gives up the address space: at exit, and for the old one at exec.
+pub async fn release_mm(t: &Thread) {
+    let tid_address = t.clear_child_tid.swap(0, Ordering::Relaxed);
+    if tid_address != 0 && t.mm().users() > 1 {
+        // A bad address is the program's own affair.
+        let _ = crate::mm::UserPtr::<u32>::new(tid_address).write(t.mm(), 0).await;
+        futex::wake_clear_tid(t, tid_address);
+    }
+    let mm = t.mm().clone();
+    let vfork = t.vfork.lock().take();
+    if mm.remove_user() {
+        mm.teardown().await;
+    }
+    if let Some(done) = vfork {
+        done.complete();
+    }
+}
+
+/// Takes the thread out of its group; the last one turns the process into a zombie.
+fn leave_group(task: &Arc<Task>, status: ExitStatus) {
+    let process = task.process().clone();
+    task.exited.store(true, Ordering::Release);
+    let mut table = table::lock();
+    process.dead_threads.lock().add(&task.usage());
+    if task.is_leader() {
+        *process.leader_status.lock() = Some(status);
+    }
+    table.remove_task(task.tid());
+    let last = {
+        let mut threads = process.threads.lock();
+        threads.retain(|other| !Arc::ptr_eq(other, task));
+        threads.is_empty()
+    };
+    let effects = if last { Some(end_process(&mut table, &process, status)) } else { None };
+    drop(table);
+    process.exit_wait.wake_all();
+    if let Some(effects) = effects {
+        effects.apply(&process);
+    }
+}
+
+/// What the end of a process causes, gathered under the table's lock and done after it.
+struct Effects {
+    /// (receiver, signal) pairs: SIGCHLD to the parents of zombies, SIGHUP and SIGCONT to orphaned groups.
+    signals: Vec<(Arc<Process>, SigInfo)>,
+    /// Parents to wake in wait4.
+    wake: Vec<Arc<Process>>,
+    session_leader: bool,
+}
+
+impl Effects {
+    fn apply(self, process: &Arc<Process>) {
+        if process.pid == 1 {
+            boot::init_exited(process);
+        }
+        if self.session_leader {
+            fs::tty::session_leader_exit(process);
+        }
+        for (receiver, info) in self.signals {
+            let _ = signal::send_to_process(&receiver, info);
+        }
+        for parent in self.wake {
+            parent.child_wait.wake_all();
+        }
+    }
+}
+
+fn end_process(table: &mut Table, process: &Arc<Process>, status: ExitStatus) -> Effects {
+    let status = process.group_exit.lock().or(*process.leader_status.lock()).unwrap_or(status);
+    time::process_exit(process);
+    let session_leader = process.session.read().sid == process.pid;
+    let mut effects = Effects { signals: Vec::new(), wake: Vec::new(), session_leader };
+    let children = adopt_children(table, process, &mut effects);
+    orphan_groups(table, process, &children, &mut effects);
+    *process.state.lock() = State::Zombie(status);
+    notify_parent(table, process, status, &mut effects);
+    effects
+}
+
+/// Children go to the nearest living ancestor that is a subreaper, else to init (prctl(2), PR_SET_CHILD_SUBREAPER).
+fn adopt_children(table: &mut Table, process: &Arc<Process>, effects: &mut Effects) -> Vec<Arc<Process>> {
+    let mut reaper = 1;
+    let mut ancestor = process.ppid.load(Ordering::Relaxed);
+    while let Some(candidate) = table.process(ancestor) {
+        if candidate.pid == 1 {
+            break;
+        }
+        if candidate.child_subreaper.load(Ordering::Relaxed) && !candidate.is_zombie() {
+            reaper = candidate.pid;
+            break;
+        }
+        ancestor = candidate.ppid.load(Ordering::Relaxed);
+    }
+    let children = table.reparent_children(process.pid, reaper);
+    for child in &children {
+        // An adopted child tells its new parent by SIGCHLD, whatever clone had asked for.
+        child.exit_signal.store(signal::SIGCHLD as u32, Ordering::Relaxed);
+        for task in child.tasks() {
+            let death_signal = task.parent_death_signal.load(Ordering::Relaxed);
+            if death_signal != 0 {
+                effects.signals.push((child.clone(), SigInfo::kernel(death_signal as u8)));
+            }
+        }
+        let state = *child.state.lock();
+        if let State::Zombie(status) = state {
+            notify_parent(table, child, status, effects);
+        }
+    }
+    children
+}
+
+/// Stopped groups that nobody can continue any more get SIGHUP and SIGCONT (POSIX, _exit).
+fn orphan_groups(table: &Table, process: &Arc<Process>, children: &[Arc<Process>], effects: &mut Effects) {
+    let own = process.pgid.load(Ordering::Relaxed);
+    let mut groups: Vec<Pid> = children.iter().map(|child| child.pgid.load(Ordering::Relaxed)).collect();
+    groups.push(own);
+    groups.sort_unstable();
+    groups.dedup();
+    for pgid in groups {
+        let stopped = table.group(pgid).any(|member| member.pid != process.pid && member.sig.is_stopped());
+        if stopped && table.is_orphaned_group(pgid, Some(process.pid)) {
+            for member in table.group(pgid).filter(|member| member.pid != process.pid) {
+                effects.signals.push((member.clone(), SigInfo::kernel(signal::SIGHUP)));
+                effects.signals.push((member.clone(), SigInfo::kernel(signal::SIGCONT)));
+            }
+        }
+    }
+}
+
+/// SIGCHLD (or clone's exit signal) and a wake-up for the parent; a parent that ignores children never sees a zombie.
+fn notify_parent(table: &mut Table, process: &Arc<Process>, status: ExitStatus, effects: &mut Effects) {
+    let Some(parent) = table.parent(process.pid).cloned() else {
+        table.remove_process(process.pid);
+        return;
+    };
+    let exit_signal = process.exit_signal.load(Ordering::Relaxed) as u8;
+    let ignores = exit_signal == signal::SIGCHLD && parent.handlers.read().ignores_children();
+    if exit_signal != 0 {
+        let uid = 0;
+        effects.signals.push((parent.clone(), SigInfo::child_exited(exit_signal, process.pid, uid, status, process.usage())));
+    }
+    if ignores {
+        *process.state.lock() = State::Dead;
+        parent.reaped_children.lock().max_rss = 0;
+        table.remove_process(process.pid);
+    }
+    effects.wake.push(parent);
 }

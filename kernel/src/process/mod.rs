@@ -9,18 +9,25 @@
 //!
 //! Lock order: the table's lock, then `Process::threads`, then the signal locks. None is held over an `.await`.
 
+pub mod clone;
 pub mod creds;
+pub mod exec;
+pub mod exit;
+pub mod fp;
+pub mod group;
 pub mod limits;
-mod exit;
+pub mod pidfd;
 mod process;
+pub mod run;
 mod session;
 pub mod table;
 mod task;
+pub mod wait;
 
 pub use creds::{Caps, Credentials};
 pub use exit::{ExitStatus, VforkDone};
 pub use limits::{Limit, Limits, Resource};
-pub use process::{Process, State, Usage};
+pub use process::{NewProcess, Process, State, Usage};
 pub use session::Session;
 pub use table::{Pid, find, find_task, processes};
 pub use task::{Handles, Task, Thread};

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::limits::Limits;
 use super::session::Session;
@@ -56,6 +56,8 @@ pub struct Process {
     pub child_wait: WaitQueue,
     /// Woken when this process becomes a zombie (pidfd) and when a thread leaves (exec waits for that).
     pub exit_wait: WaitQueue,
+    /// What the leader exited with, when other threads outlive it.
+    pub leader_status: SpinLock<Option<ExitStatus>>,
     /// Set once: the status all threads end with (exit_group, fatal signal).
     pub group_exit: SpinLock<Option<ExitStatus>>,
     pub state: SpinLock<State>,
@@ -74,6 +76,8 @@ pub struct Process {
     pub timers: crate::time::ProcessTimers,
     pub read_bytes: AtomicU64,
     pub write_bytes: AtomicU64,
+    /// An unknown system call of this program was logged already.
+    pub warned_enosys: AtomicBool,
 }
 
 /// Life of a process.
@@ -86,7 +90,72 @@ pub enum State {
     Dead,
 }
 
+/// What is decided about a process when it is made.
+pub struct NewProcess {
+    pub pid: Pid,
+    pub pgid: Pid,
+    pub session: Arc<Session>,
+    pub handlers: Arc<SigHandlers>,
+    pub limits: Limits,
+    pub exit_signal: u32,
+}
+
 impl Process {
+    pub fn new(new: NewProcess) -> Arc<Process> {
+        Arc::new(Process {
+            pid: new.pid,
+            ppid: AtomicU32::new(0),
+            pgid: AtomicU32::new(new.pgid),
+            session: RwSpinLock::new(new.session),
+            threads: SpinLock::new(Vec::new()),
+            sig: ProcessSignals::new(),
+            handlers: RwSpinLock::new(new.handlers),
+            limits: new.limits,
+            exit_signal: AtomicU32::new(new.exit_signal),
+            child_wait: WaitQueue::new(),
+            exit_wait: WaitQueue::new(),
+            group_exit: SpinLock::new(None),
+            leader_status: SpinLock::new(None),
+            state: SpinLock::new(State::Running),
+            dead_threads: SpinLock::new(Usage::default()),
+            reaped_children: SpinLock::new(Usage::default()),
+            exe: SpinLock::new(None),
+            start: Instant::now(),
+            did_exec: AtomicBool::new(false),
+            child_subreaper: AtomicBool::new(false),
+            dumpable: AtomicU32::new(1),
+            oom_score_adj: AtomicI32::new(0),
+            personality: AtomicU32::new(0),
+            timers: Default::default(),
+            read_bytes: AtomicU64::new(0),
+            write_bytes: AtomicU64::new(0),
+            warned_enosys: AtomicBool::new(false),
+        })
+    }
+
+    /// What fork copies besides the handles.
+    pub fn inherit(&self, parent: &Process) {
+        *self.exe.lock() = parent.exe.lock().clone();
+        self.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The group is ending: no new threads.
+    pub fn is_dying(&self) -> bool {
+        self.group_exit.lock().is_some()
+    }
+
+    /// Logs the first unknown system call of each program.
+    pub fn log_unknown_syscall(&self, task: &Task, number: u64) {
+        if !self.warned_enosys.swap(true, Ordering::Relaxed) {
+            let comm = task.comm();
+            let len = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
+            let name = alloc::string::String::from_utf8_lossy(&comm[..len]).into_owned();
+            log::warn!("{name}[{}]: system call {number} is not implemented", task.tid());
+        }
+    }
+
     /// The thread whose id is the process id, while it lives.
     pub fn leader(&self) -> Option<Arc<Task>> {
         self.threads.lock().iter().find(|task| task.is_leader()).cloned()

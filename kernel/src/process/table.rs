@@ -67,6 +67,11 @@ pub fn thread_count() -> usize {
     lock().tasks.len()
 }
 
+/// Living threads whose real user is `uid` (RLIMIT_NPROC).
+pub fn threads_of_user(uid: u32) -> usize {
+    lock().tasks.values().filter(|task| task.shared_creds().uid == uid).count()
+}
+
 /// The pid handed out last (/proc/loadavg).
 pub fn last_pid() -> Pid {
     lock().last_pid

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::creds::Credentials;
 use super::exit::VforkDone;
+use super::fp::FpSlot;
 use super::limits::{Limit, Resource};
 use super::process::Process;
 use super::table::Pid;
@@ -51,6 +52,7 @@ pub struct Task {
     pub exited: AtomicBool,
     pub min_faults: AtomicU64,
     pub maj_faults: AtomicU64,
+    fp: FpSlot,
 }
 
 impl Task {
@@ -61,6 +63,7 @@ impl Task {
         sig: TaskSignals,
         handles: Handles,
         comm: [u8; 16],
+        fp: FpRegs,
     ) -> Arc<Task> {
         Arc::new(Task {
             tid: AtomicU32::new(tid),
@@ -78,6 +81,7 @@ impl Task {
             exited: AtomicBool::new(false),
             min_faults: AtomicU64::new(0),
             maj_faults: AtomicU64::new(0),
+            fp: FpSlot::new(fp),
         })
     }
 
@@ -93,6 +97,11 @@ impl Task {
         &self.process
     }
 
+    /// The saved FP registers; see [`super::fp`] for when they are current.
+    pub(super) fn fp_slot(&self) -> &FpSlot {
+        &self.fp
+    }
+
     pub fn is_leader(&self) -> bool {
         self.tid() == self.process.pid
     }
@@ -100,6 +109,13 @@ impl Task {
     /// The handles as last published.
     pub fn handles(&self) -> Handles {
         self.handles.lock().clone()
+    }
+
+    /// Makes the thread's address space current on this CPU, if it has one.
+    pub fn activate_mm(&self) {
+        if let Some(mm) = &self.handles.lock().mm {
+            mm.activate();
+        }
     }
 
     pub fn shared_creds(&self) -> Arc<Credentials> {
@@ -127,7 +143,6 @@ impl Task {
 pub struct Thread {
     task: Arc<Task>,
     pub regs: UserRegs,
-    pub fp: FpRegs,
     mm: Arc<AddressSpace>,
     files: Arc<FdTable>,
     fs: Arc<FsContext>,
@@ -152,13 +167,12 @@ impl Thread {
     pub fn new(
         task: Arc<Task>,
         regs: UserRegs,
-        fp: FpRegs,
         mm: Arc<AddressSpace>,
         files: Arc<FdTable>,
         fs: Arc<FsContext>,
         creds: Arc<Credentials>,
     ) -> Self {
-        Thread { task, regs, fp, mm, files, fs, creds, restart: None, orig_x0: 0, exit: None }
+        Thread { task, regs, mm, files, fs, creds, restart: None, orig_x0: 0, exit: None }
     }
 
     pub fn task(&self) -> &Arc<Task> {

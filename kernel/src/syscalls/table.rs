@@ -58,7 +58,7 @@ pub fn name(number: u64) -> &'static str {
 
 #[cold]
 fn unknown(t: &mut Thread, number: u64) -> SysResult {
-    t.process().log_unknown_syscall(number);
+    t.process().log_unknown_syscall(t.task(), number);
     Err(Errno::ENOSYS.into())
 }
 

@@ -1,0 +1,239 @@
+//! fork, vfork, clone, clone3 (clone(2)).
+
+use alloc::sync::Arc;
+
+use bitflags::bitflags;
+use core::sync::atomic::Ordering;
+
+use super::exit::VforkDone;
+use super::fp;
+use super::limits::Resource;
+use super::process::{NewProcess, Process};
+use super::run;
+use super::table::{self, Pid};
+use super::task::{Handles, Task, Thread};
+use crate::errno::{Errno, Result};
+use crate::mm::UserPtr;
+use crate::process::Caps;
+
+bitflags! {
+    /// CLONE_* of linux/sched.h, without the exit signal.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct CloneFlags: u64 {
+        const NEWTIME = 0x80;
+        const VM = 0x100;
+        const FS = 0x200;
+        const FILES = 0x400;
+        const SIGHAND = 0x800;
+        const PIDFD = 0x1000;
+        const PTRACE = 0x2000;
+        const VFORK = 0x4000;
+        const PARENT = 0x8000;
+        const THREAD = 0x1_0000;
+        const NEWNS = 0x2_0000;
+        const SYSVSEM = 0x4_0000;
+        const SETTLS = 0x8_0000;
+        const PARENT_SETTID = 0x10_0000;
+        const CHILD_CLEARTID = 0x20_0000;
+        const DETACHED = 0x40_0000;
+        const UNTRACED = 0x80_0000;
+        const CHILD_SETTID = 0x100_0000;
+        const NEWCGROUP = 0x200_0000;
+        const NEWUTS = 0x400_0000;
+        const NEWIPC = 0x800_0000;
+        const NEWUSER = 0x1000_0000;
+        const NEWPID = 0x2000_0000;
+        const NEWNET = 0x4000_0000;
+        const IO = 0x8000_0000;
+        const CLEAR_SIGHAND = 0x1_0000_0000;
+        const INTO_CGROUP = 0x2_0000_0000;
+    }
+}
+
+impl CloneFlags {
+    pub const NAMESPACES: CloneFlags = CloneFlags::NEWNS
+        .union(CloneFlags::NEWCGROUP)
+        .union(CloneFlags::NEWUTS)
+        .union(CloneFlags::NEWIPC)
+        .union(CloneFlags::NEWUSER)
+        .union(CloneFlags::NEWPID)
+        .union(CloneFlags::NEWNET)
+        .union(CloneFlags::NEWTIME);
+}
+
+/// The arguments of clone3(2), which clone's are turned into.
+#[derive(Clone, Copy, Debug)]
+pub struct CloneArgs {
+    pub flags: CloneFlags,
+    pub exit_signal: u32,
+    pub pidfd: UserPtr<i32>,
+    pub child_tid: UserPtr<u32>,
+    pub parent_tid: UserPtr<u32>,
+    /// Initial stack pointer; 0 = the parent's.
+    pub stack: u64,
+    pub tls: u64,
+}
+
+/// Makes the child and starts it; answers its id in the parent, after a vfork child has let go of the address space.
+pub async fn clone(t: &Thread, args: CloneArgs) -> Result<u64> {
+    check(t, &args)?;
+    let flags = args.flags;
+    let vfork = flags.contains(CloneFlags::VFORK).then(|| Arc::new(VforkDone::default()));
+    let child = build(t, &args)?;
+    let tid = child.tid();
+    *child.vfork.lock() = vfork.clone();
+
+    if let Err(errno) = announce(t, &args, &child).await {
+        abandon(child);
+        return Err(errno);
+    }
+    run::start(child);
+    if let Some(done) = vfork {
+        run::killable(t, done.wait()).await?;
+    }
+    Ok(tid as u64)
+}
+
+/// Linux's own validity rules (copy_process), in its order.
+fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
+    let flags = args.flags;
+    let both = |a, b| flags.contains(a) && flags.intersects(b);
+    if both(CloneFlags::FS, CloneFlags::NEWNS | CloneFlags::NEWUSER)
+        || both(CloneFlags::THREAD, CloneFlags::NEWUSER | CloneFlags::NEWPID)
+        || (flags.contains(CloneFlags::THREAD) && !flags.contains(CloneFlags::SIGHAND))
+        || (flags.contains(CloneFlags::SIGHAND) && !flags.contains(CloneFlags::VM))
+        || (flags.contains(CloneFlags::PARENT) && t.process().pid == 1)
+        || both(CloneFlags::PIDFD, CloneFlags::DETACHED | CloneFlags::THREAD)
+        || both(CloneFlags::CLEAR_SIGHAND, CloneFlags::SIGHAND)
+    {
+        return Err(Errno::EINVAL);
+    }
+    if flags.intersects(CloneFlags::NAMESPACES) {
+        // Without namespaces in the kernel: what Linux answers for those it was built without.
+        let needs_admin = flags.intersects(CloneFlags::NAMESPACES.difference(CloneFlags::NEWUSER));
+        let unprivileged = needs_admin && !flags.contains(CloneFlags::NEWUSER) && !t.creds().capable(Caps::SYS_ADMIN);
+        return Err(if unprivileged { Errno::EPERM } else { Errno::EINVAL });
+    }
+    if flags.contains(CloneFlags::INTO_CGROUP) {
+        return Err(Errno::EBADF);
+    }
+    let limit = t.rlimit(Resource::Nproc).soft;
+    let creds = t.creds();
+    if creds.uid != 0
+        && !creds.capable(Caps::SYS_RESOURCE)
+        && !creds.capable(Caps::SYS_ADMIN)
+        && table::threads_of_user(creds.uid) as u64 >= limit
+    {
+        return Err(Errno::EAGAIN);
+    }
+    Ok(())
+}
+
+/// The list of what is shared and what is copied.
+fn build(t: &Thread, args: &CloneArgs) -> Result<Thread> {
+    let flags = args.flags;
+    let mm = if flags.contains(CloneFlags::VM) { t.mm().clone() } else { t.mm().fork()? };
+    let files = if flags.contains(CloneFlags::FILES) { t.files().clone() } else { Arc::new(t.files().fork()) };
+    let fs = if flags.contains(CloneFlags::FS) { t.fs().clone() } else { Arc::new(t.fs().fork()) };
+    let creds = t.creds().clone();
+    let fp = fp::get(t);
+
+    let mut regs = t.regs;
+    regs.x[0] = 0;
+    if args.stack != 0 {
+        regs.sp = args.stack;
+    }
+    if flags.contains(CloneFlags::SETTLS) {
+        regs.tpidr = args.tls;
+    }
+
+    let mut table = table::lock();
+    if t.process().is_dying() {
+        return Err(Errno::EINTR);
+    }
+    let tid = table.allocate_pid()?;
+    let process = if flags.contains(CloneFlags::THREAD) {
+        t.process().clone()
+    } else {
+        new_process(&mut table, t, args, tid)
+    };
+    let sig = t.sig.fork(flags.contains(CloneFlags::THREAD), flags.contains(CloneFlags::VM), flags.contains(CloneFlags::VFORK));
+    let handles =
+        Handles { mm: Some(mm.clone()), files: Some(files.clone()), fs: Some(fs.clone()), creds: creds.clone() };
+    let entity = t.entity.fork();
+    let task = Task::new(tid, process.clone(), entity, sig, handles, t.comm(), fp);
+    if flags.contains(CloneFlags::CHILD_CLEARTID) {
+        task.clear_child_tid.store(args.child_tid.addr(), Ordering::Relaxed);
+    }
+    process.threads.lock().push(task.clone());
+    table.add_task(task.clone());
+    drop(table);
+    mm.add_user();
+    Ok(Thread::new(task, regs, mm, files, fs, creds))
+}
+
+fn new_process(table: &mut table::Table, t: &Thread, args: &CloneArgs, pid: Pid) -> Arc<Process> {
+    let parent = t.process();
+    let handlers = if args.flags.contains(CloneFlags::SIGHAND) {
+        parent.handlers.read().clone()
+    } else {
+        Arc::new(parent.handlers.read().fork(args.flags.contains(CloneFlags::CLEAR_SIGHAND)))
+    };
+    let process = Process::new(NewProcess {
+        pid,
+        pgid: parent.pgid.load(Ordering::Relaxed),
+        session: parent.session.read().clone(),
+        handlers,
+        limits: parent.limits.fork(),
+        exit_signal: if args.flags.contains(CloneFlags::PARENT) {
+            parent.exit_signal.load(Ordering::Relaxed)
+        } else {
+            args.exit_signal
+        },
+    });
+    process.inherit(parent);
+    let new_parent = if args.flags.contains(CloneFlags::PARENT) {
+        parent.ppid.load(Ordering::Relaxed)
+    } else {
+        parent.pid
+    };
+    table.add_process(process.clone(), new_parent);
+    process
+}
+
+/// Stores ids where the flags ask for it; the child does not run yet.
+async fn announce(t: &Thread, args: &CloneArgs, child: &Thread) -> Result<()> {
+    let tid = child.tid();
+    if args.flags.contains(CloneFlags::PIDFD) {
+        let fd = super::pidfd::install(t, child.process().clone(), 0)?;
+        if let Err(errno) = args.pidfd.write(t.mm(), fd).await {
+            let _ = t.files().close(fd);
+            return Err(errno);
+        }
+    }
+    if args.flags.contains(CloneFlags::PARENT_SETTID) {
+        // Linux ignores a bad address here.
+        let _ = args.parent_tid.write(t.mm(), tid).await;
+    }
+    if args.flags.contains(CloneFlags::CHILD_SETTID) {
+        if args.flags.contains(CloneFlags::VM) {
+            let _ = args.child_tid.write(t.mm(), tid).await;
+        } else {
+            let _ = child.mm().write_remote(args.child_tid.addr(), &tid.to_le_bytes()).await;
+        }
+    }
+    Ok(())
+}
+
+/// Takes back a child that never ran.
+fn abandon(child: Thread) {
+    let process = child.process().clone();
+    let mut table = table::lock();
+    table.remove_task(child.tid());
+    process.threads.lock().retain(|task| task.tid() != child.tid());
+    if process.threads.lock().is_empty() {
+        table.remove_process(process.pid);
+    }
+    drop(table);
+    child.mm().remove_user();
+}

@@ -1,0 +1,110 @@
+//! Which file is really run: `#!` lines (execve(2), "Interpreter scripts").
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::args::Strings;
+use super::Request;
+use crate::errno::{Errno, Result};
+use crate::fs::{self, OpenFile};
+use crate::process::Thread;
+
+/// BINPRM_BUF_SIZE: how much of a file is looked at to recognise its kind, in bytes.
+const HEAD: usize = 256;
+/// Nested interpreters before ELOOP.
+const MAX_DEPTH: usize = 5;
+
+/// An ELF file, ready to be loaded, with the arguments it gets.
+pub struct Program {
+    pub file: Arc<OpenFile>,
+    pub head: Vec<u8>,
+    /// AT_EXECFN.
+    pub name: Vec<u8>,
+    pub argv: Strings,
+    pub envp: Strings,
+}
+
+impl Program {
+    /// The command name: the last component of the name it was called by.
+    pub fn comm(&self) -> &[u8] {
+        self.name.rsplit(|byte| *byte == b'/').next().unwrap_or(&self.name)
+    }
+}
+
+pub async fn resolve(t: &Thread, request: Request) -> Result<Program> {
+    let Request { mut file, name, mut argv, envp, name_vanishes } = request;
+    if argv.count() == 0 {
+        // Linux gives a program at least an empty argv[0].
+        argv = Strings::from_slices(&[b""]);
+    }
+    let mut script = name.clone();
+    for _ in 0..=MAX_DEPTH {
+        let head = read_head(&file).await?;
+        if !head.starts_with(b"#!") {
+            return Ok(Program { file, head, name, argv, envp });
+        }
+        if name_vanishes {
+            return Err(Errno::ENOENT);
+        }
+        let (interpreter, argument) = parse_line(&head)?;
+        let mut strings: Vec<&[u8]> = vec![interpreter];
+        strings.extend(argument);
+        strings.push(&script);
+        argv.replace_first(&strings);
+        file = fs::open_exec(t, fs::AT_FDCWD, interpreter, 0).await?;
+        script = interpreter.to_vec();
+    }
+    Err(Errno::ELOOP)
+}
+
+async fn read_head(file: &OpenFile) -> Result<Vec<u8>> {
+    let mut head = vec![0; HEAD];
+    let len = file.read_kernel(&mut head, 0).await?;
+    head.truncate(len);
+    Ok(head)
+}
+
+/// The interpreter and its optional single argument.
+fn parse_line(head: &[u8]) -> Result<(&[u8], Option<&[u8]>)> {
+    let blank = |byte: &u8| *byte == b' ' || *byte == b'\t';
+    let body = &head[2..];
+    let (line, complete) = match body.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&body[..end], true),
+        None => (body.split(|byte| *byte == 0).next().unwrap_or(body), head.len() < HEAD),
+    };
+    let start = line.iter().position(|byte| !blank(byte)).ok_or(Errno::ENOEXEC)?;
+    let line = &line[start..];
+    let end = line.iter().position(blank);
+    if end.is_none() && !complete {
+        // The name itself is cut off: running a prefix of it would run something else.
+        return Err(Errno::ENOEXEC);
+    }
+    let (name, rest) = line.split_at(end.unwrap_or(line.len()));
+    let rest = rest.iter().position(|byte| !blank(byte)).map(|from| &rest[from..]);
+    let argument = rest.map(|rest| {
+        let end = rest.iter().rposition(|byte| !blank(byte)).map_or(0, |last| last + 1);
+        &rest[..end]
+    });
+    Ok((name, argument))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpreter_lines() {
+        assert_eq!(parse_line(b"#!/bin/sh\n").unwrap(), (&b"/bin/sh"[..], None));
+        assert_eq!(parse_line(b"#! /bin/awk -f  \nx").unwrap(), (&b"/bin/awk"[..], Some(&b"-f"[..])));
+        assert_eq!(parse_line(b"#!/bin/x a b\n").unwrap(), (&b"/bin/x"[..], Some(&b"a b"[..])));
+        assert_eq!(parse_line(b"#!\n"), Err(Errno::ENOEXEC));
+        assert_eq!(parse_line(b"#!/bin/sh").unwrap(), (&b"/bin/sh"[..], None));
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_is_refused() {
+        let mut head = b"#!/".to_vec();
+        head.resize(HEAD, b'x');
+        assert_eq!(parse_line(&head), Err(Errno::ENOEXEC));
+    }
+}

@@ -1,0 +1,99 @@
+//! The life of a user thread: one future, from its first instruction to its last.
+
+use alloc::sync::Arc;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use super::exit;
+use super::fp;
+use super::task::{Task, Thread};
+use crate::arch::{self, Trap};
+use crate::errno::Errno;
+use crate::{exec, signal, syscalls};
+
+/// Starts a thread that is already in the tables.
+pub fn start(t: Thread) {
+    let task = t.task().clone();
+    exec::spawn_entity(task.entity.clone(), UserFuture { task, life: life(t) });
+}
+
+/// User code and system calls in turn until the thread ends.
+async fn life(mut t: Thread) {
+    let status = loop {
+        match enter_user(&mut t) {
+            Trap::Syscall => syscalls::dispatch(&mut t).await,
+            Trap::PageFault { addr, access, esr } => page_fault(&mut t, addr, access, esr).await,
+            Trap::Exception { signal, code, addr, esr } => signal::force_fault(&mut t, signal, code, addr, esr),
+            Trap::Interrupt => {}
+        }
+        if exec::need_resched() {
+            give_way(&t).await;
+        }
+        if signal::work_pending(&t) {
+            signal::deliver(&mut t).await;
+        }
+        if let Some(status) = t.exit {
+            break status;
+        }
+    };
+    exit::exit_thread(t, status).await;
+}
+
+#[inline]
+fn enter_user(t: &mut Thread) -> Trap {
+    fp::make_current(t);
+    let entered = arch::now_ns();
+    let trap = arch::enter_user(&mut t.regs);
+    t.entity.account_user(arch::now_ns().saturating_sub(entered));
+    trap
+}
+
+async fn page_fault(t: &mut Thread, addr: u64, access: arch::Access, esr: u64) {
+    use core::sync::atomic::Ordering::Relaxed;
+    t.min_faults.fetch_add(1, Relaxed);
+    if let Err(fault) = t.mm().clone().handle_fault(addr, access).await {
+        signal::force_fault(t, fault.signo, fault.code, fault.addr, esr);
+    }
+}
+
+/// Lets others run; also the place where a thread leaves a CPU that its affinity no longer allows.
+async fn give_way(t: &Thread) {
+    if !t.entity.affinity().contains(arch::cpu_id()) {
+        fp::detach(t);
+    }
+    exec::yield_now().await;
+}
+
+/// Makes the thread's address space current before each poll, so that user memory can be reached from any of them.
+struct UserFuture<F> {
+    task: Arc<Task>,
+    life: F,
+}
+
+impl<F: Future<Output = ()>> Future for UserFuture<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `life` is pinned with the struct and never moved out; `task` is not pinned structurally.
+        let this = unsafe { self.get_unchecked_mut() };
+        this.task.activate_mm();
+        this.task.sig.set_waker(cx.waker());
+        // SAFETY: see above.
+        unsafe { Pin::new_unchecked(&mut this.life) }.poll(cx)
+    }
+}
+
+/// For calls that only a fatal signal may end (vfork's parent, waits for pages): pending when the group is dying.
+pub struct Killable<'a>(pub &'a Task);
+
+impl exec::Interrupts for Killable<'_> {
+    fn pending(&self) -> bool {
+        signal::fatal_pending(self.0)
+    }
+}
+
+/// Runs `future` to its end, or until the thread is being killed (EINTR, which nobody sees).
+pub async fn killable<T>(t: &Thread, future: impl Future<Output = T>) -> crate::errno::Result<T> {
+    exec::interruptible(&Killable(t.task()), future).await.map_err(|_| Errno::EINTR)
+}
