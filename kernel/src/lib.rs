@@ -14,6 +14,7 @@ pub mod errno;
 pub mod exec;
 pub mod fs;
 pub mod futex;
+pub mod klog;
 pub mod mm;
 pub mod process;
 pub mod signal;

@@ -84,7 +84,7 @@ pub async fn clone(t: &Thread, args: CloneArgs) -> Result<u64> {
     *child.vfork.lock() = vfork.clone();
 
     if let Err(errno) = announce(t, &args, &child).await {
-        abandon(child);
+        abandon(child).await;
         return Err(errno);
     }
     run::start(child);
@@ -132,7 +132,11 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
 /// The list of what is shared and what is copied.
 fn build(t: &Thread, args: &CloneArgs) -> Result<Thread> {
     let flags = args.flags;
-    let mm = if flags.contains(CloneFlags::VM) { t.mm().clone() } else { t.mm().fork()? };
+    let (mm, mm_use) = if flags.contains(CloneFlags::VM) {
+        (t.mm().clone(), t.mm_use())
+    } else {
+        (t.mm().fork()?, Arc::default())
+    };
     let files = if flags.contains(CloneFlags::FILES) { t.files().clone() } else { Arc::new(t.files().fork()) };
     let fs = if flags.contains(CloneFlags::FS) { t.fs().clone() } else { Arc::new(t.fs().fork()) };
     let creds = t.creds().clone();
@@ -168,8 +172,7 @@ fn build(t: &Thread, args: &CloneArgs) -> Result<Thread> {
     process.threads.lock().push(task.clone());
     table.add_task(task.clone());
     drop(table);
-    mm.add_user();
-    Ok(Thread::new(task, regs, mm, files, fs, creds))
+    Ok(Thread::new(task, regs, (mm, mm_use), files, fs, creds))
 }
 
 fn new_process(table: &mut table::Table, t: &Thread, args: &CloneArgs, pid: Pid) -> Arc<Process> {
@@ -226,14 +229,53 @@ async fn announce(t: &Thread, args: &CloneArgs, child: &Thread) -> Result<()> {
 }
 
 /// Takes back a child that never ran.
-fn abandon(child: Thread) {
-    let process = child.process().clone();
+async fn abandon(mut child: Thread) {
+    withdraw(&child);
+    if let Some(mm) = child.leave_mm() {
+        mm.teardown().await;
+    }
+}
+
+fn withdraw(child: &Thread) {
+    let process = child.process();
     let mut table = table::lock();
     table.remove_task(child.tid());
-    process.threads.lock().retain(|task| task.tid() != child.tid());
-    if process.threads.lock().is_empty() {
+    let mut threads = process.threads.lock();
+    threads.retain(|task| task.tid() != child.tid());
+    if threads.is_empty() {
         table.remove_process(process.pid);
     }
-    drop(table);
-    child.mm().remove_user();
+}
+
+/// unshare(2).
+pub fn unshare(t: &mut Thread, flags: u64) -> Result<()> {
+    let flags = CloneFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
+    let own = CloneFlags::FS | CloneFlags::FILES | CloneFlags::VM | CloneFlags::SIGHAND | CloneFlags::THREAD;
+    if !(own | CloneFlags::SYSVSEM | CloneFlags::NAMESPACES).contains(flags) {
+        return Err(Errno::EINVAL);
+    }
+    if flags.intersects(CloneFlags::NAMESPACES) {
+        let needs_admin = !flags.contains(CloneFlags::NEWUSER) && !t.creds().capable(Caps::SYS_ADMIN);
+        return Err(if needs_admin { Errno::EPERM } else { Errno::EINVAL });
+    }
+    // Threads, handlers and memory cannot be unshared, only found to be unshared already.
+    let alone = t.process().threads.lock().len() == 1;
+    if flags.intersects(CloneFlags::THREAD | CloneFlags::SIGHAND | CloneFlags::VM) && !alone {
+        return Err(Errno::EINVAL);
+    }
+    if flags.intersects(CloneFlags::SIGHAND | CloneFlags::VM) && Arc::strong_count(&t.process().handlers.read()) > 1 {
+        return Err(Errno::EINVAL);
+    }
+    if flags.contains(CloneFlags::VM) && t.mm_is_shared() {
+        return Err(Errno::EINVAL);
+    }
+    if flags.contains(CloneFlags::FS) {
+        let fs = Arc::new(t.fs().fork());
+        t.set_fs(fs);
+    }
+    if flags.contains(CloneFlags::FILES) {
+        let files = Arc::new(t.files().fork());
+        t.set_files(files);
+    }
+    Ok(())
 }

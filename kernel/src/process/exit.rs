@@ -56,9 +56,15 @@ pub fn exit_group(t: &mut Thread, status: ExitStatus) {
 }
 
 /// The last act of a thread's future.
-pub async fn exit_thread(t: Thread, status: ExitStatus) {
-    futex::exit_robust_list(&t).await;
-    release_mm(&t).await;
+pub async fn exit_thread(mut t: Thread, status: ExitStatus) {
+    leave_memory(&t).await;
+    let vfork = t.vfork.lock().take();
+    if let Some(mm) = t.leave_mm() {
+        mm.teardown().await;
+    }
+    if let Some(done) = vfork {
+        done.complete();
+    }
     fp::release(&t);
     let task = t.task().clone();
     t.unpublish_handles();
@@ -66,21 +72,14 @@ pub async fn exit_thread(t: Thread, status: ExitStatus) {
     leave_group(&task, status);
 }
 
-/// Gives up the address space: at exit, and for the old one at exec.
-pub async fn release_mm(t: &Thread) {
+/// What a thread still does to its memory before it leaves it, at exit and exec: robust futexes, clear_child_tid.
+pub async fn leave_memory(t: &Thread) {
+    futex::exit_robust_list(t).await;
     let tid_address = t.clear_child_tid.swap(0, Ordering::Relaxed);
-    if tid_address != 0 && t.mm().users() > 1 {
+    if tid_address != 0 && t.mm_is_shared() {
         // A bad address is the program's own affair.
         let _ = crate::mm::UserPtr::<u32>::new(tid_address).write(t.mm(), 0).await;
         futex::wake_clear_tid(t, tid_address);
-    }
-    let mm = t.mm().clone();
-    let vfork = t.vfork.lock().take();
-    if mm.remove_user() {
-        mm.teardown().await;
-    }
-    if let Some(done) = vfork {
-        done.complete();
     }
 }
 

@@ -30,4 +30,4 @@ pub use limits::{Limit, Limits, Resource};
 pub use process::{NewProcess, Process, State, Usage};
 pub use session::Session;
 pub use table::{Pid, find, find_task, processes};
-pub use task::{Handles, Task, Thread};
+pub use task::{Handles, MmUse, Task, Thread};

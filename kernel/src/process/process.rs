@@ -37,6 +37,22 @@ impl Usage {
         self.nivcsw += other.nivcsw;
         self.max_rss = self.max_rss.max(other.max_rss);
     }
+
+    /// `struct rusage` of getrusage(2) as 64-bit words.
+    pub fn to_rusage(&self) -> [u64; 18] {
+        const SECOND: u64 = 1_000_000_000;
+        let mut words = [0; 18];
+        words[0] = self.utime / SECOND;
+        words[1] = self.utime % SECOND / 1000;
+        words[2] = self.stime / SECOND;
+        words[3] = self.stime % SECOND / 1000;
+        words[4] = self.max_rss;
+        words[8] = self.min_faults;
+        words[9] = self.maj_faults;
+        words[16] = self.nvcsw;
+        words[17] = self.nivcsw;
+        words
+    }
 }
 
 /// A thread group. Parent, children, process group and session are relations, kept in [`super::table`] under its lock.

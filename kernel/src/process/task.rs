@@ -139,11 +139,17 @@ impl Task {
     }
 }
 
+/// A share in an address space.
+#[derive(Default)]
+pub struct MmUse;
+
 /// A user thread from the inside: owned by its future, handed to system calls by reference.
 pub struct Thread {
     task: Arc<Task>,
     pub regs: UserRegs,
     mm: Arc<AddressSpace>,
+    /// One clone per thread that lives in `mm`: who gives up the last one tears the space down.
+    mm_use: Arc<MmUse>,
     files: Arc<FdTable>,
     fs: Arc<FsContext>,
     creds: Arc<Credentials>,
@@ -167,12 +173,13 @@ impl Thread {
     pub fn new(
         task: Arc<Task>,
         regs: UserRegs,
-        mm: Arc<AddressSpace>,
+        mm: (Arc<AddressSpace>, Arc<MmUse>),
         files: Arc<FdTable>,
         fs: Arc<FsContext>,
         creds: Arc<Credentials>,
     ) -> Self {
-        Thread { task, regs, mm, files, fs, creds, restart: None, orig_x0: 0, exit: None }
+        let (mm, mm_use) = mm;
+        Thread { task, regs, mm, mm_use, files, fs, creds, restart: None, orig_x0: 0, exit: None }
     }
 
     pub fn task(&self) -> &Arc<Task> {
@@ -204,10 +211,28 @@ impl Thread {
         self.task.handles.lock().creds = self.creds.clone();
     }
 
-    pub fn set_mm(&mut self, mm: Arc<AddressSpace>) -> Arc<AddressSpace> {
+    /// A share in the address space, for a new thread.
+    pub fn mm_use(&self) -> Arc<MmUse> {
+        self.mm_use.clone()
+    }
+
+    /// Does another thread or process live in this address space?
+    pub fn mm_is_shared(&self) -> bool {
+        Arc::strong_count(&self.mm_use) > 1
+    }
+
+    /// Moves to another address space, at first as its only user; answers the old one if nobody uses it any more.
+    #[must_use]
+    pub fn set_mm(&mut self, mm: Arc<AddressSpace>) -> Option<Arc<AddressSpace>> {
         self.task.handles.lock().mm = Some(mm.clone());
         mm.activate();
-        core::mem::replace(&mut self.mm, mm)
+        let old = core::mem::replace(&mut self.mm, mm);
+        Arc::into_inner(core::mem::take(&mut self.mm_use)).map(|MmUse| old)
+    }
+
+    /// Leaves the address space at exit; answers it if nobody uses it any more.
+    pub fn leave_mm(&mut self) -> Option<Arc<AddressSpace>> {
+        Arc::into_inner(core::mem::take(&mut self.mm_use)).map(|MmUse| self.mm.clone())
     }
 
     pub fn set_files(&mut self, files: Arc<FdTable>) {

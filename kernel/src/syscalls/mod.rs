@@ -8,6 +8,7 @@
 //! A new system call is one line in `table.rs`, one handler, one contract test.
 
 mod args;
+mod process;
 mod result;
 mod table;
 

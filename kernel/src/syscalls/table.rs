@@ -46,6 +46,25 @@ macro_rules! syscalls {
 }
 
 syscalls! {
+    93 exit(code: i32) fn process::exit;
+    94 exit_group(code: i32) fn process::exit_group;
+    95 waitid(idtype: u32, id: u32, info: UserPtr<u8>, options: u32, rusage: UserPtr<u8>) async process::waitid;
+    96 set_tid_address(addr: u64) fn process::set_tid_address;
+    97 unshare(flags: u64) fn process::unshare;
+    154 setpgid(pid: i32, pgid: i32) fn process::setpgid;
+    155 getpgid(pid: i32) fn process::getpgid;
+    156 getsid(pid: i32) fn process::getsid;
+    157 setsid() fn process::setsid;
+    172 getpid() fn process::getpid;
+    173 getppid() fn process::getppid;
+    178 gettid() fn process::gettid;
+    220 clone(flags: u64, stack: u64, parent_tid: UserPtr<u32>, tls: u64, child_tid: UserPtr<u32>) async process::clone;
+    221 execve(path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>) asyncmut process::execve;
+    260 wait4(pid: i32, status: UserPtr<u32>, options: u32, rusage: UserPtr<u8>) async process::wait4;
+    268 setns(fd: i32, kind: u32) fn process::setns;
+    281 execveat(dirfd: i32, path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>, flags: u32) asyncmut process::execveat;
+    434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
+    435 clone3(args: UserPtr<u64>, size: usize) async process::clone3;
 }
 
 /// The name of a system call, or "?".

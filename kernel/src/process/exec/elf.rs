@@ -62,8 +62,12 @@ pub async fn load(t: &Thread, mm: &Arc<AddressSpace>, program: &Program, randomi
     let bias = elf.choose_bias(interpreter.is_some(), randomize)?;
     let map = map_segments(mm, &program.file, &elf, bias).await?;
     set_brk(mm, map.end, randomize);
-    mm.set_code(map.code_start, map.code_end, map.data_start, map.data_end);
-    mm.set_exe(program.file.clone());
+    {
+        let mut meta = mm.meta();
+        (meta.start_code, meta.end_code) = (map.code_start, map.code_end);
+        (meta.start_data, meta.end_data) = (map.data_start, map.data_end);
+        meta.exe = program.file.page_source();
+    }
 
     let entry = elf.header.e_entry.wrapping_add(map.bias);
     let mut image = Image {
@@ -200,18 +204,16 @@ async fn map_segments(mm: &Arc<AddressSpace>, file: &Arc<OpenFile>, elf: &Elf, b
         Some(bias) => bias,
         // Reserve room for everything at once, then map over it.
         None => {
-            let all = MmapRequest::anonymous(0, high - low, Prot::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
-            let at = mm.mmap(all)?;
-            mm.munmap(at, high - low)?;
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            let at = mm.mmap(anonymous(0, high - low, Prot::empty(), flags)).await?;
+            mm.munmap(at, high - low).await?;
             at.wrapping_sub(low)
         }
     };
-    if bias.checked_add(high).is_none_or(|end| end > USER_END) && bias != 0 {
-        // A bias below the link address wraps on purpose; only a range beyond the user half is wrong.
-        let end = bias.wrapping_add(high);
-        if end > USER_END || end == 0 {
-            return Err(Errno::ENOMEM);
-        }
+    // A bias below the link address wraps on purpose; only a range that leaves the user half is wrong.
+    let (first, last) = (bias.wrapping_add(low), bias.wrapping_add(high));
+    if last > USER_END || first >= last {
+        return Err(Errno::ENOMEM);
     }
     let mut mapped = Mapped { bias, end: 0, code_start: u64::MAX, code_end: 0, data_start: 0, data_end: 0 };
     for segment in elf.loads() {
@@ -241,18 +243,29 @@ async fn map_segment(mm: &Arc<AddressSpace>, file: &Arc<OpenFile>, segment: &Pro
     if segment.p_filesz > 0 {
         let offset = segment.p_offset & !(PAGE - 1);
         let len = page_up(file_end) - first_page;
-        mm.mmap(MmapRequest::file(first_page, len, prot, fixed, file.clone(), offset)?)?;
+        let source = Some(file.page_source().ok_or(Errno::ENOEXEC)?);
+        mm.mmap(MmapRequest { addr: first_page, len, prot, flags: fixed, source, offset }).await?;
     }
     let anon_start = if segment.p_filesz > 0 { page_up(file_end) } else { first_page };
     if page_up(end) > anon_start {
-        mm.mmap(MmapRequest::anonymous(anon_start, page_up(end) - anon_start, prot, fixed))?;
+        mm.mmap(anonymous(anon_start, page_up(end) - anon_start, prot, fixed)).await?;
     }
     let tail = page_up(file_end) - file_end;
     if end > file_end && segment.p_filesz > 0 && tail > 0 && prot.contains(Prot::WRITE) {
         // The rest of the last file page is bss.
-        mm.write_remote(file_end, &[0; PAGE_SIZE][..tail as usize]).await?;
+        write(mm, file_end, &[0; PAGE_SIZE][..tail as usize]).await?;
     }
     Ok(())
+}
+
+/// An anonymous private mapping.
+pub(super) fn anonymous(addr: u64, len: u64, prot: Prot, flags: MapFlags) -> MmapRequest {
+    MmapRequest { addr, len, prot, flags: flags | MapFlags::ANONYMOUS, source: None, offset: 0 }
+}
+
+/// Writes to the new address space, all of it or EFAULT.
+pub(super) async fn write(mm: &AddressSpace, addr: u64, bytes: &[u8]) -> Result<()> {
+    if mm.write_remote(addr, bytes).await? == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 fn protection(flags: u32) -> Prot {

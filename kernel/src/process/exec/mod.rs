@@ -22,10 +22,11 @@ use super::table;
 use super::task::Thread;
 use super::ExitStatus;
 use crate::arch::{FpRegs, UserRegs};
+use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::path::Path;
 use crate::fs::OpenFile;
-use crate::mm::AddressSpace;
+use crate::mm::{AddressSpace, PAGE_SIZE, USER_END};
 use crate::{signal, time};
 
 /// A request to run a program.
@@ -43,18 +44,15 @@ pub struct Request {
 pub async fn exec(t: &mut Thread, request: Request) -> Result<()> {
     let program = program::resolve(t, request).await?;
     let mm = AddressSpace::new()?;
-    mm.add_user();
     let loaded = load(t, &mm, &program).await;
     let (image, sp, creds) = match loaded {
         Ok(loaded) => loaded,
         Err(errno) => {
-            mm.remove_user();
             mm.teardown().await;
             return Err(errno);
         }
     };
     if let Err(errno) = end_other_threads(t).await {
-        mm.remove_user();
         mm.teardown().await;
         return Err(errno);
     }
@@ -71,7 +69,8 @@ async fn load(
 ) -> Result<(elf::Image, u64, Option<Credentials>)> {
     let randomize = t.process().personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE == 0 && aslr_enabled();
     let stack_limit = t.rlimit(Resource::Stack).soft;
-    let stack_top = mm.layout(randomize, stack_limit);
+    let stack_top = choose_stack_top(randomize);
+    mm.set_layout(stack_top, stack_limit);
     let image = elf::load(t, mm, program, randomize).await?;
     let vdso = time::vdso::map(mm)?;
     let creds = new_creds(t, &program.file);
@@ -79,6 +78,12 @@ async fn load(
     let effective = creds.as_ref().unwrap_or(t.creds());
     let sp = stack::build(mm, stack_top, stack_limit, randomize, program, &image, vdso.base, effective, secure).await?;
     Ok((image, sp, creds))
+}
+
+/// Top of the stack: the end of the user half, up to 16 GiB lower at random (arm64's STACK_RND_MASK: 18 bits of pages).
+fn choose_stack_top(randomize: bool) -> u64 {
+    let random = if randomize { (random::next_u64() & 0x3_ffff) * PAGE_SIZE as u64 } else { 0 };
+    (USER_END - random) & !(PAGE_SIZE as u64 - 1)
 }
 
 /// personality(2).
@@ -140,8 +145,14 @@ async fn end_other_threads(t: &mut Thread) -> Result<()> {
 
 /// From here on nothing fails.
 async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials>, program: &program::Program) {
-    exit::release_mm(t).await;
-    t.set_mm(mm);
+    exit::leave_memory(t).await;
+    let vfork = t.vfork.lock().take();
+    if let Some(old) = t.set_mm(mm) {
+        old.teardown().await;
+    }
+    if let Some(done) = vfork {
+        done.complete();
+    }
     let process = t.process().clone();
     if Arc::strong_count(t.files()) > 2 {
         let files = Arc::new(t.files().fork());

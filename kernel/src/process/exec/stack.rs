@@ -7,12 +7,12 @@ use linux_raw_sys::auxvec::*;
 
 use super::TOO_BIG;
 use super::args::Strings;
-use super::elf::Image;
+use super::elf::{Image, anonymous, write};
 use super::program::Program;
 use crate::arch;
 use crate::drivers::random;
 use crate::errno::Result;
-use crate::mm::{AddressSpace, PAGE_SIZE};
+use crate::mm::{AddressSpace, MapFlags, PAGE_SIZE, Prot};
 use crate::process::Credentials;
 
 /// The program's clock ticks per second as times(2) counts them.
@@ -22,6 +22,12 @@ const MIN_SIGNAL_STACK: u64 = 4720;
 const PLATFORM: &[u8] = b"aarch64\0";
 /// Above this address of the stack's end nothing is stored.
 const TOP_PADDING: u64 = 8;
+
+/// What is mapped at first beyond the strings (stack_guard's 128 KiB, as Linux does), bytes.
+const INITIAL_STACK: u64 = 132 << 10;
+/// Arguments may use at least this much, whatever RLIMIT_STACK says, and at most the second.
+const MIN_STACK: u64 = 128 << 10;
+const MAX_INITIAL_STACK: u64 = 8 << 20;
 
 /// Bytes being laid out downwards from `top`.
 struct Layout {
@@ -53,32 +59,37 @@ pub async fn build(
     creds: &Credentials,
     secure: bool,
 ) -> Result<u64> {
-    let top = mm.map_stack(top, stack_limit, image.executable_stack)?;
-    let room = stack_limit.clamp(128 << 10, 8 << 20);
+    let used = program.name.len() + program.argv.bytes().len() + program.envp.bytes().len();
+    let pointers = 8 * (program.argv.count() + program.envp.count());
+    map_stack(mm, top, (used + pointers) as u64, image.executable_stack).await?;
+    let room = stack_limit.clamp(MIN_STACK, MAX_INITIAL_STACK);
     let mut layout = Layout { at: top - TOP_PADDING, limit: top - room };
 
     let name = layout.take(program.name.len() + 1, 1)?;
     let env = layout.take(program.envp.bytes().len(), 1)?;
     let args = layout.take(program.argv.bytes().len(), 1)?;
-    mm.write_remote(name, &with_nul(&program.name)).await?;
-    mm.write_remote(env, program.envp.bytes()).await?;
-    mm.write_remote(args, program.argv.bytes()).await?;
-    mm.set_args(args, args + program.argv.bytes().len() as u64, env, env + program.envp.bytes().len() as u64);
+    write(mm, name, &with_nul(&program.name)).await?;
+    write(mm, env, program.envp.bytes()).await?;
+    write(mm, args, program.argv.bytes()).await?;
+    {
+        let mut meta = mm.meta();
+        (meta.arg_start, meta.arg_end) = (args, args + program.argv.bytes().len() as u64);
+        (meta.env_start, meta.env_end) = (env, env + program.envp.bytes().len() as u64);
+    }
 
     if randomize {
         // arch_align_stack: up to two pages.
         layout.take((random::next_u64() & 0x1fff) as usize, 16)?;
     }
     let platform = layout.take(PLATFORM.len(), 16)?;
-    mm.write_remote(platform, PLATFORM).await?;
+    write(mm, platform, PLATFORM).await?;
     let mut seed = [0; 16];
     random::fill(&mut seed);
     let random_bytes = layout.take(seed.len(), 16)?;
-    mm.write_remote(random_bytes, &seed).await?;
+    write(mm, random_bytes, &seed).await?;
 
     let auxv = auxv(image, vdso, creds, secure, name, platform, random_bytes);
     let auxv_bytes: Vec<u8> = auxv.iter().flat_map(|(key, value)| [*key, *value]).flat_map(u64::to_le_bytes).collect();
-    mm.set_auxv(&auxv_bytes);
 
     let words = 1 + program.argv.count() + 1 + program.envp.count() + 1;
     let sp = layout.take(words * 8 + auxv_bytes.len(), 16)?;
@@ -88,9 +99,21 @@ pub async fn build(
     push_pointers(&mut block, &program.argv, args);
     push_pointers(&mut block, &program.envp, env);
     block.extend_from_slice(&auxv_bytes);
-    mm.write_remote(sp, &block).await?;
-    mm.set_start_stack(sp);
+    write(mm, sp, &block).await?;
+    let mut meta = mm.meta();
+    meta.start_stack = sp;
+    meta.auxv = auxv.iter().flat_map(|(key, value)| [*key, *value]).collect();
+    drop(meta);
     Ok(sp)
+}
+
+/// The grow-down mapping below `top`, large enough for the strings and a first frame.
+async fn map_stack(mm: &Arc<AddressSpace>, top: u64, strings: u64, executable: bool) -> Result<()> {
+    let len = (strings + INITIAL_STACK).next_multiple_of(PAGE_SIZE as u64);
+    let mut prot = Prot::READ | Prot::WRITE;
+    prot.set(Prot::EXEC, executable);
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::GROWSDOWN | MapFlags::STACK;
+    mm.mmap(anonymous(top - len, len, prot, flags)).await.map(|_| ())
 }
 
 fn with_nul(name: &[u8]) -> Vec<u8> {

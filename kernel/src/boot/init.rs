@@ -1,0 +1,107 @@
+//! Devices, the root file system, process 1.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::cmdline::{self, Cmdline};
+use crate::arch::{FpRegs, UserRegs};
+use crate::errno::{Errno, Result};
+use crate::exec::Entity;
+use crate::fs::{self, FdTable, FsContext};
+use crate::mm::AddressSpace;
+use crate::process::exec::{Strings, exec_path};
+use crate::process::{
+    Credentials, Handles, Limits, NewProcess, Process, Session, Task, Thread, run, table,
+};
+use crate::signal::{SIGCHLD, SigHandlers, TaskSignals};
+use crate::drivers;
+
+/// Where Linux looks for init when `init=` is not given.
+const DEFAULT_INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
+
+/// The kernel task that ends by starting process 1.
+pub async fn bring_up() {
+    drivers::init().await;
+    let line = cmdline::get();
+    if let Err(errno) = fs::mount_root(&line.root, &line.root_fs_types, line.root_read_only).await {
+        panic!("not syncing: VFS: Unable to mount root fs on \"{}\": {errno:?}", line.root);
+    }
+    match start_init(line).await {
+        Ok(()) => {}
+        Err(name) => panic!("not syncing: {name}"),
+    }
+}
+
+async fn start_init(line: &Cmdline) -> core::result::Result<(), String> {
+    let mut t = first_thread().map_err(|errno| format!("no memory for process 1: {errno:?}"))?;
+    open_console(&t).await;
+    let candidates: Vec<&str> = match &line.init {
+        Some(init) => vec![init],
+        None => DEFAULT_INITS.to_vec(),
+    };
+    for path in &candidates {
+        let env: Vec<&[u8]> = [&b"HOME=/"[..], b"TERM=linux"]
+            .into_iter()
+            .chain(line.init_env.iter().map(String::as_bytes))
+            .collect();
+        let argv: Vec<&[u8]> =
+            core::iter::once(path.as_bytes()).chain(line.init_args.iter().map(String::as_bytes)).collect();
+        match exec_path(&mut t, path.as_bytes(), Strings::from_slices(&argv), Strings::from_slices(&env)).await {
+            Ok(_) => {
+                log::info!("Run {path} as init process");
+                run::start(t);
+                return Ok(());
+            }
+            Err(Errno::ENOENT) if line.init.is_none() => {}
+            Err(errno) if line.init.is_some() => return Err(format!("Requested init {path} failed ({errno:?}).")),
+            Err(errno) => log::error!("Starting init: {path} exists but couldn't execute it ({errno:?})"),
+        }
+    }
+    Err("No working init found. Try passing init= option to kernel.".into())
+}
+
+/// Process 1 before it has a program.
+fn first_thread() -> Result<Thread> {
+    let mm = AddressSpace::new()?;
+    let files = Arc::new(FdTable::new());
+    let fs = Arc::new(FsContext::new(fs::root_path()));
+    let creds = Arc::new(Credentials::root());
+    let mut table = table::lock();
+    let pid = table.allocate_pid()?;
+    let process = Process::new(NewProcess {
+        pid,
+        pgid: pid,
+        session: Session::new(pid),
+        handlers: Arc::new(SigHandlers::new()),
+        limits: Limits::initial(threads_max()),
+        exit_signal: SIGCHLD as u32,
+    });
+    table.add_process(process.clone(), 0);
+    let handles =
+        Handles { mm: Some(mm.clone()), files: Some(files.clone()), fs: Some(fs.clone()), creds: creds.clone() };
+    let entity = Arc::new(Entity::new(Default::default()));
+    let task = Task::new(pid, process.clone(), entity, TaskSignals::new(), handles, *b"init\0\0\0\0\0\0\0\0\0\0\0\0", FpRegs::default());
+    process.threads.lock().push(task.clone());
+    table.add_task(task.clone());
+    drop(table);
+    Ok(Thread::new(task, UserRegs::default(), (mm, Arc::default()), files, fs, creds))
+}
+
+/// Linux allows as many threads as fill an eighth of memory with their kernel stacks (16 KiB there).
+fn threads_max() -> u64 {
+    (crate::mm::meminfo().total / (8 * (16 << 10))).max(20)
+}
+
+/// Descriptors 0, 1 and 2 on /dev/console; without one init starts with none, as on Linux.
+async fn open_console(t: &Thread) {
+    const O_RDWR: u32 = 2;
+    match fs::open(t, fs::AT_FDCWD, b"/dev/console", O_RDWR, 0).await {
+        Ok(file) => {
+            for _ in 0..3 {
+                let _ = t.files().install(file.clone(), false);
+            }
+        }
+        Err(errno) => log::warn!("Warning: unable to open an initial console ({errno:?})."),
+    }
+}

@@ -1,0 +1,32 @@
+//! From the first Rust instruction to the first user instruction, and the way down again.
+
+pub mod cmdline;
+mod init;
+mod shutdown;
+
+pub use shutdown::{How, init_exited, shutdown};
+
+use crate::{arch, exec, klog, mm, time};
+
+/// What `arch` calls on the boot CPU, on its own stack, with the MMU on, interrupts masked and the console usable.
+pub fn start() -> ! {
+    klog::init();
+    let (usable, reserved) = arch::early_memory();
+    mm::init(usable, reserved);
+    klog::heap_ready();
+    arch::init_devices();
+    let machine = arch::machine();
+    let line = cmdline::init(&machine.cmdline);
+    klog::set_console_level(line.log_level);
+    log::info!("Pollux {} on {} with {} CPUs", env!("CARGO_PKG_VERSION"), machine.model, machine.cpu_count);
+    log::info!("Kernel command line: {}", line.raw);
+    time::init();
+    exec::init();
+    exec::spawn("init", init::bring_up());
+    arch::start_secondary_cpus(secondary);
+    exec::run_cpu(arch::cpu_id())
+}
+
+fn secondary(cpu: usize) -> ! {
+    exec::run_cpu(cpu)
+}

@@ -1,0 +1,134 @@
+//! The kernel log: a ring of records for syslog(2) and /dev/kmsg, and what of it goes to the console.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use core::fmt::Write;
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use crate::arch;
+use crate::exec::WaitQueue;
+use crate::sync::SpinLock;
+
+/// One message.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub sequence: u64,
+    /// syslog(3) level, 0 (emergency) to 7 (debug).
+    pub level: u8,
+    /// Nanoseconds since boot.
+    pub time: u64,
+    pub text: String,
+}
+
+/// How much text is kept, bytes.
+const CAPACITY: usize = 128 << 10;
+
+struct Ring {
+    records: VecDeque<Record>,
+    bytes: usize,
+    next: u64,
+    /// Records before this are hidden from syslog(2) READ_ALL (SYSLOG_ACTION_CLEAR).
+    cleared: u64,
+}
+
+static RING: SpinLock<Ring> = SpinLock::new(Ring { records: VecDeque::new(), bytes: 0, next: 0, cleared: 0 });
+static HEAP_READY: AtomicBool = AtomicBool::new(false);
+static CONSOLE_LEVEL: AtomicU8 = AtomicU8::new(7);
+/// Woken when a record is added.
+pub static WAIT: WaitQueue = WaitQueue::new();
+
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let level = match record.level() {
+                log::Level::Error => 3,
+                log::Level::Warn => 4,
+                log::Level::Info => 6,
+                log::Level::Debug | log::Level::Trace => 7,
+            };
+            print(level, record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Routes the `log` macros here. The ring is filled from `heap_ready` on.
+pub fn init() {
+    let _ = log::set_logger(&Logger);
+    log::set_max_level(log::LevelFilter::Info);
+}
+
+pub fn heap_ready() {
+    HEAP_READY.store(true, Ordering::Relaxed);
+}
+
+/// Messages with a level number below this are shown on the console.
+pub fn set_console_level(level: u8) {
+    CONSOLE_LEVEL.store(level, Ordering::Relaxed);
+}
+
+pub fn console_level() -> u8 {
+    CONSOLE_LEVEL.load(Ordering::Relaxed)
+}
+
+/// Adds a message; also the way in for /dev/kmsg writers.
+pub fn print(level: u8, args: &core::fmt::Arguments<'_>) {
+    let time = arch::now_ns();
+    if level < CONSOLE_LEVEL.load(Ordering::Relaxed) {
+        let _ = write!(Console, "[{:5}.{:06}] {}\r\n", time / 1_000_000_000, time / 1000 % 1_000_000, args);
+    }
+    if HEAP_READY.load(Ordering::Relaxed) {
+        store(level, time, format!("{args}"));
+    }
+}
+
+fn store(level: u8, time: u64, text: String) {
+    let mut ring = RING.lock();
+    let sequence = ring.next;
+    ring.next += 1;
+    ring.bytes += text.len();
+    ring.records.push_back(Record { sequence, level, time, text });
+    while ring.bytes > CAPACITY {
+        match ring.records.pop_front() {
+            Some(old) => ring.bytes -= old.text.len(),
+            None => break,
+        }
+    }
+    drop(ring);
+    WAIT.wake_all();
+}
+
+/// The first record with at least this sequence number.
+pub fn record_from(sequence: u64) -> Option<Record> {
+    let ring = RING.lock();
+    let first = ring.records.front()?.sequence;
+    ring.records.get(sequence.saturating_sub(first) as usize).cloned()
+}
+
+/// Sequence number of the next record, and of the first not cleared.
+pub fn bounds() -> (u64, u64) {
+    let ring = RING.lock();
+    (ring.cleared, ring.next)
+}
+
+pub fn clear() {
+    let mut ring = RING.lock();
+    ring.cleared = ring.next;
+}
+
+/// The boot console, for messages that must not wait.
+pub struct Console;
+
+impl Write for Console {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        arch::console::write(s.as_bytes());
+        Ok(())
+    }
+}
