@@ -71,8 +71,9 @@ fn first_thread() -> Result<Thread> {
     let pid = table.allocate_pid()?;
     let process = Process::new(NewProcess {
         pid,
-        pgid: pid,
-        session: Session::new(pid),
+        // Session and group 0 are the kernel's own; init makes its own by setsid.
+        pgid: 0,
+        session: Session::new(0),
         handlers: Arc::new(SigHandlers::new()),
         limits: Limits::initial(threads_max()),
         exit_signal: SIGCHLD as u32,
