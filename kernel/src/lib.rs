@@ -7,7 +7,6 @@ extern crate std;
 extern crate alloc;
 
 pub mod arch;
-#[cfg(target_os = "none")]
 pub mod boot;
 pub mod drivers;
 pub mod errno;

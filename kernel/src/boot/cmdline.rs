@@ -48,8 +48,20 @@ const DEBUG_LOG_LEVEL: u8 = 10;
 
 /// Words that are the kernel's own, without or with a value; others go to init.
 const KNOWN: &[&str] = &[
-    "console", "earlycon", "rootwait", "rootdelay", "norandmaps", "nokaslr", "maxcpus", "nosmp", "panic", "ignore_loglevel",
-    "printk.time", "mitigations", "rootflags", "kpti",
+    "console",
+    "earlycon",
+    "rootwait",
+    "rootdelay",
+    "norandmaps",
+    "nokaslr",
+    "maxcpus",
+    "nosmp",
+    "panic",
+    "ignore_loglevel",
+    "printk.time",
+    "mitigations",
+    "rootflags",
+    "kpti",
 ];
 
 impl Cmdline {

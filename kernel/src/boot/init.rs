@@ -6,16 +6,14 @@ use alloc::vec::Vec;
 
 use super::cmdline::{self, Cmdline};
 use crate::arch::{FpRegs, UserRegs};
+use crate::drivers;
 use crate::errno::{Errno, Result};
 use crate::exec::Entity;
 use crate::fs::{self, FdTable, FsContext};
 use crate::mm::AddressSpace;
 use crate::process::exec::{Strings, exec_path};
-use crate::process::{
-    Credentials, Handles, Limits, NewProcess, Process, Session, Task, Thread, run, table,
-};
+use crate::process::{Credentials, Handles, Limits, NewProcess, Process, Session, Task, Thread, run, table};
 use crate::signal::{SIGCHLD, SigHandlers, TaskSignals};
-use crate::drivers;
 
 /// Where Linux looks for init when `init=` is not given.
 const DEFAULT_INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
@@ -41,10 +39,8 @@ async fn start_init(line: &Cmdline) -> core::result::Result<(), String> {
         None => DEFAULT_INITS.to_vec(),
     };
     for path in &candidates {
-        let env: Vec<&[u8]> = [&b"HOME=/"[..], b"TERM=linux"]
-            .into_iter()
-            .chain(line.init_env.iter().map(String::as_bytes))
-            .collect();
+        let env: Vec<&[u8]> =
+            [&b"HOME=/"[..], b"TERM=linux"].into_iter().chain(line.init_env.iter().map(String::as_bytes)).collect();
         let argv: Vec<&[u8]> =
             core::iter::once(path.as_bytes()).chain(line.init_args.iter().map(String::as_bytes)).collect();
         match exec_path(&mut t, path.as_bytes(), Strings::from_slices(&argv), Strings::from_slices(&env)).await {
@@ -81,8 +77,16 @@ fn first_thread() -> Result<Thread> {
     table.add_process(process.clone(), 0);
     let handles =
         Handles { mm: Some(mm.clone()), files: Some(files.clone()), fs: Some(fs.clone()), creds: creds.clone() };
-    let entity = Arc::new(Entity::new(Default::default()));
-    let task = Task::new(pid, process.clone(), entity, TaskSignals::new(), handles, *b"init\0\0\0\0\0\0\0\0\0\0\0\0", FpRegs::default());
+    let entity = Entity::new(Default::default());
+    let task = Task::new(
+        pid,
+        process.clone(),
+        entity,
+        TaskSignals::new(),
+        handles,
+        *b"init\0\0\0\0\0\0\0\0\0\0\0\0",
+        FpRegs::default(),
+    );
     process.threads.lock().push(task.clone());
     table.add_task(task.clone());
     drop(table);

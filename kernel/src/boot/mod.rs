@@ -6,7 +6,7 @@ mod shutdown;
 
 pub use shutdown::{How, init_exited, shutdown};
 
-use crate::{arch, exec, klog, mm, time};
+use crate::{arch, exec, klog, mm, process, time};
 
 /// What `arch` calls on the boot CPU, on its own stack, with the MMU on, interrupts masked and the console usable.
 pub fn start() -> ! {
@@ -22,6 +22,7 @@ pub fn start() -> ! {
     log::info!("Kernel command line: {}", line.raw);
     time::init();
     exec::init();
+    exec::set_fp_saver(process::fp::evict_owner);
     exec::spawn("init", init::bring_up());
     arch::start_secondary_cpus(secondary);
     exec::run_cpu(arch::cpu_id())

@@ -13,6 +13,7 @@ use super::run;
 use super::table::{self, Pid};
 use super::task::{Handles, Task, Thread};
 use crate::errno::{Errno, Result};
+use crate::exec::Entity;
 use crate::mm::UserPtr;
 use crate::process::Caps;
 
@@ -132,11 +133,8 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
 /// The list of what is shared and what is copied.
 fn build(t: &Thread, args: &CloneArgs) -> Result<Thread> {
     let flags = args.flags;
-    let (mm, mm_use) = if flags.contains(CloneFlags::VM) {
-        (t.mm().clone(), t.mm_use())
-    } else {
-        (t.mm().fork()?, Arc::default())
-    };
+    let (mm, mm_use) =
+        if flags.contains(CloneFlags::VM) { (t.mm().clone(), t.mm_use()) } else { (t.mm().fork()?, Arc::default()) };
     let files = if flags.contains(CloneFlags::FILES) { t.files().clone() } else { Arc::new(t.files().fork()) };
     let fs = if flags.contains(CloneFlags::FS) { t.fs().clone() } else { Arc::new(t.fs().fork()) };
     let creds = t.creds().clone();
@@ -156,15 +154,16 @@ fn build(t: &Thread, args: &CloneArgs) -> Result<Thread> {
         return Err(Errno::EINTR);
     }
     let tid = table.allocate_pid()?;
-    let process = if flags.contains(CloneFlags::THREAD) {
-        t.process().clone()
-    } else {
-        new_process(&mut table, t, args, tid)
-    };
-    let sig = t.sig.fork(flags.contains(CloneFlags::THREAD), flags.contains(CloneFlags::VM), flags.contains(CloneFlags::VFORK));
+    let process =
+        if flags.contains(CloneFlags::THREAD) { t.process().clone() } else { new_process(&mut table, t, args, tid) };
+    let sig = t.sig.fork(
+        flags.contains(CloneFlags::THREAD),
+        flags.contains(CloneFlags::VM),
+        flags.contains(CloneFlags::VFORK),
+    );
     let handles =
         Handles { mm: Some(mm.clone()), files: Some(files.clone()), fs: Some(fs.clone()), creds: creds.clone() };
-    let entity = t.entity.fork();
+    let entity = Entity::new(t.entity.params());
     let task = Task::new(tid, process.clone(), entity, sig, handles, t.comm(), fp);
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
         task.clear_child_tid.store(args.child_tid.addr(), Ordering::Relaxed);
@@ -195,11 +194,8 @@ fn new_process(table: &mut table::Table, t: &Thread, args: &CloneArgs, pid: Pid)
         },
     });
     process.inherit(parent);
-    let new_parent = if args.flags.contains(CloneFlags::PARENT) {
-        parent.ppid.load(Ordering::Relaxed)
-    } else {
-        parent.pid
-    };
+    let new_parent =
+        if args.flags.contains(CloneFlags::PARENT) { parent.ppid.load(Ordering::Relaxed) } else { parent.pid };
     table.add_process(process.clone(), new_parent);
     process
 }

@@ -204,7 +204,9 @@ fn notify_parent(table: &mut Table, process: &Arc<Process>, status: ExitStatus, 
     let ignores = exit_signal == signal::SIGCHLD && parent.handlers.read().ignores_children();
     if exit_signal != 0 {
         let uid = 0;
-        effects.signals.push((parent.clone(), SigInfo::child_exited(exit_signal, process.pid, uid, status, process.usage())));
+        effects
+            .signals
+            .push((parent.clone(), SigInfo::child_exited(exit_signal, process.pid, uid, status, process.usage())));
     }
     if ignores {
         *process.state.lock() = State::Dead;

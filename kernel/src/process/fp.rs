@@ -54,8 +54,8 @@ fn switch(t: &Thread, me: *mut Task) {
     t.entity.set_fp_live(arch::cpu_id());
 }
 
-/// Saves the state of the CPU's owner, if there is one, to its slot.
-fn evict_owner() {
+/// Saves the state of the CPU's owner, if there is one, to its slot. The executor calls it to let a task move.
+pub fn evict_owner() {
     let old = OWNER.get().swap(ptr::null_mut(), Ordering::Relaxed);
     if old.is_null() {
         return;
@@ -94,13 +94,6 @@ fn forget(t: &Thread) {
     if is_live_here(t) {
         OWNER.get().store(ptr::null_mut(), Ordering::Relaxed);
         t.entity.clear_fp_live();
-    }
-}
-
-/// Saves the state to memory so that the thread may go on on another CPU.
-pub fn detach(t: &Thread) {
-    if is_live_here(t) {
-        evict_owner();
     }
 }
 

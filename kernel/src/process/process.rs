@@ -4,11 +4,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use super::ExitStatus;
 use super::limits::Limits;
 use super::session::Session;
 use super::table::Pid;
 use super::task::Task;
-use super::ExitStatus;
 use crate::exec::{Instant, WaitQueue};
 use crate::fs::path::Path;
 use crate::signal::{ProcessSignals, SigHandlers};

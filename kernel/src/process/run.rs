@@ -28,7 +28,7 @@ async fn life(mut t: Thread) {
             Trap::Interrupt => {}
         }
         if exec::need_resched() {
-            give_way(&t).await;
+            exec::yield_now().await;
         }
         if signal::work_pending(&t) {
             signal::deliver(&mut t).await;
@@ -43,10 +43,8 @@ async fn life(mut t: Thread) {
 #[inline]
 fn enter_user(t: &mut Thread) -> Trap {
     fp::make_current(t);
-    let entered = arch::now_ns();
-    let trap = arch::enter_user(&mut t.regs);
-    t.entity.account_user(arch::now_ns().saturating_sub(entered));
-    trap
+    let (task, regs) = t.split_regs();
+    task.entity.in_user(|| arch::enter_user(regs))
 }
 
 async fn page_fault(t: &mut Thread, addr: u64, access: arch::Access, esr: u64) {
@@ -55,14 +53,6 @@ async fn page_fault(t: &mut Thread, addr: u64, access: arch::Access, esr: u64) {
     if let Err(fault) = t.mm().clone().handle_fault(addr, access).await {
         signal::force_fault(t, fault.signo, fault.code, fault.addr, esr);
     }
-}
-
-/// Lets others run; also the place where a thread leaves a CPU that its affinity no longer allows.
-async fn give_way(t: &Thread) {
-    if !t.entity.affinity().contains(arch::cpu_id()) {
-        fp::detach(t);
-    }
-    exec::yield_now().await;
 }
 
 /// Makes the thread's address space current before each poll, so that user memory can be reached from any of them.
@@ -78,7 +68,6 @@ impl<F: Future<Output = ()>> Future for UserFuture<F> {
         // SAFETY: `life` is pinned with the struct and never moved out; `task` is not pinned structurally.
         let this = unsafe { self.get_unchecked_mut() };
         this.task.activate_mm();
-        this.task.sig.set_waker(cx.waker());
         // SAFETY: see above.
         unsafe { Pin::new_unchecked(&mut this.life) }.poll(cx)
     }

@@ -186,6 +186,12 @@ impl Thread {
         &self.task
     }
 
+    /// The public record and the registers, borrowed apart.
+    #[inline]
+    pub fn split_regs(&mut self) -> (&Task, &mut UserRegs) {
+        (&self.task, &mut self.regs)
+    }
+
     #[inline]
     pub fn mm(&self) -> &Arc<AddressSpace> {
         &self.mm

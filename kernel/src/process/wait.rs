@@ -5,10 +5,10 @@ use core::sync::atomic::Ordering;
 
 use bitflags::bitflags;
 
+use super::ExitStatus;
 use super::process::{Process, State, Usage};
 use super::table::{self, Pid};
 use super::task::Thread;
-use super::ExitStatus;
 use crate::errno::Errno;
 use crate::exec;
 use crate::signal::SIGCHLD;

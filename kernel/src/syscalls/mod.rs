@@ -14,4 +14,4 @@ mod table;
 
 pub use args::FromReg;
 pub use result::{IntoSysResult, RetValue, SysError, SysResult};
-pub use table::{dispatch, name, TABLE};
+pub use table::{TABLE, dispatch, name};

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{SysResult, SysError};
+use super::{SysError, SysResult};
 use crate::errno::{Errno, Result};
 use crate::mm::{UserPtr, read_cstr};
 use crate::process::clone::{CloneArgs, CloneFlags};
@@ -62,7 +62,8 @@ pub async fn clone3(t: &Thread, uargs: UserPtr<u64>, size: usize) -> Result<u64>
     if size > known {
         check_zero(t, uargs.addr() + known as u64, size - known).await?;
     }
-    let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _cgroup] = words;
+    let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, _cgroup] =
+        words;
     let bits = CloneFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     if bits.contains(CloneFlags::DETACHED) || exit_signal > 64 || (stack == 0) != (stack_size == 0) {
         return Err(Errno::EINVAL);
@@ -181,7 +182,14 @@ async fn write_rusage(t: &Thread, to: UserPtr<u8>, report: &Report) -> Result<()
     to.cast::<[u64; 18]>().write(t.mm(), report.usage.to_rusage()).await
 }
 
-pub async fn waitid(t: &Thread, idtype: u32, id: u32, info: UserPtr<u8>, options: u32, rusage: UserPtr<u8>) -> SysResult {
+pub async fn waitid(
+    t: &Thread,
+    idtype: u32,
+    id: u32,
+    info: UserPtr<u8>,
+    options: u32,
+    rusage: UserPtr<u8>,
+) -> SysResult {
     let options = WaitOptions::from_bits(options).ok_or(Errno::EINVAL)?;
     if !options.intersects(WaitOptions::EXITED | WaitOptions::STOPPED | WaitOptions::CONTINUED) {
         return Err(Errno::EINVAL.into());

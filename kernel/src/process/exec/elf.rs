@@ -53,7 +53,8 @@ pub async fn load(t: &Thread, mm: &Arc<AddressSpace>, program: &Program, randomi
             let len = file.read_kernel(&mut head, 0).await?;
             head.truncate(len);
             // A broken interpreter is a broken library, not "not executable".
-            let elf = Elf::parse(&file, &head).await.map_err(|e| if e == Errno::ENOEXEC { Errno::ELIBBAD } else { e })?;
+            let elf =
+                Elf::parse(&file, &head).await.map_err(|e| if e == Errno::ENOEXEC { Errno::ELIBBAD } else { e })?;
             Some((file, elf))
         }
         None => None,

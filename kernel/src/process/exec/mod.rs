@@ -13,6 +13,7 @@ use core::sync::atomic::Ordering;
 
 pub use args::Strings;
 
+use super::ExitStatus;
 use super::creds::{Caps, Credentials};
 use super::exit;
 use super::fp;
@@ -20,12 +21,11 @@ use super::limits::Resource;
 use super::run::killable;
 use super::table;
 use super::task::Thread;
-use super::ExitStatus;
 use crate::arch::{FpRegs, UserRegs};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
-use crate::fs::path::Path;
 use crate::fs::OpenFile;
+use crate::fs::path::Path;
 use crate::mm::{AddressSpace, PAGE_SIZE, USER_END};
 use crate::{signal, time};
 

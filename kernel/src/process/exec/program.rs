@@ -3,8 +3,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::args::Strings;
 use super::Request;
+use super::args::Strings;
 use crate::errno::{Errno, Result};
 use crate::fs::{self, OpenFile};
 use crate::process::Thread;

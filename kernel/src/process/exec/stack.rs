@@ -139,7 +139,7 @@ fn auxv(
     platform: u64,
     random_bytes: u64,
 ) -> Vec<(u64, u64)> {
-    let hwcap = arch::hwcap();
+    let hwcap = arch::hwcaps();
     [
         (AT_SYSINFO_EHDR, vdso),
         (AT_MINSIGSTKSZ, MIN_SIGNAL_STACK),
