@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::TOO_BIG;
+use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::mm::{AddressSpace, UserPtr};
 
@@ -56,13 +57,20 @@ impl Strings {
             if want == 0 {
                 return Err(TOO_BIG);
             }
-            let len = crate::mm::read_string_chunk(mm, addr, &mut chunk[..want]).await?;
+            let (len, fault) = match arch::user::copy_string(&mut chunk[..want], addr) {
+                Ok(len) => (len, None),
+                Err((len, fault)) => (len, Some(fault)),
+            };
             self.bytes.try_reserve(len + 1).map_err(|_| Errno::ENOMEM)?;
             self.bytes.extend_from_slice(&chunk[..len]);
-            if len < want {
-                self.bytes.push(0);
-                self.count += 1;
-                return Ok(());
+            match fault {
+                Some(fault) => mm.fault_in(fault).await?,
+                None if len < want => {
+                    self.bytes.push(0);
+                    self.count += 1;
+                    return Ok(());
+                }
+                None => {}
             }
             addr += len as u64;
             room -= len;
