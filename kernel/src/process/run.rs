@@ -3,12 +3,14 @@
 use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
 use core::task::{Context, Poll};
 
 use super::exit;
 use super::fp;
 use super::task::{Task, Thread};
-use crate::arch::{self, Trap};
+use crate::arch::{self, MAX_CPUS, PerCpu, Trap};
 use crate::errno::Errno;
 use crate::{exec, signal, syscalls};
 
@@ -68,9 +70,30 @@ impl<F: Future<Output = ()>> Future for UserFuture<F> {
         // SAFETY: `life` is pinned with the struct and never moved out; `task` is not pinned structurally.
         let this = unsafe { self.get_unchecked_mut() };
         this.task.activate_mm();
+        let current = CURRENT.get();
+        current.store(Arc::as_ptr(&this.task).cast_mut(), Ordering::Relaxed);
         // SAFETY: see above.
-        unsafe { Pin::new_unchecked(&mut this.life) }.poll(cx)
+        let poll = unsafe { Pin::new_unchecked(&mut this.life) }.poll(cx);
+        // The poll began and ends on the same CPU.
+        current.store(ptr::null_mut(), Ordering::Relaxed);
+        poll
     }
+}
+
+/// The task whose future each CPU is polling; null between polls. The future holds the task for as long as it is here.
+static CURRENT: PerCpu<AtomicPtr<Task>> = PerCpu::new([const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS]);
+
+/// Calls `f` with the user thread that is being polled on this CPU, if one is: for code that is not given its thread
+/// (signalfd, log lines). The reference cannot outlive the call, let alone an `.await`.
+pub fn with_current<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
+    let current = CURRENT.get().load(Ordering::Relaxed);
+    // SAFETY: only this CPU writes its slot, and non-null means that the poll of the task's future encloses this call.
+    f(unsafe { current.as_ref() })
+}
+
+/// Is this the thread being polled on this CPU?
+pub fn is_current(task: &Task) -> bool {
+    ptr::eq(CURRENT.get().load(Ordering::Relaxed), task)
 }
 
 /// For calls that only a fatal signal may end (vfork's parent, waits for pages): pending when the group is dying.

@@ -44,5 +44,8 @@ fn the_document_is_up_to_date() {
         std::fs::write(PATH, &text).expect("docs/syscalls.md can be written");
     }
     let on_disk = std::fs::read_to_string(PATH).unwrap_or_default();
-    assert!(on_disk == text, "docs/syscalls.md is out of date: POLLUX_BLESS=1 cargo test -p pollux-kernel syscalls::doc");
+    assert!(
+        on_disk == text,
+        "docs/syscalls.md is out of date: POLLUX_BLESS=1 cargo test -p pollux-kernel syscalls::doc"
+    );
 }
