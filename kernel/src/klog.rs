@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -21,7 +22,7 @@ pub struct Record {
 }
 
 /// How much text is kept, bytes.
-const CAPACITY: usize = 128 << 10;
+pub const CAPACITY: usize = 128 << 10;
 
 struct Ring {
     records: VecDeque<Record>,
@@ -116,6 +117,23 @@ pub fn record_from(sequence: u64) -> Option<Record> {
 pub fn bounds() -> (u64, u64) {
     let ring = RING.lock();
     (ring.cleared, ring.next)
+}
+
+/// The last records that fit `max` bytes, as syslog(2) gives them: `<level>[seconds] text` lines.
+pub fn tail(max: usize) -> Vec<u8> {
+    let ring = RING.lock();
+    let mut lines = Vec::new();
+    let mut total = 0;
+    for record in ring.records.iter().rev().take_while(|record| record.sequence >= ring.cleared) {
+        let seconds = record.time / 1_000_000_000;
+        let line = format!("<{}>[{:5}.{:06}] {}\n", record.level, seconds, record.time / 1000 % 1_000_000, record.text);
+        total += line.len();
+        if total > max {
+            break;
+        }
+        lines.push(line);
+    }
+    lines.iter().rev().flat_map(|line| line.bytes()).collect()
 }
 
 pub fn clear() {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::ExitStatus;
-use super::limits::Limits;
+use super::limits::{Limit, Limits, Resource};
 use super::session::Session;
 use super::table::Pid;
 use super::task::Task;
@@ -155,6 +155,29 @@ impl Process {
         self.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         self.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Tells those who obey a limit without asking for it each time.
+    pub fn publish_limit(&self, resource: Resource, limit: Limit) {
+        use crate::mm::Limits as MmLimits;
+        for task in self.tasks() {
+            let handles = task.handles();
+            if let Some(mm) = &handles.mm {
+                let slot = match resource {
+                    Resource::As => &mm.limits.address_space,
+                    Resource::Data => &mm.limits.data,
+                    Resource::Stack => &mm.limits.stack,
+                    Resource::Memlock => &mm.limits.memlock,
+                    _ => continue,
+                };
+                MmLimits::set(slot, limit.soft);
+            }
+        }
+        if resource == Resource::Nofile {
+            for files in self.tasks().iter().filter_map(|task| task.handles().files) {
+                files.set_limit(limit.soft);
+            }
+        }
     }
 
     /// The group is ending: no new threads.

@@ -47,6 +47,8 @@ pub struct Task {
     pub vfork: SpinLock<Option<Arc<VforkDone>>>,
     /// prctl(PR_SET_PDEATHSIG); 0 = none.
     pub parent_death_signal: AtomicU32,
+    /// prctl(PR_SET_TIMERSLACK), nanoseconds; reported, not used: timers here are exact.
+    pub timer_slack: AtomicU64,
     /// Number of the system call in progress plus one; 0 = in user mode. For /proc/PID/syscall and wchan.
     pub in_syscall: AtomicU32,
     pub exited: AtomicBool,
@@ -77,6 +79,7 @@ impl Task {
             robust_list: AtomicU64::new(0),
             vfork: SpinLock::new(None),
             parent_death_signal: AtomicU32::new(0),
+            timer_slack: AtomicU64::new(50_000),
             in_syscall: AtomicU32::new(0),
             exited: AtomicBool::new(false),
             min_faults: AtomicU64::new(0),

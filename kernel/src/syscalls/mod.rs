@@ -10,8 +10,12 @@
 mod args;
 #[cfg(test)]
 mod doc;
+mod ids;
+mod misc;
+mod prctl;
 mod process;
 mod result;
+mod sched;
 mod table;
 
 pub use args::FromReg;

@@ -1,0 +1,275 @@
+//! Scheduling: policies, priorities, affinity (sched(7)).
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::arch;
+use crate::errno::{Errno, Result};
+use crate::exec::{self, CpuMask, SchedPolicy};
+use crate::mm::UserPtr;
+use crate::process::{self, Caps, Resource, Task, Thread, table};
+
+const SCHED_OTHER: u32 = 0;
+const SCHED_FIFO: u32 = 1;
+const SCHED_RR: u32 = 2;
+const SCHED_BATCH: u32 = 3;
+const SCHED_IDLE: u32 = 5;
+const RESET_ON_FORK: u32 = 0x4000_0000;
+/// The slice of SCHED_RR, nanoseconds (sched_rr_timeslice_ms).
+const RR_INTERVAL: u64 = 100_000_000;
+
+pub async fn sched_yield(_t: &Thread) -> Result<()> {
+    exec::sched_yield().await;
+    Ok(())
+}
+
+fn target(t: &Thread, pid: i32) -> Result<Arc<Task>> {
+    match pid {
+        0 => Ok(t.task().clone()),
+        ..0 => Err(Errno::EINVAL),
+        _ => process::find_task(pid as u32).ok_or(Errno::ESRCH),
+    }
+}
+
+fn policy_number(policy: SchedPolicy) -> u32 {
+    match policy {
+        SchedPolicy::Other => SCHED_OTHER,
+        SchedPolicy::Fifo(_) => SCHED_FIFO,
+        SchedPolicy::Rr(_) => SCHED_RR,
+        SchedPolicy::Batch => SCHED_BATCH,
+        SchedPolicy::Idle => SCHED_IDLE,
+    }
+}
+
+fn policy_from(number: u32, priority: u32) -> Result<SchedPolicy> {
+    let real_time = (1..=99).contains(&priority);
+    match number {
+        SCHED_FIFO if real_time => Ok(SchedPolicy::Fifo(priority as u8)),
+        SCHED_RR if real_time => Ok(SchedPolicy::Rr(priority as u8)),
+        SCHED_OTHER if priority == 0 => Ok(SchedPolicy::Other),
+        SCHED_BATCH if priority == 0 => Ok(SchedPolicy::Batch),
+        SCHED_IDLE if priority == 0 => Ok(SchedPolicy::Idle),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Same user, or CAP_SYS_NICE.
+fn may_schedule(t: &Thread, task: &Task) -> bool {
+    let owner = task.shared_creds();
+    let creds = t.creds();
+    creds.euid == owner.euid || creds.euid == owner.uid || creds.capable(Caps::SYS_NICE)
+}
+
+fn set_policy(t: &Thread, task: &Task, policy: SchedPolicy) -> Result<()> {
+    if !t.creds().capable(Caps::SYS_NICE) {
+        if !may_schedule(t, task) {
+            return Err(Errno::EPERM);
+        }
+        let allowed = task.rlimit(Resource::Rtprio).soft;
+        let old = task.entity.policy();
+        let raises = policy.is_rt() && policy.rt_priority() > old.rt_priority();
+        let leaves_idle = old == SchedPolicy::Idle && policy != SchedPolicy::Idle;
+        if (raises && u64::from(policy.rt_priority()) > allowed) || leaves_idle {
+            return Err(Errno::EPERM);
+        }
+    }
+    task.entity.set_policy(policy);
+    Ok(())
+}
+
+pub async fn sched_setscheduler(t: &Thread, pid: i32, policy: i32, param: UserPtr<i32>) -> Result<()> {
+    if policy < 0 || param.is_null() || pid < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let priority = param.read(t.mm()).await?;
+    let task = target(t, pid)?;
+    set_policy(t, &task, policy_from(policy as u32 & !RESET_ON_FORK, priority as u32)?)
+}
+
+pub fn sched_getscheduler(t: &mut Thread, pid: i32) -> Result<u32> {
+    Ok(policy_number(target(t, pid)?.entity.policy()))
+}
+
+pub async fn sched_setparam(t: &Thread, pid: i32, param: UserPtr<i32>) -> Result<()> {
+    if param.is_null() || pid < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let priority = param.read(t.mm()).await?;
+    let task = target(t, pid)?;
+    let policy = policy_from(policy_number(task.entity.policy()), priority as u32)?;
+    set_policy(t, &task, policy)
+}
+
+pub async fn sched_getparam(t: &Thread, pid: i32, param: UserPtr<i32>) -> Result<()> {
+    if param.is_null() {
+        return Err(Errno::EINVAL);
+    }
+    let priority = target(t, pid)?.entity.policy().rt_priority();
+    param.write(t.mm(), priority as i32).await
+}
+
+pub fn sched_get_priority_max(_t: &mut Thread, policy: i32) -> Result<u32> {
+    priority_range(policy).map(|range| range.1)
+}
+
+pub fn sched_get_priority_min(_t: &mut Thread, policy: i32) -> Result<u32> {
+    priority_range(policy).map(|range| range.0)
+}
+
+fn priority_range(policy: i32) -> Result<(u32, u32)> {
+    match policy as u32 {
+        SCHED_FIFO | SCHED_RR => Ok((1, 99)),
+        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE => Ok((0, 0)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub async fn sched_rr_get_interval(t: &Thread, pid: i32, interval: UserPtr<[u64; 2]>) -> Result<()> {
+    let task = target(t, pid)?;
+    let nanos = match task.entity.policy() {
+        SchedPolicy::Rr(_) => RR_INTERVAL,
+        SchedPolicy::Fifo(_) => 0,
+        _ => exec::SLICE_NS,
+    };
+    interval.write(t.mm(), [nanos / 1_000_000_000, nanos % 1_000_000_000]).await
+}
+
+/// Bytes of the mask that the kernel handles: one word.
+const MASK_BYTES: usize = 8;
+
+pub async fn sched_setaffinity(t: &Thread, pid: i32, len: usize, mask: UserPtr<u8>) -> Result<()> {
+    let task = target(t, pid).map_err(|_| Errno::ESRCH)?;
+    let mut bytes = [0; MASK_BYTES];
+    let len = len.min(MASK_BYTES);
+    mask.read_bytes(t.mm(), &mut bytes[..len]).await?;
+    if !may_schedule(t, &task) {
+        return Err(Errno::EPERM);
+    }
+    let online = CpuMask((1u64 << arch::cpu_count()) - 1);
+    let wanted = CpuMask(u64::from_le_bytes(bytes)).and(online);
+    if wanted.is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    task.entity.set_affinity(wanted);
+    if process::is_current(&task) && !wanted.has(arch::cpu_id()) {
+        exec::yield_now().await;
+    }
+    Ok(())
+}
+
+pub async fn sched_getaffinity(t: &Thread, pid: i32, len: usize, mask: UserPtr<u8>) -> Result<usize> {
+    if len * 8 < arch::cpu_count() || len % 8 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let task = target(t, pid).map_err(|_| Errno::ESRCH)?;
+    let online = CpuMask((1u64 << arch::cpu_count()) - 1);
+    let bytes = task.entity.affinity().and(online).0.to_le_bytes();
+    mask.write_bytes(t.mm(), &bytes).await?;
+    Ok(MASK_BYTES)
+}
+
+const PRIO_PROCESS: i32 = 0;
+const PRIO_PGRP: i32 = 1;
+const PRIO_USER: i32 = 2;
+
+/// The threads that setpriority's `which` and `who` name.
+fn priority_targets(t: &Thread, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
+    let who_id = who as u32;
+    let tasks: Vec<Arc<Task>> = match which {
+        PRIO_PROCESS if who == 0 => vec![t.task().clone()],
+        PRIO_PROCESS => process::find_task(who_id).into_iter().collect(),
+        PRIO_PGRP => {
+            let pgid = if who == 0 { t.process().pgid.load(core::sync::atomic::Ordering::Relaxed) } else { who_id };
+            table::lock().group(pgid).flat_map(|process| process.tasks()).collect()
+        }
+        PRIO_USER => {
+            let uid = if who == 0 { t.creds().uid } else { who_id };
+            let all = process::processes();
+            all.iter().flat_map(|process| process.tasks()).filter(|task| task.shared_creds().uid == uid).collect()
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    if tasks.is_empty() { Err(Errno::ESRCH) } else { Ok(tasks) }
+}
+
+/// getpriority(2): the raw call answers 20 − nice.
+pub fn getpriority(t: &mut Thread, which: i32, who: i32) -> Result<u32> {
+    let tasks = priority_targets(t, which, who)?;
+    let highest = tasks.iter().map(|task| task.entity.nice()).min().unwrap_or(0);
+    Ok((20 - i32::from(highest)) as u32)
+}
+
+pub fn setpriority(t: &mut Thread, which: i32, who: i32, nice: i32) -> Result<()> {
+    let nice = nice.clamp(-20, 19) as i8;
+    for task in priority_targets(t, which, who)? {
+        if !may_schedule(t, &task) {
+            return Err(Errno::EPERM);
+        }
+        if nice < task.entity.nice() && !may_raise(t, &task, nice) {
+            return Err(Errno::EACCES);
+        }
+        task.entity.set_nice(nice);
+    }
+    Ok(())
+}
+
+fn may_raise(t: &Thread, task: &Task, nice: i8) -> bool {
+    let limit = task.rlimit(Resource::Nice).soft;
+    (20 - i64::from(nice)) as u64 <= limit || t.creds().capable(Caps::SYS_NICE)
+}
+
+/// `struct sched_attr`, first version, 48 bytes: size, policy, flags (64), nice, priority, three 64-bit deadlines.
+const ATTR_SIZE: u32 = 48;
+
+pub async fn sched_getattr(t: &Thread, pid: i32, attr: UserPtr<u8>, size: u32, flags: u32) -> Result<()> {
+    if attr.is_null() || pid < 0 || flags != 0 || !(ATTR_SIZE..=crate::mm::PAGE_SIZE as u32).contains(&size) {
+        return Err(Errno::EINVAL);
+    }
+    let task = target(t, pid)?;
+    let policy = task.entity.policy();
+    let mut out = [0u8; ATTR_SIZE as usize];
+    out[0..4].copy_from_slice(&ATTR_SIZE.to_le_bytes());
+    out[4..8].copy_from_slice(&policy_number(policy).to_le_bytes());
+    out[16..20].copy_from_slice(&i32::from(task.entity.nice()).to_le_bytes());
+    out[20..24].copy_from_slice(&u32::from(policy.rt_priority()).to_le_bytes());
+    attr.write_bytes(t.mm(), &out).await
+}
+
+pub async fn sched_setattr(t: &Thread, pid: i32, attr: UserPtr<u32>, flags: u32) -> Result<()> {
+    const KEEP_POLICY: u64 = 0x08;
+    const KEEP_PARAMS: u64 = 0x10;
+    const KNOWN_FLAGS: u64 = 0x7f;
+    if attr.is_null() || pid < 0 || flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let size = match attr.read(t.mm()).await? {
+        0 => ATTR_SIZE,
+        size => size,
+    };
+    if !(ATTR_SIZE..=crate::mm::PAGE_SIZE as u32).contains(&size) {
+        attr.write(t.mm(), ATTR_SIZE).await?;
+        return Err(Errno::E2BIG);
+    }
+    let words = attr.read_slice(t.mm(), 6, 6).await?;
+    let [_, policy, flags_low, flags_high, nice, priority] = words[..] else { return Err(Errno::EINVAL) };
+    let attr_flags = u64::from(flags_low) | u64::from(flags_high) << 32;
+    if attr_flags & !KNOWN_FLAGS != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let task = target(t, pid)?;
+    let number = if attr_flags & KEEP_POLICY != 0 { policy_number(task.entity.policy()) } else { policy };
+    if attr_flags & KEEP_PARAMS != 0 {
+        return Ok(());
+    }
+    let policy = policy_from(number, priority)?;
+    if !policy.is_rt() {
+        let nice = (nice as i32).clamp(-20, 19) as i8;
+        if nice < task.entity.nice() && !may_raise(t, &task, nice) {
+            return Err(Errno::EPERM);
+        }
+        set_policy(t, &task, policy)?;
+        task.entity.set_nice(nice);
+        return Ok(());
+    }
+    set_policy(t, &task, policy)
+}
