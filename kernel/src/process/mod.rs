@@ -16,6 +16,7 @@ pub mod exit;
 pub mod fp;
 pub mod group;
 pub mod limits;
+pub mod membarrier;
 pub mod pidfd;
 mod process;
 pub mod run;

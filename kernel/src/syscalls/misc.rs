@@ -176,9 +176,7 @@ pub fn personality(t: &mut Thread, persona: u32) -> Result<u32> {
     Ok(old)
 }
 
-/// membarrier(2). Every system call and every return to user mode is a full barrier on its own CPU here only if the
-/// thread passes through the kernel, so the expedited commands make all other CPUs pass through it.
-pub fn membarrier(_t: &mut Thread, command: i32, flags: u32, _cpu: i32) -> Result<u32> {
+pub async fn membarrier(_t: &Thread, command: i32, flags: u32, _cpu: i32) -> Result<u32> {
     const QUERY: i32 = 0;
     const GLOBAL: i32 = 1;
     const GLOBAL_EXPEDITED: i32 = 1 << 1;
@@ -194,7 +192,7 @@ pub fn membarrier(_t: &mut Thread, command: i32, flags: u32, _cpu: i32) -> Resul
         QUERY => Ok(SUPPORTED as u32),
         REGISTER_GLOBAL_EXPEDITED | REGISTER_PRIVATE_EXPEDITED => Ok(0),
         GLOBAL | GLOBAL_EXPEDITED | PRIVATE_EXPEDITED => {
-            exec::barrier_all_cpus();
+            process::membarrier::all_cpus().await;
             Ok(0)
         }
         _ => Err(Errno::EINVAL),

@@ -17,6 +17,8 @@ const SCHED_IDLE: u32 = 5;
 const RESET_ON_FORK: u32 = 0x4000_0000;
 /// The slice of SCHED_RR, nanoseconds (sched_rr_timeslice_ms).
 const RR_INTERVAL: u64 = 100_000_000;
+/// What is answered for the fair class: its base slice, nanoseconds.
+const FAIR_INTERVAL: u64 = 3_000_000;
 
 pub async fn sched_yield(_t: &Thread) -> Result<()> {
     exec::sched_yield().await;
@@ -129,7 +131,7 @@ pub async fn sched_rr_get_interval(t: &Thread, pid: i32, interval: UserPtr<[u64;
     let nanos = match task.entity.policy() {
         SchedPolicy::Rr(_) => RR_INTERVAL,
         SchedPolicy::Fifo(_) => 0,
-        _ => exec::SLICE_NS,
+        _ => FAIR_INTERVAL,
     };
     interval.write(t.mm(), [nanos / 1_000_000_000, nanos % 1_000_000_000]).await
 }

@@ -108,7 +108,7 @@ syscalls! {
     274 sched_setattr(pid: i32, attr: UserPtr<u32>, flags: u32) async sched::sched_setattr;
     275 sched_getattr(pid: i32, attr: UserPtr<u8>, size: u32, flags: u32) async sched::sched_getattr;
     281 execveat(dirfd: i32, path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>, flags: u32) asyncmut process::execveat;
-    283 membarrier(command: i32, flags: u32, cpu: i32) fn misc::membarrier;
+    283 membarrier(command: i32, flags: u32, cpu: i32) async misc::membarrier;
     434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
     435 clone3(args: UserPtr<u64>, size: usize) async process::clone3;
 }
