@@ -5,11 +5,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::cmdline::{self, Cmdline};
+use super::root;
 use crate::arch::{FpRegs, UserRegs};
 use crate::drivers;
 use crate::errno::{Errno, Result};
 use crate::exec::Entity;
-use crate::fs::{self, FdTable, FsContext};
+use crate::fs::{self, FdTable, FsContext, Path};
 use crate::mm::AddressSpace;
 use crate::process::exec::{Strings, exec_path};
 use crate::process::{Credentials, Handles, Limits, NewProcess, Process, Session, Task, Thread, run, table};
@@ -20,19 +21,19 @@ const DEFAULT_INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/
 
 /// The kernel task that ends by starting process 1.
 pub async fn bring_up() {
-    drivers::init().await;
+    drivers::probe();
     let line = cmdline::get();
-    if let Err(errno) = fs::mount_root(&line.root, &line.root_fs_types, line.root_read_only).await {
-        panic!("not syncing: VFS: Unable to mount root fs on \"{}\": {errno:?}", line.root);
-    }
-    match start_init(line).await {
-        Ok(()) => {}
-        Err(name) => panic!("not syncing: {name}"),
+    let root = match root::mount(line).await {
+        Ok(root) => root,
+        Err(why) => panic!("not syncing: VFS: {why}"),
+    };
+    if let Err(why) = start_init(line, root).await {
+        panic!("not syncing: {why}");
     }
 }
 
-async fn start_init(line: &Cmdline) -> core::result::Result<(), String> {
-    let mut t = first_thread().map_err(|errno| format!("no memory for process 1: {errno:?}"))?;
+async fn start_init(line: &Cmdline, root: Path) -> core::result::Result<(), String> {
+    let mut t = first_thread(root).map_err(|errno| format!("no memory for process 1: {errno:?}"))?;
     open_console(&t).await;
     let candidates: Vec<&str> = match &line.init {
         Some(init) => vec![init],
@@ -58,10 +59,10 @@ async fn start_init(line: &Cmdline) -> core::result::Result<(), String> {
 }
 
 /// Process 1 before it has a program.
-fn first_thread() -> Result<Thread> {
+fn first_thread(root: Path) -> Result<Thread> {
     let mm = AddressSpace::new()?;
     let files = Arc::new(FdTable::new());
-    let fs = Arc::new(FsContext::new(fs::root_path()));
+    let fs = Arc::new(FsContext::new(root));
     let creds = Arc::new(Credentials::root());
     let mut table = table::lock();
     let pid = table.allocate_pid()?;
@@ -101,7 +102,7 @@ fn threads_max() -> u64 {
 /// Descriptors 0, 1 and 2 on /dev/console; without one init starts with none, as on Linux.
 async fn open_console(t: &Thread) {
     const O_RDWR: u32 = 2;
-    match fs::open(t, fs::AT_FDCWD, b"/dev/console", O_RDWR, 0).await {
+    match fs::open(fs::Ctx::of(t), fs::AT_FDCWD, b"/dev/console", fs::How::new(O_RDWR, 0)).await {
         Ok(file) => {
             for _ in 0..3 {
                 let _ = t.files().install(file.clone(), false);

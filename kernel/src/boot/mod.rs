@@ -2,6 +2,7 @@
 
 pub mod cmdline;
 mod init;
+mod root;
 mod shutdown;
 
 pub use shutdown::{How, init_exited, shutdown};

@@ -2,8 +2,9 @@
 
 use alloc::sync::Arc;
 
+use super::root;
+use crate::arch;
 use crate::process::{Process, State};
-use crate::{arch, fs};
 
 /// What reboot(2) asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,7 +16,7 @@ pub enum How {
 
 /// Makes the disks clean and stops the machine.
 pub async fn shutdown(how: How) -> ! {
-    fs::shutdown().await;
+    root::make_clean().await;
     match how {
         How::PowerOff => {
             log::info!("Power down");

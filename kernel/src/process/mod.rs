@@ -23,7 +23,6 @@ pub mod run;
 mod session;
 pub mod table;
 mod task;
-pub mod uts;
 pub mod wait;
 
 pub use creds::{Caps, Credentials};

@@ -3,51 +3,31 @@
 use crate::boot::{self, How};
 use crate::errno::{Errno, Result};
 use crate::mm::{self, UserPtr};
-use crate::process::{self, Caps, Limit, Resource, Thread, uts};
-use crate::{arch, exec, klog};
-
-/// __NEW_UTS_LEN + 1, the size of each field of `struct new_utsname`.
-const FIELD: usize = uts::MAX_NAME + 1;
+use crate::process::{self, Caps, Limit, Resource, Thread};
+use crate::{arch, exec, klog, uts};
 
 pub async fn uname(t: &Thread, buf: UserPtr<u8>) -> Result<()> {
-    let mut out = [0u8; 6 * FIELD];
-    {
-        let (host, domain) = (uts::HOSTNAME.read(), uts::DOMAINNAME.read());
-        let fields: [&[u8]; 6] = [
-            uts::SYSNAME.as_bytes(),
-            host.as_bytes(),
-            uts::RELEASE.as_bytes(),
-            uts::VERSION.as_bytes(),
-            uts::MACHINE.as_bytes(),
-            domain.as_bytes(),
-        ];
-        for (slot, field) in out.chunks_exact_mut(FIELD).zip(fields) {
-            slot[..field.len()].copy_from_slice(field);
-        }
-    }
-    buf.write_bytes(t.mm(), &out).await
+    buf.write_bytes(t.mm(), &uts::utsname()).await
 }
 
-async fn read_name(t: &Thread, name: UserPtr<u8>, len: i32) -> Result<([u8; uts::MAX_NAME], usize)> {
+async fn read_name(t: &Thread, name: UserPtr<u8>, len: i32) -> Result<([u8; uts::NAME_MAX], usize)> {
     if !t.creds().capable(Caps::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
-    let len = usize::try_from(len).ok().filter(|len| *len <= uts::MAX_NAME).ok_or(Errno::EINVAL)?;
-    let mut bytes = [0; uts::MAX_NAME];
+    let len = usize::try_from(len).ok().filter(|len| *len <= uts::NAME_MAX).ok_or(Errno::EINVAL)?;
+    let mut bytes = [0; uts::NAME_MAX];
     name.read_bytes(t.mm(), &mut bytes[..len]).await?;
     Ok((bytes, len))
 }
 
 pub async fn sethostname(t: &Thread, name: UserPtr<u8>, len: i32) -> Result<()> {
     let (bytes, len) = read_name(t, name, len).await?;
-    uts::HOSTNAME.write().set(&bytes[..len]);
-    Ok(())
+    uts::set_hostname(&bytes[..len])
 }
 
 pub async fn setdomainname(t: &Thread, name: UserPtr<u8>, len: i32) -> Result<()> {
     let (bytes, len) = read_name(t, name, len).await?;
-    uts::DOMAINNAME.write().set(&bytes[..len]);
-    Ok(())
+    uts::set_domainname(&bytes[..len])
 }
 
 /// `struct sysinfo` of sysinfo(2), in 64-bit words: uptime, loads, memory in bytes, processes.

@@ -118,7 +118,10 @@ pub async fn execveat(
         return Err(Errno::EINVAL);
     }
     let path = read_cstr(t.mm(), path, PATH_MAX).await?;
-    let file = fs::open_exec(t, dirfd, &path, flags).await?;
+    let mut walk = fs::WalkFlags::empty();
+    walk.set(fs::WalkFlags::FOLLOW, flags & AT_SYMLINK_NOFOLLOW == 0);
+    walk.set(fs::WalkFlags::EMPTY, flags & AT_EMPTY_PATH != 0);
+    let file = fs::open_exec(fs::Ctx::of(t), dirfd, &path, walk).await?;
     let limit = t.rlimit(Resource::Stack).soft;
     let argv = Strings::copy_from_user(t.mm(), argv, limit).await?;
     let envp = Strings::copy_from_user(t.mm(), envp, limit).await?;
@@ -128,7 +131,7 @@ pub async fn execveat(
         (true, true) => format!("/dev/fd/{dirfd}").into_bytes(),
         (true, false) => [format!("/dev/fd/{dirfd}/").as_bytes(), &path].concat(),
     };
-    let name_vanishes = by_descriptor && t.files().is_cloexec(dirfd);
+    let name_vanishes = by_descriptor && t.files().cloexec(dirfd)?;
     let request = Request { file, name, argv, envp, name_vanishes };
     // Boxed: the largest future of all must not make every thread's larger.
     alloc::boxed::Box::pin(process::exec::exec(t, request)).await

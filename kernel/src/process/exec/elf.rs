@@ -7,10 +7,10 @@ use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::header::{EM_AARCH64, ET_DYN, ET_EXEC, Header};
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_PHDR, ProgramHeader};
 
-use super::program::Program;
+use super::program::{self, Program, read_file};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
-use crate::fs::{self, OpenFile};
+use crate::fs::OpenFile;
 use crate::mm::{AddressSpace, MapFlags, MmapRequest, PAGE_SIZE, Prot, USER_END};
 use crate::process::Thread;
 
@@ -42,7 +42,7 @@ struct Elf {
 }
 
 pub async fn load(t: &Thread, mm: &Arc<AddressSpace>, program: &Program, randomize: bool) -> Result<Image> {
-    let elf = Elf::parse(&program.file, &program.head).await?;
+    let elf = Elf::parse(t, &program.file, &program.head).await?;
     let interpreter = match elf.segment(PT_INTERP) {
         Some(segment) => Some(open_interpreter(t, &program.file, segment).await?),
         None => None,
@@ -50,11 +50,11 @@ pub async fn load(t: &Thread, mm: &Arc<AddressSpace>, program: &Program, randomi
     let interpreter = match interpreter {
         Some(file) => {
             let mut head = vec![0; EHDR_SIZE];
-            let len = file.read_kernel(&mut head, 0).await?;
+            let len = read_file(t, &file, &mut head, 0).await?;
             head.truncate(len);
             // A broken interpreter is a broken library, not "not executable".
             let elf =
-                Elf::parse(&file, &head).await.map_err(|e| if e == Errno::ENOEXEC { Errno::ELIBBAD } else { e })?;
+                Elf::parse(t, &file, &head).await.map_err(|e| if e == Errno::ENOEXEC { Errno::ELIBBAD } else { e })?;
             Some((file, elf))
         }
         None => None,
@@ -67,7 +67,7 @@ pub async fn load(t: &Thread, mm: &Arc<AddressSpace>, program: &Program, randomi
         let mut meta = mm.meta();
         (meta.start_code, meta.end_code) = (map.code_start, map.code_end);
         (meta.start_data, meta.end_data) = (map.data_start, map.data_end);
-        meta.exe = program.file.page_source();
+        meta.exe = program.file.page_source().ok();
     }
 
     let entry = elf.header.e_entry.wrapping_add(map.bias);
@@ -91,7 +91,7 @@ pub async fn load(t: &Thread, mm: &Arc<AddressSpace>, program: &Program, randomi
 }
 
 impl Elf {
-    async fn parse(file: &OpenFile, head: &[u8]) -> Result<Elf> {
+    async fn parse(t: &Thread, file: &OpenFile, head: &[u8]) -> Result<Elf> {
         let context = Ctx::new(Container::Big, Endian::Little);
         if head.len() < EHDR_SIZE || !head.starts_with(b"\x7fELF") || head[4] != 2 || head[5] != 1 {
             return Err(Errno::ENOEXEC);
@@ -107,7 +107,7 @@ impl Elf {
             return Err(Errno::ENOEXEC);
         }
         let mut table = vec![0; count * PHDR_SIZE];
-        if file.read_kernel(&mut table, header.e_phoff).await? != table.len() {
+        if read_file(t, file, &mut table, header.e_phoff).await? != table.len() {
             return Err(Errno::ENOEXEC);
         }
         let segments = ProgramHeader::parse(&table, 0, count, context).map_err(|_| Errno::ENOEXEC)?;
@@ -177,14 +177,14 @@ async fn open_interpreter(t: &Thread, file: &OpenFile, segment: &ProgramHeader) 
         return Err(Errno::ENOEXEC);
     }
     let mut path = vec![0; segment.p_filesz as usize];
-    if file.read_kernel(&mut path, segment.p_offset).await? != path.len() {
+    if read_file(t, file, &mut path, segment.p_offset).await? != path.len() {
         return Err(Errno::EIO);
     }
     if path.pop() != Some(0) {
         return Err(Errno::ENOEXEC);
     }
     let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
-    fs::open_exec(t, fs::AT_FDCWD, &path[..end], 0).await
+    program::open(t, &path[..end]).await
 }
 
 struct Mapped {
@@ -244,7 +244,7 @@ async fn map_segment(mm: &Arc<AddressSpace>, file: &Arc<OpenFile>, segment: &Pro
     if segment.p_filesz > 0 {
         let offset = segment.p_offset & !(PAGE - 1);
         let len = page_up(file_end) - first_page;
-        let source = Some(file.page_source().ok_or(Errno::ENOEXEC)?);
+        let source = Some(file.page_source()?);
         mm.mmap(MmapRequest { addr: first_page, len, prot, flags: fixed, source, offset }).await?;
     }
     let anon_start = if segment.p_filesz > 0 { page_up(file_end) } else { first_page };

@@ -25,7 +25,7 @@ use crate::arch::{FpRegs, UserRegs};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::OpenFile;
-use crate::fs::path::Path;
+use crate::fs::{MountFlags, Path};
 use crate::mm::{AddressSpace, PAGE_SIZE, USER_END};
 use crate::{signal, time};
 
@@ -102,7 +102,7 @@ fn new_creds(t: &Thread, file: &OpenFile) -> Option<Credentials> {
     let old = t.creds();
     let meta = file.inode().metadata();
     let mut new = (**old).clone();
-    if !old.no_new_privs && !file.path().mount.no_suid() {
+    if !old.no_new_privs && !file.path().mount.flags().contains(MountFlags::NOSUID) {
         if meta.perm & SETUID != 0 {
             new.euid = meta.uid;
         }
@@ -181,7 +181,7 @@ async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials
 
 /// The first program: a thread of process 1 that has no image yet calls this instead of returning from execve.
 pub async fn exec_path(t: &mut Thread, path: &[u8], argv: Strings, envp: Strings) -> Result<Path> {
-    let file = crate::fs::open_exec(t, crate::fs::AT_FDCWD, path, 0).await?;
+    let file = program::open(t, path).await?;
     let location = file.path().clone();
     let request = Request { file, name: path.to_vec(), argv, envp, name_vanishes: false };
     exec(t, request).await.map(|()| location)

@@ -7,7 +7,9 @@ use super::Request;
 use super::args::Strings;
 use crate::errno::{Errno, Result};
 use crate::fs::{self, OpenFile};
+use crate::mm::IoBuf;
 use crate::process::Thread;
+use crate::syscalls::SysError;
 
 /// BINPRM_BUF_SIZE: how much of a file is looked at to recognise its kind, in bytes.
 const HEAD: usize = 256;
@@ -31,6 +33,26 @@ impl Program {
     }
 }
 
+/// Opens an executable by path, as execve(2) does.
+pub async fn open(t: &Thread, path: &[u8]) -> Result<Arc<OpenFile>> {
+    fs::open_exec(fs::Ctx::of(t), fs::AT_FDCWD, path, fs::WalkFlags::FOLLOW).await
+}
+
+/// Reads from `pos` of a regular file until `buf` is full or the file ends.
+pub async fn read_file(t: &Thread, file: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        let mut rest = IoBuf::kernel_mut(&mut buf[done..]);
+        match file.read_at(t, &mut rest, pos + done as u64).await {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(SysError::Errno(errno)) => return Err(errno),
+            Err(SysError::Restart(_)) => return Err(Errno::EINTR),
+        }
+    }
+    Ok(done)
+}
+
 pub async fn resolve(t: &Thread, request: Request) -> Result<Program> {
     let Request { mut file, name, mut argv, envp, name_vanishes } = request;
     if argv.count() == 0 {
@@ -39,7 +61,7 @@ pub async fn resolve(t: &Thread, request: Request) -> Result<Program> {
     }
     let mut script = name.clone();
     for _ in 0..=MAX_DEPTH {
-        let head = read_head(&file).await?;
+        let head = read_head(t, &file).await?;
         if !head.starts_with(b"#!") {
             return Ok(Program { file, head, name, argv, envp });
         }
@@ -51,15 +73,15 @@ pub async fn resolve(t: &Thread, request: Request) -> Result<Program> {
         strings.extend(argument);
         strings.push(&script);
         argv.replace_first(&strings);
-        file = fs::open_exec(t, fs::AT_FDCWD, interpreter, 0).await?;
+        file = open(t, interpreter).await?;
         script = interpreter.to_vec();
     }
     Err(Errno::ELOOP)
 }
 
-async fn read_head(file: &OpenFile) -> Result<Vec<u8>> {
+async fn read_head(t: &Thread, file: &OpenFile) -> Result<Vec<u8>> {
     let mut head = vec![0; HEAD];
-    let len = file.read_kernel(&mut head, 0).await?;
+    let len = read_file(t, file, &mut head, 0).await?;
     head.truncate(len);
     Ok(head)
 }
