@@ -118,9 +118,9 @@ pub async fn execveat(
         return Err(Errno::EINVAL);
     }
     let path = read_cstr(t.mm(), path, PATH_MAX).await?;
-    let mut walk = fs::WalkFlags::empty();
-    walk.set(fs::WalkFlags::FOLLOW, flags & AT_SYMLINK_NOFOLLOW == 0);
-    walk.set(fs::WalkFlags::EMPTY, flags & AT_EMPTY_PATH != 0);
+    let mut walk = fs::Flags::empty();
+    walk.set(fs::Flags::FOLLOW, flags & AT_SYMLINK_NOFOLLOW == 0);
+    walk.set(fs::Flags::EMPTY, flags & AT_EMPTY_PATH != 0);
     let file = fs::open_exec(fs::Ctx::of(t), dirfd, &path, walk).await?;
     let limit = t.rlimit(Resource::Stack).soft;
     let argv = Strings::copy_from_user(t.mm(), argv, limit).await?;

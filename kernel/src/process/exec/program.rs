@@ -35,7 +35,7 @@ impl Program {
 
 /// Opens an executable by path, as execve(2) does.
 pub async fn open(t: &Thread, path: &[u8]) -> Result<Arc<OpenFile>> {
-    fs::open_exec(fs::Ctx::of(t), fs::AT_FDCWD, path, fs::WalkFlags::FOLLOW).await
+    fs::open_exec(fs::Ctx::of(t), fs::AT_FDCWD, path, fs::Flags::FOLLOW).await
 }
 
 /// Reads from `pos` of a regular file until `buf` is full or the file ends.
