@@ -159,7 +159,6 @@ impl Process {
 
     /// Tells those who obey a limit without asking for it each time.
     pub fn publish_limit(&self, resource: Resource, limit: Limit) {
-        use crate::mm::Limits as MmLimits;
         for task in self.tasks() {
             let handles = task.handles();
             if let Some(mm) = &handles.mm {
@@ -170,7 +169,7 @@ impl Process {
                     Resource::Memlock => &mm.limits.memlock,
                     _ => continue,
                 };
-                MmLimits::set(slot, limit.soft);
+                slot.store(limit.soft, Ordering::Relaxed);
             }
         }
         if resource == Resource::Nofile {

@@ -16,7 +16,7 @@ use crate::arch::{FpRegs, UserRegs};
 use crate::exec::{Entity, Instant};
 use crate::fs::{FdTable, FsContext};
 use crate::mm::AddressSpace;
-use crate::signal::{Restart, TaskSignals};
+use crate::signal::{Restart, RestartBlock, TaskSignals};
 use crate::sync::SpinLock;
 
 /// The shared handles of a thread, as others see them (/proc, ptrace). The thread's own copies are in [`Thread`].
@@ -160,6 +160,11 @@ pub struct Thread {
     pub restart: Option<Restart>,
     /// x0 as it was when the system call was made, for a restart.
     pub orig_x0: u64,
+    /// How restart_syscall(2) goes on, when `restart` is `Restart::Block`.
+    pub restart_block: SpinLock<Option<RestartBlock>>,
+    /// Address and syndrome of the last fault, for the signal frame.
+    pub fault_address: u64,
+    pub fault_esr: u64,
     /// Set when this thread is to end; the wait status as in wait(2).
     pub exit: Option<super::ExitStatus>,
 }
@@ -182,7 +187,21 @@ impl Thread {
         creds: Arc<Credentials>,
     ) -> Self {
         let (mm, mm_use) = mm;
-        Thread { task, regs, mm, mm_use, files, fs, creds, restart: None, orig_x0: 0, exit: None }
+        Thread {
+            task,
+            regs,
+            mm,
+            mm_use,
+            files,
+            fs,
+            creds,
+            restart: None,
+            orig_x0: 0,
+            restart_block: SpinLock::new(None),
+            fault_address: 0,
+            fault_esr: 0,
+            exit: None,
+        }
     }
 
     pub fn task(&self) -> &Arc<Task> {

@@ -30,7 +30,7 @@ bitflags! {
 }
 
 /// Which children are waited for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Who {
     Any,
     Pid(Pid),

@@ -70,7 +70,7 @@ async fn load(
     let randomize = t.process().personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE == 0 && aslr_enabled();
     let stack_limit = t.rlimit(Resource::Stack).soft;
     let stack_top = choose_stack_top(randomize);
-    mm.set_layout(stack_top, stack_limit);
+    mm.set_layout(stack_top, stack_limit, random_pages(randomize));
     let image = elf::load(t, mm, program, randomize).await?;
     let vdso = time::vdso::map(mm)?;
     let creds = new_creds(t, &program.file);
@@ -80,10 +80,14 @@ async fn load(
     Ok((image, sp, creds))
 }
 
-/// Top of the stack: the end of the user half, up to 16 GiB lower at random (arm64's STACK_RND_MASK: 18 bits of pages).
+/// Top of the stack: the end of the user half, up to 1 GiB lower at random.
 fn choose_stack_top(randomize: bool) -> u64 {
-    let random = if randomize { (random::next_u64() & 0x3_ffff) * PAGE_SIZE as u64 } else { 0 };
-    (USER_END - random) & !(PAGE_SIZE as u64 - 1)
+    (USER_END - random_pages(randomize)) & !(PAGE_SIZE as u64 - 1)
+}
+
+/// 18 bits of pages (mmap_rnd_bits on arm64 with 4 KiB pages and 48-bit addresses), in bytes.
+fn random_pages(randomize: bool) -> u64 {
+    if randomize { (random::next_u64() & 0x3_ffff) * PAGE_SIZE as u64 } else { 0 }
 }
 
 /// personality(2).
