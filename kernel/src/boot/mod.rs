@@ -7,7 +7,7 @@ mod shutdown;
 
 pub use shutdown::{How, init_exited, shutdown};
 
-use crate::{arch, exec, klog, mm, process, time};
+use crate::{arch, drivers, exec, fs, klog, mm, process, time};
 
 /// What `arch` calls on the boot CPU, on its own stack, with the MMU on, interrupts masked and the console usable.
 pub fn start() -> ! {
@@ -22,6 +22,8 @@ pub fn start() -> ! {
     log::info!("Pollux {} on {} with {} CPUs", env!("CARGO_PKG_VERSION"), machine.model, machine.cpu_count);
     log::info!("Kernel command line: {}", line.raw);
     time::init();
+    drivers::random::init();
+    fs::init();
     exec::init();
     exec::set_fp_saver(process::fp::evict_owner);
     exec::spawn("init", init::bring_up());

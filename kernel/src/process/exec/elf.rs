@@ -156,7 +156,7 @@ impl Elf {
         let align = self.loads().map(|segment| segment.p_align).filter(|align| align.is_power_of_two()).max();
         let align = align.unwrap_or(PAGE).clamp(PAGE, 1 << 30);
         // arm64: mmap_rnd_bits = 18 pages bits by default for 4 KiB pages and 48-bit addresses.
-        let random = if randomize { (random::next_u64() & 0x3_ffff) * PAGE } else { 0 };
+        let random = if randomize { (random::u64() & 0x3_ffff) * PAGE } else { 0 };
         let first = self.loads().next().map_or(0, |segment| segment.p_vaddr & !(PAGE - 1));
         Ok(Some((DYN_BASE + random).wrapping_sub(first) & !(align - 1)))
     }
@@ -281,7 +281,7 @@ fn set_brk(mm: &AddressSpace, end: u64, randomize: bool) {
     let mut start = page_up(end);
     if randomize {
         // arch_randomize_brk: within 1 GiB.
-        let random = (random::next_u64() & 0x3_ffff) * PAGE;
+        let random = (random::u64() & 0x3_ffff) * PAGE;
         start = start.saturating_add(random).min(USER_END - PAGE);
     }
     mm.set_brk_start(start);

@@ -87,7 +87,7 @@ fn choose_stack_top(randomize: bool) -> u64 {
 
 /// 18 bits of pages (mmap_rnd_bits on arm64 with 4 KiB pages and 48-bit addresses), in bytes.
 fn random_pages(randomize: bool) -> u64 {
-    if randomize { (random::next_u64() & 0x3_ffff) * PAGE_SIZE as u64 } else { 0 }
+    if randomize { (random::u64() & 0x3_ffff) * PAGE_SIZE as u64 } else { 0 }
 }
 
 /// personality(2).

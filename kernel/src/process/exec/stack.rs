@@ -79,7 +79,7 @@ pub async fn build(
 
     if randomize {
         // arch_align_stack: up to two pages.
-        layout.take((random::next_u64() & 0x1fff) as usize, 16)?;
+        layout.take((random::u64() & 0x1fff) as usize, 16)?;
     }
     let platform = layout.take(PLATFORM.len(), 16)?;
     write(mm, platform, PLATFORM).await?;
