@@ -1,21 +1,38 @@
-//! signal
+//! Signals (signal(7)): from the sender to the handler's frame.
+//!
+//! * [`TaskSignals`] and [`ProcessSignals`] hold what is pending, masks and job-control state; [`SigHandlers`] says what
+//!   is done with each signal. [`SigInfo`] is one signal with its information, [`SigSet`] a set of numbers.
+//! * `send`: a sender queues the signal, marks a thread that does not block it, and kicks it: the thread's wait ends
+//!   (`exec::interruptible`) or its stay in user mode does (an inter-processor interrupt).
+//! * `deliver`: before a thread returns to user mode it looks at one word of flags; if that is not zero, [`deliver`] ends it,
+//!   parks it (`job`), or builds the frame of a handler (`frame`), and decides about the restart of a system call.
+//!
+//! Lock order: `process::table` → `Process::threads` → the lock of `ProcessSignals` → the lock of a thread's
+//! `TaskSignals`. A thread's own mask and pending set need the last one only. None is held over an await.
 
-/// How an interrupted system call goes on (signal(7)); decided at signal delivery, never seen by user space.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Restart {
-    /// Restart if no handler runs or the handler has SA_RESTART; else EINTR.
-    Sys,
-    /// Restart always unless a handler runs (poll, sigsuspend …): EINTR with any handler.
-    NoHand,
-    /// Restart always, SA_RESTART or not.
-    NoIntr,
-    /// Restart through restart_syscall(2) with the remaining time (nanosleep, futex wait, poll with timeout) if no
-    /// handler runs; else EINTR. The state is kept in `Thread::restart_block`.
-    Block,
-}
-/// Signals of one thread.
-pub struct TaskSignals;
-/// Signals of a process.
-pub struct ProcessSignals;
-/// Signal actions.
-pub struct SigHandlers;
+mod action;
+mod deliver;
+mod frame;
+mod info;
+mod job;
+mod mask;
+mod queue;
+mod restart;
+mod send;
+mod set;
+mod signalfd;
+mod state;
+
+pub use action::{ActionFlags, SIG_DFL, SIG_IGN, SigAction, SigHandlers, set_action};
+pub use deliver::{deliver, fatal_pending, force_fault, work_pending};
+pub use frame::{Restored, UserStack, pop as pop_frame};
+pub use info::*;
+pub use mask::{set_mask, suspend, wait_for, with_mask};
+pub use restart::{Restart, RestartBlock, Resume};
+pub use send::{
+    adopt, is_fatal, kill_group, kill_others, may_signal, queue_to_process, queue_to_task, send_to_group,
+    send_to_process, send_to_task, thread_exits,
+};
+pub use set::*;
+pub use signalfd::signalfd;
+pub use state::{AltStack, ProcessSignals, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, TaskSignals};

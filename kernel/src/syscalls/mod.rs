@@ -10,13 +10,16 @@
 mod args;
 #[cfg(test)]
 mod doc;
+mod futex;
 mod ids;
 mod misc;
 mod prctl;
 mod process;
 mod result;
 mod sched;
+mod signal;
 mod table;
+mod time;
 
 pub use args::FromReg;
 pub use result::{IntoSysResult, RetValue, SysError, SysResult};

@@ -1,33 +1,38 @@
-//! Clocks and the types of time(7).
+//! Clocks, sleeping, timers, and the vDSO (time(7), vdso(7)).
+//!
+//! There is one source of time: `arch::now_ns`, which is CLOCK_MONOTONIC and (nothing suspends) CLOCK_BOOTTIME. The wall clock
+//! is that plus an offset, set from the battery-backed clock at boot and by clock_settime. CPU clocks are what the
+//! scheduler has accounted. [`ClockId`] names them all; [`Deadline`] is a point on one of them.
+//!
+//! * `clock`: reading and setting. `sleep`: nanosleep and absolute sleeps. `types`: the structures of the ABI.
+//! * `timer`: one interval timer that sends a signal; `process_timers`: those of a process (setitimer, timer_create).
+//! * [`vdso`]: the code and data that let programs read clocks without a system call.
+//!
+//! Locks: the table of a process's timers → a timer's state → signal locks.
 
-use core::ops::Add;
-use core::time::Duration;
+mod clock;
+mod process_timers;
+mod sleep;
+mod timer;
+mod types;
+pub mod vdso;
 
-/// Seconds and nanoseconds, `struct timespec`; `nsec` is always below 1,000,000,000.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub struct Timespec {
-    pub sec: i64,
-    pub nsec: u32,
+pub use clock::{ClockId, clock_was_set, init, now_realtime, realtime_offset, set_realtime, settings};
+pub use process_timers::{Itimer, ProcessTimers, SigEvent};
+pub use sleep::{Deadline, SleepRest, nanosleep, resume_sleep};
+pub use timer::Setting;
+pub use types::{Timespec, UserItimerspec, UserItimerval, UserTimespec, UserTimeval};
+
+use alloc::sync::Arc;
+
+use crate::process::Process;
+
+/// A process runs a new program: POSIX timers are deleted, interval timers go on (execve(2)).
+pub fn process_exec(process: &Arc<Process>) {
+    process.timers.delete_posix();
 }
 
-impl Timespec {
-    pub const fn from_nanos(nanos: u64) -> Self {
-        Timespec { sec: (nanos / 1_000_000_000) as i64, nsec: (nanos % 1_000_000_000) as u32 }
-    }
+/// A process has ended: nothing fires any more.
+pub fn process_exit(process: &Arc<Process>) {
+    process.timers.delete_all();
 }
-
-impl Add<Duration> for Timespec {
-    type Output = Timespec;
-
-    fn add(self, d: Duration) -> Timespec {
-        let nsec = self.nsec + d.subsec_nanos();
-        Timespec {
-            sec: self.sec.saturating_add(d.as_secs() as i64).saturating_add((nsec / 1_000_000_000) as i64),
-            nsec: nsec % 1_000_000_000,
-        }
-    }
-}
-
-/// Interval and POSIX timers of a process.
-#[derive(Default)]
-pub struct ProcessTimers;

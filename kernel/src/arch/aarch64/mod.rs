@@ -29,6 +29,7 @@ mod tables;
 mod timer;
 mod trap;
 pub mod user;
+pub mod vdso;
 
 pub use cpu::{cpu_id, hw_random, spin_hint};
 pub use devtree::early_memory;

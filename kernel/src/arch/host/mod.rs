@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 mod memory;
 pub mod sim;
 pub mod user;
+pub mod vdso;
 
 pub use sim::{cpu_count, cpu_id, enter_user, now_ns, set_timer};
 

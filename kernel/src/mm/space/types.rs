@@ -101,6 +101,8 @@ pub struct Meta {
     pub env_start: u64,
     pub env_end: u64,
     pub auxv: Vec<u64>,
+    /// Where the vDSO is mapped; 0 before exec.
+    pub vdso: u64,
     pub exe: Option<Arc<dyn PageSource>>,
 }
 

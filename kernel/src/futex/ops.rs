@@ -1,0 +1,181 @@
+//! FUTEX_WAKE, FUTEX_REQUEUE, FUTEX_WAKE_OP.
+
+use core::task::Waker;
+
+use super::Word;
+use super::table::{self, Key, Pair, Wakers};
+use super::wait::key_of;
+use crate::arch;
+use crate::errno::{Errno, Result};
+use crate::exec;
+use crate::mm::AddressSpace;
+
+/// Wakes up to `count` waiters (at least one, as Linux does) whose bitset meets `bitset`.
+pub async fn wake(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Result<usize> {
+    if bitset == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let key = key_of(mm, word).await?;
+    Ok(table::wake(key, count.max(1) as usize, bitset))
+}
+
+/// Wakes up to `wake` waiters of `from` and lets up to `requeue` others wait for `to`; both together are the answer. With
+/// `expected`, EAGAIN if `from` has another value.
+pub async fn requeue(
+    mm: &AddressSpace,
+    from: Word,
+    to: Word,
+    wake: i32,
+    requeue: i32,
+    expected: Option<u32>,
+) -> Result<usize> {
+    if wake < 0 || requeue < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (from_key, to_key) = (key_of(mm, from).await?, key_of(mm, to).await?);
+    let mut left = wake as usize;
+    let mut done = 0;
+    loop {
+        let mut wakers = Wakers::new();
+        let mut pair = Pair::lock(from_key, to_key);
+        // Once something was woken the comparison has been made.
+        if let Some(expected) = expected.filter(|_| done == 0) {
+            match arch::user::load_u32(from.addr) {
+                Ok(value) if value == expected => {}
+                Ok(_) => return Err(Errno::EAGAIN),
+                Err(fault) => {
+                    drop(pair);
+                    mm.fault_in(fault).await?;
+                    continue;
+                }
+            }
+        }
+        let woken = table::take(pair.source(), from_key, left, super::ANY, &mut wakers);
+        left -= woken;
+        done += woken;
+        let more = wakers.is_full() && left > 0;
+        if !more {
+            done += table::transfer(&mut pair, from_key, to_key, requeue as usize);
+        }
+        drop(pair);
+        wakers.into_iter().for_each(Waker::wake);
+        if !more {
+            return Ok(done);
+        }
+        exec::budget().await;
+    }
+}
+
+/// The operation of FUTEX_WAKE_OP: `old = *addr; *addr = old OP arg; condition = old CMP cmp_arg`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WakeOp {
+    op: u8,
+    arg: i32,
+    cmp: u8,
+    cmp_arg: i32,
+}
+
+impl WakeOp {
+    /// From futex(2)'s val3. ENOSYS for operations and comparisons that do not exist.
+    pub fn decode(raw: u32) -> Result<WakeOp> {
+        const OP_ARG_SHIFT: u32 = 8;
+        let sign_extend = |bits: u32| ((bits << 20) as i32) >> 20;
+        let op = (raw >> 28 & 7) as u8;
+        let cmp = (raw >> 24 & 15) as u8;
+        let mut arg = sign_extend(raw >> 12 & 0xfff);
+        if raw >> 28 & OP_ARG_SHIFT != 0 {
+            arg = 1i32.wrapping_shl(arg as u32 & 31);
+        }
+        if op > 4 || cmp > 5 {
+            return Err(Errno::ENOSYS);
+        }
+        Ok(WakeOp { op, arg, cmp, cmp_arg: sign_extend(raw & 0xfff) })
+    }
+
+    fn apply(self, old: u32) -> u32 {
+        let arg = self.arg as u32;
+        match self.op {
+            0 => arg,
+            1 => old.wrapping_add(arg),
+            2 => old | arg,
+            3 => old & !arg,
+            _ => old ^ arg,
+        }
+    }
+
+    fn holds(self, old: u32) -> bool {
+        let (old, arg) = (old as i32, self.cmp_arg);
+        match self.cmp {
+            0 => old == arg,
+            1 => old != arg,
+            2 => old < arg,
+            3 => old <= arg,
+            4 => old > arg,
+            _ => old >= arg,
+        }
+    }
+}
+
+/// Changes the second word, wakes waiters of the first, and of the second if its old value meets the condition.
+pub async fn wake_op(
+    mm: &AddressSpace,
+    first: Word,
+    second: Word,
+    wake_first: i32,
+    wake_second: i32,
+    op: WakeOp,
+) -> Result<usize> {
+    let (first_key, second_key) = (key_of(mm, first).await?, key_of(mm, second).await?);
+    let condition = loop {
+        let pair = Pair::lock(first_key, second_key);
+        let changed = change(second.addr, op);
+        drop(pair);
+        match changed {
+            Ok(old) => break op.holds(old),
+            Err(fault) => mm.fault_in(fault).await?,
+        }
+    };
+    // Waiters that come after the change see the new value; waking them too would be spurious, but allowed.
+    let mut woken = table::wake(first_key, wake_first.max(1) as usize, super::ANY);
+    if condition {
+        woken += table::wake(second_key, wake_second.max(1) as usize, super::ANY);
+    }
+    Ok(woken)
+}
+
+/// Applies the operation atomically; answers the old value.
+fn change(addr: u64, op: WakeOp) -> Result<u32, arch::UserFault> {
+    let mut old = arch::user::load_u32(addr)?;
+    loop {
+        let seen = arch::user::cmpxchg_u32(addr, old, op.apply(old))?;
+        if seen == old {
+            return Ok(old);
+        }
+        old = seen;
+    }
+}
+
+/// For callers that have the key already.
+pub(super) fn wake_key(key: Key, count: usize) -> usize {
+    table::wake(key, count, super::ANY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wake_op_is_decoded_as_the_manual_says() {
+        // FUTEX_OP(FUTEX_OP_SET, 0, FUTEX_OP_CMP_GT, 1), as glibc's pthread_cond_signal used it.
+        let op = WakeOp::decode(4 << 24 | 1).unwrap();
+        assert_eq!((op.apply(7), op.holds(2), op.holds(1)), (0, true, false));
+        // FUTEX_OP_ADD with −1.
+        let op = WakeOp::decode(1 << 28 | 0xfff << 12).unwrap();
+        assert_eq!(op.apply(5), 4);
+        // FUTEX_OP_OR | FUTEX_OP_OPARG_SHIFT with 31.
+        let op = WakeOp::decode(10 << 28 | 31 << 12).unwrap();
+        assert_eq!(op.apply(1), 0x8000_0001);
+        assert_eq!(WakeOp::decode(5 << 28), Err(Errno::ENOSYS));
+        assert_eq!(WakeOp::decode(6 << 24), Err(Errno::ENOSYS));
+    }
+}

@@ -1,0 +1,279 @@
+//! The hash table of waiters.
+
+use arrayvec::ArrayVec;
+use core::pin::Pin;
+use core::ptr;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use core::task::Waker;
+
+use crate::exec::list::{List, Node};
+use crate::mm::FutexKey;
+use crate::sync::{SpinGuard, SpinLock};
+
+const BUCKETS: usize = 512;
+
+/// On a cache line of its own.
+#[repr(align(64))]
+struct Bucket(SpinLock<List<Waiter>>);
+
+static TABLE: [Bucket; BUCKETS] = [const { Bucket(SpinLock::new(List::new())) }; BUCKETS];
+
+pub(super) type Guard = SpinGuard<'static, List<Waiter>>;
+
+/// What identifies a word, in two words of its own: the space or object, and the address or offset, whose lowest bit (words
+/// are aligned) tells the two kinds apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Key(u64, u64);
+
+impl From<FutexKey> for Key {
+    #[inline]
+    fn from(key: FutexKey) -> Key {
+        match key {
+            FutexKey::Private { space, addr } => Key(space, addr),
+            FutexKey::Shared { object, offset } => Key(object, offset | 1),
+        }
+    }
+}
+
+impl Key {
+    #[inline]
+    pub fn bucket(self) -> usize {
+        // Fibonacci hashing; words lie at multiples of 4.
+        let mixed = (self.0 ^ (self.1 >> 2)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> (64 - BUCKETS.trailing_zeros())) as usize
+    }
+}
+
+/// In no bucket: not yet, or not any more.
+const IDLE: u8 = 0;
+const QUEUED: u8 = 1;
+/// Taken off its bucket by a wake.
+const WOKEN: u8 = 2;
+
+/// A waiter; see [`Queued`] for its life.
+pub(super) struct Waiter {
+    /// The key; changed by a requeue under the locks of both buckets.
+    key: (AtomicU64, AtomicU64),
+    bitset: u32,
+    /// The bucket it is in. Changed as the key.
+    bucket: AtomicU16,
+    /// IDLE → QUEUED by the waiter; QUEUED → WOKEN by a wake, as its last access to the node.
+    state: AtomicU8,
+}
+
+/// A place in a bucket, within a pinned future. Dropping it takes it out; a wake that was spent on it and that nobody
+/// has learnt of goes to another waiter.
+pub(super) struct Queued {
+    node: Node<Waiter>,
+    reported: bool,
+}
+
+impl Queued {
+    pub const fn new(bitset: u32) -> Self {
+        let waiter = Waiter {
+            key: (AtomicU64::new(0), AtomicU64::new(0)),
+            bitset,
+            bucket: AtomicU16::new(0),
+            state: AtomicU8::new(IDLE),
+        };
+        Queued { node: Node::new(waiter), reported: false }
+    }
+
+    fn node(self: Pin<&Self>) -> Pin<&Node<Waiter>> {
+        // SAFETY: structural pinning of a field that is never moved out.
+        unsafe { self.map_unchecked(|this| &this.node) }
+    }
+
+    pub fn is_queued(&self) -> bool {
+        self.node.data.state.load(Ordering::Acquire) != IDLE
+    }
+
+    /// Whether a wake has come; true only once it has, and then the wake counts as reported.
+    #[inline]
+    pub fn take_wake(self: Pin<&mut Self>) -> bool {
+        let woken = self.node.data.state.load(Ordering::Acquire) == WOKEN;
+        if woken {
+            // SAFETY: `reported` is not structurally pinned.
+            unsafe { self.get_unchecked_mut().reported = true };
+        }
+        woken
+    }
+
+    /// Joins the end of a locked bucket, which must be `key`'s.
+    pub fn enqueue(self: Pin<&Self>, list: &mut Guard, key: Key, waker: &Waker) {
+        let waiter = &self.node.data;
+        waiter.set_key(key);
+        waiter.state.store(QUEUED, Ordering::Relaxed);
+        // SAFETY: the node is in no list, `Drop` takes it out before its memory goes away (Pin's guarantee), and from
+        // now on its links are touched only under the lock of the bucket that it is in.
+        unsafe {
+            self.node.set_waker(waker);
+            list.push_back(self.node());
+        }
+    }
+
+    /// Gives the queued waiter another waker.
+    pub fn set_waker(&self, waker: &Waker) {
+        let _list = self.node.data.lock_bucket();
+        // SAFETY: the lock of the node's bucket is held.
+        unsafe { self.node.set_waker(waker) };
+    }
+
+    /// Leaves the bucket. True if a wake had taken it off before.
+    fn leave(&self) -> bool {
+        let waiter = &self.node.data;
+        if waiter.state.load(Ordering::Acquire) == QUEUED {
+            let mut list = waiter.lock_bucket();
+            // SAFETY: the lock of the node's bucket is held.
+            unsafe {
+                if self.node.is_linked() {
+                    list.remove(&self.node);
+                    waiter.state.store(IDLE, Ordering::Relaxed);
+                }
+            }
+        }
+        waiter.state.load(Ordering::Acquire) == WOKEN
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if self.leave() && !self.reported {
+            wake(self.node.data.key(), 1, self.node.data.bitset);
+        }
+    }
+}
+
+impl Waiter {
+    fn key(&self) -> Key {
+        Key(self.key.0.load(Ordering::Relaxed), self.key.1.load(Ordering::Relaxed))
+    }
+
+    fn set_key(&self, key: Key) {
+        self.key.0.store(key.0, Ordering::Relaxed);
+        self.key.1.store(key.1, Ordering::Relaxed);
+        self.bucket.store(key.bucket() as u16, Ordering::Release);
+    }
+
+    /// Locks the bucket that the waiter is in, or was in when a wake took it off.
+    fn lock_bucket(&self) -> Guard {
+        loop {
+            let index = self.bucket.load(Ordering::Acquire);
+            let list = lock(index as usize);
+            if self.bucket.load(Ordering::Relaxed) == index {
+                return list;
+            }
+        }
+    }
+}
+
+#[inline]
+pub(super) fn lock(bucket: usize) -> Guard {
+    TABLE[bucket % BUCKETS].0.lock()
+}
+
+/// The buckets of two keys, locked; they may be the same.
+pub(super) struct Pair {
+    first: Guard,
+    second: Option<Guard>,
+    swapped: bool,
+}
+
+impl Pair {
+    pub fn lock(a: Key, b: Key) -> Pair {
+        let (a, b) = (a.bucket(), b.bucket());
+        let swapped = a > b;
+        let first = lock(a.min(b));
+        let second = (a != b).then(|| lock(a.max(b)));
+        Pair { first, second, swapped }
+    }
+
+    /// The list of the first key.
+    pub fn source(&mut self) -> &mut List<Waiter> {
+        match &mut self.second {
+            Some(second) if self.swapped => second,
+            _ => &mut self.first,
+        }
+    }
+
+    /// The list of the second key.
+    pub fn target(&mut self) -> &mut List<Waiter> {
+        match &mut self.second {
+            Some(second) if !self.swapped => second,
+            _ => &mut self.first,
+        }
+    }
+}
+
+/// Wakers to be called once the locks are released.
+pub(super) type Wakers = ArrayVec<Waker, 16>;
+
+/// Wakes up to `count` waiters of `key` whose bitset meets `bitset`, oldest first. Answers how many.
+#[inline]
+pub(super) fn wake(key: Key, count: usize, bitset: u32) -> usize {
+    let mut woken = 0;
+    loop {
+        let mut wakers = Wakers::new();
+        let mut list = lock(key.bucket());
+        woken += take(&mut list, key, count - woken, bitset, &mut wakers);
+        drop(list);
+        let more = wakers.is_full() && woken < count;
+        wakers.into_iter().for_each(Waker::wake);
+        if !more {
+            return woken;
+        }
+    }
+}
+
+/// Takes waiters off a locked list, until `count` or until `wakers` is full.
+pub(super) fn take(list: &mut List<Waiter>, key: Key, count: usize, bitset: u32, wakers: &mut Wakers) -> usize {
+    let mut taken = 0;
+    let mut cursor = list.front().map(ptr::from_ref);
+    while let Some(node) = cursor
+        && taken < count
+        && !wakers.is_full()
+    {
+        // SAFETY: nodes in the list are alive, and their links belong to the lock that the caller holds. After WOKEN was
+        // stored the node is not touched any more.
+        unsafe {
+            let node = &*node;
+            cursor = list.after(node).map(ptr::from_ref);
+            if node.data.key() != key || node.data.bitset & bitset == 0 {
+                continue;
+            }
+            list.remove(node);
+            let waker = node.take_waker();
+            node.data.state.store(WOKEN, Ordering::Release);
+            taken += 1;
+            wakers.extend(waker);
+        }
+    }
+    taken
+}
+
+/// Moves up to `count` waiters of `from` to `to`. Answers how many.
+pub(super) fn transfer(pair: &mut Pair, from: Key, to: Key, count: usize) -> usize {
+    let mut moved = 0;
+    if from == to {
+        return moved;
+    }
+    let mut cursor = pair.source().front().map(ptr::from_ref);
+    while let Some(node) = cursor
+        && moved < count
+    {
+        // SAFETY: as in `take`; the locks of both buckets are held, and the node is pinned in its future, so it may be
+        // linked into the other list.
+        unsafe {
+            let node = &*node;
+            cursor = pair.source().after(node).map(ptr::from_ref);
+            if node.data.key() != from {
+                continue;
+            }
+            pair.source().remove(node);
+            node.data.set_key(to);
+            pair.target().push_back(Pin::new_unchecked(node));
+            moved += 1;
+        }
+    }
+    moved
+}

@@ -1,0 +1,264 @@
+//! The stack frame of a signal handler on arm64, as Linux lays it out (arch/arm64 sigcontext.h, ucontext.h):
+//!
+//! ```text
+//!   higher addresses
+//!     frame record   x29, x30 of the interrupted code: debuggers unwind through it
+//!     …              room, so that a frame is never smaller than struct rt_sigframe
+//!     records        fpsimd_context, esr_context, end marker
+//!     ucontext       flags, link, stack, mask, then sigcontext: fault address, x0–x30, sp, pc, pstate
+//!     siginfo        ← sp when the handler runs
+//! ```
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::action::{ActionFlags, SigAction};
+use super::info::{SIGINFO_SIZE, SigInfo};
+use super::set::SigSet;
+use super::state::AltStack;
+use crate::arch::FpRegs;
+use crate::errno::{Errno, Result};
+use crate::mm::UserPtr;
+use crate::process::{Thread, fp};
+
+/// `stack_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct UserStack {
+    pub sp: u64,
+    pub flags: u32,
+    pad: u32,
+    pub size: u64,
+}
+
+impl UserStack {
+    pub fn new(sp: u64, flags: u32, size: u64) -> Self {
+        UserStack { sp, flags, pad: 0, size }
+    }
+}
+
+/// siginfo, ucontext and the fixed part of sigcontext.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct Head {
+    info: [u8; SIGINFO_SIZE],
+    flags: u64,
+    link: u64,
+    stack: UserStack,
+    mask: u64,
+    /// glibc's sigset_t has 1,024 bits; then alignment of sigcontext to 16.
+    unused: [u64; 16],
+    fault_address: u64,
+    x: [u64; 31],
+    sp: u64,
+    pc: u64,
+    pstate: u64,
+    /// The records are aligned to 16.
+    pad: u64,
+}
+
+/// `struct fpsimd_context`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct FpRecord {
+    magic: u32,
+    size: u32,
+    fpsr: u32,
+    fpcr: u32,
+    v: [[u64; 2]; 32],
+}
+
+/// `struct esr_context`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct EsrRecord {
+    magic: u32,
+    size: u32,
+    esr: u64,
+}
+
+/// What every record starts with; all zero ends the list.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct RecordHead {
+    magic: u32,
+    size: u32,
+}
+
+const FPSIMD_MAGIC: u32 = 0x4650_8001;
+const ESR_MAGIC: u32 = 0x4553_5201;
+/// `__reserved` of struct sigcontext.
+const RECORDS_SIZE: usize = 4096;
+/// sizeof(struct rt_sigframe).
+const FRAME_SIZE: u64 = (size_of::<Head>() + RECORDS_SIZE) as u64;
+
+const _: () = {
+    assert!(size_of::<Head>() == 592);
+    assert!(size_of::<FpRecord>() == 528);
+    assert!(FRAME_SIZE == 4688);
+};
+
+/// N, Z, C, V.
+const FLAGS_MASK: u64 = 0xf << 28;
+/// Bits of PSTATE that a program may set through its frame: flags, DIT, SSBS, BTYPE (Arm ARM C5.2.19).
+const USER_PSTATE: u64 = FLAGS_MASK | 1 << 24 | 1 << 12 | 3 << 10;
+/// M[4:0] and D, A, I, F: zero for AArch64 EL0 with nothing masked.
+const MODE_AND_MASKS: u64 = 0x1f | 0xf << 6;
+
+/// Builds the frame and points the registers at the handler. An error leaves the registers as they were.
+pub async fn push(t: &mut Thread, info: &SigInfo, action: &SigAction, alt_stack: AltStack, mask: SigSet) -> Result<()> {
+    let restorer = if action.flags().contains(ActionFlags::RESTORER) {
+        action.restorer
+    } else {
+        crate::time::vdso::sigreturn_trampoline(t.mm()).ok_or(Errno::EFAULT)?
+    };
+    let on_alt = action.flags().contains(ActionFlags::ONSTACK)
+        && alt_stack.flags_at(t.regs.sp) & !super::state::SS_AUTODISARM == 0;
+    let top = if on_alt { alt_stack.sp.wrapping_add(alt_stack.size) } else { t.regs.sp };
+    let record = (top.wrapping_sub(16)) & !15;
+    let sp = record.wrapping_sub(FRAME_SIZE);
+
+    let image = Image::new(t, info, alt_stack, mask);
+    let mm = t.mm().clone();
+    UserPtr::<u8>::new(sp).write_bytes(&mm, image.bytes()).await?;
+    UserPtr::<[u64; 2]>::new(record).write(&mm, [t.regs.x[29], t.regs.x[30]]).await?;
+
+    let regs = &mut t.regs;
+    regs.x[0] = info.signo() as u64;
+    if action.flags().contains(ActionFlags::SIGINFO) {
+        regs.x[1] = sp;
+        regs.x[2] = sp + SIGINFO_SIZE as u64;
+    }
+    regs.x[29] = record;
+    regs.x[30] = restorer;
+    regs.sp = sp;
+    regs.pc = action.handler;
+    // A handler starts as if called by BLR, without single-stepping and tag-check override (Arm ARM D8.4.5, BTI).
+    regs.pstate = (regs.pstate & !(3 << 10)) & !(1 << 25);
+    Ok(())
+}
+
+/// The frame in kernel memory, ready to be copied out in one go.
+#[repr(C)]
+#[derive(IntoBytes, Immutable, KnownLayout)]
+struct Image {
+    head: Head,
+    fp: FpRecord,
+    esr: EsrRecord,
+    end: [u64; 2],
+}
+
+impl Image {
+    fn new(t: &Thread, info: &SigInfo, alt_stack: AltStack, mask: SigSet) -> Image {
+        let regs = &t.regs;
+        let stack = UserStack::new(alt_stack.sp, alt_stack.flags_at(regs.sp), alt_stack.size);
+        let fp = fp::get(t);
+        // The record of a fault is there only for threads that had one; else the end marker stands in its place.
+        let esr = match t.fault_esr {
+            0 => EsrRecord { magic: 0, size: 0, esr: 0 },
+            esr => EsrRecord { magic: ESR_MAGIC, size: size_of::<EsrRecord>() as u32, esr },
+        };
+        Image {
+            head: Head {
+                info: info.to_user(),
+                flags: 0,
+                link: 0,
+                stack,
+                mask: mask.0,
+                unused: [0; 16],
+                fault_address: t.fault_address,
+                x: regs.x,
+                sp: regs.sp,
+                pc: regs.pc,
+                pstate: regs.pstate,
+                pad: 0,
+            },
+            fp: FpRecord {
+                magic: FPSIMD_MAGIC,
+                size: size_of::<FpRecord>() as u32,
+                fpsr: fp.fpsr,
+                fpcr: fp.fpcr,
+                v: fp.v.map(|v| [v as u64, (v >> 64) as u64]),
+            },
+            esr,
+            end: [0; 2],
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+/// What a frame restores.
+pub struct Restored {
+    pub mask: SigSet,
+    pub stack: UserStack,
+}
+
+/// Takes the registers back from the frame at the stack pointer. On an error the frame is bad, and the thread's
+/// registers are as they were.
+pub async fn pop(t: &mut Thread) -> Result<Restored> {
+    let sp = t.regs.sp;
+    if sp & 15 != 0 {
+        return Err(Errno::EFAULT);
+    }
+    let mm = t.mm().clone();
+    let head = UserPtr::<Head>::new(sp).read(&mm).await?;
+    let fp = read_records(t, sp + size_of::<Head>() as u64).await?;
+    // A mode other than EL0 could only come from a forged frame.
+    if head.pstate & MODE_AND_MASKS != 0 {
+        return Err(Errno::EINVAL);
+    }
+    fp::set(t, &fp);
+    let regs = &mut t.regs;
+    regs.x = head.x;
+    regs.sp = head.sp;
+    regs.pc = head.pc;
+    regs.pstate = head.pstate & USER_PSTATE;
+    Ok(Restored { mask: SigSet(head.mask).blockable(), stack: head.stack })
+}
+
+/// Walks the records up to the end marker. The FP record must be there exactly once; unknown ones are refused, as
+/// Linux does.
+async fn read_records(t: &Thread, base: u64) -> Result<FpRegs> {
+    let mm = t.mm();
+    let mut found = None;
+    let mut offset = 0;
+    while offset + size_of::<RecordHead>() <= RECORDS_SIZE {
+        let at = base + offset as u64;
+        let head = UserPtr::<RecordHead>::new(at).read(mm).await?;
+        let size = head.size as usize;
+        match head.magic {
+            0 => return if size == 0 { found.ok_or(Errno::EINVAL) } else { Err(Errno::EINVAL) },
+            _ if size < size_of::<RecordHead>() || size > RECORDS_SIZE - offset || !size.is_multiple_of(16) => {
+                return Err(Errno::EINVAL);
+            }
+            FPSIMD_MAGIC if size == size_of::<FpRecord>() && found.is_none() => {
+                let record = UserPtr::<FpRecord>::new(at).read(mm).await?;
+                let v = record.v.map(|[low, high]| low as u128 | (high as u128) << 64);
+                found = Some(FpRegs { v, fpsr: record.fpsr, fpcr: record.fpcr });
+            }
+            ESR_MAGIC => {}
+            _ => return Err(Errno::EINVAL),
+        }
+        offset += size;
+    }
+    Err(Errno::EINVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::offset_of;
+
+    #[test]
+    fn offsets_are_those_of_the_c_structures() {
+        assert_eq!(offset_of!(Head, flags), 128);
+        assert_eq!(offset_of!(Head, stack), 144);
+        assert_eq!(offset_of!(Head, mask), 168);
+        assert_eq!(offset_of!(Head, fault_address), 304);
+        assert_eq!(offset_of!(Head, sp), 304 + 256);
+        assert_eq!(offset_of!(Head, pstate), 304 + 272);
+        assert_eq!(offset_of!(Image, fp), 592);
+    }
+}

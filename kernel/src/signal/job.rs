@@ -1,0 +1,91 @@
+//! Job control: stopping all threads of a process, and telling the parent.
+
+use alloc::sync::Arc;
+
+use super::action::ActionFlags;
+use super::info::{CLD_STOPPED, SigInfo};
+use super::send::{kick, send_to_process};
+use super::set::SIGCHLD;
+use super::state::{Job, STOP, Shared};
+use crate::process::{Process, Task, Thread, table};
+
+/// Begins to stop the process because a thread took stop signal `signo`. `continues` is what the counter said when the
+/// signal was taken: a SIGCONT or SIGKILL since then undoes the stop.
+pub(super) fn begin_stop(t: &Thread, signo: u8, continues: u32) {
+    let process = t.process();
+    let threads = process.threads.lock();
+    let mut shared = process.sig.lock();
+    if process.sig.continues.load(core::sync::atomic::Ordering::Relaxed) != continues {
+        return;
+    }
+    if shared.job == Job::Running {
+        shared.job = Job::Stopping(signo);
+        shared.continue_report = false;
+    }
+    for task in threads.iter() {
+        task.sig.raise(STOP);
+        kick(task);
+    }
+}
+
+/// A thread that found STOP set: parks until SIGCONT or SIGKILL.
+pub(super) async fn park(t: &Thread) {
+    let process = t.process();
+    {
+        let _threads = process.threads.lock();
+        let shared = process.sig.lock();
+        if shared.job == Job::Running {
+            t.sig.clear(STOP);
+            return;
+        }
+        t.sig.lock().parked = true;
+    }
+    check_stopped(process);
+    process.sig.stop_wait.wait_for(|| (t.sig.flags() & STOP == 0 || t.sig.is_killed()).then_some(())).await;
+    t.sig.lock().parked = false;
+}
+
+/// Completes a stop when the last thread has parked.
+pub(super) fn check_stopped(process: &Arc<Process>) {
+    let threads = process.threads.lock();
+    let mut shared = process.sig.lock();
+    let complete = complete_stop(&threads, &mut shared);
+    drop(shared);
+    drop(threads);
+    if let Some(signo) = complete {
+        notify_parent(process, CLD_STOPPED, signo);
+    }
+}
+
+fn complete_stop(threads: &[Arc<Task>], shared: &mut Shared) -> Option<u8> {
+    let Job::Stopping(signo) = shared.job else { return None };
+    let running =
+        |task: &&Arc<Task>| !task.exited.load(core::sync::atomic::Ordering::Relaxed) && !task.sig.lock().parked;
+    if threads.is_empty() || threads.iter().any(|task| running(&task)) {
+        return None;
+    }
+    shared.job = Job::Stopped(signo);
+    shared.stop_report = Some(signo);
+    Some(signo)
+}
+
+/// SIGCHLD for a child that stopped or went on, unless SA_NOCLDSTOP; and the parent looks again if it waits.
+pub(super) fn notify_parent(process: &Arc<Process>, code: i32, signo: u8) {
+    let parent = table::lock().parent(process.pid).cloned();
+    let Some(parent) = parent else { return };
+    let handlers = parent.handlers.read().clone();
+    if !handlers.is_set_to_ignore(SIGCHLD) && !handlers.get(SIGCHLD).flags().contains(ActionFlags::NOCLDSTOP) {
+        let uid = process.any_thread().map_or(0, |task| task.shared_creds().uid);
+        let usage = process.usage();
+        let info =
+            SigInfo::child(SIGCHLD, code, process.pid, uid, signo as i32, ticks(usage.utime), ticks(usage.stime));
+        // Nothing to be done if the queue is full.
+        let _ = send_to_process(&parent, info);
+    }
+    parent.child_wait.wake_all();
+}
+
+/// Nanoseconds in clock ticks of sysconf(_SC_CLK_TCK), 100 per second.
+pub(super) const fn ticks(nanos: u64) -> u64 {
+    nanos / 10_000_000
+}

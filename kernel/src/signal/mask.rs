@@ -1,0 +1,88 @@
+//! Signal masks, and waiting for signals: sigprocmask(2), sigsuspend(2), sigtimedwait(2), and the masks of ppoll(2).
+
+use core::future::Future;
+
+use super::Restart;
+use super::deliver::dequeue;
+use super::info::SigInfo;
+use super::send::retarget;
+use super::set::SigSet;
+use crate::errno::{Errno, Result};
+use crate::exec::{self, Instant};
+use crate::process::Thread;
+use crate::syscalls::{SysError, SysResult};
+
+/// Replaces the thread's mask; answers the old one.
+pub fn set_mask(t: &Thread, mask: SigSet) -> SigSet {
+    let mask = mask.blockable();
+    let mut local = t.sig.lock();
+    let old = core::mem::replace(&mut local.blocked, mask);
+    t.task().update_pending(&local);
+    drop(local);
+    let newly = mask.without(old);
+    if !newly.is_empty() {
+        retarget(t.process(), newly, t.task());
+    }
+    old
+}
+
+/// Runs a wait with another mask (ppoll, pselect, epoll_pwait). If a signal ends it, the old mask comes back only
+/// when the handler returns, so that the signal that was let in is handled.
+pub async fn with_mask<T>(t: &Thread, mask: Option<SigSet>, wait: impl Future<Output = SysResult<T>>) -> SysResult<T> {
+    let Some(mask) = mask else { return wait.await };
+    let old = begin_temporary(t, mask);
+    let result = wait.await;
+    if !matches!(result, Err(SysError::Restart(_) | SysError::Errno(Errno::EINTR))) {
+        t.sig.lock().saved = None;
+        set_mask(t, old);
+    }
+    result
+}
+
+fn begin_temporary(t: &Thread, mask: SigSet) -> SigSet {
+    let old = set_mask(t, mask);
+    t.sig.lock().saved = Some(old);
+    old
+}
+
+/// sigsuspend(2): waits until a signal has been handled.
+pub async fn suspend(t: &Thread, mask: SigSet) -> SysError {
+    begin_temporary(t, mask);
+    let _ = exec::interruptible(t, core::future::pending::<()>()).await;
+    SysError::Restart(Restart::NoHand)
+}
+
+/// sigtimedwait(2): takes a pending signal of `wanted`, waiting for one until the deadline. EAGAIN after that, EINTR
+/// if a signal that is not wanted came first.
+pub async fn wait_for(t: &Thread, wanted: SigSet, deadline: Option<Instant>) -> Result<SigInfo> {
+    let wanted = wanted.blockable();
+    if let Some(info) = take(t, wanted) {
+        return Ok(info);
+    }
+    // While it waits, what it waits for is not blocked, so that senders choose this thread and wake it.
+    {
+        let mut local = t.sig.lock();
+        let blocked = local.blocked;
+        local.real_blocked = Some(blocked);
+        local.blocked = blocked.without(wanted);
+        t.task().update_pending(&local);
+    }
+    let waited = exec::timeout(deadline, exec::interruptible(t, core::future::pending::<()>())).await;
+    {
+        let mut local = t.sig.lock();
+        if let Some(blocked) = local.real_blocked.take() {
+            local.blocked = blocked;
+        }
+    }
+    // The mask is narrower again: whether anything is pending has to be found out anew, which `take` does.
+    match take(t, wanted) {
+        Some(info) => Ok(info),
+        None if waited.is_err() => Err(Errno::EAGAIN),
+        None => Err(Errno::EINTR),
+    }
+}
+
+/// Takes a pending signal of `wanted`, blocked or not.
+pub(super) fn take(t: &Thread, wanted: SigSet) -> Option<SigInfo> {
+    dequeue(t, wanted).0
+}

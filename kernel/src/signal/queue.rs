@@ -1,0 +1,193 @@
+//! Pending signals: a standard signal is pending once, real-time signals queue up (signal(7)).
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::info::{SI_TIMER, SigInfo};
+use super::set::{SIGRTMIN, SigSet};
+use crate::errno::{Errno, Result};
+use crate::sync::SpinLock;
+
+/// Signals waiting for a thread or a process.
+#[derive(Default)]
+pub(super) struct Queue {
+    set: SigSet,
+    /// In order of arrival. A signal in `set` without an entry here has lost its information to a shortage.
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    info: SigInfo,
+    /// The user whose RLIMIT_SIGPENDING it counts against.
+    charged: Option<u32>,
+}
+
+/// Who pays for a queued real-time signal: real user id and RLIMIT_SIGPENDING of the receiver.
+#[derive(Clone, Copy)]
+pub(super) struct Account {
+    pub uid: u32,
+    pub limit: u64,
+}
+
+/// Queued real-time signals of each real user.
+static QUEUED: SpinLock<BTreeMap<u32, u64>> = SpinLock::new(BTreeMap::new());
+
+impl Account {
+    fn charge(self) -> bool {
+        let mut queued = QUEUED.lock();
+        let count = queued.entry(self.uid).or_default();
+        let fits = *count < self.limit;
+        *count += u64::from(fits);
+        fits
+    }
+}
+
+fn uncharge(uid: u32) {
+    let mut queued = QUEUED.lock();
+    if let Some(count) = queued.get_mut(&uid) {
+        *count -= 1;
+        if *count == 0 {
+            queued.remove(&uid);
+        }
+    }
+}
+
+impl Queue {
+    pub const fn new() -> Self {
+        Queue { set: SigSet::EMPTY, entries: Vec::new() }
+    }
+
+    pub fn set(&self) -> SigSet {
+        self.set
+    }
+
+    /// Adds a signal. When a real-time signal does not fit the receiver's limit, one sent with information (sigqueue)
+    /// is refused with EAGAIN, and one sent by kill becomes pending without information.
+    pub fn push(&mut self, info: SigInfo, account: impl FnOnce() -> Account) -> Result<()> {
+        let signo = info.signo();
+        if signo < SIGRTMIN && self.set.contains(signo) {
+            return Ok(());
+        }
+        let mut charged = None;
+        if signo >= SIGRTMIN && info.code != SI_TIMER {
+            let account = account();
+            if account.charge() {
+                charged = Some(account.uid);
+            } else if info.code < 0 {
+                return Err(Errno::EAGAIN);
+            } else {
+                self.set.insert(signo);
+                return Ok(());
+            }
+        }
+        if self.entries.try_reserve(1).is_err() {
+            charged.into_iter().for_each(uncharge);
+            if info.code < 0 {
+                return Err(Errno::EAGAIN);
+            }
+        } else {
+            self.entries.push(Entry { info, charged });
+        }
+        self.set.insert(signo);
+        Ok(())
+    }
+
+    /// Takes the first signal of `wanted`.
+    pub fn pop(&mut self, wanted: SigSet) -> Option<SigInfo> {
+        let signo = (self.set & wanted).first()?;
+        let mut of_kind = self.entries.iter().enumerate().filter(|(_, entry)| entry.info.signo() == signo);
+        let first = of_kind.next().map(|(index, _)| index);
+        let more = of_kind.next().is_some();
+        if !more {
+            self.set.remove(signo);
+        }
+        Some(match first {
+            Some(index) => {
+                let entry = self.entries.remove(index);
+                entry.charged.into_iter().for_each(uncharge);
+                entry.info
+            }
+            None => SigInfo::user(signo, 0, 0),
+        })
+    }
+
+    /// Forgets all signals of `set`.
+    pub fn flush(&mut self, set: SigSet) {
+        if (self.set & set).is_empty() {
+            return;
+        }
+        self.set = self.set.without(set);
+        self.entries.retain(|entry| {
+            let keep = !set.contains(entry.info.signo());
+            if !keep {
+                entry.charged.into_iter().for_each(uncharge);
+            }
+            keep
+        });
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.flush(SigSet::ALL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::set::*;
+    use super::*;
+
+    fn account(uid: u32, limit: u64) -> impl Fn() -> Account {
+        move || Account { uid, limit }
+    }
+
+    fn queued(signo: u8, value: u64) -> SigInfo {
+        let mut info = SigInfo::user(signo, 1, 0);
+        info.code = super::super::info::SI_QUEUE;
+        info.fields[1] = value;
+        info
+    }
+
+    #[test]
+    fn standard_signals_are_pending_once() {
+        let mut queue = Queue::new();
+        queue.push(SigInfo::user(SIGUSR1, 5, 0), account(1, 0)).unwrap();
+        queue.push(SigInfo::user(SIGUSR1, 6, 0), account(1, 0)).unwrap();
+        assert_eq!(queue.pop(SigSet::ALL).unwrap().sender().0, 5);
+        assert!(queue.pop(SigSet::ALL).is_none());
+    }
+
+    #[test]
+    fn real_time_signals_queue_in_order_and_low_numbers_go_first() {
+        let mut queue = Queue::new();
+        for (signo, value) in [(40, 1), (40, 2), (35, 3)] {
+            queue.push(queued(signo, value), account(2, 10)).unwrap();
+        }
+        let order: Vec<u64> = core::iter::from_fn(|| queue.pop(SigSet::ALL)).map(|info| info.value()).collect();
+        assert_eq!(order, [3, 1, 2]);
+        assert!(queue.set().is_empty());
+    }
+
+    #[test]
+    fn the_limit_refuses_sigqueue_but_not_kill() {
+        let mut queue = Queue::new();
+        queue.push(queued(40, 1), account(3, 1)).unwrap();
+        assert_eq!(queue.push(queued(40, 2), account(3, 1)), Err(Errno::EAGAIN));
+        queue.push(SigInfo::user(41, 9, 0), account(3, 1)).unwrap();
+        assert_eq!(queue.pop(SigSet::of(&[41])).unwrap().sender(), (0, 0));
+        drop(queue);
+        let mut queue = Queue::new();
+        queue.push(queued(40, 1), account(3, 1)).unwrap();
+    }
+
+    #[test]
+    fn flush_and_wanted_sets() {
+        let mut queue = Queue::new();
+        queue.push(SigInfo::user(SIGTSTP, 1, 0), account(4, 0)).unwrap();
+        queue.push(SigInfo::user(SIGTERM, 1, 0), account(4, 0)).unwrap();
+        queue.flush(SigSet::STOPS);
+        assert_eq!(queue.set(), SigSet::of(&[SIGTERM]));
+        assert!(queue.pop(SigSet::of(&[SIGUSR1])).is_none());
+    }
+}

@@ -1,0 +1,312 @@
+//! Signals: kill(2), sigaction(2), sigprocmask(2), sigreturn(2) and their kin.
+
+use super::SysResult;
+use crate::errno::{Errno, Result};
+use crate::exec::Instant;
+use crate::mm::UserPtr;
+use crate::process::{Process, Task, Thread, table};
+use crate::signal::{
+    self, AltStack, RestartBlock, SIGINFO_SIZE, SIGKILL, SIGSTOP, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, SigAction,
+    SigInfo, SigSet, UserStack,
+};
+use crate::time::UserTimespec;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// sizeof(sigset_t) of the kernel ABI.
+const SIGSET_SIZE: usize = 8;
+/// MINSIGSTKSZ of arm64.
+const MIN_STACK: u64 = 5120;
+
+fn check_size(size: usize) -> Result<()> {
+    if size == SIGSET_SIZE { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+pub async fn rt_sigaction(
+    t: &Thread,
+    signo: i32,
+    new: UserPtr<SigAction>,
+    old: UserPtr<SigAction>,
+    size: usize,
+) -> Result<()> {
+    check_size(size)?;
+    if !signal::is_valid(signo) {
+        return Err(Errno::EINVAL);
+    }
+    let signo = signo as u8;
+    let handlers = t.process().handlers.read().clone();
+    let previous = match new.non_null() {
+        None => handlers.get(signo),
+        Some(new) => {
+            let action = new.read(t.mm()).await?;
+            if signo == SIGKILL || signo == SIGSTOP {
+                return Err(Errno::EINVAL);
+            }
+            signal::set_action(t, signo, action.sanitized())
+        }
+    };
+    match old.non_null() {
+        Some(old) => old.write(t.mm(), previous).await,
+        None => Ok(()),
+    }
+}
+
+pub async fn rt_sigprocmask(t: &Thread, how: i32, new: UserPtr<u64>, old: UserPtr<u64>, size: usize) -> Result<()> {
+    const SIG_BLOCK: i32 = 0;
+    const SIG_UNBLOCK: i32 = 1;
+    const SIG_SETMASK: i32 = 2;
+    check_size(size)?;
+    let previous = t.sig.blocked();
+    if let Some(new) = new.non_null() {
+        let set = SigSet(new.read(t.mm()).await?);
+        let mask = match how {
+            SIG_BLOCK => previous | set.blockable(),
+            SIG_UNBLOCK => previous.without(set),
+            SIG_SETMASK => set,
+            _ => return Err(Errno::EINVAL),
+        };
+        signal::set_mask(t, mask);
+    }
+    match old.non_null() {
+        Some(old) => old.write(t.mm(), previous.0).await,
+        None => Ok(()),
+    }
+}
+
+pub async fn rt_sigpending(t: &Thread, set: UserPtr<u64>, size: usize) -> Result<()> {
+    if size > SIGSET_SIZE {
+        return Err(Errno::EINVAL);
+    }
+    let pending = (t.sig.pending() | t.process().sig.pending()) & t.sig.blocked();
+    set.cast::<u8>().write_bytes(t.mm(), &pending.0.to_le_bytes()[..size]).await
+}
+
+pub async fn rt_sigsuspend(t: &Thread, mask: UserPtr<u64>, size: usize) -> SysResult<()> {
+    check_size(size)?;
+    let mask = SigSet(mask.read(t.mm()).await?);
+    Err(signal::suspend(t, mask).await)
+}
+
+pub async fn rt_sigtimedwait(
+    t: &Thread,
+    wanted: UserPtr<u64>,
+    info: UserPtr<u8>,
+    timeout: UserPtr<UserTimespec>,
+    size: usize,
+) -> Result<i32> {
+    check_size(size)?;
+    let wanted = SigSet(wanted.read(t.mm()).await?);
+    let deadline = match timeout.non_null() {
+        Some(timeout) => {
+            let timeout = timeout.read(t.mm()).await?.validate()?;
+            Some(Instant::now().saturating_add(timeout.to_duration()))
+        }
+        None => None,
+    };
+    let taken = signal::wait_for(t, wanted, deadline).await?;
+    if let Some(info) = info.non_null() {
+        info.write_bytes(t.mm(), &taken.to_user()).await?;
+    }
+    Ok(taken.signo)
+}
+
+pub async fn sigaltstack(t: &Thread, new: UserPtr<UserStack>, old: UserPtr<UserStack>) -> Result<()> {
+    let sp = t.regs.sp;
+    let previous = t.sig.alt_stack();
+    if let Some(new) = new.non_null() {
+        let stack = new.read(t.mm()).await?;
+        set_alt_stack(t, &stack, sp)?;
+    }
+    match old.non_null() {
+        Some(old) => old.write(t.mm(), UserStack::new(previous.sp, previous.flags_at(sp), previous.size)).await,
+        None => Ok(()),
+    }
+}
+
+fn set_alt_stack(t: &Thread, stack: &UserStack, sp: u64) -> Result<()> {
+    let current = t.sig.alt_stack();
+    if current.size != 0 && current.contains(sp) {
+        return Err(Errno::EPERM);
+    }
+    let mode = stack.flags & !SS_AUTODISARM;
+    let flags = stack.flags & SS_AUTODISARM;
+    let new = match mode {
+        SS_DISABLE => AltStack { sp: 0, flags, size: 0 },
+        0 | SS_ONSTACK if stack.size < MIN_STACK => return Err(Errno::ENOMEM),
+        0 | SS_ONSTACK => AltStack { sp: stack.sp, flags, size: stack.size },
+        _ => return Err(Errno::EINVAL),
+    };
+    t.sig.set_alt_stack(new);
+    Ok(())
+}
+
+/// Returns from a handler: every register comes from the frame, x0 included.
+pub async fn rt_sigreturn(t: &mut Thread) -> Result<u64> {
+    match signal::pop_frame(t).await {
+        Ok(restored) => {
+            signal::set_mask(t, restored.mask);
+            // Linux ignores a stack that sigaltstack would refuse.
+            let _ = set_alt_stack(t, &restored.stack, t.regs.sp);
+        }
+        Err(_) => {
+            let sp = t.regs.sp;
+            signal::force_fault(t, signal::SIGSEGV, signal::SEGV_MAPERR, sp, 0);
+        }
+    }
+    Ok(t.regs.x[0])
+}
+
+/// Goes on with a wait that a stop or an ignored signal interrupted.
+pub async fn restart_syscall(t: &Thread) -> SysResult {
+    let block = t.restart_block.lock().take();
+    match block {
+        Some(RestartBlock::Sleep(sleep)) => crate::time::resume_sleep(t, sleep).await.map(|()| 0),
+        Some(RestartBlock::Futex(wait)) => crate::futex::resume_wait(t, wait).await,
+        Some(RestartBlock::Call(resume)) => resume(t).await,
+        None => Err(Errno::EINTR.into()),
+    }
+}
+
+fn sent_by(t: &Thread, signo: i32) -> SigInfo {
+    let mut info = SigInfo::user(0, t.process().pid, t.creds().uid);
+    info.signo = signo;
+    info
+}
+
+fn check_signo(signo: i32) -> Result<()> {
+    if signo == 0 || signal::is_valid(signo) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+fn send_checked(t: &Thread, target: &Arc<Process>, info: SigInfo) -> Result<()> {
+    signal::may_signal(t.process(), t.creds(), target, info.signo())?;
+    if info.signo == 0 { Ok(()) } else { signal::send_to_process(target, info) }
+}
+
+pub fn kill(t: &mut Thread, pid: i32, signo: i32) -> Result<()> {
+    check_signo(signo)?;
+    let info = sent_by(t, signo);
+    let own = t.process().clone();
+    match pid {
+        1.. => send_checked(t, &table::find(pid as u32).or_else(|| process_of_tid(pid)).ok_or(Errno::ESRCH)?, info),
+        -1 => kill_all(t, &own, info),
+        i32::MIN => Err(Errno::ESRCH),
+        _ => {
+            let pgid = if pid == 0 { own.pgid.load(core::sync::atomic::Ordering::Relaxed) } else { pid.unsigned_abs() };
+            let members: Vec<_> = table::lock().group(pgid).cloned().collect();
+            let mut result = Err(Errno::ESRCH);
+            for member in &members {
+                let sent = send_checked(t, member, info);
+                if result.is_err() {
+                    result = sent;
+                }
+            }
+            result
+        }
+    }
+}
+
+/// kill(2) with the id of a thread that is no leader reaches its process.
+fn process_of_tid(tid: i32) -> Option<Arc<Process>> {
+    table::find_task(tid as u32).map(|task| task.process().clone())
+}
+
+/// kill(-1): everybody that may be signalled, but init and the caller.
+fn kill_all(t: &Thread, own: &Arc<Process>, info: SigInfo) -> Result<()> {
+    let mut result = Err(Errno::ESRCH);
+    for process in table::processes() {
+        if process.pid > 1 && process.pid != own.pid {
+            match send_checked(t, &process, info) {
+                Err(Errno::EPERM) if result != Err(Errno::ESRCH) => {}
+                sent => result = sent,
+            }
+        }
+    }
+    result
+}
+
+/// The thread `tid`, which must belong to `tgid` if that is given.
+fn find_thread(tgid: Option<i32>, tid: i32) -> Result<Arc<Task>> {
+    if tid <= 0 || tgid.is_some_and(|tgid| tgid <= 0) {
+        return Err(Errno::EINVAL);
+    }
+    let task = table::find_task(tid as u32).ok_or(Errno::ESRCH)?;
+    match tgid {
+        Some(tgid) if task.process().pid != tgid as u32 => Err(Errno::ESRCH),
+        _ => Ok(task),
+    }
+}
+
+fn send_to_thread(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Result<()> {
+    check_signo(info.signo)?;
+    let task = find_thread(tgid, tid)?;
+    signal::may_signal(t.process(), t.creds(), task.process(), info.signo())?;
+    if info.signo == 0 { Ok(()) } else { signal::send_to_task(&task, info) }
+}
+
+pub fn tkill(t: &mut Thread, tid: i32, signo: i32) -> Result<()> {
+    let info = SigInfo { code: signal::SI_TKILL, ..sent_by(t, signo) };
+    send_to_thread(t, None, tid, info)
+}
+
+pub fn tgkill(t: &mut Thread, tgid: i32, tid: i32, signo: i32) -> Result<()> {
+    let info = SigInfo { code: signal::SI_TKILL, ..sent_by(t, signo) };
+    send_to_thread(t, Some(tgid), tid, info)
+}
+
+/// The information that sigqueue passes. Only to oneself may it look as if it came from kill or the kernel.
+async fn read_info(t: &Thread, info: UserPtr<u8>, signo: i32, to_self: bool) -> Result<SigInfo> {
+    let mut bytes = [0; SIGINFO_SIZE];
+    info.read_bytes(t.mm(), &mut bytes).await?;
+    let mut info = SigInfo::from_user(&bytes).ok_or(Errno::E2BIG)?;
+    info.signo = signo;
+    if (info.code >= 0 || info.code == signal::SI_TKILL) && !to_self {
+        return Err(Errno::EPERM);
+    }
+    Ok(info)
+}
+
+pub async fn rt_sigqueueinfo(t: &Thread, pid: i32, signo: i32, info: UserPtr<u8>) -> Result<()> {
+    let info = read_info(t, info, signo, pid > 0 && pid as u32 == t.process().pid).await?;
+    check_signo(signo)?;
+    if pid <= 0 {
+        return Err(Errno::ESRCH);
+    }
+    send_checked(t, &table::find(pid as u32).or_else(|| process_of_tid(pid)).ok_or(Errno::ESRCH)?, info)
+}
+
+pub async fn rt_tgsigqueueinfo(t: &Thread, tgid: i32, tid: i32, signo: i32, info: UserPtr<u8>) -> Result<()> {
+    let info = read_info(t, info, signo, tid > 0 && tid as u32 == t.tid()).await?;
+    send_to_thread(t, Some(tgid), tid, info)
+}
+
+pub async fn signalfd4(t: &Thread, fd: i32, mask: UserPtr<u64>, size: usize, flags: u32) -> Result<i32> {
+    check_size(size)?;
+    let mask = SigSet(mask.read(t.mm()).await?);
+    signal::signalfd(t, fd, mask, flags)
+}
+
+/// pidfd_send_signal(2).
+pub async fn pidfd_send_signal(t: &Thread, fd: i32, signo: i32, info: UserPtr<u8>, flags: u32) -> Result<()> {
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let target = crate::process::pidfd::process_of(t, fd)?;
+    check_signo(signo)?;
+    let info = match info.non_null() {
+        None => sent_by(t, signo),
+        Some(info) => {
+            let read = read_info(t, info, signo, target.pid == t.process().pid).await?;
+            let mut bytes = [0; 4];
+            info.read_bytes(t.mm(), &mut bytes).await?;
+            if i32::from_le_bytes(bytes) != signo {
+                return Err(Errno::EINVAL);
+            }
+            read
+        }
+    };
+    if target.is_zombie() {
+        return Err(Errno::ESRCH);
+    }
+    send_checked(t, &target, info)
+}
