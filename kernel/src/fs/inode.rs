@@ -310,6 +310,11 @@ pub trait FileSystem: Send + Sync + Any {
     fn sync(&self) -> Op<'_, Result<()>> {
         Op::ready(Ok(()))
     }
+    /// Changes between read-only and writable (a remount). Read-only means: everything is written, the device flushed and
+    /// the file system marked clean; the last unmount and power-off end with it, too.
+    fn set_read_only(&self, read_only: bool) -> Op<'_, Result<()>> {
+        if read_only { self.sync() } else { Op::ready(Ok(())) }
+    }
     /// Extra mount options for /proc/mounts, starting with a comma, or empty.
     fn options(&self) -> Vec<u8> {
         Vec::new()

@@ -20,19 +20,16 @@ pub struct Hooks {
 const SGI_IPI: u32 = 0;
 const SGI_STOP: u32 = 1;
 
-/// A handler of a line, and the next one of the same line (PCI devices share).
+#[derive(Clone, Copy)]
 struct Handler {
     call: fn(usize),
     arg: usize,
-    next: Slot,
 }
-
-type Slot = Once<Box<Handler>>;
 
 static HOOKS: Once<Hooks> = Once::new();
 static GIC: Once<Gic> = Once::new();
 /// By INTID, as many as the distributor has.
-static HANDLERS: Once<Box<[Slot]>> = Once::new();
+static HANDLERS: Once<Box<[Once<Handler>]>> = Once::new();
 
 const NO_HOOKS: Hooks = Hooks { timer: || {}, ipi: || {} };
 
@@ -110,20 +107,12 @@ fn dispatch(intid: u32) {
         (hooks().ipi)();
     } else if intid == SGI_STOP {
         super::halt();
-    } else if let Some(first) = slot(intid).and_then(Once::get) {
-        let mut next = Some(first);
-        while let Some(handler) = next {
-            (handler.call)(handler.arg);
-            next = handler.next.get();
-        }
+    } else if let Some(handler) = HANDLERS.get().and_then(|all| all.get(intid as usize)).and_then(|one| one.get()) {
+        (handler.call)(handler.arg);
     } else {
         log::warn!("interrupt {intid} on CPU {} has no handler: disabled", cpu_id());
         gic().disable(intid);
     }
-}
-
-fn slot(intid: u32) -> Option<&'static Slot> {
-    HANDLERS.get()?.get(intid as usize)
 }
 
 /// Sleeps (WFI) until an interrupt is pending on this CPU; returns at once if one is. Does not service it.
@@ -140,21 +129,14 @@ pub fn send_ipi(cpu: usize) {
 }
 
 /// Routes device interrupt `intid` to `cpu` and calls `handler(arg)` for each occurrence. Level-triggered
-/// sources must be quieted by the handler. Devices that share a line register one after the other; the CPU of the
-/// last counts, and each handler is called for an interrupt of any.
+/// sources must be quieted by the handler. One handler per interrupt: devices that share a line share a handler.
 pub fn register(intid: u32, cpu: usize, handler: fn(usize), arg: usize) {
-    let Some(mut slot) = slot(intid) else {
+    let slot = HANDLERS.get().and_then(|all| all.get(intid as usize));
+    let Some(slot) = slot else {
         log::error!("interrupt {intid} does not exist here");
         return;
     };
-    let mut entered = false;
-    while !entered {
-        let call_once = || {
-            entered = true;
-            Box::new(Handler { call: handler, arg, next: Once::new() })
-        };
-        slot = &slot.call_once(call_once).next;
-    }
+    slot.call_once(|| Handler { call: handler, arg });
     gic().enable(intid, cpu, is_edge(intid));
 }
 
