@@ -26,10 +26,7 @@ struct Names {
 static NAMES: SpinLock<Option<Names>> = SpinLock::new(None);
 
 fn with<R>(f: impl FnOnce(&mut Names) -> R) -> R {
-    let initial = || Names {
-        host: b"(none)".iter().copied().collect(),
-        domain: b"(none)".iter().copied().collect(),
-    };
+    let initial = || Names { host: b"(none)".iter().copied().collect(), domain: b"(none)".iter().copied().collect() };
     f(NAMES.lock().get_or_insert_with(initial))
 }
 

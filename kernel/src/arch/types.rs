@@ -16,17 +16,11 @@ pub struct UserRegs {
 
 /// FP/SIMD registers of a user thread: v0–v31, FPSR, FPCR.
 #[repr(C, align(16))]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct FpRegs {
     pub v: [u128; 32],
     pub fpsr: u32,
     pub fpcr: u32,
-}
-
-impl Default for FpRegs {
-    fn default() -> Self {
-        FpRegs { v: [0; 32], fpsr: 0, fpcr: 0 }
-    }
 }
 
 /// Why user mode ended.

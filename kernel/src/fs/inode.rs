@@ -310,9 +310,10 @@ pub trait FileSystem: Send + Sync + Any {
     fn sync(&self) -> Op<'_, Result<()>> {
         Op::ready(Ok(()))
     }
-    /// Remounts read-only (everything is written first and the file system marked clean) or read-write.
-    fn set_read_only(&self, _read_only: bool) -> Op<'_, Result<()>> {
-        Op::ready(Ok(()))
+    /// Changes between read-only and writable (a remount). Read-only means: everything is written, the device flushed and
+    /// the file system marked clean; the last unmount and power-off end with it, too.
+    fn set_read_only(&self, read_only: bool) -> Op<'_, Result<()>> {
+        if read_only { self.sync() } else { Op::ready(Ok(())) }
     }
     /// Extra mount options for /proc/mounts, starting with a comma, or empty.
     fn options(&self) -> Vec<u8> {

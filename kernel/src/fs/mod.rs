@@ -7,19 +7,22 @@
 //! * [`open`], [`open_file`], [`regular`], [`fd_table`]: open files and their content. [`change`], [`attr`], [`perm`]: changes of names
 //!   and attributes, and who may make them. [`context`]: root, working directory and umask of a process.
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
-//! * [`tmpfs`], [`devfs`]: file systems in memory.
+//! * [`tmpfs`], [`devfs`]: file systems in memory. [`block`]: disks; [`ext2`]: the file system on them.
 //!
 //! Locks, outer first: `change::RENAME` → `InodeState::lock` of directories, ancestors first → of files → `OpenFile::pos` is
 //! outside of the file's lock. Below these async locks only spinlocks, each of which is a leaf unless its module says otherwise.
 
 pub mod anon;
 pub mod attr;
+pub mod block;
+mod block_file;
 pub mod change;
 pub mod context;
 pub mod dentry;
 pub mod devfs;
 pub mod epoll;
 pub mod eventfd;
+pub mod ext2;
 pub mod fd_table;
 pub mod file;
 pub mod inode;
@@ -118,6 +121,7 @@ pub fn init() {
     register_fs_type("ramfs", false, mount_tmpfs);
     register_fs_type("devtmpfs", false, |_| Op::ready(Ok(devfs::instance())));
     devfs::init();
+    ext2::init();
 }
 
 fn mount_tmpfs(request: MountRequest<'_>) -> Op<'_, Result<Arc<dyn FileSystem>>> {

@@ -316,6 +316,7 @@ impl OpenFile {
                     if n == 0 || buf.is_empty() {
                         return Ok(done);
                     }
+                    crate::exec::budget().await;
                     continue;
                 }
                 Err(TryError::Fault(fault)) => match buf.fault_in(&fault).await {

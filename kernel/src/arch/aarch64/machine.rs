@@ -10,7 +10,6 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 use spin::Once;
 
@@ -60,14 +59,16 @@ pub fn timer_intid() -> u32 {
 /// The second step of starting, once the heap works: describes the machine, sets up interrupts and the clock.
 pub fn init_devices() {
     let early = devtree::early();
-    // SAFETY: the tree lies in RAM that is reserved, and RAM is in the linear map.
-    let fdt = unsafe { devtree::open(paging::phys_to_virt(early.dtb.start)) }.expect("no device tree");
+    assert!(!early.dtb.is_empty(), "no device tree");
+    // SAFETY: the tree lies in RAM that is reserved, and RAM is in the linear map. It was validated before.
+    let fdt = unsafe { Fdt::from_raw_unchecked(paging::phys_to_virt(early.dtb.start)) };
     MPIDRS.call_once(|| read_cpus(&fdt));
-    let machine = MACHINE.call_once(|| read_machine(&fdt, early));
-    if let Some(info) = read_gic(&fdt) {
+    let devices = Devices::read(&fdt);
+    let machine = MACHINE.call_once(|| read_machine(&fdt, &devices, early));
+    if let Some(info) = read_gic(&devices) {
         GIC.call_once(|| info);
     }
-    if let Some(intid) = read_timer(&fdt) {
+    if let Some(intid) = read_timer(&devices) {
         TIMER_INTID.store(intid, Ordering::Relaxed);
     }
     if let Some(rtc) = &machine.rtc {
@@ -83,13 +84,13 @@ pub fn rtc_seconds() -> Option<u64> {
     (base != 0).then(|| unsafe { (base as *const u32).read_volatile() } as u64)
 }
 
-fn read_machine(fdt: &Fdt<'static>, early: &devtree::Early) -> Machine {
+fn read_machine(fdt: &Fdt<'static>, devices: &Devices, early: &devtree::Early) -> Machine {
     let chosen = fdt.find_node("/chosen");
     let string = |node: &FdtNode<'static>, name: &str| {
         let value = node.property(name).and_then(|property| property.value_as::<&str>().ok());
         value.unwrap_or_default().to_string()
     };
-    let mut virtio_mmio: Vec<_> = compatible(fdt, "virtio,mmio").filter_map(device).collect();
+    let mut virtio_mmio: Vec<_> = devices.compatible("virtio,mmio").filter_map(device).collect();
     virtio_mmio.sort_unstable_by_key(|device| device.base);
     let bytes = |name: &str| {
         let property = chosen.and_then(|chosen| chosen.property(name));
@@ -102,21 +103,32 @@ fn read_machine(fdt: &Fdt<'static>, early: &devtree::Early) -> Machine {
         cmdline: chosen.map(|chosen| string(&chosen, "bootargs")).unwrap_or_default(),
         initrd: early.initrd.clone(),
         virtio_mmio,
-        pci: compatible(fdt, "pci-host-ecam-generic").find_map(|node| read_pci(fdt, node)),
-        uart: early
-            .uart
-            .as_ref()
-            .and_then(|uart| compatible(fdt, "arm,pl011").filter_map(device).find(|device| device.base == uart.start)),
-        rtc: compatible(fdt, "arm,pl031").find_map(device),
+        pci: devices.compatible("pci-host-ecam-generic").find_map(|node| read_pci(devices, node)),
+        uart: early.uart.as_ref().and_then(|uart| {
+            devices.compatible("arm,pl011").filter_map(device).find(|device| device.base == uart.start)
+        }),
+        rtc: devices.compatible("arm,pl031").find_map(device),
         rng_seed: [bytes("rng-seed"), bytes("kaslr-seed")].concat(),
         cpu_count: mpidrs().len(),
     }
 }
 
-/// Enabled nodes of that kind, directly below the root or one bus below it.
-fn compatible(fdt: &Fdt<'static>, kind: &'static str) -> impl Iterator<Item = FdtNode<'static>> {
-    let all = fdt.root().children().flat_map(|node| core::iter::once(node).chain(node.children()));
-    all.filter(move |node| node.is_compatible(kind) && enabled(node))
+/// The nodes directly below the root or one bus below it, with their `compatible`: walking the tree is slow.
+struct Devices(Vec<(FdtNode<'static>, &'static [u8])>);
+
+impl Devices {
+    fn read(fdt: &Fdt<'static>) -> Devices {
+        let all = fdt.root().children().flat_map(|node| core::iter::once(node).chain(node.children()));
+        let named = all.filter_map(|node| Some((node, node.property("compatible")?.value_as().ok()?)));
+        Devices(named.collect())
+    }
+
+    /// Enabled nodes of that kind.
+    fn compatible(&self, kind: &'static str) -> impl Iterator<Item = FdtNode<'static>> {
+        let of_kind =
+            self.0.iter().filter(move |(_, kinds)| kinds.split(|&byte| byte == 0).any(|k| k == kind.as_bytes()));
+        of_kind.map(|(node, _)| *node).filter(enabled)
+    }
 }
 
 fn device(node: FdtNode<'static>) -> Option<MmioDevice> {
@@ -154,9 +166,9 @@ fn read_cpus(fdt: &Fdt<'static>) -> Vec<u64> {
     all
 }
 
-fn read_gic(fdt: &Fdt<'static>) -> Option<GicInfo> {
-    let v3 = compatible(fdt, "arm,gic-v3").next();
-    let is_v2 = |kind| compatible(fdt, kind).next();
+fn read_gic(devices: &Devices) -> Option<GicInfo> {
+    let v3 = devices.compatible("arm,gic-v3").next();
+    let is_v2 = |kind| devices.compatible(kind).next();
     let node = v3.or_else(|| is_v2("arm,cortex-a15-gic")).or_else(|| is_v2("arm,gic-400"))?;
     let mut regs = regs(node);
     let distributor = regs.next()?;
@@ -166,12 +178,12 @@ fn read_gic(fdt: &Fdt<'static>) -> Option<GicInfo> {
 }
 
 /// INTID of the virtual timer, the third of the timer node's interrupts.
-fn read_timer(fdt: &Fdt<'static>) -> Option<u32> {
-    let node = compatible(fdt, "arm,armv8-timer").next()?;
+fn read_timer(devices: &Devices) -> Option<u32> {
+    let node = devices.compatible("arm,armv8-timer").next()?;
     interrupts(&node).nth(2)
 }
 
-fn read_pci(fdt: &Fdt<'static>, node: FdtNode<'static>) -> Option<PciHost> {
+fn read_pci(devices: &Devices, node: FdtNode<'static>) -> Option<PciHost> {
     let ecam = regs(node).next()?;
     let bus_end = cells(&node, "bus-range").nth(1).unwrap_or(255).min(255) as u8;
     let ranges: Vec<u32> = cells(&node, "ranges").collect();
@@ -179,15 +191,15 @@ fn read_pci(fdt: &Fdt<'static>, node: FdtNode<'static>) -> Option<PciHost> {
     // Child address (3 cells: kind, high, low), CPU address (2), size (2). Kinds 2 and 3: 32- and 64-bit memory.
     let windows = ranges.chunks_exact(7).filter(|range| range[0] >> 24 & 3 >= 2);
     let windows = windows.map(|r| (pair(r[1], r[2]), pair(r[3], r[4]), pair(r[5], r[6]))).collect();
-    Some(PciHost { ecam, windows, irqs: pci_irqs(fdt, &node), bus_end })
+    Some(PciHost { ecam, windows, irqs: pci_irqs(devices, &node), bus_end })
 }
 
 /// From `interrupt-map`: (device, pin) to interrupt, turning by one from slot to slot.
-fn pci_irqs(fdt: &Fdt<'static>, node: &FdtNode<'static>) -> [u32; 4] {
+fn pci_irqs(devices: &Devices, node: &FdtNode<'static>) -> [u32; 4] {
     let mut irqs = [0; 4];
     let map: Vec<u32> = cells(node, "interrupt-map").collect();
     // Child address (3), pin (1), phandle of the controller (1), its address (so many cells), specifier (3).
-    let parent = compatible(fdt, "arm,gic-v3").chain(compatible(fdt, "arm,cortex-a15-gic")).next();
+    let parent = devices.compatible("arm,gic-v3").chain(devices.compatible("arm,cortex-a15-gic")).next();
     let parent_cells = parent.and_then(|gic| number(&gic, "#address-cells")).unwrap_or(0) as usize;
     for entry in map.chunks_exact(8 + parent_cells.min(2)) {
         let slot = entry[0] as usize >> 11 & 31;

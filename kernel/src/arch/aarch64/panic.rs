@@ -1,6 +1,6 @@
 //! The end: message, registers, backtrace with names, all CPUs stopped. xtask looks for "Kernel panic - ".
 
-use super::layout::{KERNEL, LINEAR, STACKS};
+use super::layout::{KERNEL, STACKS};
 use super::trap::KernelFrame;
 use super::{console, cpu_id, halt, irq, symbols};
 use core::arch::asm;
@@ -73,8 +73,8 @@ fn end(fp: u64) -> ! {
 /// Follows the chain of frame records (x29, x30) as far as it makes sense.
 fn backtrace(mut fp: u64) {
     for _ in 0..64 {
-        let on_stack = (STACKS..KERNEL).contains(&fp) || fp >= KERNEL && fp < KERNEL + (64 << 20);
-        if !on_stack || !fp.is_multiple_of(8) || fp < LINEAR {
+        let on_stack = (STACKS..KERNEL + (64 << 20)).contains(&fp);
+        if !on_stack || !fp.is_multiple_of(8) {
             return;
         }
         // SAFETY: an aligned address in stack or image. A wild one would fault into "panic within a panic".

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 pub const RAM: Range<u64> = 0x4000_0000..0x5000_0000;
 /// What the kernel may hand out: the rest is for tests of the seam itself.
 pub const USABLE: Range<u64> = RAM.start..RAM.end - (1 << 20);
+pub const RESERVED: Range<u64> = USABLE.end..RAM.end;
 const SIZE: u64 = RAM.end - RAM.start;
 
 fn base() -> usize {

@@ -17,7 +17,7 @@ pub use sim::{cpu_count, cpu_id, enter_user, now_ns, set_timer};
 
 /// RAM that may be handed out, and what is reserved in it.
 pub fn early_memory() -> (&'static [core::ops::Range<u64>], &'static [core::ops::Range<u64>]) {
-    (const { &[memory::USABLE] }, const { &[memory::USABLE.end..memory::RAM.end] })
+    (const { &[memory::USABLE] }, const { &[memory::RESERVED] })
 }
 
 /// Nothing to set up.

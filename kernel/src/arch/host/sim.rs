@@ -7,6 +7,8 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use std::cell::RefCell;
 
+/// INTID, function, argument.
+type Handler = (u32, fn(usize), usize);
 type UserCode = Box<dyn FnMut(&mut UserRegs) -> Trap>;
 
 pub(super) struct State {
@@ -16,7 +18,7 @@ pub(super) struct State {
     pub timers: [Option<u64>; MAX_CPUS],
     pub ipis: [bool; MAX_CPUS],
     pub raised: VecDeque<u32>,
-    pub handlers: Vec<(u32, fn(usize), usize)>,
+    pub handlers: Vec<Handler>,
     pub hooks: Hooks,
     pub fp: [FpRegs; MAX_CPUS],
     pub root: u64,

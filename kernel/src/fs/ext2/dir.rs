@@ -1,0 +1,512 @@
+//! Directories: blocks of variable-length entries, with an index of all names in memory.
+//!
+//! The index is built by the first use of a directory and maps a name's hash to its place, so that neither a look-up
+//! nor an insertion reads the whole directory. Entries never move once written (removal widens the entry before), so
+//! places stay valid. On disk the directory is linear; a hash tree made by others is left behind (its flag cleared) by
+//! the first change, which is what Linux's ext2 does.
+//!
+//! Changes of one directory are serialised by `Node::names_lock`, which `names` holds; look-ups are not, and check
+//! what they find.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use super::buffers::Buffer;
+use super::layout::{NAME_MAX, inode_flags};
+use super::map::Extent;
+use super::node::Node;
+use crate::errno::{Errno, Result};
+use crate::fs::inode::{DirSink, FileType};
+
+/// Fixed part of an entry: inode, rec_len, name_len, file_type.
+const HEADER: usize = 8;
+
+/// Where an entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    hash: u32,
+    /// Block of the directory, from 0.
+    block: u32,
+    /// Byte in that block.
+    offset: u16,
+}
+
+struct DirBlock {
+    /// Block of the device; 0 for a hole.
+    device: u32,
+    /// Bytes of the longest entry that fits.
+    room: u16,
+}
+
+pub struct DirIndex {
+    blocks: Vec<DirBlock>,
+    places: HashTable<Place>,
+    /// Entries that are there or being added, "." and ".." included.
+    live: usize,
+    /// Removed: nothing can be added any more.
+    dead: bool,
+}
+
+/// An entry as it is in its block.
+#[derive(Clone, Copy)]
+struct Entry {
+    offset: usize,
+    ino: u32,
+    rec_len: usize,
+    name_len: usize,
+    kind: u8,
+}
+
+impl Entry {
+    /// The entry at `offset`, if it keeps the rules of the format.
+    fn parse(data: &[u8], offset: usize) -> Option<Entry> {
+        let header = data.get(offset..offset + HEADER)?;
+        let entry = Entry {
+            offset,
+            ino: u32::from_le_bytes([header[0], header[1], header[2], header[3]]),
+            rec_len: u16::from_le_bytes([header[4], header[5]]).into(),
+            name_len: header[6].into(),
+            kind: header[7],
+        };
+        let sound = entry.rec_len >= HEADER + 4
+            && entry.rec_len % 4 == 0
+            && HEADER + entry.name_len <= entry.rec_len
+            && offset + entry.rec_len <= data.len();
+        sound.then_some(entry)
+    }
+
+    fn name<'a>(&self, data: &'a [u8]) -> &'a [u8] {
+        &data[self.offset + HEADER..self.offset + HEADER + self.name_len]
+    }
+
+    /// Bytes that the entry needs itself.
+    fn used(&self) -> usize {
+        if self.ino == 0 { 0 } else { space_for(self.name_len) }
+    }
+
+    fn room(&self) -> usize {
+        self.rec_len - self.used()
+    }
+}
+
+fn space_for(name_len: usize) -> usize {
+    (HEADER + name_len).next_multiple_of(4)
+}
+
+/// All entries of a block; `Err` at the first that is not sound.
+fn entries(data: &[u8]) -> impl Iterator<Item = Result<Entry>> {
+    let mut next = Some(0);
+    core::iter::from_fn(move || {
+        let offset = next.take().filter(|&offset| offset < data.len())?;
+        let entry = Entry::parse(data, offset);
+        next = entry.map(|entry| offset + entry.rec_len);
+        Some(entry.ok_or(Errno::EIO))
+    })
+}
+
+fn write_entry(data: &mut [u8], offset: usize, ino: u32, rec_len: usize, name: &[u8], kind: u8) {
+    let Some(slot) = data.get_mut(offset..offset + HEADER + name.len()) else { return };
+    slot[..4].copy_from_slice(&ino.to_le_bytes());
+    slot[4..6].copy_from_slice(&(rec_len as u16).to_le_bytes());
+    slot[6] = name.len() as u8;
+    slot[7] = kind;
+    slot[HEADER..].copy_from_slice(name);
+}
+
+fn room_of(data: &[u8]) -> u16 {
+    entries(data).flatten().map(|entry| entry.room()).max().unwrap_or(0) as u16
+}
+
+/// FNV-1a.
+fn hash(name: &[u8]) -> u32 {
+    name.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+impl DirIndex {
+    /// The index of a directory that has just been made: "." and "..", in one block.
+    pub fn fresh(device: u32, data: &[u8]) -> DirIndex {
+        let mut index = DirIndex { blocks: Vec::new(), places: HashTable::new(), live: 0, dead: false };
+        // What was written a moment ago is sound.
+        let _ = index.add_block(device, Some(data));
+        index
+    }
+
+    fn add_block(&mut self, device: u32, data: Option<&[u8]>) -> Result<()> {
+        let block = self.blocks.len() as u32;
+        let Some(data) = data else {
+            self.blocks.push(DirBlock { device: 0, room: 0 });
+            return Ok(());
+        };
+        for entry in entries(data) {
+            let entry = entry?;
+            if entry.ino != 0 {
+                self.insert(Place { hash: hash(entry.name(data)), block, offset: entry.offset as u16 });
+                self.live += 1;
+            }
+        }
+        self.blocks.push(DirBlock { device, room: room_of(data) });
+        Ok(())
+    }
+
+    fn insert(&mut self, place: Place) {
+        self.places.insert_unique(place.hash.into(), place, |place| place.hash.into());
+    }
+
+    fn remove(&mut self, place: Place) {
+        if let Ok(found) = self.places.find_entry(place.hash.into(), |other| *other == place) {
+            found.remove();
+            self.live -= 1;
+        }
+    }
+
+    /// "Empty" is "." and ".." only; a directory found empty takes no new names from then on.
+    fn bury(&mut self) -> bool {
+        self.dead |= self.live <= 2;
+        self.dead
+    }
+}
+
+/// What a name leads to.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    pub place: Place,
+    pub ino: u32,
+}
+
+impl Node {
+    fn with_index<R>(&self, f: impl FnOnce(&mut DirIndex) -> R) -> Result<R> {
+        self.dir.lock().as_deref_mut().map(f).ok_or(Errno::EIO)
+    }
+
+    /// Reads the whole directory and makes its index, unless that has been done.
+    pub async fn load_dir(&self) -> Result<()> {
+        if self.kind != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        if self.dir.lock().is_some() {
+            return Ok(());
+        }
+        let volume = &self.volume;
+        let size = self.state.lock().size;
+        let count = size / volume.layout.block_size as u64;
+        if count > u64::from(volume.layout.blocks) {
+            return self.broken_dir("size");
+        }
+        let mut device_blocks: Vec<u32> = Vec::new();
+        let mut next = 0;
+        {
+            let _map = self.map_lock.read().await;
+            while next < count {
+                let max = (count - next).min(u64::from(u32::MAX)) as u32;
+                match self.lookup_block(next, max).await? {
+                    Extent::Blocks(run) => device_blocks.extend(run.start..run.start + run.len),
+                    Extent::Hole(len) => device_blocks.extend(core::iter::repeat_n(0, len as usize)),
+                }
+                next = device_blocks.len() as u64;
+            }
+        }
+        let mut index = DirIndex { blocks: Vec::new(), places: HashTable::new(), live: 0, dead: false };
+        for (position, &block) in device_blocks.iter().enumerate() {
+            if position % 32 == 0 {
+                let ahead = device_blocks[position..].iter().take(32);
+                ahead.filter(|&&block| block != 0).for_each(|&block| volume.buffers.prefetch(block));
+            }
+            if block == 0 {
+                index.add_block(0, None)?;
+                continue;
+            }
+            let buffer = volume.buffers.read(block).await?;
+            if buffer.with(|data| index.add_block(block, Some(data))).is_err() {
+                return self.broken_dir("entry");
+            }
+        }
+        let mut slot = self.dir.lock();
+        if slot.is_none() {
+            *slot = Some(Box::new(index));
+        }
+        Ok(())
+    }
+
+    fn broken_dir<T>(&self, what: &str) -> Result<T> {
+        self.volume.corrupt(format_args!("directory {} has a bad {what}", self.ino));
+        Err(Errno::EIO)
+    }
+
+    pub async fn find_name(&self, name: &[u8]) -> Result<Option<Found>> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.load_dir().await?;
+        let hash = hash(name);
+        let candidates: SmallVec<[(Place, u32); 2]> = self.with_index(|index| {
+            let places = index.places.iter_hash(hash.into()).filter(|place| place.hash == hash);
+            places.map(|&place| (place, index.blocks[place.block as usize].device)).collect()
+        })?;
+        for (place, device) in candidates {
+            let buffer = self.volume.buffers.read(device).await?;
+            let ino = buffer.with(|data| {
+                let entry = Entry::parse(data, place.offset.into())?;
+                (entry.ino != 0 && entry.name(data) == name).then_some(entry.ino)
+            });
+            if let Some(ino) = ino {
+                return Ok(Some(Found { place, ino }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// True if the directory holds nothing but "." and "..", in which case it takes no new names any more.
+    pub async fn bury_if_empty(&self) -> Result<bool> {
+        self.load_dir().await?;
+        self.with_index(DirIndex::bury)
+    }
+
+    /// Undoes [`Node::bury_if_empty`] when the removal failed.
+    pub fn exhume(&self) {
+        let _ = self.with_index(|index| index.dead = false);
+    }
+
+    /// The byte for `file_type` in an entry; 0 on volumes without that feature.
+    fn kind_byte(&self, kind: FileType) -> u8 {
+        if !self.volume.layout.file_type {
+            return 0;
+        }
+        match kind {
+            FileType::Regular => 1,
+            FileType::Directory => 2,
+            FileType::CharDevice => 3,
+            FileType::BlockDevice => 4,
+            FileType::Fifo => 5,
+            FileType::Socket => 6,
+            FileType::Symlink => 7,
+        }
+    }
+
+    /// Adds a name that is not there yet.
+    pub async fn add_name(self: &Arc<Self>, name: &[u8], ino: u32, kind: FileType) -> Result<()> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.load_dir().await?;
+        let begun = self.with_index(|index| {
+            index.live += usize::from(!index.dead);
+            !index.dead
+        })?;
+        if !begun {
+            return Err(Errno::ENOENT);
+        }
+        let result = self.add_name_somewhere(name, ino, kind).await;
+        if result.is_err() {
+            self.with_index(|index| index.live -= 1)?;
+        }
+        result
+    }
+
+    async fn add_name_somewhere(self: &Arc<Self>, name: &[u8], ino: u32, kind: FileType) -> Result<()> {
+        let need = space_for(name.len());
+        loop {
+            let roomy = self.with_index(|index| {
+                let found = index.blocks.iter().position(|block| usize::from(block.room) >= need);
+                found.map(|position| (position, index.blocks[position].device))
+            })?;
+            let (position, buffer) = match roomy {
+                Some((position, device)) => (position, self.volume.buffers.read(device).await?),
+                None => self.grow_dir().await?,
+            };
+            let kind = self.kind_byte(kind);
+            let offset = buffer.modify(|data| insert(data, ino, name, kind));
+            let room = buffer.with(room_of);
+            self.with_index(|index| {
+                index.blocks[position].room = room;
+                if let Some(offset) = offset {
+                    index.insert(Place { hash: hash(name), block: position as u32, offset: offset as u16 });
+                }
+            })?;
+            if offset.is_some() {
+                self.changed();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Appends an empty block.
+    async fn grow_dir(self: &Arc<Self>) -> Result<(usize, Arc<Buffer>)> {
+        let volume = &self.volume;
+        let block_size = volume.layout.block_size;
+        let position = self.with_index(|index| index.blocks.len())?;
+        let _map = self.map_lock.write().await;
+        let (run, _) = self.provide_blocks(position as u64, 1, false).await?;
+        let buffer = volume.buffers.zeroed(run.start);
+        buffer.modify(|data| write_entry(data, 0, 0, block_size, b"", 0));
+        self.update(|state| state.size += block_size as u64);
+        self.with_index(|index| index.blocks.push(DirBlock { device: run.start, room: block_size as u16 }))?;
+        Ok((position, buffer))
+    }
+
+    /// A change of names ends what the hash tree was good for, and shows in the times.
+    fn changed(self: &Arc<Self>) {
+        let now = self.volume.now();
+        self.update(|state| {
+            state.flags &= !inode_flags::INDEX;
+            state.mtime = now;
+            state.ctime = now;
+        });
+    }
+
+    pub async fn remove_name(self: &Arc<Self>, found: Found) -> Result<()> {
+        let place = found.place;
+        let device = self.with_index(|index| index.blocks[place.block as usize].device)?;
+        let buffer = self.volume.buffers.read(device).await?;
+        if !buffer.modify(|data| remove(data, place.offset.into())) {
+            return self.broken_dir("entry");
+        }
+        let room = buffer.with(room_of);
+        self.with_index(|index| {
+            index.blocks[place.block as usize].room = room;
+            index.remove(place);
+        })?;
+        self.changed();
+        Ok(())
+    }
+
+    /// Makes an existing name lead elsewhere.
+    pub async fn set_name(self: &Arc<Self>, found: Found, ino: u32, kind: FileType) -> Result<()> {
+        let device = self.with_index(|index| index.blocks[found.place.block as usize].device)?;
+        let buffer = self.volume.buffers.read(device).await?;
+        let kind = self.kind_byte(kind);
+        let done = buffer.modify(|data| {
+            let entry = Entry::parse(data, found.place.offset.into())?;
+            data[entry.offset..entry.offset + 4].copy_from_slice(&ino.to_le_bytes());
+            data[entry.offset + 7] = kind;
+            Some(())
+        });
+        if done.is_none() {
+            return self.broken_dir("entry");
+        }
+        self.changed();
+        Ok(())
+    }
+
+    /// Offers entries from byte `cookie` of the directory on.
+    pub async fn list(&self, cookie: u64, sink: &mut dyn DirSink) -> Result<()> {
+        self.load_dir().await?;
+        let block_size = self.volume.layout.block_size as u64;
+        let mut position = (cookie / block_size) as usize;
+        let mut from = (cookie % block_size) as usize;
+        loop {
+            let Some(device) = self.with_index(|index| index.blocks.get(position).map(|block| block.device))? else {
+                return Ok(());
+            };
+            if device != 0 {
+                // A copy, because the sink may have to touch user memory.
+                let data: Vec<u8> = self.volume.buffers.read(device).await?.with(|data| data.to_vec());
+                for entry in entries(&data) {
+                    let Ok(entry) = entry else { return self.broken_dir("entry") };
+                    if entry.ino == 0 || entry.offset < from {
+                        continue;
+                    }
+                    let next = position as u64 * block_size + (entry.offset + entry.rec_len) as u64;
+                    let kind = match file_type(entry.kind) {
+                        Some(kind) => kind,
+                        None => self.volume.kind_of(entry.ino).await?,
+                    };
+                    if !sink.entry(entry.ino.into(), next, kind, entry.name(&data)) {
+                        return Ok(());
+                    }
+                }
+            }
+            position += 1;
+            from = 0;
+        }
+    }
+}
+
+fn file_type(byte: u8) -> Option<FileType> {
+    Some(match byte {
+        1 => FileType::Regular,
+        2 => FileType::Directory,
+        3 => FileType::CharDevice,
+        4 => FileType::BlockDevice,
+        5 => FileType::Fifo,
+        6 => FileType::Socket,
+        7 => FileType::Symlink,
+        _ => return None,
+    })
+}
+
+/// Puts an entry where a block has room for it and answers the offset.
+fn insert(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> Option<usize> {
+    let need = space_for(name.len());
+    let host = entries(data).flatten().find(|entry| entry.room() >= need)?;
+    let used = host.used();
+    let offset = host.offset + used;
+    if used != 0 {
+        data[host.offset + 4..host.offset + 6].copy_from_slice(&(used as u16).to_le_bytes());
+    }
+    write_entry(data, offset, ino, host.rec_len - used, name, kind);
+    Some(offset)
+}
+
+/// Joins the entry at `offset` with the one before it; the first of a block stays, without an inode.
+fn remove(data: &mut [u8], offset: usize) -> bool {
+    let mut previous: Option<Entry> = None;
+    let mut target = None;
+    for entry in entries(data).flatten() {
+        if entry.offset == offset {
+            target = Some(entry);
+            break;
+        }
+        previous = Some(entry);
+    }
+    let Some(target) = target else { return false };
+    data[offset..offset + 4].fill(0);
+    if let Some(previous) = previous {
+        let joined = (previous.rec_len + target.rec_len) as u16;
+        data[previous.offset + 4..previous.offset + 6].copy_from_slice(&joined.to_le_bytes());
+    }
+    true
+}
+
+/// Fills the first block of a new directory.
+pub fn first_block(data: &mut [u8], ino: u32, parent: u32, file_type: bool) {
+    let kind = if file_type { 2 } else { 0 };
+    let len = data.len();
+    write_entry(data, 0, ino, 12, b".", kind);
+    write_entry(data, 12, parent, len - 12, b"..", kind);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(data: &[u8]) -> Vec<Vec<u8>> {
+        entries(data).map(|e| e.unwrap()).filter(|e| e.ino != 0).map(|e| e.name(data).to_vec()).collect()
+    }
+
+    #[test]
+    fn entries_split_and_join() {
+        let mut data = vec![0; 64];
+        first_block(&mut data, 5, 2, true);
+        assert_eq!(room_of(&data), 64 - 24);
+        let a = insert(&mut data, 7, b"alpha", 1).unwrap();
+        let b = insert(&mut data, 8, b"b", 1).unwrap();
+        assert!(insert(&mut data, 9, b"longer", 1).is_none());
+        assert_eq!(names(&data), [&b"."[..], b"..", b"alpha", b"b"]);
+        assert!(remove(&mut data, a));
+        assert!(!remove(&mut data, a));
+        assert_eq!(names(&data), [&b"."[..], b"..", b"b"]);
+        assert!(remove(&mut data, b));
+        assert_eq!(insert(&mut data, 9, b"longer", 1), Some(24));
+    }
+
+    #[test]
+    fn a_broken_entry_is_an_error() {
+        let mut data = vec![0; 64];
+        first_block(&mut data, 5, 2, true);
+        data[16] = 3;
+        assert!(entries(&data).any(|entry| entry.is_err()));
+    }
+}

@@ -1,0 +1,274 @@
+//! [`Ext2Inode`], what the VFS holds: the node and its page cache. The last drop after the last unlink frees the node.
+
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::future::Future;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+
+use super::names::{Content, Rename};
+use super::node::Node;
+use crate::errno::{Errno, Result};
+use crate::fs::InodeState;
+use crate::fs::inode::{DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr};
+use crate::fs::op::Op;
+use crate::mm::{PageCache, PageIo};
+
+pub struct Ext2Inode {
+    pub node: Arc<Node>,
+    /// Regular files.
+    cache: Option<Arc<PageCache>>,
+    vfs: InodeState,
+}
+
+impl Drop for Ext2Inode {
+    fn drop(&mut self) {
+        if self.node.state.lock().nlink == 0 {
+            let (node, cache) = (self.node.clone(), self.cache.take());
+            let spawn = node.volume.host.spawn;
+            spawn(Box::pin(async move {
+                let volume = node.volume.clone();
+                volume.delete(node, cache).await;
+            }));
+        }
+    }
+}
+
+impl Ext2Inode {
+    pub fn new(node: Arc<Node>) -> Arc<Ext2Inode> {
+        let weak: Weak<Node> = Arc::downgrade(&node);
+        let cache = (node.kind == FileType::Regular).then(|| PageCache::new(weak as Weak<dyn PageIo>));
+        Arc::new(Ext2Inode { node, cache, vfs: InodeState::default() })
+    }
+
+    pub async fn write_data(&self) -> Result<()> {
+        match &self.cache {
+            Some(cache) if cache.dirty_count() > 0 => cache.write_back(0..u64::MAX).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing is lost if it leaves memory: not dirty, no page dirty or mapped.
+    pub fn is_idle(&self) -> bool {
+        let unused = self.cache.as_ref().is_none_or(|cache| Arc::strong_count(cache) == 1 && cache.dirty_count() == 0);
+        unused && !self.node.state.lock().dirty && Arc::strong_count(&self.node) == 1
+    }
+
+    /// Changes the size of a regular file; what is cut off is freed.
+    async fn resize(node: Arc<Node>, cache: Arc<PageCache>, attr: SetAttr, size: u64) -> Result<()> {
+        let volume = node.volume.clone();
+        volume.begin_change().await?;
+        let old = node.state.lock().size;
+        if size >= old {
+            node.update(|state| apply(state, &attr));
+            return Ok(());
+        }
+        node.update(|state| apply(state, &attr));
+        // Also zeroes the rest of the last page, which must read as zeros when the file grows again.
+        cache.truncate(size).await;
+        let keep = size.div_ceil(volume.layout.block_size as u64);
+        // Pages that have left the cache may still be on their way to the blocks that are about to be free.
+        drop(node.writes.write().await);
+        let _map = node.map_lock.write().await;
+        node.drop_reservations(keep);
+        node.free_blocks_from(keep).await
+    }
+
+    async fn sync_now(node: Arc<Node>, cache: Option<Arc<PageCache>>) -> Result<()> {
+        let mut result = Ok(());
+        if let Some(cache) = cache {
+            result = cache.write_back(0..u64::MAX).await;
+        }
+        let volume = &node.volume;
+        // The inode alone is no use without the maps, bitmaps and names that lead to it.
+        result = node.store().await.and(result);
+        result = volume.write_metadata().await.and(result);
+        volume.device.flush().await.and(result)
+    }
+}
+
+fn apply(state: &mut super::node::NodeState, attr: &SetAttr) {
+    if let Some(perm) = attr.perm {
+        state.perm = perm & 0o7777;
+    }
+    state.uid = attr.uid.unwrap_or(state.uid);
+    state.gid = attr.gid.unwrap_or(state.gid);
+    state.size = attr.size.unwrap_or(state.size);
+    state.atime = attr.atime.unwrap_or(state.atime);
+    state.mtime = attr.mtime.unwrap_or(state.mtime);
+    state.ctime = attr.ctime.unwrap_or(state.ctime);
+}
+
+/// Polls `make()` once; if it has to wait, answers it anew as a boxed future. For operations whose first part has no
+/// effect before it waits.
+fn try_now<'a, T, F: Future<Output = T> + Send + 'a>(make: impl Fn() -> F) -> Op<'a, T> {
+    {
+        let first = pin!(make());
+        if let Poll::Ready(value) = first.poll(&mut Context::from_waker(Waker::noop())) {
+            return Op::ready(value);
+        }
+    }
+    Op::boxed(make())
+}
+
+fn ours(inode: &Arc<dyn Inode>) -> Result<Arc<Ext2Inode>> {
+    let any: Arc<dyn Any + Send + Sync> = inode.clone();
+    any.downcast::<Ext2Inode>().map_err(|_| Errno::EXDEV)
+}
+
+impl Inode for Ext2Inode {
+    fn metadata(&self) -> Metadata {
+        self.node.metadata()
+    }
+
+    fn fs(&self) -> Arc<dyn FileSystem> {
+        self.node.volume.mounted()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn state(&self) -> &InodeState {
+        &self.vfs
+    }
+
+    fn kind(&self) -> FileType {
+        self.node.kind
+    }
+
+    fn set_attr(&self, attr: SetAttr) -> Op<'_, Result<()>> {
+        let volume = &self.node.volume;
+        if volume.read_only() {
+            return Op::ready(Err(Errno::EROFS));
+        }
+        let Some(size) = attr.size else {
+            self.node.update(|state| apply(state, &attr));
+            return Op::ready(Ok(()));
+        };
+        let Some(cache) = &self.cache else {
+            let errno = if self.node.kind == FileType::Directory { Errno::EISDIR } else { Errno::EINVAL };
+            return Op::ready(Err(errno));
+        };
+        if size > volume.layout.max_file_blocks() * volume.layout.block_size as u64 {
+            return Op::ready(Err(Errno::EFBIG));
+        }
+        {
+            let mut grown = false;
+            self.node.update(|state| {
+                grown = size >= state.size;
+                if grown {
+                    apply(state, &attr);
+                }
+            });
+            if grown {
+                return Op::ready(Ok(()));
+            }
+        }
+        let (node, cache) = (self.node.clone(), cache.clone());
+        Op::boxed(volume.run_to_end(Self::resize(node, cache, attr, size)))
+    }
+
+    fn lookup<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Arc<dyn Inode>>> {
+        try_now(move || async move {
+            let found = self.node.find_name(name).await?.ok_or(Errno::ENOENT)?;
+            let inode: Arc<dyn Inode> = match self.node.volume.inode(found.ino).await {
+                // Unlinked since the name was read.
+                Err(Errno::ESTALE) => return Err(Errno::ENOENT),
+                other => other?,
+            };
+            Ok(inode)
+        })
+    }
+
+    fn create<'a>(&'a self, name: &'a [u8], new: NewNode<'a>, attr: NewAttr) -> Op<'a, Result<Arc<dyn Inode>>> {
+        let (node, name) = (self.node.clone(), name.to_vec());
+        let target: Vec<u8> = if let NewNode::Symlink(target) = new { target.to_vec() } else { Vec::new() };
+        let content: Content<'static> = match Content::from(new) {
+            Content::Plain(kind) => Content::Plain(kind),
+            Content::Device(kind, id) => Content::Device(kind, id),
+            Content::Symlink(_) => Content::Symlink(b""),
+        };
+        Op::boxed(self.node.volume.run_to_end(async move {
+            let content = if let Content::Symlink(_) = content { Content::Symlink(&target) } else { content };
+            let inode: Arc<dyn Inode> = node.create(&name, content, attr).await?;
+            Ok(inode)
+        }))
+    }
+
+    fn create_unnamed(&self, attr: NewAttr) -> Op<'_, Result<Arc<dyn Inode>>> {
+        let node = self.node.clone();
+        Op::boxed(self.node.volume.run_to_end(async move {
+            let inode: Arc<dyn Inode> = node.create_unnamed(attr).await?;
+            Ok(inode)
+        }))
+    }
+
+    fn link<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
+        let (node, name) = (self.node.clone(), name.to_vec());
+        let target = match ours(target) {
+            Ok(target) => target,
+            Err(errno) => return Op::ready(Err(errno)),
+        };
+        Op::boxed(self.node.volume.run_to_end(async move { node.link(&name, &target).await }))
+    }
+
+    fn unlink<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
+        let (node, name) = (self.node.clone(), name.to_vec());
+        let target = match ours(target) {
+            Ok(target) => target,
+            Err(errno) => return Op::ready(Err(errno)),
+        };
+        Op::boxed(self.node.volume.run_to_end(async move { node.unlink(&name, &target).await }))
+    }
+
+    fn rename<'a>(
+        &'a self,
+        old_name: &'a [u8],
+        moved: &'a Arc<dyn Inode>,
+        new_dir: &'a Arc<dyn Inode>,
+        new_name: &'a [u8],
+        replaced: Option<&'a Arc<dyn Inode>>,
+        flags: RenameFlags,
+    ) -> Op<'a, Result<()>> {
+        let arguments = || {
+            Ok(Rename {
+                old_name: old_name.to_vec(),
+                moved: ours(moved)?,
+                new_dir: ours(new_dir)?,
+                new_name: new_name.to_vec(),
+                replaced: replaced.map(ours).transpose()?,
+                flags,
+            })
+        };
+        let rename = match arguments() {
+            Ok(rename) => rename,
+            Err(errno) => return Op::ready(Err(errno)),
+        };
+        let node = self.node.clone();
+        Op::boxed(self.node.volume.run_to_end(async move { node.rename(&rename).await }))
+    }
+
+    fn read_dir<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Op<'a, Result<()>> {
+        Op::boxed(self.node.list(cookie, sink))
+    }
+
+    fn read_link(&self) -> Op<'_, Result<Vec<u8>>> {
+        try_now(|| self.node.read_link())
+    }
+
+    fn page_cache(&self) -> Option<&Arc<PageCache>> {
+        self.cache.as_ref()
+    }
+
+    fn prepare_write(&self, offset: u64, len: u64) -> Op<'_, Result<()>> {
+        try_now(move || self.node.reserve(offset, len))
+    }
+
+    fn sync(&self, _data_only: bool) -> Op<'_, Result<()>> {
+        let (node, cache) = (self.node.clone(), self.cache.clone());
+        Op::boxed(self.node.volume.run_to_end(Self::sync_now(node, cache)))
+    }
+}

@@ -1,0 +1,353 @@
+//! Which blocks of the device hold a file: 12 direct pointers, then blocks of pointers one, two and three levels deep.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::future::Future;
+use core::pin::Pin;
+
+use super::buffers::Buffer;
+use super::groups::Run;
+use super::node::{DIRECT, Node};
+use crate::errno::{Errno, Result};
+use crate::fs::inode::FileType;
+
+/// The way to a block's pointer: an index into the inode's pointers, then one into each indirect block.
+struct Way {
+    index: [usize; 4],
+    len: usize,
+}
+
+/// What is at some place of a file: consecutive blocks of the device, or a hole of some length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    Blocks(Run),
+    Hole(u32),
+}
+
+fn way(block: u64, n: u64) -> Result<Way> {
+    let direct = DIRECT as u64;
+    if block < direct {
+        return Ok(Way { index: [block as usize, 0, 0, 0], len: 1 });
+    }
+    let mut rest = block - direct;
+    if rest < n {
+        return Ok(Way { index: [DIRECT, rest as usize, 0, 0], len: 2 });
+    }
+    rest -= n;
+    if rest < n * n {
+        return Ok(Way { index: [DIRECT + 1, (rest / n) as usize, (rest % n) as usize, 0], len: 3 });
+    }
+    rest -= n * n;
+    if rest < n * n * n {
+        let (a, b, c) = (rest / (n * n), rest / n % n, rest % n);
+        return Ok(Way { index: [DIRECT + 2, a as usize, b as usize, c as usize], len: 4 });
+    }
+    Err(Errno::EFBIG)
+}
+
+/// The run that a list of pointers begins with, at most `max` long.
+fn leading_run(pointers: impl Iterator<Item = u32>, max: u32) -> Extent {
+    let mut first = 0;
+    let mut len = 0;
+    for pointer in pointers.take(max as usize) {
+        if len == 0 {
+            first = pointer;
+        } else if pointer != if first == 0 { 0 } else { first.wrapping_add(len) } {
+            break;
+        }
+        len += 1;
+    }
+    if first == 0 { Extent::Hole(len.max(1)) } else { Extent::Blocks(Run { start: first, len }) }
+}
+
+fn pointers(data: &[u8], from: usize) -> impl Iterator<Item = u32> {
+    data.chunks_exact(4).skip(from).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+impl Node {
+    fn checked(&self, extent: Extent) -> Result<Extent> {
+        if let Extent::Blocks(run) = extent {
+            let layout = &self.volume.layout;
+            let last = run.start.checked_add(run.len - 1);
+            if !layout.valid_block(run.start) || !last.is_some_and(|last| layout.valid_block(last)) {
+                self.volume.corrupt(format_args!("inode {} points to block {}", self.ino, run.start));
+                return Err(Errno::EIO);
+            }
+        }
+        Ok(extent)
+    }
+
+    async fn indirect(&self, block: u32) -> Result<Arc<Buffer>> {
+        self.checked(Extent::Blocks(Run { start: block, len: 1 }))?;
+        self.volume.buffers.read(block).await
+    }
+
+    /// What is at `block` of the file, looking at most `max` blocks far. The caller holds `map_lock`.
+    pub async fn lookup_block(&self, block: u64, max: u32) -> Result<Extent> {
+        let n = self.volume.layout.pointers_per_block();
+        let way = way(block, n)?;
+        let mut pointer = {
+            let state = self.state.lock();
+            if way.len == 1 {
+                let extent = leading_run(state.block[way.index[0]..DIRECT].iter().copied(), max);
+                drop(state);
+                return self.checked(extent);
+            }
+            state.block[way.index[0]]
+        };
+        for (level, &index) in way.index[..way.len].iter().enumerate().skip(1) {
+            if pointer == 0 {
+                // Nothing below: a hole at least to the end of the leaf.
+                let left = n - way.index[way.len - 1] as u64;
+                return Ok(Extent::Hole((left as u32).min(max)));
+            }
+            let buffer = self.indirect(pointer).await?;
+            if level == way.len - 1 {
+                let extent = buffer.with(|data| leading_run(pointers(data, index), max));
+                return self.checked(extent);
+            }
+            pointer = buffer.get_u32(index);
+        }
+        Err(Errno::EIO)
+    }
+
+    /// The blocks at `block` of the file, up to `want`; allocates them if there is a hole. `promised`: the caller has
+    /// reserved space. The caller holds `map_lock` exclusively. The content of new blocks is whatever was there.
+    pub async fn provide_blocks(self: &Arc<Self>, block: u64, want: u32, promised: bool) -> Result<(Run, bool)> {
+        let hole = match self.lookup_block(block, want).await? {
+            Extent::Blocks(run) => return Ok((run, false)),
+            Extent::Hole(len) => len,
+        };
+        let volume = &self.volume;
+        if block >= volume.layout.max_file_blocks() {
+            return Err(Errno::EFBIG);
+        }
+        let goal = self.goal(block).await?;
+        let (layout, buffers) = (&volume.layout, &volume.buffers);
+        let run = volume.groups.alloc_blocks(layout, buffers, goal, hole.min(want), promised).await?;
+        if let Err(errno) = self.attach(block, run, promised).await {
+            volume.groups.free_run(layout, buffers, run).await?;
+            return Err(errno);
+        }
+        self.update(|state| {
+            state.sectors += u64::from(run.len) * layout.sectors_per_block();
+            state.goal = (block + u64::from(run.len), run.start + run.len);
+        });
+        Ok((run, true))
+    }
+
+    /// Where a new block would best be: behind the file's previous one, or in the inode's group.
+    async fn goal(&self, block: u64) -> Result<u32> {
+        let (next, goal) = self.state.lock().goal;
+        if goal != 0 && next == block {
+            return Ok(goal);
+        }
+        if block > 0
+            && let Extent::Blocks(run) = self.lookup_block(block - 1, 1).await?
+        {
+            return Ok(run.start + 1);
+        }
+        let layout = &self.volume.layout;
+        Ok(layout.group_first_block(layout.group_of_inode(self.ino)).max(layout.first_data_block + 1))
+    }
+
+    /// Enters new blocks into the map, with the indirect blocks on the way to them.
+    async fn attach(self: &Arc<Self>, block: u64, run: Run, promised: bool) -> Result<()> {
+        let way = way(block, self.volume.layout.pointers_per_block())?;
+        let leaf_index = way.index[way.len - 1];
+        if way.len == 1 {
+            self.update(|state| {
+                let slots = state.block[leaf_index..DIRECT].iter_mut();
+                slots.take(run.len as usize).zip(run.start..).for_each(|(slot, pointer)| *slot = pointer);
+            });
+            return Ok(());
+        }
+        let goal = run.start + run.len;
+        let root = self.state.lock().block[way.index[0]];
+        let mut buffer = if root == 0 {
+            let buffer = self.new_indirect(goal, promised).await?;
+            self.update(|state| state.block[way.index[0]] = buffer.block);
+            buffer
+        } else {
+            self.indirect(root).await?
+        };
+        for &index in &way.index[1..way.len - 1] {
+            let pointer = buffer.get_u32(index);
+            buffer = if pointer == 0 {
+                let child = self.new_indirect(goal, promised).await?;
+                buffer.set_u32(index, child.block);
+                child
+            } else {
+                self.indirect(pointer).await?
+            };
+        }
+        buffer.modify(|data| {
+            let slots = data.chunks_exact_mut(4).skip(leaf_index).take(run.len as usize);
+            slots.zip(run.start..).for_each(|(slot, pointer)| slot.copy_from_slice(&pointer.to_le_bytes()));
+        });
+        Ok(())
+    }
+
+    async fn new_indirect(self: &Arc<Self>, goal: u32, promised: bool) -> Result<Arc<Buffer>> {
+        let volume = &self.volume;
+        let run = volume.groups.alloc_blocks(&volume.layout, &volume.buffers, goal, 1, promised).await?;
+        self.update(|state| state.sectors += volume.layout.sectors_per_block());
+        Ok(volume.buffers.zeroed(run.start))
+    }
+
+    /// Frees all blocks from `keep` on. The caller holds `map_lock` exclusively, and no page behind `keep` is being
+    /// written.
+    pub async fn free_blocks_from(self: &Arc<Self>, keep: u64) -> Result<()> {
+        let n = self.volume.layout.pointers_per_block();
+        let mut freed = Freed::default();
+        let taken = self.update(|state| {
+            state.goal = (0, 0);
+            let from = (keep.min(DIRECT as u64)) as usize;
+            let mut taken = [0; DIRECT];
+            taken[from..].copy_from_slice(&state.block[from..DIRECT]);
+            state.block[from..DIRECT].fill(0);
+            taken
+        });
+        for pointer in taken {
+            freed.data(pointer);
+        }
+        let mut first = DIRECT as u64;
+        let mut result = Ok(());
+        for level in 1..=3u32 {
+            let root = self.state.lock().block[DIRECT + level as usize - 1];
+            if root != 0 && keep < first + n.pow(level) {
+                match self.prune(root, level, keep.saturating_sub(first), &mut freed).await {
+                    Ok(false) => {}
+                    Ok(true) => self.update(|state| state.block[DIRECT + level as usize - 1] = 0),
+                    Err(errno) => result = Err(errno),
+                }
+            }
+            first += n.pow(level);
+        }
+        self.release(freed).await?;
+        result
+    }
+
+    /// Frees what an indirect block of `level` points to, from its `keep`th block on; answers whether nothing is left
+    /// of it, in which case it is freed itself.
+    fn prune<'a>(
+        self: &'a Arc<Self>,
+        block: u32,
+        level: u32,
+        keep: u64,
+        freed: &'a mut Freed,
+    ) -> Pin<Box<dyn Future<Output = Result<bool>> + Send + 'a>> {
+        Box::pin(async move {
+            let n = self.volume.layout.pointers_per_block();
+            let below = n.pow(level - 1);
+            let buffer = self.indirect(block).await?;
+            let list: Vec<u32> = buffer.with(|data| pointers(data, 0).collect());
+            let mut changed: Vec<usize> = Vec::new();
+            for (index, pointer) in list.iter().copied().enumerate().skip((keep / below) as usize) {
+                if pointer == 0 {
+                    continue;
+                }
+                let gone = if level == 1 {
+                    freed.data(pointer);
+                    true
+                } else {
+                    let keep_below = keep.saturating_sub(index as u64 * below);
+                    self.prune(pointer, level - 1, keep_below, freed).await?
+                };
+                if gone {
+                    changed.push(index);
+                }
+            }
+            if keep == 0 {
+                freed.metadata.push(block);
+                return Ok(true);
+            }
+            if !changed.is_empty() {
+                buffer.modify(|data| {
+                    for index in changed {
+                        if let Some(slot) = data.get_mut(index * 4..index * 4 + 4) {
+                            slot.fill(0);
+                        }
+                    }
+                });
+            }
+            Ok(false)
+        })
+    }
+
+    async fn release(self: &Arc<Self>, mut freed: Freed) -> Result<()> {
+        let volume = &self.volume;
+        for &block in &freed.metadata {
+            volume.buffers.forget(block).await;
+        }
+        if self.kind != FileType::Regular {
+            for run in &freed.runs {
+                for block in run.start..run.start.saturating_add(run.len) {
+                    volume.buffers.forget(block).await;
+                }
+            }
+        }
+        let metadata = core::mem::take(&mut freed.metadata);
+        for block in metadata {
+            freed.data(block);
+        }
+        let mut result = Ok(());
+        let mut count = 0;
+        for run in freed.runs {
+            count += u64::from(run.len);
+            if let Err(errno) = volume.groups.free_run(&volume.layout, &volume.buffers, run).await {
+                volume.corrupt(format_args!("inode {} held blocks {}+{}", self.ino, run.start, run.len));
+                result = Err(errno);
+            }
+        }
+        let sectors = count * volume.layout.sectors_per_block();
+        self.update(|state| state.sectors = state.sectors.saturating_sub(sectors));
+        result
+    }
+}
+
+/// Blocks taken out of a map.
+#[derive(Default)]
+struct Freed {
+    runs: Vec<Run>,
+    /// Indirect blocks, whose buffers have to go before they are free.
+    metadata: Vec<u32>,
+}
+
+impl Freed {
+    fn data(&mut self, pointer: u32) {
+        if pointer == 0 {
+            return;
+        }
+        match self.runs.last_mut() {
+            Some(run) if run.start.wrapping_add(run.len) == pointer => run.len += 1,
+            _ => self.runs.push(Run { start: pointer, len: 1 }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_changes_level_at_the_borders() {
+        let n = 256;
+        let index = |block| way(block, n).map(|way| way.index[..way.len].to_vec());
+        assert_eq!(index(11).unwrap(), [11]);
+        assert_eq!(index(12).unwrap(), [12, 0]);
+        assert_eq!(index(12 + 255).unwrap(), [12, 255]);
+        assert_eq!(index(12 + 256).unwrap(), [13, 0, 0]);
+        assert_eq!(index(12 + 256 + 65535).unwrap(), [13, 255, 255]);
+        assert_eq!(index(12 + 256 + 65536).unwrap(), [14, 0, 0, 0]);
+        assert_eq!(index(12 + 256 + 65536 + (1 << 24)).unwrap_err(), Errno::EFBIG);
+    }
+
+    #[test]
+    fn a_run_ends_where_the_numbers_jump() {
+        let run = |list: &[u32]| leading_run(list.iter().copied(), 100);
+        assert_eq!(run(&[7, 8, 9, 11]), Extent::Blocks(Run { start: 7, len: 3 }));
+        assert_eq!(run(&[0, 0, 5]), Extent::Hole(2));
+    }
+}

@@ -1,0 +1,167 @@
+//! The second extended file system, read and write, asynchronous throughout.
+//!
+//! ```text
+//!   VFS ── Inode ──▶ inode ──▶ names ──▶ dir ──┐
+//!                      │                        ├──▶ map ──▶ groups ──▶ buffers ──▶ block device
+//!   page cache ─ PageIo ─▶ file ────────────────┘                          ▲             ▲
+//!                      └──────────── data ─────────────────────────────────┼─────────────┘
+//!   flusher, sync ──▶ volume ── node::store ────────────────────────────────┘
+//! ```
+//!
+//! * [`volume::Volume`] is a mounted device, [`node::Node`] an inode in memory (one per number), [`inode::Ext2Inode`]
+//!   the VFS's handle to it with the page cache. `layout` is the format.
+//! * Metadata lives in the buffer cache (`buffers`), file content in the page cache. Blocks for content are reserved by
+//!   write(2) and allocated by write-back (`file`).
+//! * Unlinked inodes that are in use are on a list on disk (`orphans`).
+//! * Every change runs to its end once it has begun, even if the task that asked for it is killed
+//!   ([`volume::Volume::run_to_end`]).
+//!
+//! Locks, in order; async: two directories' `names_lock` by inode number → a node's `writes` → its
+//! `map_lock` → the buffers' write lock. Spin: orphans → a node's state → groups → a buffer → the index of the buffers; the tables of inodes and of
+//! dirty nodes are leaves. No spinlock is held over an await, and the compiler sees to that.
+//!
+//! There is no journal: a crash leaves what e2fsck repairs, with everything in place that was synced.
+
+mod buffers;
+mod dir;
+mod file;
+mod groups;
+mod inode;
+mod layout;
+mod map;
+mod names;
+mod node;
+mod orphans;
+mod ranges;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use self::inode::Ext2Inode;
+use self::volume::{Host, Volume};
+use super::block::BlockDevice;
+use super::inode::{DeviceId, FileSystem, Inode, StatFs};
+use super::op::Op;
+use crate::errno::{Errno, Result};
+use crate::exec;
+
+/// How long changed metadata stays in memory only.
+const WRITE_BACK_AFTER: Duration = Duration::from_secs(5);
+
+/// A mounted ext2.
+pub struct Ext2 {
+    volume: Arc<Volume>,
+    root: Arc<Ext2Inode>,
+}
+
+/// Makes the type known to mount(2).
+pub fn init() {
+    super::register_fs_type("ext2", true, |request| {
+        Op::boxed(async move {
+            let id = request.device.ok_or(Errno::ENOTBLK)?;
+            let disk = super::block::find(id).ok_or(Errno::ENXIO)?;
+            mount(disk.device, id, request.source.to_vec(), request.read_only).await
+        })
+    });
+}
+
+/// Mounts the file system on `device`. `id` is the device's number and `source` its name for /proc/mounts.
+/// EROFS if it can only be mounted read-only, and that was not asked for.
+pub async fn mount(
+    device: Arc<dyn BlockDevice>,
+    id: DeviceId,
+    source: Vec<u8>,
+    read_only: bool,
+) -> Result<Arc<dyn FileSystem>> {
+    let host = Host { spawn: |future| exec::spawn("ext2", future), now: super::now };
+    let fs = mount_on(device, id, source, read_only, host).await?;
+    let volume = Arc::downgrade(&fs.volume);
+    exec::spawn("ext2-flush", async move {
+        while let Some(volume) = volume.upgrade() {
+            flush_in_time(volume).await;
+        }
+    });
+    Ok(fs)
+}
+
+async fn mount_on(
+    device: Arc<dyn BlockDevice>,
+    id: DeviceId,
+    source: Vec<u8>,
+    read_only: bool,
+    host: Host,
+) -> Result<Arc<Ext2>> {
+    let volume = Volume::open(device, id, source, host).await?;
+    if !read_only {
+        volume.set_read_only(false).await?;
+    }
+    let root = volume.inode(layout::ROOT_INO).await?;
+    if root.node.kind != super::inode::FileType::Directory {
+        return Err(Errno::EINVAL);
+    }
+    let fs = Arc::new(Ext2 { volume: volume.clone(), root });
+    volume.set_mounted(&fs);
+    Ok(fs)
+}
+
+/// Waits for something to be dirty and writes it a few seconds later. Holds the volume only weakly while it waits.
+async fn flush_in_time(volume: Arc<Volume>) {
+    let dirty = volume.dirty.clone();
+    let weak = Arc::downgrade(&volume);
+    drop(volume);
+    dirty.wait().await;
+    exec::sleep_until(exec::Instant::now().saturating_add(WRITE_BACK_AFTER)).await;
+    if let Some(volume) = weak.upgrade()
+        && let Err(errno) = volume.write_metadata().await
+    {
+        log::error!("ext2: write-back failed: {errno:?}");
+    }
+}
+
+impl Drop for Ext2 {
+    fn drop(&mut self) {
+        // The last mount is gone. The inodes hold the volume and the volume holds the inodes.
+        self.volume.forget_inodes();
+        self.volume.dirty.notify();
+    }
+}
+
+impl FileSystem for Ext2 {
+    fn type_name(&self) -> &'static str {
+        "ext2"
+    }
+
+    fn source(&self) -> Vec<u8> {
+        self.volume.source().to_vec()
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root.clone()
+    }
+
+    fn device(&self) -> DeviceId {
+        self.volume.id()
+    }
+
+    fn statfs(&self) -> StatFs {
+        self.volume.statfs()
+    }
+
+    fn read_only(&self) -> bool {
+        self.volume.read_only()
+    }
+
+    fn set_read_only(&self, read_only: bool) -> Op<'_, Result<()>> {
+        let volume = self.volume.clone();
+        Op::boxed(self.volume.run_to_end(async move { volume.set_read_only(read_only).await }))
+    }
+
+    fn sync(&self) -> Op<'_, Result<()>> {
+        let volume = self.volume.clone();
+        Op::boxed(self.volume.run_to_end(async move { volume.sync_all().await }))
+    }
+}
