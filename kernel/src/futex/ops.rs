@@ -5,7 +5,7 @@ use core::task::Waker;
 use super::Word;
 use super::table::{self, Key, Pair, Wakers};
 use super::wait::key_of;
-use crate::arch;
+use crate::arch::{self, UserFault};
 use crate::errno::{Errno, Result};
 use crate::exec;
 use crate::mm::AddressSpace;
@@ -33,36 +33,63 @@ pub async fn requeue(
         return Err(Errno::EINVAL);
     }
     let (from_key, to_key) = (key_of(mm, from).await?, key_of(mm, to).await?);
-    let mut left = wake as usize;
-    let mut done = 0;
+    let mut plan = Requeue {
+        from: from_key,
+        to: to_key,
+        wake: wake as usize,
+        requeue: requeue as usize,
+        expected: expected.map(|expected| (from.addr, expected)),
+        done: 0,
+    };
     loop {
+        match plan.step()? {
+            Step::Done => return Ok(plan.done),
+            Step::More => exec::budget().await,
+            Step::Absent(fault) => mm.fault_in(fault).await?,
+        }
+    }
+}
+
+/// A requeue in progress.
+struct Requeue {
+    from: Key,
+    to: Key,
+    /// Still to be woken.
+    wake: usize,
+    requeue: usize,
+    /// The comparison that is still to be made: address and value.
+    expected: Option<(u64, u32)>,
+    done: usize,
+}
+
+enum Step {
+    Done,
+    More,
+    Absent(UserFault),
+}
+
+impl Requeue {
+    /// Does as much as one hold of the locks allows.
+    fn step(&mut self) -> Result<Step> {
         let mut wakers = Wakers::new();
-        let mut pair = Pair::lock(from_key, to_key);
-        // Once something was woken the comparison has been made.
-        if let Some(expected) = expected.filter(|_| done == 0) {
-            match arch::user::load_u32(from.addr) {
-                Ok(value) if value == expected => {}
+        let mut pair = Pair::lock(self.from, self.to);
+        if let Some((addr, expected)) = self.expected {
+            match arch::user::load_u32(addr) {
+                Ok(value) if value == expected => self.expected = None,
                 Ok(_) => return Err(Errno::EAGAIN),
-                Err(fault) => {
-                    drop(pair);
-                    mm.fault_in(fault).await?;
-                    continue;
-                }
+                Err(fault) => return Ok(Step::Absent(fault)),
             }
         }
-        let woken = table::take(pair.source(), from_key, left, super::ANY, &mut wakers);
-        left -= woken;
-        done += woken;
-        let more = wakers.is_full() && left > 0;
+        let woken = table::take(pair.source(), self.from, self.wake, super::ANY, &mut wakers);
+        self.wake -= woken;
+        self.done += woken;
+        let more = wakers.is_full() && self.wake > 0;
         if !more {
-            done += table::transfer(&mut pair, from_key, to_key, requeue as usize);
+            self.done += table::transfer(&mut pair, self.from, self.to, self.requeue);
         }
         drop(pair);
         wakers.into_iter().for_each(Waker::wake);
-        if !more {
-            return Ok(done);
-        }
-        exec::budget().await;
+        Ok(if more { Step::More } else { Step::Done })
     }
 }
 
@@ -127,10 +154,7 @@ pub async fn wake_op(
 ) -> Result<usize> {
     let (first_key, second_key) = (key_of(mm, first).await?, key_of(mm, second).await?);
     let condition = loop {
-        let pair = Pair::lock(first_key, second_key);
-        let changed = change(second.addr, op);
-        drop(pair);
-        match changed {
+        match change(first_key, second_key, second.addr, op) {
             Ok(old) => break op.holds(old),
             Err(fault) => mm.fault_in(fault).await?,
         }
@@ -143,8 +167,10 @@ pub async fn wake_op(
     Ok(woken)
 }
 
-/// Applies the operation atomically; answers the old value.
-fn change(addr: u64, op: WakeOp) -> Result<u32, arch::UserFault> {
+/// Applies the operation atomically, with both buckets locked so that no waiter tests a word meanwhile; answers the old
+/// value.
+fn change(first: Key, second: Key, addr: u64, op: WakeOp) -> Result<u32, UserFault> {
+    let _pair = Pair::lock(first, second);
     let mut old = arch::user::load_u32(addr)?;
     loop {
         let seen = arch::user::cmpxchg_u32(addr, old, op.apply(old))?;
