@@ -16,6 +16,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::Entity;
 use crate::mm::UserPtr;
 use crate::process::Caps;
+use crate::signal;
 
 bitflags! {
     /// CLONE_* of linux/sched.h, without the exit signal.
@@ -168,7 +169,7 @@ fn build(t: &Thread, args: &CloneArgs) -> Result<Thread> {
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
         task.clear_child_tid.store(args.child_tid.addr(), Ordering::Relaxed);
     }
-    process.threads.lock().push(task.clone());
+    signal::adopt(&process, &task);
     table.add_task(task.clone());
     drop(table);
     Ok(Thread::new(task, regs, (mm, mm_use), files, fs, creds))

@@ -101,8 +101,9 @@ fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     let effects = if last { Some(end_process(&mut table, &process, status)) } else { None };
     drop(table);
     process.exit_wait.wake_all();
-    if let Some(effects) = effects {
-        effects.apply(&process);
+    match effects {
+        Some(effects) => effects.apply(&process),
+        None => signal::thread_exits(task),
     }
 }
 

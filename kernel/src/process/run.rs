@@ -23,6 +23,13 @@ pub fn start(t: Thread) {
 /// User code and system calls in turn until the thread ends.
 async fn life(mut t: Thread) {
     let status = loop {
+        // At the top, for a thread that was made while its group was being killed or stopped.
+        if signal::work_pending(&t) {
+            signal::deliver(&mut t).await;
+        }
+        if let Some(status) = t.exit {
+            break status;
+        }
         match enter_user(&mut t) {
             Trap::Syscall => syscalls::dispatch(&mut t).await,
             Trap::PageFault { addr, access, esr } => page_fault(&mut t, addr, access, esr).await,
@@ -31,12 +38,6 @@ async fn life(mut t: Thread) {
         }
         if exec::need_resched() {
             exec::yield_now().await;
-        }
-        if signal::work_pending(&t) {
-            signal::deliver(&mut t).await;
-        }
-        if let Some(status) = t.exit {
-            break status;
         }
     };
     exit::exit_thread(t, status).await;
