@@ -9,7 +9,6 @@ use super::queue::Account;
 use super::set::{DefaultAction, SIGCONT, SIGKILL, SIGSTOP, SigSet, default_action};
 use super::state::{Job, KILLED, PENDING, STOP, Shared};
 use super::{job, signalfd};
-use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::process::{Caps, Credentials, ExitStatus, Pid, Process, Resource, Task, run, table};
 
@@ -281,10 +280,6 @@ pub(super) fn kick(task: &Task) {
         return; // it looks at its flags before it returns to user mode
     }
     task.entity.wake();
-    let cpu = task.entity.last_cpu();
-    if cpu != arch::cpu_id() {
-        arch::irq::send_ipi(cpu);
-    }
 }
 
 /// Fatal for a process without a handler: for callers that must not wait for delivery.
