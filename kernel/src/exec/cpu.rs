@@ -57,7 +57,7 @@ pub struct Cpu {
     /// `next` was there already when the timer looked last.
     pub(super) next_seen: AtomicBool,
 
-    /// The clock as it was read last.
+    /// The clock at the last switch, or return from user mode.
     pub(super) now: AtomicU64,
     pub(super) slice_end: AtomicU64,
     /// What the timer is set to. May be earlier than needed: it is not moved back, but looks again when it fires.
@@ -141,9 +141,8 @@ pub(super) fn online() -> CpuMask {
 
 /// Installs the executor's interrupt hooks. To be called once, before any task is spawned.
 pub fn init() {
-    for (id, cpu) in exec().cpus.iter().enumerate().take(hw::cpu_count()) {
-        cpu.start(id);
-    }
+    let id = hw::cpu_id();
+    on(id).start(id);
     hw::irq::set_hooks(hw::irq::Hooks { timer: || this().on_timer(), ipi: || this().on_ipi() });
     super::stats::init();
 }
@@ -156,7 +155,9 @@ pub fn set_fp_saver(save: fn()) {
 
 /// The executor's loop: polls tasks for ever. Every CPU calls it once.
 pub fn run_cpu(cpu: usize) -> ! {
-    let cpu = on(cpu);
+    let id = cpu;
+    let cpu = on(id);
+    cpu.start(id);
     cpu.go_online();
     loop {
         hw::irq::service_pending();
@@ -236,13 +237,12 @@ impl Cpu {
         if self.flags.load(Relaxed) & CALLED != 0 {
             self.drain();
         }
-        match self.pick() {
-            Some(runnable) => {
-                runnable.run();
-                true
-            }
-            None => false,
-        }
+        let Some(runnable) = self.pick() else { return false };
+        self.begin(runnable.metadata());
+        runnable.run();
+        // `end` did it, unless the task was closed and not polled at all.
+        self.current.store(ptr::null_mut(), Relaxed);
+        true
     }
 
     fn pick(&self) -> Option<Runnable> {
@@ -252,7 +252,7 @@ impl Cpu {
             if now < self.slice_end.load(Relaxed) && self.queued_rt.load(Relaxed) == 0 {
                 return Some(next);
             }
-            self.queue.lock().insert(self, next, Why::Woken);
+            self.wake_here(next);
         }
         loop {
             if self.queued.load(Relaxed) == 0 {
@@ -272,8 +272,7 @@ impl Cpu {
         if allowed(entity).has(self.id()) || !self.release_fp(entity) {
             return Some(runnable);
         }
-        let to = allowed(entity).first()?;
-        super::wake::send(to, runnable);
+        super::wake::send_away(runnable);
         None
     }
 
@@ -311,9 +310,12 @@ impl Cpu {
         Some(unsafe { Runnable::from_raw(next) })
     }
 
-    /// A poll begins.
+    /// A poll begins. The entity lives until `end` at least: its runnable is about to run.
+    ///
+    /// `current` is set before the task's state becomes RUNNING (a read-modify-write in async-task), and `Entity::wake` looks
+    /// at it after it has changed that state: it sees the task here, or the task sees what it was woken for.
     #[inline]
-    pub(super) fn begin(&self, entity: &Entity) {
+    fn begin(&self, entity: &Entity) {
         let now = self.now.load(Relaxed);
         entity.cpu.store(self.id.load(Relaxed), Relaxed);
         entity.run_since.store(now, Relaxed);
@@ -340,7 +342,9 @@ impl Cpu {
     fn charge(&self, entity: &Entity, now: u64) {
         let ran = now.saturating_sub(entity.run_since.load(Relaxed));
         entity.ran.store(entity.ran.load(Relaxed) + ran, Relaxed);
-        entity.vruntime.store(entity.vruntime.load(Relaxed) + entity.scale(ran), Relaxed);
+        if !is_rt(self.current_key.load(Relaxed)) {
+            entity.vruntime.store(entity.vruntime.load(Relaxed) + entity.scale(ran), Relaxed);
+        }
         self.counters.charge(ran, now);
     }
 
@@ -405,8 +409,7 @@ impl Cpu {
 
     /// The poll has used what it may without looking at interrupts and others.
     pub(super) fn budget_used(&self) -> bool {
-        let Some(entity) = self.current() else { return false };
-        self.resched.load(Relaxed) || hw::now_ns().saturating_sub(entity.run_since.load(Relaxed)) >= BUDGET
+        self.resched.load(Relaxed) || hw::now_ns().saturating_sub(self.now.load(Relaxed)) >= BUDGET
     }
 
     pub(super) fn others_runnable(&self) -> bool {

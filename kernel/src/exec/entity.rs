@@ -161,11 +161,13 @@ impl Entity {
         self.fp_live.store(0, Release);
     }
 
-    /// Makes the task look around: a signal was posted, or it is being killed.
+    /// Makes the task look around, whatever it does: a signal was posted, or it is being killed. It is woken if it sleeps, polled
+    /// again if it is being polled, and interrupted if it runs user code on another CPU.
     pub fn wake(&self) {
         if let Some(waker) = &*self.waker.lock() {
             waker.wake_by_ref();
         }
+        wake::interrupt(self);
     }
 
     pub(super) fn set_waker(&self, waker: Option<Waker>) {

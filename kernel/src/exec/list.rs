@@ -43,16 +43,17 @@ impl<T> Node<T> {
         unsafe { (*self.links.get()).linked }
     }
 
-    /// Remembers whom to wake; cheap if it is the same task as before.
+    /// Remembers whom to wake; cheap if it is the same task as before. Answers the waker that it replaced, to be dropped
+    /// when the lock is released (dropping a waker can run code).
     ///
     /// # Safety
     /// As for [`Node::is_linked`], or the node is in no list.
-    pub unsafe fn set_waker(&self, waker: &Waker) {
+    pub unsafe fn set_waker(&self, waker: &Waker) -> Option<Waker> {
         // SAFETY: exclusive access by contract.
         let slot = unsafe { &mut (*self.links.get()).waker };
         match slot {
-            Some(old) => old.clone_from(waker),
-            None => *slot = Some(waker.clone()),
+            Some(old) if old.will_wake(waker) => None,
+            _ => slot.replace(waker.clone()),
         }
     }
 

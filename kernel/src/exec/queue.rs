@@ -27,6 +27,8 @@ pub(super) const SLICE: u64 = 3_000_000;
 pub(super) const RR_SLICE: u64 = 100_000_000;
 /// How far behind the virtual time a sleeper is placed.
 const CREDIT: u64 = SLICE;
+/// How many tasks are looked at to find one that may move.
+const SEARCH: usize = 32;
 /// A fair task is not pre-empted by one that is only this much (virtual ns) more entitled.
 const MARGIN: u64 = 1_000_000;
 
@@ -141,7 +143,8 @@ impl RunQueue {
     /// The task that would run last among those that may run on `to`.
     pub(super) fn take_for(&mut self, cpu: &Cpu, to: usize) -> Option<Runnable> {
         let mut cursor = self.tree.back_mut();
-        while let Some(entity) = cursor.get() {
+        for _ in 0..SEARCH {
+            let entity = cursor.get()?;
             if entity.affinity().has(to) && entity.fp_live_on().is_none() {
                 let entity = cursor.remove()?;
                 return Some(unlinked(cpu, &entity));

@@ -111,15 +111,16 @@ impl Future for Acquire<'_> {
         let this = self.into_ref();
         let claim = &this.node.data;
         if claim.state.load(Ordering::Acquire) != GRANTED {
+            let _replaced;
             let mut inner = this.semaphore.inner.lock();
             // SAFETY: the lock is held; `Drop` unlinks the node before its memory goes away.
             unsafe {
                 if this.node.is_linked() {
-                    this.node.set_waker(cx.waker());
+                    _replaced = this.node.set_waker(cx.waker());
                     return Poll::Pending;
                 }
                 if claim.state.load(Ordering::Relaxed) != GRANTED && !inner.try_take(claim.permits) {
-                    this.node.set_waker(cx.waker());
+                    _replaced = this.node.set_waker(cx.waker());
                     claim.state.store(LINKED, Ordering::Relaxed);
                     inner.waiters.push_back(this.map_unchecked(|this| &this.node));
                     return Poll::Pending;

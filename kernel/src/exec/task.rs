@@ -26,7 +26,8 @@ pub fn spawn_entity(entity: Arc<Entity>, future: impl Future<Output = ()> + Send
     wake::start(runnable);
 }
 
-/// The future of a task with its accounting around each poll.
+/// The future of a task with the accounting after each poll (`Cpu::begin` has the other half). It has to be done here:
+/// async-task may schedule the task again, or free it, before `run` returns.
 struct Body<F> {
     entity: Arc<Entity>,
     future: F,
@@ -42,10 +43,8 @@ impl<F: Future<Output = ()>> Future for Body<F> {
             let this = self.get_unchecked_mut();
             (&*this.entity, Pin::new_unchecked(&mut this.future))
         };
-        let cpu = cpu::this();
-        cpu.begin(entity);
         let result = future.poll(cx);
-        cpu.end(entity);
+        cpu::this().end(entity);
         result
     }
 }
@@ -85,6 +84,12 @@ pub async fn budget() {
     if cpu::this().budget_used() {
         yield_now().await;
     }
+}
+
+/// Is this the task that is being polled on this CPU?
+#[inline]
+pub fn is_current(entity: &Entity) -> bool {
+    core::ptr::eq(cpu::this().current.load(Relaxed), entity)
 }
 
 /// The running task should give way: its slice is over, or somebody more urgent waits. The thread loop asks before it

@@ -77,8 +77,10 @@ impl Cpu {
 
     fn end_slice(&self, now: u64) {
         if self.has_waiting() && now >= self.slice_end.load(Relaxed) {
-            self.resched.store(true, Relaxed);
             self.balance();
+            if self.has_waiting() {
+                self.resched.store(true, Relaxed);
+            }
         }
     }
 

@@ -113,23 +113,15 @@ impl TimerNode {
     ///
     /// # Safety
     /// `deadline` is the one it is armed for, if it is. Only the owner calls it.
-    unsafe fn arm(self: Pin<&Self>, deadline: u64, waker: Waker) {
+    unsafe fn arm(self: Pin<&Self>, deadline: u64, waker: &Waker) {
         if self.state.load(Ordering::Acquire) == ARMED {
-            let _tree = cpu::on(self.cpu.load(Ordering::Relaxed).into()).timers.tree.lock();
-            if self.link.is_linked() {
-                // SAFETY: the tree's lock is held.
-                unsafe { *self.waker.get() = Some(waker) };
-                return;
-            }
-            // It has fired meanwhile: a caller that polls again sees that.
-            waker.wake();
-            return;
+            return self.change_waker(waker);
         }
         let cpu = cpu::this();
         self.deadline.store(deadline, Ordering::Relaxed);
         self.cpu.store(cpu.id() as u8, Ordering::Relaxed);
         // SAFETY: not armed: the waker is ours.
-        unsafe { *self.waker.get() = Some(waker) };
+        unsafe { *self.waker.get() = Some(waker.clone()) };
         self.state.store(ARMED, Ordering::Relaxed);
         let mut tree = cpu.timers.tree.lock();
         // SAFETY: pinned, and `cancel`led before it goes away (`Drop` of Sleep and TimerHandle).
@@ -137,6 +129,23 @@ impl TimerNode {
         cpu.timers.note_first(&tree);
         drop(tree);
         cpu.timer_wanted(deadline);
+    }
+
+    fn change_waker(&self, waker: &Waker) {
+        let tree = cpu::on(self.cpu.load(Ordering::Relaxed).into()).timers.tree.lock();
+        if !self.link.is_linked() {
+            drop(tree);
+            // It has fired meanwhile: a caller that polls again sees that.
+            return waker.wake_by_ref();
+        }
+        // SAFETY: the tree's lock is held.
+        let slot = unsafe { &mut *self.waker.get() };
+        let replaced = match slot {
+            Some(old) if old.will_wake(waker) => None,
+            _ => slot.replace(waker.clone()),
+        };
+        drop(tree);
+        drop(replaced);
     }
 
     /// Disarms the node. True if it had fired.
@@ -194,7 +203,7 @@ impl Future for Sleep {
         }
         if this.deadline != Instant::NEVER {
             // SAFETY: the deadline never changes, and the future is the node's only owner.
-            unsafe { node.arm(this.deadline.as_nanos(), cx.waker().clone()) };
+            unsafe { node.arm(this.deadline.as_nanos(), cx.waker()) };
         }
         Poll::Pending
     }
@@ -220,7 +229,7 @@ impl TimerHandle {
     pub fn arm(&mut self, deadline: Instant, waker: Waker) {
         self.node.cancel();
         // SAFETY: not armed, and `&mut self` makes the caller the only owner.
-        unsafe { self.node.as_ref().arm(deadline.as_nanos(), waker) };
+        unsafe { self.node.as_ref().arm(deadline.as_nanos(), &waker) };
     }
 
     /// The waker will not be called any more, unless the call is under way already.

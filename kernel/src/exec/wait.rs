@@ -308,10 +308,11 @@ impl<'q> WaitNode<'q> {
     /// Puts the node into the queue, or leaves it where it is, with this waker. Test the condition after this.
     pub fn register(self: Pin<&mut Self>, waker: &Waker) {
         let this = self.into_ref();
+        let _replaced;
         let mut waiters = this.queue.list.lock();
         // SAFETY: the lock is held; `Drop` unlinks the node before its memory goes away (Pin's guarantee).
         unsafe {
-            this.node.set_waker(waker);
+            _replaced = this.node.set_waker(waker);
             if !this.node.is_linked() {
                 waiters.link(this.node());
                 this.queue.waiters.store(waiters.list.len(), Ordering::Relaxed);

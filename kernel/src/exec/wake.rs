@@ -92,6 +92,21 @@ pub(super) fn send(target: usize, runnable: Runnable) {
     }
 }
 
+/// Sends a task to a CPU that it may run on.
+pub(super) fn send_away(runnable: Runnable) {
+    let mask = allowed(runnable.metadata());
+    let target = claim_idle(mask).or(mask.first()).unwrap_or(hw::cpu_id());
+    send(target, runnable);
+}
+
+/// Ends a task's stay in user mode if that is on another CPU. See `Cpu::begin` for the order.
+pub(super) fn interrupt(entity: &Entity) {
+    let Some(home) = entity.home().filter(|home| *home != hw::cpu_id()) else { return };
+    if core::ptr::eq(cpu::on(home).current.load(SeqCst), entity) {
+        hw::irq::send_ipi(home);
+    }
+}
+
 /// Tells an idle CPU of the set that there is something to steal.
 ///
 /// ```text
@@ -140,32 +155,33 @@ impl Cpu {
 
     fn hand_over(&self, runnable: Runnable) {
         let entity = runnable.metadata();
+        self.contended();
         place(entity, self);
         entity.cpu.store(self.id() as u8, Relaxed);
         let mask = allowed(entity);
         self.next_seen.store(false, Relaxed);
         self.next.store(runnable.into_raw().as_ptr(), Relaxed);
-        self.contended();
         if !CpuMask(exec().idle.load(Relaxed)).and(mask).is_empty() {
             self.expect_hand_over();
         }
     }
 
     /// Queues a woken task on this CPU.
-    fn wake_here(&self, runnable: Runnable) {
+    pub(super) fn wake_here(&self, runnable: Runnable) {
         let mask = allowed(runnable.metadata());
         let movable = runnable.metadata().fp_live_on().is_none();
+        let running = self.current().is_some();
+        if running {
+            // Before the task is placed: it brings the virtual time up to date.
+            self.contended();
+        }
         // From the insertion on another CPU may take it, run it, and free it.
         let key = self.queue.lock().insert(self, runnable, Why::Woken);
-        if self.current().is_some() {
-            if preempts(key, self.current_key.load(Relaxed)) {
-                self.resched.store(true, Relaxed);
-            }
-            self.contended();
-        } else if self.queued() == 1 {
-            return; // it is the next one here
+        if running && preempts(key, self.current_key.load(Relaxed)) {
+            self.resched.store(true, Relaxed);
         }
-        if movable {
+        let runs_next = !running && self.queued() == 1;
+        if movable && !runs_next {
             call_idle(CpuMask(mask.0 & !(1 << self.id())));
         }
     }
@@ -213,7 +229,7 @@ impl Cpu {
         let others = cpu::all().filter(|cpu| cpu.id() != self.id() && cpu::online().has(cpu.id()));
         let Some(quiet) = others.min_by_key(|cpu| cpu.runnable()) else { return };
         let (here, there) = (self.runnable(), quiet.runnable());
-        if here > there + 1 || here > there && turn % ROTATION == 0 {
+        if here > there + 1 || here > there && turn.is_multiple_of(ROTATION) {
             let moved = self.queue.lock().take_for(self, quiet.id());
             if let Some(runnable) = moved {
                 exec().idle.fetch_and(!(1 << quiet.id()), SeqCst);
