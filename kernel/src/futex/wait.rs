@@ -72,7 +72,7 @@ pub async fn resume_wait(t: &Thread, rest: WaitRest) -> SysResult {
 }
 
 /// Runs `attempt` until the deadline; None if that came first. What is ready wins.
-async fn until<T>(deadline: &Deadline, attempt: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn until<T>(deadline: &Deadline, attempt: impl Future<Output = T>) -> Option<T> {
     let mut attempt = pin!(attempt);
     let mut sleep = pin!(deadline.sleep());
     poll_fn(|cx| match attempt.as_mut().poll(cx) {

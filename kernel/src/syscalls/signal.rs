@@ -168,9 +168,10 @@ pub async fn restart_syscall(t: &Thread) -> SysResult {
     }
 }
 
-fn sent_by(t: &Thread, signo: i32) -> SigInfo {
+fn sent_by(t: &Thread, signo: i32, code: i32) -> SigInfo {
     let mut info = SigInfo::user(0, t.process().pid, t.creds().uid);
     info.signo = signo;
+    info.code = code;
     info
 }
 
@@ -185,7 +186,7 @@ fn send_checked(t: &Thread, target: &Arc<Process>, info: SigInfo) -> Result<()> 
 
 pub fn kill(t: &mut Thread, pid: i32, signo: i32) -> Result<()> {
     check_signo(signo)?;
-    let info = sent_by(t, signo);
+    let info = sent_by(t, signo, signal::SI_USER);
     let own = t.process().clone();
     match pid {
         1.. => send_checked(t, &table::find(pid as u32).or_else(|| process_of_tid(pid)).ok_or(Errno::ESRCH)?, info),
@@ -245,12 +246,12 @@ fn send_to_thread(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Res
 }
 
 pub fn tkill(t: &mut Thread, tid: i32, signo: i32) -> Result<()> {
-    let info = SigInfo { code: signal::SI_TKILL, ..sent_by(t, signo) };
+    let info = sent_by(t, signo, signal::SI_TKILL);
     send_to_thread(t, None, tid, info)
 }
 
 pub fn tgkill(t: &mut Thread, tgid: i32, tid: i32, signo: i32) -> Result<()> {
-    let info = SigInfo { code: signal::SI_TKILL, ..sent_by(t, signo) };
+    let info = sent_by(t, signo, signal::SI_TKILL);
     send_to_thread(t, Some(tgid), tid, info)
 }
 
@@ -294,7 +295,7 @@ pub async fn pidfd_send_signal(t: &Thread, fd: i32, signo: i32, info: UserPtr<u8
     let target = crate::process::pidfd::process_of(t, fd)?;
     check_signo(signo)?;
     let info = match info.non_null() {
-        None => sent_by(t, signo),
+        None => sent_by(t, signo, signal::SI_USER),
         Some(info) => {
             let read = read_info(t, info, signo, target.pid == t.process().pid).await?;
             let mut bytes = [0; 4];
