@@ -1,7 +1,7 @@
 //! The interrupt controller, version 2 or 3, on top of `arm-gic`.
 //!
 //! `arm-gic` sets up distributor and redistributors. Its GICv2 driver wants `&mut` even for the banked CPU
-//! interface and knows no interrupt targets, so those few registers are accessed here (docs/decisions/arm-gic.md).
+//! interface and knows no interrupt targets, so those few registers are accessed here (docs/decisions/010-interrupt-controller.md).
 
 use super::machine::{GicInfo, GicRegs};
 use super::{cpu_id, paging};

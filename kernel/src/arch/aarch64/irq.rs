@@ -129,13 +129,17 @@ pub fn send_ipi(cpu: usize) {
 }
 
 /// Routes device interrupt `intid` to `cpu` and calls `handler(arg)` for each occurrence. Level-triggered
-/// sources must be quieted by the handler. One handler per interrupt: devices that share a line share a handler.
+/// sources must be quieted by the handler. One handler per line: `drivers::irq` shares lines.
 pub fn register(intid: u32, cpu: usize, handler: fn(usize), arg: usize) {
     let slot = HANDLERS.get().and_then(|all| all.get(intid as usize));
     let Some(slot) = slot else {
         log::error!("interrupt {intid} does not exist here");
         return;
     };
+    if slot.is_completed() {
+        log::error!("interrupt {intid} has a handler already");
+        return;
+    }
     slot.call_once(|| Handler { call: handler, arg });
     gic().enable(intid, cpu, is_edge(intid));
 }

@@ -41,15 +41,10 @@ pub fn start_secondary_cpus(entry: fn(usize) -> !) {
     let start = tables::image_to_phys(&raw const secondary_entry as u64);
     for &mpidr in &machine::mpidrs()[1..] {
         let cpu = cpu_count();
-        let layout = Layout::from_size_align(STACK_SIZE as usize, 4096).expect("constant layout");
-        // SAFETY: the layout is not empty. The stack is never freed.
-        let stack = unsafe { alloc(layout) };
-        if stack.is_null() {
+        if !provide_stack(cpu) {
             log::error!("no memory for the stack of CPU {cpu}");
             return;
         }
-        debug_assert!(stack as u64 >= LINEAR);
-        map_stack(cpu, paging::virt_to_phys(stack));
         irq::set_cpu_mpidr(cpu, mpidr);
         if let Err(error) = psci::cpu_on(mpidr, start, cpu as u64) {
             log::warn!("CPU with MPIDR {mpidr:#x} does not start: {error:?}");
@@ -59,6 +54,22 @@ pub fn start_secondary_cpus(entry: fn(usize) -> !) {
             wfe();
         }
     }
+}
+
+/// Makes a stack for `cpu`, which it keeps, unless one is left from a CPU that did not start.
+fn provide_stack(cpu: usize) -> bool {
+    if STACK_PHYS[cpu].load(Ordering::Relaxed) != 0 {
+        return true;
+    }
+    let Ok(layout) = Layout::from_size_align(STACK_SIZE as usize, 4096) else { return false };
+    // SAFETY: the layout is not empty.
+    let stack = unsafe { alloc(layout) };
+    if stack.is_null() {
+        return false;
+    }
+    debug_assert!(stack as u64 >= LINEAR);
+    map_stack(cpu, paging::virt_to_phys(stack));
+    true
 }
 
 /// The end of a secondary CPU's set-up.

@@ -3,7 +3,7 @@
 // All of it lies in one section. A data abort in here goes on at the address in x17, with the fault address in x16;
 // every routine therefore loads x17 first and uses neither register otherwise. The bulk routines use privileged
 // loads and stores between `pan_off` and `pan_on` (NOPs on a CPU without PAN, see user.rs); the small ones use
-// unprivileged ones. A valid descriptor in a user table always lets EL0 in, so both mean the same.
+// unprivileged ones. Descriptors that EL0 may not use lack the access flag, so both mean the same.
 
 .arch_extension fp
 .arch_extension simd

@@ -104,12 +104,12 @@ pub(super) fn page_flags(vma: &Vma) -> PteFlags {
     let mut flags = PteFlags::VALID
         | PteFlags::TABLE
         | PteFlags::INNER_SHAREABLE
-        | PteFlags::ACCESSED
         | PteFlags::NOT_GLOBAL
         | PteFlags::PXN
         | PteFlags::READ_ONLY;
+    // Without the access flag, the kernel's own loads on the user's behalf fault on PROT_NONE, too.
     if !vma.prot.is_empty() {
-        flags |= PteFlags::USER;
+        flags |= PteFlags::USER | PteFlags::ACCESSED;
     }
     if !vma.prot.contains(Prot::EXEC) {
         flags |= PteFlags::UXN;
