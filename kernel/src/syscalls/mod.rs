@@ -13,6 +13,7 @@ mod doc;
 mod futex;
 mod ids;
 mod misc;
+mod mm;
 mod prctl;
 mod process;
 mod result;

@@ -136,8 +136,20 @@ syscalls! {
     177 getegid() fn ids::getegid;
     178 gettid() fn process::gettid;
     179 sysinfo(info: UserPtr<u64>) async misc::sysinfo;
+    214 brk(addr: u64) async mm::brk;
+    215 munmap(addr: u64, len: u64) async mm::munmap;
+    216 mremap(addr: u64, old_len: u64, new_len: u64, flags: u32, new_addr: u64) async mm::mremap;
     220 clone(flags: u64, stack: u64, parent_tid: UserPtr<u32>, tls: u64, child_tid: UserPtr<u32>) async process::clone;
     221 execve(path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>) asyncmut process::execve;
+    222 mmap(addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: u64) async mm::mmap;
+    226 mprotect(addr: u64, len: u64, prot: u32) async mm::mprotect;
+    227 msync(addr: u64, len: u64, flags: u32) async mm::msync;
+    228 mlock(addr: u64, len: u64) async mm::mlock;
+    229 munlock(addr: u64, len: u64) async mm::munlock;
+    230 mlockall(flags: u32) async mm::mlockall;
+    231 munlockall() fn mm::munlockall;
+    232 mincore(addr: u64, len: u64, vec: UserPtr<u8>) async mm::mincore;
+    233 madvise(addr: u64, len: u64, advice: u32) async mm::madvise;
     240 rt_tgsigqueueinfo(tgid: i32, tid: i32, signo: i32, info: UserPtr<u8>) async signal::rt_tgsigqueueinfo;
     260 wait4(pid: i32, status: UserPtr<u32>, options: u32, rusage: UserPtr<u8>) async process::wait4;
     261 prlimit64(pid: i32, resource: u32, new: UserPtr<[u64; 2]>, old: UserPtr<[u64; 2]>) async misc::prlimit64;
@@ -147,6 +159,7 @@ syscalls! {
     275 sched_getattr(pid: i32, attr: UserPtr<u8>, size: u32, flags: u32) async sched::sched_getattr;
     281 execveat(dirfd: i32, path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>, flags: u32) asyncmut process::execveat;
     283 membarrier(command: i32, flags: u32, cpu: i32) async misc::membarrier;
+    284 mlock2(addr: u64, len: u64, flags: u32) async mm::mlock2;
     424 pidfd_send_signal(fd: i32, signo: i32, info: UserPtr<u8>, flags: u32) async signal::pidfd_send_signal;
     434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
     435 clone3(args: UserPtr<u64>, size: usize) async process::clone3;

@@ -1,0 +1,131 @@
+//! Memory: mmap(2) and its family.
+
+use crate::errno::{Errno, Result};
+use crate::mm::{MapFlags, MmapRequest, MremapRequest, PAGE_SIZE, Prot, UserPtr, page_up};
+use crate::process::{Caps, Resource, Thread};
+
+const MAP_TYPE: u32 = 0x0f;
+const MAP_SHARED: u32 = 0x01;
+const MAP_PRIVATE: u32 = 0x02;
+const MAP_SHARED_VALIDATE: u32 = 0x03;
+const MAP_HUGETLB: u32 = 0x4_0000;
+const MAP_SYNC: u32 = 0x8_0000;
+const PROT_GROWSDOWN: u32 = 0x0100_0000;
+const PROT_GROWSUP: u32 = 0x0200_0000;
+
+pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: u64) -> Result<u64> {
+    if offset % PAGE_SIZE as u64 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut map = MapFlags::from_bits_truncate(flags & !MAP_TYPE);
+    match flags & MAP_TYPE {
+        MAP_PRIVATE => map |= MapFlags::PRIVATE,
+        MAP_SHARED => map |= MapFlags::SHARED,
+        MAP_SHARED_VALIDATE => {
+            const DENYWRITE_EXECUTABLE: u32 = 0x800 | 0x1000;
+            let known = MapFlags::all().bits() | MAP_TYPE | DENYWRITE_EXECUTABLE;
+            if flags & !known != 0 || flags & MAP_SYNC != 0 {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            map |= MapFlags::SHARED;
+        }
+        _ => return Err(Errno::EINVAL),
+    }
+    if flags & MAP_HUGETLB != 0 {
+        // No pages are reserved for hugetlbfs.
+        return Err(Errno::ENOMEM);
+    }
+    let source = if map.contains(MapFlags::ANONYMOUS) { None } else { Some(t.files().get_io(fd)?.page_source()?) };
+    let prot = Prot::from_bits_truncate(prot);
+    t.mm().mmap(MmapRequest { addr, len, prot, flags: map, source, offset }).await
+}
+
+pub async fn munmap(t: &Thread, addr: u64, len: u64) -> Result<()> {
+    t.mm().munmap(addr, len).await
+}
+
+pub async fn mprotect(t: &Thread, addr: u64, len: u64, prot: u32) -> Result<()> {
+    let grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP);
+    let prot = Prot::from_bits(prot & !grows).ok_or(Errno::EINVAL)?;
+    if grows & PROT_GROWSUP != 0 {
+        return Err(Errno::EINVAL);
+    }
+    t.mm().mprotect(addr, len, prot, grows != 0).await
+}
+
+pub async fn mremap(t: &Thread, addr: u64, old_len: u64, new_len: u64, flags: u32, new_addr: u64) -> Result<u64> {
+    t.mm().mremap(MremapRequest { addr, old_len, new_len, flags, new_addr }).await
+}
+
+pub async fn brk(t: &Thread, addr: u64) -> Result<u64> {
+    Ok(t.mm().brk(addr).await)
+}
+
+pub async fn madvise(t: &Thread, addr: u64, len: u64, advice: u32) -> Result<()> {
+    t.mm().madvise(addr, len, advice).await
+}
+
+pub async fn msync(t: &Thread, addr: u64, len: u64, flags: u32) -> Result<()> {
+    t.mm().msync(addr, len, flags).await
+}
+
+pub async fn mincore(t: &Thread, addr: u64, len: u64, vec: UserPtr<u8>) -> Result<()> {
+    /// Pages looked at in one step.
+    const STEP: usize = 512;
+    if addr % PAGE_SIZE as u64 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let pages = page_up(len).ok_or(Errno::ENOMEM)? / PAGE_SIZE as u64;
+    if !crate::mm::access_ok(addr, pages * PAGE_SIZE as u64) {
+        return Err(Errno::ENOMEM);
+    }
+    let mut resident = [0; STEP];
+    let mut done = 0;
+    while done < pages {
+        let step = (pages - done).min(STEP as u64);
+        let part = &mut resident[..step as usize];
+        t.mm().residency(addr + done * PAGE_SIZE as u64, part)?;
+        vec.byte_add(done).write_bytes(t.mm(), part).await?;
+        done += step;
+        crate::exec::budget().await;
+    }
+    Ok(())
+}
+
+/// mlock(2) needs a limit above 0 or CAP_IPC_LOCK.
+fn may_lock(t: &Thread) -> Result<()> {
+    if t.creds().capable(Caps::IPC_LOCK) || t.rlimit(Resource::Memlock).soft > 0 { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+pub async fn mlock(t: &Thread, addr: u64, len: u64) -> Result<()> {
+    mlock2(t, addr, len, 0).await
+}
+
+pub async fn mlock2(t: &Thread, addr: u64, len: u64, flags: u32) -> Result<()> {
+    const MLOCK_ONFAULT: u32 = 1;
+    if flags & !MLOCK_ONFAULT != 0 {
+        return Err(Errno::EINVAL);
+    }
+    may_lock(t)?;
+    t.mm().mlock(addr, len, flags & MLOCK_ONFAULT != 0).await
+}
+
+pub async fn munlock(t: &Thread, addr: u64, len: u64) -> Result<()> {
+    t.mm().munlock(addr, len).await
+}
+
+pub async fn mlockall(t: &Thread, flags: u32) -> Result<()> {
+    const CURRENT: u32 = 1;
+    const FUTURE: u32 = 2;
+    const ONFAULT: u32 = 4;
+    if flags == 0 || flags & !(CURRENT | FUTURE | ONFAULT) != 0 || flags == ONFAULT {
+        return Err(Errno::EINVAL);
+    }
+    may_lock(t)?;
+    t.mm().mlockall(flags & CURRENT != 0, flags & FUTURE != 0, flags & ONFAULT != 0).await
+}
+
+pub fn munlockall(t: &mut Thread) -> Result<()> {
+    t.mm().munlockall();
+    Ok(())
+}
