@@ -127,6 +127,11 @@ impl FdTable {
         self.install_from(0, file, cloexec)
     }
 
+    /// Would `install` find a descriptor?
+    pub fn has_room(&self) -> bool {
+        (self.table.lock().first_free(0) as u64) < self.limit()
+    }
+
     /// Makes `fd` mean `file` and closes what it meant before (dup2, dup3).
     pub fn replace(&self, fd: i32, file: Arc<OpenFile>, cloexec: bool) -> Result<()> {
         let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;

@@ -4,9 +4,9 @@
 //!   [`op`] is the answer of an operation that may have to wait.
 //! * [`dentry`], [`mount`], [`path`], [`walk`]: names. A [`Path`] is a [`Dentry`] seen through a [`Mount`]; [`lookup`] goes from
 //!   text to path, by way of the name cache.
-//! * [`open`], [`open_file`], [`regular`], [`fd_table`]: open files and their content. [`change`], [`attr`], [`perm`]: changes of names
+//! * [`open`], [`open_file`], [`regular`], [`splice`], [`fd_table`]: open files and their content. [`change`], [`attr`], [`perm`]: changes of names
 //!   and attributes, and who may make them. [`context`]: root, working directory and umask of a process.
-//! * [`pipe`], [`eventfd`], [`timerfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
+//! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`block`]: disks; [`ext2`]: the file system on them.
 //!
 //! Locks, outer first: `change::RENAME` → `InodeState::lock` of directories, ancestors first → of files → `OpenFile::pos` is
@@ -27,6 +27,7 @@ pub mod fd_table;
 pub mod file;
 pub mod inode;
 pub mod locks;
+pub mod memfd;
 pub mod mount;
 pub mod op;
 pub mod open;
@@ -36,6 +37,7 @@ pub mod perm;
 pub mod pipe;
 pub mod poll;
 pub mod regular;
+pub mod splice;
 pub mod state;
 pub mod timerfd;
 pub mod tmpfs;
@@ -134,8 +136,23 @@ fn mount_tmpfs(request: MountRequest<'_>) -> Op<'_, Result<Arc<dyn FileSystem>>>
 
 /// The time for a time stamp.
 pub fn now() -> Timespec {
-    crate::time::Timespec::from_nanos(crate::arch::now_ns())
+    crate::time::now_realtime()
 }
 
 /// Sends the calling thread a signal that a file operation causes (SIGPIPE, SIGXFSZ).
-pub(crate) fn raise(_t: &Thread, _signal: u32) {}
+pub(crate) fn raise(t: &Thread, signal: u32) {
+    // A full signal queue is no reason to fail the call.
+    let _ = crate::signal::send_to_task(t.task(), crate::signal::SigInfo::kernel(signal as u8));
+}
+
+/// pivot_root(2): every process at the old root goes to the new one.
+pub(crate) fn move_roots(old: &Path, new: &Path) {
+    for process in crate::process::processes() {
+        let tasks = process.threads.lock().clone();
+        for task in tasks {
+            if let Some(fs) = task.handles().fs {
+                fs.replace_root(old, new);
+            }
+        }
+    }
+}

@@ -18,6 +18,7 @@ use super::file::{Events, FileOps, TryError};
 use super::inode::{FileType, Inode};
 use super::locks::Owner;
 use super::path::Path;
+use super::state::Seals;
 use super::{anon, regular};
 use crate::errno::{Errno, Result};
 use crate::exec::{Interrupted, Mutex, interruptible};
@@ -169,7 +170,8 @@ impl OpenFile {
         }
     }
 
-    pub(super) fn pos(&self) -> &Mutex<u64> {
+    /// The position, for as long as the guard is held.
+    pub fn pos(&self) -> &Mutex<u64> {
         &self.pos
     }
 
@@ -437,7 +439,8 @@ impl PageSource for FileSource {
     }
 
     fn writable(&self) -> bool {
-        self.file.readable() && self.file.writable()
+        let sealed = self.file.inode().state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE);
+        self.file.readable() && self.file.writable() && !sealed
     }
 
     fn executable(&self) -> bool {

@@ -9,6 +9,7 @@ use super::inode::{Inode, Metadata, SetAttr};
 use super::mount::MountFlags;
 use super::open_file::OpenFile;
 use super::path::Path;
+use super::state::Seals;
 use crate::errno::{Errno, Result};
 use crate::mm::{IoBuf, PageCache};
 use crate::process::{Caps, Resource, Thread};
@@ -68,7 +69,14 @@ pub async fn write(
     if buf.is_empty() {
         return Ok((0, pos));
     }
-    let room = room_at(t, pos)?;
+    let seals = inode.state();
+    if seals.is_sealed(Seals::WRITE | Seals::FUTURE_WRITE) {
+        return Err(Errno::EPERM);
+    }
+    let mut room = room_at(t, pos)?;
+    if seals.is_sealed(Seals::GROW) {
+        room = inode.size().checked_sub(pos).filter(|room| *room > 0).ok_or(Errno::EPERM)?;
+    }
     buf.limit(usize::try_from(room).unwrap_or(usize::MAX));
     let mut end = pos;
     let result = loop {
@@ -138,6 +146,10 @@ fn room_at(t: &Thread, pos: u64) -> Result<u64> {
 pub async fn truncate(t: Option<&Thread>, inode: &Arc<dyn Inode>, size: u64) -> Result<()> {
     let _guard = inode.state().lock.lock().await;
     let meta = inode.metadata();
+    let seal = if size < meta.size { Seals::SHRINK } else { Seals::GROW };
+    if size != meta.size && inode.state().is_sealed(seal) {
+        return Err(Errno::EPERM);
+    }
     if let Some(t) = t
         && size > meta.size
         && size > t.rlimit(Resource::Fsize).soft
@@ -158,4 +170,19 @@ async fn truncate_locked(inode: &Arc<dyn Inode>, meta: &Metadata, size: u64, kee
         cache.truncate(size).await;
     }
     Ok(())
+}
+
+/// fallocate(2). Holes are punched by the file system; the cached pages of the range are stored and dropped first.
+pub async fn allocate(t: &Thread, inode: &Arc<dyn Inode>, mode: u32, offset: u64, len: u64) -> Result<()> {
+    let end = offset.checked_add(len).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
+    let _guard = inode.state().lock.lock().await;
+    let keeps_size = mode & raw::FALLOC_FL_KEEP_SIZE != 0;
+    let size = inode.size();
+    if !keeps_size && end > size {
+        room_at(t, end - 1)?;
+        if inode.state().is_sealed(Seals::GROW) {
+            return Err(Errno::EPERM);
+        }
+    }
+    inode.allocate(mode, offset, len).await
 }

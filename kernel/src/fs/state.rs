@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use super::locks::FileLocks;
 use super::pipe::Pipe;
@@ -21,6 +21,24 @@ pub struct InodeState {
     /// Open descriptions that may write; negative: programs that run from this file. Never both (ETXTBSY).
     writers: AtomicI32,
     rare: Once<Box<Rare>>,
+    /// F_SEAL_*, and [`SEALABLE`] for files that have seals at all.
+    seals: AtomicU32,
+}
+
+/// The file can be sealed (memfd_create).
+const SEALABLE: u32 = 1 << 31;
+
+bitflags::bitflags! {
+    /// File seals, fcntl(2).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Seals: u32 {
+        const SEAL = 1;
+        const SHRINK = 2;
+        const GROW = 4;
+        const WRITE = 8;
+        const FUTURE_WRITE = 16;
+        const EXEC = 32;
+    }
 }
 
 /// What few inodes need.
@@ -50,6 +68,32 @@ impl InodeState {
 
     pub fn allow_write(&self) {
         self.writers.fetch_add(1, Ordering::Release);
+    }
+
+    /// Makes this a file with seals, of which `seals` are set.
+    pub fn make_sealable(&self, seals: Seals) {
+        self.seals.store(seals.bits() | SEALABLE, Ordering::Relaxed);
+    }
+
+    /// F_GET_SEALS; None for files without seals.
+    pub fn seals(&self) -> Option<u32> {
+        let seals = self.seals.load(Ordering::Relaxed);
+        (seals & SEALABLE != 0).then_some(seals & !SEALABLE)
+    }
+
+    pub fn is_sealed(&self, seals: Seals) -> bool {
+        self.seals.load(Ordering::Relaxed) & seals.bits() != 0
+    }
+
+    /// F_ADD_SEALS.
+    pub fn add_seals(&self, new: u32) -> Result<()> {
+        let new = Seals::from_bits(new).ok_or(Errno::EINVAL)?;
+        let add = |old: u32| (old & SEALABLE != 0 && old & Seals::SEAL.bits() == 0).then_some(old | new.bits());
+        match self.seals.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add) {
+            Ok(_) => Ok(()),
+            Err(old) if old & SEALABLE == 0 => Err(Errno::EINVAL),
+            Err(_) => Err(Errno::EPERM),
+        }
     }
 
     fn rare(&self) -> &Rare {

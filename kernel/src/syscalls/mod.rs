@@ -10,10 +10,18 @@
 mod args;
 #[cfg(test)]
 mod doc;
+mod fs_change;
+mod fs_mount;
+mod fs_open;
+mod fs_rw;
+mod fs_stat;
+mod fs_xattr;
 mod futex;
 mod ids;
 mod misc;
 mod mm;
+mod pipe;
+mod poll;
 mod prctl;
 mod process;
 mod result;

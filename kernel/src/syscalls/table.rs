@@ -1,7 +1,9 @@
 //! The one table of system calls: number, name, typed arguments, handler.
 //! The dispatcher, the names in traces and `docs/syscalls.md` come from it.
 
+use super::fs_stat::{Stat, StatFs, Statx};
 use super::futex::UserWaiter;
+use super::poll::{EpollEvent, PollFd};
 use super::time::{Timex, Tms, UserSigEvent};
 use super::{FromReg, IntoSysResult, SysError, SysResult};
 use crate::errno::Errno;
@@ -50,7 +52,81 @@ macro_rules! syscalls {
 }
 
 syscalls! {
+    5 setxattr(path: UserPtr<u8>, name: UserPtr<u8>, value: UserPtr<u8>, size: u64, flags: u32) async fs_xattr::setxattr;
+    6 lsetxattr(path: UserPtr<u8>, name: UserPtr<u8>, value: UserPtr<u8>, size: u64, flags: u32) async fs_xattr::lsetxattr;
+    7 fsetxattr(fd: i32, name: UserPtr<u8>, value: UserPtr<u8>, size: u64, flags: u32) async fs_xattr::fsetxattr;
+    8 getxattr(path: UserPtr<u8>, name: UserPtr<u8>, value: UserPtr<u8>, size: u64) async fs_xattr::getxattr;
+    9 lgetxattr(path: UserPtr<u8>, name: UserPtr<u8>, value: UserPtr<u8>, size: u64) async fs_xattr::lgetxattr;
+    10 fgetxattr(fd: i32, name: UserPtr<u8>, value: UserPtr<u8>, size: u64) async fs_xattr::fgetxattr;
+    11 listxattr(path: UserPtr<u8>, list: UserPtr<u8>, size: u64) async fs_xattr::listxattr;
+    12 llistxattr(path: UserPtr<u8>, list: UserPtr<u8>, size: u64) async fs_xattr::llistxattr;
+    13 flistxattr(fd: i32, list: UserPtr<u8>, size: u64) async fs_xattr::flistxattr;
+    14 removexattr(path: UserPtr<u8>, name: UserPtr<u8>) async fs_xattr::removexattr;
+    15 lremovexattr(path: UserPtr<u8>, name: UserPtr<u8>) async fs_xattr::lremovexattr;
+    16 fremovexattr(fd: i32, name: UserPtr<u8>) async fs_xattr::fremovexattr;
+    17 getcwd(buf: UserPtr<u8>, size: u64) async fs_stat::getcwd;
+    19 eventfd2(initial: u32, flags: u32) fn pipe::eventfd2;
+    20 epoll_create1(flags: u32) fn poll::epoll_create1;
+    21 epoll_ctl(epfd: i32, op: u32, fd: i32, event: UserPtr<EpollEvent>) async poll::epoll_ctl;
+    22 epoll_pwait(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: i32, mask: UserPtr<u64>, mask_size: u64) async poll::epoll_pwait;
+    23 dup(fd: i32) fn fs_open::dup;
+    24 dup3(old: i32, new: i32, flags: u32) fn fs_open::dup3;
+    25 fcntl(fd: i32, cmd: u32, arg: u64) async fs_open::fcntl;
+    29 ioctl(fd: i32, cmd: u32, arg: u64) async fs_open::ioctl;
+    32 flock(fd: i32, operation: u32) async fs_open::flock;
+    33 mknodat(dirfd: i32, path: UserPtr<u8>, mode: u32, dev: u32) async fs_change::mknodat;
+    34 mkdirat(dirfd: i32, path: UserPtr<u8>, mode: u32) async fs_change::mkdirat;
+    35 unlinkat(dirfd: i32, path: UserPtr<u8>, flags: u32) async fs_change::unlinkat;
+    36 symlinkat(target: UserPtr<u8>, dirfd: i32, path: UserPtr<u8>) async fs_change::symlinkat;
+    37 linkat(old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>, flags: u32) async fs_change::linkat;
+    38 renameat(old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>) async fs_change::renameat;
+    39 umount2(target: UserPtr<u8>, flags: u32) async fs_mount::umount2;
+    40 mount(source: UserPtr<u8>, target: UserPtr<u8>, fs_type: UserPtr<u8>, flags: u64, data: UserPtr<u8>) async fs_mount::mount;
+    41 pivot_root(new_root: UserPtr<u8>, put_old: UserPtr<u8>) async fs_mount::pivot_root;
+    43 statfs(path: UserPtr<u8>, buf: UserPtr<StatFs>) async fs_stat::statfs;
+    44 fstatfs(fd: i32, buf: UserPtr<StatFs>) async fs_stat::fstatfs;
+    45 truncate(path: UserPtr<u8>, size: i64) async fs_rw::truncate;
+    46 ftruncate(fd: i32, size: i64) async fs_rw::ftruncate;
+    47 fallocate(fd: i32, mode: u32, offset: i64, len: i64) async fs_rw::fallocate;
+    48 faccessat(dirfd: i32, path: UserPtr<u8>, mode: u32) async fs_stat::faccessat;
+    49 chdir(path: UserPtr<u8>) async fs_change::chdir;
+    50 fchdir(fd: i32) fn fs_change::fchdir;
+    51 chroot(path: UserPtr<u8>) async fs_change::chroot;
+    52 fchmod(fd: i32, mode: u32) async fs_change::fchmod;
+    53 fchmodat(dirfd: i32, path: UserPtr<u8>, mode: u32) async fs_change::fchmodat;
+    54 fchownat(dirfd: i32, path: UserPtr<u8>, uid: u32, gid: u32, flags: u32) async fs_change::fchownat;
+    55 fchown(fd: i32, uid: u32, gid: u32) async fs_change::fchown;
+    56 openat(dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) async fs_open::openat;
+    57 close(fd: i32) fn fs_open::close;
+    59 pipe2(fds: UserPtr<[i32; 2]>, flags: u32) async pipe::pipe2;
+    61 getdents64(fd: i32, buf: UserPtr<u8>, size: u32) async fs_stat::getdents64;
+    62 lseek(fd: i32, offset: i64, whence: u32) async fs_rw::lseek;
+    63 read(fd: i32, buf: u64, len: u64) async fs_rw::read;
+    64 write(fd: i32, buf: u64, len: u64) async fs_rw::write;
+    65 readv(fd: i32, iov: u64, count: u64) async fs_rw::readv;
+    66 writev(fd: i32, iov: u64, count: u64) async fs_rw::writev;
+    67 pread64(fd: i32, buf: u64, len: u64, pos: i64) async fs_rw::pread64;
+    68 pwrite64(fd: i32, buf: u64, len: u64, pos: i64) async fs_rw::pwrite64;
+    69 preadv(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) async fs_rw::preadv;
+    70 pwritev(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) async fs_rw::pwritev;
+    71 sendfile(out_fd: i32, in_fd: i32, offset: UserPtr<i64>, count: u64) async fs_rw::sendfile;
+    72 pselect6(count: i32, read: UserPtr<u64>, write: UserPtr<u64>, except: UserPtr<u64>, timeout: UserPtr<UserTimespec>, mask: UserPtr<[u64; 2]>) async poll::pselect6;
+    73 ppoll(fds: UserPtr<PollFd>, count: u32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async poll::ppoll;
     74 signalfd4(fd: i32, mask: UserPtr<u64>, size: usize, flags: u32) async signal::signalfd4;
+    75 vmsplice(fd: i32, iov: u64, count: u64, flags: u32) async fs_rw::vmsplice;
+    76 splice(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) async fs_rw::splice;
+    77 tee(in_fd: i32, out_fd: i32, len: u64, flags: u32) async fs_rw::tee;
+    78 readlinkat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<u8>, size: i32) async fs_stat::readlinkat;
+    79 newfstatat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<Stat>, flags: u32) async fs_stat::newfstatat;
+    80 fstat(fd: i32, buf: UserPtr<Stat>) async fs_stat::fstat;
+    81 sync() async fs_rw::sync;
+    82 fsync(fd: i32) async fs_rw::fsync;
+    83 fdatasync(fd: i32) async fs_rw::fdatasync;
+    84 sync_file_range(fd: i32, offset: i64, len: i64, flags: u32) async fs_rw::sync_file_range;
+    85 timerfd_create(clock: i32, flags: u32) fn pipe::timerfd_create;
+    86 timerfd_settime(fd: i32, flags: u32, new: UserPtr<UserItimerspec>, old: UserPtr<UserItimerspec>) async pipe::timerfd_settime;
+    87 timerfd_gettime(fd: i32, value: UserPtr<UserItimerspec>) async pipe::timerfd_gettime;
+    88 utimensat(dirfd: i32, path: UserPtr<u8>, times: UserPtr<[UserTimespec; 2]>, flags: u32) async fs_change::utimensat;
     90 capget(header: UserPtr<[u32; 2]>, data: UserPtr<u32>) async ids::capget;
     91 capset(header: UserPtr<[u32; 2]>, data: UserPtr<u32>) asyncmut ids::capset;
     92 personality(persona: u32) fn misc::personality;
@@ -123,6 +199,7 @@ syscalls! {
     163 getrlimit(resource: u32, limit: UserPtr<[u64; 2]>) async misc::getrlimit;
     164 setrlimit(resource: u32, limit: UserPtr<[u64; 2]>) async misc::setrlimit;
     165 getrusage(who: i32, usage: UserPtr<[u64; 18]>) async misc::getrusage;
+    166 umask(mask: u32) fn fs_change::umask;
     167 prctl(option: i32, arg2: u64, arg3: u64, arg4: u64, arg5: u64) asyncmut prctl::prctl;
     168 getcpu(cpu: UserPtr<u32>, node: UserPtr<u32>) async misc::getcpu;
     169 gettimeofday(time: UserPtr<UserTimeval>, zone: UserPtr<u64>) async time::gettimeofday;
@@ -136,12 +213,14 @@ syscalls! {
     177 getegid() fn ids::getegid;
     178 gettid() fn process::gettid;
     179 sysinfo(info: UserPtr<u64>) async misc::sysinfo;
+    213 readahead(fd: i32, offset: i64, count: u64) async fs_rw::readahead;
     214 brk(addr: u64) async mm::brk;
     215 munmap(addr: u64, len: u64) async mm::munmap;
     216 mremap(addr: u64, old_len: u64, new_len: u64, flags: u32, new_addr: u64) async mm::mremap;
     220 clone(flags: u64, stack: u64, parent_tid: UserPtr<u32>, tls: u64, child_tid: UserPtr<u32>) async process::clone;
     221 execve(path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>) asyncmut process::execve;
     222 mmap(addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: u64) async mm::mmap;
+    223 fadvise64(fd: i32, offset: i64, len: i64, advice: i32) fn fs_rw::fadvise64;
     226 mprotect(addr: u64, len: u64, prot: u32) async mm::mprotect;
     227 msync(addr: u64, len: u64, flags: u32) async mm::msync;
     228 mlock(addr: u64, len: u64) async mm::mlock;
@@ -153,17 +232,31 @@ syscalls! {
     240 rt_tgsigqueueinfo(tgid: i32, tid: i32, signo: i32, info: UserPtr<u8>) async signal::rt_tgsigqueueinfo;
     260 wait4(pid: i32, status: UserPtr<u32>, options: u32, rusage: UserPtr<u8>) async process::wait4;
     261 prlimit64(pid: i32, resource: u32, new: UserPtr<[u64; 2]>, old: UserPtr<[u64; 2]>) async misc::prlimit64;
+    264 name_to_handle_at(dirfd: i32, path: UserPtr<u8>, handle: u64, mount_id: u64, flags: u32) async fs_stat::name_to_handle_at;
     266 clock_adjtime(clock: i32, timex: UserPtr<Timex>) async time::clock_adjtime;
+    267 syncfs(fd: i32) async fs_rw::syncfs;
     268 setns(fd: i32, kind: u32) fn process::setns;
     274 sched_setattr(pid: i32, attr: UserPtr<u32>, flags: u32) async sched::sched_setattr;
     275 sched_getattr(pid: i32, attr: UserPtr<u8>, size: u32, flags: u32) async sched::sched_getattr;
+    276 renameat2(old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>, flags: u32) async fs_change::renameat2;
+    278 getrandom(buf: u64, len: u64, flags: u32) async pipe::getrandom;
+    279 memfd_create(name: UserPtr<u8>, flags: u32) async pipe::memfd_create;
     281 execveat(dirfd: i32, path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>, flags: u32) asyncmut process::execveat;
     283 membarrier(command: i32, flags: u32, cpu: i32) async misc::membarrier;
     284 mlock2(addr: u64, len: u64, flags: u32) async mm::mlock2;
+    285 copy_file_range(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) async fs_rw::copy_file_range;
+    286 preadv2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) async fs_rw::preadv2;
+    287 pwritev2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) async fs_rw::pwritev2;
+    291 statx(dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32, buf: UserPtr<Statx>) async fs_stat::statx;
     424 pidfd_send_signal(fd: i32, signo: i32, info: UserPtr<u8>, flags: u32) async signal::pidfd_send_signal;
     434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
     435 clone3(args: UserPtr<u64>, size: usize) async process::clone3;
+    436 close_range(first: u32, last: u32, flags: u32) fn fs_open::close_range;
+    437 openat2(dirfd: i32, path: UserPtr<u8>, how: UserPtr<[u64; 3]>, size: u64) async fs_open::openat2;
+    439 faccessat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_stat::faccessat2;
+    441 epoll_pwait2(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async poll::epoll_pwait2;
     449 futex_waitv(waiters: UserPtr<UserWaiter>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>, clock: i32) async futex::futex_waitv;
+    452 fchmodat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_change::fchmodat2;
 }
 
 /// The name of a system call, or "?".

@@ -1,0 +1,143 @@
+//! mount, umount2, pivot_root.
+
+use alloc::vec::Vec;
+
+use linux_raw_sys::general as raw;
+
+use super::fs_open::{lookup_cwd, read_path};
+use crate::errno::{Errno, Result};
+use crate::fs::{self, AT_FDCWD, Ctx, Flags, MountFlags, MountRequest, Path, mount as table};
+use crate::mm::{PAGE_SIZE, UserPtr};
+use crate::process::{Caps, Thread};
+
+/// Flags that concern the mount, not the file system.
+fn mount_flags(flags: u32) -> MountFlags {
+    let mut mount = MountFlags::from_bits_truncate(flags);
+    // MS_RELATIME is the default (mount(2)).
+    if !mount.intersects(MountFlags::NOATIME | MountFlags::STRICTATIME) {
+        mount |= MountFlags::RELATIME;
+    }
+    mount
+}
+
+/// The options page: up to a page, without what follows its NUL.
+async fn read_data(t: &Thread, data: UserPtr<u8>) -> Result<Vec<u8>> {
+    match data.non_null() {
+        None => Ok(Vec::new()),
+        Some(data) => Ok(crate::mm::read_cstr(t.mm(), data.addr(), PAGE_SIZE).await?.to_vec()),
+    }
+}
+
+pub async fn mount(
+    t: &Thread,
+    source: UserPtr<u8>,
+    target: UserPtr<u8>,
+    fs_type: UserPtr<u8>,
+    flags: u64,
+    data: UserPtr<u8>,
+) -> Result<()> {
+    let mut flags = flags as u32;
+    // The magic number that old programs put into the upper half.
+    if flags & 0xffff_0000 == 0xc0ed_0000 {
+        flags &= 0xffff;
+    }
+    let at = lookup_cwd(t, target, Flags::FOLLOW).await?;
+    if !t.creds().capable(Caps::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    if flags & raw::MS_REMOUNT != 0 {
+        return remount(&at, flags).await;
+    }
+    if flags & raw::MS_BIND != 0 {
+        let from = lookup_cwd(t, source, Flags::FOLLOW).await?;
+        return table::bind(&from, at, flags & raw::MS_REC != 0);
+    }
+    if flags & (raw::MS_SHARED | raw::MS_PRIVATE | raw::MS_SLAVE | raw::MS_UNBINDABLE) != 0 {
+        return propagation(&at, flags);
+    }
+    if flags & raw::MS_MOVE != 0 {
+        let from = lookup_cwd(t, source, Flags::FOLLOW).await?;
+        return table::move_mount(&from, at);
+    }
+    let fs_type = read_path(t, fs_type).await?;
+    let source = match source.non_null() {
+        Some(source) => read_path(t, source).await?,
+        None => Default::default(),
+    };
+    let data = read_data(t, data).await?;
+    let device = device_of(t, &source).await;
+    let request = MountRequest { source: &source, device, read_only: flags & raw::MS_RDONLY != 0, data: &data };
+    let instance = fs::new_instance(&fs_type, request).await?;
+    table::mount(instance, at, mount_flags(flags))?;
+    Ok(())
+}
+
+/// The block device that a source names, if it does.
+async fn device_of(t: &Thread, source: &[u8]) -> Option<fs::DeviceId> {
+    let place = fs::lookup(Ctx::of(t), AT_FDCWD, source, Flags::FOLLOW).await.ok()?;
+    let meta = place.inode().metadata();
+    (meta.kind == fs::FileType::BlockDevice).then_some(meta.rdev)
+}
+
+async fn remount(at: &Path, flags: u32) -> Result<()> {
+    if !alloc::sync::Arc::ptr_eq(&at.dentry, at.mount.root()) {
+        return Err(Errno::EINVAL);
+    }
+    let new = mount_flags(flags);
+    // MS_REMOUNT with MS_BIND changes this mount only, without it the file system.
+    if flags & raw::MS_BIND == 0 {
+        let read_only = new.contains(MountFlags::RDONLY);
+        if read_only && !at.mount.flags().contains(MountFlags::RDONLY) {
+            at.mount.set_flags(at.mount.flags() | MountFlags::RDONLY);
+            crate::mm::page_cache::sync_all().await?;
+        }
+        at.mount.fs().set_read_only(read_only).await?;
+    }
+    at.mount.set_flags(new);
+    Ok(())
+}
+
+/// There is one namespace without peers: private is what every mount is, and shared or slave make no difference to see.
+fn propagation(at: &Path, flags: u32) -> Result<()> {
+    let kinds = flags & (raw::MS_SHARED | raw::MS_PRIVATE | raw::MS_SLAVE | raw::MS_UNBINDABLE);
+    let others = flags & !(kinds | raw::MS_REC | raw::MS_SILENT);
+    if kinds.count_ones() != 1 || others != 0 || !alloc::sync::Arc::ptr_eq(&at.dentry, at.mount.root()) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+pub async fn umount2(t: &Thread, target: UserPtr<u8>, flags: u32) -> Result<()> {
+    let known = raw::MNT_FORCE | raw::MNT_DETACH | raw::MNT_EXPIRE | raw::UMOUNT_NOFOLLOW;
+    if flags & !known != 0 || flags & raw::MNT_EXPIRE != 0 && flags & (raw::MNT_FORCE | raw::MNT_DETACH) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if !t.creds().capable(Caps::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let walk = if flags & raw::UMOUNT_NOFOLLOW != 0 { Flags::empty() } else { Flags::FOLLOW };
+    let at = lookup_cwd(t, target, walk).await?;
+    if at == t.fs().root() && flags & raw::MNT_DETACH == 0 && at.mount.place().is_none() {
+        // Unmounting the root means making it read-only (umount2 in Linux).
+        return remount(&at, at.mount.flags().bits() | raw::MS_RDONLY).await;
+    }
+    if let Some(instance) = table::unmount(&at, flags & raw::MNT_DETACH != 0)? {
+        drop(at);
+        crate::mm::page_cache::sync_all().await?;
+        instance.set_read_only(true).await?;
+    }
+    Ok(())
+}
+
+pub async fn pivot_root(t: &Thread, new_root: UserPtr<u8>, put_old: UserPtr<u8>) -> Result<()> {
+    if !t.creds().capable(Caps::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let walk = Flags::FOLLOW | Flags::DIRECTORY;
+    let new = lookup_cwd(t, new_root, walk).await?;
+    let put_old = lookup_cwd(t, put_old, walk).await?;
+    let old = t.fs().root();
+    table::pivot_root(&new, &put_old, &old)?;
+    crate::fs::move_roots(&old, &new);
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! Reading, writing and positioning.
+
+use linux_raw_sys::general as raw;
+
+use super::SysResult;
+use crate::errno::{Errno, Result};
+use crate::fs::open_file::{Kind, OpenFile};
+use crate::fs::{self, Ctx, mount, regular, splice};
+use crate::mm::{self, IoBuf, UserPtr, import_iovec};
+use crate::process::Thread;
+
+pub async fn read(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> {
+    let file = t.files().get_io(fd)?;
+    let mut buf = IoBuf::user(t.mm(), addr, len)?;
+    file.read(t, &mut buf).await
+}
+
+pub async fn write(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> {
+    let file = t.files().get_io(fd)?;
+    let mut buf = IoBuf::user(t.mm(), addr, len)?;
+    file.write(t, &mut buf).await
+}
+
+pub async fn readv(t: &Thread, fd: i32, iov: u64, count: u64) -> SysResult<usize> {
+    let file = t.files().get_io(fd)?;
+    let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
+    file.read(t, &mut buf).await
+}
+
+pub async fn writev(t: &Thread, fd: i32, iov: u64, count: u64) -> SysResult<usize> {
+    let file = t.files().get_io(fd)?;
+    let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
+    file.write(t, &mut buf).await
+}
+
+fn offset(pos: i64) -> Result<u64> {
+    u64::try_from(pos).map_err(|_| Errno::EINVAL)
+}
+
+pub async fn pread64(t: &Thread, fd: i32, addr: u64, len: u64, pos: i64) -> SysResult<usize> {
+    let pos = offset(pos)?;
+    let file = t.files().get_io(fd)?;
+    let mut buf = IoBuf::user(t.mm(), addr, len)?;
+    file.read_at(t, &mut buf, pos).await
+}
+
+pub async fn pwrite64(t: &Thread, fd: i32, addr: u64, len: u64, pos: i64) -> SysResult<usize> {
+    let pos = offset(pos)?;
+    let file = t.files().get_io(fd)?;
+    let mut buf = IoBuf::user(t.mm(), addr, len)?;
+    file.write_at(t, &mut buf, pos).await
+}
+
+pub async fn preadv(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high: u64) -> SysResult<usize> {
+    let pos = offset(pos)?;
+    let file = t.files().get_io(fd)?;
+    let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
+    file.read_at(t, &mut buf, pos).await
+}
+
+pub async fn pwritev(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high: u64) -> SysResult<usize> {
+    let pos = offset(pos)?;
+    let file = t.files().get_io(fd)?;
+    let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
+    file.write_at(t, &mut buf, pos).await
+}
+
+/// RWF_* that reads and writes can honour: RWF_HIPRI and RWF_DSYNC/RWF_SYNC as hints that cost nothing here.
+const RWF_READ: u32 = raw::RWF_HIPRI;
+const RWF_WRITE: u32 = raw::RWF_HIPRI | raw::RWF_DSYNC | raw::RWF_SYNC;
+
+pub async fn preadv2(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high: u64, flags: u32) -> SysResult<usize> {
+    if flags & !RWF_READ != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    if pos == -1 { readv(t, fd, iov, count).await } else { preadv(t, fd, iov, count, pos, 0).await }
+}
+
+pub async fn pwritev2(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high: u64, flags: u32) -> SysResult<usize> {
+    if flags & !RWF_WRITE != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let n = if pos == -1 { writev(t, fd, iov, count).await? } else { pwritev(t, fd, iov, count, pos, 0).await? };
+    if flags & (raw::RWF_DSYNC | raw::RWF_SYNC) != 0 {
+        t.files().get_io(fd)?.sync(flags & raw::RWF_SYNC == 0).await?;
+    }
+    Ok(n)
+}
+
+pub async fn lseek(t: &Thread, fd: i32, offset: i64, whence: u32) -> SysResult<u64> {
+    let file = t.files().get_io(fd)?;
+    if !file.seekable() {
+        return Err(Errno::ESPIPE.into());
+    }
+    let mut pos = file.pos().lock().await;
+    *pos = new_position(&file, *pos, offset, whence)?;
+    Ok(*pos)
+}
+
+fn new_position(file: &OpenFile, now: u64, offset: i64, whence: u32) -> Result<u64> {
+    let size = || match file.kind() {
+        Kind::Ops(ops) => ops.size().ok_or(Errno::EINVAL),
+        _ => Ok(file.inode().size()),
+    };
+    let base = match whence {
+        raw::SEEK_SET => 0,
+        raw::SEEK_CUR => now,
+        raw::SEEK_END => size()?,
+        raw::SEEK_DATA | raw::SEEK_HOLE => {
+            // Every byte is data, and the hole is at the end (lseek(2) allows that).
+            let size = size()?;
+            let offset = u64::try_from(offset).ok().filter(|offset| *offset < size).ok_or(Errno::ENXIO)?;
+            return Ok(if whence == raw::SEEK_DATA { offset } else { size });
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    let new = (base as i64).checked_add(offset).ok_or(Errno::EOVERFLOW)?;
+    u64::try_from(new).map_err(|_| Errno::EINVAL)
+}
+
+pub async fn sendfile(t: &Thread, out_fd: i32, in_fd: i32, offset: UserPtr<i64>, count: u64) -> SysResult<usize> {
+    let input = t.files().get_io(in_fd)?;
+    let output = t.files().get_io(out_fd)?;
+    let pos = match offset.non_null() {
+        Some(pointer) => Some(u64::try_from(pointer.read(t.mm()).await?).map_err(|_| Errno::EINVAL)?),
+        None => None,
+    };
+    let (n, end) = splice::sendfile(t, &output, &input, pos, count).await?;
+    if let Some(pointer) = offset.non_null() {
+        pointer.write(t.mm(), end as i64).await?;
+    }
+    Ok(n)
+}
+
+async fn read_offset(t: &Thread, offset: UserPtr<i64>) -> Result<Option<u64>> {
+    match offset.non_null() {
+        Some(pointer) => Ok(Some(u64::try_from(pointer.read(t.mm()).await?).map_err(|_| Errno::EINVAL)?)),
+        None => Ok(None),
+    }
+}
+
+async fn write_offset(t: &Thread, offset: UserPtr<i64>, end: Option<u64>) -> Result<()> {
+    match (offset.non_null(), end) {
+        (Some(pointer), Some(end)) => pointer.write(t.mm(), end as i64).await,
+        _ => Ok(()),
+    }
+}
+
+const SPLICE_FLAGS: u32 = 1 | 2 | 4 | 8;
+
+pub async fn splice(
+    t: &Thread,
+    in_fd: i32,
+    in_offset: UserPtr<i64>,
+    out_fd: i32,
+    out_offset: UserPtr<i64>,
+    len: u64,
+    flags: u32,
+) -> SysResult<usize> {
+    if flags & !SPLICE_FLAGS != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if len == 0 {
+        return Ok(0);
+    }
+    let input = t.files().get_io(in_fd)?;
+    let output = t.files().get_io(out_fd)?;
+    let mut ends = splice::Ends {
+        input: &input,
+        in_pos: read_offset(t, in_offset).await?,
+        output: &output,
+        out_pos: read_offset(t, out_offset).await?,
+        nonblock: flags & 2 != 0,
+    };
+    let n = splice::splice(t, &mut ends, len).await?;
+    let (in_pos, out_pos) = (ends.in_pos, ends.out_pos);
+    write_offset(t, in_offset, in_pos).await?;
+    write_offset(t, out_offset, out_pos).await?;
+    Ok(n)
+}
+
+pub async fn tee(t: &Thread, in_fd: i32, out_fd: i32, len: u64, flags: u32) -> SysResult<usize> {
+    if flags & !SPLICE_FLAGS != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if len == 0 {
+        return Ok(0);
+    }
+    let input = t.files().get_io(in_fd)?;
+    let output = t.files().get_io(out_fd)?;
+    splice::tee(t, &input, &output, len, flags & 2 != 0).await
+}
+
+pub async fn vmsplice(t: &Thread, fd: i32, iov: u64, count: u64, flags: u32) -> SysResult<usize> {
+    if flags & !SPLICE_FLAGS != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = t.files().get_io(fd)?;
+    if fs::pipe::of_file(&file).is_none() {
+        return Err(Errno::EBADF.into());
+    }
+    let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
+    if file.writable() { file.write(t, &mut buf).await } else { file.read(t, &mut buf).await }
+}
+
+pub async fn copy_file_range(
+    t: &Thread,
+    in_fd: i32,
+    in_offset: UserPtr<i64>,
+    out_fd: i32,
+    out_offset: UserPtr<i64>,
+    len: u64,
+    flags: u32,
+) -> SysResult<usize> {
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let input = t.files().get_io(in_fd)?;
+    let output = t.files().get_io(out_fd)?;
+    let mut ends = splice::Ends {
+        input: &input,
+        in_pos: read_offset(t, in_offset).await?,
+        output: &output,
+        out_pos: read_offset(t, out_offset).await?,
+        nonblock: false,
+    };
+    let n = splice::copy_file_range(t, &mut ends, len).await?;
+    let (in_pos, out_pos) = (ends.in_pos, ends.out_pos);
+    write_offset(t, in_offset, in_pos).await?;
+    write_offset(t, out_offset, out_pos).await?;
+    Ok(n)
+}
+
+pub async fn readahead(t: &Thread, fd: i32, _offset: i64, _count: u64) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    file.check_readable()?;
+    // A hint: reading ahead happens anyway.
+    if matches!(file.kind(), Kind::Regular(_)) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+pub fn fadvise64(t: &Thread, fd: i32, _offset: i64, len: i64, advice: i32) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    if fs::pipe::of_file(&file).is_some() {
+        return Err(Errno::ESPIPE);
+    }
+    // POSIX_FADV_NORMAL … POSIX_FADV_NOREUSE: hints all.
+    if len < 0 || !(0..=5).contains(&advice) { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+pub async fn fsync(t: &Thread, fd: i32) -> Result<()> {
+    t.files().get_io(fd)?.sync(false).await
+}
+
+pub async fn fdatasync(t: &Thread, fd: i32) -> Result<()> {
+    t.files().get_io(fd)?.sync(true).await
+}
+
+pub async fn sync_file_range(t: &Thread, fd: i32, offset: i64, len: i64, flags: u32) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    let start = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
+    if flags & !7 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let Kind::Regular(cache) = file.kind() else { return Err(Errno::ESPIPE) };
+    let end = if len == 0 { u64::MAX } else { start.saturating_add(len).div_ceil(mm::PAGE_SIZE as u64) };
+    if flags == 0 { Ok(()) } else { cache.write_back(start / mm::PAGE_SIZE as u64..end).await }
+}
+
+pub async fn sync(_t: &Thread) -> Result<()> {
+    // sync(2) never fails; what went wrong is told to fsync.
+    let _ = mm::page_cache::sync_all().await;
+    let _ = mount::sync_all().await;
+    Ok(())
+}
+
+pub async fn syncfs(t: &Thread, fd: i32) -> Result<()> {
+    let file = t.files().get(fd)?;
+    mm::page_cache::sync_all().await?;
+    file.path().mount.fs().sync().await
+}
+
+pub async fn truncate(t: &Thread, path: UserPtr<u8>, size: i64) -> Result<()> {
+    let size = u64::try_from(size).map_err(|_| Errno::EINVAL)?;
+    let path = super::fs_open::read_path(t, path).await?;
+    fs::open::truncate(Ctx::of(t), &path, size).await
+}
+
+pub async fn ftruncate(t: &Thread, fd: i32, size: i64) -> Result<()> {
+    let size = u64::try_from(size).map_err(|_| Errno::EINVAL)?;
+    let file = t.files().get_io(fd)?;
+    if !matches!(file.kind(), Kind::Regular(_)) || !file.writable() {
+        return Err(Errno::EINVAL);
+    }
+    regular::truncate(Some(t), file.inode(), size).await
+}
+
+pub async fn fallocate(t: &Thread, fd: i32, mode: u32, offset: i64, len: i64) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    file.check_writable()?;
+    let (offset, len) = match (u64::try_from(offset), u64::try_from(len)) {
+        (Ok(offset), Ok(len)) if len > 0 => (offset, len),
+        _ => return Err(Errno::EINVAL),
+    };
+    match file.kind() {
+        Kind::Regular(_) => regular::allocate(t, file.inode(), mode, offset, len).await,
+        Kind::Directory => Err(Errno::EISDIR),
+        _ if fs::pipe::of_file(&file).is_some() => Err(Errno::ESPIPE),
+        _ => Err(Errno::ENODEV),
+    }
+}

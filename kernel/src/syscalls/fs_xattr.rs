@@ -1,0 +1,172 @@
+//! Extended attributes, xattr(7).
+
+use alloc::vec::Vec;
+
+use crate::errno::{Errno, Result};
+use crate::fs::perm::{self, Want};
+use crate::fs::{FileType, Flags, Path};
+use crate::mm::{UserPtr, UserStr, read_cstr};
+use crate::process::{Caps, Thread};
+
+use super::fs_open::lookup_cwd;
+
+/// XATTR_NAME_MAX and XATTR_SIZE_MAX of linux/limits.h.
+const NAME_MAX: usize = 255;
+const SIZE_MAX: usize = 65536;
+
+async fn read_name(t: &Thread, name: UserPtr<u8>) -> Result<UserStr> {
+    match read_cstr(t.mm(), name.addr(), NAME_MAX + 1).await {
+        Ok(name) if name.is_empty() => Err(Errno::ERANGE),
+        Err(Errno::ENAMETOOLONG) => Err(Errno::ERANGE),
+        other => other,
+    }
+}
+
+/// Who may read or change attributes of which class.
+fn check(t: &Thread, path: &Path, name: &[u8], write: bool) -> Result<()> {
+    if write {
+        path.mount.check_writable()?;
+    }
+    let meta = path.inode().metadata();
+    if name.starts_with(b"trusted.") {
+        let refusal = if write { Errno::EPERM } else { Errno::ENODATA };
+        return if t.creds().capable(Caps::SYS_ADMIN) { Ok(()) } else { Err(refusal) };
+    }
+    if name.starts_with(b"security.") || name.starts_with(b"system.") {
+        let allowed = !write || perm::is_owner(t.creds(), &meta) && t.creds().capable(Caps::SYS_ADMIN);
+        return if allowed { Ok(()) } else { Err(Errno::EPERM) };
+    }
+    if !name.starts_with(b"user.") {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if !matches!(meta.kind, FileType::Regular | FileType::Directory) {
+        return Err(if write { Errno::EPERM } else { Errno::ENODATA });
+    }
+    let sticky = meta.kind == FileType::Directory && meta.perm & 0o1000 != 0;
+    if write && sticky && !perm::is_owner(t.creds(), &meta) {
+        return Err(Errno::EPERM);
+    }
+    perm::check(t.creds(), &**path.inode(), if write { Want::WRITE } else { Want::READ })
+}
+
+/// Copies an answer out: its length alone if the buffer has size 0; ERANGE if it is too small.
+async fn answer(t: &Thread, bytes: Vec<u8>, buf: UserPtr<u8>, size: u64) -> Result<usize> {
+    if size == 0 {
+        return Ok(bytes.len());
+    }
+    if bytes.len() as u64 > size {
+        return Err(Errno::ERANGE);
+    }
+    buf.write_bytes(t.mm(), &bytes).await?;
+    Ok(bytes.len())
+}
+
+async fn set(t: &Thread, path: &Path, name: UserPtr<u8>, value: UserPtr<u8>, size: u64, flags: u32) -> Result<()> {
+    if flags & !3 != 0 || flags == 3 {
+        return Err(Errno::EINVAL);
+    }
+    let name = read_name(t, name).await?;
+    if size > SIZE_MAX as u64 {
+        return Err(Errno::E2BIG);
+    }
+    let value = value.read_slice(t.mm(), size as usize, SIZE_MAX).await?;
+    check(t, path, &name, true)?;
+    let _guard = path.inode().state().lock.lock().await;
+    path.inode().set_xattr(&name, &value, flags).await
+}
+
+async fn get(t: &Thread, path: &Path, name: UserPtr<u8>, buf: UserPtr<u8>, size: u64) -> Result<usize> {
+    let name = read_name(t, name).await?;
+    check(t, path, &name, false)?;
+    let value = path.inode().get_xattr(&name).await?;
+    answer(t, value, buf, size).await
+}
+
+async fn list(t: &Thread, path: &Path, buf: UserPtr<u8>, size: u64) -> Result<usize> {
+    let names = match path.inode().list_xattr().await {
+        Err(Errno::EOPNOTSUPP) => Vec::new(),
+        names => names?,
+    };
+    let privileged = t.creds().capable(Caps::SYS_ADMIN);
+    let mut shown = Vec::new();
+    for name in names.split_inclusive(|byte| *byte == 0).filter(|name| privileged || !name.starts_with(b"trusted.")) {
+        shown.extend_from_slice(name);
+    }
+    answer(t, shown, buf, size).await
+}
+
+async fn remove(t: &Thread, path: &Path, name: UserPtr<u8>) -> Result<()> {
+    let name = read_name(t, name).await?;
+    check(t, path, &name, true)?;
+    let _guard = path.inode().state().lock.lock().await;
+    path.inode().remove_xattr(&name).await
+}
+
+pub async fn setxattr(
+    t: &Thread,
+    path: UserPtr<u8>,
+    name: UserPtr<u8>,
+    value: UserPtr<u8>,
+    size: u64,
+    flags: u32,
+) -> Result<()> {
+    set(t, &lookup_cwd(t, path, Flags::FOLLOW).await?, name, value, size, flags).await
+}
+
+pub async fn lsetxattr(
+    t: &Thread,
+    path: UserPtr<u8>,
+    name: UserPtr<u8>,
+    value: UserPtr<u8>,
+    size: u64,
+    flags: u32,
+) -> Result<()> {
+    set(t, &lookup_cwd(t, path, Flags::empty()).await?, name, value, size, flags).await
+}
+
+pub async fn fsetxattr(
+    t: &Thread,
+    fd: i32,
+    name: UserPtr<u8>,
+    value: UserPtr<u8>,
+    size: u64,
+    flags: u32,
+) -> Result<()> {
+    set(t, t.files().get_io(fd)?.path(), name, value, size, flags).await
+}
+
+pub async fn getxattr(t: &Thread, path: UserPtr<u8>, name: UserPtr<u8>, buf: UserPtr<u8>, size: u64) -> Result<usize> {
+    get(t, &lookup_cwd(t, path, Flags::FOLLOW).await?, name, buf, size).await
+}
+
+pub async fn lgetxattr(t: &Thread, path: UserPtr<u8>, name: UserPtr<u8>, buf: UserPtr<u8>, size: u64) -> Result<usize> {
+    get(t, &lookup_cwd(t, path, Flags::empty()).await?, name, buf, size).await
+}
+
+pub async fn fgetxattr(t: &Thread, fd: i32, name: UserPtr<u8>, buf: UserPtr<u8>, size: u64) -> Result<usize> {
+    get(t, t.files().get_io(fd)?.path(), name, buf, size).await
+}
+
+pub async fn listxattr(t: &Thread, path: UserPtr<u8>, buf: UserPtr<u8>, size: u64) -> Result<usize> {
+    list(t, &lookup_cwd(t, path, Flags::FOLLOW).await?, buf, size).await
+}
+
+pub async fn llistxattr(t: &Thread, path: UserPtr<u8>, buf: UserPtr<u8>, size: u64) -> Result<usize> {
+    list(t, &lookup_cwd(t, path, Flags::empty()).await?, buf, size).await
+}
+
+pub async fn flistxattr(t: &Thread, fd: i32, buf: UserPtr<u8>, size: u64) -> Result<usize> {
+    list(t, t.files().get_io(fd)?.path(), buf, size).await
+}
+
+pub async fn removexattr(t: &Thread, path: UserPtr<u8>, name: UserPtr<u8>) -> Result<()> {
+    remove(t, &lookup_cwd(t, path, Flags::FOLLOW).await?, name).await
+}
+
+pub async fn lremovexattr(t: &Thread, path: UserPtr<u8>, name: UserPtr<u8>) -> Result<()> {
+    remove(t, &lookup_cwd(t, path, Flags::empty()).await?, name).await
+}
+
+pub async fn fremovexattr(t: &Thread, fd: i32, name: UserPtr<u8>) -> Result<()> {
+    remove(t, t.files().get_io(fd)?.path(), name).await
+}
