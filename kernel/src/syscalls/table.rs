@@ -248,6 +248,7 @@ syscalls! {
     286 preadv2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) async fs_rw::preadv2;
     287 pwritev2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) async fs_rw::pwritev2;
     291 statx(dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32, buf: UserPtr<Statx>) async fs_stat::statx;
+    293 rseq(area: u64, len: u32, flags: u32, signature: u32) fn misc::rseq;
     424 pidfd_send_signal(fd: i32, signo: i32, info: UserPtr<u8>, flags: u32) async signal::pidfd_send_signal;
     434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
     435 clone3(args: UserPtr<u64>, size: usize) async process::clone3;
