@@ -10,6 +10,8 @@
 
 pub(crate) mod buddy;
 pub(crate) mod page;
+#[cfg(test)]
+mod tests;
 
 use core::fmt;
 use core::mem::ManuallyDrop;
