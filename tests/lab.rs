@@ -1,7 +1,8 @@
 //! Kernels and images for tests, and runs of one program.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -37,13 +38,21 @@ fn folder() -> PathBuf {
     paths::out().join("tests")
 }
 
-/// An image that no guest has ever written to.
+/// An image that no guest has ever written to, built once for all tests of this process.
 pub fn pristine(name: &str) -> Result<Image> {
-    // Tests run side by side, and only one may build.
-    static BUILDING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _guard = BUILDING.lock();
-    image::build(name, &folder())
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = built.get(name) {
+        return Ok(Image { path: path.clone(), init: Some(INIT.into()) });
+    }
+    xtask::ui::silence();
+    let image = image::build(name, &folder())?;
+    built.insert(name.to_string(), image.path.clone());
+    Ok(image)
 }
+
+/// The first program of all our images.
+pub const INIT: &str = "/sbin/init";
 
 /// A copy of an image, for a test that wants to keep what its guest writes.
 pub fn copy_of(name: &str, test: &str) -> Result<PathBuf> {

@@ -58,12 +58,12 @@ fn next_boot() -> Result<()> {
     let mut console = Console::boot(&image, &arguments)?;
     console.command("mkdir -p /root/a/b && seq 1 20000 > /root/a/b/numbers")?;
     console.command("ln -s b/numbers /root/a/link; ln /root/a/b/numbers /root/hard")?;
-    console.command("chmod 4751 /root/hard; touch -t 202401020304.05 /root/a")?;
+    console.command("chmod 4751 /root/hard; touch -d @1704164645 /root/a")?;
     console.type_in("sync; poweroff\r")?;
     ensure!(console.end()? == 0, "no clean end");
     is_clean(&image)?;
     let mut console = Console::boot(&image, &arguments)?;
-    console.expect("cksum < /root/a/link", "108894")?;
+    console.expect("md5sum < /root/a/link", "e071f707df7bbeee2a6a1eb48011ddd0")?;
     console.expect("stat -c '%A %h %s' /root/hard", "-rwsr-x--x 2 108894")?;
     console.expect("stat -c %Y /root/a", "1704164645")?;
     console.type_in("rm -r /root/a; sync; poweroff\r")?;
@@ -117,13 +117,13 @@ fn full() -> Result<()> {
         Bus::Mmio,
         r"
         cd /root
-        dd if=/dev/zero of=big bs=64k 2> err; echo $?
-        grep -o 'No space left on device' err
+        dd if=/dev/zero of=big bs=64k 2> /tmp/err; echo $?
+        grep -c 'No space left on device' /tmp/err
         echo more > small 2> /dev/null; cat small | wc -c
         rm big; echo again > small; cat small
         ",
     )?;
-    ensure!(text == "1\nNo space left on device\n0\nagain\n", "{text:?}");
+    ensure!(text == "1\n1\n0\nagain\n", "{text:?}");
     is_clean(&image)
 }
 

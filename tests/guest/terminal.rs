@@ -48,7 +48,9 @@ fn editing() -> Result<()> {
     console.expect("echo abX\u{7f}c", "abc")?;
     console.expect("echo first", "first")?;
     // The history: up.
-    console.expect("\u{1b}[A", "first")?;
+    console.type_in("\u{1b}[A\r")?;
+    console.wait_for(r"echo first[^\n]*\nfirst\r\n")?;
+    console.prompt()?;
     // Cooked mode, where the kernel edits: erase a character, and the whole line.
     console.type_in("cat\r")?;
     console.wait_for("cat\r\n")?;
