@@ -54,6 +54,8 @@ fn editing() -> Result<()> {
     // Cooked mode, where the kernel edits: erase a character, and the whole line.
     console.type_in("cat\r")?;
     console.wait_for("cat\r\n")?;
+    // Until then the shell has the terminal.
+    sleep(Duration::from_millis(500));
     console.type_in("wrong\u{15}lo\u{7f}ine\r")?;
     console.wait_for("\nline\r\n")?;
     console.control(ControlCode::EndOfTransmission)?;
