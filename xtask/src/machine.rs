@@ -80,33 +80,53 @@ impl Default for MachineOptions {
     }
 }
 
+/// What QEMU boots.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    pub kernel: PathBuf,
+    pub initramfs: Option<PathBuf>,
+}
+
+impl Boot {
+    /// Builds the kernel, or gets Linux.
+    pub fn prepare(kind: KernelKind) -> Result<Boot> {
+        Ok(match kind {
+            KernelKind::Pollux => Boot { kernel: build::kernel()?.image, initramfs: None },
+            KernelKind::Linux => {
+                let linux = linux::prepare()?;
+                Boot { kernel: linux.image, initramfs: Some(linux.initramfs) }
+            }
+        })
+    }
+}
+
 /// A machine that only has to be switched on.
 pub struct Machine {
     options: MachineOptions,
-    kernel: PathBuf,
-    initramfs: Option<PathBuf>,
+    boot: Boot,
     image: Image,
     /// Wait for a debugger on this TCP port.
     pub debugger: Option<u16>,
 }
 
 impl Machine {
-    /// Builds the kernel, or gets Linux, for this image.
-    pub fn prepare(options: &MachineOptions, image: Image) -> Result<Machine> {
+    /// A machine with these options, its kernel, and its root file system.
+    pub fn new(options: &MachineOptions, boot: Boot, image: Image) -> Result<Machine> {
         ensure!(
             !(options.icount && options.smp.is_some_and(|smp| smp > 1)),
             "--icount counts the instructions of one processor: leave --smp away"
         );
+        Ok(Machine { options: options.clone(), boot, image, debugger: None })
+    }
+
+    /// The same, with a kernel that is built or fetched first.
+    pub fn prepare(options: &MachineOptions, image: Image) -> Result<Machine> {
         QEMU.path()?;
-        let (kernel, initramfs) = match (&options.kernel_file, options.kernel) {
-            (Some(file), _) => (file.clone(), None),
-            (None, KernelKind::Pollux) => (build::kernel()?.image, None),
-            (None, KernelKind::Linux) => {
-                let linux = linux::prepare()?;
-                (linux.image, Some(linux.initramfs))
-            }
+        let boot = match &options.kernel_file {
+            Some(file) => Boot { kernel: file.clone(), initramfs: None },
+            None => Boot::prepare(options.kernel)?,
         };
-        Ok(Machine { options: options.clone(), kernel, initramfs, image, debugger: None })
+        Machine::new(options, boot, image)
     }
 
     fn processors(&self) -> usize {
@@ -138,8 +158,8 @@ impl Machine {
             qemu.args(["-accel", "tcg,thread=multi"]);
         }
         self.add_devices(&mut qemu);
-        qemu.arg("-kernel").arg(&self.kernel);
-        if let Some(initramfs) = &self.initramfs {
+        qemu.arg("-kernel").arg(&self.boot.kernel);
+        if let Some(initramfs) = &self.boot.initramfs {
             qemu.arg("-initrd").arg(initramfs);
         }
         qemu.args(["-append", &self.command_line(log_level, init_args)]);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 /// One recipe.
@@ -11,7 +11,10 @@ use serde::Deserialize;
 pub struct Recipe {
     /// What the image is for, one line.
     pub about: String,
+    /// A recipe that this one adds to.
+    pub base: Option<String>,
     /// Size of the file system, as mke2fs takes it: `64M`.
+    #[serde(default)]
     pub size: String,
     /// The first program, handed to the kernel as `init=`.
     #[serde(default = "default_init")]
@@ -143,7 +146,36 @@ impl Recipe {
         let path = folder.join(format!("{name}.toml"));
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("no recipe {name}: {} cannot be read ({})", path.display(), available(folder)))?;
-        toml::from_str(&text).with_context(|| format!("{} is not a recipe", path.display()))
+        let recipe: Recipe = toml::from_str(&text).with_context(|| format!("{} is not a recipe", path.display()))?;
+        match &recipe.base {
+            Some(base) if base != name => {
+                let base = Recipe::load(folder, base)?;
+                Ok(recipe.on_top_of(base))
+            }
+            Some(_) => bail!("the recipe {name} is its own base"),
+            None if recipe.size.is_empty() => bail!("the recipe {name} gives no size"),
+            None => Ok(recipe),
+        }
+    }
+
+    /// Lists grow; what is said once, the upper one says.
+    fn on_top_of(mut self, mut base: Recipe) -> Recipe {
+        if !self.size.is_empty() {
+            base.size = self.size;
+        }
+        base.about = self.about;
+        base.init = self.init;
+        base.hostname = self.hostname.or(base.hostname);
+        base.applets = self.applets.or(base.applets);
+        base.packages.append(&mut self.packages);
+        base.packages_with_dependencies.append(&mut self.packages_with_dependencies);
+        base.programs.append(&mut self.programs);
+        base.files.append(&mut self.files);
+        base.dirs.append(&mut self.dirs);
+        base.links.append(&mut self.links);
+        base.users.append(&mut self.users);
+        base.groups.append(&mut self.groups);
+        base
     }
 
     pub fn passwd(&self) -> String {

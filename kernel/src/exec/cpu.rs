@@ -386,6 +386,10 @@ impl Cpu {
     /// Both `|=` are read-modify-writes of one word: one comes first, and the other sees it.
     pub(super) fn idle_enter(&self) -> bool {
         self.counters.idle_begin(self.now.load(Relaxed));
+        // Whoever waits for something now may go on anywhere.
+        if let Some(save) = exec().save_fp.get() {
+            save();
+        }
         exec().idle.fetch_or(1 << self.id(), SeqCst);
         let old = self.flags.fetch_or(IDLE, SeqCst);
         let sleep = old & CALLED == 0 && !self.steal();

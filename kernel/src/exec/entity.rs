@@ -29,6 +29,8 @@ pub struct Entity {
     /// Where it runs, waits for the CPU, or ran last.
     pub(super) cpu: AtomicU8,
     pub(super) queued: AtomicBool,
+    /// So many wakes by this task are no hand-overs, because it did not wait after the last one.
+    distrust: AtomicU8,
 
     /// Written by anybody.
     policy: AtomicU16,
@@ -52,6 +54,7 @@ pub struct Entity {
 }
 
 const NEVER_RAN: u8 = u8::MAX;
+const DISTRUST: u8 = 16;
 
 impl Entity {
     pub fn new(params: SchedParams) -> Arc<Self> {
@@ -68,6 +71,7 @@ impl Entity {
             vruntime: AtomicU64::new(0),
             cpu: AtomicU8::new(NEVER_RAN),
             queued: AtomicBool::new(false),
+            distrust: AtomicU8::new(0),
             policy: AtomicU16::new(encode(params.policy)),
             nice: AtomicI8::new(params.nice.clamp(-20, 19)),
             weight: AtomicU32::new(weight(params.policy, params.nice)),
@@ -208,6 +212,19 @@ impl Entity {
     /// Times the CPU was taken from it.
     pub fn nivcsw(&self) -> u64 {
         self.involuntary.load(Relaxed)
+    }
+
+    /// Will it wait soon after this wake, going by what it did before?
+    pub(super) fn hands_over_soon(&self) -> bool {
+        let distrust = self.distrust.load(Relaxed);
+        if distrust > 0 {
+            self.distrust.store(distrust - 1, Relaxed);
+        }
+        distrust == 0
+    }
+
+    pub(super) fn broke_hand_over(&self) {
+        self.distrust.store(DISTRUST, Relaxed);
     }
 
     /// Real time to virtual time.

@@ -10,7 +10,7 @@ use super::cpu::{CALLED, Cpu, exec};
 use super::hw;
 
 /// A task woken by the running one goes to an idle CPU if it had to wait about this long (ns) for the hand-over.
-const HAND_OVER: u64 = 100_000;
+const HAND_OVER: u64 = 50_000;
 /// The running task keeps the CPU for at least this long (ns) after somebody else became runnable.
 const MIN_RUN: u64 = 750_000;
 

@@ -19,14 +19,20 @@ pub(super) fn schedule(runnable: Runnable, info: ScheduleInfo) {
     if info.woken_while_running {
         return cpu.requeue(runnable);
     }
-    let target = choose(runnable.metadata(), cpu);
-    if target != cpu.id() {
-        send(target, runnable);
-    } else if cpu.hands_over(runnable.metadata()) {
-        cpu.hand_over(runnable);
-    } else {
-        cpu.wake_here(runnable);
+    match choose(runnable.metadata(), cpu) {
+        Place::Next => cpu.hand_over(runnable),
+        Place::Here => cpu.wake_here(runnable),
+        Place::Cpu(target) => send(target, runnable),
     }
+}
+
+/// Where a woken task goes.
+enum Place {
+    /// The one-slot place of this CPU: it runs when the waker waits.
+    Next,
+    /// This CPU's queue.
+    Here,
+    Cpu(usize),
 }
 
 /// A new task starts on an idle CPU or on this one.
@@ -41,22 +47,34 @@ pub(super) fn start(runnable: Runnable) {
     if target == cpu.id() { cpu.wake_here(runnable) } else { send(target, runnable) }
 }
 
-/// The CPU for a task that was asleep.
-fn choose(entity: &Entity, cpu: &Cpu) -> usize {
-    if let Some(live) = entity.fp_live_on() {
-        return live;
-    }
+/// The place for a task that was asleep.
+///
+/// A wake by the running task on a CPU where nobody waits is a hand-over even if other CPUs idle: two tasks that talk to each
+/// other are best off on one CPU. A waker that then goes on instead of waiting loses that trust for a while, see
+/// `give_next_away`, and its wakes go to idle CPUs.
+fn choose(entity: &Entity, cpu: &Cpu) -> Place {
     let (here, mask) = (cpu.id(), allowed(entity));
+    let next = mask.has(here) && cpu.hands_over(entity);
+    let stay = if next { Place::Next } else { Place::Here };
+    if let Some(live) = entity.fp_live_on() {
+        return if live == here { stay } else { Place::Cpu(live) };
+    }
     let home = entity.home().filter(|home| mask.has(*home));
-    if home == Some(here) && (cpu.current().is_none() || cpu.hands_over(entity)) {
-        return here;
+    let current = cpu.current();
+    if home == Some(here) && current.is_none() {
+        return Place::Here;
     }
-    if let Some(home) = home
-        && claim_idle(CpuMask::of(home)).is_some()
-    {
-        return home;
+    if next && cpu.queued() == 0 && current.is_some_and(Entity::hands_over_soon) {
+        return Place::Next;
     }
-    claim_idle(mask).or(home).or(mask.has(here).then_some(here)).or(mask.first()).unwrap_or(here)
+    if let Some(idle) = home.and_then(|home| claim_idle(CpuMask::of(home))).or_else(|| claim_idle(mask)) {
+        return Place::Cpu(idle);
+    }
+    match home {
+        Some(home) if home != here && !(next && cpu.queued() <= cpu::on(home).queued()) => Place::Cpu(home),
+        _ if mask.has(here) => stay,
+        _ => Place::Cpu(mask.first().unwrap_or(here)),
+    }
 }
 
 /// Takes an idle CPU of the set, so that no other waker sends its task there too.
@@ -74,6 +92,7 @@ fn claim_idle(mask: CpuMask) -> Option<usize> {
 pub(super) fn send(target: usize, runnable: Runnable) {
     let cpu = cpu::on(target);
     let key = expected_key(runnable.metadata(), cpu);
+    let mask = movable_to(runnable.metadata(), cpu);
     let rest = match cpu.inbox.get() {
         Some(inbox) => inbox.push(runnable).err(),
         None => Some(runnable),
@@ -89,6 +108,18 @@ pub(super) fn send(target: usize, runnable: Runnable) {
     };
     if urgent {
         hw::irq::send_ipi(target);
+    }
+    if old & IDLE == 0 {
+        // A CPU that has become idle since it was looked for can take it out of the inbox.
+        call_idle(mask);
+    }
+}
+
+/// The CPUs besides `cpu` that may take the task from it.
+fn movable_to(entity: &Entity, cpu: &Cpu) -> CpuMask {
+    match entity.fp_live_on() {
+        Some(_) => CpuMask::EMPTY,
+        None => CpuMask(allowed(entity).0 & !(1 << cpu.id())),
     }
 }
 
@@ -111,8 +142,8 @@ pub(super) fn interrupt(entity: &Entity) {
 ///
 /// ```text
 /// this CPU                                  a CPU that goes idle
-///   queued += 1 (SeqCst)                      idle |= itself (SeqCst)
-///   idle == 0 → nobody to call                all queued == 0 → nothing to steal
+///   queue or inbox grows (SeqCst)             idle |= itself (SeqCst)
+///   idle == 0 → nobody to call                all queues and inboxes empty → nothing to steal
 /// ```
 fn call_idle(mask: CpuMask) {
     if let Some(idle) = claim_idle(mask) {
@@ -144,7 +175,7 @@ pub(super) fn affinity_changed(entity: &Entity) {
 }
 
 impl Cpu {
-    /// May the task go to the one-slot place? Only if the running task itself wakes it, and no real-time task is involved.
+    /// Can the task go to the one-slot place? Only if the running task itself wakes it, and no real-time task is involved.
     fn hands_over(&self, entity: &Entity) -> bool {
         let Some(current) = self.current() else { return false };
         self.next.load(Relaxed).is_null()
@@ -168,8 +199,7 @@ impl Cpu {
 
     /// Queues a woken task on this CPU.
     pub(super) fn wake_here(&self, runnable: Runnable) {
-        let mask = allowed(runnable.metadata());
-        let movable = runnable.metadata().fp_live_on().is_none();
+        let mask = movable_to(runnable.metadata(), self);
         let running = self.current().is_some();
         if running {
             // Before the task is placed: it brings the virtual time up to date.
@@ -181,8 +211,8 @@ impl Cpu {
             self.resched.store(true, Relaxed);
         }
         let runs_next = !running && self.queued() == 1;
-        if movable && !runs_next {
-            call_idle(CpuMask(mask.0 & !(1 << self.id())));
+        if !runs_next {
+            call_idle(mask);
         }
     }
 
@@ -193,9 +223,13 @@ impl Cpu {
         while let Some(runnable) = inbox.pop() {
             self.wake_here(runnable);
         }
-        // What came through the queue's lock.
+        // What others put into the queue itself: because the inbox was full, or when they stole from it.
         if self.current().is_some() && self.has_waiting() {
             self.contended();
+            let first = self.queue.lock().first();
+            if first.is_some_and(|first| preempts(first, self.current_key.load(Relaxed))) {
+                self.resched.store(true, Relaxed);
+            }
         }
     }
 
@@ -207,12 +241,13 @@ impl Cpu {
         }
     }
 
+    /// Takes a task that waits for another CPU, preferably a busy one.
     pub(super) fn steal(&self) -> bool {
         let mut left = cpu::online().0 & !(1 << self.id());
         while left != 0 {
-            let busiest = cpu::all().filter(|cpu| left >> cpu.id() & 1 != 0).max_by_key(|cpu| cpu.queued());
-            let Some(victim) = busiest.filter(|cpu| cpu.queued() > 0) else { return false };
-            let stolen = victim.queue.lock().take_for(victim, self.id());
+            let busiest = cpu::all().filter(|cpu| left >> cpu.id() & 1 != 0).max_by_key(|cpu| cpu.waiting());
+            let Some(victim) = busiest.filter(|cpu| cpu.waiting() > 0) else { return false };
+            let stolen = victim.lose_task_to(self);
             if let Some(runnable) = stolen {
                 self.queue.lock().insert(self, runnable, Why::Woken);
                 return true;
@@ -220,6 +255,15 @@ impl Cpu {
             left &= !(1 << victim.id());
         }
         false
+    }
+
+    /// Called by the CPU `to`. What is in the inbox is put into the queue on the way.
+    fn lose_task_to(&self, to: &Cpu) -> Option<Runnable> {
+        let mut queue = self.queue.lock();
+        while let Some(runnable) = self.inbox.get().and_then(|inbox| inbox.pop()) {
+            queue.insert(self, runnable, Why::Woken);
+        }
+        queue.take_for(self, to.id())
     }
 
     /// Others wait here and a slice has ended: pushes one of them to a CPU with less to do.
@@ -238,22 +282,27 @@ impl Cpu {
         }
     }
 
-    /// Gives the task that waits for a hand-over to an idle CPU.
+    /// The running task goes on, so the one that waits for the hand-over gets an idle CPU.
     pub(super) fn give_next_away(&self) {
         let Some(runnable) = self.take_next() else { return };
-        let mask = CpuMask(allowed(runnable.metadata()).0 & !(1 << self.id()));
-        let idle = if runnable.metadata().fp_live_on().is_none() { claim_idle(mask) } else { None };
-        match idle {
+        if let Some(current) = self.current() {
+            current.broke_hand_over();
+        }
+        match claim_idle(movable_to(runnable.metadata(), self)) {
             Some(idle) => send(idle, runnable),
             None => self.wake_here(runnable),
         }
     }
 
+    /// Tasks in the queue and the inbox.
+    fn waiting(&self) -> usize {
+        self.queued() + self.inbox.get().map_or(0, |inbox| inbox.len())
+    }
+
     /// Tasks that run or wait here.
     pub(super) fn runnable(&self) -> usize {
-        let inbox = self.inbox.get().map_or(0, |inbox| inbox.len());
         let next = usize::from(!self.next.load(Relaxed).is_null());
         let running = usize::from(self.current_key.load(Relaxed) != u64::MAX);
-        self.queued() + inbox + next + running
+        self.waiting() + next + running
     }
 }

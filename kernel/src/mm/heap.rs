@@ -322,3 +322,40 @@ unsafe fn run_at(start: *mut u8, pages: usize) -> FrameRun {
     // SAFETY: by the contract.
     unsafe { FrameRun::from_phys(phys, pages) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_util::{Rng, init};
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn blocks_are_aligned_and_keep_their_content() {
+        init();
+        let mut rng = Rng(7);
+        let mut live: Vec<(*mut u8, Layout, u8)> = Vec::new();
+        for round in 0..20_000u32 {
+            if rng.below(5) < 3 && live.len() < 2000 {
+                let size = if rng.below(50) == 0 { rng.below(40_000) } else { rng.below(600) } as usize + 1;
+                let layout = Layout::from_size_align(size, 1 << rng.below(9)).unwrap();
+                // SAFETY: the size is not 0.
+                let block = unsafe { Heap.alloc(layout) };
+                assert!(!block.is_null() && (block as usize).is_multiple_of(layout.align()));
+                // SAFETY: the block has that size.
+                unsafe { block.write_bytes(round as u8, size) };
+                live.push((block, layout, round as u8));
+            } else if !live.is_empty() {
+                let (block, layout, byte) = live.swap_remove(rng.below(live.len() as u64) as usize);
+                // SAFETY: the block is live and has that size.
+                unsafe {
+                    assert!((0..layout.size()).all(|at| block.add(at).read() == byte));
+                    Heap.dealloc(block, layout);
+                }
+            }
+        }
+        for (block, layout, _) in live {
+            // SAFETY: as above.
+            unsafe { Heap.dealloc(block, layout) };
+        }
+    }
+}

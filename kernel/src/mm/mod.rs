@@ -17,6 +17,8 @@ pub mod page_cache;
 pub mod shmem;
 pub mod space;
 mod stats;
+#[cfg(test)]
+pub mod test_util;
 mod uaccess;
 
 pub use addr::{MAX_RW_COUNT, PAGE_SHIFT, PAGE_SIZE, PhysAddr, USER_END, VirtAddr, access_ok, page_down, page_up};

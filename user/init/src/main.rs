@@ -15,6 +15,7 @@ mod sys;
 
 use std::env;
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use pollux_wire::{Exit, Frame};
 
@@ -84,6 +85,15 @@ fn prepare(options: &Options) {
     ] {
         let _ = fs::create_dir(target);
         let _ = sys::mount(kind, target, kind, flags, data);
+    }
+    // A fresh devtmpfs lacks what is not a device.
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
+        let _ = symlink(target, format!("/dev/{name}"));
     }
     if let Ok(name) = fs::read_to_string("/etc/hostname") {
         sys::set_host_name(name.trim());

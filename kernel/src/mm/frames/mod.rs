@@ -10,6 +10,8 @@
 
 pub(crate) mod buddy;
 pub(crate) mod page;
+#[cfg(test)]
+mod tests;
 
 use core::fmt;
 use core::mem::ManuallyDrop;
@@ -41,7 +43,9 @@ struct CpuCache {
 }
 
 impl CpuCache {
-    const NEW: CpuCache = CpuCache { len: AtomicUsize::new(0), frames: [0; CACHE] };
+    const fn new() -> Self {
+        CpuCache { len: AtomicUsize::new(0), frames: [0; CACHE] }
+    }
 
     #[inline]
     fn len(&self) -> usize {
@@ -54,7 +58,7 @@ impl CpuCache {
     }
 }
 
-static CACHES: Local<CpuCache> = Local::new([const { LocalCell::new(CpuCache::NEW) }; MAX_CPUS]);
+static CACHES: Local<CpuCache> = Local::new([const { LocalCell::new(CpuCache::new()) }; MAX_CPUS]);
 
 /// One owned 4 KiB frame. Clones are further owners of the same memory; the last drop frees it.
 pub struct Frame(NonZeroU32);
@@ -347,7 +351,7 @@ pub fn total_frames() -> usize {
 pub fn free_frames() -> usize {
     let kept = CACHES.pointers().map(|cache| {
         // SAFETY: the cache is static and the field atomic.
-        unsafe { (*(&raw const (*cache).len)).load(Ordering::Relaxed) }
+        unsafe { &(*cache).len }.load(Ordering::Relaxed)
     });
     kept.sum::<usize>() + ZONE.lock().free_frames()
 }

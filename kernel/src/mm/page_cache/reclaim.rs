@@ -65,7 +65,7 @@ pub(crate) fn reclaim(frames: usize) -> usize {
 
 impl PageCache {
     /// Drops idle pages, after a second chance for those that were used.
-    fn sweep(&self, wanted: usize) -> usize {
+    pub(super) fn sweep(&self, wanted: usize) -> usize {
         let Some(mut tree) = self.tree.try_write() else { return 0 };
         let mut freed = 0;
         for _ in 0..STRIDE.min(tree.len()) {

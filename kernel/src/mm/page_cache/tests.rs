@@ -1,1 +1,382 @@
+//! The page cache over a disk in memory.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::task::Poll;
+
+use super::super::addr::{PAGE, PAGE_SIZE};
+use super::super::test_util::{Rng, anonymous, run};
+use super::super::uaccess::UserPtr;
+use super::super::{AddressSpace, IoBuf, MapFlags, Prot};
+use super::*;
+use crate::errno::Errno;
+use crate::exec;
+use crate::sync::SpinLock;
+
+/// A file on a disk that takes a few polls for everything.
+struct Disk {
+    data: SpinLock<Vec<u8>>,
+    size: AtomicU64,
+    reads: AtomicUsize,
+    writes: AtomicUsize,
+    broken: AtomicBool,
+}
+
+impl Disk {
+    async fn delay(&self) -> Result<()> {
+        for _ in 0..3 {
+            exec::yield_now().await;
+        }
+        if self.broken.load(Ordering::Relaxed) { Err(Errno::EIO) } else { Ok(()) }
+    }
+}
+
+impl PageIo for Disk {
+    fn read_pages<'a>(&'a self, first: u64, pages: &'a [CachePage]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.delay().await?;
+            for (index, page) in pages.iter().enumerate() {
+                assert_eq!(page.index(), first + index as u64);
+                page.frame().zero(0..PAGE_SIZE);
+                let data = self.data.lock();
+                let start = (page.index() * PAGE) as usize;
+                if start < data.len() {
+                    page.frame().copy_in(0, &data[start..]);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn write_pages<'a>(&'a self, first: u64, pages: &'a [CachePage]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            self.delay().await?;
+            for (index, page) in pages.iter().enumerate() {
+                assert_eq!(page.index(), first + index as u64);
+                let mut data = self.data.lock();
+                let start = (page.index() * PAGE) as usize;
+                let end = (start + PAGE_SIZE).min(self.size.load(Ordering::Relaxed) as usize);
+                if start < end {
+                    let len = data.len().max(end);
+                    data.resize(len, 0);
+                    page.frame().copy_out(0, &mut data[start..end]);
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+struct File {
+    disk: Arc<Disk>,
+    cache: Arc<PageCache>,
+}
+
+impl File {
+    fn new(data: Vec<u8>) -> Arc<File> {
+        let disk = Arc::new(Disk {
+            size: AtomicU64::new(data.len() as u64),
+            data: SpinLock::new(data),
+            reads: AtomicUsize::new(0),
+            writes: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+        });
+        let io: Arc<dyn PageIo> = disk.clone();
+        Arc::new(File { cache: PageCache::new(Arc::downgrade(&io)), disk })
+    }
+
+    fn size(&self) -> u64 {
+        self.disk.size.load(Ordering::Relaxed)
+    }
+
+    async fn read(&self, pos: u64, len: usize) -> Result<Vec<u8>> {
+        let mut data = vec![0xee; len];
+        let n = self.cache.read(pos, self.size(), &mut IoBuf::kernel_mut(&mut data)).await?;
+        data.truncate(n);
+        Ok(data)
+    }
+
+    async fn write(&self, pos: u64, data: &[u8]) -> Result<usize> {
+        let n = self.cache.write(pos, self.size(), &mut IoBuf::kernel(data)).await?;
+        self.disk.size.fetch_max(pos + n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+
+    async fn truncate(&self, size: u64) {
+        let shorter = size < self.size();
+        self.disk.size.store(size, Ordering::Relaxed);
+        let len = self.disk.data.lock().len();
+        self.disk.data.lock().truncate(size.min(len as u64) as usize);
+        if shorter {
+            self.cache.truncate(size).await;
+        }
+    }
+}
+
+impl PageSource for File {
+    fn cache(&self) -> &Arc<PageCache> {
+        &self.cache
+    }
+    fn file_size(&self) -> u64 {
+        self.size()
+    }
+    fn name(&self) -> String {
+        "/file".into()
+    }
+    fn dev_ino(&self) -> (u64, u64) {
+        (1, 2)
+    }
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at / 7 + at / PAGE_SIZE) as u8).collect()
+}
+
+#[test]
+fn a_file_reads_as_what_was_written() {
+    run(async {
+        let mut rng = Rng(99);
+        let mut model = pattern(100_000);
+        let file = File::new(model.clone());
+        for round in 0..600 {
+            let pos = rng.below(130_000);
+            let len = rng.below(if round % 4 == 0 { 40_000 } else { 300 }) as usize;
+            match rng.below(12) {
+                0..=3 => {
+                    let from = (pos as usize).min(model.len());
+                    let to = (from + len).min(model.len());
+                    assert_eq!(file.read(pos, len).await.unwrap(), model[from..to]);
+                }
+                4..=8 => {
+                    let data: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
+                    assert_eq!(file.write(pos, &data).await, Ok(len));
+                    if len > 0 {
+                        let end = (pos as usize + len).max(model.len());
+                        model.resize(end, 0);
+                        model[pos as usize..pos as usize + len].copy_from_slice(&data);
+                    }
+                }
+                9 => {
+                    file.truncate(pos).await;
+                    model.resize(pos as usize, 0);
+                }
+                10 => file.cache.write_back(0..u64::MAX).await.unwrap(),
+                _ => file.cache.invalidate(0..u64::MAX),
+            }
+            assert_eq!(file.size(), model.len() as u64);
+        }
+        file.cache.write_back(0..u64::MAX).await.unwrap();
+        assert_eq!(file.cache.dirty_count(), 0);
+        file.cache.invalidate(0..u64::MAX);
+        assert_eq!(file.cache.page_count(), 0);
+        assert_eq!(file.read(0, 1 << 20).await.unwrap(), model);
+    });
+}
+
+#[test]
+fn many_readers_share_one_read() {
+    run(async {
+        let file = File::new(pattern(3 * PAGE_SIZE));
+        let done = Arc::new(AtomicUsize::new(0));
+        for _ in 0..10 {
+            let (file, done) = (file.clone(), done.clone());
+            exec::spawn("reader", async move {
+                assert_eq!(file.read(5000, 10).await.unwrap(), pattern(3 * PAGE_SIZE)[5000..5010]);
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        while done.load(Ordering::Relaxed) < 10 {
+            exec::yield_now().await;
+        }
+        assert_eq!(file.disk.reads.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn sequential_reads_read_ahead() {
+    run(async {
+        let len = 512 * PAGE_SIZE;
+        let file = File::new(pattern(len));
+        for page in 0..512 {
+            assert_eq!(file.read(page * PAGE, 1).await.unwrap().len(), 1);
+        }
+        let reads = file.disk.reads.load(Ordering::Relaxed);
+        assert!(reads < 20, "{reads}");
+    });
+}
+
+#[test]
+fn a_read_that_is_given_up_leaves_no_trace() {
+    run(async {
+        for polls in 1..6 {
+            let file = File::new(pattern(PAGE_SIZE));
+            {
+                let mut future = Box::pin(file.read(0, 10));
+                let mut left = polls;
+                poll_fn(|context| {
+                    if future.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    left -= 1;
+                    if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
+            assert_eq!(file.read(0, 10).await.unwrap(), pattern(10));
+        }
+    });
+}
+
+#[test]
+fn errors_are_reported_and_not_remembered() {
+    run(async {
+        let file = File::new(pattern(PAGE_SIZE));
+        file.disk.broken.store(true, Ordering::Relaxed);
+        assert_eq!(file.read(0, 10).await, Err(Errno::EIO));
+        assert_eq!(file.cache.page_count(), 0);
+        file.disk.broken.store(false, Ordering::Relaxed);
+        assert_eq!(file.read(0, 10).await.unwrap(), pattern(10));
+    });
+}
+
+fn map(file: &Arc<File>, flags: MapFlags) -> super::super::MmapRequest {
+    let mut request = anonymous(0, 4 * PAGE, Prot::READ | Prot::WRITE, MapFlags::empty());
+    request.flags = flags;
+    request.source = Some(file.clone());
+    request
+}
+
+#[test]
+fn mappings_and_calls_see_the_same_file() {
+    run(async {
+        let file = File::new(pattern(3 * PAGE_SIZE - 100));
+        let space = AddressSpace::new().unwrap();
+        space.activate();
+        let shared = space.mmap(map(&file, MapFlags::SHARED)).await.unwrap();
+        let private = space.mmap(map(&file, MapFlags::PRIVATE)).await.unwrap();
+        let byte = |addr: u64| UserPtr::<u8>::new(addr);
+        assert_eq!(byte(shared + 20).read(&space).await, Ok(pattern(30)[20]));
+        assert_eq!(byte(private + 20).read(&space).await, Ok(pattern(30)[20]));
+        file.write(20, &[200]).await.unwrap();
+        assert_eq!(byte(shared + 20).read(&space).await, Ok(200));
+        assert_eq!(byte(private + 20).read(&space).await, Ok(200));
+        byte(shared + 21).write(&space, 201).await.unwrap();
+        assert_eq!(file.read(20, 2).await.unwrap(), [200, 201]);
+        assert_eq!(byte(private + 21).read(&space).await, Ok(201));
+        byte(private + 22).write(&space, 7).await.unwrap();
+        assert_ne!(file.read(22, 1).await.unwrap(), [7]);
+        byte(shared + 23).write(&space, 99).await.unwrap();
+        assert_eq!(byte(private + 22).read(&space).await, Ok(7));
+        // Behind the end: the rest of the last page is zeros, what follows is SIGBUS.
+        assert_eq!(byte(shared + 3 * PAGE - 1).read(&space).await, Ok(0));
+        assert_eq!(byte(shared + 3 * PAGE).read(&space).await, Err(Errno::EFAULT));
+        let signal = space.handle_fault(shared + 3 * PAGE, crate::arch::Access::Write).await.unwrap_err();
+        assert_eq!((signal.signo, signal.code), (7, 2));
+        // Stored pages become clean, and dirty again by the next write through the mapping.
+        space.msync(shared, PAGE, 4).await.unwrap();
+        assert_eq!(file.cache.dirty_count(), 0);
+        assert_eq!(file.disk.data.lock()[21], 201);
+        byte(shared + 21).write(&space, 202).await.unwrap();
+        assert_eq!(file.cache.dirty_count(), 1);
+        file.truncate(10).await;
+        assert_eq!(byte(shared + 9).read(&space).await, Ok(pattern(10)[9]));
+        assert_eq!(byte(shared + 20).read(&space).await, Ok(0));
+        assert_eq!(byte(shared + PAGE).read(&space).await, Err(Errno::EFAULT));
+        assert_eq!(file.cache.map_count(), 2);
+        space.teardown().await;
+        assert_eq!(file.cache.map_count(), 0);
+        AddressSpace::deactivate();
+    });
+}
+
+#[test]
+fn reads_into_user_memory_fault_it_in() {
+    run(async {
+        let data = pattern(40_000);
+        let file = File::new(data.clone());
+        let space = AddressSpace::new().unwrap();
+        space.activate();
+        let addr = space.mmap(anonymous(0, 40_960, Prot::READ | Prot::WRITE, MapFlags::empty())).await.unwrap();
+        let mut buf = IoBuf::user(&space, addr + 3, 60_000).unwrap();
+        assert_eq!(file.cache.read(0, 40_000, &mut buf).await, Ok(40_000));
+        let mut back = vec![0; 40_000];
+        assert_eq!(space.read_remote(addr + 3, &mut back).await, Ok(40_000));
+        assert_eq!(back, data);
+        // Up to the hole behind the mapping.
+        let mut buf = IoBuf::user(&space, addr + 40_960 - 10, 100).unwrap();
+        assert_eq!(file.cache.read(0, 40_000, &mut buf).await, Ok(10));
+        assert_eq!(file.cache.read(0, 40_000, &mut buf).await, Err(Errno::EFAULT));
+        // A file written from its own mapping, page by page not yet present.
+        let other = File::new(Vec::new());
+        let from = space.mmap(map(&file, MapFlags::SHARED)).await.unwrap();
+        let mut buf = IoBuf::user(&space, from, 4 * PAGE).unwrap();
+        assert_eq!(other.cache.write(100, 0, &mut buf).await, Ok(4 * PAGE_SIZE));
+        AddressSpace::deactivate();
+    });
+}
+
+#[test]
+fn iovecs_are_gathered_and_rewound() {
+    run(async {
+        let (space, addr) = super::super::test_util::space_with(4 * PAGE).await;
+        space.activate();
+        let segments = [(0, 5), (10, 0), (PAGE - 2, 4), (100, 3)];
+        let segments = segments.map(|(at, len)| super::super::IoVec { base: addr + at, len });
+        UserPtr::<u8>::new(addr + 2 * PAGE).write_slice(&space, &[0; 64]).await.unwrap();
+        UserPtr::new(addr + 2 * PAGE).write_slice(&space, &segments).await.unwrap();
+        let vecs = super::super::import_iovec(&space, addr + 2 * PAGE, 4).await.unwrap();
+        let mut buf = IoBuf::user_iovec(&space, vecs);
+        assert_eq!(buf.remaining(), 12);
+        while !buf.is_empty() {
+            let done = buf.done();
+            match buf.copy_to(&b"hello, world"[done..]) {
+                Ok(_) => {}
+                Err(fault) => buf.fault_in(&fault).await.unwrap(),
+            }
+        }
+        for back in [1, 3, 6, 8, 12] {
+            buf.rewind(back);
+            let mut text = vec![0; back];
+            assert_eq!(buf.copy_from(&mut text), Ok(back));
+            assert_eq!(text, b"hello, world"[12 - back..]);
+        }
+        assert_eq!(super::super::import_iovec(&space, addr, 1025).await.unwrap_err(), Errno::EINVAL);
+        AddressSpace::deactivate();
+    });
+}
+
+#[test]
+fn dirty_files_are_held_until_they_are_stored() {
+    run(async {
+        let file = File::new(Vec::new());
+        let disk = Arc::downgrade(&file.disk);
+        file.write(0, &[1, 2, 3]).await.unwrap();
+        drop(file);
+        let data = disk.upgrade().expect("dirty, so still held");
+        sync_all().await.unwrap();
+        assert_eq!(*data.data.lock(), [1, 2, 3]);
+        drop(data);
+        assert!(disk.upgrade().is_none());
+    });
+}
+
+#[test]
+fn idle_pages_are_reclaimed_and_dirty_ones_are_not() {
+    run(async {
+        let file = File::new(pattern(64 * PAGE_SIZE));
+        file.read(0, 64 * PAGE_SIZE).await.unwrap();
+        file.write(5 * PAGE, &[9]).await.unwrap();
+        let held = file.cache.lookup(6).unwrap();
+        // The first round takes the marks of use away. (Not `reclaim`, which would disturb the tests beside this one.)
+        let freed: usize = (0..3).map(|_| file.cache.sweep(1000)).sum();
+        assert_eq!(file.cache.page_count(), 2);
+        assert_eq!(freed, 62);
+        assert!(file.cache.lookup(5).is_some());
+        drop(held);
+    });
+}

@@ -19,7 +19,9 @@ struct Chunk {
 }
 
 impl Chunk {
-    const EMPTY: Chunk = Chunk { frames: [0; PAGES], present: 0, dirty: AtomicU64::new(0) };
+    fn empty() -> Box<Chunk> {
+        Box::new(Chunk { frames: [0; PAGES], present: 0, dirty: AtomicU64::new(0) })
+    }
 }
 
 #[derive(Default)]
@@ -68,10 +70,7 @@ impl Tree {
     /// Adds a page where there is none.
     pub fn insert(&mut self, index: u64, frame: Frame) -> Result<()> {
         let (key, slot) = split(index);
-        if !self.chunks.contains_key(&key) {
-            self.chunks.insert(key, Box::new(Chunk::EMPTY));
-        }
-        let chunk = self.chunks.get_mut(&key).ok_or(Errno::ENOMEM)?;
+        let chunk = self.chunks.entry(key).or_insert_with(Chunk::empty);
         if chunk.present & 1 << slot != 0 {
             return Err(Errno::EEXIST);
         }

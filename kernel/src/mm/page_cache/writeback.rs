@@ -19,8 +19,10 @@ const BATCH: usize = 64;
 /// How long data stays in memory only.
 const DELAY: Duration = Duration::from_secs(5);
 
+type DirtyFile = (Arc<PageCache>, Arc<dyn PageIo>);
+
 /// Files with dirty pages; held, with the inode, until the pages are stored.
-static DIRTY: SpinLock<Vec<(Arc<PageCache>, Arc<dyn PageIo>)>> = SpinLock::new(Vec::new());
+static DIRTY: SpinLock<Vec<DirtyFile>> = SpinLock::new(Vec::new());
 /// One round of writing everything at a time.
 static ROUND: Mutex<()> = Mutex::new(());
 static WORK: Notify = Notify::new();

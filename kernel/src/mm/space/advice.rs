@@ -181,8 +181,10 @@ impl AddressSpace {
                 inner.lock_all(true);
             }
         }
-        while current && !on_fault {
-            let Some(range) = self.range_from(next) else { break };
+        if !current || on_fault {
+            return Ok(());
+        }
+        while let Some(range) = self.range_from(next) {
             next = range.end;
             // Not all mappings can be populated (beyond the end of a file): that is no error here.
             let _ = self.populate(range, None).await;

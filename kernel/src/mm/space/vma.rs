@@ -229,23 +229,32 @@ impl VmaMap {
         }
     }
 
-    /// Changes the properties of all of `range`, splitting and joining as needed.
+    /// Changes the properties of all that is mapped in `range`, splitting and joining as needed.
     pub fn update(&mut self, range: Range<u64>, mut change: impl FnMut(&mut Vma)) {
         let mut at = range.start;
-        loop {
+        while at < range.end {
             let Some((start, vma)) = self.find_from(at) else { break };
             if start >= range.end {
                 break;
             }
             let (from, to) = (start.max(range.start), vma.end.min(range.end));
-            let mut changed = Vma { end: to, backing: vma.backing_at(from - start), prot: vma.prot, flags: vma.flags };
-            let before = (changed.prot, changed.flags);
+            let mut changed = Vma { end: to, ..vma.part(from - start) };
             change(&mut changed);
             at = to;
-            if before != (changed.prot, changed.flags) {
-                self.remove(from..to, |_, _| ());
-                self.insert(from, changed);
+            if (changed.prot, changed.flags) == (vma.prot, vma.flags) {
+                continue;
             }
+            let tail = (to < vma.end).then(|| vma.part(to - start));
+            if from == start {
+                self.map.remove(&start);
+            } else if let Some(head) = self.map.get_mut(&start) {
+                head.end = from;
+            }
+            if let Some(tail) = tail {
+                self.map.insert(to, tail);
+            }
+            self.total -= to - from;
+            self.insert(from, changed);
         }
     }
 }

@@ -1,0 +1,47 @@
+//! The tests that drive a guest. Each boots a machine of its own and has a time limit.
+
+mod busybox;
+mod commands;
+mod debian;
+mod disk;
+mod parallel;
+mod terminal;
+
+use std::sync::RwLock;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Trial};
+
+/// Tests that measure time hold it alone; all others share it.
+static MACHINE_ROOM: RwLock<()> = RwLock::new(());
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Each guest keeps more than one of the host's processors busy.
+    arguments.test_threads.get_or_insert(2);
+    let trials = [
+        commands::trials(),
+        terminal::trials(),
+        disk::trials(),
+        busybox::trials(),
+        debian::trials(),
+        parallel::trials(),
+    ];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
+}
+
+/// A test that runs beside others.
+fn shared(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        let _guard = MACHINE_ROOM.read();
+        body().map_err(|error| format!("{error:#}").into())
+    })
+}
+
+/// A test that measures, and so runs alone.
+fn alone(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        let _guard = MACHINE_ROOM.write();
+        body().map_err(|error| format!("{error:#}").into())
+    })
+}

@@ -1,0 +1,89 @@
+//! All processors work, at once; the machine is small when idle and quick to start.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use pollux_tests::lab::{self, options, run, text_of};
+use pollux_tests::{kernel, run_script};
+use xtask::machine::{KernelKind, MachineOptions};
+
+use crate::{alone, shared};
+
+/// Attempts at a measurement that other work on the host may disturb.
+const ATTEMPTS: usize = 4;
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = vec![
+        alone("parallel::two_loops_take_as_long_as_one", two_loops),
+        shared("parallel::every_cpu_runs_programs::smp_4", || every_cpu(4)),
+        shared("parallel::every_cpu_runs_programs::smp_8", || every_cpu(8)),
+        shared("parallel::a_short_stress_loses_no_memory", stress),
+    ];
+    if kernel() == KernelKind::Pollux {
+        trials.push(shared("size::the_image_is_below_4_mib", image_size));
+        trials.push(shared("size::idle_memory_is_below_24_mib", idle_memory));
+    }
+    trials
+}
+
+fn two_loops() -> Result<()> {
+    if std::thread::available_parallelism()?.get() < 2 {
+        return Ok(());
+    }
+    let options = MachineOptions { smp: Some(2), ..options() };
+    let mut ratios = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let script = "for i in 1 2 3; do probe spin 1 600000000; probe spin 2 600000000; done";
+        let text = text_of(run_script(&options, script)?)?;
+        let times: Vec<f64> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        ensure!(times.len() == 6, "{text:?}");
+        let best = |first: usize| times.iter().skip(first).step_by(2).copied().fold(f64::MAX, f64::min);
+        let ratio = best(1) / best(0).max(1.0);
+        if ratio <= 1.2 {
+            return Ok(());
+        }
+        ratios.push(ratio);
+    }
+    anyhow::bail!("two loops on two processors take {ratios:.2?} times as long as one")
+}
+
+fn every_cpu(cpus: u8) -> Result<()> {
+    let options = MachineOptions { smp: Some(cpus), ..options() };
+    let script = format!("probe cpus {cpus} 6; grep '^cpu[0-9]' /proc/stat; grep -c ^processor /proc/cpuinfo");
+    let text = text_of(run_script(&options, &script)?)?;
+    let expected: Vec<String> = (0..cpus).map(|cpu| cpu.to_string()).collect();
+    ensure!(text.lines().next() == Some(&expected.join(" ")), "getcpu: {text}");
+    for cpu in 0..cpus {
+        let ticks = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("cpu{cpu} ")))
+            .and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+            .with_context(|| format!("/proc/stat has no cpu{cpu}: {text}"))?;
+        ensure!(ticks > 10, "cpu{cpu} ran programs for {ticks} ticks only: {text}");
+    }
+    ensure!(text.lines().last() == Some(&cpus.to_string()), "/proc/cpuinfo: {text}");
+    Ok(())
+}
+
+fn stress() -> Result<()> {
+    let options = MachineOptions { smp: Some(4), ..options() };
+    let machine = lab::machine(&options, "test")?;
+    xtask::test::stress_on(&machine, 20, Duration::from_secs(150)).map(drop)
+}
+
+fn image_size() -> Result<()> {
+    let size = lab::boot()?.kernel.metadata()?.len();
+    ensure!(size < 4 << 20, "{size} bytes");
+    Ok(())
+}
+
+fn idle_memory() -> Result<()> {
+    let script = "{ echo 3 > /proc/sys/vm/drop_caches; } 2> /dev/null; grep MemFree /proc/meminfo";
+    let text = text_of(run(&options(), &["sh", "-c", script])?)?;
+    let free: u64 =
+        text.split_whitespace().find_map(|word| word.parse().ok()).with_context(|| format!("no figure in {text:?}"))?;
+    let used = 512 * 1024 - free;
+    ensure!(used < 24 * 1024, "{used} KiB are in use");
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Asks the kernel, inside a guest, what the tests want to know.
+//!
+//! * `probe spin PROCESSES ROUNDS`: so many processes count in parallel; prints milliseconds.
+//! * `probe cpus PROCESSES SECONDS`: the processors on which getcpu(2) found them.
+//! * `probe boot`: as the first program: the machine's counter at its start, then power off.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+fn main() -> ExitCode {
+    let started = counter();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |index: usize| arguments.get(index).and_then(|text| text.parse::<u64>().ok());
+    match (arguments.first().map(String::as_str), number(1), number(2)) {
+        (Some("spin"), Some(processes), Some(rounds)) => {
+            let start = Instant::now();
+            in_parallel(processes, &["count", &rounds.to_string()]);
+            println!("{}", start.elapsed().as_millis());
+        }
+        (Some("count"), Some(rounds), _) => count(rounds),
+        (Some("cpus"), Some(processes), Some(seconds)) => {
+            let text = in_parallel(processes, &["where", &seconds.to_string()]);
+            let cpus: BTreeSet<&str> = text.split_whitespace().collect();
+            println!("{}", cpus.into_iter().collect::<Vec<_>>().join(" "));
+        }
+        (Some("where"), Some(seconds), _) => {
+            let end = Instant::now() + Duration::from_secs(seconds);
+            let mut seen = BTreeSet::new();
+            while Instant::now() < end {
+                seen.insert(current_cpu());
+            }
+            seen.iter().for_each(|cpu| println!("{cpu}"));
+        }
+        _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
+        _ => {
+            eprintln!("usage: probe spin N ROUNDS | cpus N SECONDS | boot");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Runs this program so many times at once and returns what they print.
+fn in_parallel(processes: u64, arguments: &[&str]) -> String {
+    let mut children: Vec<_> = (0..processes)
+        .filter_map(|_| Command::new("probe").args(arguments).stdout(Stdio::piped()).spawn().ok())
+        .collect();
+    let mut text = String::new();
+    for child in &mut children {
+        if let Some(stdout) = &mut child.stdout {
+            let _ = stdout.read_to_string(&mut text);
+        }
+        let _ = child.wait();
+    }
+    text
+}
+
+fn count(rounds: u64) {
+    let mut value = 1u64;
+    for round in 0..rounds {
+        value = std::hint::black_box(value.wrapping_mul(6_364_136_223_846_793_005) ^ round);
+    }
+}
+
+fn current_cpu() -> u32 {
+    let mut cpu = 0u32;
+    // SAFETY: a live integer; the other two pointers may be null.
+    unsafe {
+        let null = std::ptr::null_mut::<u8>();
+        libc::syscall(libc::SYS_getcpu, &mut cpu, null, null);
+    }
+    cpu
+}
+
+/// Nanoseconds since the machine was switched on.
+fn counter() -> u64 {
+    #[cfg(target_arch = "aarch64")]
+    {
+        let (count, frequency): (u64, u64);
+        // SAFETY: both registers may be read by any program on Linux.
+        unsafe {
+            std::arch::asm!("mrs {}, cntvct_el0", out(reg) count);
+            std::arch::asm!("mrs {}, cntfrq_el0", out(reg) frequency);
+        }
+        (u128::from(count) * 1_000_000_000 / u128::from(frequency.max(1))) as u64
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    0
+}
+
+fn boot(started: u64) {
+    // The initramfs of the comparison tells when it began.
+    let first = std::env::var("INITRAMFS_STARTED").unwrap_or_default();
+    println!("boot {started} {first}");
+    // SAFETY: no memory involved.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_POWER_OFF);
+    }
+}
