@@ -320,3 +320,131 @@ impl Drop for Epoll {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::test_util::{block_on, run_until_idle};
+    use crate::fs::TryError;
+    use crate::fs::eventfd::EventFd;
+    use crate::mm::IoBuf;
+
+    const IN: u32 = 1;
+    const OUT: u32 = 4;
+
+    fn event_file() -> (Arc<EventFd>, Arc<OpenFile>) {
+        let event = EventFd::new(0, false);
+        (event.clone(), OpenFile::new_anon("[eventfd]", event, 2))
+    }
+
+    fn drain(event: &EventFd, file: &OpenFile) -> Result<usize, TryError> {
+        event.try_read(file, &mut IoBuf::kernel_mut(&mut [0; 8]), 0)
+    }
+
+    #[test]
+    fn level_triggered_events_stay_until_they_are_gone() {
+        let epoll = Epoll::new();
+        let (event, file) = event_file();
+        epoll.add(3, &file, IN, 77).unwrap();
+        assert_eq!(epoll.add(3, &file, IN, 77), Err(Errno::EEXIST));
+        assert_eq!(epoll.collect(10), []);
+        event.signal(1);
+        assert_eq!(epoll.collect(10), [(IN, 77)]);
+        assert_eq!(epoll.collect(10), [(IN, 77)]);
+        assert!(epoll.ready().contains(Events::IN));
+        drain(&event, &file).unwrap();
+        assert_eq!(epoll.collect(10), []);
+        assert!(epoll.ready().is_empty());
+        event.signal(1);
+        assert_eq!(epoll.collect(10), [(IN, 77)]);
+    }
+
+    #[test]
+    fn edge_triggered_events_come_once_per_wake() {
+        let epoll = Epoll::new();
+        let (event, file) = event_file();
+        event.signal(1);
+        epoll.add(3, &file, IN | EPOLLET, 1).unwrap();
+        assert_eq!(epoll.collect(10), [(IN, 1)]);
+        assert_eq!(epoll.collect(10), []);
+        event.signal(1);
+        assert_eq!(epoll.collect(10), [(IN, 1)]);
+        assert_eq!(epoll.collect(10), []);
+    }
+
+    #[test]
+    fn one_shot_waits_for_its_modification() {
+        let epoll = Epoll::new();
+        let (event, file) = event_file();
+        epoll.add(3, &file, IN | EPOLLONESHOT, 1).unwrap();
+        event.signal(1);
+        assert_eq!(epoll.collect(10), [(IN, 1)]);
+        event.signal(1);
+        assert_eq!(epoll.collect(10), []);
+        epoll.modify(3, &file, IN | OUT | EPOLLONESHOT, 2).unwrap();
+        assert_eq!(epoll.collect(10), [(IN | OUT, 2)]);
+    }
+
+    #[test]
+    fn deleted_and_closed_files_say_nothing_more() {
+        let epoll = Epoll::new();
+        let (event, file) = event_file();
+        epoll.add(3, &file, IN, 1).unwrap();
+        event.signal(1);
+        epoll.delete(3, &file).unwrap();
+        assert_eq!(epoll.delete(3, &file), Err(Errno::ENOENT));
+        assert_eq!(epoll.collect(10), []);
+        epoll.add(3, &file, IN, 1).unwrap();
+        drop(file);
+        assert_eq!(epoll.collect(10), []);
+        event.signal(1);
+        assert_eq!(epoll.collect(10), []);
+        assert!(epoll.watches.lock().is_empty());
+    }
+
+    #[test]
+    fn everybody_gets_a_turn() {
+        let epoll = Epoll::new();
+        let files: Vec<_> = (0..5).map(|_| event_file()).collect();
+        for (n, (event, file)) in files.iter().enumerate() {
+            epoll.add(n as i32, file, IN, n as u64).unwrap();
+            event.signal(1);
+        }
+        let first: Vec<u64> = epoll.collect(3).iter().map(|(_, data)| *data).collect();
+        let second: Vec<u64> = epoll.collect(3).iter().map(|(_, data)| *data).collect();
+        assert_eq!((first, second), (alloc::vec![0, 1, 2], alloc::vec![3, 4, 0]));
+    }
+
+    #[test]
+    fn epolls_watch_epolls_but_not_in_circles() {
+        let (inner, outer) = (Epoll::new(), Epoll::new());
+        let inner_file = OpenFile::new_anon("[eventpoll]", inner.clone(), 2);
+        let outer_file = OpenFile::new_anon("[eventpoll]", outer.clone(), 2);
+        outer.add(4, &inner_file, IN, 9).unwrap();
+        assert_eq!(inner.add(5, &outer_file, IN, 9), Err(Errno::ELOOP));
+        assert_eq!(outer.add(5, &outer_file, IN, 9), Err(Errno::EINVAL));
+        let (event, file) = event_file();
+        inner.add(3, &file, IN, 1).unwrap();
+        event.signal(1);
+        assert_eq!(outer.collect(10), [(IN, 9)]);
+    }
+
+    #[test]
+    fn a_waiter_is_woken() {
+        let epoll = Epoll::new();
+        let (event, file) = event_file();
+        epoll.add(3, &file, IN, 5).unwrap();
+        let waiting = epoll.clone();
+        let signal = event.clone();
+        crate::exec::spawn("later", async move {
+            crate::exec::yield_now().await;
+            signal.signal(1);
+        });
+        let found = block_on(async move {
+            waiting.queue().wait_for(|| Some(waiting.collect(1)).filter(|found| !found.is_empty())).await
+        });
+        assert_eq!(found, [(IN, 5)]);
+        run_until_idle();
+        drop(file);
+    }
+}

@@ -43,6 +43,9 @@ pub mod timerfd;
 pub mod tmpfs;
 pub mod walk;
 
+#[cfg(test)]
+mod tests;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 

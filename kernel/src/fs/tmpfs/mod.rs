@@ -5,8 +5,6 @@
 //! added meanwhile. Spinlocks only; the lock of a directory before that of its entries.
 
 mod inode;
-#[cfg(test)]
-mod tests;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
