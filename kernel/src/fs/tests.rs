@@ -12,7 +12,7 @@ use linux_raw_sys::general as raw;
 
 use super::change;
 use super::*;
-use crate::exec::test_util::block_on;
+use crate::mm::test_util::run as block_on;
 use crate::mm::IoBuf;
 use crate::process::{Caps, Credentials};
 
