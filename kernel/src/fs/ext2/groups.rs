@@ -140,8 +140,10 @@ impl Groups {
         let want = u64::from(want).clamp(1, available) as u32;
         let goal = if layout.valid_block(goal) { goal } else { layout.first_data_block };
         let home = layout.group_of_block(goal);
-        for step in 0..layout.groups {
+        // First round: the goal itself or unbroken space, in any group. Second round: whatever there is.
+        for step in 0..2 * layout.groups {
             let index = (home + step) % layout.groups;
+            let unbroken = step < layout.groups;
             let Some(bitmap) =
                 self.group(index, |group| (group.free_blocks > 0).then(|| group.desc.block_bitmap.get()))
             else {
@@ -150,7 +152,9 @@ impl Groups {
             let bitmap = buffers.read(bitmap).await?;
             let from = if step == 0 { goal - layout.group_first_block(index) } else { 0 };
             let limit = layout.group_blocks(index);
-            let Some((bit, len)) = bitmap.modify(|data| take_bits(data, from, limit, want)) else { continue };
+            let Some((bit, len)) = bitmap.modify(|data| take_bits(data, from, limit, want, unbroken)) else {
+                continue;
+            };
             let run = Run { start: layout.group_first_block(index) + bit, len };
             if !self.is_data(layout, index, run) {
                 // A bitmap that offers the group's own metadata is corrupt; what was taken of it stays taken.
@@ -303,8 +307,9 @@ fn check(layout: &Layout, desc: &GroupDesc) -> Result<()> {
 }
 
 /// Sets a run of up to `want` clear bits below `limit` and answers it: at `from` if that is clear; else the next eight
-/// clear bits that begin a byte (which keeps files that grow side by side apart); else any clear bit.
-fn take_bits(data: &mut [u8], from: u32, limit: u32, want: u32) -> Option<(u32, u32)> {
+/// clear bits that begin a byte (which keeps files that grow side by side apart); else, unless it has to be `unbroken`
+/// space, any clear bit.
+fn take_bits(data: &mut [u8], from: u32, limit: u32, want: u32, unbroken: bool) -> Option<(u32, u32)> {
     let is_clear = |data: &[u8], bit: u32| data[bit as usize / 8] & (1 << (bit % 8)) == 0;
     let start = if from < limit && is_clear(data, from) {
         from
@@ -313,6 +318,7 @@ fn take_bits(data: &mut [u8], from: u32, limit: u32, want: u32) -> Option<(u32, 
         let middle = (from / 8 + 1).min(limit / 8);
         match whole(middle..limit / 8).or_else(|| whole(0..middle)) {
             Some(byte) => byte * 8,
+            None if unbroken => return None,
             None => next_zero(data, from, limit).or_else(|| next_zero(data, 0, limit))?,
         }
     };
@@ -358,22 +364,23 @@ mod tests {
     #[test]
     fn a_run_starts_at_the_goal_if_that_is_free() {
         let mut bits = [0u8; 8];
-        assert_eq!(take_bits(&mut bits, 5, 64, 3), Some((5, 3)));
+        assert_eq!(take_bits(&mut bits, 5, 64, 3, true), Some((5, 3)));
         assert_eq!(bits[0], 0b1110_0000);
     }
 
     #[test]
     fn a_taken_goal_moves_to_a_free_byte() {
         let mut bits = [0x01, 0x01, 0x00, 0x00];
-        assert_eq!(take_bits(&mut bits, 0, 32, 32), Some((16, 16)));
-        assert_eq!(take_bits(&mut bits, 0, 32, 2), Some((1, 2)));
+        assert_eq!(take_bits(&mut bits, 0, 32, 32, true), Some((16, 16)));
+        assert_eq!(take_bits(&mut bits, 0, 32, 2, true), None);
+        assert_eq!(take_bits(&mut bits, 0, 32, 2, false), Some((1, 2)));
     }
 
     #[test]
     fn the_end_of_a_short_group_is_never_taken() {
         let mut bits = [0u8; 8];
-        assert_eq!(take_bits(&mut bits, 0, 10, 64), Some((0, 10)));
-        assert_eq!(take_bits(&mut bits, 0, 10, 1), None);
+        assert_eq!(take_bits(&mut bits, 0, 10, 64, true), Some((0, 10)));
+        assert_eq!(take_bits(&mut bits, 0, 10, 1, false), None);
         assert_eq!(clear_bits(&mut bits, 0, 12), 10);
     }
 }

@@ -259,7 +259,8 @@ impl Node {
                     changed.push(index);
                 }
             }
-            if keep == 0 {
+            let left = list.iter().filter(|&&pointer| pointer != 0).count();
+            if left == changed.len() {
                 freed.metadata.push(block);
                 return Ok(true);
             }

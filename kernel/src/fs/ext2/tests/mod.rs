@@ -1,0 +1,398 @@
+//! The file system against images made by mke2fs, a model of what files should hold, and e2fsck's judgement.
+
+mod device;
+mod model;
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use self::device::{TestDisk, check_clean, debugfs, mke2fs, optimize_directories, repair};
+use self::model::{ATTR, Kind, Model, list, read, walk, write};
+use super::volume::Host;
+use super::{Ext2, mount_on};
+use crate::arch;
+use crate::errno::{Errno, Result};
+use crate::exec;
+use crate::fs::inode::{DeviceId, FileSystem, FileType, Inode, NewNode, SetAttr};
+use crate::mm::test_util::{Rng, run};
+use crate::time::Timespec;
+
+const MIB: usize = 1 << 20;
+
+fn now() -> Timespec {
+    Timespec::from_nanos(1_700_000_000_123_456_789 + arch::now_ns())
+}
+
+async fn try_mount(disk: &Arc<TestDisk>, read_only: bool) -> Result<Arc<Ext2>> {
+    let host = Host { spawn: |future| exec::spawn("ext2", future), now };
+    mount_on(disk.clone(), DeviceId::new(254, 0), b"/dev/vda".to_vec(), read_only, host).await
+}
+
+async fn mount(disk: &Arc<TestDisk>) -> Arc<Ext2> {
+    try_mount(disk, false).await.unwrap()
+}
+
+async fn unmount(fs: Arc<Ext2>) {
+    // Deletions of unlinked files go on in tasks of their own.
+    while !fs.volume.orphans.lock().is_empty() {
+        exec::yield_now().await;
+    }
+    fs.set_read_only(true).await.unwrap();
+}
+
+fn root_of(fs: &Ext2) -> Arc<dyn Inode> {
+    fs.root()
+}
+
+/// Random operations with remounts in between; everything must be found again and e2fsck must be content.
+fn fuzz(arguments: &[&str], size: usize, steps: u64, big: u64, seed: u64) {
+    let disk = TestDisk::new(mke2fs(arguments, size), seed);
+    let what = format!("{arguments:?} seed {seed}");
+    for round in 0..3 {
+        let inner = disk.clone();
+        let mut rng = Rng(seed.wrapping_mul(31).wrapping_add(round) | 1);
+        // Each round starts from what the last one left.
+        static MODELS: std::sync::Mutex<Vec<(u64, Model)>> = std::sync::Mutex::new(Vec::new());
+        run(async move {
+            let fs = mount(&inner).await;
+            let root = root_of(&fs);
+            let known = MODELS.lock().unwrap().iter().position(|(of, _)| *of == seed);
+            let mut model = match known {
+                Some(index) => MODELS.lock().unwrap().swap_remove(index).1,
+                None => Model::new(&list(&root).await),
+            };
+            model.verify(&root, 0).await;
+            for _ in 0..steps {
+                model.random_step(&root, &mut rng, big).await.unwrap();
+                if rng.below(100) == 0 {
+                    fs.sync().await.unwrap();
+                }
+            }
+            model.verify(&root, 0).await;
+            drop(root);
+            unmount(fs).await;
+            MODELS.lock().unwrap().push((seed, model));
+        });
+        check_clean(&disk.image(), &what);
+    }
+}
+
+#[test]
+fn random_operations_on_1k_blocks() {
+    fuzz(&["-b", "1024", "-I", "128"], 24 * MIB, 400, 60_000, 11);
+}
+
+#[test]
+fn random_operations_on_2k_blocks_and_many_groups() {
+    fuzz(&["-b", "2048", "-g", "1024", "-O", "^resize_inode"], 32 * MIB, 400, 100_000, 12);
+}
+
+#[test]
+fn random_operations_on_4k_blocks() {
+    fuzz(&["-b", "4096", "-I", "256"], 48 * MIB, 400, 200_000, 13);
+}
+
+#[test]
+fn random_operations_on_revision_0() {
+    fuzz(&["-r", "0", "-b", "1024"], 16 * MIB, 200, 50_000, 14);
+}
+
+#[test]
+fn a_full_disk_stays_sound_and_serves_again() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024", "-N", "64", "-m", "0"], 2 * MIB), 3);
+    let inner = disk.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        let free = fs.statfs().free;
+        let file = root.create(b"fill", NewNode::Regular, ATTR).await.unwrap();
+        let mut pos = 0;
+        let full = loop {
+            match write(&file, pos, &[7; 10_000]).await {
+                Ok(()) => pos += 10_000,
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(full, Errno::ENOSPC);
+        assert!(pos > free * 1024 * 8 / 10, "{pos} of {free} KiB");
+        fs.sync().await.unwrap();
+        assert_eq!(read(&file).await.unwrap(), vec![7; pos as usize]);
+        let mut count = 0;
+        let full = loop {
+            match root.create(format!("f{count}").as_bytes(), NewNode::Directory, ATTR).await {
+                Ok(_) => count += 1,
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(full, Errno::ENOSPC);
+        root.unlink(b"fill", &file).await.unwrap();
+        drop(file);
+        while !fs.volume.orphans.lock().is_empty() {
+            exec::yield_now().await;
+        }
+        let again = root.create(b"again", NewNode::Regular, ATTR).await.unwrap();
+        write(&again, 0, &[9; 100_000]).await.unwrap();
+        drop((root, again));
+        unmount(fs).await;
+    });
+    check_clean(&disk.image(), "full disk");
+}
+
+#[test]
+fn large_and_sparse_files_use_every_level_of_the_map() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 16 * MIB), 4);
+    let inner = disk.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        let file = root.create(b"sparse", NewNode::Regular, ATTR).await.unwrap();
+        let places = [0u64, 12 << 10, 300 << 10, (12 + 256 + 70_000) << 10, 3 << 30];
+        for (index, place) in places.iter().enumerate() {
+            write(&file, *place, &[index as u8 + 1; 1024]).await.unwrap();
+        }
+        fs.sync().await.unwrap();
+        let meta = file.metadata();
+        assert_eq!(meta.size, (3 << 30) + 1024);
+        // Five blocks of data and those of pointers; the last two share the root of the third level.
+        assert_eq!(meta.blocks, 2 * (5 + 1 + 2 + 3 + 2));
+        let limit = fs.volume.layout.max_file_blocks() * 1024;
+        assert_eq!(write(&file, limit, b"x").await, Err(Errno::EFBIG));
+        drop((root, file));
+        unmount(fs).await;
+    });
+    check_clean(&disk.image(), "sparse");
+    let inner = disk.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        let file = root.lookup(b"sparse").await.unwrap();
+        file.set_attr(SetAttr { size: Some(300 << 10), ..SetAttr::default() }).await.unwrap();
+        fs.sync().await.unwrap();
+        assert_eq!(file.metadata().blocks, 2 * (2 + 1));
+        let data = read(&file).await.unwrap();
+        assert!(data[..1024] == [1; 1024] && data[12 << 10..13 << 10] == [2; 1024]);
+        drop((root, file));
+        unmount(fs).await;
+    });
+    check_clean(&disk.image(), "sparse, cut");
+}
+
+#[test]
+fn thousands_of_names_in_one_directory() {
+    let disk = TestDisk::new(mke2fs(&["-b", "4096", "-N", "8000"], 24 * MIB), 5);
+    let inner = disk.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        let dir = root.create(b"many", NewNode::Directory, ATTR).await.unwrap();
+        for index in 0..5000 {
+            dir.create(format!("name-{index}").as_bytes(), NewNode::Regular, ATTR).await.unwrap();
+        }
+        for index in (0..5000).step_by(2) {
+            let name = format!("name-{index}").into_bytes();
+            let target = dir.lookup(&name).await.unwrap();
+            dir.unlink(&name, &target).await.unwrap();
+        }
+        assert_eq!(list(&dir).await.len(), 2502);
+        assert_eq!(dir.lookup(b"name-4").await.err(), Some(Errno::ENOENT));
+        assert_eq!(dir.lookup(b"name-5").await.unwrap().kind(), FileType::Regular);
+        drop((root, dir));
+        unmount(fs).await;
+    });
+    check_clean(&disk.image(), "many names");
+}
+
+#[test]
+fn directories_with_a_hash_tree_are_read_and_made_linear() {
+    let commands: Vec<String> = (0..300).map(|index| format!("mkdir /sub/directory-number-{index}")).collect();
+    let mut commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    commands.insert(0, "mkdir /sub");
+    let image = debugfs(&mke2fs(&["-b", "1024", "-O", "dir_index"], 8 * MIB), &commands[..60]);
+    // e2fsck -D builds the hash tree.
+    let disk = TestDisk::new(optimize_directories(&image), 6);
+    let inner = disk.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        let sub = root.lookup(b"sub").await.unwrap();
+        assert_eq!(list(&sub).await.len(), 2 + 59);
+        for index in 0..40 {
+            sub.create(format!("new-{index}").as_bytes(), NewNode::Regular, ATTR).await.unwrap();
+        }
+        assert_eq!(list(&sub).await.len(), 2 + 59 + 40);
+        drop((root, sub));
+        unmount(fs).await;
+    });
+    check_clean(&disk.image(), "hash tree");
+}
+
+#[test]
+fn unlinked_open_files_are_freed_after_a_crash() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 8 * MIB), 7);
+    let inner = disk.clone();
+    let image = run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        let mut open = Vec::new();
+        for name in [&b"a"[..], b"b", b"c", b"d"] {
+            let file = root.create(name, NewNode::Regular, ATTR).await.unwrap();
+            write(&file, 0, &[1; 50_000]).await.unwrap();
+            open.push(file.clone());
+            root.unlink(name, &file).await.unwrap();
+        }
+        let temporary = root.create_unnamed(ATTR).await.unwrap();
+        write(&temporary, 0, b"named later").await.unwrap();
+        root.link(b"named", &temporary).await.unwrap();
+        // One in the middle of the list goes.
+        open.remove(1);
+        for _ in 0..200 {
+            exec::yield_now().await;
+        }
+        fs.sync().await.unwrap();
+        assert_eq!(fs.volume.orphans.lock().len(), 3);
+        let image = inner.image();
+        drop((root, open));
+        image
+    });
+    let repaired = repair(&image);
+    check_clean(&repaired, "repaired orphans");
+    let disk = TestDisk::new(image, 8);
+    let inner = disk.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        assert_eq!(list(&root).await.len(), 4);
+        assert_eq!(read(&root.lookup(b"named").await.unwrap()).await.unwrap(), b"named later");
+        drop(root);
+        unmount(fs).await;
+    });
+    let mut image = disk.image();
+    // It was not unmounted cleanly the first time, and still says so.
+    assert_eq!(image[1024 + 58] & 1, 0);
+    image[1024 + 58] |= 1;
+    check_clean(&image, "orphans freed by the mount");
+}
+
+#[test]
+fn a_power_cut_keeps_what_was_synced() {
+    for seed in 1..6 {
+        let disk = TestDisk::new(mke2fs(&["-b", "1024", "-I", "256"], 16 * MIB), seed);
+        let inner = disk.clone();
+        let (model, synced) = run(async move {
+            let mut rng = Rng(seed * 77 + 1);
+            let fs = mount(&inner).await;
+            let root = root_of(&fs);
+            let mut model = Model::new(&list(&root).await);
+            let mut synced = (model.clone(), 0);
+            for step in 0..300 {
+                model.random_step(&root, &mut rng, 40_000).await.unwrap();
+                if step % 50 == 20 {
+                    fs.sync().await.unwrap();
+                    synced = (model.clone(), model.step);
+                } else if step % 17 == 0 {
+                    let _ = fs.volume.write_metadata().await;
+                }
+            }
+            (model, synced)
+        });
+        let image = repair(&disk.image_after_power_cut(&mut Rng(seed)));
+        let disk = TestDisk::new(image, seed);
+        run(async move {
+            let fs = mount(&disk).await;
+            let root = root_of(&fs);
+            check_synced(&root, &synced.0, &model, synced.1).await;
+        });
+    }
+}
+
+/// Files that were not touched since the last sync, nor any directory above them, hold what they held.
+async fn check_synced(root: &Arc<dyn Inode>, then: &Model, now: &Model, step: u64) {
+    let mut stack = vec![(Vec::new(), 0)];
+    let mut compared = 0;
+    while let Some((path, id)) = stack.pop() {
+        let (Kind::Dir(before), Some(Kind::Dir(after))) =
+            (&then.things[&id].kind, now.things.get(&id).map(|t| &t.kind))
+        else {
+            continue;
+        };
+        for (name, child) in before {
+            let same = after.get(name) == Some(child) && now.things.get(child).is_some_and(|t| t.changed <= step);
+            let mut path: Vec<Vec<u8>> = path.clone();
+            path.push(name.clone());
+            match &then.things[child].kind {
+                Kind::Dir(_) if after.get(name) == Some(child) => stack.push((path, *child)),
+                Kind::File(content) if same => {
+                    let inode = walk(root, &path).await;
+                    assert!(read(&inode).await.unwrap() == *content, "{:?}", String::from_utf8_lossy(name));
+                    compared += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(compared > 0);
+}
+
+#[test]
+fn a_dropped_operation_is_finished_all_the_same() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 8 * MIB), 9);
+    let inner = disk.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        for polls in 0..40 {
+            let name = format!("dir-{polls}").into_bytes();
+            let mut operation = root.create(&name, NewNode::Directory, ATTR);
+            let mut left = polls;
+            let finished = core::future::poll_fn(|cx| {
+                let polled = core::pin::Pin::new(&mut operation).poll(cx);
+                if polled.is_ready() || left == 0 {
+                    return core::task::Poll::Ready(polled.is_ready());
+                }
+                left -= 1;
+                core::task::Poll::Pending
+            });
+            let finished = finished.await;
+            drop(operation);
+            for _ in 0..100 {
+                exec::yield_now().await;
+            }
+            let made = root.lookup(&name).await.is_ok();
+            assert!(made, "after {polls} polls (finished: {finished})");
+        }
+        drop(root);
+        unmount(fs).await;
+    });
+    check_clean(&disk.image(), "dropped operations");
+}
+
+#[test]
+fn unknown_features_are_refused() {
+    let image = mke2fs(&["-b", "1024"], 4 * MIB);
+    let mount_with = |at: usize, bit: u8, read_only: bool| {
+        let mut image = image.clone();
+        image[1024 + at] |= bit;
+        run(async move { try_mount(&TestDisk::new(image, 1), read_only).await.err() })
+    };
+    // Extents; a feature that forbids writing.
+    assert_eq!(mount_with(96, 0x40, false), Some(Errno::EINVAL));
+    assert_eq!(mount_with(100, 0x08, false), Some(Errno::EROFS));
+    assert_eq!(mount_with(100, 0x08, true), None);
+}
+
+#[test]
+fn write_errors_are_reported() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 4 * MIB), 10);
+    run(async move {
+        let fs = mount(&disk).await;
+        let file = root_of(&fs).create(b"file", NewNode::Regular, ATTR).await.unwrap();
+        write(&file, 0, &[1; 5000]).await.unwrap();
+        disk.fail_writes.store(true, Ordering::Relaxed);
+        assert_eq!(file.sync(false).await, Err(Errno::EIO));
+        disk.fail_writes.store(false, Ordering::Relaxed);
+        file.sync(false).await.unwrap();
+        assert_eq!(read(&file).await.unwrap(), [1; 5000]);
+    });
+}
