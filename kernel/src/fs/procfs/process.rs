@@ -1,0 +1,232 @@
+//! The entries of /proc/PID and /proc/PID/task/TID.
+
+use core::sync::atomic::Ordering;
+
+use super::memory::Memory;
+use super::status;
+use super::subject::Subject;
+use super::text::{MapLine, Text, put, put_limit, trim_nul};
+use super::text_file::{SubjectStore, SubjectText, parse};
+use crate::errno::{Errno, Result};
+use crate::fs::inode::DeviceId;
+use crate::fs::mount;
+use crate::fs::path::Path;
+use crate::mm::{PAGE_SIZE, Prot, VmaInfo};
+use crate::process::limits::INFINITY;
+use crate::process::{Caps, Credentials, Resource};
+
+pub struct Entry {
+    pub name: &'static str,
+    pub perm: u16,
+    /// Opening it needs the right to look into the process.
+    pub private: bool,
+    pub kind: EntryKind,
+}
+
+pub enum EntryKind {
+    Text(SubjectText),
+    Setting(SubjectText, SubjectStore),
+    Memory(Memory),
+    /// A magic link.
+    Link(fn(&Subject) -> Result<Path>),
+    Fds,
+    FdInfos,
+    Tasks,
+}
+
+const fn text(name: &'static str, text: SubjectText) -> Entry {
+    Entry { name, perm: 0o444, private: false, kind: EntryKind::Text(text) }
+}
+
+const fn private(name: &'static str, perm: u16, text: SubjectText) -> Entry {
+    Entry { name, perm, private: true, kind: EntryKind::Text(text) }
+}
+
+const fn link(name: &'static str, target: fn(&Subject) -> Result<Path>) -> Entry {
+    Entry { name, perm: 0o777, private: true, kind: EntryKind::Link(target) }
+}
+
+const fn dir(name: &'static str, perm: u16, kind: EntryKind) -> Entry {
+    Entry { name, perm, private: false, kind }
+}
+
+/// How many of [`ENTRIES`] a thread has, too.
+pub const TASK_ENTRIES: usize = ENTRIES.len() - 1;
+
+/// All of them; the last is for processes only.
+pub static ENTRIES: &[Entry] = &[
+    dir("fd", 0o500, EntryKind::Fds),
+    dir("fdinfo", 0o555, EntryKind::FdInfos),
+    Entry { name: "environ", perm: 0o400, private: true, kind: EntryKind::Memory(Memory::Environ) },
+    Entry { name: "auxv", perm: 0o400, private: true, kind: EntryKind::Memory(Memory::Auxv) },
+    text("status", status::status),
+    private("personality", 0o400, personality),
+    text("limits", limits),
+    Entry { name: "comm", perm: 0o644, private: false, kind: EntryKind::Setting(comm, set_comm) },
+    Entry { name: "cmdline", perm: 0o444, private: false, kind: EntryKind::Memory(Memory::Cmdline) },
+    text("stat", status::stat),
+    text("statm", status::statm),
+    private("maps", 0o444, maps),
+    link("cwd", cwd),
+    link("root", root),
+    link("exe", exe),
+    text("mounts", mounts),
+    text("mountinfo", mountinfo),
+    private("smaps", 0o444, smaps),
+    text("wchan", |_, out| {
+        put!(out, "0");
+        Ok(())
+    }),
+    text("oom_score", |_, out| {
+        put!(out, "0\n");
+        Ok(())
+    }),
+    Entry {
+        name: "oom_score_adj",
+        perm: 0o644,
+        private: false,
+        kind: EntryKind::Setting(oom_score_adj, set_oom_score_adj),
+    },
+    dir("task", 0o555, EntryKind::Tasks),
+];
+
+fn personality(subject: &Subject, out: &mut Text) -> Result<()> {
+    put!(out, "{:08x}\n", subject.process.personality.load(Ordering::Relaxed));
+    Ok(())
+}
+
+fn limits(subject: &Subject, out: &mut Text) -> Result<()> {
+    const NAMES: [(Resource, &str, &str); 16] = [
+        (Resource::Cpu, "Max cpu time", "seconds"),
+        (Resource::Fsize, "Max file size", "bytes"),
+        (Resource::Data, "Max data size", "bytes"),
+        (Resource::Stack, "Max stack size", "bytes"),
+        (Resource::Core, "Max core file size", "bytes"),
+        (Resource::Rss, "Max resident set", "bytes"),
+        (Resource::Nproc, "Max processes", "processes"),
+        (Resource::Nofile, "Max open files", "files"),
+        (Resource::Memlock, "Max locked memory", "bytes"),
+        (Resource::As, "Max address space", "bytes"),
+        (Resource::Locks, "Max file locks", "locks"),
+        (Resource::Sigpending, "Max pending signals", "signals"),
+        (Resource::Msgqueue, "Max msgqueue size", "bytes"),
+        (Resource::Nice, "Max nice priority", ""),
+        (Resource::Rtprio, "Max realtime priority", ""),
+        (Resource::Rttime, "Max realtime timeout", "us"),
+    ];
+    put!(out, "{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    for (resource, name, unit) in NAMES {
+        let limit = subject.process.limits.get(resource);
+        let finite = |value: u64| (value != INFINITY).then_some(value);
+        put_limit(out, name, finite(limit.soft), finite(limit.hard), unit);
+    }
+    Ok(())
+}
+
+fn comm(subject: &Subject, out: &mut Text) -> Result<()> {
+    out.escaped(trim_nul(&subject.comm()), b"\n\\").bytes(b"\n");
+    Ok(())
+}
+
+fn set_comm(subject: &Subject, bytes: &[u8], creds: &Credentials) -> Result<()> {
+    let task = subject.task()?;
+    // Linux lets threads of the same process do it; the writer is known by its credentials only.
+    if task.shared_creds().euid != creds.euid && !creds.capable(Caps::SYS_PTRACE) {
+        return Err(Errno::EINVAL);
+    }
+    task.set_comm(bytes.strip_suffix(b"\n").unwrap_or(bytes));
+    Ok(())
+}
+
+fn oom_score_adj(subject: &Subject, out: &mut Text) -> Result<()> {
+    put!(out, "{}\n", subject.process.oom_score_adj.load(Ordering::Relaxed));
+    Ok(())
+}
+
+fn set_oom_score_adj(subject: &Subject, bytes: &[u8], creds: &Credentials) -> Result<()> {
+    let value = parse(bytes)?;
+    if !(-1000..=1000).contains(&value) {
+        return Err(Errno::EINVAL);
+    }
+    let value = value as i32;
+    let adj = &subject.process.oom_score_adj;
+    if value < adj.load(Ordering::Relaxed) && !creds.capable(Caps::SYS_RESOURCE) {
+        return Err(Errno::EACCES);
+    }
+    adj.store(value, Ordering::Relaxed);
+    Ok(())
+}
+
+fn cwd(subject: &Subject) -> Result<Path> {
+    subject.handles()?.fs.map(|fs| fs.cwd()).ok_or(Errno::ENOENT)
+}
+
+fn root(subject: &Subject) -> Result<Path> {
+    subject.handles()?.fs.map(|fs| fs.root()).ok_or(Errno::ENOENT)
+}
+
+fn exe(subject: &Subject) -> Result<Path> {
+    subject.check_exists()?;
+    subject.process.exe.lock().clone().ok_or(Errno::ENOENT)
+}
+
+fn mounts(subject: &Subject, out: &mut Text) -> Result<()> {
+    out.bytes(&mount::proc_mounts(&root(subject).map_err(|_| Errno::EINVAL)?));
+    Ok(())
+}
+
+fn mountinfo(subject: &Subject, out: &mut Text) -> Result<()> {
+    out.bytes(&mount::proc_mountinfo(&root(subject).map_err(|_| Errno::EINVAL)?));
+    Ok(())
+}
+
+fn put_map(out: &mut Text, vma: &VmaInfo) {
+    let device = DeviceId::decode(vma.dev);
+    let line = MapLine {
+        start: vma.range.start,
+        end: vma.range.end,
+        read: vma.prot.contains(Prot::READ),
+        write: vma.prot.contains(Prot::WRITE),
+        exec: vma.prot.contains(Prot::EXEC),
+        shared: vma.shared,
+        offset: vma.offset,
+        device: (device.major, device.minor),
+        ino: vma.ino,
+        name: vma.name.as_bytes(),
+    };
+    line.put(out);
+}
+
+fn maps(subject: &Subject, out: &mut Text) -> Result<()> {
+    if let Some(mm) = subject.handles()?.mm {
+        mm.for_each_vma(|vma| {
+            put_map(out, &vma);
+            true
+        });
+    }
+    Ok(())
+}
+
+/// Sizes and flags of each mapping; how much of it is resident is counted for the whole address space only.
+fn smaps(subject: &Subject, out: &mut Text) -> Result<()> {
+    let Some(mm) = subject.handles()?.mm else { return Ok(()) };
+    mm.for_each_vma(|vma| {
+        put_map(out, &vma);
+        for (label, bytes) in [
+            ("Size", vma.range.end - vma.range.start),
+            ("KernelPageSize", PAGE_SIZE as u64),
+            ("MMUPageSize", PAGE_SIZE as u64),
+        ] {
+            super::text::put_meminfo(out, label, bytes);
+        }
+        put!(out, "VmFlags:");
+        for (flag, name) in [(Prot::READ, "rd"), (Prot::WRITE, "wr"), (Prot::EXEC, "ex")] {
+            if vma.prot.contains(flag) {
+                put!(out, " {name}");
+            }
+        }
+        put!(out, "{} \n", if vma.shared { " sh" } else { "" });
+        true
+    });
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! /proc/sys: what can be asked of sysctl(8), and set where that has an effect.
+
+use super::node::{Static, StaticKind};
+use super::text::{Text, put, put_uuid};
+use crate::errno::{Errno, Result};
+use crate::fs::fd_table::NR_OPEN;
+use crate::fs::tty;
+use crate::process::{Caps, Credentials, table};
+use crate::sync::Once;
+use crate::drivers::random;
+use crate::uts;
+
+pub static ENTRIES: &[Static] =
+    &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("vm", VM)];
+
+static FS: &[Static] = &[
+    Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n")),
+];
+
+static KERNEL: &[Static] = &[
+    Static::text("cap_last_cap", |out| put!(out, "{}\n", 63 - Caps::all().bits().leading_zeros())),
+    setting("domainname", |out| put_line(out, &uts::domainname()), |bytes, creds| set_name(bytes, creds, uts::set_domainname)),
+    setting("hostname", |out| put_line(out, &uts::hostname()), |bytes, creds| set_name(bytes, creds, uts::set_hostname)),
+    Static::text("ngroups_max", |out| put!(out, "65536\n")),
+    Static::text("osrelease", |out| put!(out, "{}\n", uts::RELEASE)),
+    Static::text("ostype", |out| put!(out, "{}\n", uts::SYSNAME)),
+    Static::text("overflowgid", |out| put!(out, "65534\n")),
+    Static::text("overflowuid", |out| put!(out, "65534\n")),
+    Static::text("pid_max", |out| put!(out, "{}\n", table::PID_MAX)),
+    Static::dir("pty", PTY),
+    Static::dir("random", RANDOM),
+    Static::text("tainted", |out| put!(out, "0\n")),
+    Static::text("version", |out| put!(out, "{}\n", uts::VERSION)),
+];
+
+static PTY: &[Static] = &[
+    Static::text("max", |out| put!(out, "{}\n", tty::pty::MAX_PTYS)),
+    Static::text("nr", |out| put!(out, "{}\n", tty::pty::all().len())),
+];
+
+static RANDOM: &[Static] = &[
+    Static::text("boot_id", |out| put_uuid(out, *BOOT_ID.call_once(random_uuid))),
+    // The generator is seeded once and for all (random(7)): there is always as much as the pool holds.
+    Static::text("entropy_avail", |out| put!(out, "256\n")),
+    Static::text("poolsize", |out| put!(out, "256\n")),
+    Static::text("uuid", |out| put_uuid(out, random_uuid())),
+];
+
+static VM: &[Static] = &[
+    // Memory is promised without counting, and taken back by the OOM killer: mode 1.
+    Static::text("overcommit_memory", |out| put!(out, "1\n")),
+];
+
+static BOOT_ID: Once<[u8; 16]> = Once::new();
+
+const fn setting(name: &'static str, show: fn(&mut Text), store: fn(&[u8], &Credentials) -> Result<()>) -> Static {
+    Static { name, perm: 0o644, kind: StaticKind::Setting(show, store) }
+}
+
+fn random_uuid() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    random::fill(&mut bytes);
+    bytes
+}
+
+fn put_line(out: &mut Text, line: &[u8]) {
+    out.bytes(line).bytes(b"\n");
+}
+
+/// Sets a name from the first line that was written; longer ones are cut, as sysctl strings are.
+fn set_name(bytes: &[u8], creds: &Credentials, set: fn(&[u8]) -> Result<()>) -> Result<()> {
+    if !creds.capable(Caps::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let line = bytes.split(|&byte| byte == b'\n' || byte == 0).next().unwrap_or(&[]);
+    set(&line[..line.len().min(uts::NAME_MAX)])
+}

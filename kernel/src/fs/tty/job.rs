@@ -1,0 +1,207 @@
+//! Job control: sessions, their controlling terminal, and foreground groups (credentials(7), tcsetpgrp(3)).
+//!
+//! A session points to its terminal (`Session::tty`) and the terminal to its session; both change only here, the
+//! terminal's lock taken first.
+
+use alloc::sync::{Arc, Weak};
+use core::any::Any;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general as raw;
+
+use super::terminal::Tty;
+use crate::errno::{Errno, Result};
+use crate::process::{self, Caps, Pid, Process, Session, Thread};
+use crate::signal::{self, SigInfo};
+
+/// What job control says to a process that wants to use a terminal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Go,
+    /// EIO: stopping an orphaned group would stop it for ever.
+    Refuse,
+    /// The group was sent this signal, which will stop or kill it, or run a handler.
+    Signalled,
+}
+
+/// Sends a signal to every process of a group; 0 is no group.
+pub fn signal_group(pgid: Pid, signal: u32) {
+    if pgid != 0 {
+        // A group that has gone needs no signal.
+        let _ = signal::send_to_group(pgid, SigInfo::kernel(signal as u8));
+    }
+}
+
+fn signal_process(process: &Arc<Process>, signal: u32) {
+    let _ = signal::send_to_process(process, SigInfo::kernel(signal as u8));
+}
+
+/// The controlling terminal of a process.
+pub fn controlling_tty(process: &Process) -> Option<Arc<Tty>> {
+    let tty = process.session.read().tty.lock().clone()?;
+    tty.downcast::<Tty>().ok()
+}
+
+pub fn is_controlling(process: &Process, tty: &Arc<Tty>) -> bool {
+    controlling_tty(process).is_some_and(|own| Arc::ptr_eq(&own, tty))
+}
+
+fn is_leader(process: &Process) -> bool {
+    process.session.read().sid == process.pid
+}
+
+/// May `thread` read (SIGTTIN) or change (SIGTTOU) its terminal? Only the foreground group may, of those that have
+/// it as controlling terminal.
+pub fn check(thread: &Thread, tty: &Arc<Tty>, signal: u32) -> Verdict {
+    let process = thread.process();
+    if !is_controlling(process, tty) {
+        return Verdict::Go;
+    }
+    let group = process.pgid.load(Ordering::Relaxed);
+    let foreground = tty.lock().foreground;
+    if foreground == 0 || foreground == group {
+        return Verdict::Go;
+    }
+    let signo = signal as u8;
+    if thread.sig.blocked().contains(signo) || process.handlers.read().is_set_to_ignore(signo) {
+        return if signal == raw::SIGTTIN { Verdict::Refuse } else { Verdict::Go };
+    }
+    if process::table::lock().is_orphaned_group(group, None) {
+        return Verdict::Refuse;
+    }
+    signal_group(group, signal);
+    Verdict::Signalled
+}
+
+/// Like [`check`], for use in futures that are awaited interruptibly: after the signal it waits for the signal to end the call.
+pub async fn admit(thread: &Thread, tty: &Arc<Tty>, signal: u32) -> Result<()> {
+    match check(thread, tty, signal) {
+        Verdict::Go => Ok(()),
+        Verdict::Refuse => Err(Errno::EIO),
+        Verdict::Signalled => core::future::pending().await,
+    }
+}
+
+/// Ties terminal and session together; the caller's group comes to the foreground.
+fn attach(process: &Process, tty: &Arc<Tty>) {
+    let session = process.session.read().clone();
+    let mut state = tty.lock();
+    state.session = Arc::downgrade(&session);
+    state.foreground = process.pgid.load(Ordering::Relaxed);
+    let any: Arc<dyn Any + Send + Sync> = tty.clone();
+    *session.tty.lock() = Some(any);
+}
+
+/// A session loses its terminal, and the terminal its session.
+fn detach(session: &Session) {
+    let Some(any) = session.tty.lock().take() else { return };
+    let Ok(tty) = any.downcast::<Tty>() else { return };
+    let mut state = tty.lock();
+    if core::ptr::eq(state.session.as_ptr(), session) {
+        state.session = Weak::new();
+        state.foreground = 0;
+    }
+}
+
+/// open(2) without O_NOCTTY by a session leader that has no terminal takes one that is free.
+pub fn acquire_on_open(thread: &Thread, tty: &Arc<Tty>) {
+    let process = thread.process();
+    if is_leader(process) && controlling_tty(process).is_none() && tty.session().is_none() {
+        attach(process, tty);
+    }
+}
+
+/// TIOCSCTTY; `force` is its argument 1, `readable` says that the file is open for reading.
+pub fn set_controlling(thread: &Thread, tty: &Arc<Tty>, force: bool, readable: bool) -> Result<()> {
+    let process = thread.process();
+    let owner = tty.session();
+    if is_leader(process) && owner.as_ref().is_some_and(|session| session.sid == process.pid) {
+        return Ok(());
+    }
+    if !is_leader(process) || controlling_tty(process).is_some() {
+        return Err(Errno::EPERM);
+    }
+    let admin = thread.creds().capable(Caps::SYS_ADMIN);
+    if let Some(owner) = owner {
+        if !(force && admin) {
+            return Err(Errno::EPERM);
+        }
+        detach(&owner);
+    }
+    if !readable && !admin {
+        return Err(Errno::EPERM);
+    }
+    attach(process, tty);
+    Ok(())
+}
+
+/// TIOCNOTTY: a leader gives the terminal up for its whole session. (Members share the leader's terminal: they can not
+/// leave it on their own, setsid(2) is the way.)
+pub fn give_up(thread: &Thread, tty: &Arc<Tty>) -> Result<()> {
+    let process = thread.process();
+    if !is_controlling(process, tty) {
+        return Err(Errno::ENOTTY);
+    }
+    if !is_leader(process) {
+        return Err(Errno::EPERM);
+    }
+    let foreground = tty.lock().foreground;
+    detach(&process.session.read().clone());
+    signal_group(foreground, raw::SIGHUP);
+    signal_group(foreground, raw::SIGCONT);
+    Ok(())
+}
+
+/// The terminal went away (vhangup(2), the end of its session or of a pty's master).
+pub fn hang_up(tty: &Tty) {
+    let (session, foreground) = tty.hang_up();
+    if let Some(session) = session {
+        session.tty.lock().take();
+        if let Some(leader) = process::find(session.sid) {
+            signal_process(&leader, raw::SIGHUP);
+            signal_process(&leader, raw::SIGCONT);
+        }
+        signal_group(foreground, raw::SIGHUP);
+        signal_group(foreground, raw::SIGCONT);
+    }
+}
+
+/// A session leader ends: its terminal is hung up and free for the next one.
+pub fn session_leader_exit(process: &Arc<Process>) {
+    if let Some(tty) = controlling_tty(process) {
+        hang_up(&tty);
+    }
+}
+
+/// TIOCGPGRP: the foreground group, 0 if there is none.
+pub fn foreground(thread: &Thread, tty: &Arc<Tty>, is_master: bool) -> Result<Pid> {
+    if !is_master && !is_controlling(thread.process(), tty) {
+        return Err(Errno::ENOTTY);
+    }
+    Ok(tty.lock().foreground)
+}
+
+/// TIOCSPGRP; job control has been asked.
+pub fn set_foreground(thread: &Thread, tty: &Arc<Tty>, pgid: i32) -> Result<()> {
+    let process = thread.process();
+    let session = process.session.read().clone();
+    if !is_controlling(process, tty) {
+        return Err(Errno::ENOTTY);
+    }
+    let pgid = Pid::try_from(pgid).map_err(|_| Errno::EINVAL)?;
+    let table = process::table::lock();
+    let member = table.group(pgid).next().ok_or(Errno::ESRCH)?;
+    if member.session.read().sid != session.sid {
+        return Err(Errno::EPERM);
+    }
+    drop(table);
+    tty.lock().foreground = pgid;
+    Ok(())
+}
+
+/// TIOCGSID.
+pub fn session_id(thread: &Thread, tty: &Arc<Tty>, is_master: bool) -> Result<Pid> {
+    if !is_master && !is_controlling(thread.process(), tty) {
+        return Err(Errno::ENOTTY);
+    }
+    tty.session().map(|session| session.sid).ok_or(Errno::ENOTTY)
+}

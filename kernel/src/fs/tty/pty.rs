@@ -1,0 +1,282 @@
+//! Pseudo-terminals, pty(7): a terminal (the slave) whose other end is a file (the master).
+//!
+//! Lock order: the slave's state, then `Link::output`. The master never holds `output` when it calls the slave.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use linux_raw_sys::general as raw;
+use linux_raw_sys::ioctl as cmds;
+
+use super::terminal::{Tty, TtyDriver};
+use super::termios::Termios;
+use super::{ioctl, job};
+use crate::errno::{Errno, Result};
+use crate::exec::WaitQueue;
+use crate::fs::file::{Events, FileOps, TryError};
+use crate::fs::inode::DeviceId;
+use crate::fs::op::Op;
+use crate::fs::open_file::OpenFile;
+use crate::mm::{IoBuf, UserPtr};
+use crate::process::Thread;
+use crate::sync::SpinLock;
+
+/// UNIX98_PTY_SLAVE_MAJOR; the minor is the number in /dev/pts.
+pub const SLAVE_MAJOR: u32 = 136;
+/// /dev/ptmx.
+pub const PTMX: DeviceId = DeviceId::new(5, 2);
+/// kernel.pty.max.
+pub const MAX_PTYS: u32 = 4096;
+/// Output of the slave that the master has not read.
+const OUTPUT_LIMIT: usize = 4096;
+const CHUNK: usize = 256;
+
+/// What a slave and its master share.
+struct Link {
+    output: SpinLock<VecDeque<u8>>,
+    /// The master's readers, writers and pollers.
+    queue: WaitQueue,
+    master_open: AtomicBool,
+    /// The slave was open once and is not any more: the master reads EIO.
+    slave_closed: AtomicBool,
+    /// TIOCSPTLCK.
+    locked: AtomicBool,
+}
+
+/// A pty as /dev/pts sees it.
+pub struct Pty {
+    pub index: u32,
+    /// Owner of the node: who opened the master (ids, then the mode).
+    pub uid: AtomicU32,
+    pub gid: AtomicU32,
+    pub perm: AtomicU32,
+    tty: Arc<Tty>,
+    link: Arc<Link>,
+}
+
+/// Living ptys, by number; a master's end takes its entry out.
+static PTYS: SpinLock<BTreeMap<u32, Weak<Pty>>> = SpinLock::new(BTreeMap::new());
+
+/// The slave's view of the master.
+struct SlaveDriver(Arc<Link>);
+
+impl TtyDriver for SlaveDriver {
+    fn write(&self, bytes: &[u8]) -> usize {
+        if !self.0.master_open.load(Ordering::Acquire) {
+            return bytes.len();
+        }
+        let mut output = self.0.output.lock();
+        let taken = bytes.len().min(OUTPUT_LIMIT.saturating_sub(output.len()));
+        output.extend(&bytes[..taken]);
+        drop(output);
+        if taken > 0 {
+            self.0.queue.wake(usize::MAX, (Events::IN | Events::RDNORM).bits());
+        }
+        taken
+    }
+
+    fn room(&self) -> usize {
+        OUTPUT_LIMIT.saturating_sub(self.0.output.lock().len())
+    }
+
+    fn flush_output(&self) {
+        self.0.output.lock().clear();
+        self.0.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
+    }
+
+    fn input_wanted(&self) {
+        self.0.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
+    }
+
+    fn opened(&self, is_open: bool) {
+        self.0.slave_closed.store(!is_open, Ordering::Release);
+        if !is_open {
+            self.0.queue.wake_all();
+        }
+    }
+
+    /// A pty has no line: 8 bits, no parity (pty_set_termios).
+    fn adjust(&self, termios: &mut Termios) {
+        termios.cflag = termios.cflag & !(raw::CSIZE | raw::PARENB) | raw::CS8 | raw::CREAD;
+    }
+}
+
+/// All living ptys, by number.
+pub fn all() -> Vec<Arc<Pty>> {
+    PTYS.lock().values().filter_map(Weak::upgrade).collect()
+}
+
+pub fn find(index: u32) -> Option<Arc<Pty>> {
+    PTYS.lock().get(&index)?.upgrade()
+}
+
+impl Pty {
+    /// Opens /dev/ptmx: a new pair, the slave locked.
+    pub fn open_master(thread: &Thread) -> Result<Arc<PtyMaster>> {
+        let link = Arc::new(Link {
+            output: SpinLock::new(VecDeque::new()),
+            queue: WaitQueue::new(),
+            master_open: AtomicBool::new(true),
+            slave_closed: AtomicBool::new(false),
+            locked: AtomicBool::new(true),
+        });
+        let mut ptys = PTYS.lock();
+        let index = (0..MAX_PTYS).find(|index| !ptys.contains_key(index)).ok_or(Errno::ENOSPC)?;
+        let id = DeviceId::new(SLAVE_MAJOR, index);
+        let driver = Box::new(SlaveDriver(link.clone()));
+        let tty = Tty::new(id, format!("pts/{index}"), driver, Termios::pty_slave());
+        let creds = thread.creds();
+        let (gid, perm) = super::devpts::defaults();
+        let pty = Arc::new(Pty {
+            index,
+            uid: AtomicU32::new(creds.fsuid),
+            gid: AtomicU32::new(gid.unwrap_or(creds.fsgid)),
+            perm: AtomicU32::new(perm),
+            tty,
+            link,
+        });
+        ptys.insert(index, Arc::downgrade(&pty));
+        Ok(Arc::new(PtyMaster { pty }))
+    }
+
+    /// The terminal, for an open of the slave: EIO while it is locked or after the master has gone.
+    pub fn slave(&self) -> Result<&Arc<Tty>> {
+        let usable = !self.link.locked.load(Ordering::Acquire) && self.link.master_open.load(Ordering::Acquire);
+        if usable { Ok(&self.tty) } else { Err(Errno::EIO) }
+    }
+
+    pub fn device(&self) -> DeviceId {
+        self.tty.id()
+    }
+}
+
+/// The open master.
+pub struct PtyMaster {
+    pty: Arc<Pty>,
+}
+
+impl Drop for PtyMaster {
+    fn drop(&mut self) {
+        PTYS.lock().remove(&self.pty.index);
+        self.pty.link.master_open.store(false, Ordering::Release);
+        self.pty.link.output.lock().clear();
+        job::hang_up(&self.pty.tty);
+    }
+}
+
+impl PtyMaster {
+    pub fn index(&self) -> u32 {
+        self.pty.index
+    }
+
+    async fn control(&self, file: &OpenFile, thread: &Thread, cmd: u32, arg: u64) -> Result<u64> {
+        let mm = thread.mm();
+        let link = &self.pty.link;
+        match cmd {
+            cmds::TIOCGPTN => UserPtr::<u32>::new(arg).write(mm, self.pty.index).await?,
+            cmds::TIOCSPTLCK => {
+                let lock = UserPtr::<u32>::new(arg).read(mm).await? != 0;
+                link.locked.store(lock, Ordering::Release);
+            }
+            cmds::TIOCGPTLCK => {
+                let locked = link.locked.load(Ordering::Acquire);
+                UserPtr::<u32>::new(arg).write(mm, u32::from(locked)).await?;
+            }
+            cmds::FIONREAD => {
+                let available = link.output.lock().len() as u32;
+                UserPtr::<u32>::new(arg).write(mm, available).await?;
+            }
+            cmds::TIOCSIG => {
+                let signal = u32::try_from(arg).map_err(|_| Errno::EINVAL)?;
+                if ![raw::SIGINT, raw::SIGQUIT, raw::SIGTSTP].contains(&signal) {
+                    return Err(Errno::EINVAL);
+                }
+                let foreground = self.pty.tty.lock().foreground;
+                job::signal_group(foreground, signal);
+            }
+            // Packet mode is not there, and the master controls nobody.
+            cmds::TIOCPKT | cmds::TIOCGPKT | cmds::TIOCSCTTY => return Err(Errno::ENOTTY),
+            _ => return ioctl::terminal(&self.pty.tty, file, thread, cmd, arg, ioctl::Side::Master).await,
+        }
+        Ok(0)
+    }
+}
+
+impl FileOps for PtyMaster {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn try_read(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        let link = &self.pty.link;
+        let mut output = link.output.lock();
+        if output.is_empty() && !buf.is_empty() {
+            drop(output);
+            let closed = link.slave_closed.load(Ordering::Acquire);
+            return Err(if closed { TryError::Failed(Errno::EIO) } else { TryError::WouldBlock });
+        }
+        let mut total = 0;
+        while !output.is_empty() && !buf.is_empty() {
+            match buf.copy_to(output.as_slices().0) {
+                Ok(copied) => {
+                    output.drain(..copied);
+                    total += copied;
+                }
+                Err(fault) if total == 0 => return Err(fault.into()),
+                Err(_) => break,
+            }
+        }
+        drop(output);
+        if total > 0 {
+            self.pty.tty.output_wanted();
+        }
+        Ok(total)
+    }
+
+    fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        let mut total = 0;
+        while !buf.is_empty() && total < OUTPUT_LIMIT {
+            let mut chunk = [0; CHUNK];
+            let copied = match buf.copy_from(&mut chunk) {
+                Ok(copied) => copied,
+                Err(fault) if total == 0 => return Err(fault.into()),
+                Err(_) => break,
+            };
+            let mut bytes = chunk[..copied].iter();
+            let taken = self.pty.tty.receive(|| bytes.next().copied());
+            total += taken;
+            if taken < copied {
+                buf.rewind(copied - taken);
+                break;
+            }
+        }
+        if total == 0 && !buf.is_empty() { Err(TryError::WouldBlock) } else { Ok(total) }
+    }
+
+    fn ready(&self) -> Events {
+        let link = &self.pty.link;
+        let mut events = Events::empty();
+        if !link.output.lock().is_empty() {
+            events |= Events::IN | Events::RDNORM;
+        }
+        if self.pty.tty.lock().discipline.has_room() {
+            events |= Events::OUT | Events::WRNORM;
+        }
+        if link.slave_closed.load(Ordering::Acquire) {
+            events |= Events::HUP;
+        }
+        events
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.pty.link.queue)
+    }
+
+    fn ioctl<'a>(&'a self, file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
+        Op::boxed(self.control(file, thread, cmd, arg))
+    }
+}

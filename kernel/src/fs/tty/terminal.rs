@@ -1,0 +1,443 @@
+//! [`Tty`]: a terminal, whatever is behind it: the line discipline, the session that it controls, who waits for it.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use linux_raw_sys::general as raw;
+
+use super::discipline::{Discipline, Effects};
+use super::job;
+use super::output::MAX_EXPANSION;
+use super::termios::{Termios, WinSize};
+use crate::errno::Result;
+use crate::exec::WaitQueue;
+use crate::fs::file::{Events, TryError};
+use crate::fs::inode::DeviceId;
+use crate::mm::IoBuf;
+use crate::process::{Pid, Session};
+use crate::sync::{SpinGuard, SpinLock};
+
+/// Echo that the driver does not take yet is kept up to this length; then it is lost, as on Linux.
+const ECHO_LIMIT: usize = 4096;
+/// Bytes of input processed, and of output copied from user memory, under one hold of the lock.
+const CHUNK: usize = 256;
+/// A write call goes around the loop of `OpenFile` (and its budget) at least this often, in bytes.
+const WRITE_LIMIT: usize = 4096;
+
+/// What is behind a terminal.
+pub trait TtyDriver: Send + Sync {
+    /// Takes what fits; answers how much. Called under the terminal's lock: must not call back.
+    fn write(&self, bytes: &[u8]) -> usize;
+    /// How much `write` would take now.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+    /// Taken but not yet transmitted (TIOCOUTQ).
+    fn pending(&self) -> usize {
+        0
+    }
+    /// Drops what is pending.
+    fn flush_output(&self) {}
+    /// There is room for input again.
+    fn input_wanted(&self) {}
+    /// The last open file of the terminal was closed, or the first one opened.
+    fn opened(&self, _is_open: bool) {}
+    /// The modem lines as TIOCMGET gives them, if there are any.
+    fn modem_lines(&self) -> Option<u32> {
+        None
+    }
+    /// A change of settings that the device must not or cannot follow is undone here.
+    fn adjust(&self, _termios: &mut Termios) {}
+}
+
+pub struct Tty {
+    id: DeviceId,
+    name: String,
+    driver: Box<dyn TtyDriver>,
+    state: SpinLock<State>,
+    /// Readers, writers and pollers, by poll events.
+    queue: WaitQueue,
+}
+
+/// Everything that changes. The lock is held for short stretches, never while signals are sent.
+pub struct State {
+    pub discipline: Discipline,
+    /// Echo that the driver could not take yet; it goes out before anything else.
+    echo: VecDeque<u8>,
+    pub winsize: WinSize,
+    /// The session it is the controlling terminal of.
+    pub session: Weak<Session>,
+    /// The foreground process group; 0 = none.
+    pub foreground: Pid,
+    /// TIOCEXCL.
+    pub exclusive: bool,
+    /// Counts hang-ups: files opened before the last one are dead.
+    generation: u32,
+    opens: usize,
+}
+
+impl Tty {
+    pub fn new(id: DeviceId, name: String, driver: Box<dyn TtyDriver>, termios: Termios) -> Arc<Tty> {
+        Arc::new(Tty {
+            id,
+            name,
+            driver,
+            state: SpinLock::new(State {
+                discipline: Discipline::new(termios),
+                echo: VecDeque::new(),
+                winsize: WinSize::default(),
+                session: Weak::new(),
+                foreground: 0,
+                exclusive: false,
+                generation: 0,
+                opens: 0,
+            }),
+            queue: WaitQueue::new(),
+        })
+    }
+
+    pub fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    /// "ttyAMA0", "pts/0".
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn driver(&self) -> &dyn TtyDriver {
+        &*self.driver
+    }
+
+    pub fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    pub fn lock(&self) -> SpinGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// The session it controls.
+    pub fn session(&self) -> Option<Arc<Session>> {
+        self.lock().session.upgrade()
+    }
+
+    fn wake(&self, events: Events) {
+        self.queue.wake(usize::MAX, events.bits());
+    }
+
+    // ---- Opening and closing ----
+
+    /// One more open file; answers the generation that it belongs to.
+    pub fn open(&self) -> u32 {
+        let mut state = self.lock();
+        state.opens += 1;
+        if state.opens == 1 {
+            self.driver.opened(true);
+        }
+        state.generation
+    }
+
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.opens = state.opens.saturating_sub(1);
+        if state.opens == 0 {
+            state.exclusive = false;
+            state.discipline.stopped = false;
+            state.discipline.flush_input();
+            self.driver.opened(false);
+        }
+    }
+
+    /// The files of `generation` were hung up.
+    pub fn hung_up(&self, generation: u32) -> bool {
+        self.lock().generation != generation
+    }
+
+    /// Every open file becomes dead and the session loses its terminal. Answers that session and the foreground
+    /// group, for the signals.
+    pub fn hang_up(&self) -> (Option<Arc<Session>>, Pid) {
+        let mut state = self.lock();
+        state.generation = state.generation.wrapping_add(1);
+        state.discipline.flush_input();
+        state.discipline.stopped = false;
+        state.echo.clear();
+        let session = core::mem::take(&mut state.session).upgrade();
+        let foreground = core::mem::take(&mut state.foreground);
+        drop(state);
+        self.driver.flush_output();
+        self.wake(Events::all());
+        (session, foreground)
+    }
+
+    // ---- Input ----
+
+    /// Processes received bytes as long as there is room for them. Answers how many it took.
+    pub fn receive(&self, mut next: impl FnMut() -> Option<u8>) -> usize {
+        let mut total = 0;
+        loop {
+            let mut fx = Effects::default();
+            let mut state = self.lock();
+            let mut taken = 0;
+            // A signal's effects come before those of the bytes after it.
+            while taken < CHUNK && fx.signal.is_none() && state.discipline.has_room() {
+                let Some(byte) = next() else { break };
+                state.discipline.receive(byte, &mut fx);
+                taken += 1;
+            }
+            if taken == 0 {
+                return total;
+            }
+            total += taken;
+            if fx.flush_output {
+                state.echo.clear();
+                self.driver.flush_output();
+            }
+            self.put_echo(&mut state, &fx.echo);
+            let foreground = state.foreground;
+            drop(state);
+            self.after_input(&fx, foreground);
+        }
+    }
+
+    fn after_input(&self, fx: &Effects, foreground: Pid) {
+        let mut events = Events::empty();
+        if fx.readable {
+            events |= Events::IN | Events::RDNORM;
+        }
+        if fx.stop == Some(false) || fx.flush_output {
+            events |= Events::OUT | Events::WRNORM;
+        }
+        if !events.is_empty() {
+            self.wake(events);
+        }
+        if let Some(signal) = fx.signal {
+            job::signal_group(foreground, signal);
+        }
+    }
+
+    /// Sends echo, after what waits already.
+    fn put_echo(&self, state: &mut State, echo: &[u8]) {
+        let room = ECHO_LIMIT - state.echo.len().min(ECHO_LIMIT);
+        state.echo.extend(echo.iter().take(room));
+        self.drain_echo(state);
+    }
+
+    fn drain_echo(&self, state: &mut State) {
+        while !state.discipline.stopped && !state.echo.is_empty() {
+            let sent = self.driver.write(state.echo.as_slices().0);
+            state.echo.drain(..sent);
+            if sent == 0 {
+                break;
+            }
+        }
+    }
+
+    /// The driver has room for output again.
+    pub fn output_wanted(&self) {
+        self.drain_echo(&mut self.lock());
+        self.wake(Events::OUT | Events::WRNORM);
+    }
+
+    /// How many bytes a read must find before it goes ahead, and whether it may answer nothing at once.
+    fn read_minimum(termios: &Termios, wanted: usize, nonblocking: bool) -> (usize, bool) {
+        let canonical = termios.local(raw::ICANON);
+        let (min, time) = (termios.min(), termios.time_tenths());
+        let poll_only = !canonical && min == 0 && time == 0;
+        let minimum = if canonical || nonblocking || time > 0 { 1 } else { min.min(wanted).max(1) };
+        (minimum, poll_only)
+    }
+
+    /// One attempt of read(2).
+    pub fn try_read(&self, buf: &mut IoBuf<'_>, nonblocking: bool) -> Result<usize, TryError> {
+        let mut state = self.lock();
+        let (minimum, poll_only) = Self::read_minimum(state.discipline.termios(), buf.remaining(), nonblocking);
+        if buf.is_empty() || (poll_only && !state.discipline.readable(1)) {
+            return Ok(0);
+        }
+        if !state.discipline.readable(minimum) {
+            return Err(TryError::WouldBlock);
+        }
+        let mut total = 0;
+        let mut echo = Vec::new();
+        loop {
+            let mut chunk = [0; CHUNK];
+            let room = buf.remaining().min(CHUNK);
+            let peeked = state.discipline.peek(&mut chunk[..room]);
+            let copied = match buf.copy_to(&chunk[..peeked]) {
+                Ok(copied) => copied,
+                Err(fault) if total == 0 => return Err(fault.into()),
+                Err(_) => break,
+            };
+            total += copied;
+            // Nothing peeked: an end of file stands first, and `consume` takes it.
+            let ended = if peeked == 0 || copied > 0 { state.discipline.consume(copied, &mut echo) } else { true };
+            if ended || copied < peeked || peeked == 0 || buf.is_empty() || !state.discipline.readable(1) {
+                break;
+            }
+        }
+        self.put_echo(&mut state, &echo);
+        drop(state);
+        self.driver.input_wanted();
+        Ok(total)
+    }
+
+    // ---- Output ----
+
+    /// One attempt of write(2).
+    pub fn try_write(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        let mut total = 0;
+        while !buf.is_empty() && total < WRITE_LIMIT {
+            let mut chunk = [0; CHUNK];
+            let copied = match buf.copy_from(&mut chunk) {
+                Ok(copied) => copied,
+                Err(fault) if total == 0 => return Err(fault.into()),
+                Err(_) => break,
+            };
+            let written = self.write_chunk(&chunk[..copied]);
+            total += written;
+            if written < copied {
+                buf.rewind(copied - written);
+                break;
+            }
+            if copied == 0 {
+                break;
+            }
+        }
+        if total == 0 && !buf.is_empty() { Err(TryError::WouldBlock) } else { Ok(total) }
+    }
+
+    /// Processes and sends what the driver has room for; answers how many bytes of `bytes` that was.
+    pub fn write_chunk(&self, bytes: &[u8]) -> usize {
+        let mut state = self.lock();
+        self.drain_echo(&mut state);
+        if state.discipline.stopped || !state.echo.is_empty() {
+            return 0;
+        }
+        let room = self.driver.room();
+        let termios = *state.discipline.termios();
+        let mut out = ArrayVec::<u8, { CHUNK * MAX_EXPANSION }>::new();
+        let mut taken = 0;
+        for &byte in bytes.iter().take(CHUNK) {
+            // What does not fit after processing must not be half sent.
+            let needed = if termios.output(raw::OPOST) { MAX_EXPANSION.min(expansion(byte)) } else { 1 };
+            if out.len() + needed > room {
+                break;
+            }
+            state.discipline.cursor.post(&termios, byte).emit(&mut |bytes| {
+                let _ = out.try_extend_from_slice(bytes);
+            });
+            taken += 1;
+        }
+        self.driver.write(&out);
+        taken
+    }
+
+    // ---- Settings and state ----
+
+    /// The events that hold now, for a file of that generation if it can be hung up.
+    pub fn ready(&self, generation: Option<u32>) -> Events {
+        let state = self.lock();
+        if generation.is_some_and(|generation| state.generation != generation) {
+            return Events::IN
+                | Events::OUT
+                | Events::ERR
+                | Events::HUP
+                | Events::RDNORM
+                | Events::WRNORM;
+        }
+        let termios = state.discipline.termios();
+        let minimum = if termios.time_tenths() == 0 { termios.min() } else { 1 };
+        let mut events = Events::empty();
+        if state.discipline.readable(minimum) {
+            events |= Events::IN | Events::RDNORM;
+        }
+        if !state.discipline.stopped && self.driver.room() >= MAX_EXPANSION {
+            events |= Events::OUT | Events::WRNORM;
+        }
+        events
+    }
+
+    pub fn termios(&self) -> Termios {
+        *self.lock().discipline.termios()
+    }
+
+    /// tcsetattr(3); `flush_input` for TCSAFLUSH.
+    pub fn set_termios(&self, mut termios: Termios, flush_input: bool) {
+        self.driver.adjust(&mut termios);
+        let mut state = self.lock();
+        if flush_input {
+            state.discipline.flush_input();
+        }
+        state.discipline.set_termios(termios);
+        self.drain_echo(&mut state);
+        drop(state);
+        // What is readable or writable may have changed.
+        self.wake(Events::IN | Events::RDNORM | Events::OUT | Events::WRNORM);
+        self.driver.input_wanted();
+    }
+
+    /// TCXONC's TCOOFF and TCOON.
+    pub fn set_stopped(&self, stopped: bool) {
+        let mut state = self.lock();
+        state.discipline.stopped = stopped;
+        self.drain_echo(&mut state);
+        drop(state);
+        if !stopped {
+            self.wake(Events::OUT | Events::WRNORM);
+        }
+    }
+
+    /// TCXONC's TCIOFF and TCION: asks the other side to stop or go on.
+    pub fn send_special(&self, index: u32) {
+        let mut state = self.lock();
+        if let Some(byte) = state.discipline.termios().special(index) {
+            self.put_echo(&mut state, &[byte]);
+        }
+    }
+
+    pub fn flush(&self, input: bool, output: bool) {
+        let mut state = self.lock();
+        if input {
+            state.discipline.flush_input();
+        }
+        if output {
+            state.echo.clear();
+            self.driver.flush_output();
+        }
+        drop(state);
+        if input {
+            self.driver.input_wanted();
+        }
+        if output {
+            self.wake(Events::OUT | Events::WRNORM);
+        }
+    }
+
+    /// TIOCSWINSZ: a change is told to the foreground group.
+    pub fn set_winsize(&self, winsize: WinSize) {
+        let mut state = self.lock();
+        let changed = core::mem::replace(&mut state.winsize, winsize) != winsize;
+        let foreground = state.foreground;
+        drop(state);
+        if changed {
+            job::signal_group(foreground, raw::SIGWINCH);
+        }
+    }
+}
+
+/// Most bytes that `byte` becomes in output processing.
+fn expansion(byte: u8) -> usize {
+    match byte {
+        b'\t' => MAX_EXPANSION,
+        b'\n' => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+#[path = "terminal_tests.rs"]
+mod tests;
