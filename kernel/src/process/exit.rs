@@ -122,7 +122,7 @@ impl Effects {
             boot::init_exited(process);
         }
         if self.session_leader {
-            let _ = fs::init; // TTY hook
+            fs::tty::session_leader_exit(process);
         }
         for (receiver, info) in self.signals {
             let _ = signal::send_to_process(&receiver, info);
