@@ -36,11 +36,14 @@ pub mod path;
 pub mod perm;
 pub mod pipe;
 pub mod poll;
+pub mod procfs;
 pub mod regular;
 pub mod splice;
 pub mod state;
+pub mod sysfs;
 pub mod timerfd;
 pub mod tmpfs;
+pub mod tty;
 pub mod walk;
 
 #[cfg(test)]
@@ -127,6 +130,9 @@ pub fn init() {
     register_fs_type("devtmpfs", false, |_| Op::ready(Ok(devfs::instance())));
     devfs::init();
     ext2::init();
+    procfs::init();
+    sysfs::init();
+    tty::init();
 }
 
 fn mount_tmpfs(request: MountRequest<'_>) -> Op<'_, Result<Arc<dyn FileSystem>>> {

@@ -12,8 +12,8 @@ use linux_raw_sys::general as raw;
 
 use super::change;
 use super::*;
-use crate::mm::test_util::run as block_on;
 use crate::mm::IoBuf;
+use crate::mm::test_util::run as block_on;
 use crate::process::{Caps, Credentials};
 
 /// Polls a future a single time.

@@ -254,9 +254,10 @@ fn parse_number(name: &[u8]) -> Option<Pid> {
 }
 
 fn list_static(entries: &'static [Static], out: &mut Listing<'_>) -> bool {
-    entries.iter().zip(FIRST_ENTRY..).all(|(entry, cookie)| {
-        out.offer_node(cookie, &Node::Static(entry), entry.name.as_bytes())
-    })
+    entries
+        .iter()
+        .zip(FIRST_ENTRY..)
+        .all(|(entry, cookie)| out.offer_node(cookie, &Node::Static(entry), entry.name.as_bytes()))
 }
 
 fn list_processes(out: &mut Listing<'_>) {
@@ -305,9 +306,9 @@ impl ProcInode {
             Node::Entry(subject, Entry { kind: EntryKind::Link(target), .. }) => {
                 Some(subject.check_access(thread).and_then(|()| target(subject)))
             }
-            Node::Fd(subject, fd) => {
-                Some(subject.check_access(thread).and_then(|()| fds::file(subject, *fd)).map(|file| file.path().clone()))
-            }
+            Node::Fd(subject, fd) => Some(
+                subject.check_access(thread).and_then(|()| fds::file(subject, *fd)).map(|file| file.path().clone()),
+            ),
             _ => None,
         }
     }

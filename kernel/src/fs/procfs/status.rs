@@ -182,9 +182,13 @@ fn put_signals(subject: &Subject, out: &mut Text, task: Option<&Task>) {
     let (own, blocked) = task.map_or((0, 0), |task| (task.sig.pending().0, task.sig.blocked().0));
     let queued = (process.sig.pending().0 | own).count_ones();
     put!(out, "SigQ:\t{queued}/{}\n", process.limits.get(Resource::Sigpending).soft);
-    for (label, set) in
-        [("SigPnd", own), ("ShdPnd", process.sig.pending().0), ("SigBlk", blocked), ("SigIgn", ignored.0), ("SigCgt", caught.0)]
-    {
+    for (label, set) in [
+        ("SigPnd", own),
+        ("ShdPnd", process.sig.pending().0),
+        ("SigBlk", blocked),
+        ("SigIgn", ignored.0),
+        ("SigCgt", caught.0),
+    ] {
         put!(out, "{label}:\t{set:016x}\n");
     }
 }

@@ -2,25 +2,30 @@
 
 use super::node::{Static, StaticKind};
 use super::text::{Text, put, put_uuid};
+use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::fd_table::NR_OPEN;
 use crate::fs::tty;
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
-use crate::drivers::random;
 use crate::uts;
 
-pub static ENTRIES: &[Static] =
-    &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("vm", VM)];
+pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("vm", VM)];
 
-static FS: &[Static] = &[
-    Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n")),
-];
+static FS: &[Static] = &[Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n"))];
 
 static KERNEL: &[Static] = &[
     Static::text("cap_last_cap", |out| put!(out, "{}\n", 63 - Caps::all().bits().leading_zeros())),
-    setting("domainname", |out| put_line(out, &uts::domainname()), |bytes, creds| set_name(bytes, creds, uts::set_domainname)),
-    setting("hostname", |out| put_line(out, &uts::hostname()), |bytes, creds| set_name(bytes, creds, uts::set_hostname)),
+    setting(
+        "domainname",
+        |out| put_line(out, &uts::domainname()),
+        |bytes, creds| set_name(bytes, creds, uts::set_domainname),
+    ),
+    setting(
+        "hostname",
+        |out| put_line(out, &uts::hostname()),
+        |bytes, creds| set_name(bytes, creds, uts::set_hostname),
+    ),
     Static::text("ngroups_max", |out| put!(out, "65536\n")),
     Static::text("osrelease", |out| put!(out, "{}\n", uts::RELEASE)),
     Static::text("ostype", |out| put!(out, "{}\n", uts::SYSNAME)),

@@ -5,10 +5,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 
+use super::fds;
 use super::memory::{self, Memory};
 use super::subject::Subject;
 use super::text::Text;
-use super::fds;
 use crate::errno::{Errno, Result};
 use crate::fs::file::FileOps;
 use crate::fs::op::Op;

@@ -102,7 +102,9 @@ impl Node {
             Node::System => vec![named("cpu", Node::Cpus)],
             Node::Cpus => cpus(),
             Node::Cpu(_) => vec![text("online", "", |_, out| put!(out, "1\n"))],
-            Node::Disks => block::disks().into_iter().map(|d| (Name::Owned(d.name.clone()), Node::Disk(d.name))).collect(),
+            Node::Disks => {
+                block::disks().into_iter().map(|d| (Name::Owned(d.name.clone()), Node::Disk(d.name))).collect()
+            }
             Node::Links(style) => block::disks().iter().map(|disk| link(disk, *style)).collect(),
             Node::Disk(name) => disk_entries(name),
             Node::Queue(name) => vec![
@@ -121,7 +123,8 @@ fn cpus() -> Entries {
         put_list(out, u64::MAX >> (64 - arch::cpu_count().clamp(1, 64)));
         out.bytes(b"\n");
     }
-    let mut entries: Entries = (0..arch::cpu_count()).map(|cpu| (Name::Owned(format!("cpu{cpu}")), Node::Cpu(cpu))).collect();
+    let mut entries: Entries =
+        (0..arch::cpu_count()).map(|cpu| (Name::Owned(format!("cpu{cpu}")), Node::Cpu(cpu))).collect();
     entries.extend([
         text("kernel_max", "", |_, out| put!(out, "{}\n", arch::MAX_CPUS - 1)),
         text("offline", "", |_, out| put!(out, "\n")),

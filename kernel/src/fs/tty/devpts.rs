@@ -205,7 +205,8 @@ impl Inode for PtsInode {
         if !matches!(self.node, Node::Root) {
             return Op::ready(Err(Errno::ENOTDIR));
         }
-        let fixed = [(1, FileType::Directory, &b"."[..]), (1, FileType::Directory, b".."), (2, FileType::CharDevice, b"ptmx")];
+        let fixed =
+            [(1, FileType::Directory, &b"."[..]), (1, FileType::Directory, b".."), (2, FileType::CharDevice, b"ptmx")];
         for (at, (ino, kind, name)) in (0..).zip(fixed) {
             if at >= cookie && !sink.entry(ino, at + 1, kind, name) {
                 return Op::ready(Ok(()));

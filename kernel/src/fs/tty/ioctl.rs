@@ -60,14 +60,7 @@ impl Call<'_> {
 }
 
 /// Everything a terminal understands; ENOTTY for the rest.
-pub async fn terminal(
-    tty: &Arc<Tty>,
-    file: &OpenFile,
-    thread: &Thread,
-    cmd: u32,
-    arg: u64,
-    side: Side,
-) -> Result<u64> {
+pub async fn terminal(tty: &Arc<Tty>, file: &OpenFile, thread: &Thread, cmd: u32, arg: u64, side: Side) -> Result<u64> {
     let call = Call { tty, thread, arg, side };
     match cmd {
         cmds::TCGETS | cmds::TCGETS2 | cmds::TCSETS..=cmds::TCSETSF => settings(&call, cmd).await,

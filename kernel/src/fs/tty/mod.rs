@@ -68,9 +68,7 @@ fn open_terminal(tty: &Arc<Tty>, flags: u32, thread: &Thread) -> Result<Arc<dyn 
 
 /// Registers the terminal devices and devpts.
 pub fn init() {
-    crate::fs::register_fs_type("devpts", false, |request| {
-        Op::ready(devpts::filesystem(request.source, request.data))
-    });
+    crate::fs::register_fs_type("devpts", false, |request| Op::ready(devpts::filesystem(request.source, request.data)));
     let devices = [
         ("console", console::DEV_CONSOLE, 0o600),
         ("tty", console::DEV_TTY, 0o666),

@@ -342,12 +342,7 @@ impl Tty {
     pub fn ready(&self, generation: Option<u32>) -> Events {
         let state = self.lock();
         if generation.is_some_and(|generation| state.generation != generation) {
-            return Events::IN
-                | Events::OUT
-                | Events::ERR
-                | Events::HUP
-                | Events::RDNORM
-                | Events::WRNORM;
+            return Events::IN | Events::OUT | Events::ERR | Events::HUP | Events::RDNORM | Events::WRNORM;
         }
         let termios = state.discipline.termios();
         let minimum = if termios.time_tenths() == 0 { termios.min() } else { 1 };
