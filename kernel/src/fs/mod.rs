@@ -7,7 +7,8 @@
 //! * [`open`], [`open_file`], [`regular`], [`splice`], [`fd_table`]: open files and their content. [`change`], [`attr`], [`perm`]: changes of names
 //!   and attributes, and who may make them. [`context`]: root, working directory and umask of a process.
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
-//! * [`tmpfs`], [`devfs`]: file systems in memory. [`block`]: disks; [`ext2`]: the file system on them.
+//! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
+//!   [`block`]: disks; [`ext2`]: the file system on them.
 //!
 //! Locks, outer first: `change::RENAME` → `InodeState::lock` of directories, ancestors first → of files → `OpenFile::pos` is
 //! outside of the file's lock. Below these async locks only spinlocks, each of which is a leaf unless its module says otherwise.
