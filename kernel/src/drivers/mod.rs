@@ -15,4 +15,11 @@ pub use virtio::rng;
 pub fn probe() {
     virtio::probe_mmio();
     pci::probe();
+    if rng::present() {
+        crate::exec::spawn("hwrng", async {
+            let mut seed = [0; 64];
+            let len = rng::read(&mut seed).await;
+            random::mix(seed.get(..len).unwrap_or(&[]));
+        });
+    }
 }

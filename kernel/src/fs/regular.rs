@@ -114,10 +114,14 @@ async fn write_step(
     keep_set_id: bool,
 ) -> Result<usize> {
     let meta = inode.metadata();
-    let cut = buf.limit(STEP);
-    let n = match inode.prepare_write(pos, buf.remaining() as u64).await {
-        Ok(()) => cache.write(pos, meta.size, buf).await,
-        Err(errno) => Err(errno),
+    let mut cut = buf.limit(STEP);
+    let n = loop {
+        match inode.prepare_write(pos, buf.remaining() as u64).await {
+            Ok(()) => break cache.write(pos, meta.size, buf).await,
+            // What still fits is written: a short count, as on Linux.
+            Err(Errno::ENOSPC) if buf.remaining() > 4096 => cut += buf.limit(buf.remaining() / 2),
+            Err(errno) => break Err(errno),
+        }
     };
     buf.extend(cut);
     let n = n?;

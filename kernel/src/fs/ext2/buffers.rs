@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use smallvec::smallvec;
 
 use crate::errno::Result;
-use crate::exec::Mutex;
+use crate::exec::{self, Mutex};
 use crate::fs::block::{BlockDevice, Memory, Pending, SECTOR_SIZE};
 use crate::sync::SpinLock;
 
@@ -197,6 +197,7 @@ impl Buffers {
             let next = first + (run.len() / self.block_size) as u32;
             if !run.is_empty() && (block != next || run.len() >= WRITE_BYTES) {
                 pending.push(self.start_write(first, core::mem::take(&mut run)));
+                exec::budget().await;
             }
             let Some(buffer) = self.index.lock().blocks.get(&block).cloned() else { continue };
             let mut state = buffer.state.lock();

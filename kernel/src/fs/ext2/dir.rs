@@ -19,6 +19,7 @@ use super::layout::{NAME_MAX, inode_flags};
 use super::map::Extent;
 use super::node::Node;
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::fs::inode::{DirSink, FileType};
 
 /// Fixed part of an entry: inode, rec_len, name_len, file_type.
@@ -218,6 +219,7 @@ impl Node {
                 index.add_block(0, None)?;
                 continue;
             }
+            exec::budget().await;
             let buffer = volume.buffers.read(block).await?;
             if buffer.with(|data| index.add_block(block, Some(data))).is_err() {
                 return self.broken_dir("entry");
@@ -418,6 +420,7 @@ impl Node {
                     }
                 }
             }
+            exec::budget().await;
             position += 1;
             from = 0;
         }

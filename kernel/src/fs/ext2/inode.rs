@@ -27,10 +27,11 @@ impl Drop for Ext2Inode {
     fn drop(&mut self) {
         if self.node.state.lock().nlink == 0 {
             let (node, cache) = (self.node.clone(), self.cache.take());
-            let spawn = node.volume.host.spawn;
-            spawn(Box::pin(async move {
-                let volume = node.volume.clone();
+            let volume = node.volume.clone();
+            volume.deletion_begins();
+            (volume.host.spawn)(Box::pin(async move {
                 volume.delete(node, cache).await;
+                volume.deletion_ended();
             }));
         }
     }

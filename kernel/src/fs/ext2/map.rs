@@ -10,6 +10,7 @@ use super::buffers::Buffer;
 use super::groups::Run;
 use super::node::{DIRECT, Node};
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::fs::inode::FileType;
 
 /// The way to a block's pointer: an index into the inode's pointers, then one into each indirect block.
@@ -243,6 +244,7 @@ impl Node {
             let below = n.pow(level - 1);
             let buffer = self.indirect(block).await?;
             let list: Vec<u32> = buffer.with(|data| pointers(data, 0).collect());
+            exec::budget().await;
             let mut changed: Vec<usize> = Vec::new();
             for (index, pointer) in list.iter().copied().enumerate().skip((keep / below) as usize) {
                 if pointer == 0 {

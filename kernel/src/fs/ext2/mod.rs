@@ -37,7 +37,7 @@ mod ranges;
 mod tests;
 mod volume;
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -64,9 +64,32 @@ pub fn init() {
         Op::boxed(async move {
             let id = request.device.ok_or(Errno::ENOTBLK)?;
             let disk = super::block::find(id).ok_or(Errno::ENXIO)?;
-            mount(disk.device, id, request.source.to_vec(), request.read_only).await
+            let read_only_on_error = parse_options(request.data)?;
+            let fs = mount_shared(disk.device, id, request.source.to_vec(), request.read_only).await?;
+            if let Some(read_only) = read_only_on_error {
+                fs.volume.set_error_policy(read_only);
+            }
+            Ok(fs as Arc<dyn FileSystem>)
         })
     });
+}
+
+/// The options string of mount(2). Answers what "errors=" says, if it is there.
+fn parse_options(data: &[u8]) -> Result<Option<bool>> {
+    let mut read_only_on_error = None;
+    for option in data.split(|&byte| byte == b',').filter(|option| !option.is_empty()) {
+        match option {
+            b"errors=continue" => read_only_on_error = Some(false),
+            b"errors=remount-ro" => read_only_on_error = Some(true),
+            // What is the case anyway.
+            b"bsddf" | b"nocheck" | b"check=none" | b"nogrpid" | b"sysvgroups" | b"noacl" | b"nouser_xattr" => {}
+            _ => {
+                log::warn!("ext2: unknown mount option {}", alloc::string::String::from_utf8_lossy(option));
+                return Err(Errno::EINVAL);
+            }
+        }
+    }
+    Ok(read_only_on_error)
 }
 
 /// Mounts the file system on `device`. `id` is the device's number and `source` its name for /proc/mounts.
@@ -77,8 +100,26 @@ pub async fn mount(
     source: Vec<u8>,
     read_only: bool,
 ) -> Result<Arc<dyn FileSystem>> {
+    Ok(mount_shared(device, id, source, read_only).await?)
+}
+
+/// Two mounts of one device are the same file system: two would not know of each other's changes.
+async fn mount_shared(
+    device: Arc<dyn BlockDevice>,
+    id: DeviceId,
+    source: Vec<u8>,
+    read_only: bool,
+) -> Result<Arc<Ext2>> {
+    static MOUNTED: exec::Mutex<Vec<(DeviceId, Weak<Ext2>)>> = exec::Mutex::new(Vec::new());
+
+    let mut mounted = MOUNTED.lock().await;
+    mounted.retain(|(_, fs)| fs.strong_count() > 0);
+    if let Some(fs) = mounted.iter().find(|(other, _)| *other == id).and_then(|(_, fs)| fs.upgrade()) {
+        return if fs.volume.read_only() == read_only { Ok(fs) } else { Err(Errno::EBUSY) };
+    }
     let host = Host { spawn: |future| exec::spawn("ext2", future), now: super::now };
     let fs = mount_on(device, id, source, read_only, host).await?;
+    mounted.push((id, Arc::downgrade(&fs)));
     let volume = Arc::downgrade(&fs.volume);
     exec::spawn("ext2-flush", async move {
         while let Some(volume) = volume.upgrade() {

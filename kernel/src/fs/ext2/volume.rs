@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::task::{Context, Poll};
 
 use hashbrown::HashMap;
@@ -21,7 +21,7 @@ use super::inode::Ext2Inode;
 use super::layout::{self, Incompat, Layout, RoCompat, SuperBlock};
 use super::node::{self, Node, NodeState};
 use crate::errno::{Errno, Result};
-use crate::exec::{Mutex, Notify, RwLock};
+use crate::exec::{Mutex, Notify, RwLock, WaitQueue};
 use crate::fs::block::{BlockDevice, Memory};
 use crate::fs::inode::{DeviceId, FileType, StatFs};
 use crate::fs::op::BoxFuture;
@@ -73,6 +73,7 @@ pub struct Volume {
     found_state: u16,
     /// Features that may be mounted but not written.
     must_read_only: bool,
+    read_only_on_error: AtomicBool,
     read_only: AtomicBool,
     inodes: SpinLock<InodeTable>,
     dirty_nodes: SpinLock<BTreeMap<u32, Arc<Node>>>,
@@ -80,6 +81,9 @@ pub struct Volume {
     pub(super) orphans: SpinLock<Vec<Arc<Node>>>,
     /// One writer of the superblock at a time.
     superblock_lock: Mutex<()>,
+    /// Unlinked inodes that are being freed now, and who waits for that.
+    deletions: AtomicUsize,
+    deleted: WaitQueue,
     /// How the VFS knows the volume.
     mounted: Once<Weak<Ext2>>,
     /// Something is dirty: for the task that writes back in time.
@@ -103,6 +107,7 @@ impl Volume {
             overhead: overhead(&layout),
             found_state: sb.state.get(),
             must_read_only,
+            read_only_on_error: AtomicBool::new(sb.errors.get() == ERRORS_READ_ONLY),
             layout,
             device,
             buffers,
@@ -117,6 +122,8 @@ impl Volume {
             dirty_nodes: SpinLock::default(),
             orphans: SpinLock::default(),
             superblock_lock: Mutex::new(()),
+            deletions: AtomicUsize::new(0),
+            deleted: WaitQueue::new(),
             mounted: Once::new(),
             dirty: Arc::new(Notify::new()),
         }))
@@ -164,7 +171,7 @@ impl Volume {
         let state = sb.state.get() | layout::STATE_ERRORS;
         sb.state.set(state);
         self.superblock_dirty.store(true, Ordering::Release);
-        if sb.errors.get() == ERRORS_READ_ONLY && !self.read_only.swap(true, Ordering::AcqRel) {
+        if self.read_only_on_error.load(Ordering::Relaxed) && !self.read_only.swap(true, Ordering::AcqRel) {
             log::error!("ext2: remounted read-only");
         }
     }
@@ -352,6 +359,7 @@ impl Volume {
     pub async fn set_read_only(self: &Arc<Self>, read_only: bool) -> Result<()> {
         if read_only {
             let was = self.read_only.swap(true, Ordering::AcqRel);
+            self.no_deletions().await;
             if was && self.buffers.dirty_count() == 0 {
                 return Ok(());
             }
@@ -385,6 +393,26 @@ impl Volume {
         self.write_superblock().await?;
         self.read_only.store(false, Ordering::Release);
         self.delete_orphans().await
+    }
+
+    pub(super) fn deletion_begins(&self) {
+        self.deletions.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn deletion_ended(&self) {
+        if self.deletions.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.deleted.wake_all();
+        }
+    }
+
+    /// Waits until what was unlinked and let go of is free.
+    pub async fn no_deletions(&self) {
+        self.deleted.wait_for(|| (self.deletions.load(Ordering::Acquire) == 0).then_some(())).await
+    }
+
+    /// The mount option "errors=": what to do when the volume contradicts itself.
+    pub fn set_error_policy(&self, read_only: bool) {
+        self.read_only_on_error.store(read_only, Ordering::Relaxed);
     }
 
     /// Drops the cached inodes, which hold the volume and keep it alive. For unmounting.

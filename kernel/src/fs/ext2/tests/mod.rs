@@ -35,10 +35,6 @@ async fn mount(disk: &Arc<TestDisk>) -> Arc<Ext2> {
 }
 
 async fn unmount(fs: Arc<Ext2>) {
-    // Deletions of unlinked files go on in tasks of their own.
-    while !fs.volume.orphans.lock().is_empty() {
-        exec::yield_now().await;
-    }
     fs.set_read_only(true).await.unwrap();
 }
 
@@ -129,9 +125,7 @@ fn a_full_disk_stays_sound_and_serves_again() {
         assert_eq!(full, Errno::ENOSPC);
         root.unlink(b"fill", &file).await.unwrap();
         drop(file);
-        while !fs.volume.orphans.lock().is_empty() {
-            exec::yield_now().await;
-        }
+        fs.volume.no_deletions().await;
         let again = root.create(b"again", NewNode::Regular, ATTR).await.unwrap();
         write(&again, 0, &[9; 100_000]).await.unwrap();
         drop((root, again));
