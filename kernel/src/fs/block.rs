@@ -161,7 +161,7 @@ impl dyn BlockDevice {
         let (request, pending) = Request::new(transfer, sector, memory);
         let sectors = (request.len() / SECTOR_SIZE) as u64;
         let end = sector.checked_add(sectors);
-        if request.len() % SECTOR_SIZE != 0 || end.is_none_or(|end| end > self.sectors()) {
+        if !request.len().is_multiple_of(SECTOR_SIZE) || end.is_none_or(|end| end > self.sectors()) {
             request.complete(Err(Errno::EIO));
         } else if transfer != Transfer::Read && self.read_only() {
             request.complete(if transfer == Transfer::Flush { Ok(()) } else { Err(Errno::EROFS) });

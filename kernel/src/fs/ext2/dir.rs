@@ -15,15 +15,13 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::buffers::Buffer;
+use super::dirent::{self, Entry, entries, room_of, space_for, write_entry};
 use super::layout::{NAME_MAX, inode_flags};
 use super::map::Extent;
 use super::node::Node;
 use crate::errno::{Errno, Result};
 use crate::exec;
 use crate::fs::inode::{DirSink, FileType};
-
-/// Fixed part of an entry: inode, rec_len, name_len, file_type.
-const HEADER: usize = 8;
 
 /// Where an entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,76 +47,6 @@ pub struct DirIndex {
     live: usize,
     /// Removed: nothing can be added any more.
     dead: bool,
-}
-
-/// An entry as it is in its block.
-#[derive(Clone, Copy)]
-struct Entry {
-    offset: usize,
-    ino: u32,
-    rec_len: usize,
-    name_len: usize,
-    kind: u8,
-}
-
-impl Entry {
-    /// The entry at `offset`, if it keeps the rules of the format.
-    fn parse(data: &[u8], offset: usize) -> Option<Entry> {
-        let header = data.get(offset..offset + HEADER)?;
-        let entry = Entry {
-            offset,
-            ino: u32::from_le_bytes([header[0], header[1], header[2], header[3]]),
-            rec_len: u16::from_le_bytes([header[4], header[5]]).into(),
-            name_len: header[6].into(),
-            kind: header[7],
-        };
-        let sound = entry.rec_len >= HEADER + 4
-            && entry.rec_len % 4 == 0
-            && HEADER + entry.name_len <= entry.rec_len
-            && offset + entry.rec_len <= data.len();
-        sound.then_some(entry)
-    }
-
-    fn name<'a>(&self, data: &'a [u8]) -> &'a [u8] {
-        &data[self.offset + HEADER..self.offset + HEADER + self.name_len]
-    }
-
-    /// Bytes that the entry needs itself.
-    fn used(&self) -> usize {
-        if self.ino == 0 { 0 } else { space_for(self.name_len) }
-    }
-
-    fn room(&self) -> usize {
-        self.rec_len - self.used()
-    }
-}
-
-fn space_for(name_len: usize) -> usize {
-    (HEADER + name_len).next_multiple_of(4)
-}
-
-/// All entries of a block; `Err` at the first that is not sound.
-fn entries(data: &[u8]) -> impl Iterator<Item = Result<Entry>> {
-    let mut next = Some(0);
-    core::iter::from_fn(move || {
-        let offset = next.take().filter(|&offset| offset < data.len())?;
-        let entry = Entry::parse(data, offset);
-        next = entry.map(|entry| offset + entry.rec_len);
-        Some(entry.ok_or(Errno::EIO))
-    })
-}
-
-fn write_entry(data: &mut [u8], offset: usize, ino: u32, rec_len: usize, name: &[u8], kind: u8) {
-    let Some(slot) = data.get_mut(offset..offset + HEADER + name.len()) else { return };
-    slot[..4].copy_from_slice(&ino.to_le_bytes());
-    slot[4..6].copy_from_slice(&(rec_len as u16).to_le_bytes());
-    slot[6] = name.len() as u8;
-    slot[7] = kind;
-    slot[HEADER..].copy_from_slice(name);
-}
-
-fn room_of(data: &[u8]) -> u16 {
-    entries(data).flatten().map(|entry| entry.room()).max().unwrap_or(0) as u16
 }
 
 /// FNV-1a.
@@ -271,20 +199,9 @@ impl Node {
         let _ = self.with_index(|index| index.dead = false);
     }
 
-    /// The byte for `file_type` in an entry; 0 on volumes without that feature.
+    /// The byte for the type in an entry; 0 on volumes that do not keep it there.
     fn kind_byte(&self, kind: FileType) -> u8 {
-        if !self.volume.layout.file_type {
-            return 0;
-        }
-        match kind {
-            FileType::Regular => 1,
-            FileType::Directory => 2,
-            FileType::CharDevice => 3,
-            FileType::BlockDevice => 4,
-            FileType::Fifo => 5,
-            FileType::Socket => 6,
-            FileType::Symlink => 7,
-        }
+        if self.volume.layout.file_type { dirent::type_byte(kind) } else { 0 }
     }
 
     /// Adds a name that is not there yet.
@@ -319,7 +236,7 @@ impl Node {
                 None => self.grow_dir().await?,
             };
             let kind = self.kind_byte(kind);
-            let offset = buffer.modify(|data| insert(data, ino, name, kind));
+            let offset = buffer.modify(|data| dirent::insert(data, ino, name, kind));
             let room = buffer.with(room_of);
             self.with_index(|index| {
                 index.blocks[position].room = room;
@@ -362,7 +279,7 @@ impl Node {
         let place = found.place;
         let device = self.with_index(|index| index.blocks[place.block as usize].device)?;
         let buffer = self.volume.buffers.read(device).await?;
-        if !buffer.modify(|data| remove(data, place.offset.into())) {
+        if !buffer.modify(|data| dirent::remove(data, place.offset.into())) {
             return self.broken_dir("entry");
         }
         let room = buffer.with(room_of);
@@ -411,7 +328,7 @@ impl Node {
                         continue;
                     }
                     let next = position as u64 * block_size + (entry.offset + entry.rec_len) as u64;
-                    let kind = match file_type(entry.kind) {
+                    let kind = match dirent::file_type(entry.kind) {
                         Some(kind) => kind,
                         None => self.volume.kind_of(entry.ino).await?,
                     };
@@ -424,92 +341,5 @@ impl Node {
             position += 1;
             from = 0;
         }
-    }
-}
-
-fn file_type(byte: u8) -> Option<FileType> {
-    Some(match byte {
-        1 => FileType::Regular,
-        2 => FileType::Directory,
-        3 => FileType::CharDevice,
-        4 => FileType::BlockDevice,
-        5 => FileType::Fifo,
-        6 => FileType::Socket,
-        7 => FileType::Symlink,
-        _ => return None,
-    })
-}
-
-/// Puts an entry where a block has room for it and answers the offset.
-fn insert(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> Option<usize> {
-    let need = space_for(name.len());
-    let host = entries(data).flatten().find(|entry| entry.room() >= need)?;
-    let used = host.used();
-    let offset = host.offset + used;
-    if used != 0 {
-        data[host.offset + 4..host.offset + 6].copy_from_slice(&(used as u16).to_le_bytes());
-    }
-    write_entry(data, offset, ino, host.rec_len - used, name, kind);
-    Some(offset)
-}
-
-/// Joins the entry at `offset` with the one before it; the first of a block stays, without an inode.
-fn remove(data: &mut [u8], offset: usize) -> bool {
-    let mut previous: Option<Entry> = None;
-    let mut target = None;
-    for entry in entries(data).flatten() {
-        if entry.offset == offset {
-            target = Some(entry);
-            break;
-        }
-        previous = Some(entry);
-    }
-    let Some(target) = target else { return false };
-    data[offset..offset + 4].fill(0);
-    if let Some(previous) = previous {
-        let joined = (previous.rec_len + target.rec_len) as u16;
-        data[previous.offset + 4..previous.offset + 6].copy_from_slice(&joined.to_le_bytes());
-    }
-    true
-}
-
-/// Fills the first block of a new directory.
-pub fn first_block(data: &mut [u8], ino: u32, parent: u32, file_type: bool) {
-    let kind = if file_type { 2 } else { 0 };
-    let len = data.len();
-    write_entry(data, 0, ino, 12, b".", kind);
-    write_entry(data, 12, parent, len - 12, b"..", kind);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(data: &[u8]) -> Vec<Vec<u8>> {
-        entries(data).map(|e| e.unwrap()).filter(|e| e.ino != 0).map(|e| e.name(data).to_vec()).collect()
-    }
-
-    #[test]
-    fn entries_split_and_join() {
-        let mut data = vec![0; 64];
-        first_block(&mut data, 5, 2, true);
-        assert_eq!(room_of(&data), 64 - 24);
-        let a = insert(&mut data, 7, b"alpha", 1).unwrap();
-        let b = insert(&mut data, 8, b"b", 1).unwrap();
-        assert!(insert(&mut data, 9, b"longer", 1).is_none());
-        assert_eq!(names(&data), [&b"."[..], b"..", b"alpha", b"b"]);
-        assert!(remove(&mut data, a));
-        assert!(!remove(&mut data, a));
-        assert_eq!(names(&data), [&b"."[..], b"..", b"b"]);
-        assert!(remove(&mut data, b));
-        assert_eq!(insert(&mut data, 9, b"longer", 1), Some(24));
-    }
-
-    #[test]
-    fn a_broken_entry_is_an_error() {
-        let mut data = vec![0; 64];
-        first_block(&mut data, 5, 2, true);
-        data[16] = 3;
-        assert!(entries(&data).any(|entry| entry.is_err()));
     }
 }

@@ -346,7 +346,7 @@ fn clear_bits(data: &mut [u8], from: u32, len: u32) -> u32 {
 fn next_zero(data: &[u8], from: u32, limit: u32) -> Option<u32> {
     let mut bit = from;
     while bit < limit {
-        if bit % 8 == 0 && data[bit as usize / 8] == 0xff {
+        if bit.is_multiple_of(8) && data[bit as usize / 8] == 0xff {
             bit += 8;
         } else if data[bit as usize / 8] & (1 << (bit % 8)) == 0 {
             return Some(bit);

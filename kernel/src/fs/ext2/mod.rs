@@ -5,11 +5,11 @@
 //!                      │                        ├──▶ map ──▶ groups ──▶ buffers ──▶ block device
 //!   page cache ─ PageIo ─▶ file ────────────────┘                          ▲             ▲
 //!                      └──────────── data ─────────────────────────────────┼─────────────┘
-//!   flusher, sync ──▶ volume ── node::store ────────────────────────────────┘
+//!   flusher, sync ──▶ writeback ─ node::store ────────────────────────────────┘
 //! ```
 //!
 //! * [`volume::Volume`] is a mounted device, [`node::Node`] an inode in memory (one per number), [`inode::Ext2Inode`]
-//!   the VFS's handle to it with the page cache. `layout` is the format.
+//!   the VFS's handle to it with the page cache, found in `inodes`. `layout` and `dirent` are the format.
 //! * Metadata lives in the buffer cache (`buffers`), file content in the page cache. Blocks for content are reserved by
 //!   write(2) and allocated by write-back (`file`).
 //! * Unlinked inodes that are in use are on a list on disk (`orphans`).
@@ -24,9 +24,11 @@
 
 mod buffers;
 mod dir;
+mod dirent;
 mod file;
 mod groups;
 mod inode;
+mod inodes;
 mod layout;
 mod map;
 mod names;
@@ -36,6 +38,7 @@ mod ranges;
 #[cfg(test)]
 mod tests;
 mod volume;
+mod writeback;
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;

@@ -7,7 +7,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::buffers::Buffer;
-use super::dir::{self, DirIndex, Found};
+use super::dir::{DirIndex, Found};
+use super::dirent;
 use super::inode::Ext2Inode;
 use super::layout::{LINK_MAX, NAME_MAX, RAW_INODE_SIZE};
 use super::map::Extent;
@@ -139,7 +140,7 @@ impl Node {
             Content::Plain(FileType::Directory) => {
                 let buffer = self.first_block().await?;
                 let file_type = volume.layout.file_type;
-                buffer.modify(|data| dir::first_block(data, self.ino, parent, file_type));
+                buffer.modify(|data| dirent::first_block(data, self.ino, parent, file_type));
                 self.update(|state| state.size = block_size as u64);
                 let index = buffer.with(|data| DirIndex::fresh(buffer.block, data));
                 *self.dir.lock() = Some(Box::new(index));

@@ -1,0 +1,158 @@
+//! The table of inodes in memory: one [`Ext2Inode`] for an inode number.
+
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+
+use super::inode::Ext2Inode;
+use super::layout;
+use super::node::{self, Node, NodeState};
+use super::volume::Volume;
+use crate::errno::{Errno, Result};
+use crate::exec::{Mutex, RwLock};
+use crate::fs::inode::FileType;
+use crate::sync::SpinLock;
+
+/// Inodes kept in memory while nobody uses them.
+const IDLE_INODES: usize = 8192;
+/// An inode in the table.
+enum Slot {
+    /// With a name: kept while memory allows.
+    Live(Arc<Ext2Inode>),
+    /// Without a name, alive as long as somebody uses it.
+    Unlinked(Weak<Ext2Inode>),
+}
+
+#[derive(Default)]
+pub struct InodeTable {
+    slots: HashMap<u32, Slot>,
+    /// Candidates for eviction, oldest first.
+    clock: VecDeque<u32>,
+}
+
+impl Volume {
+    /// The inode, from memory or from disk.
+    pub async fn inode(self: &Arc<Self>, ino: u32) -> Result<Arc<Ext2Inode>> {
+        if let Some(found) = self.cached_inode(ino) {
+            return found;
+        }
+        let reserved = ino != layout::ROOT_INO && ino < self.layout.first_ino;
+        if reserved || ino > self.layout.inodes {
+            self.corrupt(format_args!("a name leads to inode {ino}"));
+            return Err(Errno::EIO);
+        }
+        let (block, offset) = self.inode_position(ino)?;
+        let buffer = self.buffers.read(block).await?;
+        // Decoded under the lock of the table: if the inode is not in there, its block is up to date.
+        let mut table = self.inodes.lock();
+        if let Some(found) = table.get(ino) {
+            return found;
+        }
+        let size = self.layout.inode_size;
+        let (kind, state) = buffer.with(|data| node::decode(&data[offset..offset + size], ino))?;
+        if state.nlink == 0 {
+            return Err(Errno::ESTALE);
+        }
+        let inode = Ext2Inode::new(self.node(ino, kind, state));
+        table.insert(ino, Slot::Live(inode.clone()));
+        Ok(inode)
+    }
+
+    fn cached_inode(&self, ino: u32) -> Option<Result<Arc<Ext2Inode>>> {
+        self.inodes.lock().get(ino)
+    }
+
+    pub fn node(self: &Arc<Self>, ino: u32, kind: FileType, state: NodeState) -> Arc<Node> {
+        Arc::new_cyclic(|me| Node {
+            volume: self.clone(),
+            me: me.clone(),
+            ino,
+            kind,
+            state: SpinLock::new(state),
+            map_lock: RwLock::new(()),
+            writes: RwLock::new(()),
+            names_lock: Mutex::new(()),
+            dir: SpinLock::new(None),
+        })
+    }
+
+    /// Enters a new inode.
+    pub fn adopt(&self, inode: &Arc<Ext2Inode>) {
+        self.inodes.lock().insert(inode.node.ino, Slot::Live(inode.clone()));
+    }
+
+    /// The inode has lost its last name: it lives as long as somebody uses it.
+    pub fn release_when_unused(&self, inode: &Arc<Ext2Inode>) {
+        let slot = Slot::Unlinked(Arc::downgrade(inode));
+        let old = self.inodes.lock().slots.insert(inode.node.ino, slot);
+        drop(old);
+    }
+
+    /// The inode is about to become free.
+    pub fn disown(&self, ino: u32) {
+        let old = self.inodes.lock().slots.remove(&ino);
+        drop(old);
+    }
+
+    /// The type of an inode, for directories that do not say it.
+    pub async fn kind_of(&self, ino: u32) -> Result<FileType> {
+        if let Some(Ok(inode)) = self.cached_inode(ino) {
+            return Ok(inode.node.kind);
+        }
+        let (block, offset) = self.inode_position(ino)?;
+        let buffer = self.buffers.read(block).await?;
+        let size = self.layout.inode_size;
+        buffer.with(|data| node::decode(&data[offset..offset + size], ino)).map(|(kind, _)| kind)
+    }
+
+    pub fn note_dirty(&self, node: &Arc<Node>) {
+        self.dirty_nodes.lock().insert(node.ino, node.clone());
+        self.dirty.notify();
+    }
+
+    pub fn live_inodes(&self) -> Vec<Arc<Ext2Inode>> {
+        let table = self.inodes.lock();
+        let live = table.slots.values().filter_map(|slot| match slot {
+            Slot::Live(inode) => Some(inode.clone()),
+            Slot::Unlinked(inode) => inode.upgrade(),
+        });
+        live.collect()
+    }
+
+    /// Drops the cached inodes, which hold the volume and keep it alive. For unmounting.
+    pub fn forget_inodes(&self) {
+        let table = core::mem::take(&mut *self.inodes.lock());
+        drop(table);
+    }
+}
+
+impl InodeTable {
+    fn get(&self, ino: u32) -> Option<Result<Arc<Ext2Inode>>> {
+        match self.slots.get(&ino)? {
+            Slot::Live(inode) => Some(Ok(inode.clone())),
+            Slot::Unlinked(inode) => Some(inode.upgrade().ok_or(Errno::ESTALE)),
+        }
+    }
+
+    fn insert(&mut self, ino: u32, slot: Slot) {
+        self.slots.insert(ino, slot);
+        self.clock.push_back(ino);
+        // Looks at a few of the oldest only. References are given out under the lock of this table, so one that is
+        // the only one stays so while we look.
+        for _ in 0..4 {
+            if self.slots.len() <= IDLE_INODES {
+                return;
+            }
+            let Some(ino) = self.clock.pop_front() else { return };
+            match self.slots.get(&ino) {
+                Some(Slot::Live(inode)) if Arc::strong_count(inode) == 1 && inode.is_idle() => {
+                    self.slots.remove(&ino);
+                }
+                Some(_) => self.clock.push_back(ino),
+                None => {}
+            }
+        }
+    }
+}
