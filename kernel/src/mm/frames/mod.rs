@@ -30,6 +30,8 @@ use crate::sync::SpinLock;
 
 static ZONE: SpinLock<Buddy> = SpinLock::new(Buddy::new());
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
+/// Frames that single-frame allocations, which programs cause, leave to the kernel's heap: it has no way to fail.
+static RESERVE: AtomicUsize = AtomicUsize::new(0);
 
 /// Free frames kept by one CPU.
 const CACHE: usize = 128;
@@ -206,6 +208,7 @@ fn refill() -> Result<Pfn> {
         {
             let mut zone = ZONE.lock();
             while len < BATCH
+                && zone.free_frames() > RESERVE.load(Ordering::Relaxed)
                 && let Some(pfn) = zone.alloc(0)
             {
                 batch[len] = pfn;
@@ -383,7 +386,9 @@ pub fn init(usable: &[Range<u64>], reserved: &[Range<u64>]) {
         let start = (cut.start >> PAGE_SHIFT).max(1);
         zone.free_range(start as Pfn, (cut.end >> PAGE_SHIFT).max(start) as Pfn);
     });
-    TOTAL.store(zone.free_frames(), Ordering::Relaxed);
+    let total = zone.free_frames();
+    TOTAL.store(total, Ordering::Relaxed);
+    RESERVE.store((total / 64).min(1024), Ordering::Relaxed);
 }
 
 /// Calls `found` for each maximal piece of `usable` outside of `reserved`, shrunk to whole pages.

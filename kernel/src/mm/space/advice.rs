@@ -64,15 +64,12 @@ impl AddressSpace {
             Advice::WillNeed => self.read_ahead(range.clone()).await,
             _ => {}
         }
-        let mut gather = self.gather();
-        let result = {
-            let mut inner = self.inner.lock();
-            let result = inner.advise(range.clone(), advice, &mut gather);
-            gather.flush();
+        let (result, debris) = self.change(|inner, gather| {
+            let result = inner.advise(range.clone(), advice, gather);
             // A hole in the range is reported after the rest was done.
             result.and_then(|()| if inner.vmas.covers(range) { Ok(()) } else { Err(Errno::ENOMEM) })
-        };
-        Self::free(&mut gather).await;
+        });
+        debris.free().await;
         result
     }
 

@@ -1,12 +1,15 @@
 //! brk(2): the heap that grows up from the end of the program.
 
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use super::super::addr::{USER_END, page_up};
-use super::AddressSpace;
 use super::fault::untag;
-use super::map::Removed;
+use super::map::{Removed, check_overcommit};
+use super::tlb::Gather;
+use super::types::Limits;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
+use super::{AddressSpace, Inner};
 
 impl AddressSpace {
     /// Where the heap starts: exec calls it with the end of the program's data.
@@ -19,46 +22,48 @@ impl AddressSpace {
     /// Moves the break; answers where it is then, which is where it was if it cannot be moved.
     pub async fn brk(&self, addr: u64) -> u64 {
         let addr = untag(addr);
-        let mut gather = self.gather();
         let mut removed = Removed::new();
-        let (result, grown) = {
-            let mut inner = self.inner.lock();
-            let (start, old) = (inner.brk_start, inner.brk);
-            let (Some(old_end), Some(new_end)) = (page_up(old), page_up(addr)) else { return old };
-            if addr < start || new_end > USER_END {
-                return old;
-            }
-            let mut grown = None;
-            if new_end < old_end {
-                if inner.unmap(new_end..old_end, &mut gather, &mut removed).is_err() {
-                    gather.flush();
-                    return old;
-                }
-                gather.flush();
-            } else if new_end > old_end {
-                let heap = new_end - start.min(new_end);
-                let vma = Vma {
-                    end: new_end,
-                    prot: Prot::READ | Prot::WRITE,
-                    flags: if inner.lock_future { VmaFlags::LOCKED } else { VmaFlags::empty() },
-                    backing: Backing::Anonymous,
-                };
-                let too_much = heap > self.limits.data.load(Ordering::Relaxed)
-                    || super::map::check_overcommit(new_end - old_end).is_err();
-                if too_much || !inner.is_free(old_end..new_end) || inner.add(old_end, vma, &self.limits).is_err() {
-                    return old;
-                }
-                grown = inner.lock_future.then_some(old_end..new_end);
-            }
-            inner.brk = addr;
-            (addr, grown)
-        };
+        let ((result, grown), debris) =
+            self.change(|inner, gather| inner.move_break(addr, &self.limits, gather, &mut removed));
         drop(removed);
-        Self::free(&mut gather).await;
-        drop(gather);
+        debris.free().await;
         if let Some(range) = grown {
             let _ = self.populate(range, None).await;
         }
         result
+    }
+}
+
+impl Inner {
+    /// Answers the break, and what is to be populated because it is locked.
+    fn move_break(
+        &mut self,
+        addr: u64,
+        limits: &Limits,
+        gather: &mut Gather,
+        removed: &mut Removed,
+    ) -> (u64, Option<Range<u64>>) {
+        let (start, old) = (self.brk_start, self.brk);
+        let (Some(old_end), Some(new_end)) = (page_up(old), page_up(addr)) else { return (old, None) };
+        if addr < start || new_end > USER_END {
+            return (old, None);
+        }
+        let mut grown = None;
+        if new_end < old_end && self.unmap(new_end..old_end, gather, removed).is_err() {
+            return (old, None);
+        }
+        if new_end > old_end {
+            let flags = if self.lock_future { VmaFlags::LOCKED } else { VmaFlags::empty() };
+            let vma = Vma { end: new_end, prot: Prot::READ | Prot::WRITE, flags, backing: Backing::Anonymous };
+            let allowed = new_end - start <= limits.data.load(Ordering::Relaxed)
+                && check_overcommit(new_end - old_end).is_ok()
+                && self.is_free(old_end..new_end);
+            if !allowed || self.add(old_end, vma, limits).is_err() {
+                return (old, None);
+            }
+            grown = self.lock_future.then_some(old_end..new_end);
+        }
+        self.brk = addr;
+        (addr, grown)
     }
 }

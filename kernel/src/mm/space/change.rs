@@ -22,9 +22,7 @@ impl AddressSpace {
         if range.is_empty() {
             return Ok(());
         }
-        let mut gather = self.gather();
-        let (result, mut next) = {
-            let mut inner = self.inner.lock();
+        let (changed, _) = self.change(|inner, gather| {
             if grows_down {
                 let (start, vma) = inner.vmas.find(range.start).ok_or(Errno::ENOMEM)?;
                 if !vma.flags.contains(VmaFlags::GROWSDOWN) {
@@ -34,18 +32,15 @@ impl AddressSpace {
             }
             let (end, result) = inner.protect(range.clone(), prot);
             range.end = end;
-            let next = inner.conform(range.clone(), &mut gather);
-            gather.flush();
-            (result, next)
-        };
+            Ok((result, inner.conform(range.clone(), gather)))
+        });
+        let (result, mut next) = changed?;
         // Mappings that others changed meanwhile are brought in line with what they are then.
         while let Ok(at) = next
             && at < range.end
         {
             exec::budget().await;
-            let mut inner = self.inner.lock();
-            next = inner.conform(at..range.end, &mut gather);
-            gather.flush();
+            next = self.change(|inner, gather| inner.conform(at..range.end, gather)).0;
         }
         next?;
         result

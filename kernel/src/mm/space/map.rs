@@ -11,7 +11,7 @@ use super::super::page_cache::Mapped;
 use super::super::shmem::SharedMemory;
 use super::fault::STACK_GUARD;
 use super::tables::LEAF;
-use super::tlb::Gather;
+use super::tlb::{Debris, Gather};
 use super::types::{Limits, MapFlags, MmapRequest};
 use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner, tables};
@@ -55,10 +55,9 @@ impl AddressSpace {
     pub async fn mmap(&self, request: MmapRequest) -> Result<u64> {
         let populate = request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED)
             && !request.flags.contains(MapFlags::NONBLOCK);
-        let mut gather = self.gather();
-        let (range, locked) = self.map(request, &mut gather)?;
-        Self::free(&mut gather).await;
-        drop(gather);
+        let (result, debris) = self.map(request);
+        debris.free().await;
+        let (range, locked) = result?;
         if populate || locked {
             // The mapping stands, whatever comes of this (mmap(2)).
             let _ = self.populate(range.clone(), None).await;
@@ -66,47 +65,43 @@ impl AddressSpace {
         Ok(range.start)
     }
 
-    fn map(&self, request: MmapRequest, gather: &mut Gather) -> Result<(Range<u64>, bool)> {
-        let len = check_len(&request)?;
-        let flags = vma_flags(&request)?;
-        let fixed = request.flags.intersects(MapFlags::FIXED | MapFlags::FIXED_NOREPLACE);
-        if fixed {
-            check_fixed(request.addr, len)?;
-        }
+    /// Answers what was mapped, and whether it is locked.
+    fn map(&self, request: MmapRequest) -> (Result<(Range<u64>, bool)>, Debris) {
+        let (len, flags) = match check(&request) {
+            Ok(checked) => checked,
+            Err(errno) => return (Err(errno), Debris::default()),
+        };
+        let fixed = request.flags.intersects(FIXED);
         let shared = flags.contains(VmaFlags::SHARED);
-        if !shared && request.prot.contains(Prot::WRITE) && !flags.contains(VmaFlags::NORESERVE) {
-            check_overcommit(len)?;
-        }
         let backing = match request.source {
             Some(source) => Backing::Source(Mapped::new(source), request.offset),
             None if shared => Backing::Source(Mapped::new(SharedMemory::new(len)), 0),
             None => Backing::Anonymous,
         };
         let mut removed = Removed::new();
-        let mut inner = self.inner.lock();
-        let start = if fixed {
-            let range = request.addr..request.addr + len;
-            let occupied = inner.vmas.overlapping(range.clone()).next().is_some();
-            if occupied && request.flags.contains(MapFlags::FIXED_NOREPLACE) {
-                return Err(Errno::EEXIST);
+        let answer = self.change(|inner, gather| {
+            let start = if fixed {
+                let range = request.addr..request.addr + len;
+                if inner.vmas.overlapping(range.clone()).next().is_some() {
+                    if request.flags.contains(MapFlags::FIXED_NOREPLACE) {
+                        return Err(Errno::EEXIST);
+                    }
+                    inner.unmap(range, gather, &mut removed)?;
+                }
+                request.addr
+            } else {
+                inner.place(request.addr, len).ok_or(Errno::ENOMEM)?
+            };
+            let mut vma = Vma { end: start + len, prot: request.prot, flags, backing };
+            if inner.lock_future {
+                vma.flags |= VmaFlags::LOCKED;
             }
-            if occupied {
-                inner.unmap(range, gather, &mut removed)?;
-            }
-            request.addr
-        } else {
-            inner.place(request.addr, len).ok_or(Errno::ENOMEM)?
-        };
-        let mut vma = Vma { end: start + len, prot: request.prot, flags, backing };
-        if inner.lock_future {
-            vma.flags |= VmaFlags::LOCKED;
-        }
-        let locked = vma.flags.contains(VmaFlags::LOCKED);
-        let result = inner.add(start, vma, &self.limits);
-        gather.flush();
-        drop(inner);
+            let locked = vma.flags.contains(VmaFlags::LOCKED);
+            inner.add(start, vma, &self.limits)?;
+            Ok((start..start + len, locked))
+        });
         drop(removed);
-        result.map(|()| (start..start + len, locked))
+        answer
     }
 
     pub async fn munmap(&self, addr: u64, len: u64) -> Result<()> {
@@ -114,19 +109,27 @@ impl AddressSpace {
         if range.is_empty() {
             return Err(Errno::EINVAL);
         }
-        let mut gather = self.gather();
         let mut removed = Removed::new();
-        {
-            let mut inner = self.inner.lock();
-            let result = inner.unmap(range, &mut gather, &mut removed);
-            gather.flush();
-            drop(inner);
-            result?;
-        }
+        let (result, debris) = self.change(|inner, gather| inner.unmap(range, gather, &mut removed));
         drop(removed);
-        Self::free(&mut gather).await;
-        Ok(())
+        debris.free().await;
+        result
     }
+}
+
+const FIXED: MapFlags = MapFlags::FIXED.union(MapFlags::FIXED_NOREPLACE);
+
+/// Everything that can be refused without looking at what is mapped. Answers the length in whole pages and the flags.
+fn check(request: &MmapRequest) -> Result<(u64, VmaFlags)> {
+    let len = check_len(request)?;
+    let flags = vma_flags(request)?;
+    if request.flags.intersects(FIXED) {
+        check_fixed(request.addr, len)?;
+    }
+    if request.prot.contains(Prot::WRITE) && !flags.intersects(VmaFlags::SHARED | VmaFlags::NORESERVE) {
+        check_overcommit(len)?;
+    }
+    Ok((len, flags))
 }
 
 fn check_len(request: &MmapRequest) -> Result<u64> {

@@ -26,18 +26,19 @@ mod tests;
 mod tlb;
 mod types;
 mod vma;
+mod vma_map;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::info::{SpaceStats, VmaInfo};
 use self::tables::Tables;
-use self::tlb::Gather;
+use self::tlb::{Debris, Gather};
 pub use self::types::{FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest};
-pub use self::vma::{Backing, Prot, Special, Vma, VmaFlags, VmaMap};
+pub use self::vma::{Backing, Prot, Special, Vma, VmaFlags};
+pub use self::vma_map::VmaMap;
 use super::addr::USER_END;
 use crate::errno::Result;
-use crate::exec;
 use crate::sync::{SpinGuard, SpinLock};
 
 pub(crate) use self::registry::unmap_source;
@@ -148,17 +149,15 @@ impl AddressSpace {
 
     /// Frees all mappings; for exit and exec, when no thread uses the space any more.
     pub async fn teardown(&self) {
-        let mut gather = self.gather();
-        let vmas = {
-            let mut inner = self.inner.lock();
+        let (vmas, debris) = self.change(|inner, gather| {
             inner.note_resident();
-            inner.tables.clear(&mut gather);
-            gather.flush();
+            inner.tables.clear(gather);
             core::mem::take(&mut inner.vmas)
-        };
+        });
         drop(vmas);
-        Self::free(&mut gather).await;
-        self.meta.lock().exe = None;
+        debris.free().await;
+        let exe = self.meta.lock().exe.take();
+        drop(exe);
     }
 
     /// What exec recorded; not to be held long.
@@ -170,11 +169,16 @@ impl AddressSpace {
         Gather::new(asid::asid_of(self))
     }
 
-    /// Frees what was taken out, with pauses.
-    async fn free(gather: &mut Gather) {
-        while gather.free_some() {
-            exec::budget().await;
-        }
+    /// Changes VMAs and tables under the lock. What was taken out of the tables is flushed before the lock is released,
+    /// and the small part of it freed after; the answer has the rest.
+    #[inline]
+    fn change<R>(&self, change: impl FnOnce(&mut Inner, &mut Gather) -> R) -> (R, Debris) {
+        let mut gather = self.gather();
+        let mut inner = self.inner.lock();
+        let result = change(&mut inner, &mut gather);
+        gather.flush();
+        drop(inner);
+        (result, gather.finish())
     }
 }
 

@@ -61,10 +61,7 @@ pub(crate) async fn unmap_source(cache: &Arc<PageCache>, pages: Range<u64>, priv
 
 impl AddressSpace {
     async fn unmap_pages_of(&self, cache: &Arc<PageCache>, pages: Range<u64>, private: bool) {
-        let mut gather = self.gather();
-        {
-            let mut inner = self.inner.lock();
-            let inner = &mut *inner;
+        let ((), debris) = self.change(|inner, gather| {
             for (start, vma) in inner.vmas.iter() {
                 let Backing::Source(mapped, offset) = &vma.backing else { continue };
                 if !Arc::ptr_eq(mapped.source().cache(), cache) || !private && !vma.is_shared() {
@@ -75,10 +72,9 @@ impl AddressSpace {
                 let from = pages.start.clamp(first, first + count) - first;
                 let to = pages.end.clamp(first, first + count) - first;
                 // Without memory to un-share a table the pages stay mapped: they keep their frames, so nothing breaks.
-                let _ = inner.tables.unmap(start + from * PAGE..start + to * PAGE, &mut gather);
+                let _ = inner.tables.unmap(start + from * PAGE..start + to * PAGE, gather);
             }
-            gather.flush();
-        }
-        Self::free(&mut gather).await;
+        });
+        debris.free().await;
     }
 }

@@ -21,19 +21,15 @@ impl AddressSpace {
         let request = MremapRequest { addr: untag(request.addr), ..request };
         let old = check(&request)?;
         let new_len = page_range(0, request.new_len, Errno::EINVAL)?.end;
-        let mut gather = self.gather();
         let mut removed = Removed::new();
-        let (result, locked) = {
-            let mut inner = self.inner.lock();
-            let result = inner.remap(&request, old, new_len, &self.limits, &mut gather, &mut removed);
-            gather.flush();
+        let ((result, locked), debris) = self.change(|inner, gather| {
+            let result = inner.remap(&request, old, new_len, &self.limits, gather, &mut removed);
             let locked =
                 result.is_ok_and(|at| inner.vmas.find(at).is_some_and(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED)));
             (result, locked)
-        };
+        });
         drop(removed);
-        Self::free(&mut gather).await;
-        drop(gather);
+        debris.free().await;
         let start = result?;
         if locked {
             let _ = self.populate(start..start + new_len, None).await;

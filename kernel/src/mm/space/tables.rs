@@ -448,22 +448,20 @@ fn share_page(from: &AtomicU64, to: &AtomicU64, entry: Pte) {
 }
 
 fn unmap(table: Pfn, level: u32, range: Range<u64>, gather: &mut Gather) -> Result<()> {
+    if level == LEAF {
+        unmap_pages(table, range, gather);
+        return Ok(());
+    }
     let size = span(level);
     let mut at = range.start;
     while at < range.end {
-        if counts(table).live == 0 {
-            break;
-        }
         let end = ((at | (size - 1)) + 1).min(range.end);
         let slot = &entries(table)[index(level, at)];
         let entry = load(slot);
         if !entry.is_valid() {
-            at = end;
-            continue;
-        }
-        if level == LEAF {
-            let leaf = Leaf { table, slot };
-            gather.page(at, leaf.take());
+            if counts(table).live == 0 {
+                break;
+            }
         } else if end - at == size {
             detach(table, slot, level + 1, gather);
         } else {
@@ -480,6 +478,18 @@ fn unmap(table: Pfn, level: u32, range: Range<u64>, gather: &mut Gather) -> Resu
         at = end;
     }
     Ok(())
+}
+
+fn unmap_pages(table: Pfn, range: Range<u64>, gather: &mut Gather) {
+    let first = index(LEAF, range.start);
+    let count = ((range.end - range.start) / PAGE) as usize;
+    let Some(slots) = entries(table).get(first..first + count) else { return };
+    for (slot, at) in slots.iter().zip((range.start..).step_by(PAGE as usize)) {
+        // Most are empty: no order with other accesses is needed to see that.
+        if slot.load(Ordering::Relaxed) != 0 {
+            gather.page(at, Leaf { table, slot }.take());
+        }
+    }
 }
 
 /// Cuts a table off its parent.

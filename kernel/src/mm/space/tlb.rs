@@ -7,6 +7,7 @@ use super::super::frames::page::{Pfn, page};
 use super::tables::{free_table, put_page};
 use crate::arch::paging;
 use crate::arch::pte::Pte;
+use crate::exec;
 
 /// Pages that are flushed one by one; beyond that the whole ASID is.
 const SINGLE: usize = 8;
@@ -14,7 +15,7 @@ const PAGES: usize = 64;
 const SHARED: usize = 16;
 
 /// Collects pages and tables of one space. [`Gather::flush`] must be called before the lock of the space is dropped; what
-/// was collected is freed afterwards, by [`Gather::free_some`] or by the drop.
+/// was collected is freed afterwards, by [`Gather::finish`] or by the drop. It is large: not to be kept in a future.
 pub(super) struct Gather {
     /// 0: the space never ran, nothing to flush.
     asid: u16,
@@ -26,8 +27,8 @@ pub(super) struct Gather {
     pages: ArrayVec<Pte, PAGES>,
     /// Tables that had other owners when they were cut off, with their level.
     shared: ArrayVec<(Pfn, u32), SHARED>,
-    /// Tables of ours alone: a list through `Page::data`, see [`push`].
-    own: Pfn,
+    /// Tables that had none.
+    debris: Debris,
 }
 
 impl Gather {
@@ -39,7 +40,7 @@ impl Gather {
             all: false,
             pages: ArrayVec::new(),
             shared: ArrayVec::new(),
-            own: 0,
+            debris: Debris::default(),
         }
     }
 
@@ -84,7 +85,7 @@ impl Gather {
     /// the same for every address below: the caller has noted that walk.
     pub fn replaced(&mut self, table: Pfn, level: u32) {
         if page(table).refs() == 1 {
-            self.push(table, level);
+            self.debris.push(table, level);
             return;
         }
         if self.shared.is_full() {
@@ -117,40 +118,61 @@ impl Gather {
     }
 
     fn free_pages(&mut self) {
-        for pte in self.pages.drain(..) {
+        for &pte in &self.pages {
             put_page(pte);
         }
+        self.pages.clear();
     }
 
     fn put_shared(&mut self) {
         while let Some((table, level)) = self.shared.pop() {
             if page(table).put() {
-                self.push(table, level);
+                self.debris.push(table, level);
             }
         }
     }
 
-    /// Adds a table without other owners to the list. `Page::data` keeps the live count in bits 0–15; the level goes to
-    /// bits 16–31 and the next table to bits 32–63.
+    /// Frees what takes little time; the rest is the answer. To be called without the space's lock.
+    pub fn finish(mut self) -> Debris {
+        self.free_pages();
+        self.put_shared();
+        core::mem::take(&mut self.debris)
+    }
+}
+
+impl Drop for Gather {
+    #[inline]
+    fn drop(&mut self) {
+        self.flush();
+        self.free_pages();
+        self.put_shared();
+    }
+}
+
+/// Dead tables of ours alone, with all that is in them: a list through `Page::data`.
+#[derive(Default)]
+pub(super) struct Debris {
+    first: Pfn,
+}
+
+impl Debris {
+    /// `Page::data` keeps the live count in bits 0–15; the level goes to bits 16–31 and the next table to bits 32–63.
     fn push(&mut self, table: Pfn, level: u32) {
         let data = &page(table).data;
         let live = data.load(Ordering::Relaxed) & 0xffff;
-        data.store(live | (level as u64) << 16 | (self.own as u64) << 32, Ordering::Relaxed);
-        self.own = table;
+        data.store(live | (level as u64) << 16 | (self.first as u64) << 32, Ordering::Relaxed);
+        self.first = table;
     }
 
-    /// Frees a bounded part of what was collected (at most one table); false when nothing is left. To be called
-    /// without the space's lock.
-    pub fn free_some(&mut self) -> bool {
-        self.free_pages();
-        self.put_shared();
-        if self.own == 0 {
+    /// Frees one table; false when none is left.
+    fn free_one(&mut self) -> bool {
+        let table = self.first;
+        if table == 0 {
             return false;
         }
-        let table = self.own;
         let data = page(table).data.load(Ordering::Relaxed);
         let level = (data >> 16) as u32 & 0xffff;
-        self.own = (data >> 32) as Pfn;
+        self.first = (data >> 32) as Pfn;
         free_table(table, level, &mut |child, level| {
             if page(child).put() {
                 self.push(child, level);
@@ -158,11 +180,18 @@ impl Gather {
         });
         true
     }
+
+    /// Frees everything, with pauses.
+    pub async fn free(mut self) {
+        while self.free_one() {
+            exec::budget().await;
+        }
+    }
 }
 
-impl Drop for Gather {
+impl Drop for Debris {
+    #[inline]
     fn drop(&mut self) {
-        self.flush();
-        while self.free_some() {}
+        while self.free_one() {}
     }
 }
