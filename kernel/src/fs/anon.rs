@@ -1,6 +1,6 @@
 //! Files without a place in the tree: pipes, sockets, and what Linux calls anonymous inodes.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use super::mount::Mount;
 use super::op::Op;
 use super::open_file::{Kind, OpenFile};
 use super::path::Path;
+use super::pipe::Pipe;
 use super::state::InodeState;
 use crate::errno::Result;
 use crate::sync::{Lazy, SpinLock};
@@ -22,7 +23,7 @@ pub enum Label<'a> {
     /// "anon_inode:NAME"
     Inode(&'a str),
     /// "pipe:[INO]"
-    Pipe,
+    Pipe(&'a Arc<Pipe>),
     /// "socket:[INO]"
     Socket,
 }
@@ -40,6 +41,8 @@ struct AnonInode {
     perm: u16,
     born: Timespec,
     owner: SpinLock<(u32, u32)>,
+    /// What /proc/PID/fd/N of a pipe opens.
+    pipe: Weak<Pipe>,
     state: InodeState,
 }
 
@@ -61,7 +64,12 @@ static SOCKETS: Lazy<Home> = Lazy::new(|| home("sockfs", 0x534f_434b, 8));
 static NEXT_INO: AtomicU64 = AtomicU64::new(1024);
 
 fn new_inode(fs: &Arc<AnonFs>, kind: FileType, perm: u16) -> Arc<dyn Inode> {
+    new_inode_for(fs, kind, perm, Weak::new())
+}
+
+fn new_inode_for(fs: &Arc<AnonFs>, kind: FileType, perm: u16, pipe: Weak<Pipe>) -> Arc<dyn Inode> {
     Arc::new(AnonInode {
+        pipe,
         fs: fs.clone(),
         ino: NEXT_INO.fetch_add(1, Ordering::Relaxed),
         kind,
@@ -76,16 +84,24 @@ fn new_inode(fs: &Arc<AnonFs>, kind: FileType, perm: u16) -> Arc<dyn Inode> {
 pub fn place(label: Label<'_>) -> Path {
     let (home, kind, perm) = match label {
         Label::Inode(_) => (&*INODES, FileType::Regular, 0o600),
-        Label::Pipe => (&*PIPES, FileType::Fifo, 0o600),
+        Label::Pipe(_) => (&*PIPES, FileType::Fifo, 0o600),
         Label::Socket => (&*SOCKETS, FileType::Socket, 0o777),
     };
-    let inode = new_inode(&home.fs, kind, perm);
+    let inode = match label {
+        Label::Pipe(pipe) => new_inode_for(&home.fs, kind, perm, Arc::downgrade(pipe)),
+        _ => new_inode(&home.fs, kind, perm),
+    };
     let name: Vec<u8> = match label {
         Label::Inode(name) => [b"anon_inode:", name.as_bytes()].concat(),
-        Label::Pipe => format!("pipe:[{}]", inode.metadata().ino).into_bytes(),
+        Label::Pipe(_) => format!("pipe:[{}]", inode.metadata().ino).into_bytes(),
         Label::Socket => format!("socket:[{}]", inode.metadata().ino).into_bytes(),
     };
     Path { mount: home.mount.clone(), dentry: Dentry::new(None, &name, inode) }
+}
+
+/// The pipe that an inode of a pipe stands for.
+pub fn pipe_of(inode: &dyn Inode) -> Option<Arc<Pipe>> {
+    inode.as_any().downcast_ref::<AnonInode>()?.pipe.upgrade()
 }
 
 pub fn file(label: Label<'_>, ops: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile> {

@@ -12,7 +12,7 @@ use super::open_file::{Kind, OpenFile, plain_kind};
 use super::path::Path;
 use super::perm::{self, Want};
 use super::walk::{self, Ctx, Flags, Last, Walker};
-use super::{devfs, pipe, regular};
+use super::{anon, devfs, pipe, regular};
 use crate::errno::{Errno, Result};
 use crate::syscalls::SysResult;
 
@@ -149,9 +149,12 @@ async fn open_kind(ctx: Ctx<'_>, inode: &Arc<dyn Inode>, kind: FileType, flags: 
             let device = devfs::device(kind, inode.metadata().rdev).ok_or(Errno::ENXIO)?;
             Ok(Kind::Ops(crate::exec::interruptible(thread, device.open(flags, thread)).await??))
         }
-        FileType::Fifo => Ok(Kind::Ops(pipe::open_fifo(thread, inode.state().fifo(), flags).await?)),
-        FileType::Socket => Err(Errno::ENXIO.into()),
-        _ => Err(Errno::EINVAL.into()),
+        FileType::Fifo => {
+            let pipe = anon::pipe_of(&**inode).unwrap_or_else(|| inode.state().fifo());
+            Ok(Kind::Ops(pipe::open_fifo(thread, pipe, flags).await?))
+        }
+        // Sockets, and nameless files that nothing but their descriptor leads to.
+        _ => Err(Errno::ENXIO.into()),
     }
 }
 

@@ -284,12 +284,27 @@ impl OpenFile {
                 _ => ops.try_read(self, buf, pos),
             };
             match attempt {
-                Ok(n) => return Ok(n),
+                Ok(n) => return Ok(n + self.read_on(ops, buf, pos + n as u64).await),
                 Err(TryError::WouldBlock) => return Err(Errno::EAGAIN.into()),
                 Err(TryError::Fault(fault)) => buf.fault_in(&fault).await?,
                 Err(TryError::Failed(errno)) => return Err(errno.into()),
             }
         }
+    }
+
+    /// Goes on with a read that only a page fault cut short; what was read counts, whatever happens now.
+    async fn read_on(&self, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> usize {
+        let mut more = 0;
+        while let Some(fault) = buf.take_fault() {
+            if buf.fault_in(&fault).await.is_err() {
+                break;
+            }
+            match ops.try_read(self, buf, pos + more as u64) {
+                Ok(n) => more += n,
+                Err(_) => break,
+            }
+        }
+        more
     }
 
     /// Blocking writes go on until everything is written; what was written before an error counts.

@@ -34,6 +34,8 @@ pub struct IoBuf<'a> {
     remaining: usize,
     /// Bytes moved since the start.
     done: usize,
+    /// The fault that cut the last copy short.
+    cut_by: Option<UserFault>,
 }
 
 enum Target<'a> {
@@ -57,26 +59,26 @@ impl<'a> IoBuf<'a> {
             return Err(Errno::EFAULT);
         }
         let remaining = len.min(MAX_RW_COUNT as u64) as usize;
-        Ok(IoBuf { target: Target::User { mm, next: addr }, remaining, done: 0 })
+        Ok(IoBuf { target: Target::User { mm, next: addr }, remaining, done: 0, cut_by: None })
     }
 
     /// Segments as [`import_iovec`] answers them.
     pub fn user_iovec(mm: &'a AddressSpace, segments: IoVecs) -> Self {
         let remaining = segments.iter().map(|segment| segment.len as usize).sum();
-        IoBuf { target: Target::UserVec { mm, segments, index: 0, offset: 0 }, remaining, done: 0 }
+        IoBuf { target: Target::UserVec { mm, segments, index: 0, offset: 0 }, remaining, done: 0, cut_by: None }
     }
 
     /// A kernel buffer to be filled.
     pub fn kernel_mut(buffer: &'a mut [u8]) -> Self {
         let target = Target::Kernel { start: buffer.as_mut_ptr(), _life: PhantomData };
-        IoBuf { target, remaining: buffer.len(), done: 0 }
+        IoBuf { target, remaining: buffer.len(), done: 0, cut_by: None }
     }
 
     /// A kernel buffer to be read from. Copying into it is a programming error and moves nothing.
     pub fn kernel(buffer: &'a [u8]) -> IoBuf<'a> {
         // The pointer of a shared slice is never written: see `copy_to`'s contract.
         let target = Target::Kernel { start: buffer.as_ptr().cast_mut(), _life: PhantomData };
-        IoBuf { target, remaining: buffer.len(), done: 0 }
+        IoBuf { target, remaining: buffer.len(), done: 0, cut_by: None }
     }
 
     /// Bytes that can still be moved.
@@ -91,6 +93,11 @@ impl<'a> IoBuf<'a> {
     /// Bytes moved so far.
     pub fn done(&self) -> usize {
         self.done
+    }
+
+    /// The fault, if one made the last copy move less than it could have.
+    pub fn take_fault(&mut self) -> Option<UserFault> {
+        self.cut_by.take()
     }
 
     /// Lets at most `len` more bytes be moved. Answers what was cut off, for [`IoBuf::extend`].
@@ -200,6 +207,7 @@ impl<'a> IoBuf<'a> {
     ) -> Result<usize, UserFault> {
         let len = len.min(self.remaining);
         let mut at = 0;
+        self.cut_by = None;
         while at < len {
             let (segment, room) = match &self.target {
                 // SAFETY: `done` bytes of the buffer were moved, and it has `remaining` more.
@@ -218,7 +226,11 @@ impl<'a> IoBuf<'a> {
                 Err((copied, fault)) => {
                     self.moved(copied);
                     at += copied;
-                    return if at == 0 { Err(fault) } else { Ok(at) };
+                    if at == 0 {
+                        return Err(fault);
+                    }
+                    self.cut_by = Some(fault);
+                    return Ok(at);
                 }
             }
         }

@@ -250,7 +250,7 @@ impl FileOps for PipeEnd {
 /// pipe2(2): the reading and the writing end. `flags`: O_NONBLOCK.
 pub fn open_pair(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
     let (reader, writer) = Pipe::pair();
-    let place = anon::place(Label::Pipe);
+    let place = anon::place(Label::Pipe(reader.pipe()));
     let status = flags & raw::O_NONBLOCK;
     let read_file = OpenFile::new(place.clone(), Kind::Ops(reader), raw::O_RDONLY | status, false);
     let write_file = OpenFile::new(place, Kind::Ops(writer), raw::O_WRONLY | status, false);
