@@ -40,6 +40,28 @@ pub fn register_all() {
 const CHUNK: usize = 256;
 
 impl Mem {
+    /// Long reads: all that was asked for, faulting pages in, while others get their turn.
+    async fn read_all(&self, file: &OpenFile, buf: &mut IoBuf<'_>, pos: u64) -> Result<usize> {
+        let mut done = 0;
+        while !buf.is_empty() {
+            let error = match self.try_read(file, buf, pos) {
+                Ok(n) => {
+                    done += n;
+                    crate::exec::budget().await;
+                    continue;
+                }
+                Err(TryError::Fault(fault)) => match buf.fault_in(&fault).await {
+                    Ok(()) => continue,
+                    Err(errno) => errno,
+                },
+                Err(TryError::WouldBlock) => Errno::EAGAIN,
+                Err(TryError::Failed(errno)) => errno,
+            };
+            return if done > 0 { Ok(done) } else { Err(error) };
+        }
+        Ok(done)
+    }
+
     fn read_random(buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         let mut done = 0;
         let mut bytes = [0; CHUNK];
@@ -71,6 +93,11 @@ impl FileOps for Mem {
             Mem::Random => Mem::read_random(buf),
             Mem::Kmsg => Err(TryError::WouldBlock),
         }
+    }
+
+    fn read<'a>(&'a self, file: &'a OpenFile, buf: &'a mut IoBuf<'_>, pos: u64) -> Option<Op<'a, Result<usize>>> {
+        let endless = matches!(self, Mem::Zero | Mem::Full | Mem::Random);
+        (endless && buf.remaining() > CHUNK).then(|| Op::boxed(self.read_all(file, buf, pos)))
     }
 
     fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {

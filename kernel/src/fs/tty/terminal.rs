@@ -12,6 +12,7 @@ use super::discipline::{Discipline, Effects};
 use super::job;
 use super::output::MAX_EXPANSION;
 use super::termios::{Termios, WinSize};
+use crate::arch::UserFault;
 use crate::errno::Result;
 use crate::exec::WaitQueue;
 use crate::fs::file::{Events, TryError};
@@ -267,7 +268,7 @@ impl Tty {
             let mut chunk = [0; CHUNK];
             let room = buf.remaining().min(CHUNK);
             let peeked = state.discipline.peek(&mut chunk[..room]);
-            let copied = match buf.copy_to(&chunk[..peeked]) {
+            let copied = match copy_whole(buf, &chunk[..peeked]) {
                 Ok(copied) => copied,
                 Err(fault) if total == 0 => return Err(fault.into()),
                 Err(_) => break,
@@ -422,6 +423,21 @@ impl Tty {
             job::signal_group(foreground, raw::SIGWINCH);
         }
     }
+}
+
+/// Copies all of `bytes`, or nothing and answers the fault that is in the way: a line is not torn at a page's end.
+fn copy_whole(buf: &mut IoBuf<'_>, bytes: &[u8]) -> Result<usize, UserFault> {
+    let copied = buf.copy_to(bytes)?;
+    if copied < bytes.len() && !buf.is_empty() {
+        match buf.copy_to(&bytes[copied..]) {
+            Ok(rest) => return Ok(copied + rest),
+            Err(fault) => {
+                buf.rewind(copied);
+                return Err(fault);
+            }
+        }
+    }
+    Ok(copied)
 }
 
 /// Most bytes that `byte` becomes in output processing.
