@@ -150,8 +150,10 @@ async fn open_kind(ctx: Ctx<'_>, inode: &Arc<dyn Inode>, kind: FileType, flags: 
             Ok(Kind::Ops(crate::exec::interruptible(thread, device.open(flags, thread)).await??))
         }
         FileType::Fifo => {
-            let pipe = anon::pipe_of(&**inode).unwrap_or_else(|| inode.state().fifo());
-            Ok(Kind::Ops(pipe::open_fifo(thread, pipe, flags).await?))
+            if let Some(pipe) = anon::pipe_of(&**inode) {
+                return Ok(Kind::Ops(pipe::reopen(pipe, flags)?));
+            }
+            Ok(Kind::Ops(pipe::open_fifo(thread, inode.state().fifo(), flags).await?))
         }
         // Sockets, and nameless files that nothing but their descriptor leads to.
         _ => Err(Errno::ENXIO.into()),

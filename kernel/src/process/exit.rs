@@ -177,11 +177,19 @@ fn adopt_children(table: &mut Table, process: &Arc<Process>, effects: &mut Effec
     children
 }
 
-/// Stopped groups that nobody can continue any more get SIGHUP and SIGCONT (POSIX, _exit).
+/// Stopped groups that nobody can continue any more get SIGHUP and SIGCONT (POSIX, _exit). Only groups that this end
+/// cuts off count: its own, if its parent is in another group of the session, and those of its children there.
 fn orphan_groups(table: &Table, process: &Arc<Process>, children: &[Arc<Process>], effects: &mut Effects) {
     let own = process.pgid.load(Ordering::Relaxed);
-    let mut groups: Vec<Pid> = children.iter().map(|child| child.pgid.load(Ordering::Relaxed)).collect();
-    groups.push(own);
+    let links = |parent: &Process, child: &Process| {
+        parent.pgid.load(Ordering::Relaxed) != child.pgid.load(Ordering::Relaxed)
+            && parent.session.read().sid == child.session.read().sid
+    };
+    let mut groups: Vec<Pid> =
+        children.iter().filter(|child| links(process, child)).map(|child| child.pgid.load(Ordering::Relaxed)).collect();
+    if table.parent(process.pid).is_some_and(|parent| links(parent, process)) {
+        groups.push(own);
+    }
     groups.sort_unstable();
     groups.dedup();
     for pgid in groups {

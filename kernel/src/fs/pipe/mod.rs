@@ -269,6 +269,16 @@ pub fn set_size(t: &Thread, file: &OpenFile, bytes: u64) -> Result<u64> {
     Ok(pipe.set_capacity(bytes, t.creds().capable(Caps::SYS_RESOURCE))? as u64)
 }
 
+/// Opens a pipe without a name again, through /proc/PID/fd: it never waits, unlike a FIFO's open.
+pub fn reopen(pipe: Arc<Pipe>, flags: u32) -> Result<Arc<dyn FileOps>> {
+    match flags & raw::O_ACCMODE {
+        raw::O_RDONLY => Ok(PipeEnd::new(pipe, true, false)),
+        raw::O_WRONLY => Ok(PipeEnd::new(pipe, false, true)),
+        raw::O_RDWR => Ok(PipeEnd::new(pipe, true, true)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 /// Opens a FIFO: a blocking open waits for the other side (fifo(7)).
 pub async fn open_fifo(t: &Thread, pipe: Arc<Pipe>, flags: u32) -> SysResult<Arc<dyn FileOps>> {
     let nonblock = flags & raw::O_NONBLOCK != 0;

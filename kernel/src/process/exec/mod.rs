@@ -13,7 +13,6 @@ use core::sync::atomic::Ordering;
 
 pub use args::Strings;
 
-use super::ExitStatus;
 use super::creds::{Caps, Credentials};
 use super::exit;
 use super::fp;
