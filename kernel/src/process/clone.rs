@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 
 use super::exit::VforkDone;
 use super::fp;
-use super::limits::Resource;
+use super::limits::{INFINITY, Resource};
 use super::process::{NewProcess, Process};
 use super::run;
 use super::table::{self, Pid};
@@ -195,6 +195,10 @@ fn new_process(table: &mut table::Table, t: &Thread, args: &CloneArgs, pid: Pid)
         },
     });
     process.inherit(parent);
+    let cpu_limit = process.limits.get(Resource::Cpu);
+    if cpu_limit.hard != INFINITY || cpu_limit.soft != INFINITY {
+        crate::time::limit_cpu(&process, cpu_limit);
+    }
     let new_parent =
         if args.flags.contains(CloneFlags::PARENT) { parent.ppid.load(Ordering::Relaxed) } else { parent.pid };
     table.add_process(process.clone(), new_parent);

@@ -1,5 +1,7 @@
 //! Resource limits (getrlimit(2)).
 
+use core::sync::atomic::Ordering;
+
 use crate::sync::SpinLock;
 
 /// RLIMIT_* numbers.
@@ -62,6 +64,15 @@ impl Limits {
 
     pub fn set(&self, resource: Resource, limit: Limit) {
         self.0.lock()[resource as usize] = limit;
+    }
+
+    /// Hands the limits on memory to an address space, which obeys its own copy.
+    pub fn publish_to(&self, memory: &crate::mm::Limits) {
+        let limits = *self.0.lock();
+        memory.address_space.store(limits[Resource::As as usize].soft, Ordering::Relaxed);
+        memory.data.store(limits[Resource::Data as usize].soft, Ordering::Relaxed);
+        memory.stack.store(limits[Resource::Stack as usize].soft, Ordering::Relaxed);
+        memory.memlock.store(limits[Resource::Memlock as usize].soft, Ordering::Relaxed);
     }
 
     pub fn fork(&self) -> Self {

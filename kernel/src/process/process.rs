@@ -158,19 +158,12 @@ impl Process {
     }
 
     /// Tells those who obey a limit without asking for it each time.
-    pub fn publish_limit(&self, resource: Resource, limit: Limit) {
-        for task in self.tasks() {
-            let handles = task.handles();
-            if let Some(mm) = &handles.mm {
-                let slot = match resource {
-                    Resource::As => &mm.limits.address_space,
-                    Resource::Data => &mm.limits.data,
-                    Resource::Stack => &mm.limits.stack,
-                    Resource::Memlock => &mm.limits.memlock,
-                    _ => continue,
-                };
-                slot.store(limit.soft, Ordering::Relaxed);
-            }
+    pub fn publish_limit(self: &Arc<Self>, resource: Resource, limit: Limit) {
+        for mm in self.tasks().iter().filter_map(|task| task.handles().mm) {
+            self.limits.publish_to(&mm.limits);
+        }
+        if resource == Resource::Cpu {
+            crate::time::limit_cpu(self, limit);
         }
         if resource == Resource::Nofile {
             for files in self.tasks().iter().filter_map(|task| task.handles().files) {

@@ -1,5 +1,7 @@
 //! The system as a whole: names, resources, power.
 
+use alloc::sync::Arc;
+
 use crate::boot::{self, How};
 use crate::errno::{Errno, Result};
 use crate::mm::{self, UserPtr};
@@ -128,7 +130,7 @@ fn may_change_limits_of(t: &Thread, target: &process::Process) -> bool {
     same || own.capable(Caps::SYS_RESOURCE)
 }
 
-fn set_limit(t: &Thread, target: &process::Process, resource: Resource, new: Limit) -> Result<()> {
+fn set_limit(t: &Thread, target: &Arc<process::Process>, resource: Resource, new: Limit) -> Result<()> {
     /// fs.nr_open: no process may have more descriptors than this.
     const NR_OPEN: u64 = 1 << 20;
     if new.soft > new.hard {

@@ -25,11 +25,16 @@ pub use types::{Timespec, UserItimerspec, UserItimerval, UserTimespec, UserTimev
 
 use alloc::sync::Arc;
 
-use crate::process::Process;
+use crate::process::{Limit, Process};
 
 /// A process runs a new program: POSIX timers are deleted, interval timers go on (execve(2)).
 pub fn process_exec(process: &Arc<Process>) {
     process.timers.delete_posix();
+}
+
+/// RLIMIT_CPU was set or inherited: SIGXCPU at the soft limit and each second after, SIGKILL at the hard one.
+pub fn limit_cpu(process: &Arc<Process>, limit: Limit) {
+    process.timers.limit_cpu(process, limit);
 }
 
 /// A process has ended: nothing fires any more.

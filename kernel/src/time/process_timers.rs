@@ -6,8 +6,9 @@ use alloc::sync::Arc;
 use super::clock::{ClockId, CpuClock};
 use super::timer::{Notify, Setting, Timer, TimerClock};
 use crate::errno::{Errno, Result};
+use crate::process::limits::{INFINITY, Limit};
 use crate::process::{Process, Resource, Task, Thread};
-use crate::signal::{SI_TIMER, SIGALRM, SIGPROF, SIGVTALRM, SigInfo};
+use crate::signal::{SI_TIMER, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, SigInfo};
 use crate::sync::SpinLock;
 
 /// `which` of setitimer(2).
@@ -43,6 +44,8 @@ pub struct ProcessTimers(SpinLock<Table>);
 #[derive(Default)]
 struct Table {
     itimers: [Option<Arc<Timer>>; 3],
+    /// RLIMIT_CPU: the soft limit's timer and the hard limit's.
+    cpu_limit: [Option<Arc<Timer>>; 2],
     posix: BTreeMap<i32, Arc<Timer>>,
     next_id: i32,
 }
@@ -57,6 +60,24 @@ impl ProcessTimers {
     pub fn set_itimer(&self, process: &Arc<Process>, which: Itimer, new: Setting) -> Setting {
         let timer = self.0.lock().itimers[which as usize].get_or_insert_with(|| new_itimer(process, which)).clone();
         timer.set(new, false)
+    }
+
+    /// RLIMIT_CPU in seconds of CPU time. Where both limits are the same, only the hard one counts.
+    pub(super) fn limit_cpu(&self, process: &Arc<Process>, limit: Limit) {
+        const SECOND: u64 = 1_000_000_000;
+        let arm = |seconds: u64, interval: u64, signo: u8| {
+            if seconds == INFINITY {
+                return None;
+            }
+            let clock = TimerClock::Process { user_only: false };
+            let timer = Timer::new(process, clock, Notify::Process(SigInfo::kernel(signo)), true);
+            timer.set(Setting { value: seconds.max(1).saturating_mul(SECOND), interval }, true);
+            Some(timer)
+        };
+        let soft = if limit.soft < limit.hard { limit.soft } else { INFINITY };
+        let new = [arm(soft, SECOND, SIGXCPU), arm(limit.hard, 0, SIGKILL)];
+        let old = core::mem::replace(&mut self.0.lock().cpu_limit, new);
+        old.iter().flatten().for_each(|timer| timer.disarm());
     }
 
     /// timer_create(2). EAGAIN beyond RLIMIT_SIGPENDING.
@@ -115,6 +136,8 @@ impl ProcessTimers {
 
     pub(super) fn delete_all(&self) {
         self.delete_posix();
+        let limits = core::mem::take(&mut self.0.lock().cpu_limit);
+        limits.iter().flatten().for_each(|timer| timer.disarm());
         let itimers = core::mem::take(&mut self.0.lock().itimers);
         itimers.iter().flatten().for_each(|timer| timer.disarm());
     }

@@ -47,6 +47,18 @@ pub struct NodeState {
     pub dirty: bool,
 }
 
+impl NodeState {
+    /// Indirect blocks that write-back will add for the reserved blocks of a file without gaps, so that its size on the
+    /// device is known before it is written. `per`: pointers in a block.
+    fn indirect_to_come(&self, per: u64) -> u64 {
+        const DIRECT: u64 = 12;
+        let far = self.reserved.count_from(DIRECT + per);
+        let first = self.block[12] == 0 && self.reserved.count_from(DIRECT) > 0;
+        let second = if far == 0 { 0 } else { u64::from(self.block[13] == 0) + far.div_ceil(per) };
+        u64::from(first) + second
+    }
+}
+
 /// One inode of a mounted volume; there is at most one `Node` for an inode number.
 pub struct Node {
     pub volume: Arc<Volume>,
@@ -99,7 +111,9 @@ impl Node {
             rdev,
             size: state.size,
             block_size: crate::mm::PAGE_SIZE as u32,
-            blocks: state.sectors + state.reserved.len() * self.volume.layout.sectors_per_block(),
+            blocks: state.sectors
+                + (state.reserved.len() + state.indirect_to_come(self.volume.layout.block_size as u64 / 4))
+                    * self.volume.layout.sectors_per_block(),
             atime: state.atime,
             mtime: state.mtime,
             ctime: state.ctime,

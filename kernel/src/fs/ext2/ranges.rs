@@ -46,6 +46,11 @@ impl Ranges {
         (false, (next - start).min(max))
     }
 
+    /// How many values from `start` on are in the set.
+    pub fn count_from(&self, start: u64) -> u64 {
+        self.0.iter().map(|(s, e)| e.saturating_sub(start.max(*s))).sum()
+    }
+
     pub fn len(&self) -> u64 {
         self.0.iter().map(|(s, e)| e - s).sum()
     }

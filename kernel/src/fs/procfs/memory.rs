@@ -1,9 +1,11 @@
 //! Files whose content is in the memory of the process: its arguments, environment and auxiliary vector.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::subject::Subject;
 use crate::errno::{Errno, Result};
+use crate::mm::AddressSpace;
 
 /// What to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,9 +18,16 @@ pub enum Memory {
 /// Most of it that is shown.
 const LIMIT: u64 = 2 << 20;
 
-pub async fn read(subject: &Subject, what: Memory) -> Result<Vec<u8>> {
-    // A zombie has none of it.
-    let Some(mm) = subject.task().ok().and_then(|task| task.handles().mm) else { return Ok(Vec::new()) };
+/// The address space that a file opened now shows; None for a zombie, which has none.
+pub fn space_of(subject: &Subject) -> Option<Arc<AddressSpace>> {
+    subject.task().ok().and_then(|task| task.handles().mm)
+}
+
+/// `opened` is the space at the time of open(2): environment and auxiliary vector stay those of that image, and are
+/// empty once nobody lives in it; arguments are those of the current one.
+pub async fn read(subject: &Subject, opened: &Option<Arc<AddressSpace>>, what: Memory) -> Result<Vec<u8>> {
+    let mm = if what == Memory::Cmdline { space_of(subject) } else { opened.clone() };
+    let Some(mm) = mm else { return Ok(Vec::new()) };
     let range = {
         let meta = mm.meta();
         match what {
@@ -43,12 +52,12 @@ pub async fn read(subject: &Subject, what: Memory) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-async fn read_range(mm: &crate::mm::AddressSpace, (start, end): (u64, u64)) -> Result<Vec<u8>> {
+async fn read_range(mm: &AddressSpace, (start, end): (u64, u64)) -> Result<Vec<u8>> {
     let len = end.saturating_sub(start).min(LIMIT) as usize;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
     bytes.resize(len, 0);
-    let read = mm.read_remote(start, &mut bytes).await?;
+    let read = mm.read_remote(start, &mut bytes).await.unwrap_or(0);
     bytes.truncate(read);
     Ok(bytes)
 }

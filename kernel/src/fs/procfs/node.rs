@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 
+use super::memory;
 use super::process::{ENTRIES, Entry, EntryKind, TASK_ENTRIES};
 use super::subject::Subject;
 use super::text::Text;
@@ -412,7 +413,7 @@ impl ProcInode {
                 }
                 EntryKind::Memory(what) => {
                     subject.check_access(thread)?;
-                    Source::Memory(subject.clone(), what)
+                    Source::Memory(subject.clone(), memory::space_of(subject), what)
                 }
                 EntryKind::Setting(text, store) => Source::SubjectSetting(subject.clone(), text, store),
                 _ => return Ok(None),

@@ -13,7 +13,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::file::FileOps;
 use crate::fs::op::Op;
 use crate::fs::open_file::OpenFile;
-use crate::mm::IoBuf;
+use crate::mm::{AddressSpace, IoBuf};
 use crate::process::Credentials;
 use crate::sync::SpinLock;
 
@@ -27,7 +27,7 @@ pub enum Source {
     Subject(Subject, SubjectText),
     SubjectSetting(Subject, SubjectText, SubjectStore),
     /// What is in another process's memory.
-    Memory(Subject, Memory),
+    Memory(Subject, Option<Arc<AddressSpace>>, Memory),
     FdInfo(Subject, i32),
     /// An attribute of sysfs, and of which object.
     Attribute(fn(&str, &mut Text), String),
@@ -57,7 +57,7 @@ impl TextFile {
                 subject.check_exists()?;
                 text(subject, &mut out)?;
             }
-            Source::Memory(subject, what) => return memory::read(subject, *what).await,
+            Source::Memory(subject, opened, what) => return memory::read(subject, opened, *what).await,
             Source::FdInfo(subject, fd) => fds::info(subject, *fd, &mut out)?,
             Source::Attribute(text, about) => text(about, &mut out),
         }

@@ -15,7 +15,7 @@ use node::{Node, SysInode};
 
 /// SYSFS_MAGIC of linux/magic.h.
 const MAGIC: u64 = 0x6265_6572;
-const DEVICE: DeviceId = DeviceId::new(0, 22);
+const DEVICE: DeviceId = DeviceId::new(0, 18);
 
 /// There is one sysfs, however often it is mounted.
 pub struct SysFs {

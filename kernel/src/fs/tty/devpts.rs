@@ -16,7 +16,7 @@ use crate::sync::{Once, SpinLock};
 
 /// DEVPTS_SUPER_MAGIC of linux/magic.h.
 const MAGIC: u64 = 0x1cd1;
-const DEVICE: DeviceId = DeviceId::new(0, 21);
+const DEVICE: DeviceId = DeviceId::new(0, 17);
 /// Inode numbers: the root is 1, ptmx 2, a slave its number plus 3, as on Linux.
 const PTMX_INO: u64 = 2;
 const FIRST_SLAVE_INO: u64 = 3;

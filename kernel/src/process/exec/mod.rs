@@ -43,6 +43,7 @@ pub struct Request {
 pub async fn exec(t: &mut Thread, request: Request) -> Result<()> {
     let program = program::resolve(t, request).await?;
     let mm = AddressSpace::new()?;
+    t.process().limits.publish_to(&mm.limits);
     let loaded = load(t, &mm, &program).await;
     let (image, sp, creds) = match loaded {
         Ok(loaded) => loaded,
