@@ -19,7 +19,7 @@ mod wait;
 
 pub use ops::{WakeOp, requeue, wake, wake_op};
 pub use robust::{HEAD_SIZE as ROBUST_HEAD_SIZE, exit_robust_list, wake_clear_tid};
-pub use wait::{MAX_VECTOR, VectorEntry, WaitRequest, WaitRest, resume_wait, wait, wait_vector};
+pub use wait::{MAX_VECTOR, VectorEntry, WaitRequest, WaitRest, resume_wait, wait, wait_until, wait_vector};
 
 /// Matches every waiter (FUTEX_BITSET_MATCH_ANY).
 pub const ANY: u32 = u32::MAX;

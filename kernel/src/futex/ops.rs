@@ -4,7 +4,7 @@ use core::task::Waker;
 
 use super::Word;
 use super::table::{self, Key, Pair, Wakers};
-use super::wait::key_of;
+use super::wait::{key_after, key_of, try_key};
 use crate::arch::{self, UserFault};
 use crate::errno::{Errno, Result};
 use crate::exec;
@@ -15,7 +15,10 @@ pub async fn wake(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Res
     if bitset == 0 {
         return Err(Errno::EINVAL);
     }
-    let key = key_of(mm, word).await?;
+    let key = match try_key(mm, word) {
+        Ok(key) => key,
+        Err(error) => key_after(mm, word, error).await?,
+    };
     Ok(table::wake(key, count.max(1) as usize, bitset))
 }
 

@@ -211,6 +211,34 @@ pub(super) type Wakers = ArrayVec<Waker, 16>;
 /// Wakes up to `count` waiters of `key` whose bitset meets `bitset`, oldest first. Answers how many.
 #[inline]
 pub(super) fn wake(key: Key, count: usize, bitset: u32) -> usize {
+    if count == 1 {
+        return usize::from(wake_one(key, bitset));
+    }
+    wake_many(key, count, bitset)
+}
+
+fn wake_one(key: Key, bitset: u32) -> bool {
+    let mut list = lock(key.bucket());
+    let mut cursor = list.front().map(ptr::from_ref);
+    while let Some(node) = cursor {
+        // SAFETY: as in `take`.
+        unsafe {
+            let node = &*node;
+            if node.data.key() == key && node.data.bitset & bitset != 0 {
+                let waker = unlink(&mut list, node);
+                drop(list);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+                return true;
+            }
+            cursor = list.after(node).map(ptr::from_ref);
+        }
+    }
+    false
+}
+
+fn wake_many(key: Key, count: usize, bitset: u32) -> usize {
     let mut woken = 0;
     loop {
         let mut wakers = Wakers::new();
@@ -225,6 +253,21 @@ pub(super) fn wake(key: Key, count: usize, bitset: u32) -> usize {
     }
 }
 
+/// Takes a waiter off its list for a wake.
+///
+/// # Safety
+/// The node is in this list, whose lock is held. The caller does not touch it afterwards: it may be gone.
+#[inline]
+unsafe fn unlink(list: &mut List<Waiter>, node: &Node<Waiter>) -> Option<Waker> {
+    // SAFETY: by contract.
+    let waker = unsafe {
+        list.remove(node);
+        node.take_waker()
+    };
+    node.data.state.store(WOKEN, Ordering::Release);
+    waker
+}
+
 /// Takes waiters off a locked list, until `count` or until `wakers` is full.
 pub(super) fn take(list: &mut List<Waiter>, key: Key, count: usize, bitset: u32, wakers: &mut Wakers) -> usize {
     let mut taken = 0;
@@ -233,19 +276,15 @@ pub(super) fn take(list: &mut List<Waiter>, key: Key, count: usize, bitset: u32,
         && taken < count
         && !wakers.is_full()
     {
-        // SAFETY: nodes in the list are alive, and their links belong to the lock that the caller holds. After WOKEN was
-        // stored the node is not touched any more.
+        // SAFETY: nodes in the list are alive, and their links belong to the lock that the caller holds.
         unsafe {
             let node = &*node;
             cursor = list.after(node).map(ptr::from_ref);
             if node.data.key() != key || node.data.bitset & bitset == 0 {
                 continue;
             }
-            list.remove(node);
-            let waker = node.take_waker();
-            node.data.state.store(WOKEN, Ordering::Release);
             taken += 1;
-            wakers.extend(waker);
+            wakers.extend(unlink(list, node));
         }
     }
     taken

@@ -50,7 +50,7 @@ impl Wake for Wakes {
 
 /// A waiter that is polled by hand.
 struct Hand {
-    attempt: Pin<Box<Attempt>>,
+    attempt: Pin<Box<Attempt<'static>>>,
     wakes: Arc<Wakes>,
 }
 
@@ -61,7 +61,7 @@ fn private(addr: u64) -> Word {
 impl Hand {
     async fn new(mm: &AddressSpace, addr: u64, expected: u32, bitset: u32) -> Hand {
         let request = WaitRequest { word: private(addr), expected, bitset };
-        let attempt = Box::pin(Attempt::new(key_of(mm, request.word).await.unwrap(), request));
+        let attempt = Box::pin(Attempt::new(key_of(mm, request.word).await.unwrap(), request, None));
         Hand { attempt, wakes: Arc::default() }
     }
 
@@ -214,7 +214,7 @@ fn deadlines_end_waits_and_wakes_win() {
         let request = WaitRequest { word: private(at), expected: 0, bitset: ANY };
         let key = key_of(&mm, request.word).await.unwrap();
         let deadline = Deadline::after(Duration::from_millis(5));
-        assert_eq!(until(&deadline, Attempt::new(key, request)).await, None);
+        assert_eq!(until(&deadline, Attempt::new(key, request, None)).await, None);
         assert!(deadline.is_past());
         assert_eq!(wake(&mm, private(at), 1, ANY).await, Ok(0));
         let past = Deadline { at: 0, ..deadline };

@@ -10,11 +10,11 @@ use super::Word;
 use super::table::{Key, Queued, lock};
 use crate::arch::{self, UserFault};
 use crate::errno::{Errno, Result};
-use crate::exec;
+use crate::exec::{self, Interrupts};
 use crate::mm::AddressSpace;
 use crate::process::Thread;
 use crate::signal::{Restart, RestartBlock};
-use crate::syscalls::{SysError, SysResult};
+use crate::syscalls::SysResult;
 use crate::time::Deadline;
 
 /// A wait for the word to be woken, if it has the expected value.
@@ -39,36 +39,46 @@ pub(super) enum Outcome {
     Differs,
     /// The word is not in memory.
     Absent(UserFault),
+    /// A signal came.
+    Interrupted,
 }
 
-/// Waits until it is woken. EAGAIN if the word has another value, ETIMEDOUT after the deadline.
-pub async fn wait(t: &Thread, request: WaitRequest, deadline: Option<Deadline>) -> SysResult {
+/// Waits until it is woken. EAGAIN if the word has another value.
+pub async fn wait(t: &Thread, request: WaitRequest) -> SysResult {
     loop {
-        let key = key_of(t.mm(), request.word).await?;
-        let attempt = Attempt::new(key, request);
-        let outcome = match &deadline {
-            None => exec::interruptible(t, attempt).await.map_err(|_| SysError::Restart(Restart::Sys))?,
-            Some(deadline) => match exec::interruptible(t, until(deadline, attempt)).await {
-                Ok(Some(outcome)) => outcome,
-                Ok(None) => return Err(Errno::ETIMEDOUT.into()),
-                Err(_) => {
-                    let rest = WaitRest { request, deadline: deadline.clone() };
-                    *t.restart_block.lock() = Some(RestartBlock::Futex(rest));
-                    return Err(Restart::Block.into());
-                }
-            },
+        let key = match try_key(t.mm(), request.word) {
+            Ok(key) => key,
+            Err(error) => key_after(t.mm(), request.word, error).await?,
         };
-        match outcome {
+        match Attempt::new(key, request, Some(t)).await {
             Outcome::Woken => return Ok(0),
             Outcome::Differs => return Err(Errno::EAGAIN.into()),
+            Outcome::Interrupted => return Err(Restart::Sys.into()),
             Outcome::Absent(fault) => t.mm().fault_in(fault).await?,
+        }
+    }
+}
+
+/// The same with a deadline, after which it answers ETIMEDOUT.
+pub async fn wait_until(t: &Thread, request: WaitRequest, deadline: Deadline) -> SysResult {
+    loop {
+        let key = key_of(t.mm(), request.word).await?;
+        match until(&deadline, Attempt::new(key, request, Some(t))).await {
+            Some(Outcome::Woken) => return Ok(0),
+            Some(Outcome::Differs) => return Err(Errno::EAGAIN.into()),
+            None => return Err(Errno::ETIMEDOUT.into()),
+            Some(Outcome::Interrupted) => {
+                *t.restart_block.lock() = Some(RestartBlock::Futex(WaitRest { request, deadline }));
+                return Err(Restart::Block.into());
+            }
+            Some(Outcome::Absent(fault)) => t.mm().fault_in(fault).await?,
         }
     }
 }
 
 /// Goes on with a wait through restart_syscall(2).
 pub async fn resume_wait(t: &Thread, rest: WaitRest) -> SysResult {
-    wait(t, rest.request, Some(rest.deadline)).await
+    wait_until(t, rest.request, rest.deadline).await
 }
 
 /// Runs `attempt` until the deadline; None if that came first. What is ready wins.
@@ -82,46 +92,80 @@ pub(super) async fn until<T>(deadline: &Deadline, attempt: impl Future<Output = 
     .await
 }
 
+/// Why a word's identity could not be told.
+pub(super) enum KeyError {
+    Failed(Errno),
+    Absent(UserFault),
+}
+
 /// The identity of a word. EINVAL if it is not aligned, EFAULT if it is not there.
-pub(super) async fn key_of(mm: &AddressSpace, word: Word) -> Result<Key> {
+#[inline]
+pub(super) fn try_key(mm: &AddressSpace, word: Word) -> Result<Key, KeyError> {
     if word.addr % 4 != 0 {
-        return Err(Errno::EINVAL);
+        return Err(KeyError::Failed(Errno::EINVAL));
     }
     if !crate::mm::access_ok(word.addr, 4) {
-        return Err(Errno::EFAULT);
+        return Err(KeyError::Failed(Errno::EFAULT));
     }
+    mm.futex_key(word.addr, word.private).map(Key::from).map_err(KeyError::Absent)
+}
+
+/// Goes on after an attempt of `try_key`: brings the word in and tries again.
+#[cold]
+pub(super) async fn key_after(mm: &AddressSpace, word: Word, mut error: KeyError) -> Result<Key> {
     loop {
-        match mm.futex_key(word.addr, word.private) {
-            Ok(key) => return Ok(key.into()),
-            Err(fault) => mm.fault_in(fault).await?,
+        match error {
+            KeyError::Failed(errno) => return Err(errno),
+            KeyError::Absent(fault) => mm.fault_in(fault).await?,
+        }
+        match try_key(mm, word) {
+            Ok(key) => return Ok(key),
+            Err(next) => error = next,
         }
     }
 }
 
-/// One attempt: test and enqueue on the first poll, then wait.
-pub(super) struct Attempt {
+pub(super) async fn key_of(mm: &AddressSpace, word: Word) -> Result<Key> {
+    match try_key(mm, word) {
+        Ok(key) => Ok(key),
+        Err(error) => key_after(mm, word, error).await,
+    }
+}
+
+/// One attempt: test and enqueue on the first poll, then wait. It is the innermost future of a blocked thread, so it looks
+/// for signals itself instead of being wrapped.
+pub(super) struct Attempt<'a> {
     place: Queued,
     key: Key,
     addr: u64,
     expected: u32,
+    /// Whose signals interrupt it.
+    thread: Option<&'a Thread>,
 }
 
-impl Attempt {
-    pub fn new(key: Key, request: WaitRequest) -> Self {
-        Attempt { place: Queued::new(request.bitset), key, addr: request.word.addr, expected: request.expected }
+impl<'a> Attempt<'a> {
+    #[inline]
+    pub fn new(key: Key, request: WaitRequest, thread: Option<&'a Thread>) -> Self {
+        let place = Queued::new(request.bitset);
+        Attempt { place, key, addr: request.word.addr, expected: request.expected, thread }
     }
 }
 
-impl Future for Attempt {
+impl Future for Attempt<'_> {
     type Output = Outcome;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         // SAFETY: `place` is pinned structurally, the rest is plain data.
-        let (place, key, addr, expected) = unsafe {
+        let (place, key, addr, expected, thread) = unsafe {
             let this = self.get_unchecked_mut();
-            (Pin::new_unchecked(&mut this.place), this.key, this.addr, this.expected)
+            (Pin::new_unchecked(&mut this.place), this.key, this.addr, this.expected, this.thread)
         };
-        poll_place(place, key, addr, expected, cx)
+        match poll_place(place, key, addr, expected, cx) {
+            // Queued before the look at signals: one that is posted later finds the task asleep and wakes it.
+            Poll::Pending if thread.is_some_and(|thread| thread.pending()) => Poll::Ready(Outcome::Interrupted),
+            outcome => outcome,
+        }
     }
 }
 
@@ -181,6 +225,7 @@ pub async fn wait_vector(t: &Thread, entries: &[VectorEntry], deadline: Option<D
         match outcome {
             Outcome::Woken => return Ok(index as u64),
             Outcome::Differs => return Err(Errno::EAGAIN.into()),
+            Outcome::Interrupted => return Err(Restart::Sys.into()),
             Outcome::Absent(fault) => t.mm().fault_in(fault).await?,
         }
     }

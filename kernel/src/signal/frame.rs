@@ -14,11 +14,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::action::{ActionFlags, SigAction};
 use super::info::{SIGINFO_SIZE, SigInfo};
 use super::set::SigSet;
-use super::state::AltStack;
-use crate::arch::FpRegs;
+use super::state::{AltStack, SS_AUTODISARM};
+use crate::arch::{FpRegs, UserFault};
 use crate::errno::{Errno, Result};
 use crate::mm::UserPtr;
 use crate::process::{Thread, fp};
+use crate::time::vdso;
 
 /// `stack_t`.
 #[repr(C)]
@@ -109,18 +110,18 @@ pub async fn push(t: &mut Thread, info: &SigInfo, action: &SigAction, alt_stack:
     let restorer = if action.flags().contains(ActionFlags::RESTORER) {
         action.restorer
     } else {
-        crate::time::vdso::sigreturn_trampoline(t.mm()).ok_or(Errno::EFAULT)?
+        vdso::sigreturn_trampoline(t.mm()).ok_or(Errno::EFAULT)?
     };
-    let on_alt = action.flags().contains(ActionFlags::ONSTACK)
-        && alt_stack.flags_at(t.regs.sp) & !super::state::SS_AUTODISARM == 0;
+    let usable = alt_stack.flags_at(t.regs.sp) & !SS_AUTODISARM == 0;
+    let on_alt = action.flags().contains(ActionFlags::ONSTACK) && usable;
     let top = if on_alt { alt_stack.sp.wrapping_add(alt_stack.size) } else { t.regs.sp };
-    let record = (top.wrapping_sub(16)) & !15;
+    let record = top.wrapping_sub(16) & !15;
     let sp = record.wrapping_sub(FRAME_SIZE);
 
-    let image = Image::new(t, info, alt_stack, mask);
-    let mm = t.mm().clone();
-    UserPtr::<u8>::new(sp).write_bytes(&mm, image.bytes()).await?;
-    UserPtr::<[u64; 2]>::new(record).write(&mm, [t.regs.x[29], t.regs.x[30]]).await?;
+    // The image is made anew for each attempt: kept over an await it would make every thread's future larger.
+    while let Err(fault) = write_frame(t, info, alt_stack, mask, sp, record) {
+        t.mm().fault_in(fault).await?;
+    }
 
     let regs = &mut t.regs;
     regs.x[0] = info.signo() as u64;
@@ -135,6 +136,19 @@ pub async fn push(t: &mut Thread, info: &SigInfo, action: &SigAction, alt_stack:
     // A handler starts as if called by BLR, without single-stepping and tag-check override (Arm ARM D8.4.5, BTI).
     regs.pstate = (regs.pstate & !(3 << 10)) & !(1 << 25);
     Ok(())
+}
+
+#[inline(never)]
+fn write_frame(
+    t: &Thread,
+    info: &SigInfo,
+    alt_stack: AltStack,
+    mask: SigSet,
+    sp: u64,
+    record: u64,
+) -> Result<(), UserFault> {
+    UserPtr::<Image>::new(sp).try_write(&Image::new(t, info, alt_stack, mask))?;
+    UserPtr::<[u64; 2]>::new(record).try_write(&[t.regs.x[29], t.regs.x[30]])
 }
 
 /// The frame in kernel memory, ready to be copied out in one go.
@@ -183,10 +197,6 @@ impl Image {
             end: [0; 2],
         }
     }
-
-    fn bytes(&self) -> &[u8] {
-        self.as_bytes()
-    }
 }
 
 /// What a frame restores.
@@ -198,18 +208,41 @@ pub struct Restored {
 /// Takes the registers back from the frame at the stack pointer. On an error the frame is bad, and the thread's
 /// registers are as they were.
 pub async fn pop(t: &mut Thread) -> Result<Restored> {
-    let sp = t.regs.sp;
-    if sp & 15 != 0 {
+    if t.regs.sp & 15 != 0 {
         return Err(Errno::EFAULT);
     }
-    let mm = t.mm().clone();
-    let head = UserPtr::<Head>::new(sp).read(&mm).await?;
-    let fp = read_records(t, sp + size_of::<Head>() as u64).await?;
+    loop {
+        match read_frame(t) {
+            Ok(restored) => return Ok(restored),
+            Err(Bad::Absent(fault)) => t.mm().fault_in(fault).await?,
+            Err(Bad::Frame) => return Err(Errno::EINVAL),
+        }
+    }
+}
+
+/// Why a frame could not be taken.
+enum Bad {
+    Absent(UserFault),
+    Frame,
+}
+
+impl From<UserFault> for Bad {
+    fn from(fault: UserFault) -> Self {
+        Bad::Absent(fault)
+    }
+}
+
+#[inline(never)]
+fn read_frame(t: &mut Thread) -> Result<Restored, Bad> {
+    let sp = t.regs.sp;
+    let head = UserPtr::<Head>::new(sp).try_read()?;
+    let record = UserPtr::<FpRecord>::new(find_fp_record(sp + size_of::<Head>() as u64)?).try_read()?;
     // A mode other than EL0 could only come from a forged frame.
     if head.pstate & MODE_AND_MASKS != 0 {
-        return Err(Errno::EINVAL);
+        return Err(Bad::Frame);
     }
-    fp::set(t, &fp);
+    let v = record.v.map(|[low, high]| low as u128 | (high as u128) << 64);
+    fp::set(t, &FpRegs { v, fpsr: record.fpsr, fpcr: record.fpcr });
     let regs = &mut t.regs;
     regs.x = head.x;
     regs.sp = head.sp;
@@ -220,30 +253,25 @@ pub async fn pop(t: &mut Thread) -> Result<Restored> {
 
 /// Walks the records up to the end marker. The FP record must be there exactly once; unknown ones are refused, as
 /// Linux does.
-async fn read_records(t: &Thread, base: u64) -> Result<FpRegs> {
-    let mm = t.mm();
+fn find_fp_record(base: u64) -> Result<u64, Bad> {
     let mut found = None;
     let mut offset = 0;
     while offset + size_of::<RecordHead>() <= RECORDS_SIZE {
         let at = base + offset as u64;
-        let head = UserPtr::<RecordHead>::new(at).read(mm).await?;
+        let head = UserPtr::<RecordHead>::new(at).try_read()?;
         let size = head.size as usize;
         match head.magic {
-            0 => return if size == 0 { found.ok_or(Errno::EINVAL) } else { Err(Errno::EINVAL) },
+            0 => return found.filter(|_| size == 0).ok_or(Bad::Frame),
             _ if size < size_of::<RecordHead>() || size > RECORDS_SIZE - offset || !size.is_multiple_of(16) => {
-                return Err(Errno::EINVAL);
+                return Err(Bad::Frame);
             }
-            FPSIMD_MAGIC if size == size_of::<FpRecord>() && found.is_none() => {
-                let record = UserPtr::<FpRecord>::new(at).read(mm).await?;
-                let v = record.v.map(|[low, high]| low as u128 | (high as u128) << 64);
-                found = Some(FpRegs { v, fpsr: record.fpsr, fpcr: record.fpcr });
-            }
+            FPSIMD_MAGIC if size == size_of::<FpRecord>() && found.is_none() => found = Some(at),
             ESR_MAGIC => {}
-            _ => return Err(Errno::EINVAL),
+            _ => return Err(Bad::Frame),
         }
         offset += size;
     }
-    Err(Errno::EINVAL)
+    Err(Bad::Frame)
 }
 
 #[cfg(test)]

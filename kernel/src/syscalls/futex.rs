@@ -40,11 +40,12 @@ pub async fn futex(t: &Thread, addr: u64, op: u32, value: u32, timeout: u64, add
             if bitset == 0 {
                 return Err(Errno::EINVAL.into());
             }
-            let deadline = match timeout {
-                0 => None,
-                timeout => Some(read_deadline(t, timeout, op).await?),
-            };
-            return futex::wait(t, WaitRequest { word, expected: value, bitset }, deadline).await;
+            let request = WaitRequest { word, expected: value, bitset };
+            if timeout == 0 {
+                return futex::wait(t, request).await;
+            }
+            let deadline = read_deadline(t, timeout, op).await?;
+            return futex::wait_until(t, request, deadline).await;
         }
         WAKE => futex::wake(t.mm(), word, value as i32, ANY).await?,
         WAKE_BITSET => futex::wake(t.mm(), word, value as i32, value3).await?,
