@@ -11,7 +11,9 @@ use core::task::Poll;
 use core::time::Duration;
 use std::sync::Arc;
 
-const LIMIT: u64 = 20_000_000_000;
+/// Miri, which looks for data races and tries weak memory orders, is some thousand times slower.
+const SLOW: usize = if cfg!(miri) { 50 } else { 1 };
+const LIMIT: u64 = 20_000_000_000 * SLOW as u64;
 
 /// Runs `tasks` futures on `cpus` CPUs until all have ended.
 fn run_all<F: Future<Output = ()> + Send + 'static>(cpus: usize, tasks: usize, task: impl Fn(usize) -> F) {
@@ -44,7 +46,7 @@ fn tokens_go_round_rings() {
         let queues = queues.clone();
         async move {
             let (queue, turn) = &queues[id / RING];
-            for round in 0..500 {
+            for round in 0..500 / SLOW {
                 let mine = round * RING + id % RING;
                 queue.wait_for(|| (turn.load(SeqCst) == mine).then_some(())).await;
                 turn.fetch_add(1, SeqCst);
@@ -56,7 +58,7 @@ fn tokens_go_round_rings() {
 
 #[test]
 fn every_item_is_taken_once_although_waiters_give_up() {
-    const ITEMS: usize = 3000;
+    const ITEMS: usize = 3000 / SLOW;
     let queue = Arc::new((WaitQueue::new(), AtomicUsize::new(0), AtomicUsize::new(0)));
     run_all(4, 12, |id| {
         let shared = queue.clone();
@@ -103,7 +105,7 @@ fn a_mutex_excludes_and_survives_cancelled_waiters() {
         async move {
             let mut seed = id as u64 + 99;
             let mut done = 0;
-            while done < 500 {
+            while done < 500 / SLOW {
                 let deadline = Instant::now().saturating_add(Duration::from_micros(random(&mut seed) % 200));
                 if let Ok(mut guard) = timeout(Some(deadline), mutex.lock()).await {
                     assert!(!guard.1);
@@ -118,7 +120,7 @@ fn a_mutex_excludes_and_survives_cancelled_waiters() {
             }
         }
     });
-    assert_eq!(mutex.try_lock().unwrap().0, 8 * 500);
+    assert_eq!(mutex.try_lock().unwrap().0, 8 * (500 / SLOW as u64));
 }
 
 #[test]
@@ -128,7 +130,7 @@ fn semaphores_keep_their_permits() {
         let semaphore = semaphore.clone();
         async move {
             let mut seed = id as u64;
-            for _ in 0..400 {
+            for _ in 0..400 / SLOW {
                 let permits = 1 + random(&mut seed) as usize % 5;
                 let deadline = Instant::now().saturating_add(Duration::from_micros(random(&mut seed) % 100));
                 if timeout(Some(deadline), semaphore.acquire(permits)).await.is_ok() {
@@ -143,7 +145,7 @@ fn semaphores_keep_their_permits() {
 
 #[test]
 fn tasks_come_and_go_and_sleep() {
-    run_all(4, 40, |id| async move {
+    run_all(4, if cfg!(miri) { 6 } else { 40 }, |id| async move {
         let done = Arc::new((WaitQueue::new(), AtomicUsize::new(0)));
         for round in 0..20 {
             let child = done.clone();
@@ -159,7 +161,7 @@ fn tasks_come_and_go_and_sleep() {
 
 #[test]
 fn an_entity_wakes_its_task_from_anywhere() {
-    const ROUNDS: usize = 1000;
+    const ROUNDS: usize = 1000 / SLOW;
     let entity = Entity::new(SchedParams::default());
     let flag = Arc::new(AtomicUsize::new(0));
     run_all(2, 1, |_| {
