@@ -387,7 +387,9 @@ impl Cpu {
     pub(super) fn idle_enter(&self) -> bool {
         self.counters.idle_begin(self.now.load(Relaxed));
         // Whoever waits for something now may go on anywhere.
-        if let Some(save) = exec().save_fp.get() {
+        if let Some(save) = exec().save_fp.get()
+            && online().count() > 1
+        {
             save();
         }
         exec().idle.fetch_or(1 << self.id(), SeqCst);
