@@ -8,7 +8,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
 
-use super::output::{Cursor, is_control, tab_width};
+use super::output::{Cursor, is_control, is_word, tab_width, to_lower};
 use super::termios::Termios;
 
 /// Entries of the input queue; the last one is kept free for the end of a line.
@@ -31,7 +31,7 @@ pub struct Effects {
     pub signal: Option<u32>,
     /// Output that was not yet transmitted is to be dropped (a signal without NOFLSH).
     pub flush_output: bool,
-    /// Output is to stop (^S) or go on (^Q).
+    /// Output was stopped (^S), or shall go on (^Q): then the echo goes out before what follows is looked at.
     pub stop: Option<bool>,
     /// Bytes for the driver, output processing done.
     pub echo: Vec<u8>,
@@ -45,8 +45,8 @@ pub struct Discipline {
     queue: VecDeque<Entry>,
     ready: usize,
     pub cursor: Cursor,
-    /// Where the line being edited began.
-    line_column: usize,
+    /// Where the cursor is without the echo that was not sent yet.
+    shown: Cursor,
     /// The next byte is taken literally (VLNEXT).
     literal_next: bool,
     /// Between the `\` and `/` of ECHOPRT.
@@ -64,7 +64,7 @@ impl Discipline {
             queue: VecDeque::new(),
             ready: 0,
             cursor: Cursor::default(),
-            line_column: 0,
+            shown: Cursor::default(),
             literal_next: false,
             erasing: false,
             stopped: false,
@@ -115,6 +115,11 @@ impl Discipline {
         self.ready = 0;
         self.literal_next = false;
         self.erasing = false;
+    }
+
+    /// Everything that was to be shown has been sent.
+    pub fn echo_sent(&mut self) {
+        self.shown = self.cursor;
     }
 
     // ---- Reading ----
@@ -200,10 +205,10 @@ impl Discipline {
         let termios = self.termios;
         let mut c = if termios.input(raw::ISTRIP) { byte & 0x7f } else { byte };
         if termios.input(raw::IUCLC) && termios.local(raw::IEXTEN) {
-            c = c.to_ascii_lowercase();
+            c = to_lower(c);
         }
         if core::mem::take(&mut self.literal_next) {
-            return self.ordinary(c, fx);
+            return self.ordinary(c, false, fx);
         }
         if termios.input(raw::IXON) {
             if termios.is_special(raw::VSTART, c) {
@@ -222,32 +227,36 @@ impl Discipline {
         if self.stopped && termios.input(raw::IXON) && termios.input(raw::IXANY) {
             self.set_stopped(false, fx);
         }
+        let mut mapped = false;
         match c {
             b'\r' if termios.input(raw::IGNCR) => return,
-            b'\r' if termios.input(raw::ICRNL) => c = b'\n',
+            b'\r' if termios.input(raw::ICRNL) => {
+                c = b'\n';
+                mapped = true;
+            }
             b'\n' if termios.input(raw::INLCR) => c = b'\r',
             _ => {}
         }
         if self.canonical() && self.edit(c, fx) {
             return;
         }
-        self.ordinary(c, fx);
+        self.ordinary(c, mapped, fx);
     }
 
     fn set_stopped(&mut self, stopped: bool, fx: &mut Effects) {
-        if self.stopped != stopped {
-            self.stopped = stopped;
-            fx.stop = Some(stopped);
-        }
+        self.stopped = stopped;
+        fx.stop = Some(stopped);
     }
 
     fn signal(&mut self, signal: u32, typed: Option<u8>, fx: &mut Effects) {
         fx.signal = Some(signal);
         if !self.termios.local(raw::NOFLSH) {
             fx.flush_output = true;
+            fx.echo.clear();
+            self.cursor = self.shown;
             self.flush_input();
         }
-        if self.termios.input(raw::IXON) {
+        if self.stopped && self.termios.input(raw::IXON) {
             self.set_stopped(false, fx);
         }
         if let Some(c) = typed
@@ -287,6 +296,9 @@ impl Discipline {
             self.end_line(LINE_END | END_OF_FILE, fx);
         } else if termios.is_special(raw::VEOL, c) || (extended && termios.is_special(raw::VEOL2, c)) {
             if echo {
+                if self.queue.len() == self.ready {
+                    self.cursor.line = self.cursor.column;
+                }
                 self.echo_char(c, fx);
             }
             if termios.input(raw::PARMRK) && c == 0xff {
@@ -299,18 +311,20 @@ impl Discipline {
         true
     }
 
-    fn ordinary(&mut self, c: u8, fx: &mut Effects) {
+    /// A byte without a meaning of its own. `mapped`: a newline that was typed as a carriage return, which is shown as
+    /// one in raw mode, too.
+    fn ordinary(&mut self, c: u8, mapped: bool, fx: &mut Effects) {
         let full = self.queue.len() >= INPUT_LIMIT - 1;
         if full && self.termios.input(raw::IMAXBEL) {
             fx.echo.push(0x07);
         }
         if self.termios.local(raw::ECHO) && !full {
             self.finish_erasing(fx);
-            if c == b'\n' {
+            if mapped {
                 self.echo_raw(b"\n", fx);
             } else {
                 if self.queue.len() == self.ready {
-                    self.line_column = self.cursor.column;
+                    self.cursor.line = self.cursor.column;
                 }
                 self.echo_char(c, fx);
             }
@@ -366,7 +380,7 @@ impl Discipline {
             let first = self.queue.len() - size;
             let lead = self.queue[first] as u8;
             if what == Erase::Word {
-                if lead.is_ascii_alphanumeric() || lead == b'_' || lead >= 0x80 {
+                if is_word(lead) {
                     in_word = true;
                 } else if in_word {
                     break;
@@ -414,10 +428,9 @@ impl Discipline {
                 self.echo_char(c, fx);
             }
         } else if lead == b'\t' {
-            let before = self.column_at(first);
-            for _ in before..self.cursor.column.min(before + 8) {
-                self.echo_raw(b"\x08", fx);
-            }
+            let width = tab_width(self.column_at(first));
+            fx.echo.extend((0..width).map(|_| 0x08));
+            self.cursor.column = self.cursor.column.saturating_sub(width);
         } else {
             if is_control(lead) && termios.local(raw::ECHOCTL) {
                 self.echo_raw(b"\x08 \x08", fx);
@@ -430,7 +443,7 @@ impl Discipline {
 
     /// The column at which the echo of the queue's entry `end` begins.
     fn column_at(&self, end: usize) -> usize {
-        self.queue.range(self.ready..end).fold(self.line_column, |column, &entry| {
+        self.queue.range(self.ready..end).fold(self.cursor.line, |column, &entry| {
             let c = entry as u8;
             column
                 + if c == b'\t' {
@@ -447,7 +460,7 @@ impl Discipline {
         self.finish_erasing(fx);
         self.echo_char(c, fx);
         self.echo_raw(b"\n", fx);
-        self.line_column = self.cursor.column;
+        self.cursor.line = self.cursor.column;
         for i in self.ready..self.queue.len() {
             self.echo_char(self.queue[i] as u8, fx);
         }
@@ -464,7 +477,11 @@ impl Discipline {
     /// One character as it is shown: control characters as ^X when ECHOCTL is on.
     fn echo_char(&mut self, c: u8, fx: &mut Effects) {
         if self.termios.local(raw::ECHOCTL) && is_control(c) && c != b'\t' {
-            self.echo_raw(&[b'^', c ^ 0x40], fx);
+            fx.echo.extend([b'^', c ^ 0x40]);
+            self.cursor.column += 2;
+        } else if c == 0xff {
+            fx.echo.push(c);
+            self.cursor.column += 1;
         } else {
             self.echo_raw(&[c], fx);
         }

@@ -23,6 +23,7 @@ impl Terminal {
             self.discipline.receive(byte, &mut fx);
             self.signals.extend(fx.signal);
             self.echo.extend(fx.echo);
+            self.discipline.echo_sent();
         }
         self
     }

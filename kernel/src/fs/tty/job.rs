@@ -151,24 +151,39 @@ pub fn give_up(thread: &Thread, tty: &Arc<Tty>) -> Result<()> {
     Ok(())
 }
 
-/// The terminal went away (vhangup(2), the end of its session or of a pty's master).
+/// What a session that lost its terminal by a hang-up remembers in its slot: the group that was in the foreground, which
+/// is told when the leader ends, too.
+struct FormerForeground(Pid);
+
+/// The terminal went away (vhangup(2), the end of a pty's master). The leader is told, and what it does about its jobs
+/// is its affair.
 pub fn hang_up(tty: &Tty) {
     let (session, foreground) = tty.hang_up();
-    if let Some(session) = session {
-        session.tty.lock().take();
-        if let Some(leader) = process::find(session.sid) {
-            signal_process(&leader, raw::SIGHUP);
-            signal_process(&leader, raw::SIGCONT);
-        }
-        signal_group(foreground, raw::SIGHUP);
-        signal_group(foreground, raw::SIGCONT);
+    let Some(session) = session else { return };
+    *session.tty.lock() = Some(Arc::new(FormerForeground(foreground)));
+    if let Some(leader) = process::find(session.sid) {
+        signal_process(&leader, raw::SIGHUP);
+        signal_process(&leader, raw::SIGCONT);
     }
 }
 
-/// A session leader ends: its terminal is hung up and free for the next one.
+/// A session leader ends (disassociate_ctty): the foreground group is told, and the terminal is free for the next session. A
+/// line is hung up; a pty's master goes on reading what others still write.
 pub fn session_leader_exit(process: &Arc<Process>) {
+    let session = process.session.read().clone();
     if let Some(tty) = controlling_tty(process) {
-        hang_up(&tty);
+        let foreground = tty.lock().foreground;
+        detach(&session);
+        if !tty.driver().is_pty() {
+            tty.hang_up();
+        }
+        signal_group(foreground, raw::SIGHUP);
+        return;
+    }
+    let former = session.tty.lock().take();
+    if let Some(FormerForeground(group)) = former.as_ref().and_then(|any| any.downcast_ref()) {
+        signal_group(*group, raw::SIGHUP);
+        signal_group(*group, raw::SIGCONT);
     }
 }
 
@@ -189,7 +204,8 @@ pub fn set_foreground(thread: &Thread, tty: &Arc<Tty>, pgid: i32) -> Result<()> 
     }
     let pgid = Pid::try_from(pgid).map_err(|_| Errno::EINVAL)?;
     let table = process::table::lock();
-    let member = table.group(pgid).next().ok_or(Errno::ESRCH)?;
+    // Linux looks for an id first, and for a group of that id only then.
+    let member = table.group(pgid).next().or_else(|| table.process(pgid)).ok_or(Errno::ESRCH)?;
     if member.session.read().sid != session.sid {
         return Err(Errno::EPERM);
     }

@@ -33,6 +33,8 @@ impl Posted {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     pub column: usize,
+    /// Where the echo of the line being edited began.
+    pub line: usize,
 }
 
 impl Cursor {
@@ -44,20 +46,24 @@ impl Cursor {
         }
         match byte {
             b'\n' => {
-                if termios.output(raw::ONLRET | raw::ONLCR) {
+                if termios.output(raw::ONLRET) {
                     self.column = 0;
                 }
-                if termios.output(raw::ONLCR) { Posted::CrNl } else { Posted::Byte(b'\n') }
+                if termios.output(raw::ONLCR) {
+                    self.restart();
+                    return Posted::CrNl;
+                }
+                Posted::Byte(b'\n')
             }
             b'\r' if termios.output(raw::ONOCR) && self.column == 0 => Posted::Nothing,
             b'\r' if termios.output(raw::OCRNL) => {
                 if termios.output(raw::ONLRET) {
-                    self.column = 0;
+                    self.restart();
                 }
                 Posted::Byte(b'\n')
             }
             b'\r' => {
-                self.column = 0;
+                self.restart();
                 Posted::Byte(b'\r')
             }
             b'\t' => {
@@ -70,7 +76,7 @@ impl Cursor {
                 Posted::Byte(byte)
             }
             _ => {
-                let byte = if termios.output(raw::OLCUC) { byte.to_ascii_uppercase() } else { byte };
+                let byte = if termios.output(raw::OLCUC) { to_upper(byte) } else { byte };
                 if !is_control(byte) && !is_continuation(termios, byte) {
                     self.column += 1;
                 }
@@ -78,6 +84,28 @@ impl Cursor {
             }
         }
     }
+}
+
+impl Cursor {
+    fn restart(&mut self) {
+        self.column = 0;
+        self.line = 0;
+    }
+}
+
+// Characters beyond ASCII are Latin-1 to the terminal driver.
+
+pub fn to_upper(byte: u8) -> u8 {
+    if matches!(byte, b'a'..=b'z' | 0xe0..=0xf6 | 0xf8..=0xfe) { byte - 0x20 } else { byte }
+}
+
+pub fn to_lower(byte: u8) -> u8 {
+    if matches!(byte, b'A'..=b'Z' | 0xc0..=0xd6 | 0xd8..=0xde) { byte + 0x20 } else { byte }
+}
+
+/// Part of a word, to VWERASE.
+pub fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || (byte >= 0xc0 && byte != 0xd7 && byte != 0xf7)
 }
 
 /// Columns from `column` to the next tab stop.

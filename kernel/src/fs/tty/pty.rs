@@ -32,7 +32,9 @@ pub const PTMX: DeviceId = DeviceId::new(5, 2);
 /// kernel.pty.max.
 pub const MAX_PTYS: u32 = 4096;
 /// Output of the slave that the master has not read.
-const OUTPUT_LIMIT: usize = 4096;
+const OUTPUT_LIMIT: usize = 64 * 1024;
+/// Bytes that one attempt of a write to the master moves.
+const WRITE_LIMIT: usize = 4096;
 const CHUNK: usize = 256;
 
 /// What a slave and its master share.
@@ -83,11 +85,6 @@ impl TtyDriver for SlaveDriver {
         OUTPUT_LIMIT.saturating_sub(self.0.output.lock().len())
     }
 
-    fn flush_output(&self) {
-        self.0.output.lock().clear();
-        self.0.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
-    }
-
     fn input_wanted(&self) {
         self.0.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
     }
@@ -97,6 +94,10 @@ impl TtyDriver for SlaveDriver {
         if !is_open {
             self.0.queue.wake_all();
         }
+    }
+
+    fn is_pty(&self) -> bool {
+        true
     }
 
     /// A pty has no line: 8 bits, no parity (pty_set_termios).
@@ -198,8 +199,11 @@ impl PtyMaster {
                 let foreground = self.pty.tty.lock().foreground;
                 job::signal_group(foreground, signal);
             }
-            // Packet mode is not there, and the master controls nobody.
-            cmds::TIOCPKT | cmds::TIOCGPKT | cmds::TIOCSCTTY => return Err(Errno::ENOTTY),
+            // Packet mode is not there: it is off.
+            cmds::TIOCGPKT => UserPtr::<u32>::new(arg).write(mm, 0).await?,
+            cmds::TIOCPKT if UserPtr::<u32>::new(arg).read(mm).await? == 0 => {}
+            // The master controls nobody.
+            cmds::TIOCPKT | cmds::TIOCSCTTY => return Err(Errno::ENOTTY),
             _ => return ioctl::terminal(&self.pty.tty, file, thread, cmd, arg, ioctl::Side::Master).await,
         }
         Ok(0)
@@ -239,7 +243,7 @@ impl FileOps for PtyMaster {
 
     fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         let mut total = 0;
-        while !buf.is_empty() && total < OUTPUT_LIMIT {
+        while !buf.is_empty() && total < WRITE_LIMIT {
             let mut chunk = [0; CHUNK];
             let copied = match buf.copy_from(&mut chunk) {
                 Ok(copied) => copied,

@@ -46,6 +46,10 @@ pub trait TtyDriver: Send + Sync {
     fn input_wanted(&self) {}
     /// The last open file of the terminal was closed, or the first one opened.
     fn opened(&self, _is_open: bool) {}
+    /// Behind it is a file, not a line.
+    fn is_pty(&self) -> bool {
+        false
+    }
     /// The modem lines as TIOCMGET gives them, if there are any.
     fn modem_lines(&self) -> Option<u32> {
         None
@@ -169,37 +173,41 @@ impl Tty {
         let session = core::mem::take(&mut state.session).upgrade();
         let foreground = core::mem::take(&mut state.foreground);
         drop(state);
-        self.driver.flush_output();
         self.wake(Events::all());
         (session, foreground)
     }
 
     // ---- Input ----
 
-    /// Processes received bytes as long as there is room for them. Answers how many it took.
+    /// Processes received bytes as long as there is room for them. Answers how many it took. Echo goes out when all have been
+    /// looked at: a signal among them drops what was to be echoed before it.
     pub fn receive(&self, mut next: impl FnMut() -> Option<u8>) -> usize {
         let mut total = 0;
         loop {
             let mut fx = Effects::default();
             let mut state = self.lock();
             let mut taken = 0;
-            // A signal's effects come before those of the bytes after it.
-            while taken < CHUNK && fx.signal.is_none() && state.discipline.has_room() {
+            // The effects of a signal and of flow control come before those of the bytes after it.
+            while taken < CHUNK && fx.signal.is_none() && fx.stop.is_none() && state.discipline.has_room() {
                 let Some(byte) = next() else { break };
                 state.discipline.receive(byte, &mut fx);
                 taken += 1;
-            }
-            if taken == 0 {
-                return total;
             }
             total += taken;
             if fx.flush_output {
                 state.echo.clear();
                 self.driver.flush_output();
             }
-            self.put_echo(&mut state, &fx.echo);
+            let room = ECHO_LIMIT - state.echo.len().min(ECHO_LIMIT);
+            state.echo.extend(fx.echo.iter().take(room));
+            if taken == 0 || taken == CHUNK || fx.stop == Some(false) {
+                self.drain_echo(&mut state);
+            }
             let foreground = state.foreground;
             drop(state);
+            if taken == 0 {
+                return total;
+            }
             self.after_input(&fx, foreground);
         }
     }
@@ -234,6 +242,9 @@ impl Tty {
             if sent == 0 {
                 break;
             }
+        }
+        if state.echo.is_empty() {
+            state.discipline.echo_sent();
         }
     }
 
@@ -334,6 +345,7 @@ impl Tty {
             taken += 1;
         }
         self.driver.write(&out);
+        state.discipline.echo_sent();
         taken
     }
 
