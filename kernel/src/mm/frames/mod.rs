@@ -36,7 +36,8 @@ static RESERVE: AtomicUsize = AtomicUsize::new(0);
 /// Free frames kept by one CPU.
 const CACHE: usize = 128;
 /// Frames traded with the buddy at once.
-const BATCH: usize = 32;
+const BATCH: usize = 1 << BATCH_ORDER;
+const BATCH_ORDER: usize = 5;
 
 struct CpuCache {
     /// Atomic because other CPUs read it for statistics; only the owner writes.
@@ -203,12 +204,19 @@ pub fn alloc_zeroed() -> Result<Frame> {
 #[cold]
 fn refill() -> Result<Pfn> {
     for attempt in 0..2 {
-        let mut batch = [0; BATCH];
+        let mut batch: [Pfn; BATCH] = [0; BATCH];
         let mut len = 0;
         {
             let mut zone = ZONE.lock();
+            let above_reserve = |zone: &Buddy| zone.free_frames() > RESERVE.load(Ordering::Relaxed);
+            if above_reserve(&zone)
+                && let Some(first) = zone.alloc(BATCH_ORDER)
+            {
+                batch = core::array::from_fn(|offset| first + offset as Pfn);
+                len = BATCH;
+            }
             while len < BATCH
-                && zone.free_frames() > RESERVE.load(Ordering::Relaxed)
+                && above_reserve(&zone)
                 && let Some(pfn) = zone.alloc(0)
             {
                 batch[len] = pfn;

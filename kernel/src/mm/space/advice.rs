@@ -251,6 +251,14 @@ fn lock_range(addr: u64, len: u64) -> Result<Range<u64>> {
     page_range(start, len.checked_add(addr - start).ok_or(Errno::ENOMEM)?, Errno::ENOMEM)
 }
 
+/// For [`super::VmaMap::update`]: sets or clears a flag.
+fn set(flag: VmaFlags, value: bool) -> impl FnMut(u64, &mut Vma) -> bool {
+    move |_, vma| {
+        vma.flags.set(flag, value);
+        true
+    }
+}
+
 impl Inner {
     fn advise(&mut self, range: Range<u64>, advice: Advice, gather: &mut super::tlb::Gather) -> Result<()> {
         match advice {
@@ -261,11 +269,11 @@ impl Inner {
                 if self.vmas.overlapping(range.clone()).any(|(_, vma)| refused(vma)) {
                     return Err(Errno::EINVAL);
                 }
-                self.vmas.update(range, |vma| vma.flags |= flag);
+                self.vmas.update(range, set(flag, true));
                 Ok(())
             }
             Advice::Clear(flag) => {
-                self.vmas.update(range, |vma| vma.flags -= flag);
+                self.vmas.update(range, set(flag, false));
                 Ok(())
             }
         }
@@ -296,7 +304,7 @@ impl Inner {
             .sum();
         if !lock {
             self.locked = self.locked.saturating_sub(already);
-            self.vmas.update(range, |vma| vma.flags -= VmaFlags::LOCKED);
+            self.vmas.update(range, set(VmaFlags::LOCKED, false));
             return Ok(());
         }
         let locked = self.locked + (range.end - range.start) - already;
@@ -304,7 +312,7 @@ impl Inner {
             return Err(if limit == 0 { Errno::EPERM } else { Errno::ENOMEM });
         }
         self.locked = locked;
-        self.vmas.update(range, |vma| vma.flags |= VmaFlags::LOCKED);
+        self.vmas.update(range, set(VmaFlags::LOCKED, true));
         Ok(())
     }
 
@@ -314,7 +322,7 @@ impl Inner {
             let range = start..vma.end;
             next = range.end;
             if !vma.flags.contains(VmaFlags::SPECIAL) {
-                self.vmas.update(range, |vma| vma.flags.set(VmaFlags::LOCKED, lock));
+                self.vmas.update(range, set(VmaFlags::LOCKED, lock));
             }
         }
         self.locked = if lock { self.vmas.total() } else { 0 };

@@ -50,26 +50,25 @@ impl AddressSpace {
 impl Inner {
     /// Changes the VMAs from the start of the range on, up to the first hole or refusal. Answers how far it came.
     fn protect(&mut self, range: Range<u64>, prot: Prot) -> (u64, Result<()>) {
-        let mut end = range.start;
-        let mut result = Ok(());
-        for (start, vma) in self.vmas.overlapping(range.clone()) {
-            if start > end {
-                break;
-            }
-            if !may_protect(vma, prot) {
-                result = Err(Errno::EACCES);
-                break;
-            }
-            end = vma.end.min(range.end);
-        }
-        if result.is_ok() && end < range.end {
-            result = Err(Errno::ENOMEM);
-        }
         if self.vmas.len() + 2 > MAX_MAPPINGS {
             return (range.start, Err(Errno::ENOMEM));
         }
-        if range.start < end {
-            self.vmas.update(range.start..end, |vma| vma.prot = prot);
+        let mut end = range.start;
+        let mut result = Ok(());
+        self.vmas.update(range.clone(), |from, vma| {
+            if from > end {
+                return false;
+            }
+            if !may_protect(vma, prot) {
+                result = Err(Errno::EACCES);
+                return false;
+            }
+            end = vma.end;
+            vma.prot = prot;
+            true
+        });
+        if result.is_ok() && end < range.end {
+            result = Err(Errno::ENOMEM);
         }
         (end, result)
     }

@@ -20,6 +20,7 @@ mod map;
 mod registry;
 mod remap;
 mod remote;
+mod table;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -7,108 +7,32 @@
 //!
 //! So whoever finds one reference is the sole owner: it clears APTable and goes on. Whoever finds more makes its own
 //! copy, in which the tables or frames one level below get one more reference.
-//!
-//! `Page::data` of a table counts its entries; see [`Counts`].
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::addr::{PAGE, PAGE_SHIFT, USER_END};
-use super::super::frames::page::{PageFlags, Pfn, frame_ptr, page};
-use super::super::frames::{Frame, alloc_zeroed};
-use super::super::stats;
+use super::super::addr::{PAGE, PAGE_SHIFT};
+use super::super::frames::page::{Pfn, page};
+pub(super) use super::table::{Counts, LEAF, span};
+use super::table::{
+    alloc_table, copy_counts, counts, entries, for_each_entry, free_table, index, is_empty, load, note_page_emptied,
+    note_page_filled, note_table_emptied, note_table_filled, pfn_of, table_pte,
+};
 use super::tlb::Gather;
 use crate::arch::pte::{Pte, PteFlags};
 use crate::errno::Result;
-
-/// Level of the tables whose entries are pages. The root is level 0.
-pub(super) const LEAF: u32 = 3;
-const ENTRIES: usize = 512;
-/// What a descriptor of a table says, apart from the address.
-const TABLE: PteFlags = PteFlags::VALID.union(PteFlags::TABLE);
-
-/// Bytes that one entry of a table of this level maps.
-pub(super) const fn span(level: u32) -> u64 {
-    1 << (PAGE_SHIFT + 9 * (LEAF - level))
-}
-
-const fn index(level: u32, addr: u64) -> usize {
-    (addr / span(level)) as usize % ENTRIES
-}
-
-fn entries(table: Pfn) -> &'static [AtomicU64; ENTRIES] {
-    // SAFETY: tables are whole frames, reached through the linear map, and only used as atomics. The reference is not
-    // kept beyond the operation during which the caller holds a reference on the table.
-    unsafe { &*frame_ptr(table).cast() }
-}
-
-fn load(slot: &AtomicU64) -> Pte {
-    Pte(slot.load(Ordering::Acquire))
-}
-
-fn pfn_of(pte: Pte) -> Pfn {
-    (pte.address() >> PAGE_SHIFT) as Pfn
-}
-
-fn table_pte(table: Pfn) -> Pte {
-    Pte::new((table as u64) << PAGE_SHIFT, TABLE)
-}
-
-/// How many entries of a table are in use, and for the lowest level how many of them count as resident.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub live: u64,
-    pub anon: u64,
-    pub file: u64,
-}
-
-const LIVE: u64 = 1;
-const ANON: u64 = 1 << 16;
-const RESIDENT_FILE: u64 = 1 << 32;
-
-fn counts(table: Pfn) -> Counts {
-    let data = page(table).data.load(Ordering::Relaxed);
-    Counts { live: data & 0xffff, anon: (data >> 16) & 0xffff, file: (data >> 32) & 0xffff }
-}
-
-fn count_add(table: Pfn, what: u64) {
-    let data = &page(table).data;
-    data.store(data.load(Ordering::Relaxed) + what, Ordering::Relaxed);
-}
-
-fn count_sub(table: Pfn, what: u64) {
-    let data = &page(table).data;
-    data.store(data.load(Ordering::Relaxed) - what, Ordering::Relaxed);
-}
-
-/// How a page entry counts.
-fn weight(pte: Pte) -> u64 {
-    if pte.flags().contains(PteFlags::SW_UNCOUNTED) {
-        LIVE
-    } else if page(pfn_of(pte)).has(PageFlags::CACHE) {
-        LIVE + RESIDENT_FILE
-    } else {
-        LIVE + ANON
-    }
-}
-
-fn alloc_table() -> Result<Pfn> {
-    let table = alloc_zeroed()?.into_raw();
-    page(table).data.store(0, Ordering::Relaxed);
-    stats::TABLES.add(1);
-    Ok(table)
-}
 
 /// The entry of one page in a table that belongs to one space only.
 #[derive(Clone, Copy)]
 pub(super) struct Leaf {
     table: Pfn,
+    index: usize,
     slot: &'static AtomicU64,
 }
 
 impl Leaf {
     fn at(table: Pfn, index: usize) -> Leaf {
-        Leaf { table, slot: &entries(table)[index] }
+        Leaf { table, index, slot: &entries(table)[index] }
     }
 
     #[inline]
@@ -125,7 +49,7 @@ impl Leaf {
     /// Fills an empty entry. The count of the frame goes over to the entry, unless it is SW_UNCOUNTED.
     #[inline]
     pub fn fill(self, pte: Pte) {
-        count_add(self.table, weight(pte));
+        note_page_filled(self.table, self.index, pte);
         self.slot.store(pte.0, Ordering::Release);
     }
 
@@ -135,7 +59,7 @@ impl Leaf {
         let pte = self.get();
         if pte.is_valid() {
             self.slot.store(0, Ordering::Release);
-            count_sub(self.table, weight(pte));
+            note_page_emptied(self.table, pte);
         }
         pte
     }
@@ -167,19 +91,11 @@ impl Tables {
     pub fn fork(&self) -> Result<(Tables, bool)> {
         let copy = Tables::new()?;
         let (from, to) = (entries(self.root), entries(copy.root));
-        let mut left = counts(self.root).live;
         let mut flush = false;
-        for (from, to) in from.iter().zip(to) {
-            if left == 0 {
-                break;
-            }
-            let entry = load(from);
-            if entry.is_valid() {
-                left -= 1;
-                flush |= share_table(from, to, entry);
-                count_add(copy.root, LIVE);
-            }
-        }
+        for_each_entry(self.root, |index, entry| {
+            flush |= share_table(&from[index], &to[index], entry);
+        });
+        copy_counts(self.root, copy.root);
         Ok((copy, flush))
     }
 
@@ -188,12 +104,13 @@ impl Tables {
     pub fn leaf(&mut self, addr: u64, gather: &mut Gather) -> Result<Leaf> {
         let mut table = self.root;
         for level in 0..LEAF {
-            let slot = &entries(table)[index(level, addr)];
+            let index = index(level, addr);
+            let slot = &entries(table)[index];
             let entry = load(slot);
             table = if !entry.is_valid() {
                 let child = alloc_table()?;
                 slot.store(table_pte(child).0, Ordering::Release);
-                count_add(table, LIVE);
+                note_table_filled(table, index);
                 child
             } else if entry.flags().contains(PteFlags::TABLE_READ_ONLY) {
                 unshare(slot, level + 1, addr, gather)?
@@ -224,16 +141,25 @@ impl Tables {
 
     /// Takes all pages in `range` out and hands them, and the tables that became empty, to `gather`.
     pub fn unmap(&mut self, range: Range<u64>, gather: &mut Gather) -> Result<()> {
-        if range.start < range.end {
-            unmap(self.root, 0, range, gather)?;
+        if range.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // Most ranges are small and lie in one table, which stays.
+        if (range.start ^ (range.end - 1)) < span(LEAF - 1) {
+            match self.leaf_table(range.start, gather)? {
+                None => return Ok(()),
+                Some((table, _)) => unmap_pages(table, range.clone(), gather),
+            }
+            if !is_empty(pfn_of(load(self.parent_of_leaf(range.start).1))) {
+                return Ok(());
+            }
+        }
+        unmap(self.root, 0, range, gather)
     }
 
     /// Takes everything out; the root stays.
     pub fn clear(&mut self, gather: &mut Gather) {
-        // Whole entries of the root only: nothing to un-share, nothing that can fail.
-        let _ = self.unmap(0..USER_END, gather);
+        for_each_entry(self.root, |index, _| detach(self.root, &entries(self.root)[index], 1, gather));
     }
 
     /// Calls `visit` for each present page in `range`, in tables that are this space's own. Stops after about `limit`
@@ -269,15 +195,19 @@ impl Tables {
     fn leaf_table(&mut self, addr: u64, gather: &mut Gather) -> Result<Option<(Pfn, u64)>> {
         // Look first: do not copy tables on the way to a hole.
         let mut table = self.root;
+        let mut shared = false;
         for level in 0..LEAF {
             let entry = load(&entries(table)[index(level, addr)]);
             if !entry.is_valid() {
                 return Ok(None);
             }
+            shared |= entry.flags().contains(PteFlags::TABLE_READ_ONLY);
             table = pfn_of(entry);
         }
-        let leaf = self.leaf(addr, gather)?;
-        Ok(Some((leaf.table, (addr | (span(LEAF - 1) - 1)) + 1)))
+        if shared {
+            table = self.leaf(addr, gather)?.table;
+        }
+        Ok(Some((table, (addr | (span(LEAF - 1) - 1)) + 1)))
     }
 
     /// The first address after `addr` for which there may be a table.
@@ -332,7 +262,7 @@ impl Tables {
         let (from_parent, from_slot) = self.parent_of_leaf(from);
         let (_, to_slot) = self.parent_of_leaf(to);
         from_slot.store(0, Ordering::Release);
-        count_sub(from_parent, LIVE);
+        note_table_emptied(from_parent);
         to_slot.store(table_pte(table).0, Ordering::Release);
         gather.table(replaced, LEAF);
         Ok(())
@@ -360,21 +290,12 @@ impl Drop for Tables {
         let mut gather = Gather::new(0);
         self.clear(&mut gather);
         drop(gather);
-        free_table_page(self.root);
+        free_table(self.root, 0, &mut |_, _| ());
     }
 }
 
 fn add_resident(table: Pfn, level: u32, sum: &mut Counts) {
-    let mut left = counts(table).live;
-    for slot in entries(table) {
-        if left == 0 {
-            break;
-        }
-        let entry = load(slot);
-        if !entry.is_valid() {
-            continue;
-        }
-        left -= 1;
+    for_each_entry(table, |_, entry| {
         let child = pfn_of(entry);
         sum.live += 1;
         if level + 1 == LEAF {
@@ -384,7 +305,7 @@ fn add_resident(table: Pfn, level: u32, sum: &mut Counts) {
         } else {
             add_resident(child, level + 1, sum);
         }
-    }
+    });
 }
 
 /// Lets `to` lead to the table of `from` too. True if `from` gave write access until now.
@@ -409,23 +330,15 @@ fn unshare(slot: &AtomicU64, level: u32, addr: u64, gather: &mut Gather) -> Resu
         return Ok(old);
     }
     let new = alloc_table()?;
-    let mut left = counts(old).live;
-    for (from, to) in entries(old).iter().zip(entries(new)) {
-        if left == 0 {
-            break;
-        }
-        let entry = load(from);
-        if !entry.is_valid() {
-            continue;
-        }
-        left -= 1;
+    let (from, to) = (entries(old), entries(new));
+    for_each_entry(old, |index, entry| {
         if level < LEAF {
-            share_table(from, to, entry);
+            share_table(&from[index], &to[index], entry);
         } else {
-            share_page(from, to, entry);
+            share_page(&from[index], &to[index], entry);
         }
-    }
-    page(new).data.store(page(old).data.load(Ordering::Relaxed), Ordering::Relaxed);
+    });
+    copy_counts(old, new);
     slot.store(table_pte(new).0, Ordering::Release);
     gather.replaced(old, level);
     Ok(new)
@@ -459,7 +372,7 @@ fn unmap(table: Pfn, level: u32, range: Range<u64>, gather: &mut Gather) -> Resu
         let slot = &entries(table)[index(level, at)];
         let entry = load(slot);
         if !entry.is_valid() {
-            if counts(table).live == 0 {
+            if is_empty(table) {
                 break;
             }
         } else if end - at == size {
@@ -471,7 +384,7 @@ fn unmap(table: Pfn, level: u32, range: Range<u64>, gather: &mut Gather) -> Resu
                 pfn_of(entry)
             };
             unmap(child, level + 1, at..end, gather)?;
-            if counts(child).live == 0 {
+            if is_empty(child) {
                 detach(table, slot, level + 1, gather);
             }
         }
@@ -484,10 +397,11 @@ fn unmap_pages(table: Pfn, range: Range<u64>, gather: &mut Gather) {
     let first = index(LEAF, range.start);
     let count = ((range.end - range.start) / PAGE) as usize;
     let Some(slots) = entries(table).get(first..first + count) else { return };
-    for (slot, at) in slots.iter().zip((range.start..).step_by(PAGE as usize)) {
+    for (offset, slot) in slots.iter().enumerate() {
         // Most are empty: no order with other accesses is needed to see that.
         if slot.load(Ordering::Relaxed) != 0 {
-            gather.page(at, Leaf { table, slot }.take());
+            let leaf = Leaf { table, index: first + offset, slot };
+            gather.page(range.start + offset as u64 * PAGE, leaf.take());
         }
     }
 }
@@ -496,45 +410,6 @@ fn unmap_pages(table: Pfn, range: Range<u64>, gather: &mut Gather) {
 fn detach(parent: Pfn, slot: &AtomicU64, level: u32, gather: &mut Gather) {
     let child = pfn_of(load(slot));
     slot.store(0, Ordering::Release);
-    count_sub(parent, LIVE);
+    note_table_emptied(parent);
     gather.table(child, level);
-}
-
-/// Gives up the references that the entries of a dead table hold: `child` gets the tables (with their level), frames
-/// are freed. Then frees the table itself. Nobody can reach the table any more.
-pub(super) fn free_table(table: Pfn, level: u32, child: &mut dyn FnMut(Pfn, u32)) {
-    let mut left = counts(table).live;
-    for slot in entries(table) {
-        if left == 0 {
-            break;
-        }
-        let entry = load(slot);
-        if !entry.is_valid() {
-            continue;
-        }
-        left -= 1;
-        if level < LEAF {
-            child(pfn_of(entry), level + 1);
-        } else {
-            put_page(entry);
-        }
-    }
-    free_table_page(table);
-}
-
-fn free_table_page(table: Pfn) {
-    stats::TABLES.add(-1);
-    // SAFETY: the table's frame was given up with `into_raw` in `alloc_table`; its last reference ends here.
-    // `put` of the caller may have brought the count to zero already: start from one again.
-    page(table).set_refs(1);
-    drop(unsafe { Frame::from_raw(table) });
-}
-
-/// Gives up what a page entry holds.
-#[inline]
-pub(super) fn put_page(pte: Pte) {
-    if pte.is_valid() && !pte.flags().contains(PteFlags::SW_UNCOUNTED) {
-        // SAFETY: the entry held this count (see `Leaf::fill`), and was taken out of its table.
-        drop(unsafe { Frame::from_raw(pfn_of(pte)) });
-    }
 }

@@ -56,7 +56,10 @@ proptest! {
                     pages.fill(None);
                 }
                 MapOp::Protect(at, len, prot) => {
-                    map.update(at * PAGE..(at + len) * PAGE, |vma| vma.prot = Prot::from_bits_truncate(prot));
+                    map.update(at * PAGE..(at + len) * PAGE, |_, vma| {
+                        vma.prot = Prot::from_bits_truncate(prot);
+                        true
+                    });
                     for page in model[at as usize..(at + len) as usize].iter_mut().flatten() {
                         *page = prot;
                     }

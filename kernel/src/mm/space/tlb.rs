@@ -1,10 +1,9 @@
 //! [`Gather`]: what was taken out of page tables waits here until no TLB can know it any more.
 
 use arrayvec::ArrayVec;
-use core::sync::atomic::Ordering;
 
 use super::super::frames::page::{Pfn, page};
-use super::tables::{free_table, put_page};
+use super::table::{buried_level, bury, free_table, put_page};
 use crate::arch::paging;
 use crate::arch::pte::Pte;
 use crate::exec;
@@ -98,6 +97,9 @@ impl Gather {
     /// Makes every TLB forget what was collected.
     #[inline]
     pub fn flush(&mut self) {
+        if !self.all && self.walk.is_none() && self.stale.is_empty() {
+            return;
+        }
         if self.asid != 0 {
             if self.all {
                 paging::flush_asid(self.asid);
@@ -133,9 +135,12 @@ impl Gather {
     }
 
     /// Frees what takes little time; the rest is the answer. To be called without the space's lock.
-    pub fn finish(mut self) -> Debris {
-        self.free_pages();
-        self.put_shared();
+    #[inline]
+    pub fn finish(&mut self) -> Debris {
+        if !self.pages.is_empty() || !self.shared.is_empty() {
+            self.free_pages();
+            self.put_shared();
+        }
         core::mem::take(&mut self.debris)
     }
 }
@@ -144,8 +149,7 @@ impl Drop for Gather {
     #[inline]
     fn drop(&mut self) {
         self.flush();
-        self.free_pages();
-        self.put_shared();
+        drop(self.finish());
     }
 }
 
@@ -156,11 +160,10 @@ pub(super) struct Debris {
 }
 
 impl Debris {
-    /// `Page::data` keeps the live count in bits 0–15; the level goes to bits 16–31 and the next table to bits 32–63.
+    /// A dead table needs no reference count: that field holds the next one's number.
     fn push(&mut self, table: Pfn, level: u32) {
-        let data = &page(table).data;
-        let live = data.load(Ordering::Relaxed) & 0xffff;
-        data.store(live | (level as u64) << 16 | (self.first as u64) << 32, Ordering::Relaxed);
+        bury(table, level);
+        page(table).set_refs(self.first);
         self.first = table;
     }
 
@@ -170,10 +173,8 @@ impl Debris {
         if table == 0 {
             return false;
         }
-        let data = page(table).data.load(Ordering::Relaxed);
-        let level = (data >> 16) as u32 & 0xffff;
-        self.first = (data >> 32) as Pfn;
-        free_table(table, level, &mut |child, level| {
+        self.first = page(table).refs();
+        free_table(table, buried_level(table), &mut |child, level| {
             if page(child).put() {
                 self.push(child, level);
             }
@@ -183,6 +184,9 @@ impl Debris {
 
     /// Frees everything, with pauses.
     pub async fn free(mut self) {
+        if self.first == 0 {
+            return;
+        }
         while self.free_one() {
             exec::budget().await;
         }

@@ -245,47 +245,74 @@ impl VmaMap {
         }
     }
 
-    /// Changes the properties of all that is mapped in `range`, splitting and joining as needed.
-    pub fn update(&mut self, range: Range<u64>, mut change: impl FnMut(&mut Vma)) {
+    /// Changes the properties of what is mapped in `range`, splitting and joining as needed. `change` is called with the
+    /// start of each part; it stops the walk, with nothing done to that part, by answering false.
+    pub fn update(&mut self, range: Range<u64>, mut change: impl FnMut(u64, &mut Vma) -> bool) {
         let mut at = range.start;
         while at < range.end {
             let position = self.position_from(at);
-            let Some(entry) = self.get_mut(position) else { break };
+            let Some(entry) = self.get_mut(position) else { return };
             let (start, end) = (entry.start, entry.vma.end);
             if start >= range.end {
-                break;
+                return;
             }
             let (from, to) = (start.max(range.start), end.min(range.end));
-            at = to;
             let before = (entry.vma.prot, entry.vma.flags);
             if from == start && to == end {
-                change(&mut entry.vma);
+                if !change(from, &mut entry.vma) {
+                    return;
+                }
                 if before != (entry.vma.prot, entry.vma.flags) {
                     self.join_next(position);
-                    if let Some((start, _)) = self.before(from) {
-                        self.join_next(self.locate(start).back().unwrap_or(position));
+                    if let Some(previous) = self.previous(position) {
+                        self.join_next(previous);
                     }
                 }
-                continue;
-            }
-            let mut changed = Vma { end: to, ..entry.vma.part(from - start) };
-            change(&mut changed);
-            if before == (changed.prot, changed.flags) {
-                continue;
-            }
-            if from == start {
-                // The head changes: what is left moves its start up.
-                entry.start = to;
-                entry.vma = entry.vma.part(to - start);
             } else {
-                let tail = (to < end).then(|| Entry { start: to, vma: entry.vma.part(to - start) });
-                entry.vma.end = from;
-                if let Some(tail) = tail {
-                    self.insert_at(Position { leaf: position.leaf, index: position.index + 1 }, tail);
+                let mut changed = Vma { end: to, ..entry.vma.part(from - start) };
+                if !change(from, &mut changed) {
+                    return;
+                }
+                if before != (changed.prot, changed.flags) {
+                    self.split_off(position, from, changed);
                 }
             }
-            self.total -= to - from;
-            self.insert(from, changed);
+            at = to;
+        }
+    }
+
+    /// Makes part of an entry, from `from` on, an entry of its own, or part of a neighbour that is alike.
+    fn split_off(&mut self, at: Position, from: u64, changed: Vma) {
+        let to = changed.end;
+        let Some(entry) = self.leaves.get_mut(at.leaf).and_then(|leaf| leaf.get_mut(at.index)) else { return };
+        let (start, end) = (entry.start, entry.vma.end);
+        if from > start && to < end {
+            // The middle is unlike both sides.
+            let tail = Entry { start: to, vma: entry.vma.part(to - start) };
+            entry.vma.end = from;
+            self.insert_at(Position { leaf: at.leaf, index: at.index + 1 }, tail);
+            // The leaf may have been split: the tail is found by its start.
+            let tail = self.locate(to).back().unwrap_or(at);
+            self.insert_at(tail, Entry { start: from, vma: changed });
+            return;
+        }
+        if from == start {
+            entry.vma = entry.vma.part(to - start);
+            entry.start = to;
+        } else {
+            entry.vma.end = from;
+        }
+        self.total -= to - from;
+        self.insert(from, changed);
+    }
+
+    fn previous(&self, at: Position) -> Option<Position> {
+        match at.index.checked_sub(1) {
+            Some(index) => Some(Position { leaf: at.leaf, index }),
+            None => {
+                let leaf = at.leaf.checked_sub(1)?;
+                Some(Position { leaf, index: self.leaves.get(leaf)?.len().checked_sub(1)? })
+            }
         }
     }
 }
