@@ -5,11 +5,10 @@
 //! writes neighbours with one request. Locks: `write_lock` (async) > a buffer's state > the cache's index.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use hashbrown::HashMap;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::errno::Result;
 use crate::exec::{self, Mutex};
@@ -18,8 +17,11 @@ use crate::sync::SpinLock;
 
 /// Bytes of clean blocks kept at most.
 const CACHE_BYTES: usize = 8 << 20;
-/// Bytes in one write request at most.
-const WRITE_BYTES: usize = 128 << 10;
+/// Blocks in one write request at most.
+const WRITE_BLOCKS: usize = 32;
+
+/// Copies of consecutive blocks.
+type Run = SmallVec<[Memory; 2]>;
 
 struct State {
     /// Empty as long as the block has not been read.
@@ -35,9 +37,10 @@ pub struct Buffer {
 }
 
 struct Index {
-    blocks: HashMap<u32, Arc<Buffer>>,
-    /// Candidates for eviction, oldest first.
-    clock: VecDeque<u32>,
+    /// A tree, because it must not need large pieces of memory.
+    blocks: BTreeMap<u32, Arc<Buffer>>,
+    /// Where the search for blocks that may go has come to.
+    hand: u32,
     dirty: BTreeSet<u32>,
 }
 
@@ -93,7 +96,7 @@ impl Buffer {
 
 impl Buffers {
     pub fn new(device: Arc<dyn BlockDevice>, block_size: usize) -> Buffers {
-        let index = Index { blocks: HashMap::new(), clock: VecDeque::new(), dirty: BTreeSet::new() };
+        let index = Index { blocks: BTreeMap::new(), hand: 0, dirty: BTreeSet::new() };
         Buffers { device, block_size, index: Arc::new(SpinLock::new(index)), write_lock: Mutex::new(()) }
     }
 
@@ -110,7 +113,6 @@ impl Buffers {
         let state = State { data: Box::default(), loading: None, dirty: false };
         let buffer = Arc::new(Buffer { block, state: SpinLock::new(state), index: self.index.clone() });
         index.blocks.insert(block, buffer.clone());
-        index.clock.push_back(block);
         buffer
     }
 
@@ -190,12 +192,12 @@ impl Buffers {
     pub async fn write_back(&self) -> Result<()> {
         let _one = self.write_lock.lock().await;
         let dirty = core::mem::take(&mut self.index.lock().dirty);
+        let limit = self.device.max_segments().min(WRITE_BLOCKS);
         let mut pending: Vec<(Pending, u32, u32)> = Vec::new();
-        let mut run: Vec<u8> = Vec::new();
+        let mut run: Run = SmallVec::new();
         let mut first = 0;
         for block in dirty {
-            let next = first + (run.len() / self.block_size) as u32;
-            if !run.is_empty() && (block != next || run.len() >= WRITE_BYTES) {
+            if !run.is_empty() && (block != first + run.len() as u32 || run.len() >= limit) {
                 pending.push(self.start_write(first, core::mem::take(&mut run)));
                 exec::budget().await;
             }
@@ -208,7 +210,7 @@ impl Buffers {
             if run.is_empty() {
                 first = block;
             }
-            run.extend_from_slice(&state.data);
+            run.push(Memory::Bytes(state.data.clone()));
         }
         if !run.is_empty() {
             pending.push(self.start_write(first, run));
@@ -224,9 +226,9 @@ impl Buffers {
         result
     }
 
-    fn start_write(&self, first: u32, bytes: Vec<u8>) -> (Pending, u32, u32) {
-        let count = (bytes.len() / self.block_size) as u32;
-        (self.device.write(self.sector(first), smallvec![Memory::Bytes(bytes.into_boxed_slice())]), first, count)
+    fn start_write(&self, first: u32, run: Run) -> (Pending, u32, u32) {
+        let count = run.len() as u32;
+        (self.device.write(self.sector(first), run), first, count)
     }
 
     fn redirty(&self, first: u32, count: u32) {
@@ -245,14 +247,14 @@ impl Index {
             if self.blocks.len() < limit {
                 return;
             }
-            let Some(block) = self.clock.pop_front() else { return };
-            match self.blocks.get(&block) {
-                // The index's own reference is the only one, so nobody holds the state lock.
-                Some(buffer) if Arc::strong_count(buffer) == 1 && buffer.is_evictable() => {
-                    self.blocks.remove(&block);
-                }
-                Some(_) => self.clock.push_back(block),
-                None => {}
+            let Some((&block, buffer)) = self.blocks.range(self.hand..).next() else {
+                self.hand = 0;
+                continue;
+            };
+            self.hand = block + 1;
+            // The index's own reference is the only one, so nobody holds the state lock.
+            if Arc::strong_count(buffer) == 1 && buffer.is_evictable() {
+                self.blocks.remove(&block);
             }
         }
     }

@@ -9,9 +9,9 @@
 //! what they find.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::buffers::Buffer;
@@ -24,7 +24,7 @@ use crate::exec;
 use crate::fs::inode::{DirSink, FileType};
 
 /// Where an entry is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Place {
     hash: u32,
     /// Block of the directory, from 0.
@@ -42,7 +42,8 @@ struct DirBlock {
 
 pub struct DirIndex {
     blocks: Vec<DirBlock>,
-    places: HashTable<Place>,
+    /// By hash. A tree, because it must not need large pieces of memory.
+    places: BTreeSet<Place>,
     /// Entries that are there or being added, "." and ".." included.
     live: usize,
     /// Removed: nothing can be added any more.
@@ -57,7 +58,7 @@ fn hash(name: &[u8]) -> u32 {
 impl DirIndex {
     /// The index of a directory that has just been made: "." and "..", in one block.
     pub fn fresh(device: u32, data: &[u8]) -> DirIndex {
-        let mut index = DirIndex { blocks: Vec::new(), places: HashTable::new(), live: 0, dead: false };
+        let mut index = DirIndex { blocks: Vec::new(), places: BTreeSet::new(), live: 0, dead: false };
         // What was written a moment ago is sound.
         let _ = index.add_block(device, Some(data));
         index
@@ -81,12 +82,11 @@ impl DirIndex {
     }
 
     fn insert(&mut self, place: Place) {
-        self.places.insert_unique(place.hash.into(), place, |place| place.hash.into());
+        self.places.insert(place);
     }
 
     fn remove(&mut self, place: Place) {
-        if let Ok(found) = self.places.find_entry(place.hash.into(), |other| *other == place) {
-            found.remove();
+        if self.places.remove(&place) {
             self.live -= 1;
         }
     }
@@ -137,7 +137,7 @@ impl Node {
                 next = device_blocks.len() as u64;
             }
         }
-        let mut index = DirIndex { blocks: Vec::new(), places: HashTable::new(), live: 0, dead: false };
+        let mut index = DirIndex { blocks: Vec::new(), places: BTreeSet::new(), live: 0, dead: false };
         for (position, &block) in device_blocks.iter().enumerate() {
             if position % 32 == 0 {
                 let ahead = device_blocks[position..].iter().take(32);
@@ -172,7 +172,9 @@ impl Node {
         self.load_dir().await?;
         let hash = hash(name);
         let candidates: SmallVec<[(Place, u32); 2]> = self.with_index(|index| {
-            let places = index.places.iter_hash(hash.into()).filter(|place| place.hash == hash);
+            let first = Place { hash, block: 0, offset: 0 };
+            let last = Place { hash, block: u32::MAX, offset: u16::MAX };
+            let places = index.places.range(first..=last);
             places.map(|&place| (place, index.blocks[place.block as usize].device)).collect()
         })?;
         for (place, device) in candidates {

@@ -1,10 +1,8 @@
 //! The table of inodes in memory: one [`Ext2Inode`] for an inode number.
 
-use alloc::collections::VecDeque;
+use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-
-use hashbrown::HashMap;
 
 use super::inode::Ext2Inode;
 use super::layout;
@@ -27,9 +25,10 @@ enum Slot {
 
 #[derive(Default)]
 pub struct InodeTable {
-    slots: HashMap<u32, Slot>,
-    /// Candidates for eviction, oldest first.
-    clock: VecDeque<u32>,
+    /// A tree, because it must not need large pieces of memory.
+    slots: BTreeMap<u32, Slot>,
+    /// Where the search for inodes that may go has come to.
+    hand: u32,
 }
 
 impl Volume {
@@ -138,20 +137,18 @@ impl InodeTable {
 
     fn insert(&mut self, ino: u32, slot: Slot) {
         self.slots.insert(ino, slot);
-        self.clock.push_back(ino);
-        // Looks at a few of the oldest only. References are given out under the lock of this table, so one that is
-        // the only one stays so while we look.
+        // References are given out under the lock of this table, so one that is the only one stays so while we look.
         for _ in 0..4 {
             if self.slots.len() <= IDLE_INODES {
                 return;
             }
-            let Some(ino) = self.clock.pop_front() else { return };
-            match self.slots.get(&ino) {
-                Some(Slot::Live(inode)) if Arc::strong_count(inode) == 1 && inode.is_idle() => {
-                    self.slots.remove(&ino);
-                }
-                Some(_) => self.clock.push_back(ino),
-                None => {}
+            let Some((&ino, slot)) = self.slots.range(self.hand..).next() else {
+                self.hand = 0;
+                continue;
+            };
+            self.hand = ino + 1;
+            if matches!(slot, Slot::Live(inode) if Arc::strong_count(inode) == 1 && inode.is_idle()) {
+                self.slots.remove(&ino);
             }
         }
     }

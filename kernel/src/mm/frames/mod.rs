@@ -176,12 +176,7 @@ impl fmt::Debug for Frame {
 /// One frame with whatever was in it.
 #[inline]
 pub fn alloc_frame() -> Result<Frame> {
-    let cached = CACHES.with(|cache| {
-        let left = cache.len().checked_sub(1)?;
-        cache.set_len(left);
-        Some(cache.frames[left])
-    });
-    let pfn = match cached {
+    let pfn = match take_cached() {
         Some(pfn) => pfn,
         None => refill()?,
     };
@@ -198,6 +193,16 @@ pub fn alloc_zeroed() -> Result<Frame> {
     // SAFETY: the frame is ours alone and page-aligned.
     unsafe { arch::page_ops::zero_page(frame.as_ptr()) };
     Ok(frame)
+}
+
+/// A free frame of this CPU's cache.
+#[inline]
+fn take_cached() -> Option<Pfn> {
+    CACHES.with(|cache| {
+        let left = cache.len().checked_sub(1)?;
+        cache.set_len(left);
+        Some(cache.frames[left])
+    })
 }
 
 /// Takes a batch from the buddy; the first of it is the answer.
@@ -229,6 +234,10 @@ fn refill() -> Result<Pfn> {
         }
         if attempt == 0 && super::page_cache::reclaim(4 * BATCH) == 0 {
             break;
+        }
+        // What was given back is in this CPU's cache first.
+        if let Some(pfn) = take_cached() {
+            return Ok(pfn);
         }
     }
     Err(Errno::ENOMEM)
@@ -312,7 +321,8 @@ pub fn alloc_contiguous(pages: usize) -> Result<FrameRun> {
     if order >= ORDERS {
         return Err(Errno::ENOMEM);
     }
-    for attempt in 0..2 {
+    // Single pages free up at random places: the more are given back, the likelier some lie together.
+    for attempt in 0..5 {
         let mut zone = ZONE.lock();
         if let Some(first) = zone.alloc(order) {
             let count = pages.max(1) as u32;
@@ -326,10 +336,10 @@ pub fn alloc_contiguous(pages: usize) -> Result<FrameRun> {
             return Ok(FrameRun { first, count });
         }
         drop(zone);
-        flush_cache();
-        if attempt == 0 {
-            super::page_cache::reclaim((4 * BATCH).max(2 << order));
+        if (1..4).contains(&attempt) {
+            super::page_cache::reclaim((4 * BATCH).max(2 << order) << (2 * attempt - 2));
         }
+        flush_cache();
     }
     Err(Errno::ENOMEM)
 }

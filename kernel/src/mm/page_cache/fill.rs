@@ -35,8 +35,21 @@ impl PageCache {
 
     /// Like `get` for somebody who is going to read `wanted` pages from there on.
     pub(super) async fn get_for(&self, index: u64, size: u64, wanted: usize) -> Result<CachePage> {
+        let mut short = 0;
         loop {
-            match self.begin(index, size, wanted)? {
+            let lookup = match self.begin(index, size, wanted) {
+                // The tree was locked, so nothing of this file could be given up.
+                Err(Errno::ENOMEM) if short < 2 => {
+                    if short == 1 {
+                        let _ = super::sync_all().await;
+                    }
+                    short += 1;
+                    super::reclaim(2 * MAX_WINDOW);
+                    continue;
+                }
+                lookup => lookup?,
+            };
+            match lookup {
                 Lookup::Valid(page) => return Ok(page),
                 Lookup::Busy(frame) => wait::until_clear(&frame, PageFlags::READING).await,
                 Lookup::Fill(fill) => return fill.run().await,

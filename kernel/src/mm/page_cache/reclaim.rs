@@ -48,28 +48,35 @@ pub(super) fn unregister(slot: usize) {
 /// what is locked is left out.
 pub(crate) fn reclaim(frames: usize) -> usize {
     let mut freed = 0;
-    // Three times around: the first may find everything referenced.
-    let mut visits = FILES.try_lock().map_or(0, |files| 3 * files.caches.len());
+    // Three times around all pages: the first may find everything referenced.
+    let strides = super::stats::CACHED.sum() as usize / STRIDE;
+    let mut visits = FILES.try_lock().map_or(0, |files| 3 * (2 * files.caches.len() + strides));
     while freed < frames && visits > 0 {
         visits -= 1;
-        let Some(mut files) = FILES.try_lock() else { break };
-        files.hand = (files.hand + 1) % files.caches.len().max(1);
-        let cache = files.caches.get(files.hand).and_then(Weak::upgrade);
+        let Some(files) = FILES.try_lock() else { break };
+        let hand = files.hand;
+        let cache = files.caches.get(hand).and_then(Weak::upgrade);
         drop(files);
-        if let Some(cache) = cache {
-            freed += cache.sweep(frames - freed);
+        let (some, rest) = cache.map_or((0, false), |cache| cache.sweep(frames - freed));
+        freed += some;
+        if !rest && let Some(mut files) = FILES.try_lock() {
+            files.hand = (hand + 1) % files.caches.len().max(1);
         }
     }
     freed
 }
 
 impl PageCache {
-    /// Drops idle pages, after a second chance for those that were used.
-    pub(super) fn sweep(&self, wanted: usize) -> usize {
-        let Some(mut tree) = self.tree.try_write() else { return 0 };
+    /// Drops idle pages, after a second chance for those that were used. Answers how many, and whether there are pages
+    /// left that the clock's hand has not come to in this file.
+    pub(super) fn sweep(&self, wanted: usize) -> (usize, bool) {
+        let Some(mut tree) = self.tree.try_write() else { return (0, false) };
         let mut freed = 0;
         for _ in 0..STRIDE.min(tree.len()) {
-            let Some(index) = tree.next_present(tree.hand).or_else(|| tree.next_present(0)) else { break };
+            let Some(index) = tree.next_present(tree.hand) else {
+                tree.hand = 0;
+                return (freed, false);
+            };
             tree.hand = index + 1;
             if !is_idle(&tree, index) {
                 continue;
@@ -85,6 +92,6 @@ impl PageCache {
                 }
             }
         }
-        freed
+        (freed, tree.len() > 0)
     }
 }

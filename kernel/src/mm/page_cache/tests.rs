@@ -373,7 +373,7 @@ fn idle_pages_are_reclaimed_and_dirty_ones_are_not() {
         file.write(5 * PAGE, &[9]).await.unwrap();
         let held = file.cache.lookup(6).unwrap();
         // The first round takes the marks of use away. (Not `reclaim`, which would disturb the tests beside this one.)
-        let freed: usize = (0..3).map(|_| file.cache.sweep(1000)).sum();
+        let freed: usize = (0..3).map(|_| file.cache.sweep(1000).0).sum();
         assert_eq!(file.cache.page_count(), 2);
         assert_eq!(freed, 62);
         assert!(file.cache.lookup(5).is_some());

@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 use super::super::addr::{PAGE, page_down};
 use super::super::frames::page::{PageFlags, frame_ptr, page};
 use super::super::frames::{Frame, alloc_frame, alloc_zeroed};
-use super::super::page_cache::PageSource;
+use super::super::page_cache::{self, PageSource};
 use super::tables::Leaf;
 use super::tlb::Gather;
 use super::types::FaultSignal;
@@ -54,9 +54,16 @@ impl AddressSpace {
         let addr = untag(addr);
         let signal = |signo, code| FaultSignal { signo, code, addr };
         let mut held = None;
+        let mut stored = false;
         loop {
             let step = self.try_fault(addr, access);
             drop(held.take());
+            if step.is_err() && !stored {
+                // What is left may be dirty pages of files: once they are stored they can go.
+                stored = true;
+                let _ = page_cache::sync_all().await;
+                continue;
+            }
             match step {
                 Ok(Step::Done) => return Ok(()),
                 Ok(Step::Signal(signo, code)) => return Err(signal(signo, code)),
