@@ -50,14 +50,14 @@ impl Node {
             }
         }
         let wanted = holes.iter().map(|(start, end)| end - start).sum();
-        if wanted == 0 {
-            return Ok(());
+        if wanted > 0 {
+            volume.groups.reserve(wanted)?;
         }
-        volume.groups.reserve(wanted)?;
         // Another writer may have come first with some of them.
         let before = {
             let mut state = self.state.lock();
             let before = state.reserved.len();
+            state.write_end = state.write_end.max(offset + len);
             holes.into_iter().for_each(|(start, end)| state.reserved.insert(start..end));
             state.reserved.len() - before
         };
@@ -76,7 +76,7 @@ impl Node {
         let mut transfer = Transfer::new(self, false);
         let per_page = self.blocks_per_page();
         let end = (first + pages.len() as u64) * per_page;
-        let size_end = self.state.lock().size.div_ceil(self.volume.layout.block_size as u64);
+        let size_end = self.state.lock().content_end().div_ceil(self.volume.layout.block_size as u64);
         let mut block = first * per_page;
         {
             let _map = self.map_lock.read().await;
@@ -112,7 +112,7 @@ impl Node {
 
     /// Zeroes what lies behind the end of the file in its last page.
     fn zero_tail(&self, first: u64, pages: &[CachePage]) {
-        let size = self.state.lock().size;
+        let size = self.state.lock().content_end();
         let (last, tail) = (size / PAGE_SIZE as u64, (size % PAGE_SIZE as u64) as usize);
         let page = last.checked_sub(first).and_then(|index| pages.get(usize::try_from(index).ok()?));
         if let Some(page) = page.filter(|_| tail != 0) {
@@ -130,7 +130,7 @@ impl Node {
         let mut result = Ok(());
         {
             let _map = self.map_lock.write().await;
-            let size_end = self.state.lock().size.div_ceil(volume.layout.block_size as u64);
+            let size_end = self.state.lock().content_end().div_ceil(volume.layout.block_size as u64);
             let start = first * per_page;
             let end = (start + pages.len() as u64 * per_page).min(size_end);
             let mut block = start;

@@ -96,7 +96,10 @@ fn apply(state: &mut super::node::NodeState, attr: &SetAttr) {
     }
     state.uid = attr.uid.unwrap_or(state.uid);
     state.gid = attr.gid.unwrap_or(state.gid);
-    state.size = attr.size.unwrap_or(state.size);
+    if let Some(size) = attr.size {
+        state.size = size;
+        state.write_end = 0;
+    }
     state.atime = attr.atime.unwrap_or(state.atime);
     state.mtime = attr.mtime.unwrap_or(state.mtime);
     state.ctime = attr.ctime.unwrap_or(state.ctime);
@@ -165,6 +168,8 @@ impl Inode for Ext2Inode {
                 }
             });
             if grown {
+                // A write that ended early has reserved more than it needs.
+                self.node.drop_reservations(size.div_ceil(volume.layout.block_size as u64));
                 return Op::ready(Ok(()));
             }
         }

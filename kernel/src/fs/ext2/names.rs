@@ -122,6 +122,7 @@ impl Node {
             ctime: now,
             btime: (layout.inode_size > RAW_INODE_SIZE).then_some(now),
             dtime: 0,
+            write_end: 0,
             reserved: Ranges::default(),
             goal: (0, 0),
             dirty: false,

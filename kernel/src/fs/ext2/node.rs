@@ -40,6 +40,8 @@ pub struct NodeState {
     pub btime: Option<Timespec>,
     /// Time of deletion in seconds; for an orphan the next one's number.
     pub dtime: u32,
+    /// Where a write that is under way will end: its pages may be written back before `size` says that they count.
+    pub write_end: u64,
     /// Blocks whose data waits for write-back, which will allocate them; counted in [`super::groups::Groups`].
     pub reserved: Ranges,
     /// The next logical block of a sequential file, and where it would best go.
@@ -74,6 +76,13 @@ pub struct Node {
     pub names_lock: Mutex<()>,
     /// Directories: where the names are. Loaded by the first use.
     pub dir: SpinLock<Option<Box<DirIndex>>>,
+}
+
+impl NodeState {
+    /// Behind this nothing of the file matters.
+    pub fn content_end(&self) -> u64 {
+        self.size.max(self.write_end)
+    }
 }
 
 impl Node {
@@ -182,6 +191,7 @@ pub fn decode(raw: &[u8], ino: u32) -> Result<(FileType, NodeState)> {
         ctime: time(base.ctime.get(), extra.as_ref().map(|extra| extra.ctime.get())),
         btime: extra.as_ref().map(|extra| time(extra.btime.get(), Some(extra.btime_extra.get()))),
         dtime: base.dtime.get(),
+        write_end: 0,
         reserved: Ranges::default(),
         goal: (0, 0),
         dirty: false,

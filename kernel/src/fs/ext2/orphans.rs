@@ -43,7 +43,7 @@ impl Volume {
     /// Frees an inode that has no name and no user.
     pub async fn delete(self: &Arc<Self>, node: Arc<Node>, cache: Option<Arc<PageCache>>) {
         // Write-back that comes late finds nothing to write; what has begun is waited for.
-        node.update(|state| state.size = 0);
+        node.update(|state| (state.size, state.write_end) = (0, 0));
         if let Some(cache) = cache {
             cache.truncate(0).await;
         }

@@ -16,6 +16,7 @@ use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::exec;
 use crate::fs::inode::{DeviceId, FileSystem, FileType, Inode, NewNode, SetAttr};
+use crate::mm::IoBuf;
 use crate::mm::test_util::{Rng, run};
 use crate::time::Timespec;
 
@@ -360,6 +361,33 @@ fn a_dropped_operation_is_finished_all_the_same() {
         unmount(fs).await;
     });
     check_clean(&disk.image(), "dropped operations");
+}
+
+#[test]
+fn pages_may_be_written_back_before_the_size_is_known() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 8 * MIB), 12);
+    let inner = disk.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
+        let cache = file.page_cache().unwrap();
+        let data: Vec<u8> = (0..40_000u32).map(|index| (index / 3) as u8 | 1).collect();
+        // The second piece begins in the middle of a page, and of a block.
+        for (pos, end) in [(0, 10_300), (10_300, 40_000)] {
+            file.prepare_write(pos, end - pos).await.unwrap();
+            let piece = &data[pos as usize..end as usize];
+            cache.write(pos, pos, &mut IoBuf::kernel(piece)).await.unwrap();
+            cache.write_back(0..u64::MAX).await.unwrap();
+            cache.invalidate(0..u64::MAX);
+            file.set_attr(SetAttr { size: Some(end), ..SetAttr::default() }).await.unwrap();
+        }
+        assert_eq!(cache.page_count(), 0);
+        assert!(read(&file).await.unwrap() == data);
+        drop((root, file));
+        unmount(fs).await;
+    });
+    check_clean(&disk.image(), "early write-back");
 }
 
 #[test]
