@@ -80,8 +80,10 @@ impl Ring {
             n -= step;
             self.len -= step;
             self.head = if self.head + step >= self.capacity() { 0 } else { self.head + step };
+            // In a nearly full ring the tail has wrapped into the start of the page that the head is leaving.
             if offset + step == PAGE
                 && self.len > 0
+                && self.len <= self.capacity() - PAGE
                 && let Some(slot) = self.pages.get_mut(page)
             {
                 *slot = None;
@@ -157,5 +159,22 @@ impl Ring {
         pages.resize_with(capacity / PAGE, || None);
         *self = Ring { pages, head: 0, len: content.len() };
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_ring_keeps_the_tail_that_shares_the_heads_page() {
+        let mut ring = Ring::new(4 * PAGE);
+        let bytes: Vec<u8> = (0..4 * PAGE + 100).map(|i| (i % 251) as u8).collect();
+        let mut out = vec![0; bytes.len()];
+        assert_eq!(ring.write(&mut IoBuf::kernel(&bytes[..4 * PAGE]), false), Ok(4 * PAGE));
+        assert_eq!(ring.read(&mut IoBuf::kernel_mut(&mut out[..100])), Ok(100));
+        assert_eq!(ring.write(&mut IoBuf::kernel(&bytes[4 * PAGE..]), false), Ok(100));
+        assert_eq!(ring.read(&mut IoBuf::kernel_mut(&mut out[100..])), Ok(4 * PAGE));
+        assert!(out == bytes);
     }
 }
