@@ -271,7 +271,7 @@ fn permissions_count_for_others() {
         }
         w.creds =
             Credentials { uid: 5, euid: 5, fsuid: 5, fsgid: 5, cap_effective: Caps::empty(), ..Credentials::root() };
-        assert_eq!(w.ino("/private").await.is_ok(), true);
+        assert!(w.ino("/private").await.is_ok());
         assert_eq!(w.ino("/private/f").await, Err(Errno::EACCES));
         assert_eq!(w.ino("/private/nothing").await, Err(Errno::EACCES));
         assert_eq!(w.open("/readable", raw::O_RDWR).await.err(), Some(Errno::EACCES));
@@ -384,7 +384,10 @@ fn a_random_life_of_names_matches_the_model() {
                         (Some(errno), _) => Err(errno),
                         (None, None) => Err(Errno::ENOENT),
                         (None, Some(true)) => Err(Errno::EISDIR),
-                        (None, Some(false)) => Ok(drop(model.remove(&path))),
+                        (None, Some(false)) => {
+                            model.remove(&path);
+                            Ok(())
+                        }
                     };
                     (want, w.unlink(&path).await)
                 }
@@ -394,7 +397,10 @@ fn a_random_life_of_names_matches_the_model() {
                         (None, None) => Err(Errno::ENOENT),
                         (None, Some(false)) => Err(Errno::ENOTDIR),
                         (None, Some(true)) if has_children(&model, &path) => Err(Errno::ENOTEMPTY),
-                        (None, Some(true)) => Ok(drop(model.remove(&path))),
+                        (None, Some(true)) => {
+                            model.remove(&path);
+                            Ok(())
+                        }
                     };
                     (want, w.rmdir(&path).await)
                 }

@@ -96,7 +96,7 @@ async fn release(t: &Thread, entry: u64, offset: i64, pending: bool) -> Result<(
 
 /// Wakes who waits for the end of a thread at its clear_child_tid word, which has just been written.
 pub fn wake_clear_tid(t: &Thread, addr: u64) {
-    if addr % 4 == 0
+    if addr.is_multiple_of(4)
         && let Ok(key) = t.mm().futex_key(addr, false)
     {
         wake_key(key.into(), 1);

@@ -101,7 +101,7 @@ pub(super) enum KeyError {
 /// The identity of a word. EINVAL if it is not aligned, EFAULT if it is not there.
 #[inline]
 pub(super) fn try_key(mm: &AddressSpace, word: Word) -> Result<Key, KeyError> {
-    if word.addr % 4 != 0 {
+    if !word.addr.is_multiple_of(4) {
         return Err(KeyError::Failed(Errno::EINVAL));
     }
     if !crate::mm::access_ok(word.addr, 4) {

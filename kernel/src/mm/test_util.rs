@@ -41,6 +41,7 @@ pub async fn space_with(len: u64) -> (Arc<AddressSpace>, u64) {
 pub struct Rng(pub u64);
 
 impl Rng {
+    #[allow(clippy::should_implement_trait, reason = "never ends, so it is no iterator")]
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

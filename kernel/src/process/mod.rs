@@ -18,6 +18,7 @@ pub mod group;
 pub mod limits;
 pub mod membarrier;
 pub mod pidfd;
+#[allow(clippy::module_inception, reason = "the type that the folder is about")]
 mod process;
 pub mod run;
 mod session;

@@ -14,7 +14,7 @@ const PROT_GROWSDOWN: u32 = 0x0100_0000;
 const PROT_GROWSUP: u32 = 0x0200_0000;
 
 pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: u64) -> Result<u64> {
-    if offset % PAGE_SIZE as u64 != 0 {
+    if !offset.is_multiple_of(PAGE_SIZE as u64) {
         return Err(Errno::EINVAL);
     }
     let mut map = MapFlags::from_bits_truncate(flags & !MAP_TYPE);
@@ -72,7 +72,7 @@ pub async fn msync(t: &Thread, addr: u64, len: u64, flags: u32) -> Result<()> {
 pub async fn mincore(t: &Thread, addr: u64, len: u64, vec: UserPtr<u8>) -> Result<()> {
     /// Pages looked at in one step.
     const STEP: usize = 512;
-    if addr % PAGE_SIZE as u64 != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE as u64) {
         return Err(Errno::EINVAL);
     }
     let pages = page_up(len).ok_or(Errno::ENOMEM)? / PAGE_SIZE as u64;

@@ -41,17 +41,26 @@ pub async fn prctl(t: &mut Thread, option: i32, a2: u64, a3: u64, a4: u64, a5: u
     let process = t.process().clone();
     match option {
         SET_PDEATHSIG if a2 > 64 => Err(Errno::EINVAL),
-        SET_PDEATHSIG => done(t.parent_death_signal.store(a2 as u32, Relaxed)),
+        SET_PDEATHSIG => {
+            t.parent_death_signal.store(a2 as u32, Relaxed);
+            Ok(0)
+        }
         GET_PDEATHSIG => store(t, a2, t.parent_death_signal.load(Relaxed)).await,
         GET_DUMPABLE => Ok(process.dumpable.load(Relaxed) as u64),
         SET_DUMPABLE if a2 > 1 => Err(Errno::EINVAL),
-        SET_DUMPABLE => done(process.dumpable.store(a2 as u32, Relaxed)),
+        SET_DUMPABLE => {
+            process.dumpable.store(a2 as u32, Relaxed);
+            Ok(0)
+        }
         GET_TIMING => Ok(0),
         SET_TIMING if a2 == 0 => Ok(0),
         SET_NAME => set_name(t, a2).await,
         GET_NAME => UserPtr::<u8>::new(a2).write_bytes(t.mm(), &t.comm()).await.map(|()| 0),
         GET_SECCOMP => Ok(0),
-        SET_CHILD_SUBREAPER => done(process.child_subreaper.store(a2 != 0, Relaxed)),
+        SET_CHILD_SUBREAPER => {
+            process.child_subreaper.store(a2 != 0, Relaxed);
+            Ok(0)
+        }
         GET_CHILD_SUBREAPER => store(t, a2, process.child_subreaper.load(Relaxed) as u32).await,
         GET_TID_ADDRESS => {
             let address = t.clear_child_tid.load(Relaxed);
@@ -60,17 +69,14 @@ pub async fn prctl(t: &mut Thread, option: i32, a2: u64, a3: u64, a4: u64, a5: u
         GET_TIMERSLACK => Ok(t.timer_slack.load(Relaxed)),
         SET_TIMERSLACK => {
             let slack = if (a2 as i64) <= 0 { DEFAULT_TIMER_SLACK } else { a2 };
-            done(t.timer_slack.store(slack, Relaxed))
+            t.timer_slack.store(slack, Relaxed);
+            Ok(0)
         }
         SET_THP_DISABLE | GET_THP_DISABLE => Err(Errno::EINVAL),
         GET_KEEPCAPS | SET_KEEPCAPS | CAPBSET_READ | CAPBSET_DROP | GET_SECUREBITS | SET_SECUREBITS
         | SET_NO_NEW_PRIVS | GET_NO_NEW_PRIVS | CAP_AMBIENT => credentials(t, option, [a2, a3, a4, a5]),
         _ => Err(Errno::EINVAL),
     }
-}
-
-fn done((): ()) -> Result<u64> {
-    Ok(0)
 }
 
 async fn store(t: &Thread, to: u64, value: u32) -> Result<u64> {

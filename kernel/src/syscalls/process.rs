@@ -157,7 +157,7 @@ pub async fn wait4(t: &Thread, pid: i32, status: UserPtr<u32>, options: u32, rus
     let options = WaitOptions::from_bits(options).filter(|o| allowed.contains(*o)).ok_or(Errno::EINVAL)?;
     let who = match pid {
         i32::MIN => return Err(Errno::ESRCH.into()),
-        ..-1 => Who::Group(pid.unsigned_abs()),
+        -0x7fff_ffff..-1 => Who::Group(pid.unsigned_abs()),
         -1 => Who::Any,
         0 => Who::Group(t.process().pgid.load(Ordering::Relaxed)),
         _ => Who::Pid(pid as u32),

@@ -160,7 +160,7 @@ pub async fn sched_setaffinity(t: &Thread, pid: i32, len: usize, mask: UserPtr<u
 }
 
 pub async fn sched_getaffinity(t: &Thread, pid: i32, len: usize, mask: UserPtr<u8>) -> Result<usize> {
-    if len * 8 < arch::cpu_count() || len % 8 != 0 {
+    if len * 8 < arch::cpu_count() || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let task = target(t, pid).map_err(|_| Errno::ESRCH)?;

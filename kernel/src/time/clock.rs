@@ -61,7 +61,7 @@ impl ClockId {
             8 => ClockId::RealtimeAlarm,
             9 => ClockId::BoottimeAlarm,
             11 => ClockId::Tai,
-            0.. => return Err(Errno::EINVAL),
+            10 | 12.. => return Err(Errno::EINVAL),
             _ => ClockId::cpu(t, raw)?,
         })
     }

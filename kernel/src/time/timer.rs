@@ -242,6 +242,7 @@ impl Timer {
     }
 
     /// timer_getoverrun(2).
+    #[allow(clippy::misnamed_getters, reason = "timer_getoverrun(2) tells of the last signal that was taken")]
     pub fn overrun(&self) -> u32 {
         self.state.lock().reported
     }

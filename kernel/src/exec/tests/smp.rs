@@ -69,7 +69,7 @@ fn every_item_is_taken_once_although_waiters_give_up() {
                 for _ in 0..ITEMS {
                     items.fetch_add(1, SeqCst);
                     queue.wake_one();
-                    if random(&mut seed) % 4 == 0 {
+                    if random(&mut seed).is_multiple_of(4) {
                         yield_now().await;
                     }
                 }
@@ -111,7 +111,7 @@ fn a_mutex_excludes_and_survives_cancelled_waiters() {
                     assert!(!guard.1);
                     guard.1 = true;
                     guard.0 += 1;
-                    if random(&mut seed) % 3 == 0 {
+                    if random(&mut seed).is_multiple_of(3) {
                         yield_now().await;
                     }
                     guard.1 = false;

@@ -191,6 +191,7 @@ fn flow_control() {
 
 #[test]
 fn output_processing() {
+    #[allow(clippy::type_complexity, reason = "a table of cases")]
     let cases: &[(fn(&mut Termios), &[u8], &[u8], usize)] = &[
         (|_| {}, b"ab\n", b"ab\r\n", 0),
         (|t| t.oflag |= raw::XTABS, b"ab\tc", b"ab      c", 9),

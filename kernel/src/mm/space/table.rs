@@ -72,7 +72,7 @@ fn data(table: Pfn) -> &'static AtomicU64 {
 
 pub(super) fn counts(table: Pfn) -> Counts {
     let data = data(table).load(Ordering::Relaxed);
-    Counts { live: data & COUNTER, anon: data / ANON & COUNTER, file: data / FILE & COUNTER }
+    Counts { live: data & COUNTER, anon: (data / ANON) & COUNTER, file: (data / FILE) & COUNTER }
 }
 
 pub(super) fn is_empty(table: Pfn) -> bool {
