@@ -1,6 +1,10 @@
 //! Pollux: a Linux-compatible kernel for 64-bit Arm in which every system call is a future
 //! and every user thread is one async task. `docs/design.md` is the map.
 #![no_std]
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the documentation is for readers of the source and shows private items"
+)]
 #[cfg(not(target_os = "none"))]
 extern crate std;
 #[macro_use]

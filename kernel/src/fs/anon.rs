@@ -22,9 +22,9 @@ use crate::time::Timespec;
 pub enum Label<'a> {
     /// "anon_inode:NAME"
     Inode(&'a str),
-    /// "pipe:[INO]"
+    /// "pipe:\[INO\]"
     Pipe(&'a Arc<Pipe>),
-    /// "socket:[INO]"
+    /// "socket:\[INO\]"
     Socket,
 }
 

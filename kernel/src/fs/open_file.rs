@@ -84,7 +84,7 @@ impl OpenFile {
         anon::file(anon::Label::Inode(name), ops, flags)
     }
 
-    /// A socket: "socket:[INO]".
+    /// A socket: "socket:\[INO\]".
     pub fn new_socket(ops: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile> {
         anon::file(anon::Label::Socket, ops, flags)
     }

@@ -29,7 +29,7 @@ impl Path {
     }
 
     /// The text that d_path gives: absolute from `root` (or from the root of the namespace); what is not below it
-    /// starts at its own top. Nameless objects answer their label ("pipe:[7]"); removed names end in " (deleted)".
+    /// starts at its own top. Nameless objects answer their label ("pipe:\[7\]"); removed names end in " (deleted)".
     pub fn display(&self, root: Option<&Path>) -> Vec<u8> {
         if self.mount.is_internal() {
             return self.dentry.name().to_vec();

@@ -23,7 +23,7 @@ pub struct VmaInfo {
     /// Encoded device number.
     pub dev: u64,
     pub ino: u64,
-    /// Path, [heap], [stack], [vdso] …; empty for anonymous memory.
+    /// Path, `[heap]`, `[stack]`, `[vdso]` …; empty for anonymous memory.
     pub name: String,
     pub flags: VmaFlags,
 }

@@ -5,7 +5,7 @@
 //! * the page tables ([`tables::Tables`]): what is present, shared with copies until somebody writes.
 //!
 //! Faults ([`fault`]) bring the tables in line with the VMAs page by page; [`map`], [`change`], [`remap`] and [`advice`]
-//! are the calls of the mmap family; [`heap`] is brk; [`remote`] reaches memory of spaces that are not current.
+//! are the calls of the mmap family; `heap` is brk; [`remote`] reaches memory of spaces that are not current.
 //!
 //! Everything taken out of the tables goes through a [`tlb::Gather`], which is flushed before the lock is released and
 //! freed after.
