@@ -1,10 +1,10 @@
 //! Files: the VFS, and the file systems that live in memory.
 //!
-//! * [`inode`] and [`file`]: the traits that file systems and drivers implement ([`Inode`], [`FileSystem`], [`FileOps`]);
+//! * [`inode`] and [`mod@file`]: the traits that file systems and drivers implement ([`Inode`], [`FileSystem`], [`FileOps`]);
 //!   [`op`] is the answer of an operation that may have to wait.
 //! * [`dentry`], [`mount`], [`path`], [`walk`]: names. A [`Path`] is a [`Dentry`] seen through a [`Mount`]; [`lookup`] goes from
 //!   text to path, by way of the name cache.
-//! * [`open`], [`open_file`], [`regular`], [`splice`], [`fd_table`]: open files and their content. [`change`], [`attr`], [`perm`]: changes of names
+//! * [`mod@open`], [`open_file`], [`regular`], [`splice`], [`fd_table`]: open files and their content. [`change`], [`attr`], [`perm`]: changes of names
 //!   and attributes, and who may make them. [`context`]: root, working directory and umask of a process.
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.

@@ -102,7 +102,7 @@ const _: () = {
 const FLAGS_MASK: u64 = 0xf << 28;
 /// Bits of PSTATE that a program may set through its frame: flags, DIT, SSBS, BTYPE (Arm ARM C5.2.19).
 const USER_PSTATE: u64 = FLAGS_MASK | 1 << 24 | 1 << 12 | 3 << 10;
-/// M[4:0] and D, A, I, F: zero for AArch64 EL0 with nothing masked.
+/// M\[4:0\] and D, A, I, F: zero for AArch64 EL0 with nothing masked.
 const MODE_AND_MASKS: u64 = 0x1f | 0xf << 6;
 
 /// Builds the frame and points the registers at the handler. An error leaves the registers as they were.

@@ -4,7 +4,7 @@
 //!   is done with each signal. [`SigInfo`] is one signal with its information, [`SigSet`] a set of numbers.
 //! * `send`: a sender queues the signal, marks a thread that does not block it, and kicks it: the thread's wait ends
 //!   (`exec::interruptible`) or its stay in user mode does (an inter-processor interrupt).
-//! * `deliver`: before a thread returns to user mode it looks at one word of flags; if that is not zero, [`deliver`] ends it,
+//! * `deliver`: before a thread returns to user mode it looks at one word of flags; if that is not zero, [`mod@deliver`] ends it,
 //!   parks it (`job`), or builds the frame of a handler (`frame`), and decides about the restart of a system call.
 //!
 //! Lock order: `process::table` → `Process::threads` → the lock of `ProcessSignals` → the lock of a thread's
