@@ -8,11 +8,9 @@ use core::pin::Pin;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
-use std::sync::Once;
 
 use super::wait::{Attempt, Outcome, key_of, until};
 use super::*;
-use crate::arch;
 use crate::errno::Errno;
 use crate::exec::test_util::block_on;
 use crate::mm::{AddressSpace, MapFlags, MmapRequest, Prot, UserPtr};
@@ -20,11 +18,7 @@ use crate::time::Deadline;
 
 /// An address space with a page of words that are 0, current on the machine of the test.
 async fn space() -> (Arc<AddressSpace>, u64) {
-    static MEMORY: Once = Once::new();
-    MEMORY.call_once(|| {
-        let (usable, reserved) = arch::early_memory();
-        crate::mm::init(usable, reserved);
-    });
+    crate::mm::test_util::init();
     let mm = AddressSpace::new().unwrap();
     let flags = MapFlags::ANONYMOUS | MapFlags::PRIVATE;
     let request = MmapRequest { addr: 0, len: 4096, prot: Prot::READ | Prot::WRITE, flags, source: None, offset: 0 };

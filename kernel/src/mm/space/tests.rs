@@ -299,10 +299,17 @@ fn fork_copies_the_root_only() {
             space.handle_fault(addr + page * PAGE, Access::Write).await.unwrap();
         }
         assert_eq!(space.stats().resident, (64 << 20) / PAGE);
-        let tables = super::super::stats::TABLES.sum();
+        // Other tests make tables meanwhile: the least of several attempts is this fork's own.
+        let mut made = u64::MAX;
+        for _ in 0..50 {
+            let tables = super::super::stats::TABLES.sum();
+            let child = space.fork().unwrap();
+            made = made.min(super::super::stats::TABLES.sum().saturating_sub(tables));
+            child.teardown().await;
+        }
+        assert!(made <= 8, "{made} table pages");
         let child = space.fork().unwrap();
         assert_eq!(child.stats().resident, space.stats().resident);
-        assert!(super::super::stats::TABLES.sum() <= tables + 8);
         child.activate();
         UserPtr::<u64>::new(addr + (32 << 20)).write(&child, 1).await.unwrap();
         assert_eq!(child.stats().resident, space.stats().resident);
