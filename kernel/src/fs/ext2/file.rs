@@ -21,8 +21,19 @@ impl Node {
         (PAGE_SIZE / self.volume.layout.block_size) as u64
     }
 
-    /// Makes sure that the bytes can be stored later. Nothing is changed before the last await.
+    /// Makes sure that the bytes can be stored later. If there is no space but files are being deleted, it waits for
+    /// theirs, because unlink(2) does not.
     pub async fn reserve(&self, offset: u64, len: u64) -> Result<()> {
+        let result = self.reserve_now(offset, len).await;
+        if result != Err(Errno::ENOSPC) || !self.volume.is_deleting() {
+            return result;
+        }
+        self.volume.no_deletions().await;
+        self.reserve_now(offset, len).await
+    }
+
+    /// Nothing is changed before the last await.
+    async fn reserve_now(&self, offset: u64, len: u64) -> Result<()> {
         let volume = &self.volume;
         if volume.read_only() {
             return Err(Errno::EROFS);

@@ -198,6 +198,10 @@ impl Volume {
         }
     }
 
+    pub fn is_deleting(&self) -> bool {
+        self.deletions.load(Ordering::Acquire) != 0
+    }
+
     /// Waits until what was unlinked and let go of is free.
     pub async fn no_deletions(&self) {
         self.deleted.wait_for(|| (self.deletions.load(Ordering::Acquire) == 0).then_some(())).await
