@@ -5,7 +5,7 @@
 //!                      │                        ├──▶ map ──▶ groups ──▶ buffers ──▶ block device
 //!   page cache ─ PageIo ─▶ file ────────────────┘                          ▲             ▲
 //!                      └──────────── data ─────────────────────────────────┼─────────────┘
-//!   flusher, sync ──▶ writeback ─ node::store ────────────────────────────────┘
+//!   flusher, sync ──▶ writeback ─ node::store ─────────────────────────────┘
 //! ```
 //!
 //! * [`volume::Volume`] is a mounted device, [`node::Node`] an inode in memory (one per number), [`inode::Ext2Inode`]
@@ -16,9 +16,9 @@
 //! * Every change runs to its end once it has begun, even if the task that asked for it is killed
 //!   ([`volume::Volume::run_to_end`]).
 //!
-//! Locks, in order; async: two directories' `names_lock` by inode number → a node's `writes` → its
-//! `map_lock` → the buffers' write lock. Spin: orphans → a node's state → groups → a buffer → the index of the buffers; the tables of inodes and of
-//! dirty nodes are leaves. No spinlock is held over an await, and the compiler sees to that.
+//! Locks, in order. Async: two directories' `names_lock` by inode number → a node's `writes` → its `map_lock` → the
+//! buffers' write lock. Spin: orphans → a node's state → groups → a buffer → the index of the buffers; the tables of
+//! inodes and of dirty nodes are leaves. No spinlock is held over an await, and the compiler sees to that.
 //!
 //! There is no journal: a crash leaves what e2fsck repairs, with everything in place that was synced.
 
