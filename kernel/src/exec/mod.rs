@@ -44,7 +44,7 @@ mod wake;
 pub use cpu::{init, run_cpu, set_fp_saver};
 pub use entity::Entity;
 pub use instant::Instant;
-pub use interrupt::{Elapsed, Interrupted, Interrupts, interruptible, timeout};
+pub use interrupt::{Elapsed, Interrupted, Interruptible, Interrupts, Timeout, interruptible, timeout};
 pub use locks::{Event, Mutex, MutexGuard, Notify, ReadGuard, RwLock, WriteGuard};
 pub use params::{CpuMask, SchedParams, SchedPolicy};
 pub use semaphore::{Acquire, Semaphore};

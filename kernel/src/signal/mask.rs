@@ -1,6 +1,10 @@
 //! Signal masks, and waiting for signals: sigprocmask(2), sigsuspend(2), sigtimedwait(2), and the masks of ppoll(2).
 
 use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 use super::Restart;
 use super::deliver::dequeue;
@@ -26,17 +30,42 @@ pub fn set_mask(t: &Thread, mask: SigSet) -> SigSet {
     old
 }
 
+pin_project! {
+    /// See [`with_mask`].
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct WithMask<'a, F> {
+        t: &'a Thread,
+        // The mask to be set by the first poll.
+        mask: Option<SigSet>,
+        // The mask to come back.
+        old: Option<SigSet>,
+        #[pin]
+        wait: F,
+    }
+}
+
 /// Runs a wait with another mask (ppoll, pselect, epoll_pwait). If a signal ends it, the old mask comes back only
 /// when the handler returns, so that the signal that was let in is handled.
-pub async fn with_mask<T>(t: &Thread, mask: Option<SigSet>, wait: impl Future<Output = SysResult<T>>) -> SysResult<T> {
-    let Some(mask) = mask else { return wait.await };
-    let old = begin_temporary(t, mask);
-    let result = wait.await;
-    if !matches!(result, Err(SysError::Restart(_) | SysError::Errno(Errno::EINTR))) {
-        t.sig.lock().saved = None;
-        set_mask(t, old);
+pub fn with_mask<T, F: Future<Output = SysResult<T>>>(t: &Thread, mask: Option<SigSet>, wait: F) -> WithMask<'_, F> {
+    WithMask { t, mask, old: None, wait }
+}
+
+impl<T, F: Future<Output = SysResult<T>>> Future for WithMask<'_, F> {
+    type Output = SysResult<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SysResult<T>> {
+        let this = self.project();
+        if let Some(mask) = this.mask.take() {
+            *this.old = Some(begin_temporary(this.t, mask));
+        }
+        let Poll::Ready(result) = this.wait.poll(cx) else { return Poll::Pending };
+        let interrupted = matches!(result, Err(SysError::Restart(_) | SysError::Errno(Errno::EINTR)));
+        if let Some(old) = this.old.take_if(|_| !interrupted) {
+            this.t.sig.lock().saved = None;
+            set_mask(this.t, old);
+        }
+        Poll::Ready(result)
     }
-    result
 }
 
 fn begin_temporary(t: &Thread, mask: SigSet) -> SigSet {

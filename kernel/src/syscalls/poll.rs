@@ -3,6 +3,8 @@
 use core::future::Future;
 use core::time::Duration;
 
+use futures_util::TryFutureExt;
+
 use linux_raw_sys::general as raw;
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -46,8 +48,8 @@ async fn read_mask(t: &Thread, mask: UserPtr<u64>, size: u64) -> Result<Option<S
 }
 
 /// A signal ends poll and select for good if it has a handler, and else is as if it had not been.
-async fn no_handler<T>(wait: impl Future<Output = Result<T, Interrupted>>) -> SysResult<T> {
-    wait.await.map_err(|Interrupted| Restart::NoHand.into())
+fn no_handler<T>(wait: impl Future<Output = Result<T, Interrupted>>) -> impl Future<Output = SysResult<T>> {
+    wait.map_err(|Interrupted| Restart::NoHand.into())
 }
 
 /// `struct pollfd`.
