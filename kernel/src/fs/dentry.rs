@@ -220,7 +220,7 @@ fn insert_dentry(parent: *const Dentry, name: &[u8], dentry: Arc<Dentry>) -> Arc
         drop(old);
         return dentry;
     }
-    entries.push(Entry { hash, parent, name: Name::from_slice(name), target, used: AtomicBool::new(true) });
+    add(&mut entries, Entry { hash, parent, name: Name::from_slice(name), target, used: AtomicBool::new(true) });
     drop(entries);
     note_insert();
     dentry
@@ -234,9 +234,18 @@ pub fn insert_nothing(parent: &Arc<Dentry>, name: &[u8]) {
     if position(&entries, hash, address, name).is_some() {
         return;
     }
-    entries.push(Entry { hash, parent: address, name: Name::from_slice(name), target, used: AtomicBool::new(false) });
+    let name = Name::from_slice(name);
+    add(&mut entries, Entry { hash, parent: address, name, target, used: AtomicBool::new(false) });
     drop(entries);
     note_insert();
+}
+
+/// Adds an entry to its bucket, and throws out what the bucket knows of directories that are gone.
+fn add(entries: &mut Vec<Entry>, entry: Entry) {
+    let before = entries.len();
+    entries.retain(|e| !matches!(&e.target, Target::Nothing(parent) if parent.strong_count() == 0));
+    COUNT.fetch_sub(before - entries.len(), Ordering::Relaxed);
+    entries.push(entry);
 }
 
 fn take(parent: *const Dentry, name: &[u8]) -> Option<Entry> {
@@ -327,6 +336,9 @@ fn sweep(index: usize) -> usize {
             i += 1;
         }
     }
+    if entries.is_empty() {
+        *entries = Vec::new();
+    }
     drop(entries);
     COUNT.fetch_sub(victims.len(), Ordering::Relaxed);
     victims.len()
@@ -343,11 +355,19 @@ fn is_free(target: &Target) -> bool {
 /// Gives back up to `want` entries (memory is short); answers how many it were.
 pub fn shrink(want: usize) -> usize {
     let mut freed = 0;
-    for _ in 0..2 * BUCKETS {
-        if freed >= want {
-            break;
+    // Used entries have a second chance. A directory goes after the names in it, so by one level in each round.
+    let mut rounds = 2;
+    while rounds > 0 && freed < want {
+        let before = freed;
+        for _ in 0..BUCKETS {
+            if freed >= want {
+                break;
+            }
+            freed += sweep(HAND.fetch_add(1, Ordering::Relaxed) % BUCKETS);
         }
-        freed += sweep(HAND.fetch_add(1, Ordering::Relaxed) % BUCKETS);
+        if freed == before {
+            rounds -= 1;
+        }
     }
     freed
 }
@@ -378,5 +398,23 @@ pub fn forget_fs(fs: &Arc<dyn FileSystem>) {
         if !progress {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_names_of_removed_directories_are_forgotten() {
+        let fs = crate::fs::tmpfs::TmpFs::new("tmpfs", b"none", Default::default());
+        let root = Dentry::new_root(fs.root());
+        for _ in 0..20 * BUCKETS {
+            let dir = Dentry::new(Some(root.clone()), b"dir", fs.root());
+            insert_nothing(&dir, b"file");
+        }
+        let is_stale = |e: &&Entry| matches!(&e.target, Target::Nothing(parent) if parent.strong_count() == 0);
+        let stale: usize = CACHE.iter().map(|bucket| bucket.lock().iter().filter(is_stale).count()).sum();
+        assert!(stale <= 2 * BUCKETS, "{stale}");
     }
 }

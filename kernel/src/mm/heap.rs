@@ -71,12 +71,16 @@ struct Class {
     partial: *mut SlabHeader,
     /// Slabs with no used object on the list: at most one is kept.
     empty: u32,
+    /// All slabs, and their objects that are used or in a magazine.
+    slabs: usize,
+    used: usize,
 }
 
 // SAFETY: the pointers lead to slabs that only the holder of the class's lock touches.
 unsafe impl Send for Class {}
 
-static SLABS: [SpinLock<Class>; CLASSES] = [const { SpinLock::new(Class { partial: null_mut(), empty: 0 }) }; CLASSES];
+static SLABS: [SpinLock<Class>; CLASSES] =
+    [const { SpinLock::new(Class { partial: null_mut(), empty: 0, slabs: 0, used: 0 }) }; CLASSES];
 
 /// The allocator; the global one on the bare machine.
 pub struct Heap;
@@ -175,6 +179,7 @@ fn take(class: usize, batch: &mut [usize; BATCH]) -> usize {
                 let object = (*slab).free;
                 (*slab).free = *object as *mut usize;
                 (*slab).used += 1;
+                slabs.used += 1;
                 batch[len] = object as usize;
                 len += 1;
             }
@@ -186,6 +191,42 @@ fn take(class: usize, batch: &mut [usize; BATCH]) -> usize {
     len
 }
 
+/// What /proc/slabinfo tells of a class.
+#[derive(Clone, Copy, Debug)]
+pub struct SlabStats {
+    /// Bytes.
+    pub object_size: usize,
+    /// Objects that are used, or kept by a CPU for the next use.
+    pub used: usize,
+    pub slabs: usize,
+    pub objects_per_slab: usize,
+    pub pages_per_slab: usize,
+}
+
+/// The classes, small ones first.
+pub fn slab_stats() -> impl Iterator<Item = SlabStats> {
+    SLABS.iter().enumerate().map(|(class, slabs)| {
+        let slabs = slabs.lock();
+        SlabStats {
+            object_size: SIZES[class],
+            used: slabs.used,
+            slabs: slabs.slabs,
+            objects_per_slab: capacity(class),
+            pages_per_slab: slab_pages(class),
+        }
+    })
+}
+
+/// Offset of the first object in a slab. Power-of-two classes keep their natural alignment; the others need 16 bytes.
+const fn first_object(class: usize) -> usize {
+    let size = SIZES[class];
+    size_of::<SlabHeader>().next_multiple_of(if size.is_power_of_two() { size } else { 16 })
+}
+
+const fn capacity(class: usize) -> usize {
+    (slab_pages(class) * PAGE_SIZE - first_object(class)) / SIZES[class]
+}
+
 /// Adds a slab to a class.
 fn grow(class: usize) -> bool {
     let pages = slab_pages(class);
@@ -194,13 +235,8 @@ fn grow(class: usize) -> bool {
     stats::OTHER.add(-(pages as i64));
     stats::SLAB.add(pages as i64);
     let size = SIZES[class];
-    // Power-of-two classes keep their natural alignment; the others need 16 bytes.
-    let first = if size.is_power_of_two() {
-        size_of::<SlabHeader>().next_multiple_of(size)
-    } else {
-        size_of::<SlabHeader>().next_multiple_of(16)
-    };
-    let capacity = (pages * PAGE_SIZE - first) / size;
+    let first = first_object(class);
+    let capacity = capacity(class);
     let header = start.cast::<SlabHeader>();
     // SAFETY: the run is ours and large enough for the header and `capacity` objects.
     unsafe {
@@ -213,6 +249,7 @@ fn grow(class: usize) -> bool {
         header.write(SlabHeader { prev: null_mut(), next: null_mut(), free: next, used: 0 });
         let mut slabs = SLABS[class].lock();
         slabs.empty += 1;
+        slabs.slabs += 1;
         link(&mut slabs, header);
     }
     true
@@ -231,6 +268,7 @@ fn give_back(class: usize, objects: &[usize]) {
             (object as *mut usize).write((*slab).free as usize);
             (*slab).free = object as *mut usize;
             (*slab).used -= 1;
+            slabs.used -= 1;
             if was_full {
                 link(&mut slabs, slab);
             }
@@ -241,6 +279,7 @@ fn give_back(class: usize, objects: &[usize]) {
             let surplus = empty && slabs.empty > 1;
             if surplus {
                 slabs.empty -= 1;
+                slabs.slabs -= 1;
                 unlink(&mut slabs, slab);
             }
             surplus

@@ -5,7 +5,8 @@ use super::text::{Text, put, put_uuid};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::fd_table::NR_OPEN;
-use crate::fs::tty;
+use crate::fs::{dentry, tty};
+use crate::mm;
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
 use crate::uts;
@@ -52,6 +53,7 @@ static RANDOM: &[Static] = &[
 ];
 
 static VM: &[Static] = &[
+    Static { name: "drop_caches", perm: 0o200, kind: StaticKind::Setting(|_| {}, |bytes, _| drop_caches(bytes)) },
     // Memory is promised without counting, and taken back by the OOM killer: mode 1.
     Static::text("overcommit_memory", |out| put!(out, "1\n")),
 ];
@@ -70,6 +72,22 @@ fn random_uuid() -> [u8; 16] {
 
 fn put_line(out: &mut Text, line: &[u8]) {
     out.bytes(line).bytes(b"\n");
+}
+
+/// proc(5): 1 drops clean pages of files, 2 names and inodes, 3 both; 4 is about a message that is not made here.
+fn drop_caches(bytes: &[u8]) -> Result<()> {
+    let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+    let what: u32 = text.trim_ascii().parse().map_err(|_| Errno::EINVAL)?;
+    if !(1..=4).contains(&what) {
+        return Err(Errno::EINVAL);
+    }
+    if what & 2 != 0 {
+        dentry::shrink(usize::MAX);
+    }
+    if what & 1 != 0 {
+        mm::page_cache::reclaim(usize::MAX);
+    }
+    Ok(())
 }
 
 /// Sets a name from the first line that was written; longer ones are cut, as sysctl strings are.

@@ -25,6 +25,7 @@ static ENTRIES: &[Static] = &[
     Static::link("mounts", "self/mounts"),
     Static::text("partitions", partitions),
     Static { name: "self", perm: 0o777, kind: StaticKind::SelfLink },
+    Static { name: "slabinfo", perm: 0o400, kind: StaticKind::Text(slabinfo) },
     Static::text("stat", stat),
     Static::text("swaps", |out| put!(out, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
     Static::dir("sys", sys::ENTRIES),
@@ -127,6 +128,22 @@ fn meminfo(out: &mut Text) {
         ("PageTables", m.page_tables),
     ] {
         put_meminfo(out, label, bytes);
+    }
+}
+
+/// slabinfo(5), version 2.1: the classes of the kernel's heap. What CPUs keep for the next use counts as active.
+fn slabinfo(out: &mut Text) {
+    put!(
+        out,
+        "slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab>"
+    );
+    put!(out, " : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n");
+    for s in mm::heap::slab_stats() {
+        let name = format!("kmalloc-{}", s.object_size);
+        let objects = s.slabs * s.objects_per_slab;
+        put!(out, "{name:<17} {:>6} {objects:>6} {:>6}", s.used, s.object_size);
+        put!(out, " {:>4} {:>4} : tunables    0    0    0", s.objects_per_slab, s.pages_per_slab);
+        put!(out, " : slabdata {0:>6} {0:>6}      0\n", s.slabs);
     }
 }
 
