@@ -1,5 +1,6 @@
 //! The tests that drive a guest. Each boots a machine of its own and has a time limit.
 
+mod bench;
 mod busybox;
 mod commands;
 mod debian;
@@ -26,6 +27,7 @@ fn main() {
         busybox::trials(),
         debian::trials(),
         parallel::trials(),
+        bench::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

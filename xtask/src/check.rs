@@ -15,7 +15,19 @@ pub fn run() -> Result<()> {
     cargo("lints (host)", &[&host[..], &deny].concat(), None)?;
     let kernel = ["clippy", "-p", "pollux-kernel", "--locked", "--quiet", "--target", BARE];
     cargo("lints (kernel)", &[&kernel[..], &deny].concat(), Some(BARE))?;
-    let user = ["clippy", "-p", "pollux-init", "-p", "pollux-probe", "-p", "pollux-bench", "--locked", "--quiet", "--target", MUSL];
+    let user = [
+        "clippy",
+        "-p",
+        "pollux-init",
+        "-p",
+        "pollux-probe",
+        "-p",
+        "pollux-bench",
+        "--locked",
+        "--quiet",
+        "--target",
+        MUSL,
+    ];
     cargo("lints (guest programs)", &[&user[..], &deny].concat(), Some(MUSL))?;
     let docs = ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"];
     cargo("documentation", &[&docs[..], &["--quiet"]].concat(), None)?;

@@ -7,8 +7,10 @@
 //! * [`linux`], [`cpio`]: Debian's kernel as the reference to compare with.
 //! * [`machine`] is a QEMU command line; [`guest`] a running one; [`session`] runs one program in
 //!   it; [`interactive`] gives it the terminal.
+//! * [`bench`] measures kernels.
 
 pub mod apt;
+pub mod bench;
 pub mod build;
 pub mod check;
 pub mod cli;

@@ -129,7 +129,8 @@ impl Machine {
         Machine::new(options, boot, image)
     }
 
-    fn processors(&self) -> usize {
+    /// How many it has.
+    pub fn processors(&self) -> usize {
         let host = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         match self.options.smp {
             _ if self.options.icount => 1,

@@ -1,5 +1,5 @@
 //! Measures what single operations of the kernel cost: `bench [--counting] [--scale N]
-//! [--timeout SECONDS] [--list] [NAME…]`.
+//! [--timeout SECONDS] [--after ROW] [--list] [PART OF A NAME…]`.
 //!
 //! Prints `name<TAB>value` for each row: nanoseconds per operation by CLOCK_MONOTONIC. In a guest
 //! that runs with QEMU's `-icount shift=0`, one instruction takes one nanosecond, so the value is a
@@ -33,18 +33,21 @@ struct Options {
     /// takes the clock to the next timer at once, whenever that is.
     timeout: i32,
     list: bool,
+    /// Leave out this row and all before it.
+    after: Option<String>,
     names: Vec<String>,
 }
 
 impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Option<Options> {
         let bench = Bench { scale: 1, counting: false };
-        let mut options = Options { bench, timeout: 0, list: false, names: Vec::new() };
+        let mut options = Options { bench, timeout: 0, list: false, after: None, names: Vec::new() };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--counting" => options.bench.counting = true,
                 "--scale" => options.bench.scale = words.next()?.parse().ok().filter(|scale| *scale > 0)?,
                 "--timeout" => options.timeout = words.next()?.parse().ok()?,
+                "--after" => options.after = Some(words.next()?),
                 "--list" => options.list = true,
                 _ if word.starts_with('-') => return None,
                 _ => options.names.push(word),
@@ -53,8 +56,13 @@ impl Options {
         Some(options)
     }
 
-    fn wants(&self, row: &Row) -> bool {
-        self.names.is_empty() || self.names.iter().any(|name| name == row.name)
+    /// The rows to run.
+    fn rows(&self) -> impl Iterator<Item = &'static Row> {
+        let all = rows::all(self.bench.counting);
+        let before =
+            self.after.as_ref().and_then(|after| rows::all(self.bench.counting).position(|row| row.name == *after));
+        all.skip(before.map_or(0, |index| index + 1))
+            .filter(|row| self.names.is_empty() || self.names.iter().any(|name| row.name.contains(name.as_str())))
     }
 }
 
@@ -71,10 +79,10 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
         word.to_string_lossy().into_owned()
     });
     let Some(options) = Options::parse(words) else {
-        eprintln!("usage: bench [--counting] [--scale N] [--timeout SECONDS] [--list] [NAME…]");
+        eprintln!("usage: bench [--counting] [--scale N] [--timeout SECONDS] [--after ROW] [--list] [PART OF A NAME…]");
         return 2;
     };
-    for row in rows::all(options.bench.counting).filter(|row| options.wants(row)) {
+    for row in options.rows() {
         if options.list {
             println!("{}", row.name);
             continue;

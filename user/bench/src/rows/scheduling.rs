@@ -1,10 +1,8 @@
 //! Handing the CPU over.
 
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-
 use super::{Row, row};
 use crate::measure::{Bench, Result};
-use crate::peer::{Kind, Peer, Shared};
+use crate::peer::{Kind, Peer};
 use crate::sys;
 
 pub const ROWS: &[Row] = &[
@@ -24,16 +22,15 @@ fn yield_cpu() -> Result {
 fn yield_between(bench: &Bench, kind: Kind) -> Result<f64> {
     const COUNT: u64 = 5_000;
     sys::pin(0)?;
-    let started = Shared::new(AtomicU32::new(0))?.0;
+    let (start, starter) = sys::pipe()?;
     let all = bench.all(COUNT);
     let peer = Peer::start(kind, move || {
-        started.store(1, SeqCst);
+        sys::read_exact(start, &mut [0])?;
         (0..all).try_for_each(|_| yield_cpu())
     })?;
-    while started.load(SeqCst) == 0 {
-        yield_cpu()?;
-    }
-    let result = bench.per_exchange(COUNT, yield_cpu);
+    bench.level()?;
+    sys::write_all(starter, b"x")?;
+    let result = bench.per_operation(COUNT, yield_cpu);
     peer.join()?;
     // Both have called as often.
     result.map(|cost| cost / 2.0)
