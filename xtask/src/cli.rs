@@ -11,7 +11,7 @@ use pollux_wire::Request;
 use crate::image::Image;
 use crate::machine::{Machine, MachineOptions};
 use crate::session::{Input, Outcome, Session};
-use crate::{bench, build, check, doctor, interactive, paths, test, ui};
+use crate::{bench, build, check, doctor, interactive, paths, sim, test, ui};
 
 /// Builds Pollux and its images, runs them in QEMU, and tests them.
 #[derive(Parser)]
@@ -35,6 +35,8 @@ enum Command {
     Stress(test::Stress),
     /// Measure what single operations of the kernel cost, also compared with Linux
     Bench(bench::Options),
+    /// Run the kernel on simulated machines, in which a seed decides what happens when
+    Sim(sim::Options),
     /// Check formatting, lints and documentation
     Check,
     /// Boot with a debugger attached to the kernel
@@ -110,6 +112,7 @@ impl Cli {
             Command::Test(options) => options.run(),
             Command::Stress(stress) => stress.run(),
             Command::Bench(options) => options.run(),
+            Command::Sim(options) => options.run(),
             Command::Check => check::run().map(|()| 0),
             Command::Gdb(gdb) => gdb.run(),
             Command::Doctor => doctor::run(),

@@ -8,6 +8,7 @@
 //! * [`machine`] is a QEMU command line; [`guest`] a running one; [`session`] runs one program in
 //!   it; [`interactive`] gives it the terminal.
 //! * [`bench`] measures kernels.
+//! * [`sim`]: the kernel on simulated machines, without QEMU.
 
 pub mod apt;
 pub mod bench;
@@ -27,5 +28,6 @@ pub mod paths;
 pub mod provision;
 pub mod recipe;
 pub mod session;
+pub mod sim;
 pub mod test;
 pub mod ui;

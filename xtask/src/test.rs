@@ -49,6 +49,7 @@ impl Options {
             cargo.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
             cargo.args(["--exclude", "pollux-tests"]);
             tally.run(&mut cargo)?;
+            tally.count(crate::sim::test()?);
         }
         if !self.host {
             provision::need(&[QEMU, MKE2FS, DEBUGFS, E2FSCK])?;
@@ -84,6 +85,11 @@ impl Tally {
             self.failed += 1;
         }
         Ok(())
+    }
+
+    /// Adds something that is one test.
+    fn count(&mut self, good: bool) {
+        *(if good { &mut self.passed } else { &mut self.failed }) += 1;
     }
 
     fn add(&mut self, line: &str) {

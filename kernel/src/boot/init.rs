@@ -58,8 +58,8 @@ async fn start_init(line: &Cmdline, root: Path) -> core::result::Result<(), Stri
     Err("No working init found. Try passing init= option to kernel.".into())
 }
 
-/// Process 1 before it has a program.
-fn first_thread(root: Path) -> Result<Thread> {
+/// Process 1 before it has a program. (Public for the simulator, which starts programs of its own.)
+pub fn first_thread(root: Path) -> Result<Thread> {
     let mm = AddressSpace::new()?;
     let files = Arc::new(FdTable::new());
     let fs = Arc::new(FsContext::new(root));

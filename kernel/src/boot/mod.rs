@@ -5,6 +5,7 @@ mod init;
 mod root;
 mod shutdown;
 
+pub use init::first_thread;
 pub use shutdown::{How, init_exited, shutdown};
 
 use crate::{arch, drivers, exec, fs, klog, mm, process, time};

@@ -99,3 +99,7 @@ pub fn hw_random() -> Option<u64> {
 pub fn spin_hint() {
     core::hint::spin_loop()
 }
+
+/// Where the simulator may let another CPU run. Nothing here: CPUs run all the time.
+#[inline(always)]
+pub fn switch_point() {}

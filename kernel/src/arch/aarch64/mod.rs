@@ -31,7 +31,7 @@ mod trap;
 pub mod user;
 pub mod vdso;
 
-pub use cpu::{cpu_id, hw_random, spin_hint};
+pub use cpu::{cpu_id, hw_random, spin_hint, switch_point};
 pub use devtree::early_memory;
 pub use emulate::{hwcaps, midr};
 pub use machine::{init_devices, machine, rtc_seconds};

@@ -14,13 +14,15 @@ const SIZE: u64 = RAM.end - RAM.start;
 fn base() -> usize {
     static BASE: OnceLock<usize> = OnceLock::new();
     *BASE.get_or_init(|| {
-        let layout = Layout::from_size_align(SIZE as usize, 2 << 20).expect("constant layout");
+        // Aligned by hand: for an aligned layout the allocator would write the zeros itself, page by page.
+        const ALIGN: usize = 2 << 20;
+        let layout = Layout::from_size_align(SIZE as usize + ALIGN, 16).expect("constant layout");
         // SAFETY: the layout is not empty. Never freed.
         let memory = unsafe { alloc_zeroed(layout) };
         if memory.is_null() {
             handle_alloc_error(layout)
         }
-        memory as usize
+        (memory as usize).next_multiple_of(ALIGN)
     })
 }
 

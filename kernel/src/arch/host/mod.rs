@@ -3,7 +3,7 @@
 //! * `memory`: simulated RAM, shared by the process; `user`: user memory, reached by walking the tables that
 //!   [`paging::set_user_root`] names, with the real descriptor format and permissions.
 //! * Everything else is per host thread, because tests run in parallel: which CPU it plays, its clock, timers,
-//!   interrupts, user address space. [`sim`] has the knobs.
+//!   interrupts, user address space. [`sim`] has the knobs, and lets a [`sim::Driver`] play several CPUs on one thread.
 
 use super::{FpRegs, Machine, MmioDevice};
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ pub mod sim;
 pub mod user;
 pub mod vdso;
 
-pub use sim::{cpu_count, cpu_id, enter_user, now_ns, set_timer};
+pub use sim::{cpu_count, cpu_id, enter_user, now_ns, set_timer, spin_hint, switch_point};
 
 /// RAM that may be handed out, and what is reserved in it.
 pub fn early_memory() -> (&'static [core::ops::Range<u64>], &'static [core::ops::Range<u64>]) {
@@ -99,16 +99,19 @@ pub mod irq {
         super::sim::is_pending()
     }
 
-    /// Calls `handler(arg)` for each occurrence, which [`super::sim::raise`] makes.
+    /// Calls `handler(arg)` for each occurrence, which [`super::sim::raise`] makes, on the CPU that services it.
     pub fn register(intid: u32, _cpu: usize, handler: fn(usize), arg: usize) {
         super::sim::with(|state| state.handlers.push((intid, handler, arg)));
     }
 }
 
 pub mod console {
-    /// Writes to the standard error output, which the test harness captures.
+    /// Writes to the standard error output, which the test harness captures, or where the driver wants it.
     pub fn write(bytes: &[u8]) {
-        std::eprint!("{}", alloc::string::String::from_utf8_lossy(bytes));
+        match super::sim::driver() {
+            Some(driver) => (driver.console)(bytes),
+            None => std::eprint!("{}", alloc::string::String::from_utf8_lossy(bytes)),
+        }
     }
 
     /// Nothing is ever received.
@@ -132,9 +135,9 @@ pub mod fp {
 pub mod paging {
     pub use super::memory::{map_mmio, phys_to_virt, virt_to_phys};
 
-    /// For this thread. Root 0 = the empty table.
-    pub fn set_user_root(root: u64, asid: u16) {
-        super::sim::with(|state| (state.root, state.asid) = (root, asid));
+    /// For the CPU that this thread plays. Root 0 = the empty table.
+    pub fn set_user_root(root: u64, _asid: u16) {
+        super::sim::with(|state| state.roots[state.cpu] = root);
     }
     /// User accesses walk the tables each time: there is nothing to publish or flush.
     pub fn publish() {}
@@ -149,9 +152,4 @@ pub mod paging {
 /// Random bits from the CPU, if it has an instruction for it.
 pub fn hw_random() -> Option<u64> {
     None
-}
-
-/// Relaxes a spin loop.
-pub fn spin_hint() {
-    core::hint::spin_loop()
 }

@@ -5,7 +5,7 @@ use crate::arch::{FpRegs, MAX_CPUS, Trap, UserRegs};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// INTID, function, argument.
 type Handler = (u32, fn(usize), usize);
@@ -21,8 +21,8 @@ pub(super) struct State {
     pub handlers: Vec<Handler>,
     pub hooks: Hooks,
     pub fp: [FpRegs; MAX_CPUS],
-    pub root: u64,
-    pub asid: u16,
+    /// User translation tables.
+    pub roots: [u64; MAX_CPUS],
     pub user_code: Option<UserCode>,
 }
 
@@ -40,11 +40,54 @@ std::thread_local! {
             handlers: Vec::new(),
             hooks: Hooks { timer: || {}, ipi: || {} },
             fp: [NO_FP; MAX_CPUS],
-            root: 0,
-            asid: 0,
+            roots: [0; MAX_CPUS],
             user_code: None,
         })
     };
+}
+
+/// Plays all CPUs of a machine on one thread: it switches between them where the seam calls it, and counts time.
+/// Without one a thread plays one CPU at a time, and time passes only in [`advance`] and [`wait`].
+pub struct Driver {
+    /// Another CPU may run now.
+    pub switch_point: fn(),
+    /// This CPU waits for something that another CPU does.
+    pub spin: fn(),
+    /// This CPU sleeps until an interrupt is pending.
+    pub wait: fn(),
+    /// Runs the current thread's user code until the next trap.
+    pub enter_user: fn(&mut UserRegs) -> Trap,
+    /// The boot console.
+    pub console: fn(&[u8]),
+}
+
+std::thread_local! {
+    static DRIVER: Cell<Option<&'static Driver>> = const { Cell::new(None) };
+}
+
+/// Puts the calling thread's machine into the hands of a driver.
+pub fn set_driver(driver: &'static Driver) {
+    DRIVER.set(Some(driver));
+}
+
+pub(super) fn driver() -> Option<&'static Driver> {
+    DRIVER.get()
+}
+
+/// Where a driver may let another CPU run. Not to be called inside of [`with`].
+#[inline]
+pub fn switch_point() {
+    if let Some(driver) = driver() {
+        (driver.switch_point)();
+    }
+}
+
+/// Relaxes a spin loop.
+pub fn spin_hint() {
+    match driver() {
+        Some(driver) => (driver.spin)(),
+        None => core::hint::spin_loop(),
+    }
 }
 
 /// Not to be nested: `access` must not call anything of the seam.
@@ -95,21 +138,26 @@ pub fn raise(intid: u32) {
 
 /// Whether an interrupt is pending on the CPU that this thread plays.
 pub fn is_pending() -> bool {
-    with(|state| state.is_pending())
+    with(|state| state.is_pending(state.cpu))
+}
+
+/// Whether an interrupt is pending on `cpu`. Those of devices are pending on all, until one services them.
+pub fn is_pending_on(cpu: usize) -> bool {
+    with(|state| state.is_pending(cpu))
 }
 
 impl State {
-    fn timer_expired(&self) -> bool {
-        self.timers[self.cpu].is_some_and(|deadline| deadline <= self.now)
+    fn timer_expired(&self, cpu: usize) -> bool {
+        self.timers[cpu].is_some_and(|deadline| deadline <= self.now)
     }
 
-    fn is_pending(&self) -> bool {
-        self.timer_expired() || self.ipis[self.cpu] || !self.raised.is_empty()
+    fn is_pending(&self, cpu: usize) -> bool {
+        self.timer_expired(cpu) || self.ipis[cpu] || !self.raised.is_empty()
     }
 
     /// The next pending interrupt, acknowledged, as a call to make.
     fn take(&mut self) -> Option<(fn(usize), usize)> {
-        if self.timer_expired() {
+        if self.timer_expired(self.cpu) {
             self.timers[self.cpu] = None;
             return Some((|_| call_hook(|hooks| hooks.timer), 0));
         }
@@ -129,6 +177,7 @@ fn call_hook(which: fn(&Hooks) -> fn()) {
 
 /// Services every interrupt pending on this CPU, then returns.
 pub fn service_pending() {
+    switch_point();
     while let Some((call, arg)) = with(State::take) {
         call(arg);
     }
@@ -136,8 +185,11 @@ pub fn service_pending() {
 
 /// Sleeps until an interrupt is pending on this CPU: time jumps to its timer's deadline.
 pub fn wait() {
+    if let Some(driver) = driver() {
+        return (driver.wait)();
+    }
     with(|state| {
-        if state.is_pending() {
+        if state.is_pending(state.cpu) {
             return;
         }
         match state.timers[state.cpu] {
@@ -151,6 +203,7 @@ pub fn wait() {
 /// Makes `cpu` call its `ipi` hook.
 pub fn send_ipi(cpu: usize) {
     with(|state| state.ipis[cpu] = true);
+    switch_point();
 }
 
 /// What user mode does on this thread: called by [`enter_user`] for each entry.
@@ -160,6 +213,9 @@ pub fn set_user_code(code: impl FnMut(&mut UserRegs) -> Trap + 'static) {
 
 /// Runs user code until the next trap: here, one call of what [`set_user_code`] was given.
 pub fn enter_user(regs: &mut UserRegs) -> Trap {
+    if let Some(driver) = driver() {
+        return (driver.enter_user)(regs);
+    }
     let mut code = with(|state| state.user_code.take()).expect("no user code: see sim::set_user_code");
     let trap = code(regs);
     with(|state| {

@@ -2,7 +2,7 @@
 //! checks that the hardware makes for an access from EL0.
 
 use super::memory::phys_to_virt;
-use super::sim::with;
+use super::sim::{switch_point, with};
 use crate::arch::pte::{Pte, PteFlags};
 use crate::arch::{Access, UserFault};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -12,8 +12,9 @@ const PAGE: u64 = 4096;
 
 /// Translates for an access from EL0. Answers where the byte is; valid to the end of its 4 KiB page.
 pub fn translate(addr: u64, access: Access) -> Result<*mut u8, UserFault> {
+    switch_point();
     let fault = UserFault { addr, access };
-    let root = with(|state| state.root);
+    let root = with(|state| state.roots[state.cpu]);
     if addr >= USER_END || root == 0 {
         return Err(fault);
     }

@@ -1,0 +1,111 @@
+//! Programs that check what they see.
+
+mod futex;
+mod pipe;
+
+use crate::machine::{self, Config};
+use crate::rng::Rng;
+use crate::user::{self, Program, U, program};
+
+/// One scenario.
+pub struct Scenario {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Makes the program; its exit status must be 0.
+    pub make: fn(&mut Setup) -> Program,
+}
+
+/// What a scenario may arrange before the machine runs.
+pub struct Setup {
+    pub rng: Rng,
+    pub config: Config,
+    /// Looks at what is left when the machine has ended.
+    pub afterwards: Option<Box<dyn FnOnce()>>,
+}
+
+pub const ALL: &[Scenario] = &[
+    Scenario { name: "mutex", about: "threads and processes share a mutex, disturbed by signals", make: futex::mutex },
+    Scenario { name: "condvar", about: "a bounded buffer with condition variables", make: futex::condvar },
+    Scenario { name: "barrier", about: "threads meet at a barrier, again and again", make: futex::barrier },
+    Scenario { name: "pipe", about: "producers and consumers of a pipe; each byte is checked", make: pipe::stream },
+    Scenario { name: "pipe-records", about: "many writers of atomic records, many readers", make: pipe::records },
+];
+
+pub fn find(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().find(|scenario| scenario.name == name)
+}
+
+/// Runs a scenario once, in this process, which must not have run a machine before.
+pub fn run(scenario: &Scenario, config: Config) -> machine::Outcome {
+    let rng = Rng::new(config.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7363_656e);
+    let mut setup = Setup { rng, config, afterwards: None };
+    let main = (scenario.make)(&mut setup);
+    let outcome = machine::run(&setup.config, program(move |u| init(u, main)));
+    if let Some(check) = setup.afterwards {
+        check();
+    }
+    outcome
+}
+
+const NR_WAIT4: u64 = 260;
+
+/// Process 1: runs the scenario, and reaps whoever is orphaned until nobody is left.
+async fn init(u: U, main: Program) -> i32 {
+    let main = u.fork(main).await;
+    assert!(main > 0, "the first fork: {main}");
+    let status = u.scratch(4);
+    loop {
+        let pid = u.call(NR_WAIT4, &[u64::MAX, status, 0, 0]).await;
+        match pid {
+            -10 => break,
+            pid if pid == main => {
+                let status = u.load(status).await;
+                assert!(status == 0, "the scenario ended with status {status:#x}");
+            }
+            pid => assert!(pid > 0, "wait4: {}", user::errno(pid)),
+        }
+    }
+    let left = pollux_kernel::process::processes().len();
+    assert!(left == 1, "{left} processes are left");
+    machine::finish();
+    loop {
+        u.call(124, &[]).await;
+    }
+}
+
+/// Sends `signals` signals to random threads at random times.
+async fn disturb(u: U, pid: i64, tids: Vec<i64>, signal: u64, signals: u64) {
+    const NR_TGKILL: u64 = 131;
+    for _ in 0..signals {
+        u.pause(30_000).await;
+        let tid = tids[u.random(tids.len() as u64) as usize];
+        u.call(NR_TGKILL, &[pid as u64, tid as u64, signal]).await;
+    }
+}
+
+impl U {
+    /// Lets a random time up to `most` ns pass, in one of several ways.
+    pub async fn pause(self, most: u64) {
+        const NR_NANOSLEEP: u64 = 101;
+        const NR_SCHED_YIELD: u64 = 124;
+        match self.random(4) {
+            0 => {}
+            1 => self.work(self.random(most)).await,
+            2 => {
+                self.call(NR_SCHED_YIELD, &[]).await;
+            }
+            _ => {
+                let time = self.place_words(&[0, self.random(most)]).await;
+                self.call(NR_NANOSLEEP, &[time, 0]).await;
+            }
+        }
+    }
+
+    pub async fn gettid(self) -> i64 {
+        self.call(178, &[]).await
+    }
+
+    pub async fn getpid(self) -> i64 {
+        self.call(172, &[]).await
+    }
+}

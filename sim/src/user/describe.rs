@@ -1,0 +1,45 @@
+//! Words for people.
+
+use pollux_kernel::syscalls;
+
+use super::{Await, Kind, USERS};
+
+/// The arguments of a call: as many as it has.
+pub fn arguments(number: u64, args: &[u64; 6]) -> String {
+    let entry = syscalls::TABLE.iter().find(|entry| u64::from(entry.number) == number);
+    let types = entry.map_or(&[][..], |entry| entry.args);
+    let shown = types.iter().zip(args).map(|((name, kind), arg)| match *kind {
+        "i32" => format!("{name}={}", *arg as i32),
+        "i64" => format!("{name}={}", *arg as i64),
+        _ if *arg < 4096 => format!("{name}={arg}"),
+        _ => format!("{name}={arg:#x}"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// What each user thread is doing: the answer to "who waits for what".
+pub fn describe_all() -> String {
+    USERS.with(|users| match users.try_borrow() {
+        Ok(users) => users.describe(),
+        Err(_) => "  (unknown: one of them is being changed)\n".into(),
+    })
+}
+
+impl super::Users {
+    fn describe(&self) -> String {
+        let mut out = String::new();
+        for (tid, contexts) in &self.threads {
+            // The context that runs now is not in the list; one that has ended leaves nothing.
+            let Some(context) = contexts.last() else { continue };
+            let Some(task) = pollux_kernel::process::find_task(*tid) else { continue };
+            let doing = match &context.awaits {
+                Await::Call(_, what) => format!("in {what}"),
+                Await::Start | Await::Turn => "in user code".into(),
+            };
+            let handler = if context.kind == Kind::Handler { " of a signal handler" } else { "" };
+            let state = if task.entity.is_runnable() { "runnable" } else { "asleep" };
+            out += &format!("  thread {tid} of {}: {state}, {doing}{handler}\n", task.process().pid);
+        }
+        out
+    }
+}

@@ -1,0 +1,182 @@
+//! `cargo xtask sim`: the kernel on simulated machines (docs/simulation.md).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::{build, paths, ui};
+
+#[derive(Args)]
+pub struct Options {
+    /// Run this seed only, and twice: the trace must be the same
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Steps (points where CPUs may be switched) after which a run counts as endless
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Run new seeds for so long
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// Run at most so many seeds
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed; else the time of day decides
+    #[arg(long)]
+    first: Option<u64>,
+    /// CPUs of each machine; else the seed decides
+    #[arg(long)]
+    cpus: Option<usize>,
+    /// Name the scenarios and end
+    #[arg(long)]
+    list: bool,
+    /// With --seed: print the whole trace, also of a run that goes well
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Run the seeds of sim/seeds.txt, which failed once, and no others
+    #[arg(long)]
+    known: bool,
+    /// Break a copy of the kernel on purpose, and see whether that is noticed. "list" names the ways
+    #[arg(long = "break", value_name = "WAY")]
+    broken: Option<String>,
+    /// Only these scenarios; else all of them
+    scenarios: Vec<String>,
+}
+
+impl Options {
+    pub fn run(self) -> Result<u8> {
+        if self.broken.as_deref() == Some("list") {
+            BREAKS.iter().for_each(|way| println!("{:16} {}", way.name, way.about));
+            return Ok(0);
+        }
+        let (root, target) = match &self.broken {
+            None => (paths::root(), paths::target()),
+            Some(name) => {
+                let way = BREAKS.iter().find(|way| way.name == *name);
+                broken_tree(way.with_context(|| format!("no way to break {name:?}: see --break list"))?)?
+            }
+        };
+        let simulator = simulator(&root, &target)?;
+        let status = self.command(&simulator).status()?;
+        if self.broken.is_none() {
+            return Ok(status.code().unwrap_or(1) as u8);
+        }
+        match status.code() {
+            Some(1) => println!("noticed"),
+            Some(0) => println!("NOT noticed"),
+            _ => bail!("the simulator failed: {status}"),
+        }
+        Ok(u8::from(status.success()))
+    }
+
+    fn command(&self, simulator: &Path) -> Command {
+        let mut command = Command::new(simulator);
+        command.arg("--minutes").arg(self.minutes.to_string());
+        let numbers =
+            [("--seed", self.seed), ("--steps", self.steps), ("--seeds", self.seeds), ("--first", self.first)];
+        for (name, value) in numbers.into_iter().chain([("--cpus", self.cpus.map(|cpus| cpus as u64))]) {
+            if let Some(value) = value {
+                command.arg(name).arg(value.to_string());
+            }
+        }
+        command.args(self.list.then_some("--list")).args(self.trace.then_some("--trace"));
+        if self.known {
+            command.arg("--known").arg(seeds());
+        }
+        command.args(&self.scenarios);
+        command
+    }
+}
+
+/// Seeds that failed once.
+fn seeds() -> PathBuf {
+    paths::root().join("sim/seeds.txt")
+}
+
+fn simulator(root: &Path, target: &Path) -> Result<PathBuf> {
+    let _step = ui::step("Building pollux-sim");
+    let mut cargo = build::cargo();
+    cargo.current_dir(root).args(["build", "--quiet", "--locked", "--profile", "sim", "--package", "pollux-sim"]);
+    cargo.arg("--target-dir").arg(target);
+    ui::run_openly(&mut cargo)?;
+    Ok(target.join("sim/pollux-sim"))
+}
+
+/// For `cargo xtask test`: all seeds that ever failed, then new ones for a minute. Answers whether all went well.
+pub fn test() -> Result<bool> {
+    let simulator = simulator(&paths::root(), &paths::target())?;
+    let known = Command::new(&simulator).arg("--known").arg(seeds()).status()?;
+    let new = Command::new(&simulator).args(["--minutes", "1"]).status()?;
+    Ok(known.success() && new.success())
+}
+
+/// A way to break the kernel: one replacement in one file.
+struct Break {
+    name: &'static str,
+    about: &'static str,
+    file: &'static str,
+    old: &'static str,
+    new: &'static str,
+}
+
+const BREAKS: &[Break] = &[Break {
+    name: "futex-recheck",
+    about: "FUTEX_WAIT looks at the word before it locks the bucket",
+    file: "kernel/src/futex/wait.rs",
+    old: "    let mut bucket = lock(key.bucket());
+    match arch::user::load_u32(addr) {",
+    new: "    let found = arch::user::load_u32(addr);
+    let mut bucket = lock(key.bucket());
+    match found {",
+}];
+
+impl Break {
+    fn apply(&self, text: &str) -> Result<String> {
+        let found = text.matches(self.old).count();
+        ensure!(found == 1, "{}: the text to replace is {found} times in {}", self.name, self.file);
+        Ok(text.replace(self.old, self.new))
+    }
+}
+
+/// Copies the workspace with a broken kernel. Answers where it is, and its target directory.
+fn broken_tree(way: &Break) -> Result<(PathBuf, PathBuf)> {
+    let (root, copy) = (paths::root(), paths::out().join("broken"));
+    let tree = copy.join("tree");
+    copy_tree(&root, &tree, &|path| {
+        let text = fs::read(path)?;
+        if path == root.join(way.file) { Ok(way.apply(&String::from_utf8(text)?)?.into_bytes()) } else { Ok(text) }
+    })?;
+    Ok((tree, copy.join("target")))
+}
+
+/// Copies files, touching only those that change.
+fn copy_tree(from: &Path, to: &Path, content: &dyn Fn(&Path) -> Result<Vec<u8>>) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        if entry.file_type()?.is_dir() {
+            if name != "target" && name != ".git" {
+                copy_tree(&path, &to.join(name), content)?;
+            }
+        } else if name != ".git" {
+            build::write_if_changed(&to.join(name), &content(&path)?)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_broken_is_there() {
+        for way in BREAKS {
+            let text = fs::read_to_string(paths::root().join(way.file)).unwrap();
+            assert_ne!(way.apply(&text).unwrap(), text);
+        }
+    }
+}
