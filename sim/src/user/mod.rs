@@ -71,7 +71,7 @@ enum Await {
     /// To be polled again.
     Turn,
     /// A system call; the registers with which it was made, and words for reports.
-    Call(UserRegs, String),
+    Call(Box<UserRegs>, String),
 }
 
 struct Context {
@@ -156,7 +156,7 @@ pub fn enter_user(regs: &mut UserRegs) -> Trap {
             // An interrupted call is made again.
             machine::trace(format!("again {}", syscalls::name(regs.x[8])));
             regs.pc += 4;
-            context.awaits = Await::Call(*regs, what);
+            context.awaits = Await::Call(Box::new(*regs), what);
             users(|users| users.leave(tid, context));
             return Trap::Syscall;
         }
@@ -207,7 +207,7 @@ fn poll(tid: u32, mut context: Context, regs: &mut UserRegs, answer: Option<i64>
             regs.pc = token + 4;
             let what = format!("{}({})", syscalls::name(number), describe::arguments(number, &args));
             machine::trace(what.clone());
-            context.awaits = Await::Call(*regs, what);
+            context.awaits = Await::Call(Box::new(*regs), what);
             users(|users| {
                 if number == NR_SIGRETURN {
                     // The frame is all that is left of it.
