@@ -21,6 +21,8 @@ pub struct Habits {
     pub delay: u64,
     /// So many requests are served before one fails; 0: none does.
     pub fail_one_in: u64,
+    /// Sectors that arrive together or not at all when power goes.
+    pub unit: usize,
 }
 
 type Sector = [u8; SECTOR_SIZE];
@@ -88,6 +90,7 @@ pub fn image() -> Vec<u8> {
 
 /// What a power cut leaves: everything flushed, and any part of the rest.
 pub fn image_after_power_cut() -> Vec<u8> {
+    let size = DISK.get().expect("no disk").habits.unit;
     content(|content| {
         let mut image = content.base.to_vec();
         content.stable.iter().for_each(|(at, sector)| put(&mut image, *at, sector));
@@ -97,9 +100,10 @@ pub fn image_after_power_cut() -> Vec<u8> {
         for (first, sectors) in rest {
             // A request arrives as a whole, not at all, or torn.
             let fate = content.rng.below(3);
-            for (at, sector) in (first..).zip(&sectors) {
+            for (index, unit) in sectors.chunks(size).enumerate() {
                 if fate == 1 || fate == 2 && content.rng.below(arrives) > 0 {
-                    put(&mut image, at, sector);
+                    let at = first + (index * size) as u64;
+                    (at..).zip(unit).for_each(|(at, sector)| put(&mut image, at, sector));
                 }
             }
         }

@@ -65,6 +65,7 @@ struct Machine {
     /// When a user thread last did something.
     last_progress: u64,
     finished: bool,
+    stopped: bool,
 }
 
 std::thread_local! {
@@ -138,6 +139,12 @@ pub fn finish() {
     with(|m| m.finished = true);
 }
 
+/// Power goes: the run ends at once.
+pub fn stop() {
+    trace("power is cut");
+    with(|m| (m.finished, m.stopped) = (true, true));
+}
+
 /// How a run that went well ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
@@ -145,15 +152,18 @@ pub struct Outcome {
     pub points: u64,
     /// Virtual time, ns.
     pub time: u64,
+    /// By [`stop`].
+    pub stopped: bool,
 }
 
-/// Boots the kernel and runs `init` as process 1 until [`finish`].
-pub fn run(config: &Config, init: user::Program) -> Outcome {
+/// Boots the kernel, calls `attach` for devices, and runs `init` as process 1 until [`finish`] or [`stop`].
+pub fn run(config: &Config, attach: impl FnOnce(), init: user::Program) -> Outcome {
     let machine = Machine::new(config);
     let cpus = machine.cpus;
     let seed = config.seed;
     MACHINE.set(Some(machine));
     start_kernel(config, cpus, seed);
+    attach();
     user::set_init(init);
     exec::spawn("init", user::bring_up());
     sim::set_driver(&DRIVER);
@@ -167,7 +177,7 @@ pub fn run(config: &Config, init: user::Program) -> Outcome {
     // Their stacks hold what the kernel will never give back.
     fibers.into_iter().for_each(std::mem::forget);
     let time = arch::now_ns();
-    with(|m| Outcome { hash: m.trace.hash(), points: m.points, time })
+    with(|m| Outcome { hash: m.trace.hash(), points: m.points, time, stopped: m.stopped })
 }
 
 /// What `boot::start` does, without devices.
@@ -269,6 +279,7 @@ impl Machine {
             next_event: 0,
             last_progress: 0,
             finished: false,
+            stopped: false,
             rng,
         }
     }

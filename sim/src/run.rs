@@ -54,6 +54,7 @@ fn exit_now(status: i32) -> ! {
 
 /// Runs one seed in a child process.
 pub fn run_seed(scenario: &Scenario, config: &Config) -> Result<Verdict> {
+    (scenario.prepare)();
     let (mut reader, writer) = pipe()?;
     // SAFETY: this process has one thread, so the child is in no way halfway through anything.
     match unsafe { libc::fork() } {
@@ -114,7 +115,7 @@ fn verdict(scenario: &Scenario, config: &Config, text: &str, status: i32) -> Res
     match (word, hash) {
         (Some("PASS"), Some(hash)) => {
             let mut number = || words.next().and_then(|word| word.parse().ok()).context("a broken report");
-            Ok(Verdict::Passed(Outcome { hash, points: number()?, time: number()? }))
+            Ok(Verdict::Passed(Outcome { hash, points: number()?, time: number()?, stopped: false }))
         }
         (Some("FAIL"), Some(hash)) => Ok(Verdict::Failed { why: words.collect::<Vec<_>>().join(" "), hash }),
         _ => {
@@ -182,6 +183,7 @@ pub struct Tally {
 impl Campaign<'_> {
     /// Runs until time or seeds are used up, or something fails.
     pub fn run(&self) -> Result<Tally> {
+        self.scenarios.iter().for_each(|scenario| (scenario.prepare)());
         let mut readers = Vec::new();
         for worker in 0..WORKERS {
             let (reader, writer) = pipe()?;

@@ -121,16 +121,44 @@ struct Break {
     new: &'static str,
 }
 
-const BREAKS: &[Break] = &[Break {
-    name: "futex-recheck",
-    about: "FUTEX_WAIT looks at the word before it locks the bucket",
-    file: "kernel/src/futex/wait.rs",
-    old: "    let mut bucket = lock(key.bucket());
-    match arch::user::load_u32(addr) {",
-    new: "    let found = arch::user::load_u32(addr);
-    let mut bucket = lock(key.bucket());
-    match found {",
-}];
+const BREAKS: &[Break] = &[
+    Break {
+        name: "futex-recheck",
+        about: "FUTEX_WAIT looks at the word before it locks the bucket",
+        file: "kernel/src/futex/wait.rs",
+        old: "    let mut bucket = lock(key.bucket());\n    match arch::user::load_u32(addr) {",
+        new: "    let found = arch::user::load_u32(addr);\n    let mut bucket = lock(key.bucket());\n    match found {",
+    },
+    Break {
+        name: "futex-handover",
+        about: "a futex waiter that gives up keeps the wake that was spent on it",
+        file: "kernel/src/futex/table.rs",
+        old: "if self.leave() && !self.reported {",
+        new: "if self.leave() && !self.reported && self.node.data.bitset == 0 {",
+    },
+    Break {
+        name: "wait-handover",
+        about: "a waiter of a wait queue that is dropped keeps the wake that was spent on it",
+        file: "kernel/src/exec/wait.rs",
+        old: "    fn drop(&mut self) {\n        if self.detach() {\n            self.pass_on();\n        }\n",
+        new: "    fn drop(&mut self) {\n        self.detach();\n",
+    },
+    Break {
+        name: "ext2-flush-order",
+        about: "sync flushes the disk before it writes metadata",
+        file: "kernel/src/fs/ext2/writeback.rs",
+        old: "        result = self.write_metadata().await.and(result);
+        self.device.flush().await.and(result)
+    }
+
+    /// Makes",
+        new: "        result = self.device.flush().await.and(result);
+        self.write_metadata().await.and(result)
+    }
+
+    /// Makes",
+    },
+];
 
 impl Break {
     fn apply(&self, text: &str) -> Result<String> {

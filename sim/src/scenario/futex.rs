@@ -16,13 +16,14 @@ const NOT_EMPTY: u64 = 192;
 const NOT_FULL: u64 = 256;
 const HANDLED: u64 = 320;
 const BARRIER: u64 = 384;
+const GIVEN_UP: u64 = 448;
 const PHASES: u64 = 1024;
 const TIDS: u64 = 2048;
 const SLOTS: u64 = 3072;
 
 fn style(rng: &mut Rng, shared: bool) -> Style {
     let shared = shared || rng.one_in(3);
-    Style { shared, timeout: if rng.one_in(3) { 20_000 } else { 0 } }
+    Style { shared, timeout: *rng.pick(&[0, 0, 1_000, 20_000]) }
 }
 
 /// A handler that counts, restarting calls or not.
@@ -51,8 +52,13 @@ async fn run_threads(u: U, page: u64, count: u64, signals: u64, body: impl Fn(u6
     }
 }
 
-async fn critical_section(u: U, page: u64, style: Style) {
-    u.mutex_lock(page + MUTEX, style).await;
+/// Answers whether it took place: a wait with a limit may give up.
+async fn critical_section(u: U, page: u64, limit: u64, style: Style) -> bool {
+    if limit == 0 {
+        u.mutex_lock(page + MUTEX, style).await;
+    } else if !u.mutex_timed_lock(page + MUTEX, limit, style).await {
+        return false;
+    }
     let me = u.tid();
     let before = u.swap(page + OWNER, me).await;
     assert!(before == 0, "{me} and {before} hold the mutex at the same time");
@@ -64,6 +70,7 @@ async fn critical_section(u: U, page: u64, style: Style) {
     let still = u.swap(page + OWNER, 0).await;
     assert!(still == me, "{me} holds the mutex and found {still}");
     u.mutex_unlock(page + MUTEX, style).await;
+    true
 }
 
 pub fn mutex(setup: &mut Setup) -> Program {
@@ -73,10 +80,15 @@ pub fn mutex(setup: &mut Setup) -> Program {
     let rounds = setup.rng.range(3, 25);
     let signals = *setup.rng.pick(&[0, 10, 60]);
     let restart = setup.rng.one_in(2);
-    let body = move |page: u64| {
+    // Of some workers each second wait gives up.
+    let limit = *setup.rng.pick(&[0, 500, 5_000, 30_000]);
+    let body = move |page: u64, index: u64| {
         program(move |u| async move {
             for _ in 0..rounds {
-                critical_section(u, page, style).await;
+                let limit = if index % 2 == 1 && u.random(2) == 0 { limit } else { 0 };
+                if !critical_section(u, page, limit, style).await {
+                    u.add(page + GIVEN_UP, 1).await;
+                }
             }
             0
         })
@@ -86,8 +98,8 @@ pub fn mutex(setup: &mut Setup) -> Program {
         count_signals(u, page, restart).await;
         if processes {
             let mut pids = Vec::new();
-            for _ in 0..workers {
-                pids.push(u.fork(body(page)).await);
+            for index in 0..workers {
+                pids.push(u.fork(body(page, index)).await);
             }
             for _ in 0..signals {
                 u.pause(30_000).await;
@@ -100,9 +112,9 @@ pub fn mutex(setup: &mut Setup) -> Program {
                 assert_eq!((waited, u.load(status).await), (pid, 0));
             }
         } else {
-            run_threads(u, page, workers, signals, move |_| body(page)).await;
+            run_threads(u, page, workers, signals, move |index| body(page, index)).await;
         }
-        let count = u.load(page + COUNT).await;
+        let count = u.load(page + COUNT).await + u.load(page + GIVEN_UP).await;
         assert_eq!(u64::from(count), workers * rounds, "critical sections");
         assert_eq!(u.load(page + MUTEX).await, 0);
         0

@@ -1,8 +1,11 @@
 //! Programs that check what they see.
 
+mod ext2;
 mod futex;
+mod kernel;
 mod pipe;
 
+use crate::disk::{self, Habits};
 use crate::machine::{self, Config};
 use crate::rng::Rng;
 use crate::user::{self, Program, U, program};
@@ -11,24 +14,40 @@ use crate::user::{self, Program, U, program};
 pub struct Scenario {
     pub name: &'static str,
     pub about: &'static str,
+    /// Makes what all seeds share, before the first one runs.
+    pub prepare: fn(),
     /// Makes the program; its exit status must be 0.
     pub make: fn(&mut Setup) -> Program,
+}
+
+const fn scenario(name: &'static str, make: fn(&mut Setup) -> Program, about: &'static str) -> Scenario {
+    Scenario { name, about, prepare: || {}, make }
+}
+
+const fn on_disk(name: &'static str, make: fn(&mut Setup) -> Program, about: &'static str) -> Scenario {
+    Scenario { name, about, prepare: ext2::prepare, make }
 }
 
 /// What a scenario may arrange before the machine runs.
 pub struct Setup {
     pub rng: Rng,
     pub config: Config,
-    /// Looks at what is left when the machine has ended.
-    pub afterwards: Option<Box<dyn FnOnce()>>,
+    /// The disk /dev/vda.
+    pub disk: Option<(&'static [u8], Habits)>,
+    /// Looks at what is left when the machine has ended: by itself (true), or by [`machine::stop`].
+    pub afterwards: Option<Box<dyn FnOnce(bool)>>,
 }
 
 pub const ALL: &[Scenario] = &[
-    Scenario { name: "mutex", about: "threads and processes share a mutex, disturbed by signals", make: futex::mutex },
-    Scenario { name: "condvar", about: "a bounded buffer with condition variables", make: futex::condvar },
-    Scenario { name: "barrier", about: "threads meet at a barrier, again and again", make: futex::barrier },
-    Scenario { name: "pipe", about: "producers and consumers of a pipe; each byte is checked", make: pipe::stream },
-    Scenario { name: "pipe-records", about: "many writers of atomic records, many readers", make: pipe::records },
+    scenario("mutex", futex::mutex, "threads and processes share a mutex, disturbed by signals"),
+    scenario("condvar", futex::condvar, "a bounded buffer with condition variables"),
+    scenario("barrier", futex::barrier, "threads meet at a barrier, again and again"),
+    scenario("pipe", pipe::stream, "a writer and a reader of a pipe; each byte is checked"),
+    scenario("pipe-records", pipe::records, "many writers of atomic records, many readers"),
+    scenario("wait-queue", kernel::wait_queue, "kernel tasks wait for goods, and give up at any time"),
+    scenario("locks", kernel::locks, "kernel tasks take sleeping locks, and give up at any time"),
+    on_disk("ext2", ext2::power_cut, "writers and a power cut: what was synced is there"),
+    on_disk("ext2-errors", ext2::errors, "writers on a disk that fails: errors, and nothing worse"),
 ];
 
 pub fn find(name: &str) -> Option<&'static Scenario> {
@@ -38,11 +57,16 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
 /// Runs a scenario once, in this process, which must not have run a machine before.
 pub fn run(scenario: &Scenario, config: Config) -> machine::Outcome {
     let rng = Rng::new(config.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7363_656e);
-    let mut setup = Setup { rng, config, afterwards: None };
+    let mut setup = Setup { rng, config, disk: None, afterwards: None };
     let main = (scenario.make)(&mut setup);
-    let outcome = machine::run(&setup.config, program(move |u| init(u, main)));
+    let attach = move || {
+        if let Some((image, habits)) = setup.disk {
+            disk::attach(image, habits);
+        }
+    };
+    let outcome = machine::run(&setup.config, attach, program(move |u| init(u, main)));
     if let Some(check) = setup.afterwards {
-        check();
+        check(!outcome.stopped);
     }
     outcome
 }

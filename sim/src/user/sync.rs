@@ -15,7 +15,7 @@ pub const ALL: u64 = i32::MAX as u64;
 pub struct Style {
     /// Between processes: no FUTEX_PRIVATE_FLAG.
     pub shared: bool,
-    /// Waits end after up to so many ns, and are made again; 0: they do not.
+    /// Every second wait ends after up to so many ns, and is made again; 0: none does.
     pub timeout: u64,
 }
 
@@ -29,8 +29,8 @@ impl U {
     /// FUTEX_WAIT. What ends it without a wake is no error.
     pub async fn futex_wait(self, addr: u64, value: u32, style: Style) -> Sys {
         let timeout = match style.timeout {
-            0 => 0,
-            most => self.place_words(&[0, self.random(most)]).await,
+            most if most > 0 && self.random(2) == 0 => self.place_words(&[0, self.random(most)]).await,
+            _ => 0,
         };
         let answer = self.call(NR_FUTEX, &[addr, WAIT | style.flag(), value.into(), timeout]).await;
         assert!(matches!(answer, 0 | EAGAIN | EINTR | ETIMEDOUT), "futex wait: {answer}");
@@ -56,6 +56,22 @@ impl U {
             self.futex_wait(addr, 2, style).await;
             found = self.swap(addr, 2).await;
         }
+    }
+
+    /// Takes a mutex, or gives up if that takes longer than up to `most` ns (pthread_mutex_timedlock(3)).
+    pub async fn mutex_timed_lock(self, addr: u64, most: u64, style: Style) -> bool {
+        let mut found = self.compare_exchange(addr, 0, 1).await;
+        while found != 0 {
+            found = self.swap(addr, 2).await;
+            if found == 0 {
+                break;
+            }
+            let timeout = self.place_words(&[0, self.random(most)]).await;
+            if self.call(NR_FUTEX, &[addr, WAIT | style.flag(), 2, timeout]).await == ETIMEDOUT {
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes a mutex that others wait for.

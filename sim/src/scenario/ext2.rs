@@ -1,0 +1,432 @@
+//! The file system on a disk that is late, fails, and loses power.
+//!
+//! Each worker has a directory of its own and knows what is in it. Power goes at a random moment; e2fsck must then be able to
+//! repair the image, and everything that a worker had synced and not touched since must be there.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use super::Setup;
+use crate::disk::{self, Habits};
+use crate::machine;
+use crate::rng::Rng;
+use crate::user::{Program, Sys, U, errno, program};
+
+const NR_MKDIRAT: u64 = 34;
+const NR_UNLINKAT: u64 = 35;
+const NR_UMOUNT2: u64 = 39;
+const NR_MOUNT: u64 = 40;
+const NR_FTRUNCATE: u64 = 46;
+const NR_OPENAT: u64 = 56;
+const NR_PREAD64: u64 = 67;
+const NR_PWRITE64: u64 = 68;
+const NR_SYNC: u64 = 81;
+const NR_FSYNC: u64 = 82;
+const NR_RENAMEAT2: u64 = 276;
+const AT_FDCWD: u64 = -100i64 as u64;
+const O_RDWR: u64 = 2;
+const O_CREAT: u64 = 0o100;
+const EIO: Sys = -5;
+const ENOSPC: Sys = -28;
+const EROFS: Sys = -30;
+
+const PIECE: u64 = 12_000;
+const LONGEST: u64 = 40_000;
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// What one worker knows.
+#[derive(Default)]
+struct Model {
+    files: Files,
+    /// Names that are on the disk for sure.
+    named: BTreeSet<String>,
+    /// Content that is.
+    synced: Files,
+}
+
+impl Model {
+    /// The file is about to change.
+    fn touch(&mut self, path: &str) {
+        self.synced.remove(path);
+    }
+
+    /// The name is about to come, change its meaning, or go.
+    fn touch_name(&mut self, path: &str) {
+        self.synced.remove(path);
+        self.named.remove(path);
+    }
+
+    fn all_synced(&mut self) {
+        self.synced = self.files.clone();
+        self.named = self.files.keys().cloned().collect();
+    }
+}
+
+type Models = Rc<RefCell<BTreeMap<String, Model>>>;
+
+fn tool(name: &str) -> Command {
+    let mut command = Command::new(name);
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    // Images must be the same in each run.
+    command.env("E2FSPROGS_FAKE_TIME", "1700000000");
+    command
+}
+
+fn run_tool(command: &mut Command) -> (i32, String) {
+    let output = command.output().expect("e2fsprogs is needed: mke2fs, e2fsck, debugfs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// A directory that goes away with the value.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> Temporary {
+        let path = std::env::temp_dir().join(format!("pollux-sim-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a temporary directory");
+        Temporary(path)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const BLOCK_SIZES: [usize; 2] = [1024, 4096];
+
+/// Empty file systems, made once for all seeds.
+fn images() -> &'static [Vec<u8>; 2] {
+    static IMAGES: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    IMAGES.get_or_init(|| {
+        BLOCK_SIZES.map(|size| {
+            let dir = Temporary::new();
+            let path = dir.0.join("image");
+            std::fs::write(&path, vec![0; 4 << 20]).expect("room for an image");
+            let id = "00000000-0000-4000-8000-000000000001";
+            let mut command = tool("mke2fs");
+            command.args(["-q", "-F", "-t", "ext2", "-m", "0", "-U", id, "-E"]).arg(format!("hash_seed={id}"));
+            let (code, text) = run_tool(command.args(["-b", &size.to_string()]).arg(&path));
+            assert_eq!(code, 0, "mke2fs: {text}");
+            std::fs::read(&path).expect("what was just written")
+        })
+    })
+}
+
+pub fn prepare() {
+    images();
+}
+
+/// What the files of an image are, by their paths, after e2fsck has repaired it.
+fn contents(image: &[u8], clean: bool) -> Files {
+    let dir = Temporary::new();
+    let (path, root) = (dir.0.join("image"), dir.0.join("root"));
+    std::fs::write(&path, image).expect("room for an image");
+    if !clean {
+        let (code, text) = run_tool(tool("e2fsck").args(["-f", "-y"]).arg(&path));
+        assert!(code & !3 == 0, "e2fsck cannot repair the image ({code}):\n{text}");
+    }
+    let (code, text) = run_tool(tool("e2fsck").args(["-f", "-n"]).arg(&path));
+    assert_eq!(code, 0, "e2fsck: {text}");
+    std::fs::create_dir(&root).expect("a directory");
+    let (code, text) = run_tool(tool("debugfs").arg("-R").arg(format!("rdump / {}", root.display())).arg(&path));
+    assert_eq!(code, 0, "debugfs: {text}");
+    let mut files = Files::new();
+    collect(&root, "", &mut files);
+    files
+}
+
+fn collect(dir: &Path, name: &str, files: &mut Files) {
+    for entry in std::fs::read_dir(dir).expect("what debugfs wrote").flatten() {
+        let name = format!("{name}/{}", entry.file_name().to_string_lossy());
+        match entry.path() {
+            path if path.is_dir() => collect(&path, &name, files),
+            path => {
+                files.insert(name, std::fs::read(path).unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn check(found: &Files, expected: &Files, what: &str) {
+    for (path, content) in expected {
+        let Some(there) = found.get(path) else { panic!("{what}: {path} is missing") };
+        let same = there.iter().zip(content).take_while(|(a, b)| a == b).count();
+        assert!(
+            there == content,
+            "{what}: {path} has {} bytes instead of {}, the first {same} are right",
+            there.len(),
+            content.len()
+        );
+    }
+}
+
+impl U {
+    async fn path_call(self, number: u64, path: &str, rest: &[u64]) -> Sys {
+        let path = self.place_str(path).await;
+        self.call(number, &[&[AT_FDCWD, path], rest].concat()).await
+    }
+
+    async fn mount(self) {
+        let dir = self.path_call(NR_MKDIRAT, "/mnt", &[0o755]).await;
+        assert_eq!(dir, 0);
+        assert_eq!(self.path_call(NR_MKDIRAT, "/dev", &[0o755]).await, 0);
+        let (dev, devtmpfs) = (self.place_str("/dev").await, self.place_str("devtmpfs").await);
+        assert_eq!(self.call(NR_MOUNT, &[devtmpfs, dev, devtmpfs, 0, 0]).await, 0);
+        let (disk, mnt, ext2) =
+            (self.place_str("/dev/vda").await, self.place_str("/mnt").await, self.place_str("ext2").await);
+        loop {
+            match self.call(NR_MOUNT, &[disk, mnt, ext2, 0, 0]).await {
+                0 => return,
+                EIO => {}
+                other => panic!("mount: {}", errno(other)),
+            }
+        }
+    }
+}
+
+/// One worker: random operations on its directory.
+struct Worker {
+    u: U,
+    dir: String,
+    models: Models,
+    rng: Rng,
+    /// The disk fails now and then.
+    errors: bool,
+    buffer: u64,
+}
+
+impl Worker {
+    fn model<R>(&self, access: impl FnOnce(&mut Model) -> R) -> R {
+        access(self.models.borrow_mut().entry(self.dir.clone()).or_default())
+    }
+
+    fn random_path(&mut self) -> String {
+        let sub = if self.rng.one_in(3) { "/sub" } else { "" };
+        format!("{}{sub}/file{}", self.dir, self.rng.below(6))
+    }
+
+    /// Checks an answer. False if the disk failed, which is no fault of the kernel; then nothing is known.
+    fn went_well(&self, what: &str, answer: Sys) -> bool {
+        assert!(answer >= 0 || self.errors && matches!(answer, EIO | EROFS | ENOSPC), "{what}: {}", errno(answer));
+        answer >= 0
+    }
+
+    async fn open(&self, path: &str, flags: u64) -> Option<u64> {
+        let fd = self.u.path_call(NR_OPENAT, &format!("/mnt{path}"), &[flags, 0o644]).await;
+        if fd == -2 {
+            assert!(self.errors || !self.model(|model| model.files.contains_key(path)), "{path} is gone");
+            return None;
+        }
+        self.went_well("open", fd).then_some(fd as u64)
+    }
+
+    async fn step(&mut self) {
+        let path = self.random_path();
+        match self.rng.below(12) {
+            0..=4 => self.write(&path).await,
+            5 => self.truncate(&path).await,
+            6 => self.rename(&path).await,
+            7 => self.unlink(&path).await,
+            8 => self.read(&path).await,
+            9 | 10 => self.fsync(&path).await,
+            _ => {
+                let synced = self.u.call(NR_SYNC, &[]).await;
+                assert_eq!(synced, 0);
+                // sync(2) has no way to tell that something went wrong.
+                if !self.errors {
+                    self.model(Model::all_synced);
+                }
+            }
+        }
+    }
+
+    async fn write(&mut self, path: &str) {
+        self.model(|model| match model.files.contains_key(path) {
+            true => model.touch(path),
+            false => model.touch_name(path),
+        });
+        let Some(fd) = self.open(path, O_RDWR | O_CREAT).await else { return };
+        self.model(|model| {
+            model.files.entry(path.into()).or_default();
+        });
+        let (pos, len) = (self.rng.below(LONGEST), self.rng.range(1, PIECE));
+        let start = self.rng.next();
+        let bytes: Vec<u8> = (0..len).map(|at| (start.wrapping_add(at * 7) >> (at % 5)) as u8 | 1).collect();
+        self.u.write_bytes(self.buffer, &bytes).await;
+        let written = self.u.call(NR_PWRITE64, &[fd, self.buffer, len, pos]).await;
+        if self.went_well("write", written) {
+            let (from, to) = (pos as usize, pos as usize + written as usize);
+            self.model(|model| {
+                let content = model.files.entry(path.into()).or_default();
+                content.resize(content.len().max(to), 0);
+                content[from..to].copy_from_slice(&bytes[..to - from]);
+            });
+        }
+        self.u.close(fd).await;
+    }
+
+    async fn truncate(&mut self, path: &str) {
+        self.model(|model| model.touch(path));
+        let Some(fd) = self.open(path, O_RDWR).await else { return };
+        let len = self.rng.below(LONGEST);
+        if self.went_well("truncate", self.u.call(NR_FTRUNCATE, &[fd, len]).await) {
+            self.model(|model| model.files.entry(path.into()).or_default().resize(len as usize, 0));
+        }
+        self.u.close(fd).await;
+    }
+
+    async fn rename(&mut self, from: &str) {
+        let to = self.random_path();
+        self.model(|model| {
+            model.touch_name(from);
+            model.touch_name(&to);
+        });
+        let (old, new) = (format!("/mnt{from}"), format!("/mnt{to}"));
+        let (old, new) = (self.u.place_str(&old).await, self.u.place_str(&new).await);
+        let answer = self.u.call(NR_RENAMEAT2, &[AT_FDCWD, old, AT_FDCWD, new, 0]).await;
+        let exists = self.model(|model| model.files.contains_key(from));
+        if answer == -2 {
+            assert!(self.errors || !exists, "{from} is gone");
+        } else if self.went_well("rename", answer) {
+            self.model(|model| {
+                if let Some(content) = model.files.remove(from) {
+                    model.files.insert(to, content);
+                }
+            });
+        }
+    }
+
+    async fn unlink(&mut self, path: &str) {
+        self.model(|model| model.touch_name(path));
+        let answer = self.u.path_call(NR_UNLINKAT, &format!("/mnt{path}"), &[0]).await;
+        let exists = self.model(|model| model.files.contains_key(path));
+        if answer == -2 {
+            assert!(self.errors || !exists, "{path} is gone");
+        } else if self.went_well("unlink", answer) {
+            self.model(|model| model.files.remove(path));
+        }
+    }
+
+    async fn read(&mut self, path: &str) {
+        let Some(fd) = self.open(path, O_RDWR).await else { return };
+        let pos = self.rng.below(LONGEST);
+        let n = self.u.call(NR_PREAD64, &[fd, self.buffer, PIECE, pos]).await;
+        if self.went_well("read", n) {
+            let bytes = self.u.read_bytes(self.buffer, n as usize).await;
+            let expected = self.model(|model| model.files.get(path).cloned().unwrap_or_default());
+            let from = expected.len().min(pos as usize);
+            let expected = &expected[from..expected.len().min(from + PIECE as usize)];
+            assert!(
+                self.errors || bytes == expected,
+                "{path} at {pos}: {} bytes, or others, not {}",
+                n,
+                expected.len()
+            );
+        }
+        self.u.close(fd).await;
+    }
+
+    async fn fsync(&mut self, path: &str) {
+        let Some(fd) = self.open(path, O_RDWR).await else { return };
+        if self.went_well("fsync", self.u.call(NR_FSYNC, &[fd]).await) && !self.errors {
+            self.model(|model| {
+                if model.named.contains(path)
+                    && let Some(content) = model.files.get(path)
+                {
+                    model.synced.insert(path.into(), content.clone());
+                }
+            });
+        }
+        self.u.close(fd).await;
+    }
+}
+
+/// A worker's life.
+fn worker(dir: String, models: Models, rng: Rng, steps: u64, errors: bool) -> Program {
+    program(move |u| async move {
+        let buffer = u.map(PIECE, false).await;
+        let mut worker = Worker { u, dir, models, rng, errors, buffer };
+        for _ in 0..steps {
+            worker.step().await;
+            if worker.rng.one_in(4) {
+                u.pause(300_000).await;
+            }
+        }
+        0
+    })
+}
+
+/// Workers, then the end: unmounted in peace, unless power has gone before.
+fn work(setup: &mut Setup, models: &Models, errors: bool) -> Program {
+    let workers = setup.rng.range(1, 5);
+    let steps = setup.rng.range(5, 60);
+    let mut rngs: Vec<Rng> = (0..workers).map(|_| setup.rng.split()).collect();
+    let models = models.clone();
+    program(move |u| async move {
+        u.mount().await;
+        let mut children = Vec::new();
+        for (index, rng) in rngs.drain(..).enumerate() {
+            let dir = format!("/worker{index}");
+            for path in [format!("/mnt{dir}"), format!("/mnt{dir}/sub")] {
+                let made = u.path_call(NR_MKDIRAT, &path, &[0o755]).await;
+                assert!(made == 0 || errors, "mkdir: {}", errno(made));
+                if made != 0 {
+                    return 0;
+                }
+            }
+            children.push(u.fork(worker(dir, models.clone(), rng, steps, errors)).await);
+        }
+        for child in children {
+            assert_eq!(u.wait_for(child).await, 0);
+        }
+        let mnt = u.place_str("/mnt").await;
+        let unmounted = u.call(NR_UMOUNT2, &[mnt, 0]).await;
+        assert!(unmounted == 0 || errors, "umount: {}", errno(unmounted));
+        0
+    })
+}
+
+fn choose_disk(setup: &mut Setup, fail_one_in: u64) {
+    let which = setup.rng.below(2) as usize;
+    let delay = *setup.rng.pick(&[1_000, 50_000, 1_000_000]);
+    // Blocks arrive as a whole: without a journal, nothing could make up for half a block of a directory.
+    let habits = Habits { delay, fail_one_in, unit: BLOCK_SIZES[which] / 512 };
+    setup.disk = Some((&images()[which], habits));
+}
+
+pub fn power_cut(setup: &mut Setup) -> Program {
+    let models = Models::default();
+    choose_disk(setup, 0);
+    let main = work(setup, &models, false);
+    let cut = setup.rng.range(1, 60) * setup.rng.range(1, 4000) * 1000;
+    setup.afterwards = Some(Box::new(move |ended| {
+        let (image, clean) = if ended { (disk::image(), true) } else { (disk::image_after_power_cut(), false) };
+        let found = contents(&image, clean);
+        for model in models.borrow().values() {
+            check(&found, if clean { &model.files } else { &model.synced }, if clean { "unmounted" } else { "synced" });
+        }
+    }));
+    program(move |u| async move {
+        machine::after(cut, machine::stop);
+        main(u).await
+    })
+}
+
+/// Requests fail: programs get errors, nothing panics or hangs, and what is on the disk can be repaired.
+pub fn errors(setup: &mut Setup) -> Program {
+    let models = Models::default();
+    let often = *setup.rng.pick(&[10, 50, 300]);
+    choose_disk(setup, often);
+    let main = work(setup, &models, true);
+    setup.afterwards = Some(Box::new(|_| drop(contents(&disk::image(), false))));
+    main
+}

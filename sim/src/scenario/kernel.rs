@@ -1,0 +1,151 @@
+//! The executor's wait queues and locks, used by kernel tasks that are cancelled at any time.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use pollux_kernel::exec::{self, Instant, Mutex, RwLock, WaitQueue};
+
+use super::Setup;
+use crate::machine;
+use crate::rng::Rng;
+use crate::user::{Program, U, program};
+
+/// A deadline within `most` ns; often there is none.
+fn deadline(rng: &mut Rng, most: u64) -> Option<Instant> {
+    let delay = Duration::from_nanos(rng.below(most));
+    (!rng.one_in(3)).then(|| Instant::now().saturating_add(delay))
+}
+
+/// A wait that may be given up without being polled again: what happens to every future that is dropped at an await.
+async fn fickle<T>(limit: Option<Instant>, wait: impl Future<Output = T>) -> Option<T> {
+    let mut wait = pin!(wait);
+    let mut sleep = pin!(exec::sleep_until(limit.unwrap_or(Instant::NEVER)));
+    poll_fn(|cx| match sleep.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => wait.as_mut().poll(cx).map(Some),
+    })
+    .await
+}
+
+/// Lets kernel tasks work, and waits until `done` says that all have ended: they must within a virtual second.
+async fn await_tasks(u: U, what: &str, done: impl Fn() -> bool) {
+    let end = u.now() + 1_000_000_000;
+    while !done() {
+        let time = u.place_words(&[0, 100_000]).await;
+        u.call(101, &[time, 0]).await;
+        assert!(u.now() < end, "deadlock: {what}");
+    }
+}
+
+struct Store {
+    queue: WaitQueue,
+    goods: AtomicUsize,
+    taken: AtomicUsize,
+}
+
+impl Store {
+    fn take(&self) -> Option<()> {
+        let one_less = |goods: usize| goods.checked_sub(1);
+        self.goods.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).ok()?;
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        Some(())
+    }
+}
+
+/// As many wakes as goods; consumers give up at any time. All goods must be taken in the end.
+pub fn wait_queue(setup: &mut Setup) -> Program {
+    let consumers = setup.rng.range(2, 6) as usize;
+    let goods = setup.rng.range(5, 40) as usize;
+    program(move |u| async move {
+        let store = Arc::new(Store { queue: WaitQueue::new(), goods: AtomicUsize::new(0), taken: AtomicUsize::new(0) });
+        let running = Arc::new(AtomicUsize::new(consumers));
+        for index in 0..consumers {
+            let (store, running, mut rng) = (store.clone(), running.clone(), machine::split_rng());
+            // The last one stays: it never gives up.
+            let patient = index == 0;
+            exec::spawn("consumer", async move {
+                while store.taken.load(Ordering::SeqCst) < goods {
+                    let limit = if patient { None } else { deadline(&mut rng, 20_000) };
+                    let waited = fickle(
+                        limit,
+                        store.queue.wait_for_exclusive(|| {
+                            let over = store.taken.load(Ordering::SeqCst) >= goods;
+                            if over { Some(()) } else { store.take() }
+                        }),
+                    );
+                    if waited.await.is_none() && rng.one_in(4) {
+                        exec::sleep_until(Instant::now().saturating_add(Duration::from_nanos(rng.below(30_000)))).await;
+                    }
+                }
+                running.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        for _ in 0..goods {
+            u.pause(10_000).await;
+            let store = store.clone();
+            exec::spawn("producer", async move {
+                store.goods.fetch_add(1, Ordering::SeqCst);
+                store.queue.wake_one();
+            });
+        }
+        await_tasks(u, "goods are there that nobody takes", || store.taken.load(Ordering::SeqCst) == goods).await;
+        store.queue.wake_all();
+        await_tasks(u, "consumers go on", || running.load(Ordering::SeqCst) == 0).await;
+        0
+    })
+}
+
+/// Mutex and reader-writer lock, with waits that are given up.
+pub fn locks(setup: &mut Setup) -> Program {
+    let tasks = setup.rng.range(2, 7) as usize;
+    let rounds = setup.rng.range(3, 20);
+    program(move |u| async move {
+        let (mutex, lock) = (Arc::new(Mutex::new(0u64)), Arc::new(RwLock::new(0u64)));
+        let alone = Arc::new(AtomicBool::new(false));
+        let running = Arc::new(AtomicUsize::new(tasks));
+        for _ in 0..tasks {
+            let (mutex, lock, alone, running) = (mutex.clone(), lock.clone(), alone.clone(), running.clone());
+            let mut rng = machine::split_rng();
+            exec::spawn("locker", async move {
+                for _ in 0..rounds {
+                    match rng.below(3) {
+                        0 => {
+                            let Some(mut guard) = fickle(deadline(&mut rng, 5_000), mutex.lock()).await else {
+                                continue;
+                            };
+                            assert!(!alone.swap(true, Ordering::SeqCst), "two hold the mutex");
+                            exec::yield_now().await;
+                            *guard += 1;
+                            assert!(alone.swap(false, Ordering::SeqCst));
+                        }
+                        1 => {
+                            let Some(mut guard) = fickle(deadline(&mut rng, 5_000), lock.write()).await else {
+                                continue;
+                            };
+                            let before = *guard;
+                            exec::yield_now().await;
+                            *guard += 1;
+                            assert_eq!(*guard, before + 1, "two write");
+                        }
+                        _ => {
+                            let Some(guard) = fickle(deadline(&mut rng, 5_000), lock.read()).await else {
+                                continue;
+                            };
+                            let before = *guard;
+                            exec::yield_now().await;
+                            assert_eq!(*guard, before, "one reads while another writes");
+                        }
+                    }
+                }
+                running.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        await_tasks(u, "tasks wait for locks", || running.load(Ordering::SeqCst) == 0).await;
+        assert!(mutex.try_lock().is_some() && lock.try_write().is_some(), "a lock that nobody holds is taken");
+        0
+    })
+}
