@@ -130,11 +130,11 @@ const BREAKS: &[Break] = &[
         new: "    let found = arch::user::load_u32(addr);\n    let mut bucket = lock(key.bucket());\n    match found {",
     },
     Break {
-        name: "futex-handover",
-        about: "a futex waiter that gives up keeps the wake that was spent on it",
-        file: "kernel/src/futex/table.rs",
-        old: "if self.leave() && !self.reported {",
-        new: "if self.leave() && !self.reported && self.node.data.bitset == 0 {",
+        name: "futex-timeout",
+        about: "a futex waiter whose time is up forgets the wake that was spent on it",
+        file: "kernel/src/futex/wait.rs",
+        old: "if outcome.is_none() && attempt.give_up() {",
+        new: "if outcome.is_none() && request.bitset == 0 && attempt.give_up() {",
     },
     Break {
         name: "wait-handover",

@@ -99,6 +99,14 @@ impl Queued {
         woken
     }
 
+    /// Ends the wait. True if a wake had come, which then counts as reported: who wakes has counted this waiter.
+    pub fn give_up(self: Pin<&mut Self>) -> bool {
+        let woken = self.leave();
+        // SAFETY: `reported` is not structurally pinned.
+        unsafe { self.get_unchecked_mut().reported |= woken };
+        woken
+    }
+
     /// Joins the end of a locked bucket, which must be `key`'s.
     pub fn enqueue(self: Pin<&Self>, list: &mut Guard, key: Key, waker: &Waker) {
         let waiter = &self.node.data;

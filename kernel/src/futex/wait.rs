@@ -63,7 +63,12 @@ pub async fn wait(t: &Thread, request: WaitRequest) -> SysResult {
 pub async fn wait_until(t: &Thread, request: WaitRequest, deadline: Deadline) -> SysResult {
     loop {
         let key = key_of(t.mm(), request.word).await?;
-        match until(&deadline, Attempt::new(key, request, Some(t))).await {
+        let outcome = {
+            let mut attempt = pin!(Attempt::new(key, request, Some(t)));
+            let outcome = until(&deadline, attempt.as_mut()).await;
+            if outcome.is_none() && attempt.give_up() { Some(Outcome::Woken) } else { outcome }
+        };
+        match outcome {
             Some(Outcome::Woken) => return Ok(0),
             Some(Outcome::Differs) => return Err(Errno::EAGAIN.into()),
             None => return Err(Errno::ETIMEDOUT.into()),
@@ -149,6 +154,12 @@ impl<'a> Attempt<'a> {
         let place = Queued::new(request.bitset);
         Attempt { place, key, addr: request.word.addr, expected: request.expected, thread }
     }
+
+    /// Ends the attempt. True if a wake had come.
+    fn give_up(self: Pin<&mut Self>) -> bool {
+        // SAFETY: `place` is pinned structurally.
+        unsafe { self.map_unchecked_mut(|this| &mut this.place) }.give_up()
+    }
 }
 
 impl Future for Attempt<'_> {
@@ -157,13 +168,15 @@ impl Future for Attempt<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         // SAFETY: `place` is pinned structurally, the rest is plain data.
-        let (place, key, addr, expected, thread) = unsafe {
+        let (mut place, key, addr, expected, thread) = unsafe {
             let this = self.get_unchecked_mut();
             (Pin::new_unchecked(&mut this.place), this.key, this.addr, this.expected, this.thread)
         };
-        match poll_place(place, key, addr, expected, cx) {
+        match poll_place(place.as_mut(), key, addr, expected, cx) {
             // Queued before the look at signals: one that is posted later finds the task asleep and wakes it.
-            Poll::Pending if thread.is_some_and(|thread| thread.pending()) => Poll::Ready(Outcome::Interrupted),
+            Poll::Pending if thread.is_some_and(|thread| thread.pending()) => {
+                Poll::Ready(if place.give_up() { Outcome::Woken } else { Outcome::Interrupted })
+            }
             outcome => outcome,
         }
     }
@@ -217,6 +230,9 @@ pub async fn wait_vector(t: &Thread, entries: &[VectorEntry], deadline: Option<D
         };
         let (index, outcome) = match waited {
             Ok(Some(found)) => found,
+            Ok(None) | Err(_) if let Some(index) = places.iter_mut().position(|place| place.0.as_mut().give_up()) => {
+                (index, Outcome::Woken)
+            }
             Ok(None) => return Err(Errno::ETIMEDOUT.into()),
             // The deadline is absolute: the call can be made again as it is.
             Err(_) => return Err(Restart::Sys.into()),

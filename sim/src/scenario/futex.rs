@@ -213,3 +213,47 @@ pub fn barrier(setup: &mut Setup) -> Program {
         0
     })
 }
+
+/// Every wake that FUTEX_WAKE counts is reported by one waiter, also if its time is up or a signal comes in that moment.
+pub fn count(setup: &mut Setup) -> Program {
+    let style = Style { shared: setup.rng.one_in(2), timeout: 0 };
+    let waiters = setup.rng.range(1, 6);
+    let rounds = setup.rng.range(3, 25);
+    let most = *setup.rng.pick(&[100, 2_000, 20_000]);
+    let signals = *setup.rng.pick(&[0, 10, 60]);
+    let (woken, ended) = (COUNT, COUNT + 4);
+    let restart = setup.rng.one_in(2);
+    program(move |u| async move {
+        let page = u.map(4096, false).await;
+        count_signals(u, page, restart).await;
+        let mut tids = Vec::new();
+        for index in 0..waiters {
+            let body = program(move |u| async move {
+                let style = Style { timeout: most, ..style };
+                for _ in 0..rounds {
+                    if u.futex_wait(page + MUTEX, 0, style).await == 0 {
+                        u.add(page + woken, 1).await;
+                    }
+                }
+                u.add(page + ended, 1).await;
+                0
+            });
+            tids.push(u.thread(page + TIDS + 4 * index, body).await);
+        }
+        let waker = program(move |u| async move {
+            let mut sent = 0;
+            while u64::from(u.load(page + ended).await) < waiters {
+                sent += u.futex_wake(page + MUTEX, 1 + u.random(2), style).await;
+                u.pause(2_000).await;
+            }
+            assert_eq!(sent, i64::from(u.load(page + woken).await), "wakes sent, and wakes seen");
+            0
+        });
+        let last = page + TIDS + 4 * waiters;
+        assert!(u.thread(last, waker).await > 0);
+        let pid = u.getpid().await;
+        disturb(u, pid, tids, SIGUSR1 as u64, signals).await;
+        u.join(last).await;
+        0
+    })
+}

@@ -65,10 +65,12 @@ pub fn wait_queue(setup: &mut Setup) -> Program {
         let running = Arc::new(AtomicUsize::new(consumers));
         for index in 0..consumers {
             let (store, running, mut rng) = (store.clone(), running.clone(), machine::split_rng());
-            // The last one stays: it never gives up.
+            // One stays, and never gives up; the others would find what was overlooked, so they must leave.
             let patient = index == 0;
             exec::spawn("consumer", async move {
-                while store.taken.load(Ordering::SeqCst) < goods {
+                let mut patience = rng.below(20);
+                while store.taken.load(Ordering::SeqCst) < goods && (patient || patience > 0) {
+                    patience = patience.saturating_sub(1);
                     let limit = if patient { None } else { deadline(&mut rng, 20_000) };
                     let waited = fickle(
                         limit,

@@ -40,6 +40,7 @@ pub struct Setup {
 
 pub const ALL: &[Scenario] = &[
     scenario("mutex", futex::mutex, "threads and processes share a mutex, disturbed by signals"),
+    scenario("futex-count", futex::count, "each wake that was sent is seen once, whatever else ends the wait"),
     scenario("condvar", futex::condvar, "a bounded buffer with condition variables"),
     scenario("barrier", futex::barrier, "threads meet at a barrier, again and again"),
     scenario("pipe", pipe::stream, "a writer and a reader of a pipe; each byte is checked"),
