@@ -24,6 +24,9 @@ pub const EPOLLWAKEUP: u32 = 1 << 29;
 pub const EPOLLONESHOT: u32 = 1 << 30;
 pub const EPOLLET: u32 = 1 << 31;
 
+/// An event that only `epoll_wait` waits for: who polls or watches an epoll has a mask of 16 bits.
+const LOOK_AGAIN: u32 = 1 << 16;
+
 /// Epolls that may watch each other in a chain (EP_MAX_NESTS of Linux).
 const MAX_NESTING: usize = 5;
 
@@ -215,6 +218,7 @@ impl Epoll {
     /// Up to `max` events that are there now, as (events, data).
     pub fn collect(&self, max: usize) -> Vec<(u32, u64)> {
         let mut out = Vec::new();
+        let mut stays = false;
         // Each watch that is listed now gets its turn once.
         let mut turns = self.ready.lock().len();
         while turns > 0 && out.len() < max {
@@ -240,7 +244,12 @@ impl Epoll {
                 if !watch.listed.swap(true, Ordering::AcqRel) {
                     ready.push_back(watch.clone());
                 }
+                stays = true;
             }
+        }
+        if stays {
+            // Others may have looked while the watch was off the list.
+            self.queue.wake(1, LOOK_AGAIN);
         }
         out
     }
