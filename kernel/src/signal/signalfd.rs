@@ -11,6 +11,7 @@ use super::info::{SI_QUEUE, SI_TIMER, SigInfo};
 use super::set::{SIGCHLD, SigSet};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
+use crate::fs::eventfd::copy_whole;
 use crate::fs::{Events, FileOps, OpenFile, TryError};
 use crate::mm::IoBuf;
 use crate::process::{Task, Thread, run};
@@ -110,12 +111,11 @@ impl FileOps for SignalFile {
             while buf.remaining() >= RECORD_SIZE {
                 let Some(info) = dequeue(task, self.mask()).0 else { break };
                 // A signal that meets an absent page goes back to where it will be found again.
-                match buf.copy_to(Record::new(&info).as_bytes()) {
-                    Ok(RECORD_SIZE) => done += RECORD_SIZE,
-                    Ok(_) => break,
-                    Err(fault) => {
+                match copy_whole(buf, Record::new(&info).as_bytes()) {
+                    Ok(()) => done += RECORD_SIZE,
+                    Err(error) => {
                         super::send::put_back(task, info);
-                        return if done > 0 { Ok(done) } else { Err(fault.into()) };
+                        return if done > 0 { Ok(done) } else { Err(error) };
                     }
                 }
             }
