@@ -16,7 +16,8 @@ use crate::errno::{Errno, Result};
 use crate::exec::Entity;
 use crate::mm::UserPtr;
 use crate::process::Caps;
-use crate::signal;
+use crate::signal::{self, Restart};
+use crate::syscalls::SysResult;
 
 bitflags! {
     /// CLONE_* of linux/sched.h, without the exit signal.
@@ -77,7 +78,7 @@ pub struct CloneArgs {
 }
 
 /// Makes the child and starts it; answers its id in the parent, after a vfork child has let go of the address space.
-pub async fn clone(t: &Thread, args: CloneArgs) -> Result<u64> {
+pub async fn clone(t: &Thread, args: CloneArgs) -> SysResult {
     check(t, &args)?;
     let flags = args.flags;
     let vfork = flags.contains(CloneFlags::VFORK).then(|| Arc::new(VforkDone::default()));
@@ -87,7 +88,7 @@ pub async fn clone(t: &Thread, args: CloneArgs) -> Result<u64> {
 
     if let Err(errno) = announce(t, &args, &child).await {
         abandon(child).await;
-        return Err(errno);
+        return Err(errno.into());
     }
     run::start(child);
     if let Some(done) = vfork {
@@ -132,7 +133,7 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
 }
 
 /// The list of what is shared and what is copied.
-fn build(t: &Thread, args: &CloneArgs) -> Result<Thread> {
+fn build(t: &Thread, args: &CloneArgs) -> SysResult<Thread> {
     let flags = args.flags;
     let (mm, mm_use) =
         if flags.contains(CloneFlags::VM) { (t.mm().clone(), t.mm_use()) } else { (t.mm().fork()?, Arc::default()) };
@@ -152,7 +153,8 @@ fn build(t: &Thread, args: &CloneArgs) -> Result<Thread> {
 
     let mut table = table::lock();
     if t.process().is_dying() {
-        return Err(Errno::EINTR);
+        // Nobody sees this: what ends the group is about to end the caller.
+        return Err(Restart::NoIntr.into());
     }
     let tid = table.allocate_pid()?;
     let process =
@@ -169,7 +171,7 @@ fn build(t: &Thread, args: &CloneArgs) -> Result<Thread> {
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
         task.clear_child_tid.store(args.child_tid.addr(), Ordering::Relaxed);
     }
-    signal::adopt(&process, &task);
+    signal::adopt(&process, &task, t);
     table.add_task(task.clone());
     drop(table);
     Ok(Thread::new(task, regs, (mm, mm_use), files, fs, creds))

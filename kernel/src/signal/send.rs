@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ptr;
 use core::sync::atomic::Ordering;
 
 use super::info::{CLD_CONTINUED, SigInfo};
@@ -240,11 +241,13 @@ fn mark_killed(process: &Process, threads: &[Arc<Task>], status: Option<ExitStat
     process.sig.stop_wait.wake_all();
 }
 
-/// Adds a new thread to its process. It shares the group's fate: one that is ending or stopping takes it along.
-pub fn adopt(process: &Process, task: &Arc<Task>) {
+/// Adds a new thread to its process. It shares the fate of the group, and of the thread that made it, which may be ending
+/// because another one replaces the program.
+pub fn adopt(process: &Process, task: &Arc<Task>, maker: &Task) {
     let mut threads = process.threads.lock();
     threads.push(task.clone());
-    if process.group_exit.lock().is_some() {
+    let together = ptr::eq(&**maker.process(), process);
+    if process.group_exit.lock().is_some() || together && maker.sig.is_killed() {
         task.sig.raise(KILLED);
     } else if process.sig.lock().job != Job::Running {
         task.sig.raise(STOP);

@@ -22,12 +22,12 @@ pub async fn clone(
     parent_tid: UserPtr<u32>,
     tls: u64,
     child_tid: UserPtr<u32>,
-) -> Result<u64> {
+) -> SysResult {
     // The legacy call takes 32 bits of flags and ignores what it does not know.
     let bits = CloneFlags::from_bits_truncate(flags & 0xffff_ff00);
     if bits.contains(CloneFlags::PIDFD | CloneFlags::PARENT_SETTID) {
         // Both would use the same pointer.
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.into());
     }
     let args = CloneArgs {
         flags: bits.difference(CloneFlags::NEWTIME),
@@ -45,12 +45,12 @@ pub async fn clone(
 const CLONE_ARGS_WORDS: usize = 11;
 const CLONE_ARGS_SIZE_VER0: usize = 64;
 
-pub async fn clone3(t: &Thread, uargs: UserPtr<u64>, size: usize) -> Result<u64> {
+pub async fn clone3(t: &Thread, uargs: UserPtr<u64>, size: usize) -> SysResult {
     if size > crate::mm::PAGE_SIZE {
-        return Err(Errno::E2BIG);
+        return Err(Errno::E2BIG.into());
     }
     if size < CLONE_ARGS_SIZE_VER0 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.into());
     }
     let mut words = [0u64; CLONE_ARGS_WORDS];
     let known = size.min(CLONE_ARGS_WORDS * 8);
@@ -66,20 +66,20 @@ pub async fn clone3(t: &Thread, uargs: UserPtr<u64>, size: usize) -> Result<u64>
         words;
     let bits = CloneFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     if bits.contains(CloneFlags::DETACHED) || exit_signal > 64 || (stack == 0) != (stack_size == 0) {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.into());
     }
     if bits.intersects(CloneFlags::THREAD | CloneFlags::PARENT) && exit_signal != 0 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.into());
     }
     if (set_tid == 0) != (set_tid_size == 0) || set_tid_size > 32 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.into());
     }
     if set_tid != 0 {
         // Choosing ids needs CAP_CHECKPOINT_RESTORE over the namespace, which nobody is given here.
-        return Err(Errno::EPERM);
+        return Err(Errno::EPERM.into());
     }
     if stack != 0 && !crate::mm::access_ok(stack, stack_size) {
-        return Err(Errno::EINVAL);
+        return Err(Errno::EINVAL.into());
     }
     let args = CloneArgs {
         flags: bits,
