@@ -104,6 +104,11 @@ pub fn random(n: u64) -> u64 {
     with(|m| m.rng.below(n))
 }
 
+/// What a switch point costs, ns: a trip into the kernel is some dozen times that.
+pub fn tick() -> u64 {
+    with(|m| m.tick)
+}
+
 /// Random numbers of one's own, from the seed.
 pub fn split_rng() -> Rng {
     with(|m| m.rng.split())
@@ -111,6 +116,8 @@ pub fn split_rng() -> Rng {
 
 /// The run is lost: reports why, with the trace, and ends the process.
 pub fn fail(why: impl AsRef<str>) -> ! {
+    // From now on nothing else runs.
+    RUNNING.set(None);
     let report = MACHINE.with(|machine| match machine.try_borrow_mut() {
         Ok(mut machine) => machine.as_mut().map(|m| (m.trace.hash(), m.points, std::mem::take(&mut m.trace))),
         Err(_) => None,

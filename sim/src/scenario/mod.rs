@@ -3,7 +3,12 @@
 mod ext2;
 mod futex;
 mod kernel;
+mod memory;
 mod pipe;
+mod poll;
+mod process;
+mod signals;
+mod time;
 
 use crate::disk::{self, Habits};
 use crate::machine::{self, Config};
@@ -47,6 +52,12 @@ pub const ALL: &[Scenario] = &[
     scenario("pipe-records", pipe::records, "many writers of atomic records, many readers"),
     scenario("wait-queue", kernel::wait_queue, "kernel tasks wait for goods, and give up at any time"),
     scenario("locks", kernel::locks, "kernel tasks take sleeping locks, and give up at any time"),
+    scenario("processes", process::processes, "fork, vfork, threads, execve, exit, kill and wait"),
+    scenario("signals", signals::signals, "signals, stops and SIGKILL against every call that blocks"),
+    scenario("epoll", poll::epoll, "epoll in all modes, against close"),
+    scenario("poll", poll::poll, "poll on pipes whose writers come and go"),
+    scenario("timers", time::timers, "sleeps, timerfds, interval and POSIX timers"),
+    scenario("memory", memory::pressure, "copy-on-write and unmapping with little memory"),
     on_disk("ext2", ext2::power_cut, "writers and a power cut: what was synced is there"),
     on_disk("ext2-errors", ext2::errors, "writers on a disk that fails: errors, and nothing worse"),
 ];

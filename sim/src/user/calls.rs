@@ -103,6 +103,11 @@ impl U {
         arch::now_ns()
     }
 
+    /// In a signal handler: where its siginfo is.
+    pub fn siginfo(self) -> u64 {
+        now(|now| now.scratch.0 + now.scratch.1)
+    }
+
     /// Room for the arguments of the next calls, aligned to 16. It is used again after some more calls.
     pub fn scratch(self, len: u64) -> u64 {
         let len = len.next_multiple_of(16);

@@ -1,5 +1,7 @@
 //! Words for people.
 
+use std::sync::Arc;
+
 use pollux_kernel::syscalls;
 
 use super::{Await, Kind, USERS};
@@ -26,19 +28,22 @@ pub fn describe_all() -> String {
 }
 
 impl super::Users {
+    /// Takes no lock of the kernel's: this is for runs that went wrong.
     fn describe(&self) -> String {
         let mut out = String::new();
-        for (tid, contexts) in &self.threads {
-            // The context that runs now is not in the list; one that has ended leaves nothing.
-            let Some(context) = contexts.last() else { continue };
-            let Some(task) = pollux_kernel::process::find_task(*tid) else { continue };
-            let doing = match &context.awaits {
-                Await::Call(_, what) => format!("in {what}"),
-                Await::Start | Await::Turn => "in user code".into(),
+        for (tid, thread) in &self.threads {
+            let context = thread.contexts.last();
+            if Arc::strong_count(&thread.entity) == 1 {
+                continue;
+            }
+            let doing = match context.map(|context| &context.awaits) {
+                Some(Await::Call(_, what)) => format!("in {what}"),
+                _ => "in user code".into(),
             };
-            let handler = if context.kind == Kind::Handler { " of a signal handler" } else { "" };
-            let state = if task.entity.is_runnable() { "runnable" } else { "asleep" };
-            out += &format!("  thread {tid} of {}: {state}, {doing}{handler}\n", task.process().pid);
+            let handler = context.is_some_and(|context| context.kind == Kind::Handler);
+            let handler = if handler { " of a signal handler" } else { "" };
+            let state = if thread.entity.is_runnable() { "runnable" } else { "asleep" };
+            out += &format!("  thread {tid} of {}: {state}, {doing}{handler}\n", thread.pid);
         }
         out
     }

@@ -26,9 +26,11 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context as PollContext, Poll, Waker};
 
 use pollux_kernel::arch::{self, Access, FpRegs, MAX_CPUS, Trap, UserFault, UserRegs};
+use pollux_kernel::exec::Entity;
 use pollux_kernel::{process, syscalls};
 
 pub use calls::{Sys, U, errno};
@@ -85,10 +87,26 @@ struct Context {
     used: u64,
 }
 
+struct UserThread {
+    pid: u32,
+    /// Nobody else has it when the thread has ended.
+    entity: Arc<Entity>,
+    contexts: Vec<Context>,
+}
+
+impl UserThread {
+    /// The one that runs on this CPU.
+    fn current(contexts: Vec<Context>) -> UserThread {
+        let ids = process::with_current(|task| task.map(|task| (task.process().pid, task.entity.clone())));
+        let (pid, entity) = ids.expect("a thread runs");
+        UserThread { pid, entity, contexts }
+    }
+}
+
 #[derive(Default)]
 struct Users {
     /// By thread id.
-    threads: BTreeMap<u32, Vec<Context>>,
+    threads: BTreeMap<u32, UserThread>,
     /// What new threads will run, by x19, with the token of the context that made them.
     unborn: BTreeMap<u64, (u64, Kind, Program)>,
     handlers: Vec<Handler>,
@@ -239,13 +257,14 @@ impl Users {
             let token = self.token();
             let mut context = Context::new(token, Kind::Process, program(U), SCRATCH);
             context.begin(regs);
-            self.threads.insert(tid, Vec::new());
+            self.threads.insert(tid, UserThread::current(Vec::new()));
             return Ok(context);
         }
         if !self.threads.contains_key(&tid) {
             let (token, kind, program) =
                 self.unborn.remove(&regs.x[19]).ok_or("it runs, and nobody has made it".to_string())?;
-            self.threads.insert(tid, vec![Context::new(token, kind, program(U), SCRATCH)]);
+            let first = Context::new(token, kind, program(U), SCRATCH);
+            self.threads.insert(tid, UserThread::current(vec![first]));
         }
         if regs.pc >= HANDLERS && regs.pc < HANDLERS + 16 * self.handlers.len() as u64 {
             let handler = self.handlers[((regs.pc - HANDLERS) / 16) as usize].clone();
@@ -256,7 +275,7 @@ impl Users {
             context.begin(regs);
             return Ok(context);
         }
-        let contexts = self.threads.get_mut(&tid).ok_or("gone")?;
+        let contexts = &mut self.threads.get_mut(&tid).ok_or("gone")?.contexts;
         let found = contexts.iter().position(|context| regs.pc & !15 == context.token);
         let index = found.ok_or_else(|| format!("the kernel returned to {:#x}, where nothing is", regs.pc))?;
         let mut context = contexts.remove(index);
@@ -267,7 +286,9 @@ impl Users {
     }
 
     fn leave(&mut self, tid: u32, context: Context) {
-        self.threads.entry(tid).or_default().push(context);
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.contexts.push(context);
+        }
     }
 }
 
