@@ -4,10 +4,11 @@
 //! * [`machine`]: simulated CPUs, each a coroutine that runs the kernel's own loop; the clock; what happens when.
 //! * [`user`]: user threads: async functions that make system calls, with memory, signal handlers, fork and exec.
 //! * [`disk`]: a disk that is late, reorders, fails, and loses power.
-//! * [`trace`]: what happened, and the hash that must be the same each time. [`rng`]: random numbers.
+//! * [`mod@heap`]: host addresses that repeat. [`trace`]: what happened, and the hash that must be the same each time. [`rng`]: random numbers.
 //! * [`scenario`]: programs that check what they see. [`run`]: a seed is a process; many seeds, replay, reports.
 
 pub mod disk;
+pub mod heap;
 pub mod machine;
 pub mod rng;
 pub mod run;

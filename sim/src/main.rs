@@ -9,6 +9,9 @@ use pollux_sim::machine::Config;
 use pollux_sim::run::{Campaign, Tally, Verdict, run_known, run_seed, show_failure, traced};
 use pollux_sim::scenario::{self, Scenario};
 
+#[global_allocator]
+static HEAP: pollux_sim::heap::Heap = pollux_sim::heap::Heap;
+
 /// Runs the kernel on simulated machines, one for each seed.
 #[derive(Parser)]
 #[command(name = "cargo xtask sim", max_term_width = 100)]

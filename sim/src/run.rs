@@ -100,8 +100,10 @@ fn child(scenario: &Scenario, config: &Config, writer: OwnedFd) -> ! {
         libc::alarm(HANG);
     }
     let _ = REPORT.set(report_path(scenario.name, config.seed));
+    let (scenario, config) = (*scenario, config.clone());
+    crate::heap::begin();
     std::panic::set_hook(Box::new(|info| crate::machine::fail(info.to_string())));
-    let outcome = scenario::run(scenario, config.clone());
+    let outcome = scenario::run(&scenario, config.clone());
     if config.keep_trace {
         let _ = std::fs::write(report_path(scenario.name, config.seed), crate::machine::full_trace());
     }

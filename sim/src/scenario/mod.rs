@@ -16,6 +16,7 @@ use crate::rng::Rng;
 use crate::user::{self, Program, U, program};
 
 /// One scenario.
+#[derive(Clone, Copy)]
 pub struct Scenario {
     pub name: &'static str,
     pub about: &'static str,

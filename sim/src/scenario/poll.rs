@@ -111,7 +111,8 @@ pub fn epoll(setup: &mut Setup) -> Program {
         let first_consumer = next;
         for _ in 0..consumers {
             let (readers, closed) = (readers.clone(), closed.clone());
-            let body = program(move |u| consume(u, page, epoll, mode, readers, closed, timeouts, consumers == 1));
+            let consumer = Consumer { page, epoll, mode, readers, closed, timeouts, alone: consumers == 1 };
+            let body = program(move |u| consume(u, consumer));
             assert!(u.thread(page + next, body).await > 0);
             next += 4;
         }
@@ -143,16 +144,20 @@ pub fn epoll(setup: &mut Setup) -> Program {
     })
 }
 
-async fn consume(
-    u: U,
+/// What a consumer knows.
+struct Consumer {
     page: u64,
     epoll: u64,
     mode: Mode,
     readers: Vec<u64>,
     closed: Rc<RefCell<BTreeSet<u64>>>,
     timeouts: bool,
+    /// There is no other.
     alone: bool,
-) -> i32 {
+}
+
+async fn consume(u: U, consumer: Consumer) -> i32 {
+    let Consumer { page, epoll, mode, readers, closed, timeouts, alone } = consumer;
     let buffer = u.map(4096, false).await;
     loop {
         let gone = closed.borrow().clone();
