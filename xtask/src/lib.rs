@@ -7,7 +7,7 @@
 //! * [`linux`], [`cpio`]: Debian's kernel as the reference to compare with.
 //! * [`machine`] is a QEMU command line; [`guest`] a running one; [`session`] runs one program in
 //!   it; [`interactive`] gives it the terminal.
-//! * [`bench`] measures kernels.
+//! * [`mod@bench`] measures kernels.
 //! * [`sim`]: the kernel on simulated machines, without QEMU.
 
 pub mod apt;
