@@ -8,10 +8,10 @@
 
 pub mod baseline;
 pub mod boot;
-mod page;
+pub mod page;
 pub mod results;
 pub mod suite;
-mod text;
+pub mod text;
 
 use std::fs;
 use std::path::PathBuf;

@@ -113,12 +113,17 @@ fn chart(report: &Report, lines: &[(&Line, f64)]) -> String {
 }
 
 fn axis_labels(axis: &Axis) -> String {
-    // So many that they do not touch.
+    // So many that they do not touch; on a small screen, every third of them.
     let each = ((axis.highest - axis.lowest) / 9.0).ceil() as i32;
     let mut text = String::new();
     for (ratio, name) in axis.ticks() {
-        if ratio.log2() as i32 % each == 0 {
-            let class = if ratio == 1.0 { " class=\"one\"" } else { "" };
+        let power = ratio.log2() as i32;
+        let class = match power {
+            0 => " class=\"one\"",
+            _ if power % (3 * each) == 0 => "",
+            _ => " class=\"between\"",
+        };
+        if power % each == 0 {
             let _ = write!(text, "<span{class} style=\"left:{:.2}%\">{name}</span>", axis.place(ratio));
         }
     }
