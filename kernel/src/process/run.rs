@@ -31,7 +31,11 @@ async fn life(mut t: Thread) {
             break status;
         }
         match enter_user(&mut t) {
-            Trap::Syscall => syscalls::dispatch(&mut t).await,
+            Trap::Syscall => {
+                if !syscalls::dispatch_now(&mut t) {
+                    syscalls::dispatch(&mut t).await;
+                }
+            }
             Trap::PageFault { addr, access, esr } => page_fault(&mut t, addr, access, esr).await,
             Trap::Exception { signal, code, addr, esr } => signal::force_fault(&mut t, signal, code, addr, esr),
             Trap::Interrupt => {}

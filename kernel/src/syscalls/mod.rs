@@ -32,4 +32,4 @@ mod time;
 
 pub use args::FromReg;
 pub use result::{IntoSysResult, RetValue, SysError, SysResult};
-pub use table::{TABLE, dispatch, name};
+pub use table::{TABLE, dispatch, dispatch_now, name};

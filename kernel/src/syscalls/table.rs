@@ -28,27 +28,42 @@ macro_rules! syscalls {
             args: &[$((stringify!($arg), stringify!($ty))),*],
         }),*];
 
-        async fn call(t: &mut Thread, number: u64, args: [u64; 6]) -> SysResult {
-            match number {
-                $($number => {
-                    #[allow(unused_mut, unused_variables)]
-                    let mut regs = args.iter();
-                    $(let $arg = <$ty as FromReg>::from_reg(*regs.next().unwrap_or(&0));)*
-                    syscalls!(@call $kind t $($handler)::+ ($($arg),*))
-                })*
-                _ => unknown(t, number),
+        /// By number: the calls that answer at once, and the numbers that nobody has. `None`: see [`call`].
+        static NOW: [Option<Now>; LIMIT] = {
+            let mut table: [Option<Now>; LIMIT] = [Some(|t| unknown(t)); LIMIT];
+            $(table[$number] = syscalls!(@now $kind ($($arg: $ty),*) $($handler)::+);)*
+            table
+        };
+
+        /// The calls that may have to wait.
+        async fn call(t: &mut Thread) -> SysResult {
+            match t.regs.x[8] {
+                $($number => syscalls!(@wait $kind t ($($arg: $ty),*) $($handler)::+),)*
+                // In NOW.
+                _ => Err(Errno::ENOSYS.into()),
             }
         }
     };
-    (@call fn $t:ident $($handler:ident)::+ ($($arg:ident),*)) => {
-        IntoSysResult::into_sys(super::$($handler)::+($t $(, $arg)*))
+    (@now fn ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => {
+        Some(|t| {
+            #[allow(clippy::let_unit_value, clippy::unused_unit)]
+            let ($($arg,)*) = syscalls!(@decode t ($($arg: $ty),*));
+            let result = IntoSysResult::into_sys(super::$($handler)::+(t $(, $arg)*));
+            conclude(t, result);
+        })
     };
-    (@call async $t:ident $($handler:ident)::+ ($($arg:ident),*)) => {
+    (@now $kind:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => { None };
+    (@wait fn $t:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => { Err(Errno::ENOSYS.into()) };
+    (@wait $kind:ident $t:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => {{
+        #[allow(clippy::let_unit_value, clippy::unused_unit)]
+        let ($($arg,)*) = syscalls!(@decode $t ($($arg: $ty),*));
         IntoSysResult::into_sys(super::$($handler)::+($t $(, $arg)*).await)
-    };
-    (@call asyncmut $t:ident $($handler:ident)::+ ($($arg:ident),*)) => {
-        IntoSysResult::into_sys(super::$($handler)::+($t $(, $arg)*).await)
-    };
+    }};
+    (@decode $t:ident ($($arg:ident: $ty:ty),*)) => {{
+        #[allow(unused_mut, unused_variables)]
+        let mut regs = arguments($t).into_iter();
+        ($(<$ty as FromReg>::from_reg(regs.next().unwrap_or(0)),)*)
+    }};
 }
 
 syscalls! {
@@ -268,18 +283,48 @@ pub fn name(number: u64) -> &'static str {
     }
 }
 
+/// Above all numbers.
+const LIMIT: usize = 512;
+
+/// Answers at once: takes its arguments from the thread's registers and leaves the answer in x0.
+type Now = fn(&mut Thread);
+
 #[cold]
-fn unknown(t: &mut Thread, number: u64) -> SysResult {
-    t.process().log_unknown_syscall(t.task(), number);
-    Err(Errno::ENOSYS.into())
+fn unknown(t: &mut Thread) {
+    t.process().log_unknown_syscall(t.task(), t.regs.x[8]);
+    t.regs.x[0] = Errno::ENOSYS.to_ret();
 }
 
-/// Runs the system call that the thread's registers ask for and leaves the answer in x0.
+#[inline]
+fn arguments(t: &Thread) -> [u64; 6] {
+    let x = &t.regs.x;
+    [x[0], x[1], x[2], x[3], x[4], x[5]]
+}
+
+/// Runs the system call that the thread's registers ask for, if it answers at once. False: [`dispatch`] it.
+///
+/// A call by way of [`dispatch`] has a state in the thread's future, even if it does not come to waiting. What needs none
+/// is a plain function here, and costs as much as one.
+#[inline]
+pub fn dispatch_now(t: &mut Thread) -> bool {
+    t.orig_x0 = t.regs.x[0];
+    match NOW.get(t.regs.x[8] as usize) {
+        Some(Some(now)) => now(t),
+        Some(None) => return false,
+        None => unknown(t),
+    }
+    true
+}
+
+/// Runs a system call that may have to wait.
 pub async fn dispatch(t: &mut Thread) {
-    let number = t.regs.x[8];
-    let args = [t.regs.x[0], t.regs.x[1], t.regs.x[2], t.regs.x[3], t.regs.x[4], t.regs.x[5]];
-    t.orig_x0 = args[0];
-    let result = call(t, number, args).await;
+    let result = call(t).await;
+    conclude(t, result);
+}
+
+/// Leaves the answer in x0.
+#[inline]
+fn conclude(t: &mut Thread, result: SysResult) {
     match result {
         Ok(value) => t.regs.x[0] = value,
         Err(SysError::Errno(errno)) => t.regs.x[0] = errno.to_ret(),
