@@ -29,13 +29,24 @@ impl EventFd {
         let mut count = self.count.lock();
         *count = count.saturating_add(by).min(MAX);
         drop(count);
-        self.queue.wake(usize::MAX, (Events::IN | Events::RDNORM).bits());
+        self.wake(Events::IN | Events::RDNORM);
+    }
+
+    /// After the count has changed under its lock: who waits has looked at it, under the lock, since it is in the queue.
+    fn wake(&self, events: Events) {
+        if !self.queue.is_empty() {
+            self.queue.wake(usize::MAX, events.bits());
+        }
     }
 }
 
 impl FileOps for EventFd {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn is_plain(&self) -> bool {
+        true
     }
 
     fn try_read(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
@@ -51,7 +62,7 @@ impl FileOps for EventFd {
         copy_whole(buf, &value.to_ne_bytes())?;
         *count -= value;
         drop(count);
-        self.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
+        self.wake(Events::OUT | Events::WRNORM);
         Ok(8)
     }
 
@@ -75,7 +86,7 @@ impl FileOps for EventFd {
         drop(count);
         // What does not fit eight bytes is not looked at.
         buf.limit(0);
-        self.queue.wake(usize::MAX, (Events::IN | Events::RDNORM).bits());
+        self.wake(Events::IN | Events::RDNORM);
         Ok(8)
     }
 

@@ -112,6 +112,12 @@ impl FdTable {
         if file.is_path() { Err(Errno::EBADF) } else { Ok(file) }
     }
 
+    /// Asks the file behind a descriptor; None if there is none.
+    #[inline]
+    pub fn with<R>(&self, fd: i32, ask: impl FnOnce(&OpenFile) -> Option<R>) -> Option<R> {
+        self.get(fd).ok().and_then(|file| ask(&file))
+    }
+
     /// Gives `file` the lowest free descriptor not below `min`; EMFILE if the limit forbids it.
     pub fn install_from(&self, min: i32, file: Arc<OpenFile>, cloexec: bool) -> Result<i32> {
         let mut table = self.table.lock();

@@ -75,6 +75,13 @@ pub trait FileOps: Send + Sync + Any {
         None
     }
 
+    /// `try_read` and `try_write` are all there is to reading and writing: no `admit`, `read` or `write` of its own; and
+    /// a `try_write` of up to PIPE_BUF bytes that are present takes all of them or none. Then what can be done at
+    /// once is done without a future.
+    fn is_plain(&self) -> bool {
+        false
+    }
+
     /// Awaited, interruptibly, before the first attempt of every read or write call, O_NONBLOCK or not: a terminal's
     /// job control sends SIGTTIN or SIGTTOU to a background group and then waits for the signal to end the call
     /// (which is restarted when the group is continued).

@@ -197,6 +197,31 @@ impl OpenFile {
         Owner::File(core::ptr::from_ref(self).addr())
     }
 
+    /// A read that need not wait, into memory of one page. None: nothing was done.
+    pub fn read_now(&self, buf: &mut IoBuf<'_>) -> Option<usize> {
+        self.at_once(self.readable(), |ops, pos| ops.try_read(self, buf, pos).ok())
+    }
+
+    /// The same for a write.
+    pub fn write_now(&self, buf: &mut IoBuf<'_>) -> Option<usize> {
+        self.at_once(self.writable(), |ops, pos| ops.try_write(self, buf, pos).ok())
+    }
+
+    #[inline]
+    fn at_once(&self, allowed: bool, attempt: impl FnOnce(&dyn FileOps, u64) -> Option<usize>) -> Option<usize> {
+        let Kind::Ops(ops) = &self.kind else { return None };
+        if !allowed || !ops.is_plain() {
+            return None;
+        }
+        if !ops.seekable() {
+            return attempt(&**ops, 0);
+        }
+        let mut pos = self.pos.try_lock()?;
+        let n = attempt(&**ops, *pos)?;
+        *pos += n as u64;
+        Some(n)
+    }
+
     /// read(2), readv(2).
     pub async fn read(&self, t: &Thread, buf: &mut IoBuf<'_>) -> SysResult<usize> {
         self.check_readable()?;

@@ -17,7 +17,7 @@ mod table;
 mod tests;
 mod wait;
 
-pub use ops::{WakeOp, requeue, wake, wake_op};
+pub use ops::{WakeOp, differs, requeue, wake, wake_now, wake_op};
 pub use robust::{HEAD_SIZE as ROBUST_HEAD_SIZE, exit_robust_list, wake_clear_tid};
 pub use wait::{MAX_VECTOR, VectorEntry, WaitRequest, WaitRest, resume_wait, wait, wait_until, wait_vector};
 

@@ -22,6 +22,17 @@ pub async fn wake(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Res
     Ok(table::wake(key, count.max(1) as usize, bitset))
 }
 
+/// The same, if it takes no waiting to find out what the word stands for.
+pub fn wake_now(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Option<usize> {
+    let key = try_key(mm, word).ok()?;
+    Some(table::wake(key, count.max(1) as usize, bitset))
+}
+
+/// The word can be read and has another value: a wait for this one ends at once.
+pub fn differs(word: Word, expected: u32) -> bool {
+    arch::user::load_u32(word.addr).is_ok_and(|value| value != expected)
+}
+
 /// Wakes up to `wake` waiters of `from` and lets up to `requeue` others wait for `to`; both together are the answer. With
 /// `expected`, EAGAIN if `from` has another value.
 pub async fn requeue(

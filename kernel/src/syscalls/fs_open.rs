@@ -160,6 +160,14 @@ const F_OFD_GETLK: u32 = 36;
 const F_OFD_SETLK: u32 = 37;
 const F_OFD_SETLKW: u32 = 38;
 
+pub fn fcntl_now(t: &Thread, fd: i32, cmd: u32, _arg: u64) -> Option<SysResult<u64>> {
+    match cmd {
+        raw::F_GETFD => Some(t.files().cloexec(fd).map(u64::from).map_err(Into::into)),
+        raw::F_GETFL => t.files().with(fd, |file| Some(Ok(file.flags() as u64))),
+        _ => None,
+    }
+}
+
 pub async fn fcntl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
     let file = t.files().get(fd)?;
     match cmd {

@@ -6,7 +6,7 @@ use super::SysResult;
 use crate::errno::{Errno, Result};
 use crate::fs::open_file::{Kind, OpenFile};
 use crate::fs::{self, Ctx, mount, regular, splice};
-use crate::mm::{self, IoBuf, UserPtr, import_iovec};
+use crate::mm::{self, IoBuf, PAGE_SIZE, UserPtr, import_iovec};
 use crate::process::Thread;
 
 pub async fn read(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> {
@@ -19,6 +19,21 @@ pub async fn write(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize>
     let file = t.files().get_io(fd)?;
     let mut buf = IoBuf::user(t.mm(), addr, len)?;
     file.write(t, &mut buf).await
+}
+
+pub fn read_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<usize>> {
+    within_page(addr, len).then_some(())?;
+    t.files().with(fd, |file| file.read_now(&mut IoBuf::user(t.mm(), addr, len).ok()?)).map(Ok)
+}
+
+pub fn write_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<usize>> {
+    within_page(addr, len).then_some(())?;
+    t.files().with(fd, |file| file.write_now(&mut IoBuf::user(t.mm(), addr, len).ok()?)).map(Ok)
+}
+
+/// A transfer that a page fault stops before its first byte or not at all.
+fn within_page(addr: u64, len: u64) -> bool {
+    len <= PAGE_SIZE as u64 && addr % PAGE_SIZE as u64 + len <= PAGE_SIZE as u64
 }
 
 pub async fn readv(t: &Thread, fd: i32, iov: u64, count: u64) -> SysResult<usize> {
@@ -95,6 +110,17 @@ pub async fn lseek(t: &Thread, fd: i32, offset: i64, whence: u32) -> SysResult<u
     let mut pos = file.pos().lock().await;
     *pos = new_position(&file, *pos, offset, whence)?;
     Ok(*pos)
+}
+
+pub fn lseek_now(t: &Thread, fd: i32, offset: i64, whence: u32) -> Option<SysResult<u64>> {
+    t.files().with(fd, |file| {
+        if !file.seekable() {
+            return None;
+        }
+        let mut pos = file.pos().try_lock()?;
+        *pos = new_position(file, *pos, offset, whence).ok()?;
+        Some(Ok(*pos))
+    })
 }
 
 fn new_position(file: &OpenFile, now: u64, offset: i64, whence: u32) -> Result<u64> {

@@ -57,6 +57,27 @@ pub async fn futex(t: &Thread, addr: u64, op: u32, value: u32, timeout: u64, add
     Ok(count as u64)
 }
 
+/// A wake, or a wait for a value that is not there.
+pub fn futex_now(
+    t: &Thread,
+    addr: u64,
+    op: u32,
+    value: u32,
+    timeout: u64,
+    _addr2: u64,
+    value3: u32,
+) -> Option<SysResult> {
+    let word = Word { addr, private: op & PRIVATE != 0 };
+    match op & !PRIVATE {
+        WAKE => futex::wake_now(t.mm(), word, value as i32, ANY).map(|count| Ok(count as u64)),
+        WAKE_BITSET if value3 != 0 => {
+            futex::wake_now(t.mm(), word, value as i32, value3).map(|count| Ok(count as u64))
+        }
+        WAIT if timeout == 0 => futex::differs(word, value).then_some(Err(Errno::EAGAIN.into())),
+        _ => None,
+    }
+}
+
 /// FUTEX_WAIT has a length of time, FUTEX_WAIT_BITSET a point on one of two clocks.
 async fn read_deadline(t: &Thread, timeout: u64, op: u32) -> Result<Deadline> {
     let time = UserPtr::<UserTimespec>::new(timeout).read(t.mm()).await?.validate()?;

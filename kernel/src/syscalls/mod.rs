@@ -5,6 +5,9 @@
 //! * `async`: may wait; takes `&Thread`.
 //! * `asyncmut`: may wait and changes the thread's own handles (exec, credentials); takes `&mut Thread`.
 //!
+//! An `async` one may also name a function that is asked first, `at once`: it answers what it can without waiting, or
+//! `None`, and then it must have done nothing. What is called often is worth one: it needs no state in a future.
+//!
 //! A new system call is one line in `table.rs`, one handler, one contract test.
 
 mod args;

@@ -53,24 +53,50 @@ pub async fn rt_sigaction(
 }
 
 pub async fn rt_sigprocmask(t: &Thread, how: i32, new: UserPtr<u64>, old: UserPtr<u64>, size: usize) -> Result<()> {
-    const SIG_BLOCK: i32 = 0;
-    const SIG_UNBLOCK: i32 = 1;
-    const SIG_SETMASK: i32 = 2;
     check_size(size)?;
     let previous = t.sig.blocked();
     if let Some(new) = new.non_null() {
         let set = SigSet(new.read(t.mm()).await?);
-        let mask = match how {
-            SIG_BLOCK => previous | set.blockable(),
-            SIG_UNBLOCK => previous.without(set),
-            SIG_SETMASK => set,
-            _ => return Err(Errno::EINVAL),
-        };
-        signal::set_mask(t, mask);
+        signal::set_mask(t, changed_mask(previous, how, set)?);
     }
     match old.non_null() {
         Some(old) => old.write(t.mm(), previous.0).await,
         None => Ok(()),
+    }
+}
+
+pub fn rt_sigprocmask_now(
+    t: &Thread,
+    how: i32,
+    new: UserPtr<u64>,
+    old: UserPtr<u64>,
+    size: usize,
+) -> Option<Result<()>> {
+    check_size(size).ok()?;
+    let previous = t.sig.blocked();
+    let mask = match new.non_null() {
+        Some(new) => Some(changed_mask(previous, how, SigSet(new.try_read().ok()?)).ok()?),
+        None => None,
+    };
+    // Before the mask changes: if this faults, nothing has been done.
+    if let Some(old) = old.non_null() {
+        old.try_write(&previous.0).ok()?;
+    }
+    if let Some(mask) = mask {
+        signal::set_mask(t, mask);
+    }
+    Some(Ok(()))
+}
+
+fn changed_mask(previous: SigSet, how: i32, set: SigSet) -> Result<SigSet> {
+    const SIG_BLOCK: i32 = 0;
+    const SIG_UNBLOCK: i32 = 1;
+    const SIG_SETMASK: i32 = 2;
+    match how {
+        SIG_BLOCK => Ok(previous | set.blockable()),
+        SIG_UNBLOCK => Ok(previous.without(set)),
+        SIG_SETMASK => Ok(set),
+        _ => Err(Errno::EINVAL),
     }
 }
 

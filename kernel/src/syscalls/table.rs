@@ -20,7 +20,8 @@ pub struct Entry {
 }
 
 macro_rules! syscalls {
-    ($($number:literal $name:ident($($arg:ident: $ty:ty),* $(,)?) $kind:ident $($handler:ident)::+;)*) => {
+    ($($number:literal $name:ident($($arg:ident: $ty:ty),* $(,)?)
+        $kind:ident $($handler:ident)::+ $(, at once $($at_once:ident)::+)?;)*) => {
         /// Every implemented system call, by number.
         pub const TABLE: &[Entry] = &[$(Entry {
             number: $number,
@@ -28,10 +29,10 @@ macro_rules! syscalls {
             args: &[$((stringify!($arg), stringify!($ty))),*],
         }),*];
 
-        /// By number: the calls that answer at once, and the numbers that nobody has. `None`: see [`call`].
+        /// By number: the calls that answer at once, or often do, and the numbers that nobody has. `None`: see [`call`].
         static NOW: [Option<Now>; LIMIT] = {
             let mut table: [Option<Now>; LIMIT] = [Some(|t| unknown(t)); LIMIT];
-            $(table[$number] = syscalls!(@now $kind ($($arg: $ty),*) $($handler)::+);)*
+            $(table[$number] = syscalls!(@now $kind ($($arg: $ty),*) $($handler)::+ $(, $($at_once)::+)?);)*
             table
         };
 
@@ -50,6 +51,20 @@ macro_rules! syscalls {
             let ($($arg,)*) = syscalls!(@decode t ($($arg: $ty),*));
             let result = IntoSysResult::into_sys(super::$($handler)::+(t $(, $arg)*));
             conclude(t, result);
+            true
+        })
+    };
+    (@now $kind:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+, $($at_once:ident)::+) => {
+        Some(|t| {
+            #[allow(clippy::let_unit_value, clippy::unused_unit)]
+            let ($($arg,)*) = syscalls!(@decode t ($($arg: $ty),*));
+            match super::$($at_once)::+(t $(, $arg)*) {
+                Some(answer) => {
+                    conclude(t, IntoSysResult::into_sys(answer));
+                    true
+                }
+                None => false,
+            }
         })
     };
     (@now $kind:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => { None };
@@ -86,7 +101,7 @@ syscalls! {
     22 epoll_pwait(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: i32, mask: UserPtr<u64>, mask_size: u64) async poll::epoll_pwait;
     23 dup(fd: i32) fn fs_open::dup;
     24 dup3(old: i32, new: i32, flags: u32) fn fs_open::dup3;
-    25 fcntl(fd: i32, cmd: u32, arg: u64) async fs_open::fcntl;
+    25 fcntl(fd: i32, cmd: u32, arg: u64) async fs_open::fcntl, at once fs_open::fcntl_now;
     29 ioctl(fd: i32, cmd: u32, arg: u64) async fs_open::ioctl;
     32 flock(fd: i32, operation: u32) async fs_open::flock;
     33 mknodat(dirfd: i32, path: UserPtr<u8>, mode: u32, dev: u32) async fs_change::mknodat;
@@ -115,9 +130,9 @@ syscalls! {
     57 close(fd: i32) fn fs_open::close;
     59 pipe2(fds: UserPtr<[i32; 2]>, flags: u32) async pipe::pipe2;
     61 getdents64(fd: i32, buf: UserPtr<u8>, size: u32) async fs_stat::getdents64;
-    62 lseek(fd: i32, offset: i64, whence: u32) async fs_rw::lseek;
-    63 read(fd: i32, buf: u64, len: u64) async fs_rw::read;
-    64 write(fd: i32, buf: u64, len: u64) async fs_rw::write;
+    62 lseek(fd: i32, offset: i64, whence: u32) async fs_rw::lseek, at once fs_rw::lseek_now;
+    63 read(fd: i32, buf: u64, len: u64) async fs_rw::read, at once fs_rw::read_now;
+    64 write(fd: i32, buf: u64, len: u64) async fs_rw::write, at once fs_rw::write_now;
     65 readv(fd: i32, iov: u64, count: u64) async fs_rw::readv;
     66 writev(fd: i32, iov: u64, count: u64) async fs_rw::writev;
     67 pread64(fd: i32, buf: u64, len: u64, pos: i64) async fs_rw::pread64;
@@ -150,7 +165,7 @@ syscalls! {
     95 waitid(idtype: u32, id: u32, info: UserPtr<u8>, options: u32, rusage: UserPtr<u8>) async process::waitid;
     96 set_tid_address(addr: u64) fn process::set_tid_address;
     97 unshare(flags: u64) fn process::unshare;
-    98 futex(addr: u64, op: u32, value: u32, timeout: u64, addr2: u64, value3: u32) async futex::futex;
+    98 futex(addr: u64, op: u32, value: u32, timeout: u64, addr2: u64, value3: u32) async futex::futex, at once futex::futex_now;
     99 set_robust_list(head: u64, size: usize) fn futex::set_robust_list;
     100 get_robust_list(tid: i32, head: UserPtr<u64>, size: UserPtr<u64>) async futex::get_robust_list;
     101 nanosleep(time: UserPtr<UserTimespec>, rest: UserPtr<UserTimespec>) async time::nanosleep;
@@ -162,7 +177,7 @@ syscalls! {
     110 timer_settime(id: i32, flags: u32, new: UserPtr<UserItimerspec>, old: UserPtr<UserItimerspec>) async time::timer_settime;
     111 timer_delete(id: i32) fn time::timer_delete;
     112 clock_settime(clock: i32, time: UserPtr<UserTimespec>) async time::clock_settime;
-    113 clock_gettime(clock: i32, time: UserPtr<UserTimespec>) async time::clock_gettime;
+    113 clock_gettime(clock: i32, time: UserPtr<UserTimespec>) async time::clock_gettime, at once time::clock_gettime_now;
     114 clock_getres(clock: i32, resolution: UserPtr<UserTimespec>) async time::clock_getres;
     115 clock_nanosleep(clock: i32, flags: u32, time: UserPtr<UserTimespec>, rest: UserPtr<UserTimespec>) async time::clock_nanosleep;
     116 syslog(action: i32, buf: UserPtr<u8>, len: i32) async misc::syslog;
@@ -183,7 +198,7 @@ syscalls! {
     132 sigaltstack(new: UserPtr<UserStack>, old: UserPtr<UserStack>) async signal::sigaltstack;
     133 rt_sigsuspend(mask: UserPtr<u64>, size: usize) async signal::rt_sigsuspend;
     134 rt_sigaction(signo: i32, new: UserPtr<SigAction>, old: UserPtr<SigAction>, size: usize) async signal::rt_sigaction;
-    135 rt_sigprocmask(how: i32, new: UserPtr<u64>, old: UserPtr<u64>, size: usize) async signal::rt_sigprocmask;
+    135 rt_sigprocmask(how: i32, new: UserPtr<u64>, old: UserPtr<u64>, size: usize) async signal::rt_sigprocmask, at once signal::rt_sigprocmask_now;
     136 rt_sigpending(set: UserPtr<u64>, size: usize) async signal::rt_sigpending;
     137 rt_sigtimedwait(wanted: UserPtr<u64>, info: UserPtr<u8>, timeout: UserPtr<UserTimespec>, size: usize) async signal::rt_sigtimedwait;
     138 rt_sigqueueinfo(pid: i32, signo: i32, info: UserPtr<u8>) async signal::rt_sigqueueinfo;
@@ -286,13 +301,14 @@ pub fn name(number: u64) -> &'static str {
 /// Above all numbers.
 const LIMIT: usize = 512;
 
-/// Answers at once: takes its arguments from the thread's registers and leaves the answer in x0.
-type Now = fn(&mut Thread);
+/// Takes its arguments from the thread's registers and leaves the answer in x0. False: nothing was done, [`dispatch`] it.
+type Now = fn(&mut Thread) -> bool;
 
 #[cold]
-fn unknown(t: &mut Thread) {
+fn unknown(t: &mut Thread) -> bool {
     t.process().log_unknown_syscall(t.task(), t.regs.x[8]);
     t.regs.x[0] = Errno::ENOSYS.to_ret();
+    true
 }
 
 #[inline]
@@ -310,10 +326,9 @@ pub fn dispatch_now(t: &mut Thread) -> bool {
     t.orig_x0 = t.regs.x[0];
     match NOW.get(t.regs.x[8] as usize) {
         Some(Some(now)) => now(t),
-        Some(None) => return false,
+        Some(None) => false,
         None => unknown(t),
     }
-    true
 }
 
 /// Runs a system call that may have to wait.

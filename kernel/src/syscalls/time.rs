@@ -22,6 +22,11 @@ pub async fn clock_gettime(t: &Thread, clock: i32, time: UserPtr<UserTimespec>) 
     time.write(t.mm(), UserTimespec::from_nanos(now)).await
 }
 
+pub fn clock_gettime_now(t: &Thread, clock: i32, time: UserPtr<UserTimespec>) -> Option<Result<()>> {
+    let now = ClockId::from_raw(t, clock).ok()?.now();
+    time.try_write(&UserTimespec::from_nanos(now)).ok().map(Ok)
+}
+
 pub async fn clock_settime(t: &Thread, clock: i32, time: UserPtr<UserTimespec>) -> Result<()> {
     const CLOCK_REALTIME: i32 = 0;
     ClockId::from_raw(t, clock)?;

@@ -83,6 +83,10 @@ impl FileOps for Mem {
         self
     }
 
+    fn is_plain(&self) -> bool {
+        matches!(self, Mem::Null | Mem::Zero)
+    }
+
     fn try_read(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         match self {
             Mem::Null => Ok(0),

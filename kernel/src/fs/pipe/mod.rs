@@ -201,6 +201,10 @@ impl FileOps for PipeEnd {
         self
     }
 
+    fn is_plain(&self) -> bool {
+        true
+    }
+
     fn try_read(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         self.pipe.try_read(buf)
     }
