@@ -78,11 +78,16 @@ fn queue_of(file: &OpenFile) -> Option<&WaitQueue> {
     }
 }
 
+/// What a watch with this interest is to be woken for.
+fn wanted(events: u32) -> u32 {
+    events & 0xffff | (Events::ERR | Events::HUP).bits()
+}
+
 impl Watch {
     /// Puts an entry with the current interest into the file's queue.
     fn attach(self: &Arc<Self>, queue: &WaitQueue) {
-        let wanted = self.interest.lock().events & 0xffff | (Events::ERR | Events::HUP).bits();
-        let entry = WaitEntry::new(self.clone().into(), wanted);
+        let events = self.interest.lock().events;
+        let entry = WaitEntry::new(self.clone().into(), wanted(events));
         queue.add(&entry);
         *self.entry.lock() = Some(entry);
     }
@@ -194,13 +199,19 @@ impl Epoll {
     /// EPOLL_CTL_MOD.
     pub fn modify(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<()> {
         let watch = self.find(fd, file)?;
-        if (watch.interest.lock().events | events) & EPOLLEXCLUSIVE != 0 {
+        let old = watch.interest.lock().events;
+        if (old | events) & EPOLLEXCLUSIVE != 0 {
             return Err(Errno::EINVAL);
         }
         let queue = queue_of(file).ok_or(Errno::EPERM)?;
-        watch.detach(Some(queue));
-        *watch.interest.lock() = Interest { events, data, armed: true };
-        watch.attach(queue);
+        if wanted(old) == wanted(events) {
+            // The entry in the queue wakes for what it should.
+            *watch.interest.lock() = Interest { events, data, armed: true };
+        } else {
+            watch.detach(Some(queue));
+            *watch.interest.lock() = Interest { events, data, armed: true };
+            watch.attach(queue);
+        }
         if !watch.current().is_empty() {
             self.list(&watch);
         }
@@ -218,10 +229,20 @@ impl Epoll {
     /// Up to `max` events that are there now, as (events, data).
     pub fn collect(&self, max: usize) -> Vec<(u32, u64)> {
         let mut out = Vec::new();
+        self.collect_into(max, |events, data| {
+            out.push((events, data));
+            true
+        });
+        out
+    }
+
+    /// Hands out up to `max` events that are there now, and answers how many. An event that `deliver` does not take stays.
+    pub fn collect_into(&self, max: usize, mut deliver: impl FnMut(u32, u64) -> bool) -> usize {
+        let mut count = 0;
         let mut stays = false;
         // Each watch that is listed now gets its turn once.
         let mut turns = self.ready.lock().len();
-        while turns > 0 && out.len() < max {
+        while turns > 0 && count < max {
             turns -= 1;
             let mut ready = self.ready.lock();
             let Some(watch) = ready.pop_front() else { break };
@@ -232,26 +253,27 @@ impl Epoll {
             if events.is_empty() {
                 continue;
             }
-            let mut interest = watch.interest.lock();
-            let (flags, data) = (interest.events, interest.data);
-            if flags & EPOLLONESHOT != 0 {
-                interest.armed = false;
-            }
-            drop(interest);
-            out.push((events.bits(), data));
-            if flags & (EPOLLONESHOT | EPOLLET) == 0 {
+            let Interest { events: flags, data, .. } = *watch.interest.lock();
+            let delivered = deliver(events.bits(), data);
+            if delivered && flags & EPOLLONESHOT != 0 {
+                watch.interest.lock().armed = false;
+            } else if !delivered || flags & EPOLLET == 0 {
                 let mut ready = self.ready.lock();
                 if !watch.listed.swap(true, Ordering::AcqRel) {
-                    ready.push_back(watch.clone());
+                    ready.push_back(watch);
                 }
                 stays = true;
             }
+            if !delivered {
+                break;
+            }
+            count += 1;
         }
-        if stays {
-            // Others may have looked while the watch was off the list.
+        // Others may have looked while the watch was off the list: under its lock, after they had entered the queue.
+        if stays && !self.queue.is_empty() {
             self.queue.wake(1, LOOK_AGAIN);
         }
-        out
+        count
     }
 
     pub fn queue(&self) -> &WaitQueue {

@@ -144,6 +144,18 @@ impl<T: IntoBytes + Immutable> UserPtr<T> {
 }
 
 impl UserPtr<u8> {
+    /// Fills the buffer without faulting pages in.
+    pub fn try_read_bytes(self, bytes: &mut [u8]) -> Result<(), UserFault> {
+        // SAFETY: `bytes` is kernel memory.
+        unsafe { arch::user::copy_from(bytes.as_mut_ptr(), self.0, bytes.len()) }.map_err(|(_, fault)| fault)
+    }
+
+    /// Writes without faulting pages in.
+    pub fn try_write_bytes(self, bytes: &[u8]) -> Result<(), UserFault> {
+        // SAFETY: `bytes` is kernel memory.
+        unsafe { arch::user::copy_to(self.0, bytes.as_ptr(), bytes.len()) }.map_err(|(_, fault)| fault)
+    }
+
     pub async fn write_bytes(self, mm: &AddressSpace, bytes: &[u8]) -> Result<()> {
         let mut done = 0;
         while done < bytes.len() {

@@ -100,6 +100,56 @@ fn watched(t: &Thread, entry: &PollFd) -> Watched {
     }
 }
 
+/// Descriptors that `ppoll_now` and `pselect6_now` look at: as many as fit into little memory.
+const FEW: usize = 128;
+
+/// The events of `wanted`, and those that are always looked for, that a descriptor has now; None if it is not open.
+#[inline(always)]
+fn look(t: &Thread, fd: i32, wanted: Events) -> Option<Events> {
+    let file = t.files().get(fd).ok()?;
+    Some(file.ready() & (wanted | Events::ERR | Events::HUP | Events::NVAL))
+}
+
+/// No time to wait; None if it cannot be read at once.
+fn is_zero(time: UserPtr<UserTimespec>) -> Option<bool> {
+    match time.non_null() {
+        Some(time) => Some(time.try_read().ok()?.validate().ok()?.to_duration().is_zero()),
+        None => Some(false),
+    }
+}
+
+/// If one of a few descriptors has something to tell, or there is no time to wait.
+pub fn ppoll_now(
+    t: &Thread,
+    fds: UserPtr<PollFd>,
+    count: u32,
+    time: UserPtr<UserTimespec>,
+    mask: UserPtr<u64>,
+    _mask_size: u64,
+) -> Option<SysResult<usize>> {
+    let mut polled = [PollFd::default(); FEW];
+    let polled = polled.get_mut(..count as usize)?;
+    if !mask.is_null() || count as u64 > t.files().limit() {
+        return None;
+    }
+    let at_once = is_zero(time)?;
+    fds.cast::<u8>().try_read_bytes(polled.as_mut_bytes()).ok()?;
+    let mut found = 0;
+    for entry in polled.iter_mut() {
+        let events = match entry.fd {
+            ..0 => Events::empty(),
+            fd => look(t, fd, Events::from_bits_truncate(entry.events as u32)).unwrap_or(Events::NVAL),
+        };
+        entry.revents = events.bits() as u16;
+        found += usize::from(!events.is_empty());
+    }
+    if found == 0 && !at_once {
+        return None;
+    }
+    fds.cast::<u8>().try_write_bytes(polled.as_bytes()).ok()?;
+    Some(Ok(found))
+}
+
 /// What the three sets of select(2) stand for (POLLIN_SET and so on of Linux).
 const READ_SET: Events = Events::RDNORM.union(Events::RDBAND).union(Events::IN).union(Events::HUP).union(Events::ERR);
 const WRITE_SET: Events = Events::WRBAND.union(Events::WRNORM).union(Events::OUT).union(Events::ERR);
@@ -189,6 +239,69 @@ pub async fn pselect6(
     Ok(total)
 }
 
+/// If one of a few descriptors has something to tell, or there is no time to wait.
+pub fn pselect6_now(
+    t: &Thread,
+    count: i32,
+    read: UserPtr<u64>,
+    write: UserPtr<u64>,
+    except: UserPtr<u64>,
+    time: UserPtr<UserTimespec>,
+    mask: UserPtr<[u64; 2]>,
+) -> Option<SysResult<usize>> {
+    const WORDS: usize = 16;
+    let count = usize::try_from(count).ok()?.min(t.files().capacity());
+    let words = count.div_ceil(64);
+    if !mask.is_null() || words > WORDS {
+        return None;
+    }
+    let at_once = is_zero(time)?;
+    let pointers = [read, write, except];
+    let mut wanted = [[0u64; WORDS]; 3];
+    for (set, pointer) in wanted.iter_mut().zip(pointers) {
+        if !pointer.is_null() {
+            pointer.cast::<u8>().try_read_bytes(set.get_mut(..words)?.as_mut_bytes()).ok()?;
+        }
+    }
+    let mut found = [[0u64; WORDS]; 3];
+    let mut total = 0;
+    for word in 0..words {
+        let [reads, writes, excepts] = wanted.each_ref().map(|set| set[word % WORDS]);
+        let mut left = reads | writes | excepts;
+        if count - word * 64 < 64 {
+            left &= (1 << (count - word * 64)) - 1;
+        }
+        while left != 0 {
+            let bit = left & left.wrapping_neg();
+            left ^= bit;
+            // EBADF is for the other path.
+            let events = look(t, (word * 64) as i32 + bit.trailing_zeros() as i32, Events::all())?;
+            for (index, set) in [READ_SET, WRITE_SET, EXCEPT_SET].into_iter().enumerate() {
+                if wanted[index][word % WORDS] & bit != 0 && events.intersects(set) {
+                    found[index][word % WORDS] |= bit;
+                    total += 1;
+                }
+            }
+        }
+    }
+    if total == 0 && !at_once {
+        return None;
+    }
+    // What was read can be written, or nothing has been done yet.
+    for (set, pointer) in wanted.iter().zip(pointers) {
+        if !pointer.is_null() {
+            pointer.cast::<u8>().try_write_bytes(set.get(..words)?.as_bytes()).ok()?;
+        }
+    }
+    for (set, pointer) in found.iter().zip(pointers) {
+        let written = pointer.is_null() || pointer.cast::<u8>().try_write_bytes(set.get(..words)?.as_bytes()).is_ok();
+        if !written {
+            return Some(Err(Errno::EFAULT.into()));
+        }
+    }
+    Some(Ok(total))
+}
+
 /// `struct epoll_event` of arm64, where it is not packed.
 #[repr(C)]
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -211,6 +324,18 @@ pub async fn epoll_ctl(t: &Thread, epfd: i32, op: u32, fd: i32, event: UserPtr<E
         raw::EPOLL_CTL_DEL => EpollEvent::default(),
         _ => event.read(t.mm()).await?,
     };
+    change_watch(t, epfd, op, fd, event)
+}
+
+pub fn epoll_ctl_now(t: &Thread, epfd: i32, op: u32, fd: i32, event: UserPtr<EpollEvent>) -> Option<Result<()>> {
+    let event = match op {
+        raw::EPOLL_CTL_DEL => EpollEvent::default(),
+        _ => event.try_read().ok()?,
+    };
+    Some(change_watch(t, epfd, op, fd, event))
+}
+
+fn change_watch(t: &Thread, epfd: i32, op: u32, fd: i32, event: EpollEvent) -> Result<()> {
     let epoll_file = t.files().get_io(epfd)?;
     let file = t.files().get_io(fd)?;
     let epoll = epoll_file.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;
@@ -227,6 +352,31 @@ pub async fn epoll_ctl(t: &Thread, epfd: i32, op: u32, fd: i32, event: UserPtr<E
         raw::EPOLL_CTL_DEL => epoll.delete(fd, &file),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// Events that are there already, or none if there is no time to wait.
+pub fn epoll_pwait_now(
+    t: &Thread,
+    epfd: i32,
+    events: UserPtr<EpollEvent>,
+    max: i32,
+    timeout_ms: i32,
+    mask: UserPtr<u64>,
+    _mask_size: u64,
+) -> Option<SysResult<usize>> {
+    if !mask.is_null() || max <= 0 || max as usize > MAX_EVENTS {
+        return None;
+    }
+    t.files().with(epfd, |file| {
+        let mut absent = false;
+        let mut index = 0;
+        let count = file.ops_as::<Epoll>()?.collect_into(max as usize, |bits, data| {
+            absent = events.at(index).try_write(&EpollEvent { events: bits, pad: 0, data }).is_err();
+            index += 1;
+            !absent
+        });
+        (count > 0 || timeout_ms == 0 && !absent).then_some(Ok(count))
+    })
 }
 
 pub async fn epoll_pwait(

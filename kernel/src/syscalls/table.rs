@@ -97,8 +97,8 @@ syscalls! {
     17 getcwd(buf: UserPtr<u8>, size: u64) async fs_stat::getcwd;
     19 eventfd2(initial: u32, flags: u32) fn pipe::eventfd2;
     20 epoll_create1(flags: u32) fn poll::epoll_create1;
-    21 epoll_ctl(epfd: i32, op: u32, fd: i32, event: UserPtr<EpollEvent>) async poll::epoll_ctl;
-    22 epoll_pwait(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: i32, mask: UserPtr<u64>, mask_size: u64) async poll::epoll_pwait;
+    21 epoll_ctl(epfd: i32, op: u32, fd: i32, event: UserPtr<EpollEvent>) async poll::epoll_ctl, at once poll::epoll_ctl_now;
+    22 epoll_pwait(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: i32, mask: UserPtr<u64>, mask_size: u64) async poll::epoll_pwait, at once poll::epoll_pwait_now;
     23 dup(fd: i32) fn fs_open::dup;
     24 dup3(old: i32, new: i32, flags: u32) fn fs_open::dup3;
     25 fcntl(fd: i32, cmd: u32, arg: u64) async fs_open::fcntl, at once fs_open::fcntl_now;
@@ -140,8 +140,8 @@ syscalls! {
     69 preadv(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) async fs_rw::preadv;
     70 pwritev(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) async fs_rw::pwritev;
     71 sendfile(out_fd: i32, in_fd: i32, offset: UserPtr<i64>, count: u64) async fs_rw::sendfile;
-    72 pselect6(count: i32, read: UserPtr<u64>, write: UserPtr<u64>, except: UserPtr<u64>, timeout: UserPtr<UserTimespec>, mask: UserPtr<[u64; 2]>) async poll::pselect6;
-    73 ppoll(fds: UserPtr<PollFd>, count: u32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async poll::ppoll;
+    72 pselect6(count: i32, read: UserPtr<u64>, write: UserPtr<u64>, except: UserPtr<u64>, timeout: UserPtr<UserTimespec>, mask: UserPtr<[u64; 2]>) async poll::pselect6, at once poll::pselect6_now;
+    73 ppoll(fds: UserPtr<PollFd>, count: u32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async poll::ppoll, at once poll::ppoll_now;
     74 signalfd4(fd: i32, mask: UserPtr<u64>, size: usize, flags: u32) async signal::signalfd4;
     75 vmsplice(fd: i32, iov: u64, count: u64, flags: u32) async fs_rw::vmsplice;
     76 splice(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) async fs_rw::splice;
