@@ -142,18 +142,18 @@ impl WaitQueue {
 
     /// Sleeps until `cond` answers Some. All waiters of this kind are woken by every wake.
     pub fn wait_for<T, F: FnMut() -> Option<T>>(&self, cond: F) -> WaitFor<'_, F> {
-        WaitFor { node: WaitNode::new(self), cond }
+        WaitFor { node: WaitNode::new(self), cond, tried: false }
     }
 
     /// The same for waiters that listen to some events only (poll masks).
     pub fn wait_for_mask<T, F: FnMut() -> Option<T>>(&self, mask: u32, cond: F) -> WaitFor<'_, F> {
-        WaitFor { node: WaitNode::shared(self, 0, mask), cond }
+        WaitFor { node: WaitNode::shared(self, 0, mask), cond, tried: false }
     }
 
     /// Sleeps until `cond` answers Some. A wake reaches the longest-waiting ones first, as many as it says. `cond` takes what it
     /// waits for; if there may be more of it than wakes, the taker wakes the next.
     pub fn wait_for_exclusive<T, F: FnMut() -> Option<T>>(&self, cond: F) -> WaitFor<'_, F> {
-        WaitFor { node: WaitNode::exclusive(self, 0, ANY), cond }
+        WaitFor { node: WaitNode::exclusive(self, 0, ANY), cond, tried: false }
     }
 
     /// Sleeps until the next wake that is issued after the first poll.
@@ -382,6 +382,16 @@ impl Drop for WaitNode<'_> {
 pub struct WaitFor<'q, F> {
     node: WaitNode<'q>,
     cond: F,
+    /// The caller has just asked `cond` in vain.
+    tried: bool,
+}
+
+impl<F> WaitFor<'_, F> {
+    /// Registers before it asks for the first time: the caller has found that there is nothing yet.
+    pub fn after_trying(mut self) -> Self {
+        self.tried = true;
+        self
+    }
 }
 
 impl<T, F: FnMut() -> Option<T>> Future for WaitFor<'_, F> {
@@ -389,12 +399,12 @@ impl<T, F: FnMut() -> Option<T>> Future for WaitFor<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         // SAFETY: the node stays pinned; `cond` is not structurally pinned.
-        let (mut node, cond) = unsafe {
+        let (mut node, cond, tried) = unsafe {
             let this = self.get_unchecked_mut();
-            (Pin::new_unchecked(&mut this.node), &mut this.cond)
+            (Pin::new_unchecked(&mut this.node), &mut this.cond, &mut this.tried)
         };
         let mut woken = node.was_woken();
-        let mut value = cond();
+        let mut value = if core::mem::take(tried) { None } else { cond() };
         if value.is_none() {
             node.as_mut().register(cx.waker());
             woken = false;

@@ -21,7 +21,7 @@ use super::path::Path;
 use super::state::Seals;
 use super::{anon, regular};
 use crate::errno::{Errno, Result};
-use crate::exec::{Interrupted, Mutex, interruptible};
+use crate::exec::{Interrupted, Mutex, WaitQueue, interruptible};
 use crate::mm::{IoBuf, PageCache, PageSource};
 use crate::process::Thread;
 use crate::sync::SpinLock;
@@ -222,6 +222,16 @@ impl OpenFile {
         Some(n)
     }
 
+    /// What a blocking read of a plain stream waits for.
+    pub fn blocking_stream(&self) -> Option<(&dyn FileOps, &WaitQueue)> {
+        match &self.kind {
+            Kind::Ops(ops) if ops.is_plain() && !ops.seekable() && self.readable() && !self.is_nonblock() => {
+                Some((&**ops, ops.wait_queue()?))
+            }
+            _ => None,
+        }
+    }
+
     /// read(2), readv(2).
     pub async fn read(&self, t: &Thread, buf: &mut IoBuf<'_>) -> SysResult<usize> {
         self.check_readable()?;
@@ -318,7 +328,7 @@ impl OpenFile {
     }
 
     /// Goes on with a read that only a page fault cut short; what was read counts, whatever happens now.
-    async fn read_on(&self, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> usize {
+    pub async fn read_on(&self, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> usize {
         let mut more = 0;
         while let Some(fault) = buf.take_fault() {
             if buf.fault_in(&fault).await.is_err() {

@@ -4,7 +4,8 @@ use linux_raw_sys::general as raw;
 
 use super::SysResult;
 use crate::errno::{Errno, Result};
-use crate::fs::open_file::{Kind, OpenFile};
+use crate::exec::interruptible;
+use crate::fs::open_file::{Kind, OpenFile, READ_EVENTS, settled};
 use crate::fs::{self, Ctx, mount, regular, splice};
 use crate::mm::{self, IoBuf, PAGE_SIZE, UserPtr, import_iovec};
 use crate::process::Thread;
@@ -12,6 +13,15 @@ use crate::process::Thread;
 pub async fn read(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> {
     let file = t.files().get_io(fd)?;
     let mut buf = IoBuf::user(t.mm(), addr, len)?;
+    // The most common wait of all gets a future of its own, without the layers that others need.
+    if let Some((ops, queue)) = file.blocking_stream() {
+        let attempt = || settled(ops.try_read(&file, &mut buf, 0));
+        let wait = queue.wait_for_mask(READ_EVENTS.bits(), attempt);
+        let wait = if within_page(addr, len) { wait.after_trying() } else { wait };
+        if let Ok(n) = interruptible(t, wait).await? {
+            return Ok(n + file.read_on(ops, &mut buf, 0).await);
+        }
+    }
     file.read(t, &mut buf).await
 }
 

@@ -70,9 +70,7 @@ pub fn futex_now(
     let word = Word { addr, private: op & PRIVATE != 0 };
     match op & !PRIVATE {
         WAKE => futex::wake_now(t.mm(), word, value as i32, ANY).map(|count| Ok(count as u64)),
-        WAKE_BITSET if value3 != 0 => {
-            futex::wake_now(t.mm(), word, value as i32, value3).map(|count| Ok(count as u64))
-        }
+        WAKE_BITSET if value3 != 0 => futex::wake_now(t.mm(), word, value as i32, value3).map(|count| Ok(count as u64)),
         WAIT if timeout == 0 => futex::differs(word, value).then_some(Err(Errno::EAGAIN.into())),
         _ => None,
     }
