@@ -76,12 +76,13 @@ impl<T> UserPtr<T> {
 
 impl<T: FromBytes> UserPtr<T> {
     /// Reads without faulting pages in.
+    #[inline]
     pub fn try_read(self) -> Result<T, UserFault> {
-        let mut value = MaybeUninit::<T>::zeroed();
+        let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: `value` is kernel memory of that size.
         unsafe { arch::user::copy_from(value.as_mut_ptr().cast(), self.0, size_of::<T>()) }
             .map_err(|(_, fault)| fault)?;
-        // SAFETY: fully initialised, and every bit pattern is a `T` (FromBytes).
+        // SAFETY: the copy was complete, and every bit pattern is a `T` (FromBytes).
         Ok(unsafe { value.assume_init() })
     }
 

@@ -72,14 +72,19 @@ fn is_live_here(t: &Thread) -> bool {
     ptr::eq(OWNER.get().load(Ordering::Relaxed), ptr::from_ref::<Task>(t.task()))
 }
 
-/// The thread's current FP registers.
-pub fn get(t: &Thread) -> FpRegs {
-    // SAFETY: `t` is being polled on this CPU: its state is live here or nowhere.
+/// Shows the thread's current FP registers to `look`, which must not ask for them itself.
+pub fn with<R>(t: &Thread, look: impl FnOnce(&FpRegs) -> R) -> R {
+    // SAFETY: `t` is being polled on this CPU: its state is live here or nowhere, and `look` gets the only reference.
     let slot = unsafe { &mut *t.fp_slot().0.get() };
     if is_live_here(t) {
         arch::fp::save(slot);
     }
-    *slot
+    look(slot)
+}
+
+/// The thread's current FP registers.
+pub fn get(t: &Thread) -> FpRegs {
+    with(t, |regs| *regs)
 }
 
 /// Replaces the thread's FP registers.

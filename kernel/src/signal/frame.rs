@@ -9,6 +9,8 @@
 //!     siginfo        ← sp when the handler runs
 //! ```
 
+use core::mem::offset_of;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::action::{ActionFlags, SigAction};
@@ -147,56 +149,44 @@ fn write_frame(
     sp: u64,
     record: u64,
 ) -> Result<(), UserFault> {
-    UserPtr::<Image>::new(sp).try_write(&Image::new(t, info, alt_stack, mask))?;
-    UserPtr::<[u64; 2]>::new(record).try_write(&[t.regs.x[29], t.regs.x[30]])
+    let regs = &t.regs;
+    let head = Head {
+        info: info.to_user(),
+        flags: 0,
+        link: 0,
+        stack: UserStack::new(alt_stack.sp, alt_stack.flags_at(regs.sp), alt_stack.size),
+        mask: mask.0,
+        unused: [0; 16],
+        fault_address: t.fault_address,
+        x: regs.x,
+        sp: regs.sp,
+        pc: regs.pc,
+        pstate: regs.pstate,
+        pad: 0,
+    };
+    UserPtr::<Head>::new(sp).try_write(&head)?;
+    let records = sp + size_of::<Head>() as u64;
+    // From where they are: 512 bytes need not be copied twice.
+    fp::with(t, |fp| {
+        let head = [FPSIMD_MAGIC, size_of::<FpRecord>() as u32, fp.fpsr, fp.fpcr];
+        UserPtr::<[u32; 4]>::new(records + offset_of!(FpRecord, magic) as u64).try_write(&head)?;
+        UserPtr::<[u128; 32]>::new(records + offset_of!(FpRecord, v) as u64).try_write(&fp.v)
+    })?;
+    // The record of a fault is there only for threads that had one; else the end marker stands in its place.
+    let esr = match t.fault_esr {
+        0 => EsrRecord { magic: 0, size: 0, esr: 0 },
+        esr => EsrRecord { magic: ESR_MAGIC, size: size_of::<EsrRecord>() as u32, esr },
+    };
+    UserPtr::<Tail>::new(records + size_of::<FpRecord>() as u64).try_write(&Tail { esr, end: [0; 2] })?;
+    UserPtr::<[u64; 2]>::new(record).try_write(&[regs.x[29], regs.x[30]])
 }
 
-/// The frame in kernel memory, ready to be copied out in one go.
+/// What comes behind the FP record.
 #[repr(C)]
 #[derive(IntoBytes, Immutable, KnownLayout)]
-struct Image {
-    head: Head,
-    fp: FpRecord,
+struct Tail {
     esr: EsrRecord,
     end: [u64; 2],
-}
-
-impl Image {
-    fn new(t: &Thread, info: &SigInfo, alt_stack: AltStack, mask: SigSet) -> Image {
-        let regs = &t.regs;
-        let stack = UserStack::new(alt_stack.sp, alt_stack.flags_at(regs.sp), alt_stack.size);
-        let fp = fp::get(t);
-        // The record of a fault is there only for threads that had one; else the end marker stands in its place.
-        let esr = match t.fault_esr {
-            0 => EsrRecord { magic: 0, size: 0, esr: 0 },
-            esr => EsrRecord { magic: ESR_MAGIC, size: size_of::<EsrRecord>() as u32, esr },
-        };
-        Image {
-            head: Head {
-                info: info.to_user(),
-                flags: 0,
-                link: 0,
-                stack,
-                mask: mask.0,
-                unused: [0; 16],
-                fault_address: t.fault_address,
-                x: regs.x,
-                sp: regs.sp,
-                pc: regs.pc,
-                pstate: regs.pstate,
-                pad: 0,
-            },
-            fp: FpRecord {
-                magic: FPSIMD_MAGIC,
-                size: size_of::<FpRecord>() as u32,
-                fpsr: fp.fpsr,
-                fpcr: fp.fpcr,
-                v: fp.v.map(|v| [v as u64, (v >> 64) as u64]),
-            },
-            esr,
-            end: [0; 2],
-        }
-    }
 }
 
 /// What a frame restores.
@@ -277,7 +267,6 @@ fn find_fp_record(base: u64) -> Result<u64, Bad> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::mem::offset_of;
 
     #[test]
     fn offsets_are_those_of_the_c_structures() {
@@ -287,6 +276,6 @@ mod tests {
         assert_eq!(offset_of!(Head, fault_address), 304);
         assert_eq!(offset_of!(Head, sp), 304 + 256);
         assert_eq!(offset_of!(Head, pstate), 304 + 272);
-        assert_eq!(offset_of!(Image, fp), 592);
+        assert_eq!(offset_of!(FpRecord, v), 16);
     }
 }
