@@ -5,9 +5,9 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{paths, provision, ui};
 
@@ -22,7 +22,7 @@ impl Apt {
     pub fn new() -> Result<Apt> {
         provision::need(&[provision::APT, provision::DPKG_DEB, provision::TAR])?;
         let apt = Apt { state: paths::out().join("apt"), packages: paths::out().join("packages") };
-        for folder in ["lists/partial", "cache/archives/partial", "sources.list.d", "dpkg", "log"] {
+        for folder in ["lists/partial", "cache/archives/partial", "sources.list.d", "preferences.d", "dpkg", "log"] {
             fs::create_dir_all(apt.state.join(folder))?;
         }
         fs::create_dir_all(&apt.packages)?;
@@ -48,7 +48,8 @@ Dir::Cache "{state}/cache";
 Dir::Log "{state}/log";
 Dir::Etc::sourcelist "{state}/sources.list";
 Dir::Etc::sourceparts "{state}/sources.list.d";
-Dir::Etc::preferencesparts "/nonexistent";
+Dir::Etc::preferences "{state}/preferences";
+Dir::Etc::preferencesparts "{state}/preferences.d";
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 #clear DPkg::Post-Invoke;
@@ -92,10 +93,11 @@ Dir::Etc::preferencesparts "/nonexistent";
     fn update(&self) -> Result<()> {
         self.copy_sources()?;
         let _step = ui::step("Fetching the arm64 package lists");
-        let result = ui::run_quietly(self.command("apt-get").arg("update"));
+        let output = self.command("apt-get").arg("update").stdin(Stdio::null()).output()?;
         let lists = fs::read_dir(self.state.join("lists"))?;
         let any = lists.flatten().any(|e| e.file_name().to_string_lossy().contains("_Packages"));
-        if any { Ok(()) } else { result.context("no arm64 package lists") }
+        ensure!(any, "cannot fetch the lists of arm64 packages: {}", complaint(&output));
+        Ok(())
     }
 
     /// Tries with the lists at hand, and once more with fresh ones.
@@ -135,11 +137,11 @@ Dir::Etc::preferencesparts "/nonexistent";
             let archives = format!("Dir::Cache::archives={}", incoming.display());
             let mut command = self.command("apt-get");
             command.args(["-y", "--download-only", "-o", &archives, "install"]).args(closed);
-            ui::run_quietly(&mut command)?;
+            run(&mut command)?;
         }
         if !alone.is_empty() {
             let mut command = self.command("apt-get");
-            ui::run_quietly(command.arg("download").args(alone).current_dir(&incoming))?;
+            run(command.arg("download").args(alone).current_dir(&incoming))?;
         }
         let mut names = Vec::new();
         for entry in fs::read_dir(&incoming)?.flatten() {
@@ -164,6 +166,20 @@ Dir::Etc::preferencesparts "/nonexistent";
                 .with_context(|| format!("{package} depends on no {prefix}*"))
         })
     }
+}
+
+/// Runs apt-get; an error is its own complaint.
+pub fn run(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", ui::shown(command)))?;
+    ensure!(output.status.success(), "apt-get failed: {}", complaint(&output));
+    Ok(())
+}
+
+/// The line that says why, of all that it has said.
+fn complaint(output: &Output) -> String {
+    let said = [&output.stderr[..], &output.stdout].map(String::from_utf8_lossy).join("\n");
+    let marked = ["E: ", "W: "].iter().find_map(|mark| said.lines().find_map(|line| line.strip_prefix(mark)));
+    marked.unwrap_or(said.trim()).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn for_any_architecture(sources: &str) -> String {

@@ -1,5 +1,6 @@
 //! Building our own crates for the guest.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,17 +43,17 @@ pub fn user_program(package: &str, bin: &str) -> Result<PathBuf> {
 fn cargo_build(triple: &str, profile: &str, package: &str, bin: &str) -> Result<PathBuf> {
     let toolchain = provision::rust_target(triple)?;
     let _step = ui::step(format!("Building {package}"));
-    let mut command = cargo();
-    command.args(["build", "--quiet", "--locked", "--target", triple, "--profile", profile]);
+    let mut command = toolchain.command("build");
+    command.args(["--quiet", "--locked", "--target", triple, "--profile", profile]);
     command.args(["-p", package, "--bin", bin]).arg("--target-dir").arg(paths::target());
-    toolchain.apply(&mut command);
     ui::run_openly(&mut command)?;
     Ok(paths::target().join(triple).join(profile).join(bin))
 }
 
-/// Cargo, as it was called for xtask itself.
-pub fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+/// Cargo, as it was called for xtask itself, or another one.
+pub fn cargo(other: Option<&Path>) -> Command {
+    let own = || std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let mut command = Command::new(other.map_or_else(own, OsString::from));
     command.current_dir(paths::root());
     // These describe xtask, not what is built now; build scripts would see them change.
     for (name, _) in std::env::vars_os() {

@@ -2,13 +2,12 @@
 
 use anyhow::{Context, Result};
 
-use crate::provision::{self, BARE, MUSL};
-use crate::{build, ui};
+use crate::provision::{self, BARE, MUSL, Toolchain};
+use crate::ui;
 
 /// Runs all checks, and stops at the first that fails.
 pub fn run() -> Result<()> {
-    provision::rust_component("fmt", "rustfmt")?;
-    provision::rust_component("clippy", "clippy")?;
+    provision::rust_components()?;
     let deny = ["--", "-D", "warnings"];
     cargo("formatting", &["fmt", "--all", "--check"], None)?;
     let host = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet"];
@@ -37,10 +36,9 @@ pub fn run() -> Result<()> {
 
 fn cargo(what: &str, arguments: &[&str], target: Option<&str>) -> Result<()> {
     let _step = ui::step(format!("Checking {what}"));
-    let mut command = build::cargo();
-    if let Some(triple) = target {
-        provision::rust_target(triple)?.apply(&mut command);
-    }
-    command.args(arguments).env("RUSTDOCFLAGS", "-D warnings");
+    let toolchain = target.map_or_else(|| Ok(Toolchain::default()), provision::rust_target)?;
+    let (subcommand, rest) = arguments.split_first().context("no subcommand")?;
+    let mut command = toolchain.command(subcommand);
+    command.args(rest).env("RUSTDOCFLAGS", "-D warnings");
     ui::run_openly(&mut command).with_context(|| format!("{what}: see above"))
 }

@@ -11,7 +11,7 @@ use pollux_wire::Request;
 use crate::image::Image;
 use crate::machine::{Machine, MachineOptions};
 use crate::session::{Input, Outcome, Session};
-use crate::{bench, build, check, doctor, interactive, paths, sim, test, ui};
+use crate::{bench, build, check, doctor, interactive, paths, provision, sim, test, ui};
 
 /// Builds Pollux and its images, runs them in QEMU, and tests them.
 #[derive(Parser)]
@@ -125,6 +125,7 @@ impl Qemu {
         if !self.command.is_empty() && !self.verbose {
             ui::silence();
         }
+        provision::need_for_guests()?;
         let machine = Machine::prepare(&self.machine, Image::find(&self.image)?)?;
         if self.dry_run {
             println!("{}", ui::shown(&machine.command(7, &[])?));
@@ -205,10 +206,11 @@ impl Write for Log {
 
 impl Gdb {
     fn run(self) -> Result<u8> {
+        provision::need_for_guests()?;
+        provision::need(&[provision::GDB])?;
         let kernel = build::kernel()?;
         let mut machine = Machine::prepare(&self.machine, Image::find(&self.image)?)?;
         machine.debugger = Some(self.port);
-        crate::provision::need(&[crate::provision::GDB])?;
         let connect = format!("target remote 127.0.0.1:{}", self.port);
         eprintln!("In another terminal: gdb-multiarch {} -ex '{connect}'", kernel.elf.display());
         if self.server {
@@ -217,7 +219,7 @@ impl Gdb {
         let mut guest = crate::guest::Guest::start(machine.command(7, &[])?)?;
         // The console's input stays open, or QEMU would see its end.
         let _console = guest.take_console();
-        let status = crate::provision::GDB
+        let status = provision::GDB
             .command()?
             .arg(&kernel.elf)
             .args(["-q", "-ex", "set confirm off", "-ex", &connect])

@@ -1,7 +1,8 @@
 //! Everything that happens on the host: building the kernel, making root file systems, running
 //! guests in QEMU and testing them. The binary is `cargo xtask`; the tests use this library.
 //!
-//! * [`provision`]: finds and installs the tools that the rest needs.
+//! * [`provision`]: finds and installs the tools that the rest needs; what rustup cannot get is built
+//!   `from_source`.
 //! * [`build`] turns crates into a kernel [`flat`] image and guest programs.
 //! * [`recipe`], [`apt`], [`image`]: from `images/NAME.toml` to an ext2 file.
 //! * [`linux`], [`cpio`]: Debian's kernel as the reference to compare with.
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod cpio;
 pub mod doctor;
 pub mod flat;
+mod from_source;
 pub mod guest;
 pub mod image;
 pub mod interactive;

@@ -2,12 +2,12 @@
 //! asking, else named in the command that installs them.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
-use crate::{build, paths, ui};
+use crate::{apt, build, from_source, paths, ui};
 
 /// The kernel's target.
 pub const BARE: &str = "aarch64-unknown-none-softfloat";
@@ -19,17 +19,26 @@ pub const MUSL: &str = "aarch64-unknown-linux-musl";
 pub struct Tool {
     pub name: &'static str,
     pub package: &'static str,
+    /// The only thing that needs it, if not everything does.
+    pub only_for: Option<&'static str>,
 }
 
-pub const QEMU: Tool = Tool { name: "qemu-system-aarch64", package: "qemu-system-arm" };
-pub const MKE2FS: Tool = Tool { name: "mke2fs", package: "e2fsprogs" };
-pub const E2FSCK: Tool = Tool { name: "e2fsck", package: "e2fsprogs" };
-pub const DEBUGFS: Tool = Tool { name: "debugfs", package: "e2fsprogs" };
-pub const TAR: Tool = Tool { name: "tar", package: "tar" };
-pub const XZ: Tool = Tool { name: "xz", package: "xz-utils" };
-pub const GDB: Tool = Tool { name: "gdb-multiarch", package: "gdb-multiarch" };
-pub const APT: Tool = Tool { name: "apt-get", package: "apt" };
-pub const DPKG_DEB: Tool = Tool { name: "dpkg-deb", package: "dpkg" };
+const fn tool(name: &'static str, package: &'static str) -> Tool {
+    Tool { name, package, only_for: None }
+}
+
+pub const QEMU: Tool = tool("qemu-system-aarch64", "qemu-system-arm");
+pub const MKE2FS: Tool = tool("mke2fs", "e2fsprogs");
+pub const E2FSCK: Tool = tool("e2fsck", "e2fsprogs");
+pub const DEBUGFS: Tool = tool("debugfs", "e2fsprogs");
+pub const TAR: Tool = tool("tar", "tar");
+pub const XZ: Tool = Tool { only_for: Some("--kernel linux"), ..tool("xz", "xz-utils") };
+pub const GDB: Tool = Tool { only_for: Some("cargo xtask gdb"), ..tool("gdb-multiarch", "gdb-multiarch") };
+pub const APT: Tool = tool("apt-get", "apt");
+pub const DPKG_DEB: Tool = tool("dpkg-deb", "dpkg");
+
+/// Only where rustup's is missing.
+pub const LLD: Tool = tool("ld.lld", "lld");
 
 /// All of them, for `doctor`.
 pub const TOOLS: [Tool; 9] = [QEMU, MKE2FS, E2FSCK, DEBUGFS, TAR, XZ, GDB, APT, DPKG_DEB];
@@ -68,34 +77,58 @@ pub fn need(tools: &[Tool]) -> Result<()> {
     if packages.is_empty() { Ok(()) } else { install(&packages) }
 }
 
+/// Makes sure of all that building and running guests takes, so that what is missing is named at once.
+pub fn need_for_guests() -> Result<()> {
+    let mut packages: Vec<_> =
+        [QEMU, MKE2FS, DEBUGFS, TAR].iter().filter(|tool| tool.find().is_none()).map(|tool| tool.package).collect();
+    let targets = || anyhow::Ok(has_target(BARE)? && has_target(MUSL)?);
+    if !rustup_is_here() && !targets()? {
+        packages.extend(from_source::missing_packages()?);
+    }
+    packages.sort_unstable();
+    packages.dedup();
+    if packages.is_empty() { Ok(()) } else { install(&packages) }
+}
+
+/// The command that installs packages by hand.
+pub fn by_hand(packages: &[&str]) -> String {
+    let install = format!("apt-get update && apt-get install -y --no-install-recommends {}", packages.join(" "));
+    if rustix::process::geteuid().is_root() { install } else { format!("sudo sh -c '{install}'") }
+}
+
 /// Installs packages of the host's own distribution.
 pub fn install(packages: &[&str]) -> Result<()> {
-    let by_hand = format!("apt-get update && apt-get install -y {}", packages.join(" "));
+    let names = packages.join(", ");
+    let by_hand = by_hand(packages);
     if APT.find().is_none() {
         bail!(
-            "missing: {}. This is not a Debian or Ubuntu system, so install by its own means what \
-             `{by_hand}` would install there",
-            packages.join(", ")
+            "missing: {names} (names of Debian packages). This is not a Debian or Ubuntu system, so install \
+             by its own means what `{by_hand}` would install there"
         );
     }
     let Some(become_root) = privilege() else {
-        bail!("missing: {}. To install, type:\n\n    sudo sh -c '{by_hand}'\n", packages.join(", "));
+        bail!("missing: {names}. To install, type:\n\n    {by_hand}\n");
     };
     let apt = |arguments: &[&str]| {
         let mut words = become_root.clone();
-        words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"].map(OsString::from));
+        words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "apt-get"].map(OsString::from));
         words.extend(arguments.iter().map(OsString::from));
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
-        ui::run_quietly(&mut command)
+        apt::run(&mut command)
     };
-    let _step = ui::step(format!("Installing {}", packages.join(", ")));
+    let _step = ui::step(format!("Installing {names}"));
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
     arguments.extend(packages);
     // The package lists may be missing or too old for what the archive has now.
-    apt(&arguments)
-        .or_else(|_| apt(&["update"]).and_then(|()| apt(&arguments)))
-        .with_context(|| format!("cannot install by myself. Type:\n\n    sudo sh -c '{by_hand}'\n"))
+    apt(&arguments).or_else(|_| apt(&["update"]).and_then(|()| apt(&arguments))).map_err(|error| {
+        anyhow!("cannot install {names}: {error:#}\nWhen that is mended, try again, or type:\n\n    {by_hand}\n")
+    })
+}
+
+/// Whether packages can be installed without asking anybody.
+pub fn may_install() -> bool {
+    APT.find().is_some() && privilege().is_some()
 }
 
 /// The words that run a command as root without a question: none for root, or sudo.
@@ -117,15 +150,18 @@ fn privilege() -> Option<Vec<OsString>> {
 /// How cargo is to be called to build for a target.
 #[derive(Default)]
 pub struct Toolchain {
-    arguments: Vec<OsString>,
-    env: Vec<(OsString, OsString)>,
+    pub(crate) cargo: Option<PathBuf>,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) env: Vec<(OsString, OsString)>,
 }
 
 impl Toolchain {
-    /// Adds what it takes to a cargo command.
-    pub fn apply(&self, command: &mut Command) {
-        command.args(&self.arguments);
+    /// A cargo command with a subcommand such as `build`, and all that it takes for the target.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = build::cargo(self.cargo.as_deref());
+        command.arg(subcommand).args(&self.arguments);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
     }
 }
 
@@ -134,13 +170,15 @@ pub fn rust_target(triple: &str) -> Result<Toolchain> {
     if has_target(triple)? {
         return Ok(Toolchain::default());
     }
-    let rustup = rustup_add(&["target", "add", triple]);
-    if rustup.is_ok() && has_target(triple)? {
+    let by_rustup = rustup_add(&["target", "add", triple]);
+    if by_rustup.is_ok() && has_target(triple)? {
         return Ok(Toolchain::default());
     }
-    crate::provision::from_source(triple).map_err(|error| {
-        let by_rustup = rustup.err().map_or_else(String::new, |error| format!("{error:#}\n"));
-        error.context(format!("{by_rustup}Rust's target {triple} is missing"))
+    from_source::toolchain(triple).map_err(|error| match by_rustup {
+        Err(first) if rustup_is_here() => {
+            error.context(format!("{first:#}\nand Rust's target {triple} cannot be built from source either"))
+        }
+        _ => error,
     })
 }
 
@@ -154,38 +192,48 @@ pub fn has_target(triple: &str) -> Result<bool> {
     Ok(entries.any(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))))
 }
 
-fn rustc() -> Command {
+pub(crate) fn rustc() -> Command {
     let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
     command.current_dir(paths::root());
     command
 }
 
+pub fn rustup_is_here() -> bool {
+    find_program("rustup").is_some()
+}
+
 /// Asks rustup for something, for the toolchain that the workspace pins.
 pub fn rustup_add(arguments: &[&str]) -> Result<()> {
     let shown = format!("rustup {}", arguments.join(" "));
-    let rustup =
-        find_program("rustup").with_context(|| format!("rustup is not installed, or `{shown}` would get it"))?;
+    let rustup = find_program("rustup").with_context(|| format!("there is no rustup for `{shown}`"))?;
     let _step = ui::step(shown.clone());
-    ui::run_quietly(Command::new(rustup).args(arguments).current_dir(paths::root()))
-        .with_context(|| format!("`{shown}` failed; repeat it when the network is back"))
-}
-
-/// A component of the toolchain, such as clippy.
-pub fn rust_component(program: &str, component: &str) -> Result<()> {
-    let works = build::cargo()
-        .args([program, "--version"])
-        .stdin(Stdio::null())
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if works { Ok(()) } else { rustup_add(&["component", "add", component]) }
-}
-
-/// Without a prebuilt standard library, it is built from the compiler's source.
-fn from_source(triple: &str) -> Result<Toolchain> {
-    let sysroot = ui::read(rustc().args(["--print", "sysroot"]))?;
-    let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/Cargo.lock");
-    if !source.is_file() {
-        bail!("its source ({}) is not installed either", source.display());
+    let output = Command::new(rustup).args(arguments).current_dir(paths::root()).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
     }
-    bail!("building {triple} from source is not supported")
+    let said = String::from_utf8_lossy(&output.stderr);
+    let why = said.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or(said.trim());
+    bail!("`{shown}` failed: {why}")
+}
+
+/// Whether the cargo in use has this subcommand of a component, such as clippy.
+pub fn has_component(subcommand: &str) -> bool {
+    let version = build::cargo(None).args([subcommand, "--version"]).stdin(Stdio::null()).output();
+    version.is_ok_and(|output| output.status.success())
+}
+
+/// The subcommands of cargo that are components of the toolchain.
+pub const COMPONENTS: [(&str, &str); 2] = [("fmt", "rustfmt"), ("clippy", "clippy")];
+
+/// Makes sure of all components of the toolchain.
+pub fn rust_components() -> Result<()> {
+    let missing: Vec<_> =
+        COMPONENTS.iter().filter(|(subcommand, _)| !has_component(subcommand)).map(|(_, name)| *name).collect();
+    if missing.is_empty() {
+        Ok(())
+    } else if rustup_is_here() {
+        rustup_add(&[&["component", "add"][..], &missing].concat())
+    } else {
+        install(&missing.into_iter().map(from_source::component_package).collect::<Vec<_>>())
+    }
 }

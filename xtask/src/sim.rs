@@ -97,7 +97,7 @@ fn seeds() -> PathBuf {
 
 fn simulator(root: &Path, target: &Path) -> Result<PathBuf> {
     let _step = ui::step("Building pollux-sim");
-    let mut cargo = build::cargo();
+    let mut cargo = build::cargo(None);
     cargo.current_dir(root).args(["build", "--quiet", "--locked", "--profile", "sim", "--package", "pollux-sim"]);
     cargo.arg("--target-dir").arg(target);
     ui::run_openly(&mut cargo)?;

@@ -4,15 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use pollux_wire::{Exit, Request};
 
 use crate::image::Image;
 use crate::machine::{KernelKind, Machine, MachineOptions};
-use crate::provision::{self, DEBUGFS, E2FSCK, MKE2FS, QEMU};
 use crate::session::{self, Input, Outcome};
-use crate::{build, paths};
+use crate::{build, paths, provision};
 
 #[derive(Args)]
 pub struct Options {
@@ -45,15 +44,16 @@ impl Options {
         let mut tally = Tally::default();
         let filtered = self.filter.is_some();
         if !self.guest && !filtered && self.kernel == KernelKind::Pollux {
-            let mut cargo = build::cargo();
+            let mut cargo = build::cargo(None);
             cargo.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
             cargo.args(["--exclude", "pollux-tests"]);
             tally.run(&mut cargo)?;
             tally.count(crate::sim::test()?);
         }
         if !self.host {
-            provision::need(&[QEMU, MKE2FS, DEBUGFS, E2FSCK])?;
-            let mut cargo = build::cargo();
+            provision::need_for_guests()?;
+            let before = tally.passed + tally.failed;
+            let mut cargo = build::cargo(None);
             cargo.args(["test", "--locked", "--package", "pollux-tests", "--test", "guest", "--"]);
             cargo.args(&self.filter);
             cargo.env("POLLUX_XTASK", std::env::current_exe()?);
@@ -63,6 +63,9 @@ impl Options {
                 cargo.env("POLLUX_TEST_RECORD", "1");
             }
             tally.run(&mut cargo)?;
+            if let (Some(filter), true) = (&self.filter, before == tally.passed + tally.failed) {
+                bail!("no guest test has a name that contains {filter:?}");
+            }
         }
         println!("{} passed, {} failed", tally.passed, tally.failed);
         Ok(u8::from(tally.failed > 0))
@@ -117,6 +120,7 @@ pub struct Stress {
 
 impl Stress {
     pub fn run(self) -> Result<u8> {
+        provision::need_for_guests()?;
         let mut options = self.machine;
         options.snapshot = true;
         options.smp.get_or_insert(4);
