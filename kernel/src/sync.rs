@@ -3,6 +3,9 @@
 //!
 //! Before a lock is taken, after it is given back, and while one waits for it, the simulator may run another CPU.
 
+/// For what is also compiled for a model checker (`sim/models`), which has atomics of its own.
+pub use core::sync::atomic;
+
 use lock_api::GuardNoSend;
 
 use crate::arch;

@@ -1,8 +1,8 @@
 //! Sleeping locks: fair, and cancelled by dropping the future. Guards may be held over an await and go to other CPUs.
 
+use crate::sync::atomic::{AtomicBool, Ordering};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::semaphore::Semaphore;
 use super::wait::WaitQueue;

@@ -3,11 +3,11 @@
 //! Permits are handed to the longest-waiting task by whoever releases them, so a steady stream of newcomers cannot
 //! overtake it. A waiter that is dropped after permits were handed to it gives them back.
 
+use crate::sync::atomic::{AtomicU8, Ordering};
 use arrayvec::ArrayVec;
 use core::future::Future;
 use core::pin::Pin;
 use core::ptr;
-use core::sync::atomic::{AtomicU8, Ordering};
 use core::task::{Context, Poll, Waker};
 
 use super::list::{List, Node};

@@ -19,12 +19,12 @@
 //!
 //! Lock order: a queue's lock is a leaf. Wakers run after it was released, so they may wake other queues (epoll).
 
+use crate::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::future::Future;
 use core::pin::Pin;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 use core::task::{Context, Poll, Waker};
 
 use super::list::{List, Node};
