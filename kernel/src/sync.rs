@@ -20,6 +20,13 @@ impl spin::relax::RelaxStrategy for Relax {
     }
 }
 
+/// A fence between two accesses of a protocol without a lock: what others do in between is seen by the second.
+#[inline]
+pub fn full_fence() {
+    atomic::fence(atomic::Ordering::SeqCst);
+    arch::switch_point();
+}
+
 /// A spinlock whose guards are `!Send`.
 pub struct RawSpin(spin::mutex::SpinMutex<(), Relax>);
 

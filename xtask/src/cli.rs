@@ -11,7 +11,7 @@ use pollux_wire::Request;
 use crate::image::Image;
 use crate::machine::{Machine, MachineOptions};
 use crate::session::{Input, Outcome, Session};
-use crate::{bench, build, check, doctor, interactive, paths, provision, sim, test, ui};
+use crate::{bench, build, check, doctor, interactive, miri, paths, provision, sim, test, ui};
 
 /// Builds Pollux and its images, runs them in QEMU, and tests them.
 #[derive(Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Bench(bench::Options),
     /// Run the kernel on simulated machines, in which a seed decides what happens when
     Sim(sim::Options),
+    /// Run host tests of the kernel under Miri, which finds undefined behaviour and data races
+    Miri(miri::Options),
     /// Check formatting, lints and documentation
     Check,
     /// Boot with a debugger attached to the kernel
@@ -113,6 +115,7 @@ impl Cli {
             Command::Stress(stress) => stress.run(),
             Command::Bench(options) => options.run(),
             Command::Sim(options) => options.run(),
+            Command::Miri(options) => options.run(),
             Command::Check => check::run().map(|()| 0),
             Command::Gdb(gdb) => gdb.run(),
             Command::Doctor => doctor::run(),

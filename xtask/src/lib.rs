@@ -9,7 +9,7 @@
 //! * [`machine`] is a QEMU command line; [`guest`] a running one; [`session`] runs one program in
 //!   it; [`interactive`] gives it the terminal.
 //! * [`mod@bench`] measures kernels.
-//! * [`sim`]: the kernel on simulated machines, without QEMU.
+//! * [`sim`]: the kernel on simulated machines, without QEMU; [`miri`]: its host tests under Miri.
 
 pub mod apt;
 pub mod bench;
@@ -26,6 +26,7 @@ pub mod interactive;
 pub mod ksyms;
 pub mod linux;
 pub mod machine;
+pub mod miri;
 pub mod paths;
 pub mod provision;
 pub mod recipe;

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use crate::provision::{self, DEBUGFS, E2FSCK, MKE2FS};
 use crate::{build, paths, ui};
 
 #[derive(Args)]
@@ -96,6 +97,7 @@ fn seeds() -> PathBuf {
 }
 
 fn simulator(root: &Path, target: &Path) -> Result<PathBuf> {
+    provision::need(&[MKE2FS, DEBUGFS, E2FSCK])?;
     let _step = ui::step("Building pollux-sim");
     let mut cargo = build::cargo(None);
     cargo.current_dir(root).args(["build", "--quiet", "--locked", "--profile", "sim", "--package", "pollux-sim"]);

@@ -19,7 +19,7 @@
 //!
 //! Lock order: a queue's lock is a leaf. Wakers run after it was released, so they may wake other queues (epoll).
 
-use crate::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::future::Future;
@@ -28,7 +28,7 @@ use core::ptr;
 use core::task::{Context, Poll, Waker};
 
 use super::list::{List, Node};
-use crate::sync::SpinLock;
+use crate::sync::{SpinLock, full_fence};
 
 /// A queue of waiting tasks.
 pub struct WaitQueue {
@@ -114,7 +114,7 @@ impl WaitQueue {
     #[inline]
     pub fn is_empty(&self) -> bool {
         // The waker's column of the module's comment.
-        fence(Ordering::SeqCst);
+        full_fence();
         self.waiters.load(Ordering::Relaxed) == 0
     }
 
@@ -178,7 +178,7 @@ impl WaitQueue {
         }
         self.waiters.store(waiters.list.len(), Ordering::Relaxed);
         drop(waiters);
-        fence(Ordering::SeqCst);
+        full_fence();
         true
     }
 
@@ -320,7 +320,7 @@ impl<'q> WaitNode<'q> {
         }
         drop(waiters);
         // The waiter's column of the module's comment.
-        fence(Ordering::SeqCst);
+        full_fence();
     }
 
     /// Takes the node out. True if a wake had been spent on it since it was registered.

@@ -9,6 +9,10 @@ pub mod sync {
         pub use shuttle::sync::atomic::*;
     }
 
+    pub fn full_fence() {
+        atomic::fence(atomic::Ordering::SeqCst);
+    }
+
     /// A spinlock that gives way to whoever holds it.
     pub struct RawSpin(atomic::AtomicBool);
 

@@ -10,6 +10,8 @@ mod process;
 mod signals;
 mod time;
 
+use pollux_kernel::mm::frames;
+
 use crate::disk::{self, Habits};
 use crate::machine::{self, Config};
 use crate::rng::Rng;
@@ -85,9 +87,12 @@ pub fn run(scenario: &Scenario, config: Config) -> machine::Outcome {
 }
 
 const NR_WAIT4: u64 = 260;
+/// Page frames that may be in use at the end and were not at the beginning: tables and pages of init, files.
+const LOST: i64 = 12;
 
 /// Process 1: runs the scenario, and reaps whoever is orphaned until nobody is left.
 async fn init(u: U, main: Program) -> i32 {
+    let before = frames::free_frames();
     let main = u.fork(main).await;
     assert!(main > 0, "the first fork: {main}");
     let status = u.scratch(4);
@@ -104,6 +109,8 @@ async fn init(u: U, main: Program) -> i32 {
     }
     let left = pollux_kernel::process::processes().len();
     assert!(left == 1, "{left} processes are left");
+    let lost = before as i64 - frames::free_frames() as i64;
+    assert!(lost <= LOST, "{lost} page frames are lost");
     machine::finish();
     loop {
         u.call(124, &[]).await;
