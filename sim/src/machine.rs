@@ -94,6 +94,12 @@ pub fn trace(text: impl Into<String>) {
     with(|m| m.trace.event(RUNNING.get(), text));
 }
 
+/// Adds a line that may be different next time, so it does not count.
+pub fn note(text: impl Into<String>) {
+    let text = text.into();
+    with(|m| m.trace.note(RUNNING.get(), text));
+}
+
 /// All that is kept of the trace.
 pub fn full_trace() -> String {
     with(|m| m.trace.tail(usize::MAX))

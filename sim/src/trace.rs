@@ -48,10 +48,16 @@ impl Trace {
     /// Something that is worth a line. No host addresses, host times or the like: they would differ in the next run.
     pub fn event(&mut self, cpu: Option<usize>, text: String) {
         let time = arch::now_ns();
-        let task = cpu.and_then(|_| process::with_current(|task| task.map(|task| task.tid())));
         self.hash.add(time);
         self.hash.add(cpu.map_or(u64::MAX, |cpu| cpu as u64));
         self.hash.add_bytes(text.as_bytes());
+        self.note(cpu, text);
+    }
+
+    /// A line for people that may be different next time.
+    pub fn note(&mut self, cpu: Option<usize>, text: String) {
+        let time = arch::now_ns();
+        let task = cpu.and_then(|_| process::with_current(|task| task.map(|task| task.tid())));
         if self.lines.len() == KEPT {
             self.lines.pop_front();
         }

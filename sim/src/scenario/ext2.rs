@@ -131,7 +131,9 @@ fn contents(image: &[u8], clean: bool) -> Files {
     let (path, root) = (dir.0.join("image"), dir.0.join("root"));
     std::fs::write(&path, image).expect("room for an image");
     if !clean {
+        std::fs::copy(&path, dir.0.join("before")).expect("room for an image");
         let (code, text) = run_tool(tool("e2fsck").args(["-f", "-y"]).arg(&path));
+        text.lines().for_each(machine::note);
         assert!(code & !3 == 0, "e2fsck cannot repair the image ({code}):\n{text}");
     }
     let (code, text) = run_tool(tool("e2fsck").args(["-f", "-n"]).arg(&path));
@@ -231,7 +233,9 @@ impl Worker {
 
     async fn step(&mut self) {
         let path = self.random_path();
-        match self.rng.below(12) {
+        let choice = self.rng.below(12);
+        machine::trace(format!("worker: {choice} {path}"));
+        match choice {
             0..=4 => self.write(&path).await,
             5 => self.truncate(&path).await,
             6 => self.rename(&path).await,
@@ -425,6 +429,8 @@ pub fn power_cut(setup: &mut Setup) -> Program {
 pub fn errors(setup: &mut Setup) -> Program {
     let models = Models::default();
     let often = *setup.rng.pick(&[10, 50, 300]);
+    // What could not be written stays in memory.
+    setup.may_lose = i64::MAX;
     choose_disk(setup, often);
     let main = work(setup, &models, true);
     setup.afterwards = Some(Box::new(|_| drop(contents(&disk::image(), false))));

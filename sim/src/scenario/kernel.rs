@@ -20,13 +20,19 @@ fn deadline(rng: &mut Rng, most: u64) -> Option<Instant> {
     (!rng.one_in(3)).then(|| Instant::now().saturating_add(delay))
 }
 
-/// A wait that may be given up without being polled again: what happens to every future that is dropped at an await.
-async fn fickle<T>(limit: Option<Instant>, wait: impl Future<Output = T>) -> Option<T> {
+/// A wait that is given up at the deadline without being polled again: what happens to every future that is dropped at an
+/// await. A deaf one does not even notice before that it was woken.
+async fn fickle<T>(limit: Option<Instant>, deaf: bool, wait: impl Future<Output = T>) -> Option<T> {
     let mut wait = pin!(wait);
     let mut sleep = pin!(exec::sleep_until(limit.unwrap_or(Instant::NEVER)));
+    let mut polled = false;
     poll_fn(|cx| match sleep.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(None),
-        Poll::Pending => wait.as_mut().poll(cx).map(Some),
+        Poll::Pending if polled && deaf && limit.is_some() => Poll::Pending,
+        Poll::Pending => {
+            polled = true;
+            wait.as_mut().poll(cx).map(Some)
+        }
     })
     .await
 }
@@ -74,6 +80,7 @@ pub fn wait_queue(setup: &mut Setup) -> Program {
                     let limit = if patient { None } else { deadline(&mut rng, 20_000) };
                     let waited = fickle(
                         limit,
+                        rng.one_in(2),
                         store.queue.wait_for_exclusive(|| {
                             let over = store.taken.load(Ordering::SeqCst) >= goods;
                             if over { Some(()) } else { store.take() }
@@ -116,7 +123,8 @@ pub fn locks(setup: &mut Setup) -> Program {
                 for _ in 0..rounds {
                     match rng.below(3) {
                         0 => {
-                            let Some(mut guard) = fickle(deadline(&mut rng, 5_000), mutex.lock()).await else {
+                            let Some(mut guard) = fickle(deadline(&mut rng, 5_000), rng.one_in(2), mutex.lock()).await
+                            else {
                                 continue;
                             };
                             assert!(!alone.swap(true, Ordering::SeqCst), "two hold the mutex");
@@ -125,7 +133,8 @@ pub fn locks(setup: &mut Setup) -> Program {
                             assert!(alone.swap(false, Ordering::SeqCst));
                         }
                         1 => {
-                            let Some(mut guard) = fickle(deadline(&mut rng, 5_000), lock.write()).await else {
+                            let Some(mut guard) = fickle(deadline(&mut rng, 5_000), rng.one_in(2), lock.write()).await
+                            else {
                                 continue;
                             };
                             let before = *guard;
@@ -134,7 +143,8 @@ pub fn locks(setup: &mut Setup) -> Program {
                             assert_eq!(*guard, before + 1, "two write");
                         }
                         _ => {
-                            let Some(guard) = fickle(deadline(&mut rng, 5_000), lock.read()).await else {
+                            let Some(guard) = fickle(deadline(&mut rng, 5_000), rng.one_in(2), lock.read()).await
+                            else {
                                 continue;
                             };
                             let before = *guard;

@@ -42,6 +42,8 @@ pub struct Setup {
     pub config: Config,
     /// The disk /dev/vda.
     pub disk: Option<(&'static [u8], Habits)>,
+    /// Page frames that may be in use at the end and were not at the beginning: tables and pages of init, files.
+    pub may_lose: i64,
     /// Looks at what is left when the machine has ended: by itself (true), or by [`machine::stop`].
     pub afterwards: Option<Box<dyn FnOnce(bool)>>,
 }
@@ -72,14 +74,15 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
 /// Runs a scenario once, in this process, which must not have run a machine before.
 pub fn run(scenario: &Scenario, config: Config) -> machine::Outcome {
     let rng = Rng::new(config.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7363_656e);
-    let mut setup = Setup { rng, config, disk: None, afterwards: None };
+    let mut setup = Setup { rng, config, disk: None, may_lose: MAY_LOSE, afterwards: None };
     let main = (scenario.make)(&mut setup);
+    let may_lose = setup.may_lose;
     let attach = move || {
         if let Some((image, habits)) = setup.disk {
             disk::attach(image, habits);
         }
     };
-    let outcome = machine::run(&setup.config, attach, program(move |u| init(u, main)));
+    let outcome = machine::run(&setup.config, attach, program(move |u| init(u, main, may_lose)));
     if let Some(check) = setup.afterwards {
         check(!outcome.stopped);
     }
@@ -87,11 +90,11 @@ pub fn run(scenario: &Scenario, config: Config) -> machine::Outcome {
 }
 
 const NR_WAIT4: u64 = 260;
-/// Page frames that may be in use at the end and were not at the beginning: tables and pages of init, files.
-const LOST: i64 = 12;
+/// See [`Setup::may_lose`].
+const MAY_LOSE: i64 = 12;
 
 /// Process 1: runs the scenario, and reaps whoever is orphaned until nobody is left.
-async fn init(u: U, main: Program) -> i32 {
+async fn init(u: U, main: Program, may_lose: i64) -> i32 {
     let before = frames::free_frames();
     let main = u.fork(main).await;
     assert!(main > 0, "the first fork: {main}");
@@ -110,7 +113,7 @@ async fn init(u: U, main: Program) -> i32 {
     let left = pollux_kernel::process::processes().len();
     assert!(left == 1, "{left} processes are left");
     let lost = before as i64 - frames::free_frames() as i64;
-    assert!(lost <= LOST, "{lost} page frames are lost");
+    assert!(lost <= may_lose, "{lost} page frames are lost");
     machine::finish();
     loop {
         u.call(124, &[]).await;

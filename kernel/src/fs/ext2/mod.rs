@@ -17,7 +17,7 @@
 //!   ([`volume::Volume::run_to_end`]).
 //!
 //! Locks, in order. Async: two directories' `names_lock` by inode number → a node's `writes` → its `map_lock` → the
-//! buffers' write lock. Spin: orphans → a node's state → groups → a buffer → the index of the buffers; the tables of
+//! volume's `storing` → the buffers' write lock. Spin: orphans → a node's state → groups → a buffer → the index of the buffers; the tables of
 //! inodes and of dirty nodes are leaves. No spinlock is held over an await, and the compiler sees to that.
 //!
 //! There is no journal: a crash leaves what e2fsck repairs, with everything in place that was synced.

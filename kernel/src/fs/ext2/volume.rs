@@ -58,6 +58,9 @@ pub struct Volume {
     pub(super) read_only: AtomicBool,
     pub(super) inodes: SpinLock<InodeTable>,
     pub(super) dirty_nodes: SpinLock<BTreeMap<u32, Arc<Node>>>,
+    /// Held while inodes go from there to their blocks: meanwhile they are neither among the dirty inodes nor in a dirty
+    /// block, so another sync would overlook them.
+    pub(super) storing: Mutex<()>,
     /// Unlinked inodes that are in use, in the order of the list on disk from its end to its head.
     pub(super) orphans: SpinLock<Vec<Arc<Node>>>,
     /// One writer of the superblock at a time.
@@ -101,6 +104,7 @@ impl Volume {
             read_only: AtomicBool::new(true),
             inodes: SpinLock::default(),
             dirty_nodes: SpinLock::default(),
+            storing: Mutex::new(()),
             orphans: SpinLock::default(),
             superblock_lock: Mutex::new(()),
             deletions: AtomicUsize::new(0),

@@ -27,8 +27,9 @@ impl Volume {
 
     /// Writes inodes, directories, maps, bitmaps and superblock. Not to be dropped before it ends.
     pub async fn write_metadata(&self) -> Result<()> {
-        let nodes = core::mem::take(&mut *self.dirty_nodes.lock());
         let mut result = Ok(());
+        let storing = self.storing.lock().await;
+        let nodes = core::mem::take(&mut *self.dirty_nodes.lock());
         for node in nodes.into_values() {
             if let Err(errno) = node.store().await {
                 log::error!("ext2: inode {} could not be written: {errno:?}", node.ino);
@@ -36,6 +37,7 @@ impl Volume {
                 result = Err(errno);
             }
         }
+        drop(storing);
         if self.buffers.dirty_count() > 0 {
             // The free counts in the superblock go with the bitmaps.
             self.superblock_dirty.store(true, Ordering::Release);
