@@ -50,60 +50,52 @@ async fn await_tasks(u: U, what: &str, done: impl Fn() -> bool) {
 struct Store {
     queue: WaitQueue,
     goods: AtomicUsize,
-    taken: AtomicUsize,
 }
 
 impl Store {
+    fn put(&self) {
+        self.goods.fetch_add(1, Ordering::SeqCst);
+        self.queue.wake_one();
+    }
+
     fn take(&self) -> Option<()> {
         let one_less = |goods: usize| goods.checked_sub(1);
-        self.goods.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).ok()?;
-        self.taken.fetch_add(1, Ordering::SeqCst);
-        Some(())
+        self.goods.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).ok().map(drop)
     }
 }
 
-/// As many wakes as goods; consumers give up at any time. All goods must be taken in the end.
+/// As many goods, wakes, and consumers who want one each: all of them must be served, although others queue with them,
+/// give up, or put back what they got.
 pub fn wait_queue(setup: &mut Setup) -> Program {
-    let consumers = setup.rng.range(2, 6) as usize;
-    let goods = setup.rng.range(5, 40) as usize;
+    let consumers = setup.rng.range(1, 12) as usize;
+    let others = setup.rng.range(1, 5) as usize;
     program(move |u| async move {
-        let store = Arc::new(Store { queue: WaitQueue::new(), goods: AtomicUsize::new(0), taken: AtomicUsize::new(0) });
-        let running = Arc::new(AtomicUsize::new(consumers));
-        for index in 0..consumers {
+        let store = Arc::new(Store { queue: WaitQueue::new(), goods: AtomicUsize::new(0) });
+        let running = Arc::new(AtomicUsize::new(consumers + others));
+        for index in 0..consumers + others {
             let (store, running, mut rng) = (store.clone(), running.clone(), machine::split_rng());
-            // One stays, and never gives up; the others would find what was overlooked, so they must leave.
-            let patient = index == 0;
             exec::spawn("consumer", async move {
-                let mut patience = rng.below(20);
-                while store.taken.load(Ordering::SeqCst) < goods && (patient || patience > 0) {
-                    patience = patience.saturating_sub(1);
-                    let limit = if patient { None } else { deadline(&mut rng, 20_000) };
-                    let waited = fickle(
-                        limit,
-                        rng.one_in(2),
-                        store.queue.wait_for_exclusive(|| {
-                            let over = store.taken.load(Ordering::SeqCst) >= goods;
-                            if over { Some(()) } else { store.take() }
-                        }),
-                    );
-                    if waited.await.is_none() && rng.one_in(4) {
-                        exec::sleep_until(Instant::now().saturating_add(Duration::from_nanos(rng.below(30_000)))).await;
+                if index < consumers {
+                    store.queue.wait_for_exclusive(|| store.take()).await;
+                } else {
+                    for _ in 0..rng.below(10) {
+                        let wait = store.queue.wait_for_exclusive(|| store.take());
+                        let limit = Instant::now().saturating_add(Duration::from_nanos(rng.below(20_000)));
+                        if fickle(Some(limit), rng.one_in(2), wait).await.is_some() {
+                            store.put();
+                        }
                     }
                 }
                 running.fetch_sub(1, Ordering::SeqCst);
             });
         }
-        for _ in 0..goods {
+        for _ in 0..consumers {
             u.pause(10_000).await;
             let store = store.clone();
-            exec::spawn("producer", async move {
-                store.goods.fetch_add(1, Ordering::SeqCst);
-                store.queue.wake_one();
-            });
+            exec::spawn("producer", async move { store.put() });
         }
-        await_tasks(u, "goods are there that nobody takes", || store.taken.load(Ordering::SeqCst) == goods).await;
-        store.queue.wake_all();
-        await_tasks(u, "consumers go on", || running.load(Ordering::SeqCst) == 0).await;
+        await_tasks(u, "goods are there that nobody takes", || running.load(Ordering::SeqCst) == 0).await;
+        assert_eq!(store.goods.load(Ordering::SeqCst), 0);
         0
     })
 }
