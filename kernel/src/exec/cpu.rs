@@ -52,6 +52,8 @@ pub struct Cpu {
     pub(super) resched: AtomicBool,
     /// The task ends its poll to give way, not to wait.
     yielding: AtomicBool,
+    /// It has asked for that itself.
+    polite: AtomicBool,
     /// Woken by the running task: runs next, in what is left of the slice. Owned by this CPU.
     pub(super) next: AtomicPtr<()>,
     /// `next` was there already when the timer looked last.
@@ -186,6 +188,7 @@ impl Cpu {
             in_user: AtomicBool::new(false),
             resched: AtomicBool::new(false),
             yielding: AtomicBool::new(false),
+            polite: AtomicBool::new(false),
             next: AtomicPtr::new(ptr::null_mut()),
             next_seen: AtomicBool::new(false),
             now: AtomicU64::new(0),
@@ -321,6 +324,7 @@ impl Cpu {
         entity.run_since.store(now, Relaxed);
         self.counters.begin(now);
         self.yielding.store(false, Relaxed);
+        self.polite.store(false, Relaxed);
         self.current_key.store(running_key(entity), Relaxed);
         self.current.store(ptr::from_ref(entity).cast_mut(), Relaxed);
     }
@@ -365,7 +369,8 @@ impl Cpu {
         let Some(runnable) = self.keep(runnable) else { return };
         let slice_over = self.now.load(Relaxed) >= self.slice_end.load(Relaxed);
         let round = slice_over && matches!(runnable.metadata().policy(), SchedPolicy::Rr(_));
-        let gives_way = self.yielding.load(Relaxed) && !self.resched.load(Relaxed);
+        let made_to = self.resched.load(Relaxed) && !self.polite.load(Relaxed);
+        let gives_way = self.yielding.load(Relaxed) && !made_to;
         let why = if round || gives_way { Why::Yielded } else { Why::Preempted };
         self.queue.lock().insert(self, runnable, why);
     }
@@ -407,6 +412,12 @@ impl Cpu {
         let now = hw::now_ns();
         self.now.store(now, Relaxed);
         self.counters.idle_end(now);
+    }
+
+    /// The running task wants to yield as soon as it is asked.
+    pub(super) fn give_way(&self) {
+        self.polite.store(true, Relaxed);
+        self.resched.store(true, Relaxed);
     }
 
     pub(super) fn yields(&self) {

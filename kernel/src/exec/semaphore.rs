@@ -50,7 +50,18 @@ impl Semaphore {
         Acquire { semaphore: self, node: Node::new(claim) }
     }
 
+    #[inline]
     pub fn release(&self, permits: usize) {
+        let mut inner = self.inner.lock();
+        if inner.waiters.is_empty() {
+            inner.permits += permits;
+            return;
+        }
+        drop(inner);
+        self.release_to_waiters(permits);
+    }
+
+    fn release_to_waiters(&self, permits: usize) {
         let mut given = permits;
         loop {
             let mut wakers = ArrayVec::<Waker, 4>::new();

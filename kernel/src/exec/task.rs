@@ -69,11 +69,12 @@ pub async fn yield_now() {
     .await
 }
 
-/// sched_yield(2): like [`yield_now`], but free if nobody else wants the CPU. Not for loops in the kernel: it does not
-/// always let interrupts in.
-pub async fn sched_yield() {
-    if cpu::this().others_runnable() {
-        yield_now().await;
+/// sched_yield(2): makes [`need_resched`] true if anybody else wants the CPU, so that the thread loop yields, to the back of
+/// the queue.
+pub fn give_way() {
+    let cpu = cpu::this();
+    if cpu.others_runnable() {
+        cpu.give_way();
     }
 }
 

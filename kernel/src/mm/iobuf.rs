@@ -95,6 +95,11 @@ impl<'a> IoBuf<'a> {
         self.done
     }
 
+    /// A fault made the last copy move less than it could have.
+    pub fn is_cut(&self) -> bool {
+        self.cut_by.is_some()
+    }
+
     /// The fault, if one made the last copy move less than it could have.
     pub fn take_fault(&mut self) -> Option<UserFault> {
         self.cut_by.take()

@@ -78,6 +78,13 @@ impl<T: FromBytes> UserPtr<T> {
     /// Reads without faulting pages in.
     #[inline]
     pub fn try_read(self) -> Result<T, UserFault> {
+        if size_of::<T>() == 8 && self.0.is_multiple_of(8) {
+            let bytes = arch::user::load_u64(self.0)?.to_ne_bytes();
+            // As long as `T`: always Ok.
+            if let Ok(value) = T::read_from_bytes(&bytes) {
+                return Ok(value);
+            }
+        }
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: `value` is kernel memory of that size.
         unsafe { arch::user::copy_from(value.as_mut_ptr().cast(), self.0, size_of::<T>()) }
@@ -129,8 +136,15 @@ impl<T: FromBytes> UserPtr<T> {
 
 impl<T: IntoBytes + Immutable> UserPtr<T> {
     /// Writes without faulting pages in.
+    #[inline]
     pub fn try_write(self, value: &T) -> Result<(), UserFault> {
         let bytes = value.as_bytes();
+        if size_of::<T>() == 8
+            && self.0.is_multiple_of(8)
+            && let Some(word) = bytes.first_chunk()
+        {
+            return arch::user::store_u64(self.0, u64::from_ne_bytes(*word));
+        }
         // SAFETY: `bytes` is kernel memory.
         unsafe { arch::user::copy_to(self.0, bytes.as_ptr(), bytes.len()) }.map_err(|(_, fault)| fault)
     }

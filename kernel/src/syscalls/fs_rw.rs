@@ -19,7 +19,7 @@ pub async fn read(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> 
         let wait = queue.wait_for_mask(READ_EVENTS.bits(), attempt);
         let wait = if within_page(addr, len) { wait.after_trying() } else { wait };
         if let Ok(n) = interruptible(t, wait).await? {
-            return Ok(n + file.read_on(ops, &mut buf, 0).await);
+            return Ok(if buf.is_cut() { n + file.read_on(ops, &mut buf, 0).await } else { n });
         }
     }
     file.read(t, &mut buf).await

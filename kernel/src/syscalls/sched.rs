@@ -20,8 +20,8 @@ const RR_INTERVAL: u64 = 100_000_000;
 /// What is answered for the fair class: its base slice, nanoseconds.
 const FAIR_INTERVAL: u64 = 3_000_000;
 
-pub async fn sched_yield(_t: &Thread) -> Result<()> {
-    exec::sched_yield().await;
+pub fn sched_yield(_t: &mut Thread) -> Result<()> {
+    exec::give_way();
     Ok(())
 }
 

@@ -187,7 +187,7 @@ syscalls! {
     121 sched_getparam(pid: i32, param: UserPtr<i32>) async sched::sched_getparam;
     122 sched_setaffinity(pid: i32, len: usize, mask: UserPtr<u8>) async sched::sched_setaffinity;
     123 sched_getaffinity(pid: i32, len: usize, mask: UserPtr<u8>) async sched::sched_getaffinity;
-    124 sched_yield() async sched::sched_yield;
+    124 sched_yield() fn sched::sched_yield;
     125 sched_get_priority_max(policy: i32) fn sched::sched_get_priority_max;
     126 sched_get_priority_min(policy: i32) fn sched::sched_get_priority_min;
     127 sched_rr_get_interval(pid: i32, interval: UserPtr<[u64; 2]>) async sched::sched_rr_get_interval;
