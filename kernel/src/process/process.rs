@@ -179,11 +179,8 @@ impl Process {
 
     /// Logs the first unknown system call of each program.
     pub fn log_unknown_syscall(&self, task: &Task, number: u64) {
-        if !self.warned_enosys.swap(true, Ordering::Relaxed) {
-            let comm = task.comm();
-            let len = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
-            let name = alloc::string::String::from_utf8_lossy(&comm[..len]).into_owned();
-            log::warn!("{name}[{}]: system call {number} is not implemented", task.tid());
+        if !self.warned_enosys.load(Ordering::Relaxed) && !self.warned_enosys.swap(true, Ordering::Relaxed) {
+            warn_unknown_syscall(task, number);
         }
     }
 
@@ -231,4 +228,13 @@ impl Task {
             max_rss: 0,
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn warn_unknown_syscall(task: &Task, number: u64) {
+    let comm = task.comm();
+    let len = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
+    let name = alloc::string::String::from_utf8_lossy(&comm[..len]).into_owned();
+    log::warn!("{name}[{}]: system call {number} is not implemented", task.tid());
 }
