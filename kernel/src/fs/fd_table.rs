@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::open_file::OpenFile;
 use crate::errno::{Errno, Result};
-use crate::sync::SpinLock;
+use crate::sync::{SpinGuard, SpinLock};
 
 /// fs.nr_open of Linux: no table grows beyond it, whatever RLIMIT_NOFILE says.
 pub const NR_OPEN: usize = 1024 * 1024;
@@ -70,6 +70,16 @@ pub struct FdTable {
     limit: AtomicU64,
 }
 
+/// See [`FdTable::look`].
+pub struct Look<'a>(SpinGuard<'a, Table>);
+
+impl Look<'_> {
+    #[inline]
+    pub fn file(&self, fd: i32) -> Option<&OpenFile> {
+        self.0.slots.get(fd as u32 as usize)?.as_ref().map(|slot| &*slot.file)
+    }
+}
+
 impl Default for FdTable {
     fn default() -> Self {
         FdTable { table: SpinLock::default(), limit: AtomicU64::new(1024) }
@@ -116,6 +126,12 @@ impl FdTable {
     #[inline]
     pub fn with<R>(&self, fd: i32, ask: impl FnOnce(&OpenFile) -> Option<R>) -> Option<R> {
         self.get(fd).ok().and_then(|file| ask(&file))
+    }
+
+    /// Keeps the table as it is, to look at several of its files. What is done meanwhile must not touch any table.
+    #[inline]
+    pub fn look(&self) -> Look<'_> {
+        Look(self.table.lock())
     }
 
     /// Gives `file` the lowest free descriptor not below `min`; EMFILE if the limit forbids it.

@@ -77,7 +77,7 @@ pub trait FileOps: Send + Sync + Any {
 
     /// `try_read` and `try_write` are all there is to reading and writing: no `admit`, `read` or `write` of its own; and
     /// a `try_write` of up to PIPE_BUF bytes that are present takes all of them or none. Then what can be done at
-    /// once is done without a future.
+    /// once is done without a future. And `ready` takes no lock but the file's own: it is asked under the table's.
     fn is_plain(&self) -> bool {
         false
     }

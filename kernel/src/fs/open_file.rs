@@ -53,6 +53,8 @@ pub enum Kind {
 pub struct OpenFile {
     path: Path,
     kind: Kind,
+    /// See [`FileOps::is_plain`].
+    plain: bool,
     flags: AtomicU32,
     pos: Mutex<u64>,
     /// Counted in `InodeState` as a writer.
@@ -67,9 +69,11 @@ pub struct OpenFile {
 
 impl OpenFile {
     pub(super) fn new(path: Path, kind: Kind, flags: u32, writer: bool) -> Arc<OpenFile> {
+        let plain = matches!(&kind, Kind::Ops(ops) if ops.is_plain());
         Arc::new(OpenFile {
             path,
             kind,
+            plain,
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
             writer,
@@ -197,6 +201,12 @@ impl OpenFile {
         Owner::File(core::ptr::from_ref(self).addr())
     }
 
+    /// See [`FileOps::is_plain`].
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
     /// A read that need not wait, into memory of one page. None: nothing was done.
     pub fn read_now(&self, buf: &mut IoBuf<'_>) -> Option<usize> {
         self.at_once(self.readable(), |ops, pos| ops.try_read(self, buf, pos).ok())
@@ -210,7 +220,7 @@ impl OpenFile {
     #[inline]
     fn at_once(&self, allowed: bool, attempt: impl FnOnce(&dyn FileOps, u64) -> Option<usize>) -> Option<usize> {
         let Kind::Ops(ops) = &self.kind else { return None };
-        if !allowed || !ops.is_plain() {
+        if !allowed || !self.plain {
             return None;
         }
         if !ops.seekable() {
@@ -225,7 +235,7 @@ impl OpenFile {
     /// What a blocking read of a plain stream waits for.
     pub fn blocking_stream(&self) -> Option<(&dyn FileOps, &WaitQueue)> {
         match &self.kind {
-            Kind::Ops(ops) if ops.is_plain() && !ops.seekable() && self.readable() && !self.is_nonblock() => {
+            Kind::Ops(ops) if self.plain && !ops.seekable() && self.readable() && !self.is_nonblock() => {
                 Some((&**ops, ops.wait_queue()?))
             }
             _ => None,

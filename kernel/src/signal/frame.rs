@@ -41,7 +41,7 @@ impl UserStack {
 
 /// siginfo, ucontext and the fixed part of sigcontext.
 #[repr(C)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, IntoBytes, Immutable, KnownLayout)]
 struct Head {
     info: [u8; SIGINFO_SIZE],
     flags: u64,
@@ -57,6 +57,23 @@ struct Head {
     pstate: u64,
     /// The records are aligned to 16.
     pad: u64,
+}
+
+/// The parts of [`Head`] that a frame restores.
+#[repr(C)]
+#[derive(FromBytes)]
+struct StackAndMask {
+    stack: UserStack,
+    mask: u64,
+}
+
+#[repr(C)]
+#[derive(FromBytes)]
+struct Context {
+    x: [u64; 31],
+    sp: u64,
+    pc: u64,
+    pstate: u64,
 }
 
 /// `struct fpsimd_context`.
@@ -225,7 +242,8 @@ impl From<UserFault> for Bad {
 #[inline(never)]
 fn read_frame(t: &mut Thread) -> Result<Restored, Bad> {
     let sp = t.regs.sp;
-    let head = UserPtr::<Head>::new(sp).try_read()?;
+    let mask = UserPtr::<StackAndMask>::new(sp + offset_of!(Head, stack) as u64).try_read()?;
+    let head = UserPtr::<Context>::new(sp + offset_of!(Head, x) as u64).try_read()?;
     let record = UserPtr::<FpRecord>::new(find_fp_record(sp + size_of::<Head>() as u64)?).try_read()?;
     // A mode other than EL0 could only come from a forged frame.
     if head.pstate & MODE_AND_MASKS != 0 {
@@ -238,7 +256,7 @@ fn read_frame(t: &mut Thread) -> Result<Restored, Bad> {
     regs.sp = head.sp;
     regs.pc = head.pc;
     regs.pstate = head.pstate & USER_PSTATE;
-    Ok(Restored { mask: SigSet(head.mask).blockable(), stack: head.stack })
+    Ok(Restored { mask: SigSet(mask.mask).blockable(), stack: mask.stack })
 }
 
 /// Walks the records up to the end marker. The FP record must be there exactly once; unknown ones are refused, as
@@ -277,5 +295,7 @@ mod tests {
         assert_eq!(offset_of!(Head, sp), 304 + 256);
         assert_eq!(offset_of!(Head, pstate), 304 + 272);
         assert_eq!(offset_of!(FpRecord, v), 16);
+        assert_eq!(offset_of!(Head, mask) - offset_of!(Head, stack), offset_of!(StackAndMask, mask));
+        assert_eq!(offset_of!(Head, pstate) - offset_of!(Head, x), offset_of!(Context, pstate));
     }
 }

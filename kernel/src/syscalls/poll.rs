@@ -61,6 +61,21 @@ pub struct PollFd {
     revents: u16,
 }
 
+impl PollFd {
+    /// Notes what its file has ready, or that there is none; 1 if that is worth telling.
+    #[inline]
+    fn answer(&mut self, ready: Option<Events>) -> usize {
+        let wanted = Events::from_bits_truncate(self.events as u32) | Events::ERR | Events::HUP | Events::NVAL;
+        let events = match ready {
+            _ if self.fd < 0 => Events::empty(),
+            Some(ready) => ready & wanted,
+            None => Events::NVAL,
+        };
+        self.revents = events.bits() as u16;
+        usize::from(!events.is_empty())
+    }
+}
+
 pub async fn ppoll(
     t: &Thread,
     fds: UserPtr<PollFd>,
@@ -103,11 +118,40 @@ fn watched(t: &Thread, entry: &PollFd) -> Watched {
 /// Descriptors that `ppoll_now` and `pselect6_now` look at: as many as fit into little memory.
 const FEW: usize = 128;
 
-/// The events of `wanted`, and those that are always looked for, that a descriptor has now; None if it is not open.
-#[inline(always)]
-fn look(t: &Thread, fd: i32, wanted: Events) -> Option<Events> {
-    let file = t.files().get(fd).ok()?;
-    Some(file.ready() & (wanted | Events::ERR | Events::HUP | Events::NVAL))
+/// Asks descriptors what is ready. Each has a number below 64, which `answer` gets with the events, or with None if the
+/// descriptor is not open. Plain files are asked under one hold of the table's lock, without counting references.
+#[inline]
+fn ready_now(t: &Thread, fds: impl Iterator<Item = (u32, i32)> + Clone, mut answer: impl FnMut(u32, Option<Events>)) {
+    let mut others = 0u64;
+    let table = t.files().look();
+    for (number, fd) in fds.clone() {
+        match table.file(fd) {
+            Some(file) if file.is_plain() => answer(number, Some(file.ready())),
+            Some(_) => others |= 1 << (number % 64),
+            None => answer(number, None),
+        }
+    }
+    drop(table);
+    if others != 0 {
+        for (number, fd) in fds.filter(|(number, _)| others >> (number % 64) & 1 != 0) {
+            answer(number, t.files().get(fd).ok().map(|file| file.ready()));
+        }
+    }
+}
+
+/// The numbers of the bits that are set.
+#[derive(Clone)]
+struct Bits(u64);
+
+impl Iterator for Bits {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        let lowest = (self.0 != 0).then(|| self.0.trailing_zeros())?;
+        self.0 &= self.0 - 1;
+        Some(lowest)
+    }
 }
 
 /// No time to wait; None if it cannot be read at once.
@@ -135,13 +179,21 @@ pub fn ppoll_now(
     let at_once = is_zero(time)?;
     fds.cast::<u8>().try_read_bytes(polled.as_mut_bytes()).ok()?;
     let mut found = 0;
-    for entry in polled.iter_mut() {
-        let events = match entry.fd {
-            ..0 => Events::empty(),
-            fd => look(t, fd, Events::from_bits_truncate(entry.events as u32)).unwrap_or(Events::NVAL),
-        };
-        entry.revents = events.bits() as u16;
-        found += usize::from(!events.is_empty());
+    for chunk in polled.chunks_mut(64) {
+        let mut others = 0u64;
+        let table = t.files().look();
+        for (number, entry) in chunk.iter_mut().enumerate() {
+            match table.file(entry.fd) {
+                Some(file) if file.is_plain() => found += entry.answer(Some(file.ready())),
+                Some(_) => others |= 1 << (number % 64),
+                None => found += entry.answer(None),
+            }
+        }
+        drop(table);
+        for number in Bits(others) {
+            let Some(entry) = chunk.get_mut(number as usize) else { break };
+            found += entry.answer(t.files().get(entry.fd).ok().map(|file| file.ready()));
+        }
     }
     if found == 0 && !at_once {
         return None;
@@ -271,17 +323,22 @@ pub fn pselect6_now(
         if count - word * 64 < 64 {
             left &= (1 << (count - word * 64)) - 1;
         }
-        while left != 0 {
-            let bit = left & left.wrapping_neg();
-            left ^= bit;
-            // EBADF is for the other path.
-            let events = look(t, (word * 64) as i32 + bit.trailing_zeros() as i32, Events::all())?;
+        let mut closed = false;
+        let asked = Bits(left).map(|bit| (bit, (word * 64) as i32 + bit as i32));
+        ready_now(t, asked, |number, ready| {
+            let bit = 1 << number;
+            closed |= ready.is_none();
+            let events = ready.unwrap_or(Events::empty());
             for (index, set) in [READ_SET, WRITE_SET, EXCEPT_SET].into_iter().enumerate() {
                 if wanted[index][word % WORDS] & bit != 0 && events.intersects(set) {
                     found[index][word % WORDS] |= bit;
                     total += 1;
                 }
             }
+        });
+        if closed {
+            // EBADF is for the other path.
+            return None;
         }
     }
     if total == 0 && !at_once {
