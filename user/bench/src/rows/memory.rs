@@ -39,7 +39,7 @@ fn touch(memory: *mut u8, length: usize, access: fn(*mut u8)) {
 
 /// The cost of the first access to a page, one after the other.
 fn fault_anon(bench: &Bench, access: fn(*mut u8)) -> Result<f64> {
-    bench.per_round(24, PAGES as u64, |watch| {
+    bench.per_round(64, PAGES as u64, |watch| {
         let memory = sys::map(LENGTH, libc::MAP_PRIVATE)?;
         watch.time(|| touch(memory, LENGTH, access));
         sys::unmap(memory, LENGTH)
@@ -48,7 +48,7 @@ fn fault_anon(bench: &Bench, access: fn(*mut u8)) -> Result<f64> {
 
 /// Pages that a child shares until they are written to.
 fn fault_copy_on_write(bench: &Bench) -> Result<f64> {
-    bench.per_round(24, PAGES as u64, |watch| {
+    bench.per_round(64, PAGES as u64, |watch| {
         let memory = sys::map(LENGTH, libc::MAP_PRIVATE)?;
         touch(memory, LENGTH, write);
         let (reader, writer) = sys::pipe()?;
@@ -72,7 +72,7 @@ fn fault_file(bench: &Bench, access: fn(*mut u8)) -> Result<f64> {
     let file = sys::open(path, libc::O_CREAT | libc::O_RDWR)?;
     sys::write_all(file, &vec![1; LENGTH])?;
     let protection = (libc::PROT_READ | libc::PROT_WRITE) as usize;
-    let result = bench.per_round(24, PAGES as u64, |watch| {
+    let result = bench.per_round(64, PAGES as u64, |watch| {
         let arguments = [0, LENGTH, protection, libc::MAP_PRIVATE as usize, file as usize, 0];
         let memory = sys::call("mmap", libc::SYS_mmap, arguments)? as *mut u8;
         watch.time(|| touch(memory, LENGTH, access));

@@ -12,7 +12,7 @@ pub const ROWS: &[Row] = &[
 ];
 
 fn clock_vdso(bench: &Bench) -> Result<f64> {
-    bench.per_operation(20_000, || {
+    bench.per_operation(200_000, || {
         std::hint::black_box(now());
         Ok(())
     })
