@@ -1,8 +1,10 @@
 //! One program in a guest: output, errors, statuses, input, on all kinds of machines.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use pollux_tests::lab::{self, options, run, run_on};
 use pollux_wire::Exit;
@@ -37,6 +39,7 @@ pub fn trials() -> Vec<Trial> {
             shared("command::long_arguments_arrive", long_arguments),
             shared("command::environment_and_directory", environment),
             shared("command::timeout_ends_the_run", timeout),
+            shared("command::piped_shell_input_is_not_lost_at_boot", piped_shell),
             shared("command::orphans_do_not_keep_the_machine", orphans),
         ])
         .collect()
@@ -108,6 +111,7 @@ fn environment() -> Result<()> {
         argv: ["sh", "-c", "echo $FOO; pwd; echo $HOME"].map(|word| word.as_bytes().to_vec()).into(),
         env: vec![(b"FOO".to_vec(), b"a b".to_vec())],
         cwd: b"/var/log".to_vec(),
+        ..pollux_wire::Request::default()
     };
     let machine = lab::machine(&options(), "test")?;
     let output = capture(&machine, request, Input::None, Duration::from_secs(60))?;
@@ -124,6 +128,25 @@ fn timeout() -> Result<()> {
     let output = capture(&machine, request, Input::None, Duration::from_secs(12))?;
     ensure!(output.outcome == Outcome::TimedOut, "{output:?}");
     ensure!(output.stdout == b"on\n", "{output:?}");
+    Ok(())
+}
+
+/// The shell's input waits in the host's pipe before the kernel has set the console up.
+fn piped_shell() -> Result<()> {
+    let xtask = std::env::var_os("POLLUX_XTASK").context("run me with cargo xtask test")?;
+    let kernel = xtask::bench::name_of(lab::kernel()).to_lowercase();
+    let mut child = Command::new("timeout")
+        .arg("120")
+        .arg(xtask)
+        .args(["qemu", "--snapshot", "--image", "test", "--kernel", kernel.as_str()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("no stdin")?;
+    stdin.write_all(b"echo $((6*7))00\npoweroff\n")?;
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && text.contains("\r\n4200\r\n"), "{:?}: {text:?}", output.status);
     Ok(())
 }
 

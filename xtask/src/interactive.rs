@@ -2,8 +2,9 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::ChildStdin;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 use pollux_wire::{Decoder, Event as Wire, Exit, Frame};
@@ -28,10 +29,11 @@ pub fn run(machine: &Machine, log_level: u8) -> Result<i32> {
     let terminal = RawTerminal::enter();
     let signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     forward_signals(signals, guest.sender.clone());
+    let (awake, is_awake) = sync_channel(1);
     if let Some(console) = guest.take_console() {
-        forward_input(console, guest.sender.clone());
+        forward_input(console, guest.sender.clone(), is_awake);
     }
-    let status = relay(&guest);
+    let status = relay(&guest, &awake);
     drop(terminal);
     drop(guest);
     status
@@ -54,8 +56,12 @@ fn init_args() -> Vec<String> {
     args
 }
 
-/// Shows what the guest writes, until it is gone.
-fn relay(guest: &Guest) -> Result<i32> {
+/// A kernel that sets its UART up empties it, so piped input waits until the guest has written something; for a guest
+/// that writes nothing it waits so long.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// Shows what the guest writes, until it is gone. Tells when it has begun.
+fn relay(guest: &Guest, awake: &SyncSender<()>) -> Result<i32> {
     let mut decoder = Decoder::default();
     let mut exit = None;
     let mut panicked = false;
@@ -64,6 +70,7 @@ fn relay(guest: &Guest) -> Result<i32> {
     while let Ok(event) = guest.events.recv() {
         match event {
             Event::Console(bytes) => {
+                let _ = awake.try_send(());
                 let mut shown = Vec::with_capacity(bytes.len());
                 for byte in bytes {
                     match decoder.push(byte) {
@@ -101,9 +108,12 @@ fn forward_signals(mut signals: Signals, sender: Sender<Event>) {
     });
 }
 
-fn forward_input(mut console: ChildStdin, sender: Sender<Event>) {
+fn forward_input(mut console: ChildStdin, sender: Sender<Event>, awake: Receiver<()>) {
     let terminal = io::stdin().is_terminal();
     thread::spawn(move || {
+        if !terminal {
+            let _ = awake.recv_timeout(SILENT);
+        }
         let mut keys = Keys::default();
         let mut buffer = [0; 1024];
         while let Ok(length @ 1..) = io::stdin().lock().read(&mut buffer) {
