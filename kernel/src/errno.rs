@@ -40,6 +40,12 @@ impl Errno {
         (-(self.0 as i64)) as u64
     }
 
+    /// The inverse of [`Errno::to_ret`]; `None` if it is not an error.
+    pub fn from_ret(ret: u64) -> Option<Errno> {
+        let number = ret.wrapping_neg();
+        (1..=4095).contains(&number).then_some(Errno(number as u16))
+    }
+
     pub const fn get(self) -> i32 {
         self.0 as i32
     }

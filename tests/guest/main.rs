@@ -7,6 +7,7 @@ mod debian;
 mod disk;
 mod parallel;
 mod terminal;
+mod trace;
 
 use std::sync::RwLock;
 
@@ -23,6 +24,7 @@ fn main() {
     let trials = [
         commands::trials(),
         terminal::trials(),
+        trace::trials(),
         disk::trials(),
         busybox::trials(),
         debian::trials(),

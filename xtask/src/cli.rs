@@ -11,7 +11,7 @@ use pollux_wire::Request;
 use crate::image::Image;
 use crate::machine::{Machine, MachineOptions};
 use crate::session::{Input, Outcome, Session};
-use crate::{bench, build, check, doctor, interactive, miri, paths, provision, sim, test, ui};
+use crate::{bench, build, check, doctor, interactive, miri, paths, provision, sim, test, trace, ui};
 
 /// Builds Pollux and its images, runs them in QEMU, and tests them.
 #[derive(Parser)]
@@ -39,6 +39,8 @@ enum Command {
     Sim(sim::Options),
     /// Run host tests of the kernel under Miri, which finds undefined behaviour and data races
     Miri(miri::Options),
+    /// Show the system calls of a program in a guest, or count them
+    Trace(trace::Trace),
     /// Check formatting, lints and documentation
     Check,
     /// Boot with a debugger attached to the kernel
@@ -116,6 +118,7 @@ impl Cli {
             Command::Bench(options) => options.run(),
             Command::Sim(options) => options.run(),
             Command::Miri(options) => options.run(),
+            Command::Trace(trace) => trace.run(),
             Command::Check => check::run().map(|()| 0),
             Command::Gdb(gdb) => gdb.run(),
             Command::Doctor => doctor::run(),
@@ -151,6 +154,7 @@ impl Qemu {
             env: env.collect::<Result<_>>()?,
             cwd: self.cwd.unwrap_or_default().into_bytes(),
             argv: self.command.into_iter().map(OsStringExt::into_vec).collect(),
+            trace: false,
         };
         let mut log = Log { kept: Vec::new(), shown: self.verbose };
         let outcome = Session {
@@ -158,6 +162,7 @@ impl Qemu {
             input: Input::Host,
             stdout: &mut io::stdout(),
             stderr: &mut io::stderr(),
+            trace: &mut io::sink(),
             log: &mut log,
             timeout: self.timeout,
             log_level: if self.verbose { 7 } else { 6 },

@@ -8,7 +8,7 @@
 //! * [`linux`], [`cpio`]: Debian's kernel as the reference to compare with.
 //! * [`machine`] is a QEMU command line; [`guest`] a running one; [`session`] runs one program in
 //!   it; [`interactive`] gives it the terminal.
-//! * [`mod@bench`] measures kernels.
+//! * [`mod@bench`] measures kernels, [`trace`] shows the system calls of a program.
 //! * [`sim`]: the kernel on simulated machines, without QEMU; [`miri`]: its host tests under Miri.
 
 pub mod apt;
@@ -33,4 +33,5 @@ pub mod recipe;
 pub mod session;
 pub mod sim;
 pub mod test;
+pub mod trace;
 pub mod ui;

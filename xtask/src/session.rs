@@ -59,6 +59,8 @@ pub struct Session<'a> {
     pub input: Input,
     pub stdout: &'a mut dyn Write,
     pub stderr: &'a mut dyn Write,
+    /// Gets the records of system calls, if the request is for a trace.
+    pub trace: &'a mut dyn Write,
     /// Gets the kernel's log as it comes.
     pub log: &'a mut dyn Write,
     pub timeout: Option<Duration>,
@@ -83,6 +85,7 @@ pub fn capture(machine: &Machine, request: Request, input: Input, timeout: Durat
         input,
         stdout: &mut stdout,
         stderr: &mut stderr,
+        trace: &mut io::sink(),
         log: &mut log,
         timeout: Some(timeout),
         log_level: 6,
@@ -244,6 +247,7 @@ impl Run<'_> {
                 self.session.stderr.write_all(&data)?;
                 self.session.stderr.flush()?;
             }
+            Frame::Trace(data) => self.session.trace.write_all(&data)?,
             Frame::Exit(exit) => self.exit = Some((exit, Instant::now())),
             _ => {}
         }

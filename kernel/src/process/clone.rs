@@ -168,6 +168,7 @@ fn build(t: &Thread, args: &CloneArgs) -> SysResult<Thread> {
         Handles { mm: Some(mm.clone()), files: Some(files.clone()), fs: Some(fs.clone()), creds: creds.clone() };
     let entity = Entity::new(t.entity.params());
     let task = Task::new(tid, process.clone(), entity, sig, handles, t.comm(), fp);
+    task.traced.store(t.traced.load(Ordering::Relaxed), Ordering::Relaxed);
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
         task.clear_child_tid.store(args.child_tid.addr(), Ordering::Relaxed);
     }

@@ -24,6 +24,7 @@ pub mod run;
 mod session;
 pub mod table;
 mod task;
+pub mod trace;
 pub mod wait;
 
 pub use creds::{Caps, Credentials};

@@ -1,5 +1,6 @@
 //! The life of a user thread: one future, from its first instruction to its last.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
@@ -32,7 +33,10 @@ async fn life(mut t: Thread) {
         }
         match enter_user(&mut t) {
             Trap::Syscall => {
-                if !syscalls::dispatch_now(&mut t) {
+                if t.traced.load(Ordering::Relaxed) {
+                    // Boxed: it would be the largest state of the future.
+                    Box::pin(syscalls::trace::call(&mut t)).await;
+                } else if !syscalls::dispatch_now(&mut t) {
                     syscalls::dispatch(&mut t).await;
                 }
             }

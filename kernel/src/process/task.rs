@@ -52,6 +52,8 @@ pub struct Task {
     /// Number of the system call in progress plus one; 0 = in user mode. For /proc/PID/syscall and wchan.
     pub in_syscall: AtomicU32,
     pub exited: AtomicBool,
+    /// Its system calls are recorded: see [`crate::syscalls::trace`].
+    pub traced: AtomicBool,
     pub min_faults: AtomicU64,
     pub maj_faults: AtomicU64,
     fp: FpSlot,
@@ -82,6 +84,7 @@ impl Task {
             timer_slack: AtomicU64::new(50_000),
             in_syscall: AtomicU32::new(0),
             exited: AtomicBool::new(false),
+            traced: AtomicBool::new(false),
             min_faults: AtomicU64::new(0),
             maj_faults: AtomicU64::new(0),
             fp: FpSlot::new(fp),

@@ -32,6 +32,7 @@ mod sched;
 mod signal;
 mod table;
 mod time;
+pub mod trace;
 
 pub use args::FromReg;
 pub use result::{IntoSysResult, RetValue, SysError, SysResult};

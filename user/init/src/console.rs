@@ -51,6 +51,7 @@ pub fn run(command: &[String], winsize: Option<(u16, u16)>) -> Exit {
             controlling_tty: true,
             env: &[],
             cwd: None,
+            trace: false,
         })
     });
     match spawned {

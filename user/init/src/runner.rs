@@ -44,7 +44,12 @@ struct Program {
     pending: VecDeque<(Vec<u8>, usize)>,
     /// The host has no more input.
     ended: bool,
+    /// Its system calls are recorded.
+    trace: bool,
 }
+
+/// How often the records of system calls are fetched, in milliseconds.
+const TRACE_PERIOD: u64 = 20;
 
 impl Runner {
     fn run(&mut self) -> io::Result<()> {
@@ -54,17 +59,24 @@ impl Runner {
             if let Some(program) = &self.started {
                 program.poll_for(&mut fds[1..]);
             }
-            sys::wait(&mut fds, None)?;
+            let trace = self.started.as_ref().is_some_and(|program| program.trace);
+            sys::wait(&mut fds, trace.then_some(TRACE_PERIOD))?;
             if fds[0].revents != 0 {
                 self.receive()?;
             }
             if self.started.is_some() {
                 self.serve_program(&fds[1..])?;
             }
+            if trace {
+                self.send_trace()?;
+            }
             self.reap()?;
             if sys::wish().is_some() {
                 self.exit.get_or_insert(Exit::Code(0));
             }
+        }
+        if self.started.as_ref().is_some_and(|program| program.trace) {
+            self.send_trace()?;
         }
         let exit = self.exit.unwrap_or(Exit::Code(0));
         self.send(&Frame::Exit(exit))
@@ -139,6 +151,17 @@ impl Runner {
         frames.iter().try_for_each(|frame| self.send(frame))
     }
 
+    /// Sends the records that have come since the last time.
+    fn send_trace(&self) -> io::Result<()> {
+        loop {
+            let records = std::fs::read("/proc/pollux/trace")?;
+            if records.is_empty() {
+                return Ok(());
+            }
+            records.chunks(GUEST_CHUNK).try_for_each(|part| self.send(&Frame::Trace(part.to_vec())))?;
+        }
+    }
+
     /// Takes dead children; with the program itself the session ends, once its output is sent.
     fn reap(&mut self) -> io::Result<()> {
         while let Ok(Some((pid, status))) = sys::reap() {
@@ -175,6 +198,7 @@ impl Program {
             controlling_tty: false,
             env: &request.env,
             cwd: (!request.cwd.is_empty()).then(|| OsStr::from_bytes(&request.cwd)),
+            trace: request.trace,
         })?;
         Ok(Program {
             pid,
@@ -183,6 +207,7 @@ impl Program {
             stderr: Some(stderr_read),
             pending: VecDeque::new(),
             ended: false,
+            trace: request.trace,
         })
     }
 

@@ -264,6 +264,8 @@ pub struct Child<'a> {
     pub controlling_tty: bool,
     pub env: &'a [(Vec<u8>, Vec<u8>)],
     pub cwd: Option<&'a OsStr>,
+    /// Have the kernel record its system calls.
+    pub trace: bool,
 }
 
 /// Runs a program in a session of its own. An error of exec comes back as an error.
@@ -318,6 +320,9 @@ fn become_child(child: &Child, program: &CString, argv: &[*const libc::c_char]) 
             }
             let none: libc::sigset_t = std::mem::zeroed();
             libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+            if child.trace {
+                std::fs::write("/proc/self/trace", "1")?;
+            }
             libc::execvp(program.as_ptr(), argv.as_ptr());
         }
         Err(io::Error::last_os_error())

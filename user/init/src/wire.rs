@@ -11,7 +11,7 @@
 //!
 //! The conversation: the guest says [`Frame::Hello`]; the host sends the encoded [`Request`] in
 //! [`Frame::Request`] pieces and then [`Frame::Start`]; then [`Frame::Stdin`] … [`Frame::StdinEnd`]
-//! go one way and [`Frame::Stdout`], [`Frame::Stderr`] and at last [`Frame::Exit`] the other.
+//! go one way and [`Frame::Stdout`], [`Frame::Stderr`], [`Frame::Trace`] and at last [`Frame::Exit`] the other.
 //! The guest answers each frame it has consumed with [`Frame::Ack`].
 
 /// First byte of a frame.
@@ -58,6 +58,8 @@ pub enum Frame {
     Stdout(Vec<u8>),
     /// Guest: the program's standard error.
     Stderr(Vec<u8>),
+    /// Guest: records of system calls, whole lines.
+    Trace(Vec<u8>),
     /// Guest: the program is gone and all its output has been sent.
     Exit(Exit),
     /// Host: a piece of the encoded [`Request`].
@@ -77,6 +79,7 @@ impl Frame {
             Frame::Ack(_) => b'a',
             Frame::Stdout(_) => b'o',
             Frame::Stderr(_) => b'e',
+            Frame::Trace(_) => b't',
             Frame::Exit(_) => b'x',
             Frame::Request(_) => b'r',
             Frame::Start => b's',
@@ -91,9 +94,11 @@ impl Frame {
         match self {
             Frame::Hello(nonce) => body.extend_from_slice(nonce.as_bytes()),
             Frame::Ack(bytes) => body.extend_from_slice(&bytes.to_le_bytes()),
-            Frame::Stdout(data) | Frame::Stderr(data) | Frame::Request(data) | Frame::Stdin(data) => {
-                body.extend_from_slice(data)
-            }
+            Frame::Stdout(data)
+            | Frame::Stderr(data)
+            | Frame::Trace(data)
+            | Frame::Request(data)
+            | Frame::Stdin(data) => body.extend_from_slice(data),
             Frame::Exit(Exit::Code(code)) => body.extend_from_slice(&[b'c', *code]),
             Frame::Exit(Exit::Signal(signal)) => body.extend_from_slice(&[b's', *signal]),
             Frame::Start | Frame::StdinEnd => {}
@@ -123,6 +128,7 @@ impl Frame {
             (b'a', bytes) => Frame::Ack(u32::from_le_bytes(bytes.try_into().ok()?)),
             (b'o', data) => Frame::Stdout(data.to_vec()),
             (b'e', data) => Frame::Stderr(data.to_vec()),
+            (b't', data) => Frame::Trace(data.to_vec()),
             (b'r', data) => Frame::Request(data.to_vec()),
             (b'i', data) => Frame::Stdin(data.to_vec()),
             (b'x', [b'c', code]) => Frame::Exit(Exit::Code(*code)),
@@ -205,6 +211,8 @@ pub struct Request {
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// Working directory; empty for init's.
     pub cwd: Vec<u8>,
+    /// Have the system calls recorded, and send the records.
+    pub trace: bool,
 }
 
 impl Request {
@@ -223,6 +231,7 @@ impl Request {
             string(value);
         }
         string(&self.cwd);
+        string(&[u8::from(self.trace)]);
         out
     }
 
@@ -246,6 +255,7 @@ impl Request {
             request.env.push((string(bytes)?, string(bytes)?));
         }
         request.cwd = string(bytes)?;
+        request.trace = string(bytes)? == [1];
         bytes.is_empty().then_some(request)
     }
 }
@@ -333,6 +343,7 @@ mod tests {
             argv: vec![b"sh".to_vec(), b"-c".to_vec(), b"echo \xff; exit 3".to_vec(), vec![]],
             env: vec![(b"A".to_vec(), b"1".to_vec())],
             cwd: b"/tmp".to_vec(),
+            trace: true,
         };
         assert_eq!(Request::decode(&request.encode()), Some(request.clone()));
         assert_eq!(Request::decode(&request.encode()[..9]), None);

@@ -48,6 +48,7 @@ impl Suite {
             let after = rows.last().map(|(name, _)| name.clone());
             let (mut stdout, mut stderr, mut log) = (Vec::new(), Progress { step, text: Vec::new() }, Vec::new());
             let outcome = Session {
+                trace: &mut std::io::sink(),
                 request: Request { argv: self.command(after), ..Request::default() },
                 input: Input::None,
                 stdout: &mut stdout,

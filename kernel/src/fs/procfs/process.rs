@@ -87,6 +87,7 @@ pub static ENTRIES: &[Entry] = &[
         private: false,
         kind: EntryKind::Setting(oom_score_adj, set_oom_score_adj),
     },
+    Entry { name: "trace", perm: 0o600, private: false, kind: EntryKind::Setting(traced, set_traced) },
     dir("task", 0o555, EntryKind::Tasks),
 ];
 
@@ -135,6 +136,25 @@ fn set_comm(subject: &Subject, bytes: &[u8], creds: &Credentials) -> Result<()> 
         return Err(Errno::EINVAL);
     }
     task.set_comm(bytes.strip_suffix(b"\n").unwrap_or(bytes));
+    Ok(())
+}
+
+fn traced(subject: &Subject, out: &mut Text) -> Result<()> {
+    put!(out, "{}\n", u8::from(subject.task()?.traced.load(Ordering::Relaxed)));
+    Ok(())
+}
+
+/// 1 or 0: whether the thread's system calls are recorded for /proc/pollux/trace.
+fn set_traced(subject: &Subject, bytes: &[u8], creds: &Credentials) -> Result<()> {
+    if !creds.capable(Caps::SYS_PTRACE) {
+        return Err(Errno::EPERM);
+    }
+    let on = match parse(bytes)? {
+        0 => false,
+        1 => true,
+        _ => return Err(Errno::EINVAL),
+    };
+    subject.task()?.traced.store(on, Ordering::Relaxed);
     Ok(())
 }
 

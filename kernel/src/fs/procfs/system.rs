@@ -8,7 +8,7 @@ use crate::boot::cmdline;
 use crate::exec::{self, CpuStats};
 use crate::fs::{self, block};
 use crate::mm;
-use crate::process::table;
+use crate::process::{table, trace};
 use crate::uts;
 
 pub static ROOT: Static = Static { name: "", perm: 0o555, kind: StaticKind::Root(ENTRIES) };
@@ -24,6 +24,7 @@ static ENTRIES: &[Static] = &[
     Static::text("meminfo", meminfo),
     Static::link("mounts", "self/mounts"),
     Static::text("partitions", partitions),
+    Static::dir("pollux", POLLUX),
     Static { name: "self", perm: 0o777, kind: StaticKind::SelfLink },
     Static { name: "slabinfo", perm: 0o400, kind: StaticKind::Text(slabinfo) },
     Static::text("stat", stat),
@@ -34,6 +35,16 @@ static ENTRIES: &[Static] = &[
     Static::text("version", version),
     Static::text("vmstat", vmstat),
 ];
+
+/// What Linux does not have.
+static POLLUX: &[Static] = &[Static {
+    name: "trace",
+    perm: 0o400,
+    kind: StaticKind::Text(|out| trace::take(TRACE_TEXT, |line| put!(out, "{line}"))),
+}];
+
+/// Bytes of records in one text of /proc/pollux/trace, more or less.
+const TRACE_TEXT: usize = 64 << 10;
 
 /// The words of Features, by bit of AT_HWCAP and then of AT_HWCAP2 (asm/hwcap.h).
 const FEATURES: [&str; 32] = [
