@@ -15,6 +15,7 @@ use crate::mm::AddressSpace;
 use crate::process::exec::{Strings, exec_path};
 use crate::process::{Credentials, Handles, Limits, NewProcess, Process, Session, Task, Thread, run, table};
 use crate::signal::{SIGCHLD, SigHandlers, TaskSignals};
+use crate::sync::Once;
 
 /// Where Linux looks for init when `init=` is not given.
 const DEFAULT_INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
@@ -95,8 +96,9 @@ pub fn first_thread(root: Path) -> Result<Thread> {
 }
 
 /// Linux allows as many threads as fill an eighth of memory with their kernel stacks (16 KiB there).
-fn threads_max() -> u64 {
-    (crate::mm::meminfo().total / (8 * (16 << 10))).max(20)
+pub fn threads_max() -> u64 {
+    static LIMIT: Once<u64> = Once::new();
+    *LIMIT.call_once(|| (crate::mm::meminfo().total / (8 * (16 << 10))).max(20))
 }
 
 /// Descriptors 0, 1 and 2 on /dev/console; without one init starts with none, as on Linux.

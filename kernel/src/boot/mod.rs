@@ -5,7 +5,7 @@ mod init;
 mod root;
 mod shutdown;
 
-pub use init::first_thread;
+pub use init::{first_thread, threads_max};
 pub use shutdown::{How, init_exited, shutdown};
 
 use crate::{arch, drivers, exec, fs, klog, mm, process, time};

@@ -169,7 +169,8 @@ pub async fn wake_op(
     let (first_key, second_key) = (key_of(mm, first).await?, key_of(mm, second).await?);
     let condition = loop {
         match change(first_key, second_key, second.addr, op) {
-            Ok(old) => break op.holds(old),
+            Ok(Some(old)) => break op.holds(old),
+            Ok(None) => exec::budget().await,
             Err(fault) => mm.fault_in(fault).await?,
         }
     };
@@ -182,17 +183,19 @@ pub async fn wake_op(
 }
 
 /// Applies the operation atomically, with both buckets locked so that no waiter tests a word meanwhile; answers the old
-/// value.
-fn change(first: Key, second: Key, addr: u64, op: WakeOp) -> Result<u32, UserFault> {
+/// value. None if other CPUs changed the word each time: the locks must not be held for as long as they like.
+fn change(first: Key, second: Key, addr: u64, op: WakeOp) -> Result<Option<u32>, UserFault> {
+    const ATTEMPTS: usize = 128;
     let _pair = Pair::lock(first, second);
     let mut old = arch::user::load_u32(addr)?;
-    loop {
+    for _ in 0..ATTEMPTS {
         let seen = arch::user::cmpxchg_u32(addr, old, op.apply(old))?;
         if seen == old {
-            return Ok(old);
+            return Ok(Some(old));
         }
         old = seen;
     }
+    Ok(None)
 }
 
 /// For callers that have the key already.

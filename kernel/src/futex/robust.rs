@@ -88,17 +88,17 @@ async fn release(t: &Thread, entry: u64, offset: i64, pending: bool) -> Result<(
                 }
                 return Ok(());
             }
-            Ok(_) => {}
+            // Another thread may change the word for ever.
+            Ok(_) => exec::budget().await,
             Err(fault) => t.mm().fault_in(fault).await?,
         }
     }
 }
 
 /// Wakes who waits for the end of a thread at its clear_child_tid word, which has just been written.
-pub fn wake_clear_tid(t: &Thread, addr: u64) {
-    if addr.is_multiple_of(4)
-        && let Ok(key) = t.mm().futex_key(addr, false)
-    {
-        wake_key(key.into(), 1);
+pub async fn wake_clear_tid(t: &Thread, addr: u64) {
+    // The page may have been taken away since it was written: a wake must not be lost for that.
+    if let Ok(key) = key_of(t.mm(), Word { addr, private: false }).await {
+        wake_key(key, 1);
     }
 }

@@ -301,9 +301,6 @@ pub(super) fn take(list: &mut List<Waiter>, key: Key, count: usize, bitset: u32,
 /// Moves up to `count` waiters of `from` to `to`. Answers how many.
 pub(super) fn transfer(pair: &mut Pair, from: Key, to: Key, count: usize) -> usize {
     let mut moved = 0;
-    if from == to {
-        return moved;
-    }
     let mut cursor = pair.source().front().map(ptr::from_ref);
     while let Some(node) = cursor
         && moved < count
@@ -316,10 +313,13 @@ pub(super) fn transfer(pair: &mut Pair, from: Key, to: Key, count: usize) -> usi
             if node.data.key() != from {
                 continue;
             }
-            pair.source().remove(node);
-            node.data.set_key(to);
-            pair.target().push_back(Pin::new_unchecked(node));
             moved += 1;
+            // Onto itself: counted, as Linux does, and left where it is.
+            if from != to {
+                pair.source().remove(node);
+                node.data.set_key(to);
+                pair.target().push_back(Pin::new_unchecked(node));
+            }
         }
     }
     moved

@@ -11,10 +11,10 @@ use super::limits::{INFINITY, Resource};
 use super::process::{NewProcess, Process};
 use super::run;
 use super::table::{self, Pid};
-use super::task::{Handles, Task, Thread};
+use super::task::{Handles, MmUse, Task, Thread};
 use crate::errno::{Errno, Result};
 use crate::exec::Entity;
-use crate::mm::UserPtr;
+use crate::mm::{AddressSpace, UserPtr};
 use crate::process::Caps;
 use crate::signal::{self, Restart};
 use crate::syscalls::SysResult;
@@ -82,7 +82,18 @@ pub async fn clone(t: &Thread, args: CloneArgs) -> SysResult {
     check(t, &args)?;
     let flags = args.flags;
     let vfork = flags.contains(CloneFlags::VFORK).then(|| Arc::new(VforkDone::default()));
-    let child = build(t, &args)?;
+    let shares = flags.contains(CloneFlags::VM);
+    let (mm, mm_use) = if shares { (t.mm().clone(), t.mm_use()) } else { (t.mm().fork()?, Arc::default()) };
+    let child = match build(t, &args, (mm.clone(), mm_use)) {
+        Ok(child) => child,
+        Err(errno) => {
+            if !shares {
+                mm.teardown().await;
+            }
+            return Err(errno);
+        }
+    };
+    drop(mm);
     let tid = child.tid();
     *child.vfork.lock() = vfork.clone();
 
@@ -108,6 +119,8 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
         || (flags.contains(CloneFlags::PARENT) && t.process().pid == 1)
         || both(CloneFlags::PIDFD, CloneFlags::DETACHED | CloneFlags::THREAD)
         || both(CloneFlags::CLEAR_SIGHAND, CloneFlags::SIGHAND)
+        // Both would store to the same word.
+        || (flags.contains(CloneFlags::PIDFD | CloneFlags::PARENT_SETTID) && args.pidfd.addr() == args.parent_tid.addr())
     {
         return Err(Errno::EINVAL);
     }
@@ -133,10 +146,8 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
 }
 
 /// The list of what is shared and what is copied.
-fn build(t: &Thread, args: &CloneArgs) -> SysResult<Thread> {
+fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmUse>)) -> SysResult<Thread> {
     let flags = args.flags;
-    let (mm, mm_use) =
-        if flags.contains(CloneFlags::VM) { (t.mm().clone(), t.mm_use()) } else { (t.mm().fork()?, Arc::default()) };
     let files = if flags.contains(CloneFlags::FILES) { t.files().clone() } else { Arc::new(t.files().fork()) };
     let fs = if flags.contains(CloneFlags::FS) { t.fs().clone() } else { Arc::new(t.fs().fork()) };
     let creds = t.creds().clone();
@@ -155,6 +166,10 @@ fn build(t: &Thread, args: &CloneArgs) -> SysResult<Thread> {
     if t.process().is_dying() {
         // Nobody sees this: what ends the group is about to end the caller.
         return Err(Restart::NoIntr.into());
+    }
+    // For everybody, root too: more threads would end in a lack of memory.
+    if table.thread_count() as u64 >= crate::boot::threads_max() {
+        return Err(Errno::EAGAIN.into());
     }
     let tid = table.allocate_pid()?;
     let process =

@@ -79,7 +79,7 @@ pub async fn leave_memory(t: &Thread) {
     if tid_address != 0 && t.mm_is_shared() {
         // A bad address is the program's own affair.
         let _ = crate::mm::UserPtr::<u32>::new(tid_address).write(t.mm(), 0).await;
-        futex::wake_clear_tid(t, tid_address);
+        futex::wake_clear_tid(t, tid_address).await;
     }
 }
 
@@ -88,7 +88,6 @@ fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     let process = task.process().clone();
     task.exited.store(true, Ordering::Release);
     let mut table = table::lock();
-    process.dead_threads.lock().add(&task.usage());
     if task.is_leader() {
         *process.leader_status.lock() = Some(status);
     }
@@ -96,11 +95,17 @@ fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     let last = {
         let mut threads = process.threads.lock();
         threads.retain(|other| !Arc::ptr_eq(other, task));
+        process.dead_threads.lock().add(&task.usage());
+        *process.last_creds.lock() = Some(task.shared_creds());
         threads.is_empty()
     };
     let effects = if last { Some(end_process(&mut table, &process, status)) } else { None };
     drop(table);
     process.exit_wait.wake_all();
+    if last {
+        // Not under the table's lock, which a timer that sends SIGCONT takes.
+        time::process_exit(&process);
+    }
     match effects {
         Some(effects) => effects.apply(&process),
         None => signal::thread_exits(task),
@@ -127,6 +132,12 @@ impl Effects {
         for (receiver, info) in self.signals {
             let _ = signal::send_to_process(&receiver, info);
         }
+        process.announced.store(true, Ordering::Release);
+        // The parent may be another one by now, who found nothing to report.
+        let parent = table::lock().parent(process.pid).cloned();
+        if let Some(parent) = parent {
+            parent.child_wait.wake_all();
+        }
         for parent in self.wake {
             parent.child_wait.wake_all();
         }
@@ -135,7 +146,6 @@ impl Effects {
 
 fn end_process(table: &mut Table, process: &Arc<Process>, status: ExitStatus) -> Effects {
     let status = process.group_exit.lock().or(*process.leader_status.lock()).unwrap_or(status);
-    time::process_exit(process);
     let session_leader = process.session.read().sid == process.pid;
     let mut effects = Effects { signals: Vec::new(), wake: Vec::new(), session_leader };
     let children = adopt_children(table, process, &mut effects);
@@ -212,10 +222,8 @@ fn notify_parent(table: &mut Table, process: &Arc<Process>, status: ExitStatus, 
     let exit_signal = process.exit_signal.load(Ordering::Relaxed) as u8;
     let ignores = exit_signal == signal::SIGCHLD && parent.handlers.read().ignores_children();
     if exit_signal != 0 {
-        let uid = 0;
-        effects
-            .signals
-            .push((parent.clone(), SigInfo::child_exited(exit_signal, process.pid, uid, status, process.usage())));
+        let info = SigInfo::child_exited(exit_signal, process.pid, process.uid(), status, process.usage());
+        effects.signals.push((parent.clone(), info));
     }
     if ignores {
         *process.state.lock() = State::Dead;

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::ExitStatus;
+use super::creds::Credentials;
 use super::limits::{Limit, Limits, Resource};
 use super::session::Session;
 use super::table::Pid;
@@ -77,6 +78,10 @@ pub struct Process {
     /// Set once: the status all threads end with (exit_group, fatal signal).
     pub group_exit: SpinLock<Option<ExitStatus>>,
     pub state: SpinLock<State>,
+    /// The parent has been sent the signal of this process's end, so wait may report it: who has waited has the signal.
+    pub announced: AtomicBool,
+    /// Whose the process was, for a zombie: the credentials of its last thread.
+    pub last_creds: SpinLock<Option<Arc<Credentials>>>,
     /// Usage of threads that have ended, and of children that were waited for.
     pub dead_threads: SpinLock<Usage>,
     pub reaped_children: SpinLock<Usage>,
@@ -133,6 +138,8 @@ impl Process {
             group_exit: SpinLock::new(None),
             leader_status: SpinLock::new(None),
             state: SpinLock::new(State::Running),
+            announced: AtomicBool::new(false),
+            last_creds: SpinLock::new(None),
             dead_threads: SpinLock::new(Usage::default()),
             reaped_children: SpinLock::new(Usage::default()),
             exe: SpinLock::new(None),
@@ -200,14 +207,26 @@ impl Process {
         self.threads.lock().clone()
     }
 
+    /// The credentials of any thread, the leader's first, or what a zombie has left of them.
+    pub fn creds(&self) -> Option<Arc<Credentials>> {
+        self.any_thread().map(|task| task.shared_creds()).or_else(|| self.last_creds.lock().clone())
+    }
+
+    /// The real user, as si_uid tells a parent.
+    pub fn uid(&self) -> u32 {
+        self.creds().map_or(0, |creds| creds.uid)
+    }
+
     pub fn is_zombie(&self) -> bool {
         matches!(*self.state.lock(), State::Zombie(_))
     }
 
     /// Usage of all threads, living and dead.
     pub fn usage(&self) -> Usage {
+        // A thread changes from one to the other under the lock of the list.
+        let threads = self.threads.lock();
         let mut usage = *self.dead_threads.lock();
-        for task in self.threads.lock().iter() {
+        for task in threads.iter() {
             usage.add(&task.usage());
         }
         usage

@@ -64,7 +64,7 @@ pub fn processes() -> Vec<Arc<Process>> {
 
 /// All living threads.
 pub fn thread_count() -> usize {
-    lock().tasks.len()
+    lock().thread_count()
 }
 
 /// Living threads whose real user is `uid` (RLIMIT_NPROC).
@@ -80,6 +80,10 @@ pub fn last_pid() -> Pid {
 impl Table {
     pub fn process(&self, pid: Pid) -> Option<&Arc<Process>> {
         self.nodes.get(&pid).map(|node| &node.process)
+    }
+
+    pub fn thread_count(&self) -> usize {
+        self.tasks.len()
     }
 
     /// Next free id. An id is taken while a thread, process, group or session bears it.

@@ -9,6 +9,7 @@ use super::ExitStatus;
 use super::process::{Process, State, Usage};
 use super::table::{self, Pid};
 use super::task::Thread;
+use crate::arch;
 use crate::errno::Errno;
 use crate::exec;
 use crate::signal::SIGCHLD;
@@ -67,6 +68,18 @@ pub async fn wait(t: &Thread, who: Who, options: WaitOptions) -> SysResult<Optio
 
 /// One look at the children. Err(ECHILD) if none could ever match.
 fn poll(parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Result<Option<Report>, Errno> {
+    loop {
+        match look(parent, who, options) {
+            Some(answer) => return answer,
+            // Another CPU is in the middle of `exit::Effects::apply`, which waits for nothing.
+            None => arch::spin_hint(),
+        }
+    }
+}
+
+/// None: a child is just ending. To report it before the parent has the signal, or to pass over it when that signal
+/// brought the parent here, would both be wrong.
+fn look(parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Option<Result<Option<Report>, Errno>> {
     let mut table = table::lock();
     let mut candidate = false;
     let mut found = None;
@@ -75,22 +88,24 @@ fn poll(parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Result<Option
             continue;
         }
         candidate = true;
+        if child.is_zombie() && !child.announced.load(Ordering::Acquire) {
+            return None;
+        }
         if let Some(change) = change_of(child, options) {
             let usage = report_usage(child);
-            let uid = child.any_thread().map_or(0, |task| task.shared_creds().uid);
-            found = Some((child.clone(), Report { pid: child.pid, uid, change, usage }));
+            found = Some((child.clone(), Report { pid: child.pid, uid: child.uid(), change, usage }));
             break;
         }
     }
     let Some((child, report)) = found else {
-        return if candidate { Ok(None) } else { Err(Errno::ECHILD) };
+        return Some(if candidate { Ok(None) } else { Err(Errno::ECHILD) });
     };
     if matches!(report.change, Change::Ended(_)) && !options.contains(WaitOptions::NOWAIT) {
         *child.state.lock() = State::Dead;
         parent.reaped_children.lock().add(&report.usage);
         table.remove_process(child.pid);
     }
-    Ok(Some(report))
+    Some(Ok(Some(report)))
 }
 
 fn matches(child: &Arc<Process>, who: &Who, options: WaitOptions) -> bool {

@@ -31,7 +31,8 @@ pub struct SigInfo {
     pub signo: i32,
     pub errno: i32,
     pub code: i32,
-    pub(crate) pad: u32,
+    /// In memory that its sender keeps for it (a POSIX timer): not counted against a limit. User space sees padding here.
+    pub(super) prepaid: u32,
     pub fields: [u64; 4],
 }
 
@@ -41,7 +42,7 @@ const fn pair(low: u32, high: u32) -> u64 {
 
 impl SigInfo {
     const fn new(signo: u8, code: i32, fields: [u64; 4]) -> Self {
-        SigInfo { signo: signo as i32, errno: 0, code, pad: 0, fields }
+        SigInfo { signo: signo as i32, errno: 0, code, prepaid: 0, fields }
     }
 
     /// Sent by the kernel itself (terminal keys, SIGPIPE, …).
@@ -71,7 +72,8 @@ impl SigInfo {
 
     /// Expiry of POSIX timer `id`; `value` is its sigev_value.
     pub const fn timer(signo: u8, id: i32, overrun: i32, value: u64) -> Self {
-        SigInfo::new(signo, SI_TIMER, [pair(id as u32, overrun as u32), value, 0, 0])
+        let info = SigInfo::new(signo, SI_TIMER, [pair(id as u32, overrun as u32), value, 0, 0]);
+        SigInfo { prepaid: 1, ..info }
     }
 
     /// SIGCHLD, or what clone asked for, of a child that has ended.
@@ -83,7 +85,12 @@ impl SigInfo {
         SigInfo::child(signo, code, pid, uid, value as i32, ticks(usage.utime), ticks(usage.stime))
     }
 
-    /// The id of the POSIX timer that sent it (SI_TIMER).
+    /// Sent by a POSIX timer, not by a process that says so.
+    pub const fn is_timer(&self) -> bool {
+        self.prepaid != 0
+    }
+
+    /// The id of the POSIX timer that sent it.
     pub const fn timer_id(&self) -> i32 {
         self.fields[0] as u32 as i32
     }
@@ -122,14 +129,14 @@ impl SigInfo {
     /// The user-space form.
     pub fn to_user(&self) -> [u8; SIGINFO_SIZE] {
         let mut bytes = [0; SIGINFO_SIZE];
-        bytes[..size_of::<SigInfo>()].copy_from_slice(self.as_bytes());
+        bytes[..size_of::<SigInfo>()].copy_from_slice(SigInfo { prepaid: 0, ..*self }.as_bytes());
         bytes
     }
 
     /// From the user-space form; `None` if there is something in it that the kernel could not keep.
     pub fn from_user(bytes: &[u8; SIGINFO_SIZE]) -> Option<SigInfo> {
         let (info, rest) = SigInfo::read_from_prefix(bytes).ok()?;
-        rest.iter().all(|byte| *byte == 0).then_some(info)
+        rest.iter().all(|byte| *byte == 0).then_some(SigInfo { prepaid: 0, ..info })
     }
 }
 

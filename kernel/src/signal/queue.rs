@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::info::{SI_TIMER, SigInfo};
+use super::info::SigInfo;
 use super::set::{SIGRTMIN, SigSet};
 use crate::errno::{Errno, Result};
 use crate::sync::SpinLock;
@@ -69,7 +69,7 @@ impl Queue {
             return Ok(());
         }
         let mut charged = None;
-        if signo >= SIGRTMIN && info.code != SI_TIMER {
+        if signo >= SIGRTMIN && !info.is_timer() {
             let account = account();
             if account.charge() {
                 charged = Some(account.uid);
@@ -179,6 +179,14 @@ mod tests {
         drop(queue);
         let mut queue = Queue::new();
         queue.push(queued(40, 1), account(3, 1)).unwrap();
+    }
+
+    #[test]
+    fn only_a_real_timer_s_signal_is_free() {
+        let mut queue = Queue::new();
+        queue.push(SigInfo::timer(40, 1, 0, 7), account(5, 0)).unwrap();
+        let forged = SigInfo::from_user(&SigInfo::timer(40, 1, 0, 7).to_user()).unwrap();
+        assert_eq!(queue.push(forged, account(5, 0)), Err(Errno::EAGAIN));
     }
 
     #[test]

@@ -54,14 +54,10 @@ pub fn may_signal(sender: &Process, creds: &Credentials, target: &Process, signo
         return Ok(());
     }
     let same_session = || sender.session.read().sid == target.session.read().sid;
-    let allowed = match target.any_thread() {
-        Some(task) => {
-            let theirs = task.shared_creds();
-            [creds.uid, creds.euid].iter().any(|uid| *uid == theirs.uid || *uid == theirs.suid)
-        }
-        // A zombie has no credentials left, and nothing can happen to it.
-        None => true,
+    let matches = |theirs: &Credentials| {
+        [creds.uid, creds.euid].iter().any(|uid| *uid == theirs.uid || *uid == theirs.suid)
     };
+    let allowed = target.creds().is_some_and(|theirs| matches(&theirs));
     if allowed || (signo == SIGCONT && same_session()) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
@@ -216,10 +212,16 @@ pub fn kill_group(process: &Process, status: ExitStatus, except: Option<&Arc<Tas
     mark_killed(process, &threads, Some(status), except);
 }
 
-/// Ends all threads but `except`; the process lives on (exec).
-pub fn kill_others(process: &Process, except: &Arc<Task>) {
+/// Ends all threads but `except`; the process lives on (exec). False if `except` is being ended itself: of two threads
+/// that replace the program at once, one wins.
+#[must_use]
+pub fn kill_others(process: &Process, except: &Arc<Task>) -> bool {
     let threads = process.threads.lock();
+    if except.sig.is_killed() {
+        return false;
+    }
     mark_killed(process, &threads, None, Some(except));
+    true
 }
 
 fn mark_killed(process: &Process, threads: &[Arc<Task>], status: Option<ExitStatus>, except: Option<&Arc<Task>>) {

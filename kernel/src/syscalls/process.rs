@@ -25,10 +25,6 @@ pub async fn clone(
 ) -> SysResult {
     // The legacy call takes 32 bits of flags and ignores what it does not know.
     let bits = CloneFlags::from_bits_truncate(flags & 0xffff_ff00);
-    if bits.contains(CloneFlags::PIDFD | CloneFlags::PARENT_SETTID) {
-        // Both would use the same pointer.
-        return Err(Errno::EINVAL.into());
-    }
     let args = CloneArgs {
         flags: bits.difference(CloneFlags::NEWTIME),
         exit_signal: (flags & EXIT_SIGNAL_MASK) as u32,

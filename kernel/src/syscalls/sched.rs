@@ -14,6 +14,7 @@ const SCHED_FIFO: u32 = 1;
 const SCHED_RR: u32 = 2;
 const SCHED_BATCH: u32 = 3;
 const SCHED_IDLE: u32 = 5;
+const SCHED_DEADLINE: u32 = 6;
 const RESET_ON_FORK: u32 = 0x4000_0000;
 /// The slice of SCHED_RR, nanoseconds (sched_rr_timeslice_ms).
 const RR_INTERVAL: u64 = 100_000_000;
@@ -121,7 +122,7 @@ pub fn sched_get_priority_min(_t: &mut Thread, policy: i32) -> Result<u32> {
 fn priority_range(policy: i32) -> Result<(u32, u32)> {
     match policy as u32 {
         SCHED_FIFO | SCHED_RR => Ok((1, 99)),
-        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE => Ok((0, 0)),
+        SCHED_OTHER | SCHED_BATCH | SCHED_IDLE | SCHED_DEADLINE => Ok((0, 0)),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -142,7 +143,7 @@ const MASK_BYTES: usize = 8;
 pub async fn sched_setaffinity(t: &Thread, pid: i32, len: usize, mask: UserPtr<u8>) -> Result<()> {
     let task = target(t, pid).map_err(|_| Errno::ESRCH)?;
     let mut bytes = [0; MASK_BYTES];
-    let len = len.min(MASK_BYTES);
+    let len = (len as u32 as usize).min(MASK_BYTES);
     mask.read_bytes(t.mm(), &mut bytes[..len]).await?;
     if !may_schedule(t, &task) {
         return Err(Errno::EPERM);
@@ -160,7 +161,9 @@ pub async fn sched_setaffinity(t: &Thread, pid: i32, len: usize, mask: UserPtr<u
 }
 
 pub async fn sched_getaffinity(t: &Thread, pid: i32, len: usize, mask: UserPtr<u8>) -> Result<usize> {
-    if len * 8 < arch::cpu_count() || !len.is_multiple_of(8) {
+    // An unsigned int in the ABI.
+    let len = len as u32;
+    if len.wrapping_mul(8) < arch::cpu_count() as u32 || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let task = target(t, pid).map_err(|_| Errno::ESRCH)?;

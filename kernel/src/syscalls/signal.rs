@@ -205,13 +205,14 @@ fn check_signo(signo: i32) -> Result<()> {
     if signo == 0 || signal::is_valid(signo) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
+/// Checks the number after the target has been found, as Linux does.
 fn send_checked(t: &Thread, target: &Arc<Process>, info: SigInfo) -> Result<()> {
+    check_signo(info.signo)?;
     signal::may_signal(t.process(), t.creds(), target, info.signo())?;
     if info.signo == 0 { Ok(()) } else { signal::send_to_process(target, info) }
 }
 
 pub fn kill(t: &mut Thread, pid: i32, signo: i32) -> Result<()> {
-    check_signo(signo)?;
     let info = sent_by(t, signo, signal::SI_USER);
     let own = t.process().clone();
     match pid {
@@ -244,7 +245,8 @@ fn kill_all(t: &Thread, own: &Arc<Process>, info: SigInfo) -> Result<()> {
     for process in table::processes() {
         if process.pid > 1 && process.pid != own.pid {
             match send_checked(t, &process, info) {
-                Err(Errno::EPERM) if result != Err(Errno::ESRCH) => {}
+                // Who may not be signalled counts as found, but is not missed.
+                Err(Errno::EPERM) => result = result.or(Ok(())),
                 sent => result = sent,
             }
         }
@@ -265,8 +267,8 @@ fn find_thread(tgid: Option<i32>, tid: i32) -> Result<Arc<Task>> {
 }
 
 fn send_to_thread(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Result<()> {
-    check_signo(info.signo)?;
     let task = find_thread(tgid, tid)?;
+    check_signo(info.signo)?;
     signal::may_signal(t.process(), t.creds(), task.process(), info.signo())?;
     if info.signo == 0 { Ok(()) } else { signal::send_to_task(&task, info) }
 }
@@ -295,7 +297,6 @@ async fn read_info(t: &Thread, info: UserPtr<u8>, signo: i32, to_self: bool) -> 
 
 pub async fn rt_sigqueueinfo(t: &Thread, pid: i32, signo: i32, info: UserPtr<u8>) -> Result<()> {
     let info = read_info(t, info, signo, pid > 0 && pid as u32 == t.process().pid).await?;
-    check_signo(signo)?;
     if pid <= 0 {
         return Err(Errno::ESRCH);
     }

@@ -8,7 +8,7 @@ use super::timer::{Notify, Setting, Timer, TimerClock};
 use crate::errno::{Errno, Result};
 use crate::process::limits::{INFINITY, Limit};
 use crate::process::{Process, Resource, Task, Thread};
-use crate::signal::{SI_TIMER, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, SigInfo};
+use crate::signal::{SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, SigInfo};
 use crate::sync::SpinLock;
 
 /// `which` of setitimer(2).
@@ -144,7 +144,7 @@ impl ProcessTimers {
 
     /// A signal was taken that may be a timer's: its timer goes on, and the overrun is put into the signal.
     pub fn delivered(&self, info: SigInfo) -> SigInfo {
-        if info.code == SI_TIMER {
+        if info.is_timer() {
             let timer = self.0.lock().posix.get(&(info.timer_id())).cloned();
             return timer.map_or(info, |timer| info.with_overrun(timer.delivered()));
         }

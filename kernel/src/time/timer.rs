@@ -133,7 +133,7 @@ impl Timer {
         };
         let now = clock.now();
         let next = if next <= now && state.interval > 0 {
-            next + periods(next, now, state.interval) * state.interval
+            after(next, now, state.interval)
         } else {
             next
         };
@@ -195,7 +195,7 @@ impl Timer {
             return self.arm(&mut state, Duration::ZERO);
         }
         let passed = if state.interval > 0 { periods(next, now, state.interval) } else { 1 };
-        state.next = (state.interval > 0).then(|| next.saturating_add(passed * state.interval));
+        state.next = (state.interval > 0).then(|| after(next, now, state.interval));
         state.overrun = u32::try_from(passed - 1).unwrap_or(u32::MAX);
         let queued = self.send(state.overrun);
         state.waiting = queued && !self.self_rearming;
@@ -206,10 +206,7 @@ impl Timer {
 
     /// Sends the signal. False if nobody will take it.
     fn send(&self, overrun: u32) -> bool {
-        let with_overrun = |info: &SigInfo| match info.code {
-            signal::SI_TIMER => info.with_overrun(overrun),
-            _ => *info,
-        };
+        let with_overrun = |info: &SigInfo| if info.is_timer() { info.with_overrun(overrun) } else { *info };
         match &self.notify {
             Notify::None => false,
             Notify::Process(info) => {
@@ -232,7 +229,7 @@ impl Timer {
             let now = clock.now();
             if next <= now && state.interval > 0 {
                 let passed = periods(next, now, state.interval);
-                state.next = Some(next.saturating_add(passed * state.interval));
+                state.next = Some(after(next, now, state.interval));
                 state.overrun = state.overrun.saturating_add(u32::try_from(passed).unwrap_or(u32::MAX));
             }
         }
@@ -258,9 +255,20 @@ fn periods(next: u64, now: u64, interval: u64) -> u64 {
     now.saturating_sub(next) / interval + 1
 }
 
+/// The first expiry after `now` of a timer that was due at `next`.
+fn after(next: u64, now: u64, interval: u64) -> u64 {
+    next.saturating_add(periods(next, now, interval).saturating_mul(interval))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::periods;
+    use super::{after, periods};
+
+    #[test]
+    fn the_longest_interval_does_not_overflow() {
+        assert_eq!(after(1, 1_000, u64::MAX), u64::MAX);
+        assert_eq!(after(100, 109, 10), 110);
+    }
 
     #[test]
     fn expiries_are_counted_from_the_first() {

@@ -94,10 +94,12 @@ pub fn hw_random() -> Option<u64> {
     None
 }
 
-/// Relaxes a spin loop.
+/// Relaxes a spin loop, and ends it when another CPU has panicked: that one may hold what is waited for, and the
+/// interrupt that stops CPUs is masked here.
 #[inline(always)]
 pub fn spin_hint() {
-    core::hint::spin_loop()
+    core::hint::spin_loop();
+    super::panic::obey();
 }
 
 /// Where the simulator may let another CPU run. Nothing here: CPUs run all the time.

@@ -157,7 +157,7 @@ fn is_edge(intid: u32) -> bool {
     EDGE.get(intid as usize / 64).is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (intid % 64) != 0)
 }
 
-/// Stops all other CPUs (panic). Those that spin with interrupts masked stop at their next lock-free moment, or never.
+/// Stops all other CPUs (panic). Those that spin see it themselves (`spin_hint`).
 pub(super) fn stop_others() {
     if let Some(gic) = GIC.get() {
         for cpu in (0..super::cpu_count()).filter(|&cpu| cpu != cpu_id()) {

@@ -25,6 +25,15 @@ impl Write for Out {
 /// 0, or 1 + the number of the CPU that panicked first.
 static PANICKED: AtomicUsize = AtomicUsize::new(0);
 
+/// Stops the CPU if another one has panicked.
+#[inline]
+pub(super) fn obey() {
+    let first = PANICKED.load(Ordering::Relaxed);
+    if first != 0 && first != cpu_id() + 1 {
+        halt()
+    }
+}
+
 /// For the panic handler of the image.
 pub fn panic(info: &PanicInfo<'_>) -> ! {
     begin();

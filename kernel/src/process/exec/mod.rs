@@ -119,6 +119,8 @@ fn new_creds(t: &Thread, file: &OpenFile) -> Option<Credentials> {
     new.sgid = new.egid;
     new.fsgid = new.egid;
     const SECBIT_NOROOT: u32 = 1;
+    const SECBIT_KEEP_CAPS: u32 = 1 << 4;
+    new.securebits &= !SECBIT_KEEP_CAPS;
     let root = (new.euid == 0 || new.uid == 0) && new.securebits & SECBIT_NOROOT == 0;
     let set_id = new.euid != old.euid || new.egid != old.egid;
     if set_id {
@@ -134,7 +136,9 @@ fn new_creds(t: &Thread, file: &OpenFile) -> Option<Credentials> {
 async fn end_other_threads(t: &mut Thread) -> Result<()> {
     let process = t.process().clone();
     if process.threads.lock().len() > 1 {
-        signal::kill_others(&process, t.task());
+        if !signal::kill_others(&process, t.task()) {
+            return Err(Errno::EINTR);
+        }
         killable(t, process.exit_wait.wait_for(|| (process.threads.lock().len() == 1).then_some(()))).await?;
     }
     if !t.is_leader() {
