@@ -6,6 +6,7 @@ mod commands;
 mod debian;
 mod disk;
 mod parallel;
+mod rules;
 mod terminal;
 mod trace;
 
@@ -29,6 +30,7 @@ fn main() {
         busybox::trials(),
         debian::trials(),
         parallel::trials(),
+        rules::trials(),
         bench::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();

@@ -29,7 +29,7 @@ pub fn trials() -> Vec<Trial> {
     [2, 4].map(|smp| shared(&format!("rules::are_those_of_linux::smp_{smp}"), move || rules(smp))).into()
 }
 
-fn rules(smp: u32) -> Result<()> {
+fn rules(smp: u8) -> Result<()> {
     let options = MachineOptions { smp: Some(smp), ..options() };
     let text = text_of(run(&options, &["probe", "rules"])?)?;
     for (line, expected) in text.lines().zip(EXPECTED.lines()) {

@@ -334,8 +334,7 @@ impl Cpu {
     pub(super) fn end(&self, entity: &Entity) {
         let now = hw::now_ns();
         self.now.store(now, Relaxed);
-        self.charge(entity, now);
-        entity.run_since.store(0, Relaxed);
+        self.charge(entity, now, 0);
         self.counters.end();
         let switches = if self.yielding.load(Relaxed) { &entity.involuntary } else { &entity.voluntary };
         switches.store(switches.load(Relaxed) + 1, Relaxed);
@@ -343,9 +342,9 @@ impl Cpu {
         self.current_key.store(u64::MAX, Relaxed);
     }
 
-    fn charge(&self, entity: &Entity, now: u64) {
-        let ran = now.saturating_sub(entity.run_since.load(Relaxed));
-        entity.ran.store(entity.ran.load(Relaxed) + ran, Relaxed);
+    /// Charges the task for what it ran; from then on it runs uncharged since `since`.
+    fn charge(&self, entity: &Entity, now: u64, since: u64) {
+        let ran = entity.charge(now, since);
         if !is_rt(self.current_key.load(Relaxed)) {
             entity.vruntime.store(entity.vruntime.load(Relaxed) + entity.scale(ran), Relaxed);
         }
@@ -355,8 +354,7 @@ impl Cpu {
     /// Brings the running task's accounts, and the virtual time, up to date.
     pub(super) fn update_current(&self, now: u64) {
         let Some(entity) = self.current() else { return };
-        self.charge(entity, now);
-        entity.run_since.store(now, Relaxed);
+        self.charge(entity, now, now);
         self.current_key.store(running_key(entity), Relaxed);
         if self.queued.load(Relaxed) == 0 && !entity.policy().is_rt() {
             let vtime = self.vtime.load(Relaxed).max(entity.vruntime.load(Relaxed));

@@ -54,6 +54,8 @@ pub struct Entity {
 }
 
 const NEVER_RAN: u8 = u8::MAX;
+/// `run_since` while the time is being moved to `ran`: for a few instructions.
+const CHARGING: u64 = u64::MAX;
 const DISTRUST: u8 = 16;
 
 impl Entity {
@@ -192,16 +194,40 @@ impl Entity {
 
     /// Run time in all, up to now.
     pub fn run_time_ns(&self) -> u64 {
-        self.ran.load(Relaxed) + since(&self.run_since)
+        loop {
+            let since = self.run_since.load(Acquire);
+            let ran = self.ran.load(Acquire);
+            if since != CHARGING && self.run_since.load(Relaxed) == since {
+                return ran + elapsed(since);
+            }
+            crate::arch::spin_hint();
+        }
+    }
+
+    /// Moves the time since `run_since` to `ran`, and answers it. Readers never see it in both, nor in neither.
+    #[inline]
+    pub(super) fn charge(&self, now: u64, since: u64) -> u64 {
+        let ran = now.saturating_sub(self.run_since.load(Relaxed));
+        self.run_since.store(CHARGING, Relaxed);
+        self.ran.store(self.ran.load(Relaxed) + ran, Release);
+        self.run_since.store(since, Release);
+        ran
+    }
+
+    /// User and system time, which together never go back.
+    pub fn times_ns(&self) -> (u64, u64) {
+        let run = self.run_time_ns();
+        let user = self.utime_ns().min(run);
+        (user, run - user)
     }
 
     /// User time, up to now.
     pub fn utime_ns(&self) -> u64 {
-        self.user.load(Relaxed) + since(&self.user_since)
+        self.user.load(Relaxed) + elapsed(self.user_since.load(Relaxed))
     }
 
     pub fn stime_ns(&self) -> u64 {
-        self.run_time_ns().saturating_sub(self.utime_ns())
+        self.times_ns().1
     }
 
     /// Times it gave the CPU up to wait.
@@ -236,8 +262,8 @@ impl Entity {
     }
 }
 
-fn since(start: &AtomicU64) -> u64 {
-    match start.load(Relaxed) {
+fn elapsed(start: u64) -> u64 {
+    match start {
         0 => 0,
         start => hw::now_ns().saturating_sub(start),
     }

@@ -237,9 +237,10 @@ impl Task {
     pub fn usage(&self) -> Usage {
         use core::sync::atomic::Ordering::Relaxed;
         let entity = &self.entity;
+        let (utime, stime) = entity.times_ns();
         Usage {
-            utime: entity.utime_ns(),
-            stime: entity.stime_ns(),
+            utime,
+            stime,
             min_faults: self.min_faults.load(Relaxed),
             maj_faults: self.maj_faults.load(Relaxed),
             nvcsw: entity.nvcsw(),

@@ -76,8 +76,15 @@ pub(super) fn notify_parent(process: &Arc<Process>, code: i32, signo: u8) {
     let handlers = parent.handlers.read().clone();
     if !handlers.is_set_to_ignore(SIGCHLD) && !handlers.get(SIGCHLD).flags().contains(ActionFlags::NOCLDSTOP) {
         let usage = process.usage();
-        let info =
-            SigInfo::child(SIGCHLD, code, process.pid, process.uid(), signo as i32, ticks(usage.utime), ticks(usage.stime));
+        let info = SigInfo::child(
+            SIGCHLD,
+            code,
+            process.pid,
+            process.uid(),
+            signo as i32,
+            ticks(usage.utime),
+            ticks(usage.stime),
+        );
         // Nothing to be done if the queue is full.
         let _ = send_to_process(&parent, info);
     }

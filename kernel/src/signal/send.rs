@@ -54,9 +54,8 @@ pub fn may_signal(sender: &Process, creds: &Credentials, target: &Process, signo
         return Ok(());
     }
     let same_session = || sender.session.read().sid == target.session.read().sid;
-    let matches = |theirs: &Credentials| {
-        [creds.uid, creds.euid].iter().any(|uid| *uid == theirs.uid || *uid == theirs.suid)
-    };
+    let matches =
+        |theirs: &Credentials| [creds.uid, creds.euid].iter().any(|uid| *uid == theirs.uid || *uid == theirs.suid);
     let allowed = target.creds().is_some_and(|theirs| matches(&theirs));
     if allowed || (signo == SIGCONT && same_session()) { Ok(()) } else { Err(Errno::EPERM) }
 }

@@ -132,11 +132,7 @@ impl Timer {
             return Setting { value: 0, interval: state.interval };
         };
         let now = clock.now();
-        let next = if next <= now && state.interval > 0 {
-            after(next, now, state.interval)
-        } else {
-            next
-        };
+        let next = if next <= now && state.interval > 0 { after(next, now, state.interval) } else { next };
         // An expiry that is due but has not been seen yet is a moment away, not "disarmed".
         Setting { value: next.saturating_sub(now).max(1), interval: state.interval }
     }

@@ -160,12 +160,8 @@ fn kill_order() -> String {
     // SAFETY: no memory involved; 999 is no signal.
     unsafe {
         let nobody = 4_000_000;
-        let calls = [
-            libc::kill(nobody, 999),
-            libc::kill(libc::getpid(), 999),
-            libc::kill(-nobody, 999),
-            libc::kill(0, -1),
-        ];
+        let calls =
+            [libc::kill(nobody, 999), libc::kill(libc::getpid(), 999), libc::kill(-nobody, 999), libc::kill(0, -1)];
         let last = outcome(libc::syscall(libc::SYS_tgkill, libc::getpid(), nobody, 999));
         let first = outcome(c_long::from(libc::kill(nobody, 999)));
         let own = outcome(c_long::from(libc::kill(libc::getpid(), 999)));
