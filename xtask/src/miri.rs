@@ -16,8 +16,8 @@ pub struct Options {
 /// Wait queues, locks, timers; futexes. Tests that play many milliseconds or move many bytes take it hours.
 const MODULES: &[&str] = &["exec::tests::wait", "exec::tests::locks", "exec::tests::time", "futex::"];
 
-/// Simulated RAM is reached by addresses, and tests read environment and clock.
-const FLAGS: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation";
+/// Simulated RAM is reached by addresses, tests read environment and clock, and their machines are never freed.
+const FLAGS: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks";
 
 impl Options {
     pub fn run(self) -> Result<u8> {
