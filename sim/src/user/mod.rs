@@ -2,7 +2,7 @@
 //! system call, touches memory that is not there, or an interrupt comes.
 //!
 //! The registers are real, so the kernel can do everything to a thread that it does on the machine. A thread is a stack of
-//! [`Context`]s: the program, and above it the signal handlers that interrupted each other. The program counter tells which
+//! `Context`s: the program, and above it the signal handlers that interrupted each other. The program counter tells which
 //! one the kernel returns to:
 //!
 //! ```text
