@@ -57,13 +57,13 @@ struct Qemu {
     #[arg(long, value_name = "NAME|FILE", default_value = "busybox")]
     image: String,
     /// Give up after this time, with status 124: seconds, or with a unit (90s, 5m)
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "command")]
     timeout: Option<Duration>,
     /// Set a variable for the program
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE", requires = "command")]
     env: Vec<String>,
     /// Directory in the guest to run the program in
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "command")]
     cwd: Option<String>,
     /// Show the kernel's messages, too
     #[arg(short, long)]

@@ -33,8 +33,8 @@ pub struct MachineOptions {
     /// Processors, 1 to 8 [default: as many as the host has, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     pub smp: Option<u8>,
-    /// Memory, as QEMU takes it
-    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    /// Memory, at least 64M
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     pub mem: String,
     /// Version of the interrupt controller
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u8).range(2..=3))]
@@ -77,6 +77,18 @@ impl Default for MachineOptions {
             kernel_file: None,
             qemu: String::new(),
         }
+    }
+}
+
+/// `512M`, `2G`, `512` (MiB, as for QEMU).
+fn parse_memory(text: &str) -> Result<String, String> {
+    let (number, unit) = match text.strip_suffix(['g', 'G']) {
+        Some(number) => (number, 1024),
+        None => (text.strip_suffix(['m', 'M']).unwrap_or(text), 1),
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
+        Some(64..=255_000) => Ok(text.into()),
+        _ => Err("not a size from 64M to 249G".into()),
     }
 }
 
@@ -123,7 +135,10 @@ impl Machine {
     pub fn prepare(options: &MachineOptions, image: Image) -> Result<Machine> {
         QEMU.path()?;
         let boot = match &options.kernel_file {
-            Some(file) => Boot { kernel: file.clone(), initramfs: None },
+            Some(file) => {
+                ensure!(file.is_file(), "there is no kernel image {}", file.display());
+                Boot { kernel: file.clone(), initramfs: None }
+            }
             None => Boot::prepare(options.kernel)?,
         };
         Machine::new(options, boot, image)
