@@ -332,9 +332,10 @@ impl Cpu {
     /// The poll has ended.
     #[inline]
     pub(super) fn end(&self, entity: &Entity) {
+        let from = entity.begin_charge();
         let now = hw::now_ns();
         self.now.store(now, Relaxed);
-        self.charge(entity, now, 0);
+        self.charge(entity, from, now, 0);
         self.counters.end();
         let switches = if self.yielding.load(Relaxed) { &entity.involuntary } else { &entity.voluntary };
         switches.store(switches.load(Relaxed) + 1, Relaxed);
@@ -343,8 +344,8 @@ impl Cpu {
     }
 
     /// Charges the task for what it ran; from then on it runs uncharged since `since`.
-    fn charge(&self, entity: &Entity, now: u64, since: u64) {
-        let ran = entity.charge(now, since);
+    fn charge(&self, entity: &Entity, from: u64, now: u64, since: u64) {
+        let ran = entity.charge(from, now, since);
         if !is_rt(self.current_key.load(Relaxed)) {
             entity.vruntime.store(entity.vruntime.load(Relaxed) + entity.scale(ran), Relaxed);
         }
@@ -354,7 +355,7 @@ impl Cpu {
     /// Brings the running task's accounts, and the virtual time, up to date.
     pub(super) fn update_current(&self, now: u64) {
         let Some(entity) = self.current() else { return };
-        self.charge(entity, now, now);
+        self.charge(entity, entity.begin_charge(), now, now);
         self.current_key.store(running_key(entity), Relaxed);
         if self.queued.load(Relaxed) == 0 && !entity.policy().is_rt() {
             let vtime = self.vtime.load(Relaxed).max(entity.vruntime.load(Relaxed));

@@ -1,7 +1,8 @@
 //! The scheduler's view of a task.
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::fence;
 use core::sync::atomic::{AtomicBool, AtomicI8, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 use core::task::Waker;
 use intrusive_collections::RBTreeAtomicLink;
@@ -197,18 +198,28 @@ impl Entity {
         loop {
             let since = self.run_since.load(Acquire);
             let ran = self.ran.load(Acquire);
+            // The clock before the second look: who charges stores CHARGING before it reads the clock.
+            let total = ran + if since == CHARGING { 0 } else { elapsed(since) };
+            fence(SeqCst);
             if since != CHARGING && self.run_since.load(Relaxed) == since {
-                return ran + elapsed(since);
+                return total;
             }
             crate::arch::spin_hint();
         }
     }
 
-    /// Moves the time since `run_since` to `ran`, and answers it. Readers never see it in both, nor in neither.
+    /// Begins to charge: answers `run_since`. To be called before the clock is read, so that nobody has seen later times.
     #[inline]
-    pub(super) fn charge(&self, now: u64, since: u64) -> u64 {
-        let ran = now.saturating_sub(self.run_since.load(Relaxed));
-        self.run_since.store(CHARGING, Relaxed);
+    pub(super) fn begin_charge(&self) -> u64 {
+        let since = self.run_since.load(Relaxed);
+        self.run_since.store(CHARGING, SeqCst);
+        since
+    }
+
+    /// Moves the time since `from` to `ran`, and answers it. Readers never see it in both, nor in neither.
+    #[inline]
+    pub(super) fn charge(&self, from: u64, now: u64, since: u64) -> u64 {
+        let ran = now.saturating_sub(from);
         self.ran.store(self.ran.load(Relaxed) + ran, Release);
         self.run_since.store(since, Release);
         ran
