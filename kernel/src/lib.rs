@@ -19,6 +19,7 @@ pub mod fs;
 pub mod futex;
 pub mod klog;
 pub mod mm;
+pub mod net;
 pub mod process;
 pub mod signal;
 pub mod sync;

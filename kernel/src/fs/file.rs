@@ -99,6 +99,15 @@ pub trait FileOps: Send + Sync + Any {
         None
     }
 
+    /// Reads and writes have deadlines of their own: they are made through [`crate::net::transfer`].
+    fn has_timeouts(&self) -> bool {
+        false
+    }
+    /// A write that fails with EPIPE raises SIGPIPE, too.
+    fn raises_sigpipe(&self) -> bool {
+        true
+    }
+
     /// Has a position: lseek, pread and pwrite work. False: they answer ESPIPE.
     fn seekable(&self) -> bool {
         false

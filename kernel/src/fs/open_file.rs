@@ -6,6 +6,7 @@
 //! The position of seekable files is behind an async mutex, so that threads and processes that share it read and write
 //! one after another (POSIX 2.9.7); streams have none and take no lock.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -23,6 +24,8 @@ use super::{anon, regular};
 use crate::errno::{Errno, Result};
 use crate::exec::{Interrupted, Mutex, WaitQueue, interruptible};
 use crate::mm::{IoBuf, PageCache, PageSource};
+use crate::net::socket::Outgoing;
+use crate::net::transfer;
 use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::{SysError, SysResult};
@@ -317,6 +320,10 @@ impl OpenFile {
 
     async fn read_ops(&self, t: &Thread, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
         interruptible(t, ops.admit(self, t, false)).await??;
+        if ops.has_timeouts() {
+            let socket = crate::net::socket::of_file(self)?;
+            return Ok(Box::pin(transfer::receive(t, self, socket, buf, 0)).await?.len);
+        }
         if let Some(op) = ops.read(self, buf, pos) {
             return Ok(interruptible(t, op).await??);
         }
@@ -355,6 +362,11 @@ impl OpenFile {
     /// Blocking writes go on until everything is written; what was written before an error counts.
     async fn write_ops(&self, t: &Thread, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
         interruptible(t, ops.admit(self, t, true)).await??;
+        if ops.has_timeouts() {
+            let socket = crate::net::socket::of_file(self)?;
+            let mut message = Outgoing::plain();
+            return Box::pin(transfer::send(t, self, socket, buf, &mut message, 0)).await;
+        }
         if let Some(op) = ops.write(self, buf, pos) {
             return Ok(interruptible(t, op).await??);
         }
@@ -387,7 +399,7 @@ impl OpenFile {
                 },
                 Err(TryError::WouldBlock) => Errno::EAGAIN.into(),
                 Err(TryError::Failed(errno)) => {
-                    if errno == Errno::EPIPE {
+                    if errno == Errno::EPIPE && ops.raises_sigpipe() {
                         super::raise(t, raw::SIGPIPE);
                     }
                     errno.into()

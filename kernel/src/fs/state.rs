@@ -8,6 +8,7 @@ use super::locks::FileLocks;
 use super::pipe::Pipe;
 use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
+use crate::net::unix::UnixSocket;
 use crate::sync::{Once, SpinLock};
 
 /// Embedded in every inode.
@@ -47,6 +48,8 @@ struct Rare {
     locks: FileLocks,
     /// The pipe behind a FIFO while it is open.
     fifo: SpinLock<Weak<Pipe>>,
+    /// What is bound to this socket's name.
+    socket: SpinLock<Weak<UnixSocket>>,
 }
 
 impl InodeState {
@@ -119,6 +122,17 @@ impl InodeState {
         let pipe = Pipe::new();
         *slot = Arc::downgrade(&pipe);
         pipe
+    }
+}
+
+impl InodeState {
+    /// The Unix socket that is bound to this name.
+    pub fn socket(&self) -> Option<Arc<UnixSocket>> {
+        self.rare.get()?.socket.lock().upgrade()
+    }
+
+    pub fn set_socket(&self, socket: &Arc<UnixSocket>) {
+        *self.rare().socket.lock() = Arc::downgrade(socket);
     }
 }
 

@@ -30,6 +30,7 @@ mod process;
 mod result;
 mod sched;
 mod signal;
+mod socket;
 mod table;
 mod time;
 pub mod trace;

@@ -4,7 +4,7 @@
 //! [`Events::OUT`]; a side is woken only when the other could have made it wait. An open end is a [`PipeEnd`], which
 //! counts itself in and out.
 
-mod ring;
+pub mod ring;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +14,7 @@ use core::any::Any;
 
 use linux_raw_sys::general as raw;
 
-use self::ring::Ring;
+pub use self::ring::Ring;
 use super::anon::{self, Label};
 use super::file::{Events, FileOps, TryError};
 use super::op::Op;

@@ -1,0 +1,20 @@
+//! Sockets: socket(7), unix(7).
+//!
+//! * [`socket`]: the trait of all families and [`socket::Common`], what every socket has: type, options, pending error.
+//! * [`transfer`]: the loops of sendmsg and recvmsg. A family only makes attempts that do not wait; blocking, O_NONBLOCK,
+//!   MSG_DONTWAIT and the timeouts of SO_RCVTIMEO and SO_SNDTIMEO are made of them here. read(2) and write(2) use the
+//!   same attempts through [`crate::fs::FileOps`].
+//! * [`address`], [`control`], [`options`]: `struct sockaddr`, ancillary data and socket options in user memory.
+//! * [`rights`]: descriptors on their way (SCM_RIGHTS), and the collector of sockets that only lead to each other.
+//! * [`unix`]: AF_UNIX.
+//!
+//! Locks: `rights::IN_FLIGHT` → the state of a Unix socket, of two the one at the lower address first → leaves (wait
+//! queues, the table of abstract names). Nothing that holds an open file is dropped under any of them.
+
+pub mod address;
+pub mod control;
+pub mod options;
+pub mod rights;
+pub mod socket;
+pub mod transfer;
+pub mod unix;

@@ -1,0 +1,255 @@
+//! What all sockets have in common.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
+
+use linux_raw_sys::net as raw;
+use smallvec::SmallVec;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::rights::Rights;
+use super::unix::UnixSocket;
+use crate::errno::{Errno, Result};
+use crate::exec::{Instant, WaitQueue};
+use crate::fs::{FileOps, Op, OpenFile, TryError};
+use crate::mm::IoBuf;
+use crate::process::{self, Thread};
+use crate::sync::SpinLock;
+use crate::syscalls::SysResult;
+
+/// The bytes of a `struct sockaddr`.
+pub type Address = SmallVec<[u8; 32]>;
+
+/// SOCK_*, the kinds that socket(2) knows here.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Type {
+    Stream,
+    Datagram,
+    SeqPacket,
+}
+
+impl Type {
+    pub const fn raw(self) -> u32 {
+        match self {
+            Type::Stream => raw::SOCK_STREAM,
+            Type::Datagram => raw::SOCK_DGRAM,
+            Type::SeqPacket => raw::SOCK_SEQPACKET,
+        }
+    }
+
+    /// Connected before anything is sent.
+    pub const fn connects(self) -> bool {
+        !matches!(self, Type::Datagram)
+    }
+}
+
+/// `struct ucred`: who is at the other end.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Ucred {
+    pub pid: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Ucred {
+    /// Nobody that is known: SO_PEERCRED of an unconnected socket.
+    pub const NOBODY: Ucred = Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+
+    /// With the effective ids, as connect(2) and listen(2) note them.
+    pub fn effective(t: &Thread) -> Self {
+        Ucred { pid: t.process().pid, uid: t.creds().euid, gid: t.creds().egid }
+    }
+
+    /// Of the thread that runs, with the real ids, as messages carry them.
+    pub fn current() -> Self {
+        process::with_current(|task| {
+            let Some(task) = task else { return Ucred::NOBODY };
+            let creds = task.shared_creds();
+            Ucred { pid: task.process().pid, uid: creds.uid, gid: creds.gid }
+        })
+    }
+}
+
+bitflags::bitflags! {
+    /// Options that are on or off.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Switches: u32 {
+        const REUSEADDR = 1 << raw::SO_REUSEADDR;
+        const DONTROUTE = 1 << raw::SO_DONTROUTE;
+        const BROADCAST = 1 << raw::SO_BROADCAST;
+        const KEEPALIVE = 1 << raw::SO_KEEPALIVE;
+        const OOBINLINE = 1 << raw::SO_OOBINLINE;
+        const NO_CHECK = 1 << raw::SO_NO_CHECK;
+        const REUSEPORT = 1 << raw::SO_REUSEPORT;
+        const PASSCRED = 1 << raw::SO_PASSCRED;
+    }
+}
+
+/// net.core.wmem_default and rmem_default, net.core.wmem_max and rmem_max: bytes.
+pub const DEFAULT_BUFFER: u32 = 212_992;
+
+/// Options and state that do not depend on the family.
+pub struct Common {
+    pub family: u16,
+    pub kind: Type,
+    switches: AtomicU32,
+    /// SO_SNDBUF and SO_RCVBUF as getsockopt answers them: twice what was asked for.
+    pub send_buffer: AtomicU32,
+    pub receive_buffer: AtomicU32,
+    pub receive_low: AtomicU32,
+    /// SO_RCVTIMEO and SO_SNDTIMEO, nanoseconds; 0 = for ever.
+    pub receive_timeout: AtomicU64,
+    pub send_timeout: AtomicU64,
+    pub priority: AtomicU32,
+    pub mark: AtomicU32,
+    /// SO_LINGER: on, seconds.
+    pub linger: SpinLock<(bool, i32)>,
+    /// The error that the next call reports.
+    error: AtomicU32,
+}
+
+impl Common {
+    pub fn new(family: u16, kind: Type) -> Self {
+        Common {
+            family,
+            kind,
+            switches: AtomicU32::new(0),
+            send_buffer: AtomicU32::new(DEFAULT_BUFFER),
+            receive_buffer: AtomicU32::new(DEFAULT_BUFFER),
+            receive_low: AtomicU32::new(1),
+            receive_timeout: AtomicU64::new(0),
+            send_timeout: AtomicU64::new(0),
+            priority: AtomicU32::new(0),
+            mark: AtomicU32::new(0),
+            linger: SpinLock::new((false, 0)),
+            error: AtomicU32::new(0),
+        }
+    }
+
+    pub fn is_on(&self, switch: Switches) -> bool {
+        self.switches.load(Ordering::Relaxed) & switch.bits() != 0
+    }
+
+    pub fn switch(&self, which: Switches, on: bool) {
+        if on {
+            self.switches.fetch_or(which.bits(), Ordering::Relaxed);
+        } else {
+            self.switches.fetch_and(!which.bits(), Ordering::Relaxed);
+        }
+    }
+
+    pub fn set_error(&self, errno: Errno) {
+        self.error.store(errno.get() as u32, Ordering::Relaxed);
+    }
+
+    pub fn has_error(&self) -> bool {
+        self.error.load(Ordering::Relaxed) != 0
+    }
+
+    /// The pending error, which is reported once.
+    pub fn take_error(&self) -> Option<Errno> {
+        if !self.has_error() {
+            return None;
+        }
+        Errno::from_raw(self.error.swap(0, Ordering::Relaxed) as i32)
+    }
+
+    fn deadline(timeout: &AtomicU64) -> Option<Instant> {
+        match timeout.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Instant::now().saturating_add(Duration::from_nanos(nanos))),
+        }
+    }
+
+    pub fn receive_deadline(&self) -> Option<Instant> {
+        Self::deadline(&self.receive_timeout)
+    }
+
+    pub fn send_deadline(&self) -> Option<Instant> {
+        Self::deadline(&self.send_timeout)
+    }
+}
+
+/// Where a message goes, found out before the attempts to send it.
+pub enum Target {
+    /// The peer.
+    Connected,
+    Unix(Arc<UnixSocket>),
+}
+
+/// A message to be sent. What an attempt sends off is taken out.
+pub struct Outgoing {
+    pub target: Target,
+    pub rights: Option<Rights>,
+    /// Given by the sender (SCM_CREDENTIALS).
+    pub creds: Option<Ucred>,
+}
+
+impl Outgoing {
+    /// Nothing but bytes, to the peer.
+    pub fn plain() -> Self {
+        Outgoing { target: Target::Connected, rights: None, creds: None }
+    }
+}
+
+/// How to receive.
+#[derive(Clone, Copy, Default)]
+pub struct Receive {
+    /// Leave it there (MSG_PEEK).
+    pub peek: bool,
+    pub nonblock: bool,
+}
+
+/// What was received besides the bytes.
+#[derive(Default)]
+pub struct Received {
+    /// Bytes copied.
+    pub len: usize,
+    /// Bytes that the message had; the rest is lost.
+    pub full: usize,
+    pub from: Option<Address>,
+    pub rights: Option<Vec<Arc<OpenFile>>>,
+    pub creds: Option<Ucred>,
+    /// A stream goes on with something that must not be mixed with this.
+    pub barrier: bool,
+}
+
+/// A socket of some family. The `try_` calls never wait; see [`super::transfer`].
+pub trait Socket: FileOps {
+    fn common(&self) -> &Common;
+    /// The same as [`FileOps::wait_queue`].
+    fn queue(&self) -> &WaitQueue;
+
+    fn bind<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>>;
+    fn listen(&self, t: &Thread, backlog: u32) -> Result<()>;
+    /// The next connection, and who made it.
+    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError>;
+    fn connect<'a>(&'a self, t: &'a Thread, address: &'a [u8], nonblock: bool) -> Op<'a, SysResult<()>>;
+    fn local_address(&self) -> Address;
+    fn peer_address(&self) -> Result<Address>;
+
+    /// Finds out where a message for `address` goes. `creds`: the sender's.
+    fn resolve<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<Target>>;
+    fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError>;
+    fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError>;
+    /// SHUT_RD, SHUT_WR: which directions end.
+    fn shutdown(&self, receive: bool, send: bool) -> Result<()>;
+
+    /// SO_ACCEPTCONN.
+    fn is_listening(&self) -> bool;
+    /// SO_PEERCRED.
+    fn peer_creds(&self) -> Ucred;
+    /// SO_PEERGROUPS: the supplementary groups of the peer.
+    fn peer_groups(&self) -> Option<Arc<[u32]>>;
+}
+
+/// The socket behind an open file; ENOTSOCK if it is none.
+pub fn of_file(file: &OpenFile) -> Result<&dyn Socket> {
+    match file.ops_as::<UnixSocket>() {
+        Some(socket) => Ok(socket),
+        None => Err(Errno::ENOTSOCK),
+    }
+}

@@ -1,0 +1,141 @@
+//! sendmsg and recvmsg: attempts that do not wait, made into calls that do.
+
+use core::future::Future;
+
+use linux_raw_sys::general::SIGPIPE;
+use linux_raw_sys::net as raw;
+
+use super::socket::{Outgoing, Receive, Received, Socket, Type};
+use crate::errno::{Errno, Result};
+use crate::exec::{Instant, Interrupted, interruptible, timeout};
+use crate::fs::open_file::{READ_EVENTS, WRITE_EVENTS, settled};
+use crate::fs::{self, OpenFile, TryError};
+use crate::mm::IoBuf;
+use crate::process::Thread;
+use crate::syscalls::{SysError, SysResult};
+
+/// Waits until an attempt settles; EAGAIN at the deadline. A call with a deadline is not restarted after a signal
+/// (signal(7)).
+async fn settle<T>(
+    t: &Thread,
+    deadline: Option<Instant>,
+    wait: impl Future<Output = Result<T, TryError>>,
+) -> SysResult<Result<T, TryError>> {
+    match interruptible(t, timeout(deadline, wait)).await {
+        Ok(Ok(attempt)) => Ok(attempt),
+        Ok(Err(_)) => Ok(Err(TryError::WouldBlock)),
+        Err(Interrupted) if deadline.is_some() => Err(Errno::EINTR.into()),
+        Err(interrupted) => Err(interrupted.into()),
+    }
+}
+
+/// sendmsg(2) with MSG_* `flags`; answers the number of bytes sent.
+pub async fn send(
+    t: &Thread,
+    file: &OpenFile,
+    socket: &dyn Socket,
+    buf: &mut IoBuf<'_>,
+    message: &mut Outgoing,
+    flags: u32,
+) -> SysResult<usize> {
+    let nonblock = file.is_nonblock() || flags & raw::MSG_DONTWAIT != 0;
+    let stream = socket.common().kind == Type::Stream;
+    let deadline = socket.common().send_deadline();
+    let mut done = 0;
+    loop {
+        let attempt = if nonblock {
+            socket.try_send(buf, message)
+        } else {
+            let attempt = || settled(socket.try_send(buf, message));
+            match settle(t, deadline, socket.queue().wait_for_mask(WRITE_EVENTS.bits(), attempt)).await {
+                Ok(attempt) => attempt,
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) => return Err(error),
+            }
+        };
+        let error: SysError = match attempt {
+            Ok(len) => {
+                done += len;
+                if !stream || len == 0 || buf.is_empty() {
+                    return Ok(done);
+                }
+                crate::exec::budget().await;
+                continue;
+            }
+            Err(TryError::Fault(fault)) => match buf.fault_in(&fault).await {
+                Ok(()) => continue,
+                Err(errno) => errno.into(),
+            },
+            Err(TryError::WouldBlock) => Errno::EAGAIN.into(),
+            Err(TryError::Failed(errno)) => {
+                if errno == Errno::EPIPE && stream && done == 0 && flags & raw::MSG_NOSIGNAL == 0 {
+                    fs::raise(t, SIGPIPE);
+                }
+                errno.into()
+            }
+        };
+        return if done > 0 { Ok(done) } else { Err(error) };
+    }
+}
+
+/// recvmsg(2) with MSG_* `flags`.
+pub async fn receive(
+    t: &Thread,
+    file: &OpenFile,
+    socket: &dyn Socket,
+    buf: &mut IoBuf<'_>,
+    flags: u32,
+) -> SysResult<Received> {
+    let nonblock = file.is_nonblock() || flags & raw::MSG_DONTWAIT != 0;
+    let how = Receive { peek: flags & raw::MSG_PEEK != 0, nonblock };
+    let stream = socket.common().kind == Type::Stream;
+    let deadline = socket.common().receive_deadline();
+    let low = socket.common().receive_low.load(core::sync::atomic::Ordering::Relaxed) as usize;
+    let target = if flags & raw::MSG_WAITALL != 0 { buf.remaining() } else { low.min(buf.remaining()) };
+    let mut all: Option<Received> = None;
+    loop {
+        let attempt = if nonblock {
+            socket.try_receive(buf, how)
+        } else {
+            let attempt = || settled(socket.try_receive(buf, how));
+            match settle(t, deadline, socket.queue().wait_for_mask(READ_EVENTS.bits(), attempt)).await {
+                Ok(attempt) => attempt,
+                Err(error) => return all.ok_or(error),
+            }
+        };
+        let error: SysError = match attempt {
+            Ok(received) => {
+                let end = received.len == 0 || received.barrier || !stream || how.peek;
+                let sum = match all.take() {
+                    None => received,
+                    Some(before) => join(before, received),
+                };
+                if end || buf.is_empty() || sum.len >= target && buf.take_fault().is_none() {
+                    return Ok(sum);
+                }
+                all = Some(sum);
+                continue;
+            }
+            Err(TryError::Fault(fault)) => match buf.fault_in(&fault).await {
+                Ok(()) => continue,
+                Err(errno) => errno.into(),
+            },
+            Err(TryError::WouldBlock) => Errno::EAGAIN.into(),
+            Err(TryError::Failed(errno)) => errno.into(),
+        };
+        return all.ok_or(error);
+    }
+}
+
+/// Two pieces of a stream as one.
+fn join(before: Received, piece: Received) -> Received {
+    let len = before.len + piece.len;
+    Received {
+        len,
+        full: len,
+        from: before.from.or(piece.from),
+        rights: before.rights.or(piece.rights),
+        creds: before.creds.or(piece.creds),
+        barrier: piece.barrier,
+    }
+}

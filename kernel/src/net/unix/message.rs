@@ -1,0 +1,274 @@
+//! Sending and receiving.
+
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use super::inbox::{Inbox, Packet};
+use super::{Phase, READABLE, UnixSocket, WRITABLE, name, release, unblock};
+use crate::errno::{Errno, Result};
+use crate::fs::TryError;
+use crate::mm::IoBuf;
+use crate::net::rights::{self, Rights};
+use crate::net::socket::{Outgoing, Receive, Received, Switches, Target, Type, Ucred};
+
+/// What a message takes up in the send buffer besides its bytes, about as on Linux.
+const OVERHEAD: usize = 576;
+
+impl UnixSocket {
+    fn wants_creds(&self) -> bool {
+        self.common.is_on(Switches::PASSCRED)
+    }
+
+    /// The sender's ids, if they were given or somebody asks for them.
+    fn message_creds(&self, peer: &UnixSocket, message: &Outgoing) -> Option<Ucred> {
+        message.creds.or_else(|| (self.wants_creds() || peer.wants_creds()).then(Ucred::current))
+    }
+
+    pub(super) fn send_bytes(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
+        let state = self.state.lock();
+        if state.phase != Phase::Connected {
+            return Err(Errno::ENOTCONN.into());
+        }
+        if state.send_shut {
+            return Err(Errno::EPIPE.into());
+        }
+        let peer = state.peer.as_ref().and_then(Weak::upgrade);
+        drop(state);
+        let peer = peer.ok_or(Errno::EPIPE)?;
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let creds = self.message_creds(&peer, message);
+        let mut in_flight = message.rights.as_ref().filter(|rights| rights.has_sockets()).map(|_| rights::lock());
+        let mut state = peer.state.lock();
+        if state.receive_shut {
+            return Err(Errno::EPIPE.into());
+        }
+        let Inbox::Stream(stream) = &mut state.inbox else { return Err(Errno::EINVAL.into()) };
+        if stream.len() >= super::inbox::STREAM_CAPACITY {
+            return Err(TryError::WouldBlock);
+        }
+        if let (Some(in_flight), Some(rights)) = (&mut in_flight, &message.rights) {
+            rights.take_off(in_flight, &peer);
+        }
+        let result = stream.write(buf, &mut message.rights, creds);
+        if let (Some(in_flight), Some(rights)) = (&mut in_flight, &message.rights) {
+            // It stayed here.
+            rights.land(in_flight);
+        }
+        drop(state);
+        drop(in_flight);
+        let len = result?;
+        if !peer.queue.is_empty() {
+            peer.queue.wake(usize::MAX, READABLE.bits());
+        }
+        Ok(len)
+    }
+
+    pub(super) fn send_packet(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
+        if let Some(errno) = self.common.take_error() {
+            return Err(errno.into());
+        }
+        let peer = self.destination(message)?;
+        let len = buf.remaining();
+        if len > self.send_buffer().saturating_sub(32) {
+            return Err(Errno::EMSGSIZE.into());
+        }
+        let charge = len + OVERHEAD;
+        let used = self.outstanding.load(Ordering::Acquire);
+        if used > 0 && used + charge > self.send_buffer() {
+            return Err(TryError::WouldBlock);
+        }
+        // The place in the queue is checked before the copy for its own sake, and after it for good.
+        if !peer.admits(self) {
+            return Err(TryError::WouldBlock);
+        }
+        let data = copy_in(buf)?;
+        let creds = self.message_creds(&peer, message);
+        let from = self.state.lock().name.as_deref().map(|own| name::to_address(Some(own)));
+        let packet = Packet { data, from, rights: None, creds, sender: self.this.clone(), charge };
+        self.put(&peer, packet, message).inspect_err(|_| buf.rewind(len))?;
+        if !peer.queue.is_empty() {
+            peer.queue.wake(usize::MAX, READABLE.bits());
+        }
+        Ok(len)
+    }
+
+    /// Where a packet goes.
+    fn destination(&self, message: &Outgoing) -> Result<Arc<UnixSocket>> {
+        let mut state = self.state.lock();
+        if self.kind() == Type::SeqPacket && state.phase != Phase::Connected {
+            return Err(Errno::ENOTCONN);
+        }
+        let target = match &message.target {
+            Target::Unix(target) => target.clone(),
+            Target::Connected => match state.peer.as_ref().map(Weak::upgrade) {
+                Some(Some(peer)) => peer,
+                Some(None) if self.kind() == Type::SeqPacket => return Err(Errno::EPIPE),
+                Some(None) => {
+                    state.peer = None;
+                    state.phase = Phase::Idle;
+                    return Err(Errno::ECONNREFUSED);
+                }
+                None => return Err(Errno::ENOTCONN),
+            },
+        };
+        let shut = state.send_shut;
+        drop(state);
+        if shut {
+            return Err(Errno::EPIPE);
+        }
+        if self.kind() == Type::Datagram && !target.accepts_from(self) {
+            return Err(Errno::EPERM);
+        }
+        Ok(target)
+    }
+
+    fn put(&self, peer: &Arc<UnixSocket>, mut packet: Packet, message: &mut Outgoing) -> Result<(), TryError> {
+        let mut in_flight = message.rights.as_ref().filter(|rights| rights.has_sockets()).map(|_| rights::lock());
+        let mut state = peer.state.lock();
+        if state.receive_shut {
+            return Err(Errno::EPIPE.into());
+        }
+        if !state.admits(self.kind(), self) {
+            return Err(TryError::WouldBlock);
+        }
+        let Inbox::Packets(packets) = &mut state.inbox else { return Err(Errno::EINVAL.into()) };
+        packets.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        if let (Some(in_flight), Some(rights)) = (&mut in_flight, &message.rights) {
+            rights.take_off(in_flight, peer);
+        }
+        packet.rights = message.rights.take();
+        self.outstanding.fetch_add(packet.charge, Ordering::AcqRel);
+        packets.push_back(packet);
+        Ok(())
+    }
+
+    pub(super) fn receive_bytes(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
+        let by_writer = self.wants_creds();
+        let mut in_flight = None;
+        let mut state = loop {
+            let state = self.state.lock();
+            if state.phase != Phase::Connected {
+                return Err(Errno::EINVAL.into());
+            }
+            let Inbox::Stream(stream) = &state.inbox else { return Err(Errno::EINVAL.into()) };
+            if stream.len() == 0 {
+                return match self.common.take_error() {
+                    Some(errno) => Err(errno.into()),
+                    None if state.receive_shut => Ok(Received::default()),
+                    None => Err(TryError::WouldBlock),
+                };
+            }
+            if in_flight.is_some() || !stream.next_has_sockets() {
+                break state;
+            }
+            drop(state);
+            in_flight = Some(rights::lock());
+        };
+        let Inbox::Stream(stream) = &mut state.inbox else { return Err(Errno::EINVAL.into()) };
+        let before = stream.len();
+        if how.peek {
+            let (taken, rights) = stream.peek(buf, by_writer)?;
+            let (len, creds) = (taken.len, taken.creds);
+            let files = rights.map(|rights| rights.files().to_vec());
+            return Ok(Received { len, full: len, rights: files, creds, barrier: true, from: None });
+        }
+        let taken = stream.read(buf, by_writer)?;
+        let had_no_room = !Self::has_room(before);
+        let has_room = Self::has_room(stream.len());
+        let writer = if had_no_room && has_room { state.peer.as_ref().and_then(Weak::upgrade) } else { None };
+        drop(state);
+        let files = taken.rights.map(|rights| received_files(rights, in_flight.as_deref_mut()));
+        drop(in_flight);
+        if let Some(writer) = writer {
+            writer.queue.wake(usize::MAX, WRITABLE.bits());
+        }
+        let (len, creds, barrier) = (taken.len, taken.creds, taken.barrier);
+        Ok(Received { len, full: len, rights: files, creds, barrier, from: None })
+    }
+
+    pub(super) fn receive_packet(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
+        let mut in_flight = None;
+        let mut state = loop {
+            let state = self.state.lock();
+            if self.kind() == Type::SeqPacket && state.phase != Phase::Connected {
+                return Err(Errno::ENOTCONN.into());
+            }
+            if let Some(errno) = self.common.take_error() {
+                return Err(errno.into());
+            }
+            let Inbox::Packets(packets) = &state.inbox else { return Err(Errno::EINVAL.into()) };
+            let Some(packet) = packets.front() else {
+                // A datagram socket that is shut down ends waiting only.
+                let end = state.receive_shut && (self.kind() == Type::SeqPacket || !how.nonblock);
+                return if end { Ok(Received::default()) } else { Err(TryError::WouldBlock) };
+            };
+            if in_flight.is_some() || !packet.rights.as_ref().is_some_and(Rights::has_sockets) {
+                break state;
+            }
+            drop(state);
+            in_flight = Some(rights::lock());
+        };
+        let Inbox::Packets(packets) = &mut state.inbox else { return Err(Errno::EINVAL.into()) };
+        let Some(packet) = packets.front() else { return Err(TryError::WouldBlock) };
+        let len = copy_out(buf, &packet.data)?;
+        let mut received = Received { len, full: packet.data.len(), creds: packet.creds, ..Received::default() };
+        received.from = Some(packet.from.clone().unwrap_or_else(|| name::to_address(None)));
+        if self.kind() == Type::SeqPacket {
+            received.from = None;
+        }
+        if how.peek {
+            received.rights = packet.rights.as_ref().map(|rights| rights.files().to_vec());
+            return Ok(received);
+        }
+        let packet = packets.pop_front();
+        let blocked = core::mem::take(&mut state.blocked);
+        drop(state);
+        if let Some(mut packet) = packet {
+            received.rights = packet.rights.take().map(|rights| received_files(rights, in_flight.as_deref_mut()));
+            drop(in_flight);
+            release(packet);
+        }
+        unblock(blocked);
+        Ok(received)
+    }
+}
+
+/// The files of a message that was taken out of its queue.
+fn received_files(rights: Rights, in_flight: Option<&mut rights::InFlight>) -> Vec<Arc<crate::fs::OpenFile>> {
+    if let Some(in_flight) = in_flight {
+        rights.land(in_flight);
+    }
+    rights.into_files()
+}
+
+/// The bytes of a message; nothing is taken on a fault.
+fn copy_in(buf: &mut IoBuf<'_>) -> Result<Box<[u8]>, TryError> {
+    let len = buf.remaining();
+    let mut data = Vec::new();
+    data.try_reserve_exact(len).map_err(|_| Errno::ENOBUFS)?;
+    data.resize(len, 0);
+    let done = buf.copy_from(&mut data)?;
+    match buf.take_fault() {
+        Some(fault) if done < len => {
+            buf.rewind(done);
+            Err(fault.into())
+        }
+        _ => Ok(data.into_boxed_slice()),
+    }
+}
+
+/// As much of a message as the receiver has room for.
+fn copy_out(buf: &mut IoBuf<'_>, data: &[u8]) -> Result<usize, TryError> {
+    let done = buf.copy_to(data)?;
+    match buf.take_fault() {
+        Some(fault) => {
+            buf.rewind(done);
+            Err(fault.into())
+        }
+        None => Ok(done),
+    }
+}

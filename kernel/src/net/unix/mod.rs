@@ -1,0 +1,436 @@
+//! Unix sockets: unix(7).
+//!
+//! A sender puts what it sends straight into the receiver's [`inbox`], under the receiver's lock, and wakes the
+//! receiver's queue. Bytes of a stream are in a ring of pages, so a message costs no allocation; datagrams are boxes.
+//! Sockets know each other by weak references: a socket is gone when its last descriptor is.
+//!
+//! Who waits for room in whose inbox: a stream's writer on its own queue, woken by the reader through its peer; a
+//! datagram's sender on its own queue, too, after it left its name with the receiver (`State::blocked`); connect(2) on
+//! the listener's `room`.
+
+mod connect;
+mod inbox;
+mod message;
+mod name;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+
+use self::inbox::{Inbox, Packet, Stream};
+use self::name::Name;
+use super::rights;
+use super::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, Type, Ucred};
+use crate::errno::{Errno, Result};
+use crate::exec::WaitQueue;
+use crate::fs::{Events, FileOps, Op, OpenFile, TryError};
+use crate::mm::{IoBuf, UserPtr};
+use crate::process::Thread;
+use crate::sync::SpinLock;
+use crate::syscalls::SysResult;
+
+pub use name::AF_UNIX;
+
+/// net.unix.max_dgram_qlen.
+const MAX_DATAGRAMS: usize = 10;
+
+pub struct UnixSocket {
+    this: Weak<UnixSocket>,
+    common: Common,
+    state: SpinLock<State>,
+    queue: WaitQueue,
+    /// Where connect(2) waits for room in the backlog of this socket.
+    room: WaitQueue,
+    /// Bytes of messages that were sent and not received yet.
+    outstanding: AtomicUsize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Idle,
+    Listening,
+    Connected,
+}
+
+struct State {
+    phase: Phase,
+    /// Connected to; for datagrams the default destination. It may be gone.
+    peer: Option<Weak<UnixSocket>>,
+    /// Its name, for when it is gone.
+    peer_name: Option<Arc<Name>>,
+    peer_creds: Ucred,
+    peer_groups: Option<Arc<[u32]>>,
+    name: Option<Arc<Name>>,
+    /// A bind is under way.
+    binding: bool,
+    receive_shut: bool,
+    send_shut: bool,
+    inbox: Inbox,
+    /// listen(2): connections that may wait, and those that do.
+    backlog: usize,
+    waiting: VecDeque<Arc<UnixSocket>>,
+    /// Until accept(2): who listened when this came into being.
+    listener: Option<Weak<UnixSocket>>,
+    /// Senders that found the inbox full.
+    blocked: Vec<Weak<UnixSocket>>,
+}
+
+const READABLE: Events = Events::IN.union(Events::RDNORM);
+const WRITABLE: Events = Events::OUT.union(Events::WRNORM).union(Events::WRBAND);
+
+impl UnixSocket {
+    pub fn new(kind: Type) -> Arc<UnixSocket> {
+        let inbox = match kind {
+            Type::Stream => Inbox::Stream(Stream::new()),
+            _ => Inbox::Packets(VecDeque::new()),
+        };
+        Arc::new_cyclic(|this| UnixSocket {
+            this: this.clone(),
+            common: Common::new(AF_UNIX, kind),
+            state: SpinLock::new(State {
+                phase: Phase::Idle,
+                peer: None,
+                peer_name: None,
+                peer_creds: Ucred::NOBODY,
+                peer_groups: None,
+                name: None,
+                binding: false,
+                receive_shut: false,
+                send_shut: false,
+                inbox,
+                backlog: 0,
+                waiting: VecDeque::new(),
+                listener: None,
+                blocked: Vec::new(),
+            }),
+            queue: WaitQueue::new(),
+            room: WaitQueue::new(),
+            outstanding: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn kind(&self) -> Type {
+        self.common.kind
+    }
+
+    /// Who keeps this socket alive, for the collector of [`rights`]: itself, or the socket that has yet to accept it.
+    pub(super) fn owner(&self) -> usize {
+        let state = self.state.lock();
+        match &state.listener {
+            Some(listener) => listener.as_ptr().addr(),
+            None => core::ptr::from_ref(self).addr(),
+        }
+    }
+
+    /// Calls `f` for each file that waits here to be received.
+    pub(super) fn for_each_right(&self, f: &mut dyn FnMut(&Arc<OpenFile>)) {
+        let state = self.state.lock();
+        state.inbox.for_each_right(&mut |rights| rights.files().iter().for_each(&mut *f));
+    }
+
+    /// Throws away what waits to be received.
+    pub(super) fn empty(&self) {
+        let fresh = match self.kind() {
+            Type::Stream => Inbox::Stream(Stream::new()),
+            _ => Inbox::Packets(VecDeque::new()),
+        };
+        let mut in_flight = rights::lock();
+        let mut state = self.state.lock();
+        let old = core::mem::replace(&mut state.inbox, fresh);
+        let waiting = core::mem::take(&mut state.waiting);
+        drop(state);
+        old.for_each_right(&mut |rights| rights.land(&mut in_flight));
+        drop(in_flight);
+        release_packets(old);
+        drop(waiting);
+    }
+
+    /// Half of the buffer is kept for small writes, as Linux does: a poller is told when a quarter is used at most.
+    fn has_room(len: usize) -> bool {
+        len * 4 <= inbox::STREAM_CAPACITY
+    }
+
+    fn send_buffer(&self) -> usize {
+        self.common.send_buffer.load(Ordering::Relaxed) as usize
+    }
+
+    /// A message of this socket has been received, or thrown away.
+    fn uncharge(&self, charge: usize) {
+        let before = self.outstanding.fetch_sub(charge, Ordering::AcqRel);
+        if before * 4 > self.send_buffer() && (before - charge) * 4 <= self.send_buffer() {
+            self.queue.wake(usize::MAX, WRITABLE.bits());
+        }
+    }
+
+    /// Could a message be sent to the peer without waiting? If not, this socket is woken when that changes.
+    fn can_send(&self) -> bool {
+        let state = self.state.lock();
+        if state.phase == Phase::Listening {
+            return false;
+        }
+        let peer = state.peer.as_ref().and_then(Weak::upgrade);
+        drop(state);
+        if self.kind() == Type::Stream {
+            return match &peer {
+                Some(peer) => matches!(&peer.state.lock().inbox, Inbox::Stream(stream) if Self::has_room(stream.len())),
+                None => true,
+            };
+        }
+        let own = self.outstanding.load(Ordering::Acquire) * 4 <= self.send_buffer();
+        own && peer.is_none_or(|peer| peer.admits(self))
+    }
+
+    /// Has the inbox room for a datagram of `sender`? If not, `sender` is woken when it has.
+    fn admits(&self, sender: &UnixSocket) -> bool {
+        let mut state = self.state.lock();
+        state.admits(self.kind(), sender)
+    }
+}
+
+impl State {
+    fn admits(&mut self, kind: Type, sender: &UnixSocket) -> bool {
+        let Inbox::Packets(packets) = &self.inbox else { return true };
+        // Two that are connected to each other are bounded by their send buffers only.
+        let mutual = self.peer.as_ref().is_some_and(|peer| core::ptr::eq(peer.as_ptr(), sender));
+        if kind != Type::Datagram || mutual || packets.len() <= MAX_DATAGRAMS {
+            return true;
+        }
+        self.blocked.retain(|there| there.strong_count() > 0);
+        if !self.blocked.iter().any(|there| core::ptr::eq(there.as_ptr(), sender)) {
+            self.blocked.push(sender.this.clone());
+        }
+        false
+    }
+}
+
+/// Gives back what messages took up in their senders' buffers. To be called without locks.
+fn release_packets(inbox: Inbox) {
+    if let Inbox::Packets(packets) = inbox {
+        packets.into_iter().for_each(release);
+    }
+}
+
+fn release(packet: Packet) {
+    if let Some(sender) = packet.sender.upgrade() {
+        sender.uncharge(packet.charge);
+    }
+}
+
+/// Tells senders that there is room now. To be called without locks.
+fn unblock(blocked: Vec<Weak<UnixSocket>>) {
+    for sender in blocked.iter().filter_map(Weak::upgrade) {
+        sender.queue.wake(usize::MAX, WRITABLE.bits());
+    }
+}
+
+impl Drop for UnixSocket {
+    /// The last descriptor is closed.
+    fn drop(&mut self) {
+        let this = core::ptr::from_ref(self);
+        let connects = self.kind().connects();
+        let state = self.state.get_mut();
+        let peer = state.peer.take().and_then(|peer| peer.upgrade());
+        let (name, blocked) = (state.name.take(), core::mem::take(&mut state.blocked));
+        let waiting = core::mem::take(&mut state.waiting);
+        // Unread bytes, or a connection that nobody accepted: the peer is told that they are lost.
+        let lost = !state.inbox.is_empty() || state.listener.is_some();
+        if let Some(name) = name {
+            name::release(&name, this);
+        }
+        if connects && let Some(peer) = peer {
+            let mut state = peer.state.lock();
+            state.receive_shut = true;
+            state.send_shut = true;
+            drop(state);
+            if lost {
+                peer.common.set_error(Errno::ECONNRESET);
+            }
+            peer.queue.wake_all();
+        }
+        drop(waiting);
+        unblock(blocked);
+        self.empty();
+        self.room.wake_all();
+        rights::collect();
+    }
+}
+
+impl FileOps for UnixSocket {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn try_read(&self, file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        // Descriptors that come along are closed: nobody asked for them.
+        Ok(self.try_receive(buf, Receive { peek: false, nonblock: file.is_nonblock() })?.len)
+    }
+
+    fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        self.try_send(buf, &mut Outgoing::plain())
+    }
+
+    fn has_timeouts(&self) -> bool {
+        self.common.receive_timeout.load(Ordering::Relaxed) | self.common.send_timeout.load(Ordering::Relaxed) != 0
+    }
+
+    fn raises_sigpipe(&self) -> bool {
+        self.kind() == Type::Stream
+    }
+
+    fn ready(&self) -> Events {
+        let state = self.state.lock();
+        let mut events = Events::empty();
+        if self.common.has_error() {
+            events |= Events::ERR;
+        }
+        if state.receive_shut && state.send_shut || self.kind().connects() && state.phase == Phase::Idle {
+            events |= Events::HUP;
+        }
+        if state.receive_shut {
+            events |= Events::RDHUP | READABLE;
+        }
+        if !state.inbox.is_empty() || !state.waiting.is_empty() {
+            events |= READABLE;
+        }
+        drop(state);
+        if self.can_send() {
+            events |= WRITABLE;
+        }
+        events
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.queue)
+    }
+
+    fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
+        const FIONREAD: u32 = 0x541b;
+        const TIOCOUTQ: u32 = 0x5411;
+        let value = match cmd {
+            FIONREAD if self.is_listening() => return Op::ready(Err(Errno::EINVAL)),
+            FIONREAD => self.state.lock().inbox.available(),
+            TIOCOUTQ => self.unreceived(),
+            _ => return Op::ready(Err(Errno::ENOTTY)),
+        };
+        Op::boxed(async move {
+            UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
+            Ok(0)
+        })
+    }
+}
+
+impl UnixSocket {
+    /// Bytes sent and not received yet.
+    fn unreceived(&self) -> usize {
+        let peer = self.state.lock().peer.as_ref().and_then(Weak::upgrade);
+        match (self.kind(), peer) {
+            (Type::Stream, Some(peer)) => peer.state.lock().inbox.available(),
+            _ => self.outstanding.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Socket for UnixSocket {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    fn bind<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>> {
+        Op::boxed(self.bind_to(t, address))
+    }
+
+    fn listen(&self, t: &Thread, backlog: u32) -> Result<()> {
+        self.start_listening(t, backlog)
+    }
+
+    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
+        self.take_connection()
+    }
+
+    fn connect<'a>(&'a self, t: &'a Thread, address: &'a [u8], nonblock: bool) -> Op<'a, SysResult<()>> {
+        Op::boxed(self.connect_to(t, address, nonblock))
+    }
+
+    fn local_address(&self) -> Address {
+        name::to_address(self.state.lock().name.as_deref())
+    }
+
+    fn peer_address(&self) -> Result<Address> {
+        let state = self.state.lock();
+        let weak = state.peer.as_ref().ok_or(Errno::ENOTCONN)?;
+        let (peer, kept) = (weak.upgrade(), state.peer_name.clone());
+        drop(state);
+        let name = peer.and_then(|peer| peer.state.lock().name.clone()).or(kept);
+        Ok(name::to_address(name.as_deref()))
+    }
+
+    fn resolve<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<Target>> {
+        if self.kind() == Type::Stream {
+            let connected = self.state.lock().phase == Phase::Connected;
+            return Op::ready(Err(if connected { Errno::EISCONN } else { Errno::EOPNOTSUPP }));
+        }
+        if self.kind() == Type::SeqPacket {
+            // The address is not looked at.
+            return Op::ready(Ok(Target::Connected));
+        }
+        Op::boxed(async move { Ok(Target::Unix(name::find(t, name::parse(address)?, self.kind()).await?)) })
+    }
+
+    fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
+        match self.kind() {
+            Type::Stream => self.send_bytes(buf, message),
+            _ => self.send_packet(buf, message),
+        }
+    }
+
+    fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
+        match self.kind() {
+            Type::Stream => self.receive_bytes(buf, how),
+            _ => self.receive_packet(buf, how),
+        }
+    }
+
+    fn shutdown(&self, receive: bool, send: bool) -> Result<()> {
+        let mut state = self.state.lock();
+        state.receive_shut |= receive;
+        state.send_shut |= send;
+        let peer = state.peer.as_ref().filter(|_| self.kind().connects()).and_then(Weak::upgrade);
+        drop(state);
+        self.queue.wake_all();
+        if let Some(peer) = peer {
+            let mut state = peer.state.lock();
+            state.receive_shut |= send;
+            state.send_shut |= receive;
+            drop(state);
+            peer.queue.wake_all();
+        }
+        Ok(())
+    }
+
+    fn is_listening(&self) -> bool {
+        self.state.lock().phase == Phase::Listening
+    }
+
+    fn peer_creds(&self) -> Ucred {
+        self.state.lock().peer_creds
+    }
+
+    fn peer_groups(&self) -> Option<Arc<[u32]>> {
+        self.state.lock().peer_groups.clone()
+    }
+}
+
+pub use connect::pair;
+

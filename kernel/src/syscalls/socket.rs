@@ -1,0 +1,410 @@
+//! Sockets: socket(2) and its relatives.
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::net as raw;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::SysResult;
+use crate::errno::{Errno, Result};
+use crate::exec::{Interrupted, interruptible, timeout};
+use crate::fs::open_file::{READ_EVENTS, settled};
+use crate::fs::{FileOps, OpenFile, TryError};
+use crate::mm::{IoBuf, UserPtr, import_iovec};
+use crate::net::control;
+use crate::net::socket::{Outgoing, Received, Socket, Type, of_file};
+use crate::net::unix::{self, AF_UNIX, UnixSocket};
+use crate::net::{address, options, transfer};
+use crate::process::Thread;
+use crate::time::UserTimespec;
+
+const O_NONBLOCK: u32 = linux_raw_sys::general::O_NONBLOCK;
+const SOCK_CLOEXEC: u32 = linux_raw_sys::general::O_CLOEXEC;
+const TYPE_MASK: u32 = 0xf;
+
+/// `struct msghdr`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct MsgHdr {
+    name: u64,
+    name_len: i32,
+    _pad: u32,
+    iov: u64,
+    iov_len: u64,
+    control: u64,
+    control_len: u64,
+    flags: u32,
+    _pad2: u32,
+}
+
+/// `struct mmsghdr`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct MMsgHdr {
+    header: MsgHdr,
+    len: u32,
+    _pad: u32,
+}
+
+/// Type and flags of socket(2) and socketpair(2).
+fn decode(family: u32, kind: u32, protocol: i32) -> Result<(Type, u32)> {
+    let flags = kind & !TYPE_MASK;
+    if flags & !(SOCK_CLOEXEC | O_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if family != u32::from(AF_UNIX) {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    // PF_UNIX is a protocol of its own, too.
+    if protocol != 0 && protocol != i32::from(AF_UNIX) {
+        return Err(Errno::EPROTONOSUPPORT);
+    }
+    let kind = match kind & TYPE_MASK {
+        raw::SOCK_STREAM => Type::Stream,
+        // "For portability", as net/unix has it: raw sockets are datagram sockets.
+        raw::SOCK_DGRAM | raw::SOCK_RAW => Type::Datagram,
+        raw::SOCK_SEQPACKET => Type::SeqPacket,
+        0 | 7.. => return Err(Errno::EINVAL),
+        _ => return Err(Errno::ESOCKTNOSUPPORT),
+    };
+    Ok((kind, flags))
+}
+
+fn install(t: &Thread, socket: Arc<dyn FileOps>, flags: u32) -> Result<i32> {
+    let file = OpenFile::new_socket(socket, linux_raw_sys::general::O_RDWR | flags & O_NONBLOCK);
+    t.files().install(file, flags & SOCK_CLOEXEC != 0)
+}
+
+pub fn socket(t: &Thread, family: u32, kind: u32, protocol: i32) -> Result<i32> {
+    let (kind, flags) = decode(family, kind, protocol)?;
+    install(t, UnixSocket::new(kind), flags)
+}
+
+pub async fn socketpair(t: &Thread, family: u32, kind: u32, protocol: i32, fds: UserPtr<[i32; 2]>) -> Result<()> {
+    let (kind, flags) = decode(family, kind, protocol)?;
+    let (a, b) = unix::pair(t, kind);
+    let first = install(t, a, flags)?;
+    let close = |fd| {
+        let _ = t.files().close(fd);
+    };
+    let second = install(t, b, flags).inspect_err(|_| close(first))?;
+    fds.write(t.mm(), [first, second]).await.inspect_err(|_| {
+        close(first);
+        close(second);
+    })
+}
+
+pub async fn bind(t: &Thread, fd: i32, name: UserPtr<u8>, len: i32) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    let socket = of_file(&file)?;
+    socket.bind(t, &address::import(t, name, len).await?).await
+}
+
+pub fn listen(t: &Thread, fd: i32, backlog: u32) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    of_file(&file)?.listen(t, backlog)
+}
+
+pub async fn accept(t: &Thread, fd: i32, name: UserPtr<u8>, len: UserPtr<i32>) -> SysResult<i32> {
+    accept4(t, fd, name, len, 0).await
+}
+
+pub async fn accept4(t: &Thread, fd: i32, name: UserPtr<u8>, len: UserPtr<i32>, flags: u32) -> SysResult<i32> {
+    if flags & !(SOCK_CLOEXEC | O_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = t.files().get_io(fd)?;
+    let socket = of_file(&file)?;
+    let result = if file.is_nonblock() {
+        socket.try_accept()
+    } else {
+        let deadline = socket.common().receive_deadline();
+        let attempt = || settled(socket.try_accept());
+        let wait = socket.queue().wait_for_mask(READ_EVENTS.bits(), attempt);
+        match interruptible(t, timeout(deadline, wait)).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(TryError::WouldBlock),
+            Err(Interrupted) if deadline.is_some() => return Err(Errno::EINTR.into()),
+            Err(interrupted) => return Err(interrupted.into()),
+        }
+    };
+    let (connection, peer) = match result {
+        Ok(connection) => connection,
+        Err(TryError::Failed(errno)) => return Err(errno.into()),
+        Err(_) => return Err(Errno::EAGAIN.into()),
+    };
+    let new = install(t, connection, flags)?;
+    if !name.is_null()
+        && let Err(errno) = address::export(t, &peer, name, len).await
+    {
+        let _ = t.files().close(new);
+        return Err(errno.into());
+    }
+    Ok(new)
+}
+
+pub async fn connect(t: &Thread, fd: i32, name: UserPtr<u8>, len: i32) -> SysResult<()> {
+    let file = t.files().get_io(fd)?;
+    let socket = of_file(&file)?;
+    let address = address::import(t, name, len).await?;
+    socket.connect(t, &address, file.is_nonblock()).await
+}
+
+pub async fn getsockname(t: &Thread, fd: i32, name: UserPtr<u8>, len: UserPtr<i32>) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    let address = of_file(&file)?.local_address();
+    address::export(t, &address, name, len).await
+}
+
+pub async fn getpeername(t: &Thread, fd: i32, name: UserPtr<u8>, len: UserPtr<i32>) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    let address = of_file(&file)?.peer_address()?;
+    address::export(t, &address, name, len).await
+}
+
+pub fn shutdown(t: &Thread, fd: i32, how: i32) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    let socket = of_file(&file)?;
+    match how {
+        0 => socket.shutdown(true, false),
+        1 => socket.shutdown(false, true),
+        2 => socket.shutdown(true, true),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// MSG_* that are understood. MSG_OOB is not there, and without routes MSG_DONTROUTE and MSG_CONFIRM mean nothing.
+const SEND_FLAGS: u32 =
+    raw::MSG_DONTROUTE | raw::MSG_DONTWAIT | raw::MSG_EOR | raw::MSG_CONFIRM | raw::MSG_NOSIGNAL | raw::MSG_MORE;
+
+async fn send(
+    t: &Thread,
+    fd: i32,
+    name: (UserPtr<u8>, i32),
+    control: (UserPtr<u8>, u64),
+    buf: &mut IoBuf<'_>,
+    flags: u32,
+) -> SysResult<usize> {
+    let file = t.files().get_io(fd)?;
+    let socket = of_file(&file)?;
+    if flags & raw::MSG_OOB != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let mut message = Outgoing::plain();
+    if control.1 > 0 {
+        control::import(t, control.0, control.1, &mut message).await?;
+    }
+    if !name.0.is_null() && name.1 != 0 {
+        let address = address::import(t, name.0, name.1).await?;
+        message.target = socket.resolve(t, &address).await?;
+    }
+    transfer::send(t, &file, socket, buf, &mut message, flags & SEND_FLAGS).await
+}
+
+pub async fn sendto(
+    t: &Thread,
+    fd: i32,
+    addr: u64,
+    len: u64,
+    flags: u32,
+    name: UserPtr<u8>,
+    name_len: i32,
+) -> SysResult<usize> {
+    let mut buf = IoBuf::user(t.mm(), addr, len)?;
+    send(t, fd, (name, name_len), (UserPtr::new(0), 0), &mut buf, flags).await
+}
+
+async fn send_header(t: &Thread, fd: i32, header: &MsgHdr, flags: u32) -> SysResult<usize> {
+    if header.iov_len > 1024 {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), header.iov, header.iov_len).await?);
+    let name = (UserPtr::new(header.name), header.name_len);
+    let control = (UserPtr::new(header.control), if header.control == 0 { 0 } else { header.control_len });
+    send(t, fd, name, control, &mut buf, flags).await
+}
+
+pub async fn sendmsg(t: &Thread, fd: i32, header: UserPtr<MsgHdr>, flags: u32) -> SysResult<usize> {
+    of_file(&*t.files().get_io(fd)?)?;
+    let header = header.read(t.mm()).await?;
+    send_header(t, fd, &header, flags).await
+}
+
+pub async fn sendmmsg(t: &Thread, fd: i32, headers: UserPtr<MMsgHdr>, count: u32, flags: u32) -> SysResult<usize> {
+    of_file(&*t.files().get_io(fd)?)?;
+    let mut done = 0;
+    // UIO_MAXIOV bounds one call.
+    for index in 0..count.min(1024) as usize {
+        let at = headers.at(index);
+        let result = async {
+            let mut message = at.read(t.mm()).await?;
+            message.len = send_header(t, fd, &message.header, flags).await? as u32;
+            at.write(t.mm(), message).await?;
+            SysResult::Ok(())
+        };
+        match result.await {
+            Ok(()) => done += 1,
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error),
+        }
+        crate::exec::budget().await;
+    }
+    Ok(done)
+}
+
+async fn receive(t: &Thread, fd: i32, buf: &mut IoBuf<'_>, flags: u32) -> SysResult<(Arc<OpenFile>, Received)> {
+    let file = t.files().get_io(fd)?;
+    let socket = of_file(&file)?;
+    if flags & raw::MSG_OOB != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    if flags & raw::MSG_ERRQUEUE != 0 {
+        return Err(Errno::EAGAIN.into());
+    }
+    let received = transfer::receive(t, &file, socket, buf, flags).await?;
+    Ok((file, received))
+}
+
+/// What the call answers: the true length of a message for MSG_TRUNC.
+fn length(socket: &dyn Socket, received: &Received, flags: u32) -> usize {
+    let whole = flags & raw::MSG_TRUNC != 0 && socket.common().kind != Type::Stream;
+    if whole { received.full } else { received.len }
+}
+
+pub async fn recvfrom(
+    t: &Thread,
+    fd: i32,
+    addr: u64,
+    len: u64,
+    flags: u32,
+    name: UserPtr<u8>,
+    name_len: UserPtr<i32>,
+) -> SysResult<usize> {
+    let mut buf = IoBuf::user(t.mm(), addr, len)?;
+    let (file, received) = receive(t, fd, &mut buf, flags).await?;
+    if !name.is_null() {
+        address::export(t, received.from.as_deref().unwrap_or(&[]), name, name_len).await?;
+    }
+    Ok(length(of_file(&file)?, &received, flags))
+}
+
+async fn receive_header(t: &Thread, fd: i32, at: UserPtr<MsgHdr>, flags: u32) -> SysResult<usize> {
+    let mut header = at.read(t.mm()).await?;
+    if header.name_len < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if header.iov_len > 1024 {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), header.iov, header.iov_len).await?);
+    let (file, mut received) = receive(t, fd, &mut buf, flags).await?;
+    let socket = of_file(&file)?;
+    if header.name != 0 {
+        let from = received.from.as_deref().unwrap_or(&[]);
+        let cut = from.get(..(header.name_len as usize).min(from.len())).unwrap_or(from);
+        UserPtr::<u8>::new(header.name).write_bytes(t.mm(), cut).await?;
+        header.name_len = from.len() as i32;
+    }
+    let mut writer = control::Writer::new(UserPtr::new(header.control), header.control_len as usize);
+    writer.put_all(t, socket, &mut received, flags & raw::MSG_CMSG_CLOEXEC != 0).await?;
+    header.control_len = writer.used() as u64;
+    header.flags = flags & raw::MSG_CMSG_CLOEXEC;
+    if writer.truncated {
+        header.flags |= raw::MSG_CTRUNC;
+    }
+    if received.full > received.len {
+        header.flags |= raw::MSG_TRUNC;
+    }
+    at.write(t.mm(), header).await?;
+    Ok(length(socket, &received, flags))
+}
+
+pub async fn recvmsg(t: &Thread, fd: i32, header: UserPtr<MsgHdr>, flags: u32) -> SysResult<usize> {
+    of_file(&*t.files().get_io(fd)?)?;
+    receive_header(t, fd, header, flags).await
+}
+
+pub async fn recvmmsg(
+    t: &Thread,
+    fd: i32,
+    headers: UserPtr<MMsgHdr>,
+    count: u32,
+    flags: u32,
+    time: UserPtr<UserTimespec>,
+) -> SysResult<usize> {
+    let deadline = match time.non_null() {
+        Some(time) => {
+            let limit = time.read(t.mm()).await?.validate()?.to_duration();
+            Some(crate::exec::Instant::now().saturating_add(limit))
+        }
+        None => None,
+    };
+    of_file(&*t.files().get_io(fd)?)?;
+    let mut done = 0;
+    for index in 0..count.min(1024) as usize {
+        let at = headers.at(index);
+        // MSG_WAITFORONE: only the first is waited for.
+        const MSG_WAITFORONE: u32 = 0x10000;
+        let wait = if done > 0 && flags & MSG_WAITFORONE != 0 { raw::MSG_DONTWAIT } else { 0 };
+        let result = async {
+            let len = receive_header(t, fd, at.cast(), flags & !MSG_WAITFORONE | wait).await? as u32;
+            at.cast::<u8>().byte_add(size_of::<MsgHdr>() as u64).cast::<u32>().write(t.mm(), len).await?;
+            SysResult::Ok(())
+        };
+        match result.await {
+            Ok(()) => done += 1,
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error),
+        }
+        // The time is looked at after each message only (recvmmsg(2), BUGS).
+        if deadline.is_some_and(|deadline| crate::exec::Instant::now() >= deadline) {
+            break;
+        }
+        crate::exec::budget().await;
+    }
+    Ok(done)
+}
+
+pub async fn setsockopt(
+    t: &Thread,
+    fd: i32,
+    level: u32,
+    option: u32,
+    value: UserPtr<u8>,
+    len: i32,
+) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    let socket = of_file(&file)?;
+    let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    if level != raw::SOL_SOCKET {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let mut bytes = [0; 32];
+    let bytes = bytes.get_mut(..len.min(32)).ok_or(Errno::EINVAL)?;
+    value.read_bytes(t.mm(), bytes).await?;
+    options::set(t, socket, option, bytes)
+}
+
+pub async fn getsockopt(
+    t: &Thread,
+    fd: i32,
+    level: u32,
+    option: u32,
+    value: UserPtr<u8>,
+    len: UserPtr<i32>,
+) -> Result<()> {
+    let file = t.files().get_io(fd)?;
+    let socket = of_file(&file)?;
+    if level != raw::SOL_SOCKET {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let room = usize::try_from(len.read(t.mm()).await?).map_err(|_| Errno::EINVAL)?;
+    let bytes = options::get(socket, option)?;
+    if option == raw::SO_PEERGROUPS && bytes.len() > room {
+        len.write(t.mm(), bytes.len() as i32).await?;
+        return Err(Errno::ERANGE);
+    }
+    let cut = bytes.get(..room.min(bytes.len())).unwrap_or(&bytes);
+    value.write_bytes(t.mm(), cut).await?;
+    len.write(t.mm(), cut.len() as i32).await
+}
