@@ -202,22 +202,22 @@ fn unreachable() -> Vec<Arc<OpenFile>> {
         }
     }
     in_flight.holders.retain(|_, holder| holder.strong_count() > 0);
-    let holders: Vec<Arc<UnixSocket>> = in_flight.holders.values().filter_map(Weak::upgrade).collect();
-    let mut unseen: Vec<&Arc<UnixSocket>> = holders.iter().collect();
-    let mut progress = true;
-    while progress {
-        let before = unseen.len();
-        unseen.retain(|holder| {
-            let garbage = candidates.contains_key(&holder.owner());
-            if !garbage {
-                holder.for_each_right(&mut |file| {
-                    let address = socket_address(file);
-                    reached.extend(address.and_then(|address| candidates.remove(&address)));
-                });
-            }
-            garbage
-        });
-        progress = unseen.len() < before;
+    let mut holders: BTreeMap<usize, Vec<Arc<UnixSocket>>> = BTreeMap::new();
+    for holder in in_flight.holders.values().filter_map(Weak::upgrade) {
+        holders.entry(holder.owner()).or_default().push(holder);
+    }
+    // Each owner gets in here once: at the start, or when it stops being a candidate.
+    let mut reachable: Vec<usize> = holders.keys().filter(|owner| !candidates.contains_key(owner)).copied().collect();
+    while let Some(owner) = reachable.pop() {
+        for holder in holders.get(&owner).into_iter().flatten() {
+            holder.for_each_right(&mut |file| {
+                let Some(address) = socket_address(file) else { return };
+                if let Some(file) = candidates.remove(&address) {
+                    reached.push(file);
+                    reachable.push(address);
+                }
+            });
+        }
     }
     drop(in_flight);
     bury(reached);
