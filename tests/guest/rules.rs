@@ -1,4 +1,4 @@
-//! Rules of processes and signals, asked by a program in the guest: see `probe rules`.
+//! Rules of processes, signals and Unix sockets, asked by a program in the guest: see `probe rules` and `probe unix`.
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
@@ -25,16 +25,38 @@ requeue onto itself: 1 1 0
 process time never goes back: 0 times back
 ";
 
+/// The same of sockets.
+const UNIX: &str = "\
+a stream by name: question from unnamed true, answer from /tmp/probe.stream
+a name can be taken once: 98 98
+nobody listens: 2 111 107 111
+datagrams keep their bounds: 4 0 5
+end of file after shutdown: rest 32 9
+nobody reads any more: 32 104
+a read that is not to wait: 11 11 at least 64 KiB: true
+a read with a timeout: 11 Some(true)
+readiness: 0x4 0x5 0x2005 0x2015
+a descriptor in a message: 1 10 32
+who is at the other end: 0 true 0 0
+another family: 97 22 93 14 -1
+a megabyte between threads: 1048678 true true
+";
+
 pub fn trials() -> Vec<Trial> {
-    [2, 4].map(|smp| shared(&format!("rules::are_those_of_linux::smp_{smp}"), move || rules(smp))).into()
+    let rules = [2, 4]
+        .map(|smp| shared(&format!("rules::are_those_of_linux::smp_{smp}"), move || compare(smp, "rules", EXPECTED)));
+    let unix = [1, 2].map(|smp| {
+        shared(&format!("rules::unix_sockets_are_those_of_linux::smp_{smp}"), move || compare(smp, "unix", UNIX))
+    });
+    rules.into_iter().chain(unix).collect()
 }
 
-fn rules(smp: u8) -> Result<()> {
+fn compare(smp: u8, subject: &str, expected_text: &str) -> Result<()> {
     let options = MachineOptions { smp: Some(smp), ..options() };
-    let text = text_of(run(&options, &["probe", "rules"])?)?;
-    for (line, expected) in text.lines().zip(EXPECTED.lines()) {
+    let text = text_of(run(&options, &["probe", subject])?)?;
+    for (line, expected) in text.lines().zip(expected_text.lines()) {
         ensure!(line == expected, "{line:?} instead of {expected:?}");
     }
-    ensure!(text == EXPECTED, "{text:?}");
+    ensure!(text == expected_text, "{text:?}");
     Ok(())
 }

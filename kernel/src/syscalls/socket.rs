@@ -365,14 +365,7 @@ pub async fn recvmmsg(
     Ok(done)
 }
 
-pub async fn setsockopt(
-    t: &Thread,
-    fd: i32,
-    level: u32,
-    option: u32,
-    value: UserPtr<u8>,
-    len: i32,
-) -> Result<()> {
+pub async fn setsockopt(t: &Thread, fd: i32, level: u32, option: u32, value: UserPtr<u8>, len: i32) -> Result<()> {
     let file = t.files().get_io(fd)?;
     let socket = of_file(&file)?;
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;

@@ -3,9 +3,11 @@
 //! * `probe spin PROCESSES ROUNDS`: so many processes count in parallel; prints milliseconds.
 //! * `probe cpus PROCESSES SECONDS`: the processors on which getcpu(2) found them.
 //! * `probe rules`: rules of processes and signals, a line each.
+//! * `probe unix`: rules of Unix sockets, a line each.
 //! * `probe boot`: as the first program: the machine's counter at its start, then power off.
 
 mod rules;
+mod unix;
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -40,9 +42,10 @@ fn main() -> ExitCode {
             seen.iter().for_each(|cpu| println!("{cpu}"));
         }
         (Some("rules"), ..) => rules::all(),
+        (Some("unix"), ..) => unix::all(),
         _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
         _ => {
-            eprintln!("usage: probe spin N ROUNDS | cpus N SECONDS | rules | boot");
+            eprintln!("usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | boot");
             return ExitCode::FAILURE;
         }
     }

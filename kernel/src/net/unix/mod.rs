@@ -21,7 +21,6 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-
 use self::inbox::{Inbox, Packet, Stream};
 use self::name::Name;
 use super::rights;
@@ -433,4 +432,3 @@ impl Socket for UnixSocket {
 }
 
 pub use connect::pair;
-
