@@ -6,7 +6,7 @@
 //!   same attempts through [`crate::fs::FileOps`].
 //! * [`address`], [`control`], [`options`]: `struct sockaddr`, ancillary data and socket options in user memory.
 //! * [`rights`]: descriptors on their way (SCM_RIGHTS), and the collector of sockets that only lead to each other.
-//! * [`unix`]: AF_UNIX.
+//! * [`unix`] is AF_UNIX.
 //!
 //! Locks: `rights::IN_FLIGHT` → the state of a Unix socket, of two the one at the lower address first → leaves (wait
 //! queues, the table of abstract names). Nothing that holds an open file is dropped under any of them.

@@ -74,7 +74,7 @@ impl Pipe {
             return Ok(0);
         }
         let mut state = self.state.lock();
-        if state.ring.len() == 0 {
+        if state.ring.is_empty() {
             return if state.writers == 0 { Ok(0) } else { Err(TryError::WouldBlock) };
         }
         let writers_waited = state.ring.room() < PIPE_BUF;
@@ -112,7 +112,7 @@ impl Pipe {
     /// A copy of up to `max` bytes that stay in the pipe (tee, splice).
     pub fn peek(&self, max: usize) -> Result<Vec<u8>, TryError> {
         let state = self.state.lock();
-        if state.ring.len() == 0 {
+        if state.ring.is_empty() {
             return if state.writers == 0 { Ok(Vec::new()) } else { Err(TryError::WouldBlock) };
         }
         Ok(state.ring.peek(max)?)
@@ -217,7 +217,7 @@ impl FileOps for PipeEnd {
         let state = self.pipe.state.lock();
         let mut events = Events::empty();
         if self.read {
-            if state.ring.len() > 0 {
+            if !state.ring.is_empty() {
                 events |= Events::IN | Events::RDNORM;
             }
             if state.writers == 0 && state.writers_seen != self.writers_before {

@@ -39,6 +39,10 @@ impl Ring {
         self.len
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     pub fn room(&self) -> usize {
         self.capacity() - self.len
     }

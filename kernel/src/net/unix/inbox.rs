@@ -153,7 +153,7 @@ impl Stream {
         buf.extend(cut);
         let len = result?;
         self.head += len as u64;
-        let mut taken = Taken { len, creds, barrier: len == reach && reach > 0 && self.ring.len() > 0, rights: None };
+        let mut taken = Taken { len, creds, barrier: len == reach && reach > 0 && !self.ring.is_empty(), rights: None };
         while let Some(mark) = self.marks.front_mut().filter(|mark| mark.start < self.head) {
             taken.barrier |= mark.rights.is_some();
             taken.rights = taken.rights.or_else(|| mark.rights.take());

@@ -34,7 +34,9 @@ pub enum Given<'a> {
 }
 
 /// The sockets with abstract names. Names of different types of socket are apart.
-static ABSTRACT: SpinLock<BTreeMap<(Type, Vec<u8>), Weak<UnixSocket>>> = SpinLock::new(BTreeMap::new());
+static ABSTRACT: SpinLock<AbstractNames> = SpinLock::new(AbstractNames::new());
+
+type AbstractNames = BTreeMap<(Type, Vec<u8>), Weak<UnixSocket>>;
 
 /// Reads an address of the family; EINVAL for anything else.
 pub fn parse(bytes: &[u8]) -> Result<Given<'_>> {
