@@ -61,7 +61,7 @@ pub struct Taken {
 impl Inbox {
     pub fn is_empty(&self) -> bool {
         match self {
-            Inbox::Stream(stream) => stream.ring.len() == 0,
+            Inbox::Stream(stream) => stream.ring.is_empty(),
             Inbox::Packets(packets) => packets.is_empty(),
         }
     }
