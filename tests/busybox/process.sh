@@ -21,7 +21,7 @@ sleep 100 & sleep 101 & sleep 0.3; killall sleep; echo $?; wait; echo $?; killal
 (trap '' HUP; sh -c 'kill -HUP $$; echo survived'); sh -c 'kill -HUP $$; echo not reached'; echo $?; sh -c 'trap "" HUP INT; (kill -INT $$; echo on) & wait; kill -HUP $$; echo on'
 
 #@ ps
-ps -o pid,ppid,comm | head -n 2 | tail -n 1 | awk '{ print $1, $2, $3 }'; ps | grep -c '[0-9] root'  | awk '{ print ($1 > 2) }'; sh -c 'sleep 3 & ps -o ppid,args' | grep '[s]leep 3' | awk '{ print ($1 > 1), $2, $3 }'; ps -o stat,comm | grep '^R.*ps$' | wc -l
+ps -o pid,ppid,comm | head -n 2 | tail -n 1 | awk '{ print $1, $2, $3 }'; ps | grep -c '[0-9] root'  | awk '{ print ($1 > 2) }'; sh -c 'sleep 3 & sleep 0.2; ps -o ppid,args' | grep '[s]leep 3' | awk '{ print ($1 > 1), $2, $3 }'; ps -o stat,comm | grep '^R.*ps$' | wc -l
 
 #@ top and uptime
 top -b -n 1 | sed -n '1s/[0-9][0-9]*K/NK/g;1p'; top -b -n 1 | grep -c init | awk '{ print ($1 > 0) }'; uptime | grep -c 'load average: [0-9]'; free | awk '/^Mem/ { print ($2 > $3), ($2 >= $3 + $4) }'; cat /proc/uptime | awk '{ print ($1 > 0), NF }'; cat /proc/loadavg | wc -w
