@@ -10,7 +10,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::unix::UnixSocket;
 use crate::errno::{Errno, Result};
@@ -146,26 +146,39 @@ pub fn lock() -> SpinGuard<'static, InFlight> {
     IN_FLIGHT.lock()
 }
 
-/// Files to be let go of. A socket in a message in a socket in a message … must not become a recursion.
-static GRAVE: SpinLock<VecDeque<Arc<OpenFile>>> = SpinLock::new(VecDeque::new());
-static BURYING: AtomicBool = AtomicBool::new(false);
-/// A socket has gone during a burial: one collection after it does for all of them.
-static ORPHANS: AtomicBool = AtomicBool::new(false);
+/// What is to be let go of. One CPU at a time does it, whoever comes first, and takes along what others bring meanwhile:
+/// a socket in a message in a socket in a message … must not become a recursion, and two collectors would each take the
+/// other's references for those of somebody who can still receive.
+struct Burials {
+    grave: VecDeque<Arc<OpenFile>>,
+    /// A socket has gone since the last collection began.
+    orphans: bool,
+    at_work: bool,
+}
+
+static BURIALS: SpinLock<Burials> = SpinLock::new(Burials { grave: VecDeque::new(), orphans: false, at_work: false });
+
+/// What is to be done next, outside the lock.
+enum Duty {
+    Drop(Arc<OpenFile>),
+    Collect,
+}
+
+impl Burials {
+    /// The next duty of the one at work, who is released when there is none.
+    fn next(&mut self) -> Option<Duty> {
+        if let Some(file) = self.grave.pop_front() {
+            return Some(Duty::Drop(file));
+        }
+        // One collection after a burial does for all sockets that have gone in it.
+        self.at_work = core::mem::take(&mut self.orphans);
+        self.at_work.then_some(Duty::Collect)
+    }
+}
 
 fn bury(files: Vec<Arc<OpenFile>>) {
-    GRAVE.lock().extend(files);
-    // Whoever is at it, here or on another CPU, sees these as well: the flag is tested again after the last one.
-    while !GRAVE.lock().is_empty() && !BURYING.swap(true, Ordering::Acquire) {
-        loop {
-            let next = GRAVE.lock().pop_front();
-            let Some(file) = next else { break };
-            drop(file);
-        }
-        BURYING.store(false, Ordering::Release);
-        if ORPHANS.swap(false, Ordering::AcqRel) {
-            collect();
-        }
-    }
+    BURIALS.lock().grave.extend(files);
+    work();
 }
 
 /// Empties the queues of sockets that only garbage leads to. To be called without locks, whenever a socket is gone.
@@ -173,17 +186,38 @@ pub fn collect() {
     if SOCKETS.load(Ordering::Relaxed) == 0 {
         return;
     }
-    if BURYING.load(Ordering::Acquire) {
-        ORPHANS.store(true, Ordering::Release);
+    BURIALS.lock().orphans = true;
+    work();
+}
+
+fn work() {
+    if core::mem::replace(&mut BURIALS.lock().at_work, true) {
         return;
     }
-    let garbage = unreachable();
-    // Emptying one socket drops others, which ends in this function again; what is found then is gone already.
-    for file in garbage {
-        if let Some(socket) = file.ops_as::<UnixSocket>() {
-            socket.empty();
+    loop {
+        // Not in the loop's condition, which would hold the lock.
+        let duty = BURIALS.lock().next();
+        match duty {
+            Some(Duty::Drop(file)) => drop(file),
+            Some(Duty::Collect) => empty(unreachable()),
+            None => break,
         }
-        bury(Vec::from([file]));
+    }
+}
+
+fn empty(garbage: Vec<Arc<OpenFile>>) {
+    for socket in garbage.iter().filter_map(|file| file.ops_as::<UnixSocket>()) {
+        socket.empty();
+    }
+    BURIALS.lock().grave.extend(garbage);
+}
+
+/// Waits until no thread is at work: tests run side by side.
+#[cfg(test)]
+pub fn settle() {
+    collect();
+    while BURIALS.lock().at_work {
+        std::thread::yield_now();
     }
 }
 

@@ -173,10 +173,10 @@ fn sockets_that_only_lead_to_each_other_are_collected() {
     let (d_file, f_file) = (file(d.clone()), file(f));
     send(&c, b"y", &[&f_file, &witness]).unwrap();
     drop((a, b, f_file));
-    rights::collect();
+    rights::settle();
     assert_eq!(Arc::strong_count(&witness), 4, "the cycle is still held from outside");
     drop((a_file, b_file));
-    rights::collect();
+    rights::settle();
     assert_eq!(Arc::strong_count(&witness), 2);
     let (_, received) = receive(&d, 9, false).unwrap();
     let files = received.rights.unwrap();
@@ -184,6 +184,7 @@ fn sockets_that_only_lead_to_each_other_are_collected() {
     let f = files[0].ops_as::<UnixSocket>().unwrap();
     assert_eq!(receive(f, 9, false).unwrap().0, b"for f");
     drop((files, d_file));
+    rights::settle();
     assert_eq!(Arc::strong_count(&witness), 1);
 }
 
@@ -198,5 +199,6 @@ fn a_long_chain_of_sockets_in_messages_is_freed() {
         inner = file(b);
     }
     drop(inner);
+    rights::settle();
     assert_eq!(Arc::strong_count(&witness), 1);
 }
