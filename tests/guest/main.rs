@@ -3,6 +3,7 @@
 mod bench;
 mod busybox;
 mod commands;
+mod contracts;
 mod debian;
 mod disk;
 mod parallel;
@@ -31,6 +32,7 @@ fn main() {
         debian::trials(),
         parallel::trials(),
         rules::trials(),
+        contracts::trials(),
         bench::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();

@@ -22,6 +22,8 @@ pub fn run() -> Result<()> {
         "pollux-probe",
         "-p",
         "pollux-bench",
+        "--package",
+        "pollux-contracts",
         "--locked",
         "--quiet",
         "--target",

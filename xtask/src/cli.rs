@@ -11,7 +11,7 @@ use pollux_wire::Request;
 use crate::image::Image;
 use crate::machine::{Machine, MachineOptions};
 use crate::session::{Input, Outcome, Session};
-use crate::{bench, build, check, doctor, interactive, miri, paths, provision, sim, test, trace, ui};
+use crate::{bench, build, check, contract, doctor, interactive, miri, paths, provision, sim, test, trace, ui};
 
 /// Builds Pollux and its images, runs them in QEMU, and tests them.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Image(ImageCommand),
     /// Run the host's tests, then the tests that drive guests
     Test(test::Options),
+    /// Compare what programs may rely on with Linux, one behaviour at a time
+    Contract(contract::Options),
     /// Fork, exec, pipe and write files for minutes, and see whether the memory comes back
     Stress(test::Stress),
     /// Measure what single operations of the kernel cost, also compared with Linux
@@ -114,6 +116,7 @@ impl Cli {
                 Ok(0)
             }
             Command::Test(options) => options.run(),
+            Command::Contract(options) => options.run(),
             Command::Stress(stress) => stress.run(),
             Command::Bench(options) => options.run(),
             Command::Sim(options) => options.run(),

@@ -8,6 +8,7 @@
 //! * [`linux`], [`cpio`]: Debian's kernel as the reference to compare with.
 //! * [`machine`] is a QEMU command line; [`guest`] a running one; [`session`] runs one program in
 //!   it; [`interactive`] gives it the terminal.
+//! * [`contract`] compares what programs see with what Linux shows them.
 //! * [`mod@bench`] measures kernels, [`trace`] shows the system calls of a program.
 //! * [`sim`]: the kernel on simulated machines, without QEMU; [`miri`]: its host tests under Miri.
 
@@ -16,6 +17,7 @@ pub mod bench;
 pub mod build;
 pub mod check;
 pub mod cli;
+pub mod contract;
 pub mod cpio;
 pub mod doctor;
 pub mod flat;

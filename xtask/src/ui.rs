@@ -1,7 +1,7 @@
 //! What the user sees of long steps. A run of one guest program must show nothing but what that
 //! program prints, so it asks for silence: then only a terminal gets a spinner, wiped afterwards.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -56,6 +56,40 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// Takes the output of a program that names what it is about to do, a line each; the step shows the last one.
+pub struct LastLine<'a> {
+    step: &'a Step,
+    /// What it does to what is named.
+    verb: &'static str,
+    text: String,
+}
+
+impl<'a> LastLine<'a> {
+    pub fn new(step: &'a Step, verb: &'static str) -> LastLine<'a> {
+        LastLine { step, verb, text: String::new() }
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub fn last(&self) -> &str {
+        self.text.lines().last().unwrap_or_default()
+    }
+}
+
+impl Write for LastLine<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.push_str(&String::from_utf8_lossy(bytes));
+        self.step.detail(format!("{} {}", self.verb, self.last()));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

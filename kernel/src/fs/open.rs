@@ -238,6 +238,9 @@ async fn open_unnamed(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: How) -> Result
     perm::check_modify(ctx.creds, &dir)?;
     let attr = change::new_attr(ctx, &**dir.inode(), how.mode, false);
     let inode = dir.inode().create_unnamed(attr).await?;
+    if !how.has(raw::O_EXCL) {
+        inode.state().set_linkable();
+    }
     inode.state().get_write()?;
     let kind = plain_kind(&inode).ok_or(Errno::EOPNOTSUPP)?;
     let name = format!("#{}", inode.metadata().ino);

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use super::locks::FileLocks;
 use super::pipe::Pipe;
@@ -24,6 +24,8 @@ pub struct InodeState {
     rare: Once<Box<Rare>>,
     /// F_SEAL_*, and [`SEALABLE`] for files that have seals at all.
     seals: AtomicU32,
+    /// Has never had a name, and may be given one (O_TMPFILE without O_EXCL).
+    linkable: AtomicBool,
 }
 
 /// The file can be sealed (memfd_create).
@@ -53,6 +55,17 @@ struct Rare {
 }
 
 impl InodeState {
+    /// A file without a name may be given one.
+    pub fn set_linkable(&self) {
+        self.linkable.store(true, Ordering::Relaxed);
+    }
+
+    /// May this file, which has so many links, be given one more? Those whose last name is gone stay nameless: ENOENT.
+    /// To be called with the links locked.
+    pub fn check_link(&self, links: u32) -> Result<()> {
+        if links > 0 || self.linkable.swap(false, Ordering::Relaxed) { Ok(()) } else { Err(Errno::ENOENT) }
+    }
+
     /// One more writer; ETXTBSY while the file is being executed.
     pub fn get_write(&self) -> Result<()> {
         let add = |n: i32| if n < 0 { None } else { n.checked_add(1) };

@@ -1,6 +1,5 @@
 //! Runs the suite in a guest.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -46,7 +45,7 @@ impl Suite {
         let mut rows = Rows::new();
         for _ in 0..CASUALTIES {
             let after = rows.last().map(|(name, _)| name.clone());
-            let (mut stdout, mut stderr, mut log) = (Vec::new(), Progress { step, text: Vec::new() }, Vec::new());
+            let (mut stdout, mut stderr, mut log) = (Vec::new(), ui::LastLine::new(step, "Measuring"), Vec::new());
             let outcome = Session {
                 trace: &mut std::io::sink(),
                 request: Request { argv: self.command(after), ..Request::default() },
@@ -59,11 +58,11 @@ impl Suite {
             }
             .run(machine)?;
             rows.extend(parse(&String::from_utf8_lossy(&stdout)));
-            let said = String::from_utf8_lossy(&stderr.text).into_owned();
             if outcome == Outcome::Exit(Exit::Code(0)) {
                 return Ok(rows);
             }
-            let current = said.lines().last().unwrap_or_default().to_string();
+            let said = stderr.text();
+            let current = stderr.last().to_string();
             let known = rows.iter().any(|(name, _)| *name == current);
             ensure!(
                 !current.is_empty() && !known && !current.contains(' '),
@@ -92,27 +91,6 @@ impl Suite {
         }
         words.extend(self.filter.iter().cloned());
         words.into_iter().map(String::into_bytes).collect()
-    }
-}
-
-/// The suite's standard error names the row that is about to run.
-struct Progress<'a> {
-    step: &'a ui::Step,
-    text: Vec<u8>,
-}
-
-impl Write for Progress<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.text.extend_from_slice(bytes);
-        let text = String::from_utf8_lossy(&self.text);
-        if let Some(row) = text.lines().last() {
-            self.step.detail(format!("Measuring {row}"));
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ use super::node::{self, FAST_SYMLINK_MAX, Node, NodeState, POINTERS};
 use super::ranges::Ranges;
 use crate::errno::{Errno, Result};
 use crate::exec::MutexGuard;
-use crate::fs::inode::{DeviceId, FileType, NewAttr, NewNode, RenameFlags};
+use crate::fs::inode::{DeviceId, FileType, Inode, NewAttr, NewNode, RenameFlags};
 
 /// [`NewNode`] by what it takes to make it.
 #[derive(Clone, Copy)]
@@ -187,6 +187,7 @@ impl Node {
             if state.nlink >= LINK_MAX {
                 return Err(Errno::EMLINK);
             }
+            target.state().check_link(state.nlink)?;
             state.nlink += 1;
             state.ctime = now;
             Ok(state.nlink == 1)

@@ -371,6 +371,7 @@ impl Inode for TmpInode {
         let link = || {
             let target = own(target)?;
             let mut attr = target.attr.lock();
+            target.state.check_link(attr.nlink)?;
             attr.nlink += 1;
             attr.ctime = crate::fs::now();
             drop(attr);
