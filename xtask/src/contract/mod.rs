@@ -3,7 +3,7 @@
 //! * [`suite`] runs `user/contracts` in a guest: each test has a name (`family.behaviour`) and a transcript.
 //! * [`transcripts`]: those of Linux are in `tests/contracts/FAMILY.txt`.
 //! * [`known`]: differences that there is a reason for are in `tests/contracts/known.toml`.
-//! * [`verdict`] holds a run against both.
+//! * [`mod@verdict`] holds a run against both.
 
 pub mod known;
 pub mod suite;
