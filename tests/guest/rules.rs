@@ -1,4 +1,5 @@
-//! Rules of processes, signals and Unix sockets, asked by a program in the guest: see `probe rules` and `probe unix`.
+//! Rules of processes, signals, Unix sockets and files, asked by a program in the guest: see `probe rules`, `probe unix` and
+//! `probe files`.
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
@@ -42,13 +43,22 @@ another family: 97 22 93 14 -1
 a megabyte between threads: 1048678 true true
 ";
 
+/// The same of files.
+const FILES: &str = "\
+a program that runs is not written: [26, 26, 26, 0, 0]
+a program that is written does not run: 26 exit status: 0
+a script that is written does not run: 26 0
+a memfd runs while it is open: exit status: 0 26
+";
+
 pub fn trials() -> Vec<Trial> {
     let rules = [2, 4]
         .map(|smp| shared(&format!("rules::are_those_of_linux::smp_{smp}"), move || compare(smp, "rules", EXPECTED)));
     let unix = [1, 2].map(|smp| {
         shared(&format!("rules::unix_sockets_are_those_of_linux::smp_{smp}"), move || compare(smp, "unix", UNIX))
     });
-    rules.into_iter().chain(unix).collect()
+    let files = [shared("rules::files_are_those_of_linux", || compare(2, "files", FILES))];
+    rules.into_iter().chain(unix).chain(files).collect()
 }
 
 fn compare(smp: u8, subject: &str, expected_text: &str) -> Result<()> {

@@ -13,7 +13,7 @@ use super::op::Op;
 use super::open_file::{Kind, OpenFile};
 use super::path::Path;
 use super::pipe::Pipe;
-use super::state::InodeState;
+use super::state::{Hold, InodeState};
 use crate::errno::Result;
 use crate::sync::{Lazy, SpinLock};
 use crate::time::Timespec;
@@ -105,7 +105,7 @@ pub fn pipe_of(inode: &dyn Inode) -> Option<Arc<Pipe>> {
 }
 
 pub fn file(label: Label<'_>, ops: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile> {
-    OpenFile::new(place(label), Kind::Ops(ops), flags, false)
+    OpenFile::new(place(label), Kind::Ops(ops), flags, Hold::None)
 }
 
 impl Inode for AnonInode {

@@ -9,7 +9,7 @@ use super::inode::{FileSystem, Inode, NewAttr};
 use super::mount::Mount;
 use super::open_file::{OpenFile, plain_kind};
 use super::path::Path;
-use super::state::Seals;
+use super::state::{Hold, Seals};
 use super::tmpfs::{Options, TmpFs};
 use crate::errno::{Errno, Result};
 use crate::process::Credentials;
@@ -30,10 +30,10 @@ static HOME: Lazy<Home> = Lazy::new(|| {
 pub fn create(creds: &Credentials, name: &[u8], perm: u16, sealing: bool) -> Result<Arc<OpenFile>> {
     let inode: Arc<dyn Inode> = HOME.fs.new_file(NewAttr { perm, uid: creds.fsuid, gid: creds.fsgid })?;
     inode.state().make_sealable(if sealing { Seals::empty() } else { Seals::SEAL });
-    inode.state().get_write()?;
     let kind = plain_kind(&inode).ok_or(Errno::ENOMEM)?;
     let label = [b"/memfd:", name, b" (deleted)"].concat();
     let dentry = Dentry::new(None, &label, inode);
     let path = Path { mount: HOME.mount.clone(), dentry };
-    Ok(OpenFile::new(path, kind, raw::O_RDWR | raw::O_LARGEFILE, true))
+    // Not counted as a writer, as on Linux: a memfd is written and then run while its descriptor is open.
+    Ok(OpenFile::new(path, kind, raw::O_RDWR | raw::O_LARGEFILE, Hold::None))
 }

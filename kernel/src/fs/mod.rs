@@ -65,7 +65,7 @@ pub use op::Op;
 pub use open::{How, open, open_exec};
 pub use open_file::OpenFile;
 pub use path::Path;
-pub use state::{DenyWrite, InodeState};
+pub use state::{Hold, InodeState};
 pub use walk::{AT_FDCWD, Ctx, Flags, lookup};
 
 use crate::errno::{Errno, Result};

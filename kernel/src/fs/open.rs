@@ -11,6 +11,7 @@ use super::mount::MountFlags;
 use super::open_file::{Kind, OpenFile, plain_kind};
 use super::path::Path;
 use super::perm::{self, Want};
+use super::state::Hold;
 use super::walk::{self, Ctx, Flags, Last, Walker};
 use super::{anon, devfs, pipe, regular};
 use crate::errno::{Errno, Result};
@@ -67,7 +68,7 @@ pub async fn open(ctx: Ctx<'_>, dirfd: i32, path: &[u8], mut how: How) -> SysRes
             place,
             Kind::Path,
             raw::O_PATH | how.flags & (raw::O_DIRECTORY | raw::O_NOFOLLOW),
-            false,
+            Hold::None,
         ));
     }
     if how.has(TMPFILE) {
@@ -92,14 +93,15 @@ pub async fn open_place(ctx: Ctx<'_>, place: Path, how: &How, created: bool) -> 
     let inode = place.inode().clone();
     let kind = place.dentry.kind();
     let write = how.flags & raw::O_ACCMODE != raw::O_RDONLY;
-    let writer = WriterGuard::new(&inode, kind == FileType::Regular && write)?;
+    let wanted = if kind == FileType::Regular && write { Hold::Writer } else { Hold::None };
+    let hold = HoldGuard::new(&inode, wanted)?;
     if !created && how.has(raw::O_TRUNC) && kind == FileType::Regular {
         // Truncation excludes running programs even for O_RDONLY.
-        let _truncating = WriterGuard::new(&inode, true)?;
+        let _truncating = HoldGuard::new(&inode, Hold::Writer)?;
         regular::truncate(ctx.thread, &inode, 0).await?;
     }
     let opened = open_kind(ctx, &inode, kind, how.flags).await?;
-    Ok(OpenFile::new(place, opened, status_flags(how.flags), writer.keep()))
+    Ok(OpenFile::new(place, opened, status_flags(how.flags), hold.keep()))
 }
 
 /// The flags that stay with the description (F_GETFL).
@@ -107,30 +109,26 @@ fn status_flags(flags: u32) -> u32 {
     flags & !(raw::O_CREAT | raw::O_EXCL | raw::O_NOCTTY | raw::O_TRUNC | raw::O_CLOEXEC)
 }
 
-/// Counts a writer until the open file takes it over.
-struct WriterGuard<'a> {
+/// Gives a hold back unless the open file takes it over.
+struct HoldGuard<'a> {
     inode: &'a Arc<dyn Inode>,
-    counted: bool,
+    hold: Hold,
 }
 
-impl<'a> WriterGuard<'a> {
-    fn new(inode: &'a Arc<dyn Inode>, count: bool) -> Result<Self> {
-        if count {
-            inode.state().get_write()?;
-        }
-        Ok(WriterGuard { inode, counted: count })
+impl<'a> HoldGuard<'a> {
+    fn new(inode: &'a Arc<dyn Inode>, hold: Hold) -> Result<Self> {
+        inode.state().take(hold)?;
+        Ok(HoldGuard { inode, hold })
     }
 
-    fn keep(mut self) -> bool {
-        core::mem::take(&mut self.counted)
+    fn keep(mut self) -> Hold {
+        core::mem::replace(&mut self.hold, Hold::None)
     }
 }
 
-impl Drop for WriterGuard<'_> {
+impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
-        if self.counted {
-            self.inode.state().put_write();
-        }
+        self.inode.state().release(self.hold);
     }
 }
 
@@ -241,17 +239,18 @@ async fn open_unnamed(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: How) -> Result
     if !how.has(raw::O_EXCL) {
         inode.state().set_linkable();
     }
-    inode.state().get_write()?;
     let kind = plain_kind(&inode).ok_or(Errno::EOPNOTSUPP)?;
+    inode.state().take(Hold::Writer)?;
     let name = format!("#{}", inode.metadata().ino);
     let dentry = Dentry::new(Some(dir.dentry.clone()), name.as_bytes(), inode);
     dentry.set_dead();
     let flags = status_flags(how.flags & !raw::O_DIRECTORY);
-    Ok(OpenFile::new(Path { mount: dir.mount, dentry }, kind, flags, true))
+    Ok(OpenFile::new(Path { mount: dir.mount, dentry }, kind, flags, Hold::Writer))
 }
 
-/// Opens a program for execve(2): a regular file with execute permission, not on a noexec mount.
-pub async fn open_exec(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> Result<Arc<OpenFile>> {
+/// Opens a program for execve(2): a regular file with execute permission, not on a noexec mount, that nobody has open for
+/// writing. With `keep` nobody can open it so either, as long as it is open or mapped.
+pub async fn open_exec(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags, keep: bool) -> Result<Arc<OpenFile>> {
     let place = walk::lookup(ctx, dirfd, path, flags).await?;
     match place.dentry.kind() {
         FileType::Symlink => return Err(Errno::ELOOP),
@@ -263,7 +262,10 @@ pub async fn open_exec(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> R
     }
     perm::check(ctx.creds, &**place.inode(), Want::EXEC)?;
     let kind = plain_kind(place.inode()).ok_or(Errno::EACCES)?;
-    Ok(OpenFile::new(place, kind, raw::O_RDONLY, false))
+    let inode = place.inode().clone();
+    let hold = HoldGuard::new(&inode, Hold::Program)?;
+    let hold = if keep { hold.keep() } else { Hold::None };
+    Ok(OpenFile::new(place, kind, raw::O_RDONLY, hold))
 }
 
 /// truncate(2).
@@ -276,6 +278,6 @@ pub async fn truncate(ctx: Ctx<'_>, path: &[u8], size: u64) -> Result<()> {
     }
     place.mount.check_writable()?;
     perm::check(ctx.creds, &**place.inode(), Want::WRITE)?;
-    let _writer = WriterGuard::new(place.inode(), true)?;
+    let _writing = HoldGuard::new(place.inode(), Hold::Writer)?;
     regular::truncate(ctx.thread, place.inode(), size).await
 }

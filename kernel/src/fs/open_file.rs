@@ -19,7 +19,7 @@ use super::file::{Events, FileOps, TryError};
 use super::inode::{FileType, Inode};
 use super::locks::Owner;
 use super::path::Path;
-use super::state::Seals;
+use super::state::{Hold, Seals};
 use super::{anon, regular};
 use crate::errno::{Errno, Result};
 use crate::exec::{Interrupted, Mutex, WaitQueue, interruptible};
@@ -60,8 +60,8 @@ pub struct OpenFile {
     plain: bool,
     flags: AtomicU32,
     pos: Mutex<u64>,
-    /// Counted in `InodeState` as a writer.
-    writer: bool,
+    /// What it holds of the inode, and gives back at the end.
+    hold: Hold,
     /// F_SETOWN: a process, or minus a process group.
     owner: AtomicI32,
     /// F_SETSIG.
@@ -71,7 +71,8 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    pub(super) fn new(path: Path, kind: Kind, flags: u32, writer: bool) -> Arc<OpenFile> {
+    /// Takes over `hold`, which the caller has taken.
+    pub(super) fn new(path: Path, kind: Kind, flags: u32, hold: Hold) -> Arc<OpenFile> {
         let plain = matches!(&kind, Kind::Ops(ops) if ops.is_plain());
         Arc::new(OpenFile {
             path,
@@ -79,7 +80,7 @@ impl OpenFile {
             plain,
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
-            writer,
+            hold,
             owner: AtomicI32::new(0),
             owner_signal: AtomicI32::new(0),
             watches: SpinLock::new(Vec::new()),
@@ -465,9 +466,7 @@ impl Drop for OpenFile {
                 watch.file_closed(self);
             }
         }
-        if self.writer {
-            self.inode().state().put_write();
-        }
+        self.inode().state().release(self.hold);
         if let Some(locks) = self.inode().state().locks_if_any() {
             locks.release(self.lock_owner());
         }

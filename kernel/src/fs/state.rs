@@ -44,6 +44,16 @@ bitflags::bitflags! {
     }
 }
 
+/// What an open file description has taken of its inode's `writers`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    None,
+    /// Opened for writing: no program may be started from the file.
+    Writer,
+    /// A program runs from it: nobody may open it for writing.
+    Program,
+}
+
 /// What few inodes need.
 #[derive(Default)]
 struct Rare {
@@ -66,24 +76,23 @@ impl InodeState {
         if links > 0 || self.linkable.swap(false, Ordering::Relaxed) { Ok(()) } else { Err(Errno::ENOENT) }
     }
 
-    /// One more writer; ETXTBSY while the file is being executed.
-    pub fn get_write(&self) -> Result<()> {
-        let add = |n: i32| if n < 0 { None } else { n.checked_add(1) };
-        self.writers.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).map(drop).map_err(|_| Errno::ETXTBSY)
+    /// Takes a hold; ETXTBSY if one of the other kind is in the way.
+    pub fn take(&self, hold: Hold) -> Result<()> {
+        let step = match hold {
+            Hold::None => return Ok(()),
+            Hold::Writer => |n: i32| if n < 0 { None } else { n.checked_add(1) },
+            Hold::Program => |n: i32| if n > 0 { None } else { n.checked_sub(1) },
+        };
+        self.writers.fetch_update(Ordering::AcqRel, Ordering::Relaxed, step).map(drop).map_err(|_| Errno::ETXTBSY)
     }
 
-    pub fn put_write(&self) {
-        self.writers.fetch_sub(1, Ordering::Release);
-    }
-
-    /// One more program that runs from this file; ETXTBSY while it is open for writing.
-    pub fn deny_write(&self) -> Result<()> {
-        let sub = |n: i32| if n > 0 { None } else { n.checked_sub(1) };
-        self.writers.fetch_update(Ordering::AcqRel, Ordering::Relaxed, sub).map(drop).map_err(|_| Errno::ETXTBSY)
-    }
-
-    pub fn allow_write(&self) {
-        self.writers.fetch_add(1, Ordering::Release);
+    pub fn release(&self, hold: Hold) {
+        let step = match hold {
+            Hold::None => 0,
+            Hold::Writer => -1,
+            Hold::Program => 1,
+        };
+        self.writers.fetch_add(step, Ordering::Release);
     }
 
     /// Makes this a file with seals, of which `seals` are set.
@@ -146,21 +155,5 @@ impl InodeState {
 
     pub fn set_socket(&self, socket: &Arc<UnixSocket>) {
         *self.rare().socket.lock() = Arc::downgrade(socket);
-    }
-}
-
-/// Keeps a file from being opened for writing while a program runs from it.
-pub struct DenyWrite(Arc<dyn super::inode::Inode>);
-
-impl DenyWrite {
-    pub fn new(inode: Arc<dyn super::inode::Inode>) -> Result<Self> {
-        inode.state().deny_write()?;
-        Ok(DenyWrite(inode))
-    }
-}
-
-impl Drop for DenyWrite {
-    fn drop(&mut self) {
-        self.0.state().allow_write();
     }
 }

@@ -117,7 +117,7 @@ pub async fn execveat(
     let mut walk = fs::Flags::empty();
     walk.set(fs::Flags::FOLLOW, flags & AT_SYMLINK_NOFOLLOW == 0);
     walk.set(fs::Flags::EMPTY, flags & AT_EMPTY_PATH != 0);
-    let file = fs::open_exec(fs::Ctx::of(t), dirfd, &path, walk).await?;
+    let file = fs::open_exec(fs::Ctx::of(t), dirfd, &path, walk, true).await?;
     let limit = t.rlimit(Resource::Stack).soft;
     let argv = Strings::copy_from_user(t.mm(), argv, limit).await?;
     let envp = Strings::copy_from_user(t.mm(), envp, limit).await?;

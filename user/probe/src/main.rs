@@ -4,8 +4,10 @@
 //! * `probe cpus PROCESSES SECONDS`: the processors on which getcpu(2) found them.
 //! * `probe rules`: rules of processes and signals, a line each.
 //! * `probe unix`: rules of Unix sockets, a line each.
+//! * `probe files`: rules of files, a line each.
 //! * `probe boot`: as the first program: the machine's counter at its start, then power off.
 
+mod files;
 mod rules;
 mod unix;
 
@@ -43,9 +45,13 @@ fn main() -> ExitCode {
         }
         (Some("rules"), ..) => rules::all(),
         (Some("unix"), ..) => unix::all(),
+        (Some("files"), ..) => files::all(),
+        // What a rule runs to have a program that runs, or has run.
+        (Some("wait"), ..) => drop(std::io::stdin().read_to_end(&mut Vec::new())),
+        (Some("true"), ..) => {}
         _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
         _ => {
-            eprintln!("usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | boot");
+            eprintln!("usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | boot");
             return ExitCode::FAILURE;
         }
     }

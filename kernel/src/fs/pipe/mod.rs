@@ -19,6 +19,7 @@ use super::anon::{self, Label};
 use super::file::{Events, FileOps, TryError};
 use super::op::Op;
 use super::open_file::{Kind, OpenFile};
+use super::state::Hold;
 use crate::errno::{Errno, Result};
 use crate::exec::{WaitQueue, interruptible};
 use crate::mm::{IoBuf, UserPtr};
@@ -256,8 +257,8 @@ pub fn open_pair(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
     let (reader, writer) = Pipe::pair();
     let place = anon::place(Label::Pipe(reader.pipe()));
     let status = flags & raw::O_NONBLOCK;
-    let read_file = OpenFile::new(place.clone(), Kind::Ops(reader), raw::O_RDONLY | status, false);
-    let write_file = OpenFile::new(place, Kind::Ops(writer), raw::O_WRONLY | status, false);
+    let read_file = OpenFile::new(place.clone(), Kind::Ops(reader), raw::O_RDONLY | status, Hold::None);
+    let write_file = OpenFile::new(place, Kind::Ops(writer), raw::O_WRONLY | status, Hold::None);
     (read_file, write_file)
 }
 

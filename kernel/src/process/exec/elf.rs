@@ -184,7 +184,8 @@ async fn open_interpreter(t: &Thread, file: &OpenFile, segment: &ProgramHeader) 
         return Err(Errno::ENOEXEC);
     }
     let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
-    program::open(t, &path[..end]).await
+    // Like a library, it may be opened for writing once it is mapped.
+    program::open(t, &path[..end], false).await
 }
 
 struct Mapped {

@@ -189,7 +189,7 @@ async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials
 
 /// The first program: a thread of process 1 that has no image yet calls this instead of returning from execve.
 pub async fn exec_path(t: &mut Thread, path: &[u8], argv: Strings, envp: Strings) -> Result<Path> {
-    let file = program::open(t, path).await?;
+    let file = program::open(t, path, true).await?;
     let location = file.path().clone();
     let request = Request { file, name: path.to_vec(), argv, envp, name_vanishes: false };
     exec(t, request).await.map(|()| location)

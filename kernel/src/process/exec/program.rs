@@ -33,9 +33,9 @@ impl Program {
     }
 }
 
-/// Opens an executable by path, as execve(2) does.
-pub async fn open(t: &Thread, path: &[u8]) -> Result<Arc<OpenFile>> {
-    fs::open_exec(fs::Ctx::of(t), fs::AT_FDCWD, path, fs::Flags::FOLLOW).await
+/// Opens an executable by path, as execve(2) does; `keep`: see [`fs::open_exec`].
+pub async fn open(t: &Thread, path: &[u8], keep: bool) -> Result<Arc<OpenFile>> {
+    fs::open_exec(fs::Ctx::of(t), fs::AT_FDCWD, path, fs::Flags::FOLLOW, keep).await
 }
 
 /// Reads from `pos` of a regular file until `buf` is full or the file ends.
@@ -73,7 +73,7 @@ pub async fn resolve(t: &Thread, request: Request) -> Result<Program> {
         strings.extend(argument);
         strings.push(&script);
         argv.replace_first(&strings);
-        file = open(t, interpreter).await?;
+        file = open(t, interpreter, true).await?;
         script = interpreter.to_vec();
     }
     Err(Errno::ELOOP)
