@@ -49,6 +49,9 @@ a program that runs is not written: [26, 26, 26, 0, 0]
 a program that is written does not run: 26 exit status: 0
 a script that is written does not run: 26 0
 a memfd runs while it is open: exit status: 0 26
+seeking where positions mean nothing: [Some(0), Some(0), Some(0)]
+nothing is written to a broken pipe: 0
+names of /proc cannot be made: [2, 2, 2, 2, 2, 2, 2, 2, 1, 13, 1, 13]
 ";
 
 pub fn trials() -> Vec<Trial> {

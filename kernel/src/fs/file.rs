@@ -112,6 +112,10 @@ pub trait FileOps: Send + Sync + Any {
     fn seekable(&self) -> bool {
         false
     }
+    /// lseek answers 0 and does nothing (/dev/null and its like).
+    fn ignores_seek(&self) -> bool {
+        false
+    }
     /// SEEK_END's base.
     fn size(&self) -> Option<u64> {
         None

@@ -190,8 +190,9 @@ pub trait Inode: Send + Sync + Any {
     fn lookup<'a>(&'a self, _name: &'a [u8]) -> Op<'a, Result<Arc<dyn Inode>>> {
         Op::ready(Err(Errno::ENOTDIR))
     }
-    fn create<'a>(&'a self, _name: &'a [u8], _node: NewNode<'a>, _attr: NewAttr) -> Op<'a, Result<Arc<dyn Inode>>> {
-        Op::ready(Err(Errno::EPERM))
+    /// The default: nothing can be made here, for which Linux has two errors.
+    fn create<'a>(&'a self, _name: &'a [u8], node: NewNode<'a>, _attr: NewAttr) -> Op<'a, Result<Arc<dyn Inode>>> {
+        Op::ready(Err(if matches!(node, NewNode::Regular) { Errno::EACCES } else { Errno::EPERM }))
     }
     /// A nameless regular file (O_TMPFILE).
     fn create_unnamed(&self, _attr: NewAttr) -> Op<'_, Result<Arc<dyn Inode>>> {

@@ -134,6 +134,9 @@ pub fn lseek_now(t: &Thread, fd: i32, offset: i64, whence: u32) -> Option<SysRes
 }
 
 fn new_position(file: &OpenFile, now: u64, offset: i64, whence: u32) -> Result<u64> {
+    if file.ops().is_some_and(|ops| ops.ignores_seek()) {
+        return Ok(0);
+    }
     let size = || match file.kind() {
         Kind::Ops(ops) => ops.size().ok_or(Errno::EINVAL),
         _ => Ok(file.inode().size()),

@@ -1,10 +1,11 @@
 //! Rules of files that programs seldom meet: one line each, the same on Linux.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Result, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::io::{Read, Result, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::process::{Command, Stdio};
+use std::ptr::null;
 
 type Rule = (&'static str, fn() -> Result<String>);
 
@@ -13,6 +14,9 @@ const RULES: &[Rule] = &[
     ("a program that is written does not run", written_program),
     ("a script that is written does not run", written_script),
     ("a memfd runs while it is open", memfd_program),
+    ("seeking where positions mean nothing", seek_devices),
+    ("nothing is written to a broken pipe", empty_write),
+    ("names of /proc cannot be made", names_of_proc),
 ];
 
 pub fn all() {
@@ -95,4 +99,37 @@ fn memfd_program() -> Result<String> {
     let busy = errno_of(Command::new(&path).arg("true").status());
     drop(again);
     Ok(format!("{run} {busy}"))
+}
+
+fn seek_devices() -> Result<String> {
+    let mut answers = Vec::new();
+    for path in ["/dev/null", "/dev/zero", "/dev/full", "/dev/urandom"] {
+        let mut file = File::open(path)?;
+        file.read_exact(&mut [0; 10]).or_else(|error| if path == "/dev/null" { Ok(()) } else { Err(error) })?;
+        let at = [SeekFrom::Start(77), SeekFrom::Current(5), SeekFrom::End(-9)].map(|to| file.seek(to).ok());
+        answers.push(format!("{at:?}"));
+    }
+    answers.dedup();
+    Ok(answers.join(" "))
+}
+
+fn empty_write() -> Result<String> {
+    let mut fds = [0; 2];
+    // SAFETY: the descriptors are ours; nothing is read from the null pointer.
+    unsafe {
+        libc::pipe(fds.as_mut_ptr());
+        drop(OwnedFd::from_raw_fd(fds[0]));
+        let writer = OwnedFd::from_raw_fd(fds[1]);
+        Ok(format!("{}", libc::write(writer.as_raw_fd(), null(), 0)))
+    }
+}
+
+fn names_of_proc() -> Result<String> {
+    let answers: Vec<i32> = ["/proc/x", "/proc/1/x", "/proc/self/fd/x", "/proc/sys/x", "/sys/x", "/dev/pts/x"]
+        .into_iter()
+        .flat_map(|path| {
+            [errno_of(fs::create_dir(path)), errno_of(OpenOptions::new().write(true).create(true).open(path))]
+        })
+        .collect();
+    Ok(format!("{answers:?}"))
 }

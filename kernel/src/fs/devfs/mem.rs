@@ -127,8 +127,11 @@ impl FileOps for Mem {
     }
 
     fn seekable(&self) -> bool {
-        // lseek answers 0 on these; positions mean nothing.
         !matches!(self, Mem::Kmsg)
+    }
+
+    fn ignores_seek(&self) -> bool {
+        true
     }
 
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {

@@ -88,13 +88,13 @@ impl Pipe {
     }
 
     fn try_write(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
-        let mut state = self.state.lock();
-        if state.readers == 0 {
-            return Err(TryError::Failed(Errno::EPIPE));
-        }
         let len = buf.remaining();
         if len == 0 {
             return Ok(0);
+        }
+        let mut state = self.state.lock();
+        if state.readers == 0 {
+            return Err(TryError::Failed(Errno::EPIPE));
         }
         // What was begun as one atomic write stays one: a long write's rest may be split.
         let atomic = len + buf.done() <= PIPE_BUF;

@@ -12,7 +12,7 @@ use super::text_file::{Source, TextFile};
 use super::{fds, system};
 use crate::errno::{Errno, Result};
 use crate::fs::file::FileOps;
-use crate::fs::inode::{DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, SetAttr};
+use crate::fs::inode::{DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, SetAttr};
 use crate::fs::op::Op;
 use crate::fs::path::Path;
 use crate::fs::state::InodeState;
@@ -361,6 +361,11 @@ impl Inode for ProcInode {
 
     fn lookup<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Arc<dyn Inode>>> {
         Op::ready(self.node.child(name).map(ProcInode::create))
+    }
+
+    /// What lookup does not find cannot be made either: Linux gives its ENOENT.
+    fn create<'a>(&'a self, _name: &'a [u8], _node: NewNode<'a>, _attr: NewAttr) -> Op<'a, Result<Arc<dyn Inode>>> {
+        Op::ready(Err(Errno::ENOENT))
     }
 
     fn read_dir<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Op<'a, Result<()>> {
