@@ -24,6 +24,7 @@ pidfd and parent_tid at one place: -22
 the longest timer interval: 0 0 0
 requeue onto itself: 1 1 0
 process time never goes back: 0 times back
+hanging up the own terminal: 111111
 ";
 
 /// The same of sockets.

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use crate::boot::{self, How};
 use crate::errno::{Errno, Result};
+use crate::fs::tty;
 use crate::mm::{self, UserPtr};
 use crate::process::{self, Caps, Limit, Resource, Thread};
 use crate::{arch, exec, klog, uts};
@@ -30,6 +31,14 @@ pub async fn sethostname(t: &Thread, name: UserPtr<u8>, len: i32) -> Result<()> 
 pub async fn setdomainname(t: &Thread, name: UserPtr<u8>, len: i32) -> Result<()> {
     let (bytes, len) = read_name(t, name, len).await?;
     uts::set_domainname(&bytes[..len])
+}
+
+pub fn vhangup(t: &mut Thread) -> Result<()> {
+    if !t.creds().capable(Caps::SYS_TTY_CONFIG) {
+        return Err(Errno::EPERM);
+    }
+    tty::hang_up_controlling(t.process());
+    Ok(())
 }
 
 /// `struct sysinfo` of sysinfo(2), in 64-bit words: uptime, loads, memory in bytes, processes.

@@ -129,6 +129,7 @@ syscalls! {
     55 fchown(fd: i32, uid: u32, gid: u32) async fs_change::fchown;
     56 openat(dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) async fs_open::openat;
     57 close(fd: i32) fn fs_open::close;
+    58 vhangup() fn misc::vhangup;
     59 pipe2(fds: UserPtr<[i32; 2]>, flags: u32) async pipe::pipe2;
     61 getdents64(fd: i32, buf: UserPtr<u8>, size: u32) async fs_stat::getdents64;
     62 lseek(fd: i32, offset: i64, whence: u32) async fs_rw::lseek, at once fs_rw::lseek_now;

@@ -128,7 +128,7 @@ fn names_of_proc() -> Result<String> {
     let answers: Vec<i32> = ["/proc/x", "/proc/1/x", "/proc/self/fd/x", "/proc/sys/x", "/sys/x", "/dev/pts/x"]
         .into_iter()
         .flat_map(|path| {
-            [errno_of(fs::create_dir(path)), errno_of(OpenOptions::new().write(true).create(true).open(path))]
+            [errno_of(fs::create_dir(path)), errno_of(OpenOptions::new().append(true).create(true).open(path))]
         })
         .collect();
     Ok(format!("{answers:?}"))

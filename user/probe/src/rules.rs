@@ -31,6 +31,7 @@ const RULES: &[Rule] = &[
     ("the longest timer interval", longest_interval),
     ("requeue onto itself", requeue_to_self),
     ("process time never goes back", monotonic_time),
+    ("hanging up the own terminal", hang_up),
 ];
 
 pub fn all() {
@@ -318,4 +319,31 @@ fn monotonic_time() -> String {
         }
     });
     format!("{back} times back")
+}
+
+/// A session of its own at a pseudo-terminal, then vhangup(2).
+fn hang_up() -> String {
+    let status = status_of(child(|| {
+        // SAFETY: live integers and structures; strings end in NUL.
+        unsafe {
+            libc::setsid();
+            let without = libc::vhangup();
+            let mut slave = 0;
+            let mut master = 0;
+            libc::openpty(&mut master, &mut slave, null_mut(), null(), null());
+            libc::ioctl(slave, libc::TIOCSCTTY, 0);
+            let set = block(libc::SIGHUP);
+            let hung_up = libc::vhangup();
+            let now: libc::timespec = zeroed();
+            let told = libc::sigtimedwait(&set, null_mut(), &now) == libc::SIGHUP;
+            let broken = outcome(libc::write(slave, [0u8; 1].as_ptr().cast(), 1) as c_long) == -c_long::from(libc::EIO);
+            let gone = libc::open(c"/dev/tty".as_ptr(), libc::O_RDWR) == -1;
+            become_user();
+            let refused = outcome(c_long::from(libc::vhangup())) == -c_long::from(libc::EPERM);
+            [without == 0, hung_up == 0, told, broken, gone, refused]
+                .iter()
+                .fold(0, |bits, ok| bits << 1 | c_int::from(*ok))
+        }
+    }));
+    format!("{status:06b}")
 }

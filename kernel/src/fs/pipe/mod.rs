@@ -32,7 +32,7 @@ pub const PIPE_BUF: usize = 4096;
 /// Default capacity, bytes.
 const CAPACITY: usize = 64 * 1024;
 /// /proc/sys/fs/pipe-max-size: what F_SETPIPE_SZ allows everybody.
-const MAX_CAPACITY: usize = 1024 * 1024;
+pub const MAX_CAPACITY: usize = 1024 * 1024;
 const FIONREAD: u32 = 0x541b;
 
 struct State {

@@ -5,15 +5,17 @@ use super::text::{Text, put, put_uuid};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::fd_table::NR_OPEN;
-use crate::fs::{dentry, tty};
-use crate::mm;
+use crate::fs::{dentry, pipe, tty};
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
-use crate::uts;
+use crate::{mm, uts};
 
 pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("vm", VM)];
 
-static FS: &[Static] = &[Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n"))];
+static FS: &[Static] = &[
+    Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n")),
+    Static::text("pipe-max-size", |out| put!(out, "{}\n", pipe::MAX_CAPACITY)),
+];
 
 static KERNEL: &[Static] = &[
     Static::text("cap_last_cap", |out| put!(out, "{}\n", 63 - Caps::all().bits().leading_zeros())),
@@ -54,6 +56,7 @@ static RANDOM: &[Static] = &[
 
 static VM: &[Static] = &[
     Static { name: "drop_caches", perm: 0o200, kind: StaticKind::Setting(|_| {}, |bytes, _| drop_caches(bytes)) },
+    Static::text("max_map_count", |out| put!(out, "{}\n", mm::space::MAX_MAPPINGS)),
     // Memory is promised without counting, and taken back by the OOM killer: mode 1.
     Static::text("overcommit_memory", |out| put!(out, "1\n")),
 ];

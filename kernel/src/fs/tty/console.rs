@@ -48,7 +48,8 @@ impl TtyDriver for Serial {
         Some(raw::TIOCM_DTR | raw::TIOCM_RTS)
     }
 
-    /// The line stays as firmware set it up: 8 bits, this rate. Only what has no effect on the wire can be changed.
+    /// Rate and frame of the wire stay as firmware set them up; what is asked for is remembered only. Mark and space parity
+    /// are refused, as Linux's driver does.
     fn adjust(&self, termios: &mut Termios) {
         termios.cflag &= !raw::CMSPAR;
     }

@@ -167,6 +167,13 @@ pub fn hang_up(tty: &Tty) {
     }
 }
 
+/// vhangup(2).
+pub fn hang_up_controlling(process: &Process) {
+    if let Some(tty) = controlling_tty(process) {
+        hang_up(&tty);
+    }
+}
+
 /// A session leader ends (disassociate_ctty): the foreground group is told, and the terminal is free for the next session. A
 /// line is hung up; a pty's master goes on reading what others still write.
 pub fn session_leader_exit(process: &Arc<Process>) {

@@ -27,7 +27,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 
 pub use file::{TtyFile, Via};
-pub use job::session_leader_exit;
+pub use job::{hang_up_controlling, session_leader_exit};
 pub use terminal::{Tty, TtyDriver};
 
 use crate::errno::{Errno, Result};

@@ -20,7 +20,7 @@ use crate::errno::{Errno, Result};
 /// Lowest address that may be mapped (Linux's vm.mmap_min_addr).
 pub(super) const MMAP_MIN_ADDR: u64 = 0x1_0000;
 /// Most mappings of one space (vm.max_map_count).
-pub(super) const MAX_MAPPINGS: usize = 65530;
+pub const MAX_MAPPINGS: usize = 65530;
 /// Bounds of the room that is left for the stack above the mappings (bytes).
 const MIN_STACK_GAP: u64 = 128 << 20;
 const MAX_STACK_GAP: u64 = USER_END / 6 * 5;

@@ -33,6 +33,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::info::{SpaceStats, VmaInfo};
+pub use self::map::MAX_MAPPINGS;
 use self::tables::Tables;
 use self::tlb::{Debris, Gather};
 pub use self::types::{FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest};
