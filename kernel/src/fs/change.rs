@@ -1,8 +1,8 @@
 //! Changes of names: create, link, remove, rename. Each checks what Linux checks, in Linux's order.
 //!
-//! The parent directory's async mutex is held over the change. A rename between directories also takes [`RENAME`], which
-//! keeps the shape of the tree while the two directories' order is found out. A directory that is removed or replaced is
-//! locked after its parent, so nothing is created in it meanwhile.
+//! The parent directory's async mutex is held over the change. A rename between directories also takes the file system's
+//! rename lock, which keeps the shape of the tree while the two directories' order is found out. A directory that is
+//! removed or replaced is locked after its parent, so nothing is created in it meanwhile.
 //!
 //! While the file system works on a change, the name's cache entry is in doubt: if the future is dropped half-way, the
 //! entry goes ([`Doubt`]), and the next lookup asks the file system.
@@ -15,10 +15,8 @@ use super::path::Path;
 use super::perm;
 use super::walk::{self, Ctx, Flags, Last, Special, Walker};
 use crate::errno::{Errno, Result};
-use crate::exec::{Mutex, MutexGuard};
+use crate::exec::MutexGuard;
 use crate::process::Caps;
-
-static RENAME: Mutex<()> = Mutex::new(());
 
 /// Takes the cache entry out when dropped, unless the change was settled.
 struct Doubt<'a> {
@@ -192,15 +190,15 @@ async fn remove(dir: &Path, name: &[u8], victim: &Arc<Dentry>) -> Result<()> {
     result
 }
 
-/// Locks two directories, the ancestor first; the same one once. Between different ones [`RENAME`] is held.
+/// Locks two directories, the ancestor first; the same one once. Between different ones the rename lock is held.
 async fn lock_pair<'a>(
     a: &'a Path,
     b: &'a Path,
-) -> (Option<MutexGuard<'static, ()>>, MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>) {
+) -> (Option<MutexGuard<'a, ()>>, MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>) {
     if Arc::ptr_eq(&a.dentry, &b.dentry) {
         return (None, a.inode().state().lock.lock().await, None);
     }
-    let tree = RENAME.lock().await;
+    let tree = a.mount.fs().rename_lock().lock().await;
     let by_address = Arc::as_ptr(&a.dentry) < Arc::as_ptr(&b.dentry);
     let a_first = a.dentry.is_ancestor_of(&b.dentry) || by_address && !b.dentry.is_ancestor_of(&a.dentry);
     let (first, second) = if a_first { (a, b) } else { (b, a) };

@@ -9,6 +9,7 @@ use super::op::Op;
 use super::path::Path;
 use super::state::InodeState;
 use crate::errno::{Errno, Result};
+use crate::exec::Mutex;
 use crate::mm::PageCache;
 use crate::process::Thread;
 use crate::time::Timespec;
@@ -306,6 +307,12 @@ pub trait FileSystem: Send + Sync + Any {
     /// Names appear and vanish by themselves (procfs): lookups are not cached.
     fn volatile_names(&self) -> bool {
         false
+    }
+    /// Held over renames between two directories: the tree keeps its shape while their order is found out. File systems
+    /// in which nothing can be renamed share one.
+    fn rename_lock(&self) -> &Mutex<()> {
+        static UNUSED: Mutex<()> = Mutex::new(());
+        &UNUSED
     }
     /// Writes everything dirty and flushes the device (sync(2), umount, remount read-only).
     fn sync(&self) -> Op<'_, Result<()>> {

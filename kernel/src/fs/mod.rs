@@ -10,8 +10,9 @@
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
 //!   [`block`]: disks; [`ext2`]: the file system on them.
 //!
-//! Locks, outer first: `change::RENAME` → `InodeState::lock` of directories, ancestors first → of files → `OpenFile::pos` is
-//! outside of the file's lock. Below these async locks only spinlocks, each of which is a leaf unless its module says otherwise.
+//! Locks, outer first: `FileSystem::rename_lock` → `InodeState::lock` of directories, ancestors first → of files →
+//! `OpenFile::pos` is outside of the file's lock. Below these async locks only spinlocks, each of which is a leaf unless its
+//! module says otherwise.
 
 pub mod anon;
 pub mod attr;

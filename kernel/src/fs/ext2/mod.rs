@@ -59,6 +59,7 @@ const WRITE_BACK_AFTER: Duration = Duration::from_secs(5);
 pub struct Ext2 {
     volume: Arc<Volume>,
     root: Arc<Ext2Inode>,
+    rename_lock: exec::Mutex<()>,
 }
 
 /// Makes the type known to mount(2).
@@ -147,7 +148,7 @@ async fn mount_on(
     if root.node.kind != super::inode::FileType::Directory {
         return Err(Errno::EINVAL);
     }
-    let fs = Arc::new(Ext2 { volume: volume.clone(), root });
+    let fs = Arc::new(Ext2 { volume: volume.clone(), root, rename_lock: exec::Mutex::new(()) });
     volume.set_mounted(&fs);
     Ok(fs)
 }
@@ -181,6 +182,10 @@ impl FileSystem for Ext2 {
 
     fn source(&self) -> Vec<u8> {
         self.volume.source().to_vec()
+    }
+
+    fn rename_lock(&self) -> &exec::Mutex<()> {
+        &self.rename_lock
     }
 
     fn root(&self) -> Arc<dyn Inode> {

@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub use self::inode::TmpInode;
 use super::inode::{DeviceId, FileSystem, Inode, NewAttr, NewNode, StatFs};
 use crate::errno::{Errno, Result};
+use crate::exec::Mutex;
 use crate::mm::PAGE_SIZE;
 use crate::sync::Once;
 
@@ -31,6 +32,7 @@ pub struct TmpFs {
     used: AtomicU64,
     inodes: AtomicU64,
     inode_limit: u64,
+    rename_lock: Mutex<()>,
 }
 
 /// Minor numbers of file systems without a device; major 0. The first ones belong to the fixed instances.
@@ -69,6 +71,7 @@ impl TmpFs {
             used: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
             inode_limit: options.inodes.unwrap_or(pages.max(1024) / 2),
+            rename_lock: Mutex::new(()),
         });
         let root = TmpInode::make(&fs, NewNode::Directory, options.root);
         fs.root.call_once(|| root);
@@ -124,6 +127,10 @@ impl FileSystem for TmpFs {
 
     fn source(&self) -> Vec<u8> {
         self.source.clone()
+    }
+
+    fn rename_lock(&self) -> &Mutex<()> {
+        &self.rename_lock
     }
 
     fn root(&self) -> Arc<dyn Inode> {
