@@ -239,6 +239,8 @@ fn unlinked_open_files_are_freed_after_a_crash() {
         }
         let temporary = root.create_unnamed(ATTR).await.unwrap();
         write(&temporary, 0, b"named later").await.unwrap();
+        // What open(2) does for O_TMPFILE without O_EXCL.
+        temporary.state().set_linkable();
         root.link(b"named", &temporary).await.unwrap();
         // One in the middle of the list goes.
         open.remove(1);
