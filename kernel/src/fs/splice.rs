@@ -1,7 +1,7 @@
 //! Moving data between files inside the kernel: sendfile, splice, tee, copy_file_range.
 //!
-//! Data goes through a kernel buffer of one piece at a time. What comes from a pipe is looked at first and taken out
-//! only when it was written, so that nothing is lost when the other side stops.
+//! Data goes through a kernel buffer of one piece at a time. What comes from a pipe is lent, and taken out only when it was
+//! written, so that nothing is lost when the other side stops, and nobody else gets it meanwhile.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -61,10 +61,11 @@ impl Ends<'_> {
         }
     }
 
-    /// Moves the input back by what could not be written.
+    /// Moves the input, if it has a position, back by what could not be written.
     async fn unread(&mut self, count: usize) {
         match &mut self.in_pos {
             Some(pos) => *pos -= count as u64,
+            None if !self.input.seekable() => {}
             None => {
                 let mut pos = self.input.pos().lock().await;
                 *pos = pos.saturating_sub(count as u64);
@@ -138,42 +139,41 @@ pub async fn copy_file_range(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysRe
         (Kind::Directory, _) | (_, Kind::Directory) => return Err(Errno::EISDIR.into()),
         _ => return Err(Errno::EINVAL.into()),
     }
+    let from = ends.in_pos.unwrap_or(ends.input.position());
+    let to = ends.out_pos.unwrap_or(ends.output.position());
+    if [from, to].iter().any(|pos| pos.checked_add(len).is_none_or(|end| end > i64::MAX as u64)) {
+        return Err(Errno::EOVERFLOW.into());
+    }
+    let len = len.min(ends.input.inode().size().saturating_sub(from));
     let same = Arc::ptr_eq(ends.input.inode(), ends.output.inode());
-    if same {
-        let from = ends.in_pos.unwrap_or(ends.input.position());
-        let to = ends.out_pos.unwrap_or(ends.output.position());
-        if from < to.saturating_add(len) && to < from.saturating_add(len) {
-            return Err(Errno::EINVAL.into());
-        }
+    if same && from < to + len && to < from + len {
+        return Err(Errno::EINVAL.into());
     }
     ends.copy(t, len.min(crate::mm::MAX_RW_COUNT as u64)).await
 }
 
-/// Up to `max` bytes that are in the pipe; waits for some. Empty at the end.
-async fn peek(t: &Thread, pipe: &Pipe, max: usize, nonblock: bool) -> SysResult<Vec<u8>> {
-    let attempt = if nonblock {
-        pipe.peek(max)
+/// Waits, unless `nonblock`, until an attempt on the pipe settles.
+async fn settle<T>(
+    t: &Thread,
+    pipe: &Pipe,
+    events: Events,
+    nonblock: bool,
+    mut attempt: impl FnMut() -> Result<T, TryError>,
+) -> SysResult<T> {
+    let result = if nonblock {
+        attempt()
     } else {
-        let look = || settled(pipe.peek(max));
-        interruptible(t, pipe.wait_queue().wait_for_mask(READ_EVENTS.bits(), look)).await?
+        interruptible(t, pipe.wait_queue().wait_for_mask(events.bits(), || settled(attempt()))).await?
     };
-    match attempt {
-        Ok(bytes) => Ok(bytes),
-        Err(TryError::Failed(errno)) => Err(errno.into()),
-        Err(_) => Err(Errno::EAGAIN.into()),
-    }
+    result.map_err(|error| match error {
+        TryError::Failed(errno) => errno.into(),
+        _ => Errno::EAGAIN.into(),
+    })
 }
 
-/// Waits until something can be written to the pipe behind `file`; answers the room.
-async fn room(t: &Thread, pipe: &Pipe, file: &OpenFile, nonblock: bool) -> SysResult<usize> {
-    let look = || {
-        let ready = file.ready();
-        (ready.intersects(Events::OUT | Events::ERR)).then(|| pipe.capacity().saturating_sub(pipe.len()))
-    };
-    if nonblock {
-        return look().ok_or(Errno::EAGAIN.into());
-    }
-    Ok(interruptible(t, pipe.wait_queue().wait_for_mask(WRITE_EVENTS.bits(), look)).await?)
+/// Waits until something can be written to the pipe, or nobody reads it any more; answers the room.
+async fn room(t: &Thread, pipe: &Pipe, nonblock: bool) -> SysResult<usize> {
+    settle(t, pipe, WRITE_EVENTS, nonblock, || pipe.room().ok_or(TryError::WouldBlock)).await
 }
 
 /// splice(2).
@@ -187,33 +187,68 @@ pub async fn splice(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysResult<usiz
     let max = len.min(PIECE as u64) as usize;
     match (in_pipe, out_pipe) {
         (Some(from), Some(to)) if Arc::ptr_eq(&from, &to) => Err(Errno::EINVAL.into()),
-        (Some(from), to) => {
-            if to.is_none() && ends.output.flags() & raw::O_APPEND != 0 && ends.output.ops().is_none() {
+        (Some(from), Some(to)) => {
+            let nonblock = (ends.nonblock || ends.input.is_nonblock(), ends.nonblock || ends.output.is_nonblock());
+            pipe_to_pipe(t, &from, &to, max, nonblock).await
+        }
+        (Some(from), None) => {
+            if ends.output.flags() & raw::O_APPEND != 0 && ends.output.ops().is_none() {
                 return Err(Errno::EINVAL.into());
             }
             let nonblock = ends.nonblock || ends.input.is_nonblock();
-            let bytes = peek(t, &from, max, nonblock).await?;
-            let bytes = match to {
-                Some(to) => {
-                    let room = room(t, &to, ends.output, ends.nonblock).await?;
-                    bytes.get(..bytes.len().min(room.max(1))).unwrap_or(&[]).to_vec()
-                }
-                None => bytes,
-            };
-            if bytes.is_empty() {
-                return Ok(0);
-            }
-            let n = ends.write_output(t, &bytes).await?;
-            from.consume(n);
+            let Some(loan) = settle(t, &from, READ_EVENTS, nonblock, || from.lend(max)).await? else { return Ok(0) };
+            let n = ends.write_output(t, loan.bytes()).await?;
+            loan.settle(n);
             Ok(n)
         }
         (None, Some(to)) => {
-            let room = room(t, &to, ends.output, ends.nonblock || ends.output.is_nonblock()).await?;
+            let room = room(t, &to, ends.nonblock || ends.output.is_nonblock()).await?;
             let mut piece = buffer(max.min(room.max(1)))?;
             let n = ends.read_input(t, &mut piece).await?;
-            ends.write_output(t, piece.get(..n).unwrap_or(&[])).await
+            let result = ends.write_output(t, piece.get(..n).unwrap_or(&[])).await;
+            ends.unread(n - result.as_ref().map_or(0, |written| *written)).await;
+            result
         }
         (None, None) => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// Neither pipe's bytes are held while the other is waited for.
+async fn pipe_to_pipe(
+    t: &Thread,
+    from: &Pipe,
+    to: &Pipe,
+    max: usize,
+    (nonblock_in, nonblock_out): (bool, bool),
+) -> SysResult<usize> {
+    loop {
+        // Something to be moved, before anything else: at the end of the input nobody waits for room.
+        if settle(t, from, READ_EVENTS, nonblock_in, || from.at_end()).await? {
+            return Ok(0);
+        }
+        let room = room(t, to, nonblock_out).await?;
+        let loan = match from.lend(max.min(room.max(1))) {
+            Ok(Some(loan)) => loan,
+            Err(TryError::Failed(errno)) => return Err(errno.into()),
+            // Others were faster.
+            _ => continue,
+        };
+        match to.try_write(&mut IoBuf::kernel(loan.bytes())) {
+            Ok(n) => {
+                loan.settle(n);
+                return Ok(n);
+            }
+            // Others have filled it.
+            Err(TryError::WouldBlock) if !nonblock_out => {}
+            Err(TryError::Failed(errno)) => {
+                if errno == Errno::EPIPE {
+                    super::raise(t, raw::SIGPIPE);
+                }
+                return Err(errno.into());
+            }
+            Err(_) => return Err(Errno::EAGAIN.into()),
+        }
+        budget().await;
     }
 }
 
@@ -233,11 +268,12 @@ pub async fn tee(
     if Arc::ptr_eq(from, to) {
         return Err(Errno::EINVAL.into());
     }
-    let bytes = peek(t, from, len.min(PIECE as u64) as usize, nonblock || input.is_nonblock()).await?;
+    let max = len.min(PIECE as u64) as usize;
+    let bytes = settle(t, from, READ_EVENTS, nonblock || input.is_nonblock(), || from.peek(max)).await?;
     if bytes.is_empty() {
         return Ok(0);
     }
-    let room = room(t, to, output, nonblock || output.is_nonblock()).await?;
+    let room = room(t, to, nonblock || output.is_nonblock()).await?;
     let mut buf = IoBuf::kernel(bytes.get(..bytes.len().min(room.max(1))).unwrap_or(&[]));
     output.write(t, &mut buf).await
 }

@@ -37,6 +37,8 @@ const FIONREAD: u32 = 0x541b;
 
 struct State {
     ring: Ring,
+    /// The first bytes are being moved elsewhere ([`Loan`]): nobody else may take them.
+    lent: bool,
     readers: u32,
     writers: u32,
     /// Ends that were ever opened, so that a FIFO's opener sees a partner that came and went.
@@ -52,7 +54,7 @@ pub struct Pipe {
 impl Pipe {
     pub fn new() -> Arc<Pipe> {
         let ring = Ring::new(CAPACITY);
-        let state = State { ring, readers: 0, writers: 0, readers_seen: 0, writers_seen: 0 };
+        let state = State { ring, lent: false, readers: 0, writers: 0, readers_seen: 0, writers_seen: 0 };
         Arc::new(Pipe { state: SpinLock::new(state), queue: WaitQueue::new() })
     }
 
@@ -75,6 +77,9 @@ impl Pipe {
             return Ok(0);
         }
         let mut state = self.state.lock();
+        if state.lent {
+            return Err(TryError::WouldBlock);
+        }
         if state.ring.is_empty() {
             return if state.writers == 0 { Ok(0) } else { Err(TryError::WouldBlock) };
         }
@@ -87,7 +92,7 @@ impl Pipe {
         Ok(n)
     }
 
-    fn try_write(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+    pub fn try_write(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         let len = buf.remaining();
         if len == 0 {
             return Ok(0);
@@ -110,7 +115,7 @@ impl Pipe {
         Ok(n)
     }
 
-    /// A copy of up to `max` bytes that stay in the pipe (tee, splice).
+    /// A copy of up to `max` bytes that stay in the pipe (tee). Empty at the end.
     pub fn peek(&self, max: usize) -> Result<Vec<u8>, TryError> {
         let state = self.state.lock();
         if state.ring.is_empty() {
@@ -119,12 +124,35 @@ impl Pipe {
         Ok(state.ring.peek(max)?)
     }
 
-    /// Drops bytes that were peeked at.
-    pub fn consume(&self, len: usize) {
+    /// Up to `max` bytes to be moved elsewhere (splice). None at the end.
+    pub fn lend(&self, max: usize) -> Result<Option<Loan<'_>>, TryError> {
         let mut state = self.state.lock();
-        state.ring.consume(len);
-        drop(state);
-        self.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
+        if state.lent {
+            return Err(TryError::WouldBlock);
+        }
+        if state.ring.is_empty() {
+            return if state.writers == 0 { Ok(None) } else { Err(TryError::WouldBlock) };
+        }
+        let bytes = state.ring.peek(max)?;
+        state.lent = true;
+        Ok(Some(Loan { pipe: self, bytes, taken: 0 }))
+    }
+
+    /// Whether a reader would find the end, once one would find anything.
+    pub fn at_end(&self) -> Result<bool, TryError> {
+        let state = self.state.lock();
+        match state.ring.is_empty() {
+            _ if state.lent => Err(TryError::WouldBlock),
+            true if state.writers > 0 => Err(TryError::WouldBlock),
+            empty => Ok(empty),
+        }
+    }
+
+    /// Room for more, once something can be written or an attempt would fail.
+    pub fn room(&self) -> Option<usize> {
+        let state = self.state.lock();
+        let room = state.ring.room();
+        (room > 0 || state.readers == 0).then_some(room)
     }
 
     pub fn capacity(&self) -> usize {
@@ -152,6 +180,35 @@ impl Pipe {
 
     pub fn wait_queue(&self) -> &WaitQueue {
         &self.queue
+    }
+}
+
+/// The first bytes of a pipe while they are moved elsewhere. Readers wait for the end of it, which takes what was moved
+/// out of the pipe and leaves the rest.
+pub struct Loan<'a> {
+    pipe: &'a Pipe,
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Loan<'_> {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// So many of them have been moved.
+    pub fn settle(mut self, taken: usize) {
+        self.taken = taken;
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pipe.state.lock();
+        state.ring.consume(self.taken.min(self.bytes.len()));
+        state.lent = false;
+        drop(state);
+        self.pipe.queue.wake_all();
     }
 }
 
@@ -218,7 +275,7 @@ impl FileOps for PipeEnd {
         let state = self.pipe.state.lock();
         let mut events = Events::empty();
         if self.read {
-            if !state.ring.is_empty() {
+            if !state.ring.is_empty() && !state.lent {
                 events |= Events::IN | Events::RDNORM;
             }
             if state.writers == 0 && state.writers_seen != self.writers_before {
@@ -306,11 +363,13 @@ pub async fn open_fifo(t: &Thread, pipe: Arc<Pipe>, flags: u32) -> SysResult<Arc
                 return Err(Errno::ENXIO.into());
             }
             let end = PipeEnd::new(pipe.clone(), false, true);
-            let partner = || {
-                let state = pipe.state.lock();
-                (state.readers > 0 || state.readers_seen != seen).then_some(())
-            };
-            interruptible(t, pipe.queue.wait_for(partner)).await?;
+            if !nonblock {
+                let partner = || {
+                    let state = pipe.state.lock();
+                    (state.readers > 0 || state.readers_seen != seen).then_some(())
+                };
+                interruptible(t, pipe.queue.wait_for(partner)).await?;
+            }
             Ok(end)
         }
         raw::O_RDWR => Ok(PipeEnd::new(pipe, true, true)),

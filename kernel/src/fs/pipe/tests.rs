@@ -193,3 +193,31 @@ fn a_fifo_reader_sees_no_hang_up_before_the_first_writer() {
     drop(writer);
     assert_eq!(reader.ready(), Events::HUP);
 }
+
+/// splice(2) takes what it moved; until then nobody else gets it, and afterwards it is there again or gone for all.
+#[test]
+fn what_is_lent_is_nobody_elses() {
+    let (reader, writer) = Pipe::pair();
+    write_now(&writer, b"abcdef");
+    let loan = reader.pipe.lend(4).unwrap().unwrap();
+    assert_eq!(loan.bytes(), b"abcd");
+    assert!(matches!(reader.pipe.lend(4), Err(TryError::WouldBlock)));
+    assert!(!reader.ready().contains(Events::IN));
+    let got = Arc::new(Mutex::new(None));
+    let (sink, pipe) = (got.clone(), reader.pipe.clone());
+    spawn("reader", async move {
+        let mut buf = [0; 8];
+        let n = read(&pipe, &mut buf).await.unwrap();
+        *sink.lock().unwrap() = Some(buf[..n].to_vec());
+    });
+    run_until_idle();
+    assert!(got.lock().unwrap().is_none());
+    loan.settle(3);
+    run_until_idle();
+    assert_eq!(got.lock().unwrap().as_deref(), Some(&b"def"[..]));
+    write_now(&writer, b"xy");
+    drop(reader.pipe.lend(8).unwrap());
+    assert_eq!(reader.pipe.try_read(&mut IoBuf::kernel_mut(&mut [0; 8])), Ok(2));
+    drop(writer);
+    assert!(reader.pipe.lend(8).unwrap().is_none());
+}
