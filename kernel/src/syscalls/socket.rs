@@ -115,6 +115,10 @@ pub async fn accept4(t: &Thread, fd: i32, name: UserPtr<u8>, len: UserPtr<i32>, 
     }
     let file = t.files().get_io(fd)?;
     let socket = of_file(&file)?;
+    // Before a connection is taken, which would be lost.
+    if !t.files().has_room() {
+        return Err(Errno::EMFILE.into());
+    }
     let result = if file.is_nonblock() {
         socket.try_accept()
     } else {
