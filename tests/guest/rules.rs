@@ -42,6 +42,9 @@ a descriptor in a message: 1 10 32
 who is at the other end: 0 true 0 0
 another family: 97 22 93 14 -1
 a megabyte between threads: 1048678 true true
+a listener closes while others connect: 104 111
+no descriptor for a connection: 24 11
+a receiver closes while another sends: 111
 ";
 
 /// The same of files.

@@ -130,6 +130,8 @@ pub trait FileOps: Send + Sync + Any {
     }
     /// close(2) of one descriptor by a process (there may be others): POSIX locks, tty hang-ups.
     fn flush(&self) {}
+    /// The last descriptor of an open file is closed, and no call uses it any more.
+    fn released(&self) {}
     fn sync(&self) -> Op<'_, Result<()>> {
         Op::ready(Err(Errno::EINVAL))
     }

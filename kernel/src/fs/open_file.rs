@@ -461,6 +461,9 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        if let Kind::Ops(ops) = &self.kind {
+            ops.released();
+        }
         for watch in core::mem::take(self.watches.get_mut()) {
             if let Some(watch) = watch.upgrade() {
                 watch.file_closed(self);

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::socket::{Common, DEFAULT_BUFFER, Socket, Switches};
 use crate::errno::{Errno, Result};
+use crate::fs::open_file::WRITE_EVENTS;
 use crate::process::{Caps, Thread};
 use crate::time::UserTimeval;
 
@@ -70,6 +71,12 @@ fn buffer_size(wanted: i32, least: u32, forced: bool) -> u32 {
     (wanted as u32).min(most).saturating_mul(2).max(least)
 }
 
+/// Whoever waits for room may find some now.
+fn set_send_buffer(socket: &dyn Socket, size: u32) {
+    socket.common().send_buffer.store(size, Ordering::Relaxed);
+    socket.queue().wake(usize::MAX, WRITE_EVENTS.bits());
+}
+
 /// Sets an option from the bytes that the program gave.
 pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result<()> {
     let common = socket.common();
@@ -88,11 +95,11 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
         raw::SO_TYPE | raw::SO_DOMAIN | raw::SO_PROTOCOL | raw::SO_ERROR | raw::SO_ACCEPTCONN | raw::SO_PEERCRED => {
             return Err(Errno::ENOPROTOOPT);
         }
-        raw::SO_SNDBUF => common.send_buffer.store(buffer_size(int, MIN_SEND, false), Ordering::Relaxed),
+        raw::SO_SNDBUF => set_send_buffer(socket, buffer_size(int, MIN_SEND, false)),
         raw::SO_RCVBUF => common.receive_buffer.store(buffer_size(int, MIN_RECEIVE, false), Ordering::Relaxed),
         raw::SO_SNDBUFFORCE => {
             privileged(Caps::NET_ADMIN)?;
-            common.send_buffer.store(buffer_size(int.max(0), MIN_SEND, true), Ordering::Relaxed);
+            set_send_buffer(socket, buffer_size(int.max(0), MIN_SEND, true));
         }
         raw::SO_RCVBUFFORCE => {
             privileged(Caps::NET_ADMIN)?;

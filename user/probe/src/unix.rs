@@ -25,6 +25,9 @@ const RULES: &[Rule] = &[
     ("who is at the other end", peer_credentials),
     ("another family", other_family),
     ("a megabyte between threads", megabyte),
+    ("a listener closes while others connect", listener_closes),
+    ("no descriptor for a connection", no_descriptor),
+    ("a receiver closes while another sends", receiver_closes),
 ];
 
 pub fn all() {
@@ -260,6 +263,62 @@ fn other_family() -> std::io::Result<String> {
         call(libc::AF_UNIX, 99, 0),
         call(libc::AF_UNIX, libc::SOCK_STREAM, 77)
     ))
+}
+
+/// A listener that lets one connection wait.
+fn short_listener(path: &str) -> std::io::Result<UnixListener> {
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    // SAFETY: no memory involved.
+    unsafe { libc::listen(listener.as_raw_fd(), 0) };
+    Ok(listener)
+}
+
+fn listener_closes() -> std::io::Result<String> {
+    let path = "/tmp/probe.closes";
+    let listener = short_listener(path)?;
+    let mut first = UnixStream::connect(path)?;
+    let second = thread::spawn(move || errno_of(UnixStream::connect(path)));
+    thread::sleep(Duration::from_millis(100));
+    drop(listener);
+    let second = second.join().unwrap_or(-1);
+    fs::remove_file(path)?;
+    Ok(format!("{} {second}", errno_of(first.read(&mut [0; 4]))))
+}
+
+fn no_descriptor() -> std::io::Result<String> {
+    let path = "/tmp/probe.none";
+    let listener = short_listener(path)?;
+    let mut client = UnixStream::connect(path)?;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live structure, and a copy of it.
+    let accepted = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &libc::rlimit { rlim_cur: 3, ..limit });
+        let accepted = errno_of(listener.accept());
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        accepted
+    };
+    let (mut server, _) = listener.accept()?;
+    server.write_all(b"still there")?;
+    fs::remove_file(path)?;
+    Ok(format!("{accepted} {}", client.read(&mut [0; 16])?))
+}
+
+fn receiver_closes() -> std::io::Result<String> {
+    let path = "/tmp/probe.receiver";
+    let _ = fs::remove_file(path);
+    let receiver = UnixDatagram::bind(path)?;
+    let sender = thread::spawn(move || -> std::io::Result<i32> {
+        let socket = UnixDatagram::unbound()?;
+        // More than wait in the queue.
+        Ok((0..100).map(|_| errno_of(socket.send_to(b"x", path))).find(|errno| *errno != 0).unwrap_or(0))
+    });
+    thread::sleep(Duration::from_millis(100));
+    drop(receiver);
+    let errno = sender.join().unwrap_or(Ok(-1))?;
+    fs::remove_file(path)?;
+    Ok(errno.to_string())
 }
 
 fn megabyte() -> std::io::Result<String> {

@@ -145,7 +145,8 @@ impl UnixSocket {
         }
         let listener = name::find(t, given, self.kind()).await?;
         if core::ptr::eq(&*listener, self) {
-            return Err(Errno::EINVAL.into());
+            let errno = if self.is_listening() { Errno::EINVAL } else { Errno::ECONNREFUSED };
+            return Err(errno.into());
         }
         let attempt = || settled(self.try_connect(t, &listener));
         let result = if nonblock {

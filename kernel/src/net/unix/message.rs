@@ -77,8 +77,8 @@ impl UnixSocket {
             return Err(Errno::EMSGSIZE.into());
         }
         let charge = len + OVERHEAD;
-        let used = self.outstanding.load(Ordering::Acquire);
-        if used > 0 && used + charge > self.send_buffer() {
+        // A message that fits at all may go beyond the limit, but only one: as long as less is used there is room.
+        if self.outstanding.load(Ordering::Acquire) >= self.send_buffer() {
             return Err(TryError::WouldBlock);
         }
         // The place in the queue is checked before the copy for its own sake, and after it for good.
@@ -105,9 +105,9 @@ impl UnixSocket {
         let target = match &message.target {
             Target::Unix(target) => target.clone(),
             Target::Connected => match state.peer.as_ref().map(Weak::upgrade) {
-                Some(Some(peer)) => peer,
-                Some(None) if self.kind() == Type::SeqPacket => return Err(Errno::EPIPE),
-                Some(None) => {
+                Some(Some(peer)) if !peer.is_closed() => peer,
+                Some(_) if self.kind() == Type::SeqPacket => return Err(Errno::EPIPE),
+                Some(_) => {
                     state.peer = None;
                     state.phase = Phase::Idle;
                     return Err(Errno::ECONNREFUSED);
@@ -120,8 +120,13 @@ impl UnixSocket {
         if shut {
             return Err(Errno::EPIPE);
         }
-        if self.kind() == Type::Datagram && !target.accepts_from(self) {
-            return Err(Errno::EPERM);
+        if self.kind() == Type::Datagram {
+            if target.is_closed() {
+                return Err(Errno::ECONNREFUSED);
+            }
+            if !target.accepts_from(self) {
+                return Err(Errno::EPERM);
+            }
         }
         Ok(target)
     }
@@ -129,6 +134,9 @@ impl UnixSocket {
     fn put(&self, peer: &Arc<UnixSocket>, mut packet: Packet, message: &mut Outgoing) -> Result<(), TryError> {
         let mut in_flight = message.rights.as_ref().filter(|rights| rights.has_sockets()).map(|_| rights::lock());
         let mut state = peer.state.lock();
+        if peer.is_closed() && self.kind() == Type::Datagram {
+            return Err(Errno::ECONNREFUSED.into());
+        }
         if state.receive_shut {
             return Err(Errno::EPIPE.into());
         }

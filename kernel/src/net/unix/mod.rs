@@ -2,7 +2,8 @@
 //!
 //! A sender puts what it sends straight into the receiver's [`inbox`], under the receiver's lock, and wakes the
 //! receiver's queue. Bytes of a stream are in a ring of pages, so a message costs no allocation; datagrams are boxes.
-//! Sockets know each other by weak references: a socket is gone when its last descriptor is.
+//! Sockets know each other by weak references. A socket ends when its last descriptor does ([`FileOps::released`]), even
+//! if a call that goes on elsewhere (connect(2) to it, a datagram for it) still holds it: that is when such calls are told.
 //!
 //! Who waits for room in whose inbox: a stream's writer on its own queue, woken by the reader through its peer; a
 //! datagram's sender on its own queue, too, after it left its name with the receiver (`State::blocked`); connect(2) on
@@ -19,7 +20,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use self::inbox::{Inbox, Packet, Stream};
 use self::name::Name;
@@ -47,6 +48,9 @@ pub struct UnixSocket {
     room: WaitQueue,
     /// Bytes of messages that were sent and not received yet.
     outstanding: AtomicUsize,
+    /// Its last descriptor is closed. Set before the state is emptied, so what is put there after a look at this under
+    /// the state's lock is thrown away.
+    closed: AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,11 +114,16 @@ impl UnixSocket {
             queue: WaitQueue::new(),
             room: WaitQueue::new(),
             outstanding: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
         })
     }
 
     pub fn kind(&self) -> Type {
         self.common.kind
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Who keeps this socket alive, for the collector of [`rights`]: itself, or the socket that has yet to accept it.
@@ -134,6 +143,11 @@ impl UnixSocket {
 
     /// Throws away what waits to be received.
     pub(super) fn empty(&self) {
+        let state = self.state.lock();
+        if state.inbox.is_empty() && state.waiting.is_empty() {
+            return;
+        }
+        drop(state);
         let fresh = match self.kind() {
             Type::Stream => Inbox::Stream(Stream::new()),
             _ => Inbox::Packets(VecDeque::new()),
@@ -158,10 +172,11 @@ impl UnixSocket {
         self.common.send_buffer.load(Ordering::Relaxed) as usize
     }
 
-    /// A message of this socket has been received, or thrown away.
+    /// A message of this socket has been received, or thrown away. Like a poller, a sender that found the buffer full is
+    /// told when a quarter of it is used at most.
     fn uncharge(&self, charge: usize) {
         let before = self.outstanding.fetch_sub(charge, Ordering::AcqRel);
-        if before * 4 > self.send_buffer() && (before - charge) * 4 <= self.send_buffer() {
+        if (before - charge) * 4 <= self.send_buffer() && !self.queue.is_empty() {
             self.queue.wake(usize::MAX, WRITABLE.bits());
         }
     }
@@ -227,19 +242,23 @@ fn unblock(blocked: Vec<Weak<UnixSocket>>) {
     }
 }
 
-impl Drop for UnixSocket {
-    /// The last descriptor is closed.
-    fn drop(&mut self) {
-        let this = core::ptr::from_ref(self);
+impl UnixSocket {
+    /// The last descriptor is closed: lets go of everything, and tells everybody who waits for this socket.
+    fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let connects = self.kind().connects();
-        let state = self.state.get_mut();
+        let mut state = self.state.lock();
+        state.phase = Phase::Idle;
+        (state.receive_shut, state.send_shut) = (true, true);
         let peer = state.peer.take().and_then(|peer| peer.upgrade());
         let (name, blocked) = (state.name.take(), core::mem::take(&mut state.blocked));
-        let waiting = core::mem::take(&mut state.waiting);
         // Unread bytes, or a connection that nobody accepted: the peer is told that they are lost.
         let lost = !state.inbox.is_empty() || state.listener.is_some();
+        drop(state);
         if let Some(name) = name {
-            name::release(&name, this);
+            name::release(&name, self);
         }
         if connects && let Some(peer) = peer {
             let mut state = peer.state.lock();
@@ -251,11 +270,18 @@ impl Drop for UnixSocket {
             }
             peer.queue.wake_all();
         }
-        drop(waiting);
         unblock(blocked);
         self.empty();
         self.room.wake_all();
         rights::collect();
+    }
+}
+
+impl Drop for UnixSocket {
+    /// The same for a socket that never got a descriptor; and what came while it was being closed goes.
+    fn drop(&mut self) {
+        self.close();
+        self.empty();
     }
 }
 
@@ -282,6 +308,10 @@ impl FileOps for UnixSocket {
 
     fn raises_sigpipe(&self) -> bool {
         self.kind() == Type::Stream
+    }
+
+    fn released(&self) {
+        self.close();
     }
 
     fn ready(&self) -> Events {
@@ -408,6 +438,7 @@ impl Socket for UnixSocket {
         let peer = state.peer.as_ref().filter(|_| self.kind().connects()).and_then(Weak::upgrade);
         drop(state);
         self.queue.wake_all();
+        self.room.wake_all();
         if let Some(peer) = peer {
             let mut state = peer.state.lock();
             state.receive_shut |= send;

@@ -119,7 +119,7 @@ pub async fn find(t: &Thread, given: Given<'_>, kind: Type) -> Result<Arc<UnixSo
         Given::Unnamed => Err(Errno::EINVAL),
         Given::Abstract(bytes) => {
             let socket = ABSTRACT.lock().get(&(kind, bytes.to_vec())).and_then(Weak::upgrade);
-            socket.ok_or(Errno::ECONNREFUSED)
+            socket.filter(|socket| !socket.is_closed()).ok_or(Errno::ECONNREFUSED)
         }
         Given::Path(path) => {
             let place = lookup(Ctx::of(t), AT_FDCWD, path, Flags::FOLLOW).await?;
@@ -127,7 +127,8 @@ pub async fn find(t: &Thread, given: Given<'_>, kind: Type) -> Result<Arc<UnixSo
             if place.dentry.kind() != FileType::Socket {
                 return Err(Errno::ECONNREFUSED);
             }
-            let socket = place.inode().state().socket().ok_or(Errno::ECONNREFUSED)?;
+            let socket = place.inode().state().socket().filter(|socket| !socket.is_closed());
+            let socket = socket.ok_or(Errno::ECONNREFUSED)?;
             if socket.kind() == kind { Ok(socket) } else { Err(Errno::EPROTOTYPE) }
         }
     }

@@ -121,6 +121,48 @@ fn a_datagram_queue_is_bounded_and_its_sender_woken() {
     assert_eq!(a.outstanding.load(Ordering::Relaxed), 0);
 }
 
+/// The call holds the receiver, whose end must be seen all the same.
+#[test]
+fn a_sender_that_waits_is_told_that_the_receiver_is_closed() {
+    let (a, b) = (UnixSocket::new(Type::Datagram), UnixSocket::new(Type::Datagram));
+    let b_file = file(b.clone());
+    a.state.lock().peer = Some(Arc::downgrade(&b));
+    while send(&a, b"x", &[]).is_ok() {}
+    let result = Arc::new(SpinLock::new(None));
+    let (sender, told) = (a.clone(), result.clone());
+    spawn("sender", async move {
+        let mut message = Outgoing { target: Target::Unix(b), rights: None, creds: None };
+        let attempt = || settled(sender.try_send(&mut IoBuf::kernel(b"more"), &mut message));
+        let end = sender.queue.wait_for_mask(WRITE_EVENTS.bits(), attempt).await;
+        *told.lock() = Some(end);
+    });
+    run_until_idle();
+    assert!(result.lock().is_none());
+    drop(b_file);
+    run_until_idle();
+    assert_eq!(*result.lock(), Some(Err(TryError::Failed(Errno::ECONNREFUSED))));
+    assert_eq!(send(&a, b"x", &[]), Err(TryError::Failed(Errno::ECONNREFUSED)));
+    assert_eq!(a.outstanding.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_message_that_is_longer_than_the_room_left_is_sent_at_last() {
+    let (a, b) = pair(Type::Datagram);
+    let long = vec![7; 200_000];
+    send(&a, &long[..40_000], &[]).unwrap();
+    send(&a, &long, &[]).unwrap();
+    let sender = a.clone();
+    spawn("sender", async move {
+        let attempt = || settled(send(&sender, &long, &[]));
+        sender.queue.wait_for_mask(WRITE_EVENTS.bits(), attempt).await.unwrap();
+    });
+    run_until_idle();
+    for len in [40_000, 200_000, 200_000] {
+        assert_eq!(receive(&b, 300_000, false).unwrap().0.len(), len);
+        run_until_idle();
+    }
+}
+
 #[test]
 fn every_byte_comes_through_in_order() {
     let (a, b) = pair(Type::Stream);
