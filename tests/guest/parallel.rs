@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         shared("parallel::every_cpu_runs_programs::smp_4", || every_cpu(4)),
         shared("parallel::every_cpu_runs_programs::smp_8", || every_cpu(8)),
         shared("parallel::a_short_stress_loses_no_memory", stress),
+        shared("parallel::a_file_larger_than_memory_can_be_mapped", pressure),
     ];
     if kernel() == KernelKind::Pollux {
         trials.push(shared("size::the_image_is_below_4_mib", image_size));
@@ -46,6 +47,14 @@ fn two_loops() -> Result<()> {
         ratios.push(ratio);
     }
     anyhow::bail!("two loops on two processors take {ratios:.2?} times as long as one")
+}
+
+/// Pages of the file go from memory and come back. (The disk of the machine is thrown away.)
+fn pressure() -> Result<()> {
+    let options = MachineOptions { smp: Some(2), mem: "64M".into(), ..options() };
+    let text = text_of(run(&options, &["probe", "pressure", "96"])?)?;
+    ensure!(text == "0 wrong\n", "{text:?}");
+    Ok(())
 }
 
 fn every_cpu(cpus: u8) -> Result<()> {

@@ -5,9 +5,11 @@
 //! * `probe rules`: rules of processes and signals, a line each.
 //! * `probe unix`: rules of Unix sockets, a line each.
 //! * `probe files`: rules of files, a line each.
+//! * `probe pressure MEGABYTES`: uses a file of this size through mappings; prints how many pages were wrong.
 //! * `probe boot`: as the first program: the machine's counter at its start, then power off.
 
 mod files;
+mod pressure;
 mod rules;
 mod unix;
 
@@ -46,12 +48,16 @@ fn main() -> ExitCode {
         (Some("rules"), ..) => rules::all(),
         (Some("unix"), ..) => unix::all(),
         (Some("files"), ..) => files::all(),
+        (Some("pressure"), Some(megabytes), _) => match pressure::run(megabytes as usize) {
+            Ok(wrong) => println!("{wrong} wrong"),
+            Err(error) => println!("failed: {error}"),
+        },
         // What a rule runs to have a program that runs, or has run.
         (Some("wait"), ..) => drop(std::io::stdin().read_to_end(&mut Vec::new())),
         (Some("true"), ..) => {}
         _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
         _ => {
-            eprintln!("usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | boot");
+            eprintln!("usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | pressure MEGABYTES | boot");
             return ExitCode::FAILURE;
         }
     }

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use super::super::addr::PAGE;
 use super::super::frames::page::PageFlags;
 use super::super::frames::{Frame, alloc_frame, alloc_zeroed};
-use super::{CachePage, PageCache, wait};
+use super::tree::Tree;
+use super::{CachePage, PageCache, reclaim, wait};
 use crate::errno::{Errno, Result};
 
 /// Pages that one request reads at most.
@@ -35,74 +36,86 @@ impl PageCache {
 
     /// Like `get` for somebody who is going to read `wanted` pages from there on.
     pub(super) async fn get_for(&self, index: u64, size: u64, wanted: usize) -> Result<CachePage> {
-        let mut short = 0;
         loop {
-            let lookup = match self.begin(index, size, wanted) {
-                // The tree was locked, so nothing of this file could be given up.
-                Err(Errno::ENOMEM) if short < 2 => {
-                    if short == 1 {
-                        let _ = super::sync_all().await;
-                    }
-                    short += 1;
-                    super::reclaim(2 * MAX_WINDOW);
-                    continue;
-                }
-                lookup => lookup?,
-            };
-            match lookup {
-                Lookup::Valid(page) => return Ok(page),
-                Lookup::Busy(frame) => wait::until_clear(&frame, PageFlags::READING).await,
-                Lookup::Fill(fill) => return fill.run().await,
+            match self.begin(index, size, wanted) {
+                Ok(Lookup::Valid(page)) => return Ok(page),
+                Ok(Lookup::Busy(frame)) => wait::until_clear(&frame, PageFlags::READING).await,
+                Ok(Lookup::Fill(fill)) => return fill.run().await,
+                Err(Errno::ENOMEM) if reclaim::relieve(false).await => {}
+                Err(errno) => return Err(errno),
             }
         }
     }
 
     fn begin(&self, index: u64, size: u64, wanted: usize) -> Result<Lookup<'_>> {
-        if let Some(page) = self.lookup(index) {
-            return Ok(Lookup::Valid(page));
+        if let Some(found) = present(&self.tree.read(), index) {
+            return Ok(found);
         }
+        // Not under the tree's lock: allocation may take pages from this very tree.
+        let mut pages = self.new_pages(index, size, wanted)?;
         let mut tree = self.tree.write();
-        if let Some(pfn) = tree.get(index) {
-            // SAFETY: the tree holds a count, and we hold the tree.
-            let frame = unsafe { Frame::share_raw(pfn) };
-            return Ok(match frame.has(PageFlags::UPTODATE) {
-                true => Lookup::Valid(CachePage { index, frame }),
-                false => Lookup::Busy(frame),
-            });
+        if let Some(found) = present(&tree, index) {
+            return Ok(found);
         }
+        let mut inserted = 0;
+        for page in &pages {
+            if tree.insert(page.index, page.frame.clone()).is_err() {
+                break;
+            }
+            inserted += 1;
+        }
+        self.counter().add(inserted as i64);
+        if self.is_memory() {
+            drop(tree);
+            return pages.pop().map(Lookup::Valid).ok_or(Errno::ENOMEM);
+        }
+        tree.next_miss = index + inserted as u64;
+        tree.window = inserted;
+        drop(tree);
+        pages.truncate(inserted);
+        Ok(Lookup::Fill(Fill { cache: self, pages }))
+    }
+
+    /// Pages to be inserted from `index` on: one of zeros for a memory object, a window to be read for a file.
+    fn new_pages(&self, index: u64, size: u64, wanted: usize) -> Result<Vec<CachePage>> {
+        let mut pages = Vec::new();
         if self.is_memory() {
             let frame = alloc_zeroed()?;
             frame.page().set(PageFlags::CACHE | PageFlags::UPTODATE | PageFlags::REFERENCED);
-            tree.insert(index, frame.clone())?;
-            self.counter().add(1);
-            return Ok(Lookup::Valid(CachePage { index, frame }));
+            pages.try_reserve_exact(1).map_err(|_| Errno::ENOMEM)?;
+            pages.push(CachePage { index, frame });
+            return Ok(pages);
         }
-        let window = match index == tree.next_miss {
-            true => (tree.window * 2).clamp(MIN_WINDOW, MAX_WINDOW),
-            false => MIN_WINDOW,
+        let (next_miss, last) = {
+            let tree = self.tree.read();
+            (tree.next_miss, tree.window)
         };
-        let window = window.max(wanted.min(MAX_WINDOW));
-        let end = size.div_ceil(PAGE).clamp(index + 1, index + window as u64);
-        let mut fill = Fill { cache: self, pages: Vec::new() };
-        fill.pages.try_reserve_exact(window).map_err(|_| Errno::ENOMEM)?;
+        let window = if index == next_miss { (last * 2).clamp(MIN_WINDOW, MAX_WINDOW) } else { MIN_WINDOW };
+        let window = window.max(wanted.min(MAX_WINDOW)) as u64;
+        let end = size.div_ceil(PAGE).clamp(index + 1, index + window);
+        pages.try_reserve_exact((end - index) as usize).map_err(|_| Errno::ENOMEM)?;
         for at in index..end {
-            if at > index && tree.get(at).is_some() {
-                break;
-            }
-            let frame = match alloc_frame() {
-                Ok(frame) => frame,
+            match alloc_frame() {
+                Ok(frame) => {
+                    frame.page().set(PageFlags::CACHE | PageFlags::READING);
+                    pages.push(CachePage { index: at, frame });
+                }
                 Err(errno) if at == index => return Err(errno),
                 Err(_) => break,
-            };
-            frame.page().set(PageFlags::CACHE | PageFlags::READING);
-            tree.insert(at, frame.clone())?;
-            fill.pages.push(CachePage { index: at, frame });
+            }
         }
-        self.counter().add(fill.pages.len() as i64);
-        tree.next_miss = index + fill.pages.len() as u64;
-        tree.window = fill.pages.len();
-        Ok(Lookup::Fill(fill))
+        Ok(pages)
     }
+}
+
+fn present<'a>(tree: &Tree, index: u64) -> Option<Lookup<'a>> {
+    let pfn = tree.get(index)?;
+    // SAFETY: the tree holds a count, and we hold the tree.
+    let frame = unsafe { Frame::share_raw(pfn) };
+    Some(match frame.has(PageFlags::UPTODATE) {
+        true => Lookup::Valid(CachePage { index, frame }),
+        false => Lookup::Busy(frame),
+    })
 }
 
 impl Fill<'_> {

@@ -40,7 +40,7 @@ use super::stats;
 use crate::errno::Result;
 use crate::sync::RwSpinLock;
 
-pub(crate) use self::reclaim::reclaim;
+pub(crate) use self::reclaim::{reclaim, relieve};
 pub use self::writeback::{flusher, sync_all};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

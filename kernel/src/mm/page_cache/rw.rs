@@ -158,8 +158,8 @@ impl PageCache {
         Some(Ok(copied))
     }
 
-    /// Makes a writer store its pages when too much of memory is dirty.
-    async fn throttle(&self) {
+    /// Makes whoever dirties pages store them when too much of memory is dirty.
+    pub(crate) async fn throttle(&self) {
         if stats::DIRTY.sum() > total_frames() as u64 / 5 {
             // An error is not this writer's: fsync reports it.
             let _ = self.write_back(0..u64::MAX).await;

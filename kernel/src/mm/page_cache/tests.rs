@@ -10,7 +10,7 @@ use core::task::Poll;
 use super::super::addr::{PAGE, PAGE_SIZE};
 use super::super::test_util::{Rng, anonymous, run};
 use super::super::uaccess::UserPtr;
-use super::super::{AddressSpace, IoBuf, MapFlags, Prot};
+use super::super::{AddressSpace, IoBuf, MapFlags, Prot, space};
 use super::*;
 use crate::errno::Errno;
 use crate::exec;
@@ -378,5 +378,26 @@ fn idle_pages_are_reclaimed_and_dirty_ones_are_not() {
         assert_eq!(freed, 62);
         assert!(file.cache.lookup(5).is_some());
         drop(held);
+    });
+}
+
+#[test]
+fn mapped_pages_can_be_taken_away_and_come_back() {
+    run(async {
+        let file = File::new(pattern(4 * PAGE_SIZE));
+        let space = AddressSpace::new().unwrap();
+        space.activate();
+        let private = space.mmap(map(&file, MapFlags::PRIVATE)).await.unwrap();
+        let byte = |page: u64| UserPtr::<u8>::new(private + page * PAGE);
+        byte(0).write(&space, 77).await.unwrap();
+        for page in 1..4 {
+            byte(page).read(&space).await.unwrap();
+        }
+        assert_eq!(space.stats().resident_file, 3);
+        space::unmap_files(|| space.stats().resident_file == 0).await;
+        assert_eq!((space.stats().resident_file, space.stats().resident_anon), (0, 1));
+        assert_eq!(byte(0).read(&space).await, Ok(77));
+        assert_eq!(byte(1).read(&space).await, Ok(pattern(PAGE_SIZE + 1)[PAGE_SIZE]));
+        AddressSpace::deactivate();
     });
 }

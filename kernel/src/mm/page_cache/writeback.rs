@@ -159,6 +159,18 @@ impl Drop for Batch<'_> {
 /// Writes all dirty pages of all files and waits for it.
 pub async fn sync_all() -> Result<()> {
     let _round = ROUND.lock().await;
+    write_round().await
+}
+
+/// The same for tasks that may be part of a round themselves: nothing if one is going on.
+pub(super) async fn sync_unless_busy() -> Result<()> {
+    match ROUND.try_lock() {
+        Some(_round) => write_round().await,
+        None => Err(Errno::EBUSY),
+    }
+}
+
+async fn write_round() -> Result<()> {
     let mut result = Ok(());
     let files = core::mem::take(&mut *DIRTY.lock());
     // Those that come while this goes on are for the next round.

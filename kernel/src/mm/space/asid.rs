@@ -75,11 +75,6 @@ pub(super) fn is_current(space: &AddressSpace) -> bool {
     CURRENT.with(|current| current.as_ref().is_some_and(|current| ptr::eq(Arc::as_ptr(current), space)))
 }
 
-/// The ASID of a space of any generation, for flushing; 0 if it never ran.
-pub(super) fn asid_of(space: &AddressSpace) -> u16 {
-    space.context.load(Ordering::Relaxed) as u16
-}
-
 fn context_for(space: &AddressSpace) -> u16 {
     let context = space.context.load(Ordering::Relaxed);
     let generation = GENERATION.load(Ordering::Acquire);
@@ -96,6 +91,8 @@ fn context_for(space: &AddressSpace) -> u16 {
     if (context ^ GENERATION.load(Ordering::Relaxed)) >> 16 != 0 {
         context = allocator.renew(context);
         space.context.store(context, Ordering::Relaxed);
+        // Before the tables are walked with it: see `Gather::flush`.
+        paging::publish();
     }
     ACTIVE.get().store(context, Ordering::Release);
     context as u16

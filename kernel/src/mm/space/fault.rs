@@ -36,6 +36,8 @@ const AROUND: u64 = 16;
 /// What an attempt found.
 enum Step {
     Done,
+    /// The same, and a page of this file became dirty.
+    Dirtied(Arc<dyn PageSource>),
     Signal(u8, i32),
     /// This page of the source has to be read first.
     Read(Arc<dyn PageSource>, u64),
@@ -54,24 +56,22 @@ impl AddressSpace {
         let addr = untag(addr);
         let signal = |signo, code| FaultSignal { signo, code, addr };
         let mut held = None;
-        let mut stored = false;
         loop {
             let step = self.try_fault(addr, access);
             drop(held.take());
-            if step.is_err() && !stored {
-                // What is left may be dirty pages of files: once they are stored they can go.
-                stored = true;
-                let _ = page_cache::sync_all().await;
-                continue;
-            }
             match step {
                 Ok(Step::Done) => return Ok(()),
+                Ok(Step::Dirtied(source)) => {
+                    source.cache().throttle().await;
+                    return Ok(());
+                }
                 Ok(Step::Signal(signo, code)) => return Err(signal(signo, code)),
                 Ok(Step::Read(source, index)) => match source.cache().get(index, source.file_size()).await {
                     Ok(page) => held = Some(page),
                     Err(Errno::ENOMEM) => return Err(signal(SIGKILL, SI_KERNEL)),
                     Err(_) => return Err(signal(SIGBUS, BUS_ADRERR)),
                 },
+                Err(_) if page_cache::relieve(true).await => {}
                 Err(_) => return Err(signal(SIGKILL, SI_KERNEL)),
             }
         }
@@ -250,6 +250,7 @@ fn file(vma: &Vma, start: u64, leaf: Leaf, addr: u64, access: Access, source: &A
         cache.mark_shared_write(index, cached.frame());
         source.modified();
         map_frame(leaf, vma, cached.into_frame(), true);
+        return Ok(dirtied(source));
     } else {
         // Memory objects have nothing to write back, so nobody needs to know when they become dirty.
         let writable = vma.is_shared() && vma.prot.contains(Prot::WRITE) && cache.is_memory();
@@ -271,6 +272,10 @@ fn fault_around(vma: &Vma, start: u64, leaf: Leaf, addr: u64, source: &Arc<dyn P
             map_frame(near, vma, frame, writable);
         }
     });
+}
+
+fn dirtied(source: &Arc<dyn PageSource>) -> Step {
+    if source.cache().is_memory() { Step::Done } else { Step::Dirtied(source.clone()) }
 }
 
 /// The page is there: a write to a read-only one, or a translation that is out of date.
@@ -299,6 +304,7 @@ fn present(
         copy_on_write(vma, leaf, pte, addr, gather)?;
         return Ok(Step::Done);
     }
+    let mut step = Step::Done;
     if let Backing::Source(mapped, _) = &vma.backing {
         let index = vma.source_offset(start, addr) / PAGE;
         let source = mapped.source();
@@ -307,10 +313,11 @@ fn present(
         let frame = unsafe { Frame::share_raw(pfn) };
         source.cache().mark_shared_write(index, &frame);
         source.modified();
+        step = dirtied(source);
     }
     leaf.change(Pte::new(pte.address(), pte.flags() - PteFlags::READ_ONLY));
     gather.note(addr);
-    Ok(Step::Done)
+    Ok(step)
 }
 
 /// A write to a private page that is shared with the page cache, with a copy of the space, or is the zero page.

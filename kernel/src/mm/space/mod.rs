@@ -43,7 +43,7 @@ use super::addr::USER_END;
 use crate::errno::Result;
 use crate::sync::{SpinGuard, SpinLock};
 
-pub(crate) use self::registry::unmap_source;
+pub(crate) use self::registry::{unmap_files, unmap_source};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -167,8 +167,8 @@ impl AddressSpace {
         self.meta.lock()
     }
 
-    fn gather(&self) -> Gather {
-        Gather::new(asid::asid_of(self))
+    fn gather(&self) -> Gather<'_> {
+        Gather::new(Some(&self.context))
     }
 
     /// Changes VMAs and tables under the lock. What was taken out of the tables is flushed before the lock is released,
@@ -194,7 +194,7 @@ impl Inner {
     /// Takes out of a fresh copy what fork does not inherit: MADV_DONTFORK ranges and the content of MADV_WIPEONFORK.
     fn forget_unshared(&mut self, original: &VmaMap) -> Result<()> {
         let gone = VmaFlags::DONTFORK | VmaFlags::WIPEONFORK;
-        let mut gather = Gather::new(0);
+        let mut gather = Gather::new(None);
         for (start, vma) in original.iter().filter(|(_, vma)| vma.flags.intersects(gone)) {
             self.tables.unmap(start..vma.end, &mut gather)?;
         }

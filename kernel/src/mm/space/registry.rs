@@ -5,10 +5,11 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::super::addr::PAGE;
-use super::super::page_cache::PageCache;
+use super::super::addr::{PAGE, USER_END};
+use super::super::frames::page::{PageFlags, Pfn, page};
+use super::super::page_cache::{PageCache, PageSource};
 use super::AddressSpace;
-use super::vma::Backing;
+use super::vma::{Backing, VmaFlags};
 use crate::exec;
 use crate::sync::SpinLock;
 
@@ -39,24 +40,36 @@ pub(super) fn unregister(slot: usize) {
     drop(dead);
 }
 
+/// The space in the first slot from `slot` on, and the slot after it.
+fn next_space(slot: usize) -> Option<(Arc<AddressSpace>, usize)> {
+    let registry = REGISTRY.lock();
+    (slot..registry.spaces.len()).find_map(|slot| Some((registry.spaces[slot].upgrade()?, slot + 1)))
+}
+
 /// Unmaps the pages with an index in `pages` of `cache` from every space. With `private`, also from private mappings, with
 /// the copies that they made (truncation); else from shared ones only, which will find the same page again.
 pub(crate) async fn unmap_source(cache: &Arc<PageCache>, pages: Range<u64>, private: bool) {
     let mut slot = 0;
-    loop {
-        let space = {
-            let registry = REGISTRY.lock();
-            if slot >= registry.spaces.len() {
-                return;
-            }
-            registry.spaces[slot].upgrade()
-        };
-        slot += 1;
-        if let Some(space) = space {
-            space.unmap_pages_of(cache, pages.clone(), private).await;
-        }
+    while let Some((space, next)) = next_space(slot) {
+        space.unmap_pages_of(cache, pages.clone(), private).await;
+        slot = next;
         exec::budget().await;
     }
+}
+
+/// Unmaps file pages from one space after the other until `enough`. Private copies stay.
+pub(crate) async fn unmap_files(mut enough: impl FnMut() -> bool) -> bool {
+    let mut slot = 0;
+    while let Some((space, next)) = next_space(slot) {
+        space.unmap_file_pages().await;
+        drop(space);
+        if enough() {
+            return true;
+        }
+        slot = next;
+        exec::budget().await;
+    }
+    false
 }
 
 impl AddressSpace {
@@ -76,5 +89,33 @@ impl AddressSpace {
             }
         });
         debris.free().await;
+    }
+
+    /// Takes out all pages that belong to files, which keep them.
+    async fn unmap_file_pages(&self) {
+        /// Page entries that are looked at in one go.
+        const CHUNK: usize = 4096;
+        let mut at = 0;
+        while at < USER_END {
+            let (next, debris) = self.change(|inner, gather| {
+                let Some((start, vma)) = inner.vmas.find_from(at) else { return USER_END };
+                let evictable = |source: &Arc<dyn PageSource>| !source.cache().is_memory();
+                if vma.flags.contains(VmaFlags::LOCKED) || !vma.source().is_some_and(evictable) {
+                    return vma.end;
+                }
+                let range = start.max(at)..vma.end;
+                let visited = inner.tables.visit(range, CHUNK, gather, &mut |at, leaf, gather| {
+                    let pfn = (leaf.get().address() / PAGE) as Pfn;
+                    if page(pfn).has(PageFlags::CACHE) {
+                        gather.page(at, leaf.take());
+                    }
+                });
+                // No memory to un-share a table: go on with the next mapping.
+                visited.unwrap_or(vma.end)
+            });
+            at = next;
+            debris.free().await;
+            exec::budget().await;
+        }
     }
 }

@@ -287,7 +287,7 @@ impl Tables {
 
 impl Drop for Tables {
     fn drop(&mut self) {
-        let mut gather = Gather::new(0);
+        let mut gather = Gather::new(None);
         self.clear(&mut gather);
         drop(gather);
         free_table(self.root, 0, &mut |_, _| ());

@@ -1,5 +1,7 @@
 //! [`Gather`]: what was taken out of page tables waits here until no TLB can know it any more.
 
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
 use arrayvec::ArrayVec;
 
 use super::super::frames::page::{Pfn, page};
@@ -15,9 +17,9 @@ const SHARED: usize = 16;
 
 /// Collects pages and tables of one space. [`Gather::flush`] must be called before the lock of the space is dropped; what
 /// was collected is freed afterwards, by [`Gather::finish`] or by the drop. It is large: not to be kept in a future.
-pub(super) struct Gather {
-    /// 0: the space never ran, nothing to flush.
-    asid: u16,
+pub(super) struct Gather<'a> {
+    /// Of the space: its ASID is read when it is time to flush. None: no TLB knows the tables.
+    context: Option<&'a AtomicU64>,
     /// Addresses whose last-level translation is stale.
     stale: ArrayVec<u64, SINGLE>,
     /// An address whose whole walk is stale.
@@ -30,10 +32,10 @@ pub(super) struct Gather {
     debris: Debris,
 }
 
-impl Gather {
-    pub fn new(asid: u16) -> Self {
+impl<'a> Gather<'a> {
+    pub fn new(context: Option<&'a AtomicU64>) -> Self {
         Gather {
-            asid,
+            context,
             stale: ArrayVec::new(),
             walk: None,
             all: false,
@@ -100,17 +102,20 @@ impl Gather {
         if !self.all && self.walk.is_none() && self.stale.is_empty() {
             return;
         }
-        if self.asid != 0 {
-            if self.all {
-                paging::flush_asid(self.asid);
-            } else {
+        //   here                     a CPU that makes the space current
+        //   change entries           give it an ASID
+        //   read the ASID            walk the tables
+        // With a barrier between on both sides, either the ASID is seen here or the change there.
+        fence(Ordering::SeqCst);
+        match self.context.map_or(0, |context| context.load(Ordering::Relaxed) as u16) {
+            0 => {}
+            asid if self.all => paging::flush_asid(asid),
+            asid => {
                 if let Some(addr) = self.walk {
-                    paging::flush_walk(self.asid, addr);
+                    paging::flush_walk(asid, addr);
                 }
-                for &addr in &self.stale {
-                    if self.walk != Some(addr) {
-                        paging::flush_page(self.asid, addr);
-                    }
+                for &addr in self.stale.iter().filter(|&&addr| self.walk != Some(addr)) {
+                    paging::flush_page(asid, addr);
                 }
             }
         }
@@ -145,7 +150,7 @@ impl Gather {
     }
 }
 
-impl Drop for Gather {
+impl Drop for Gather<'_> {
     #[inline]
     fn drop(&mut self) {
         self.flush();
