@@ -52,6 +52,10 @@ pub async fn chown(creds: &Credentials, path: &Path, uid: Option<u32>, gid: Opti
         return Err(Errno::EPERM);
     }
     let perm = without_set_id(&meta);
+    // To change no id is everybody's right, but not what comes with it.
+    if perm.is_some() && !privileged && !perm::is_owner(creds, &meta) {
+        return Err(Errno::EPERM);
+    }
     inode.set_attr(SetAttr { uid, gid, perm, ctime: Some(super::now()), ..SetAttr::default() }).await
 }
 
