@@ -372,8 +372,14 @@ pub fn shrink(want: usize) -> usize {
     freed
 }
 
-/// Takes every unused entry of one file system out of the cache, leaves first (umount).
+/// Takes every unused entry of one file system out of the cache, leaves first (umount); with them those of file systems
+/// that were in use when they were unmounted, and are not any more.
 pub fn forget_fs(fs: &Arc<dyn FileSystem>) {
+    let gone: Arc<dyn FileSystem> = super::tmpfs::gone();
+    let is_over = |inode: &Arc<dyn Inode>| {
+        let of = inode.fs();
+        Arc::ptr_eq(&of, fs) || Arc::ptr_eq(&of, &gone)
+    };
     loop {
         let mut progress = false;
         for bucket in &CACHE {
@@ -382,8 +388,8 @@ pub fn forget_fs(fs: &Arc<dyn FileSystem>) {
             let mut i = 0;
             while let Some(entry) = entries.get(i) {
                 let of_fs = match &entry.target {
-                    Target::Dentry(d) => Arc::strong_count(d) == 1 && Arc::ptr_eq(&d.inode.fs(), fs),
-                    Target::Nothing(parent) => parent.upgrade().is_none_or(|p| Arc::ptr_eq(&p.inode.fs(), fs)),
+                    Target::Dentry(d) => Arc::strong_count(d) == 1 && is_over(&d.inode),
+                    Target::Nothing(parent) => parent.upgrade().is_none_or(|p| is_over(&p.inode)),
                 };
                 if of_fs {
                     victims.push(entries.swap_remove(i));

@@ -14,6 +14,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::InodeState;
 use crate::fs::inode::{DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr};
 use crate::fs::op::Op;
+use crate::fs::tmpfs;
 use crate::mm::{PageCache, PageIo};
 
 pub struct Ext2Inode {
@@ -128,7 +129,10 @@ impl Inode for Ext2Inode {
     }
 
     fn fs(&self) -> Arc<dyn FileSystem> {
-        self.node.volume.mounted()
+        match self.node.volume.mounted() {
+            Some(mounted) => mounted,
+            None => tmpfs::gone(),
+        }
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -180,11 +184,17 @@ impl Inode for Ext2Inode {
     fn lookup<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Arc<dyn Inode>>> {
         try_now(move || async move {
             let found = self.node.find_name(name).await?.ok_or(Errno::ENOENT)?;
-            let inode: Arc<dyn Inode> = match self.node.volume.inode(found.ino).await {
+            let inode = match self.node.volume.inode(found.ino).await {
                 // Unlinked since the name was read.
                 Err(Errno::ESTALE) => return Err(Errno::ENOENT),
                 other => other?,
             };
+            if inode.node.kind == FileType::Directory && !inode.node.is_child_of(self.node.ino) {
+                let (ino, dir) = (found.ino, self.node.ino);
+                self.node.volume.corrupt(format_args!("directory {ino} has a second name, in directory {dir}"));
+                return Err(Errno::EIO);
+            }
+            let inode: Arc<dyn Inode> = inode;
             Ok(inode)
         })
     }

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicU32;
 
 use super::inode::Ext2Inode;
 use super::layout;
@@ -69,6 +70,7 @@ impl Volume {
             me: me.clone(),
             ino,
             kind,
+            parent: AtomicU32::new(0),
             state: SpinLock::new(state),
             map_lock: RwLock::new(()),
             writes: RwLock::new(()),

@@ -245,7 +245,13 @@ impl Node {
             let buffer = self.indirect(block).await?;
             let list: Vec<u32> = buffer.with(|data| pointers(data, 0).collect());
             exec::budget().await;
+            if freed.count > u64::from(self.volume.layout.blocks) {
+                // Blocks that lead to themselves would lead on for years.
+                self.volume.corrupt(format_args!("inode {} has more blocks than there are", self.ino));
+                return Err(Errno::EIO);
+            }
             let mut changed: Vec<usize> = Vec::new();
+            let mut result = Ok(false);
             for (index, pointer) in list.iter().copied().enumerate().skip((keep / below) as usize) {
                 if pointer == 0 {
                     continue;
@@ -255,7 +261,14 @@ impl Node {
                     true
                 } else {
                     let keep_below = keep.saturating_sub(index as u64 * below);
-                    self.prune(pointer, level - 1, keep_below, freed).await?
+                    match self.prune(pointer, level - 1, keep_below, freed).await {
+                        Ok(gone) => gone,
+                        Err(errno) => {
+                            // What is going to be freed must leave the map all the same.
+                            result = Err(errno);
+                            break;
+                        }
+                    }
                 };
                 if gone {
                     changed.push(index);
@@ -263,6 +276,7 @@ impl Node {
             }
             let left = list.iter().filter(|&&pointer| pointer != 0).count();
             if left == changed.len() {
+                freed.count += 1;
                 freed.metadata.push(block);
                 return Ok(true);
             }
@@ -275,7 +289,7 @@ impl Node {
                     }
                 });
             }
-            Ok(false)
+            result
         })
     }
 
@@ -313,6 +327,8 @@ impl Node {
 /// Blocks taken out of a map.
 #[derive(Default)]
 struct Freed {
+    /// How many in all.
+    count: u64,
     runs: Vec<Run>,
     /// Indirect blocks, whose buffers have to go before they are free.
     metadata: Vec<u32>,
@@ -323,6 +339,7 @@ impl Freed {
         if pointer == 0 {
             return;
         }
+        self.count += 1;
         match self.runs.last_mut() {
             Some(run) if run.start.wrapping_add(run.len) == pointer => run.len += 1,
             _ => self.runs.push(Run { start: pointer, len: 1 }),

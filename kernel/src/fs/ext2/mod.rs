@@ -148,6 +148,7 @@ async fn mount_on(
     if root.node.kind != super::inode::FileType::Directory {
         return Err(Errno::EINVAL);
     }
+    root.node.is_child_of(layout::ROOT_INO);
     let fs = Arc::new(Ext2 { volume: volume.clone(), root, rename_lock: exec::Mutex::new(()) });
     volume.set_mounted(&fs);
     Ok(fs)

@@ -5,6 +5,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use super::buffers::Buffer;
 use super::dir::{DirIndex, Found};
@@ -74,6 +75,7 @@ impl Node {
             return Err(errno);
         }
         if directory {
+            inode.node.parent.store(self.ino, Ordering::Relaxed);
             self.update(|state| state.nlink += 1);
         }
         Ok(inode)
@@ -350,6 +352,7 @@ impl Node {
         let mtime = self.state.lock().mtime;
         let found = self.find_name(b"..").await?.ok_or(Errno::EIO)?;
         self.set_name(found, parent, FileType::Directory).await?;
+        self.parent.store(parent, Ordering::Relaxed);
         // Moving a directory does not change its own list of names.
         self.update(|state| state.mtime = mtime);
         Ok(())

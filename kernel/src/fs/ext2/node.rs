@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use zerocopy::FromBytes;
 
@@ -67,6 +68,8 @@ pub struct Node {
     pub(super) me: Weak<Node>,
     pub ino: u32,
     pub kind: FileType,
+    /// Directories: the directory whose names lead here; 0 as long as nobody has come that way.
+    pub(super) parent: AtomicU32,
     pub state: SpinLock<NodeState>,
     /// Held shared to look blocks up, exclusively to add or remove some.
     pub map_lock: RwLock<()>,
@@ -97,6 +100,15 @@ impl Node {
             self.volume.note_dirty(self);
         }
         result
+    }
+
+    /// A directory has one parent, or the tree would be none: walks would not end, and a directory's lock could be
+    /// taken by somebody who holds it already.
+    pub fn is_child_of(&self, parent: u32) -> bool {
+        match self.parent.compare_exchange(0, parent, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(known) => known == parent,
+        }
     }
 
     /// The handle, for calls that come without it.
@@ -173,6 +185,10 @@ pub fn decode(raw: &[u8], ino: u32) -> Result<(FileType, NodeState)> {
     let mut size = u64::from(base.size.get());
     if kind == FileType::Regular {
         size |= u64::from(base.size_high.get()) << 32;
+    }
+    if size > i64::MAX as u64 {
+        log::error!("ext2: inode {ino} has size {size}");
+        return Err(Errno::EIO);
     }
     let time = |seconds: u32, bits: Option<u32>| decode_time(seconds, bits);
     let state = NodeState {

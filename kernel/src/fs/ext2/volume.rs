@@ -126,8 +126,9 @@ impl Volume {
         self.mounted.call_once(|| Arc::downgrade(mounted));
     }
 
-    pub fn mounted(&self) -> Arc<Ext2> {
-        self.mounted.get().and_then(Weak::upgrade).expect("the VFS holds the mount of every inode it uses")
+    /// None once the last mount is gone. Names that the cache still knows may outlive it.
+    pub fn mounted(&self) -> Option<Arc<Ext2>> {
+        self.mounted.get().and_then(Weak::upgrade)
     }
 
     pub fn now(&self) -> Timespec {
@@ -258,10 +259,12 @@ fn check_features(sb: &SuperBlock) -> Result<bool> {
 }
 
 fn overhead(layout: &Layout) -> u32 {
-    let descs = layout.groups.div_ceil(layout.descs_per_block());
-    let table = (layout.inodes_per_group as usize * layout.inode_size).div_ceil(layout.block_size) as u32;
-    let copies = (0..layout.groups).filter(|&group| layout.has_super(group)).count() as u32;
-    layout.first_data_block + copies * (1 + descs) + layout.groups * (2 + table)
+    let descs = u64::from(layout.groups.div_ceil(layout.descs_per_block()));
+    let table = (layout.inodes_per_group as usize * layout.inode_size).div_ceil(layout.block_size) as u64;
+    let copies = (0..layout.groups).filter(|&group| layout.has_super(group)).count() as u64;
+    // Tables that overlap, as no sound volume's do, may add up to more than there is.
+    let sum = u64::from(layout.first_data_block) + copies * (1 + descs) + u64::from(layout.groups) * (2 + table);
+    sum.min(layout.blocks.into()) as u32
 }
 
 /// The future of [`Volume::run_to_end`]: if it is dropped after its first poll, a task finishes the work.

@@ -15,7 +15,7 @@ use super::inode::{DeviceId, FileSystem, Inode, NewAttr, NewNode, StatFs};
 use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
 use crate::mm::PAGE_SIZE;
-use crate::sync::Once;
+use crate::sync::{Lazy, Once};
 
 /// TMPFS_MAGIC of linux/magic.h.
 const MAGIC: u64 = 0x0102_1994;
@@ -33,6 +33,12 @@ pub struct TmpFs {
     inodes: AtomicU64,
     inode_limit: u64,
     rename_lock: Mutex<()>,
+}
+
+/// Stands in for an instance, of any file system, whose last mount is gone.
+pub fn gone() -> Arc<TmpFs> {
+    static GONE: Lazy<Arc<TmpFs>> = Lazy::new(|| TmpFs::new("tmpfs", b"none", Options::default()));
+    GONE.clone()
 }
 
 /// Minor numbers of file systems without a device; major 0. The first ones belong to the fixed instances.

@@ -15,7 +15,7 @@ use super::{Ext2, mount_on};
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::exec;
-use crate::fs::inode::{DeviceId, FileSystem, FileType, Inode, NewNode, SetAttr};
+use crate::fs::inode::{DeviceId, FileSystem, FileType, Inode, NewNode, RenameFlags, SetAttr};
 use crate::mm::IoBuf;
 use crate::mm::test_util::{Rng, run};
 use crate::time::Timespec;
@@ -41,6 +41,68 @@ async fn unmount(fs: Arc<Ext2>) {
 
 fn root_of(fs: &Ext2) -> Arc<dyn Inode> {
     fs.root()
+}
+
+/// A directory with two parents could be its own ancestor: locks would be taken twice, and walks have no end.
+#[test]
+fn a_second_name_of_a_directory_is_refused() {
+    let image = mke2fs(&["-b", "1024"], 4 * MIB);
+    let image = debugfs(&image, &["mkdir a", "mkdir a/b", "ln a a/b/up", "ln a/b a/b/self", "ln / a/root"]);
+    let disk = TestDisk::new(image, 8);
+    run(async move {
+        let fs = mount(&disk).await;
+        let root = root_of(&fs);
+        let a = root.lookup(b"a").await.unwrap();
+        let b = a.lookup(b"b").await.unwrap();
+        for (dir, name) in [(&b, &b"up"[..]), (&b, b"self"), (&a, b"root")] {
+            assert_eq!(dir.lookup(name).await.err(), Some(Errno::EIO));
+        }
+        // What moves has a new parent.
+        let flags = RenameFlags::empty();
+        a.rename(b"b", &b, &root, b"moved", None, flags).await.unwrap();
+        assert!(root.lookup(b"moved").await.is_ok());
+        assert_eq!(a.lookup(b"b").await.err(), Some(Errno::ENOENT));
+    });
+}
+
+/// Block 14 of the inode leads to a block that leads to itself, 256 times, on three levels.
+#[test]
+fn a_map_that_leads_to_itself_is_given_up() {
+    let image = mke2fs(&["-b", "1024"], 4 * MIB);
+    let disk = TestDisk::new(image, 9);
+    let inner = disk.clone();
+    let block = Arc::new(crate::sync::SpinLock::new(0));
+    let found = block.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        for name in [&b"victim"[..], b"loop"] {
+            let file = root.create(name, NewNode::Regular, ATTR).await.unwrap();
+            write(&file, 0, &[7; 1024]).await.unwrap();
+        }
+        fs.sync().await.unwrap();
+        let victim = fs.volume.inode(12).await.unwrap();
+        *found.lock() = victim.node.state.lock().block[0];
+        drop((root, victim));
+        unmount(fs).await;
+    });
+    let block: u32 = *block.lock();
+    let mut image = disk.image();
+    for slot in image[block as usize * 1024..][..1024].chunks_exact_mut(4) {
+        slot.copy_from_slice(&block.to_le_bytes());
+    }
+    let image = debugfs(&image, &[&format!("sif loop block[TIND] {block}"), "sif loop size 20000000"]);
+    let disk = TestDisk::new(image, 10);
+    run(async move {
+        let fs = mount(&disk).await;
+        let root = root_of(&fs);
+        let file = root.lookup(b"loop").await.unwrap();
+        root.unlink(b"loop", &file).await.unwrap();
+        drop(file);
+        fs.volume.no_deletions().await;
+        let state = fs.volume.superblock.lock().state.get();
+        assert!(state & super::layout::STATE_ERRORS != 0, "{state:#x}");
+    });
 }
 
 /// Random operations with remounts in between; everything must be found again and e2fsck must be content.
