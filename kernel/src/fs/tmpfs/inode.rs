@@ -16,7 +16,7 @@ use crate::fs::inode::{
 use crate::fs::op::Op;
 use crate::fs::state::InodeState;
 use crate::mm::{PAGE_SIZE, PageCache};
-use crate::sync::{Lazy, SpinLock};
+use crate::sync::SpinLock;
 use crate::time::Timespec;
 
 /// Space that `df` counts for a name.
@@ -89,9 +89,6 @@ impl Dir {
     }
 }
 
-/// Stands in for an instance that is gone.
-static DETACHED: Lazy<Arc<TmpFs>> = Lazy::new(|| TmpFs::new("tmpfs", b"none", super::Options::default()));
-
 impl TmpInode {
     pub(super) fn make(fs: &Arc<TmpFs>, node: NewNode<'_>, attr: NewAttr) -> Arc<TmpInode> {
         let now = crate::fs::now();
@@ -124,7 +121,7 @@ impl TmpInode {
     }
 
     fn instance(&self) -> Arc<TmpFs> {
-        self.fs.upgrade().unwrap_or_else(|| DETACHED.clone())
+        self.fs.upgrade().unwrap_or_else(super::gone)
     }
 
     fn dir(&self) -> Result<&SpinLock<Dir>> {
@@ -252,6 +249,21 @@ impl TmpInode {
         Ok(())
     }
 
+    /// Lets go of a whole tree (when its instance goes) level by level: it may be deeper than the stack.
+    fn drop_entries(&mut self) {
+        let mut left = Vec::new();
+        let mut next = Some(&mut self.content);
+        let mut current;
+        while let Some(content) = next {
+            if let Content::Dir(dir) = content {
+                left.extend(core::mem::take(&mut dir.get_mut().entries).into_values().map(|entry| entry.inode));
+            }
+            // Others may hold some: those go with their last holder.
+            current = core::iter::from_fn(|| left.pop()).find_map(Arc::into_inner);
+            next = current.as_mut().map(|inode| &mut inode.content);
+        }
+    }
+
     /// Pages behind the new end are gone: gives their room back.
     fn settle_charge(&self) {
         if let Content::File { cache, charged } = &self.content {
@@ -264,12 +276,18 @@ impl TmpInode {
 
 impl Drop for TmpInode {
     fn drop(&mut self) {
+        self.drop_entries();
         let Some(fs) = self.fs.upgrade() else { return };
         if let Content::File { charged, .. } = &self.content {
             fs.release(charged.load(Ordering::Relaxed));
         }
         fs.inode_gone();
     }
+}
+
+/// An attribute that anybody may set: nothing limits the memory they would take (nor has Linux 6.1 any here).
+fn of_users(name: &[u8]) -> bool {
+    name.starts_with(b"user.")
 }
 
 fn own(inode: &Arc<dyn Inode>) -> Result<Arc<TmpInode>> {
@@ -427,9 +445,11 @@ impl Inode for TmpInode {
         if missing == 0 {
             return Op::ready(Ok(()));
         }
-        let result = self.instance().charge(missing);
+        // An earlier write may have ended before it made the pages that it was charged for. The file is locked.
+        let more = (cache.page_count() as u64 + missing).saturating_sub(charged.load(Ordering::Acquire));
+        let result = self.instance().charge(more);
         if result.is_ok() {
-            charged.fetch_add(missing, Ordering::AcqRel);
+            charged.fetch_add(more, Ordering::AcqRel);
         }
         Op::ready(result)
     }
@@ -456,12 +476,18 @@ impl Inode for TmpInode {
     }
 
     fn get_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Vec<u8>>> {
+        if of_users(name) {
+            return Op::ready(Err(Errno::EOPNOTSUPP));
+        }
         Op::ready(self.xattrs.lock().get(name).cloned().ok_or(Errno::ENODATA))
     }
 
     fn set_xattr<'a>(&'a self, name: &'a [u8], value: &'a [u8], flags: u32) -> Op<'a, Result<()>> {
         const CREATE: u32 = 1;
         const REPLACE: u32 = 2;
+        if of_users(name) {
+            return Op::ready(Err(Errno::EOPNOTSUPP));
+        }
         let mut xattrs = self.xattrs.lock();
         let exists = xattrs.contains_key(name);
         if exists && flags & CREATE != 0 {
@@ -491,6 +517,9 @@ impl Inode for TmpInode {
     }
 
     fn remove_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<()>> {
+        if of_users(name) {
+            return Op::ready(Err(Errno::EOPNOTSUPP));
+        }
         let removed = self.xattrs.lock().remove(name);
         Op::ready(if removed.is_some() { Ok(()) } else { Err(Errno::ENODATA) })
     }

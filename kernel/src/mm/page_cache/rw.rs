@@ -49,7 +49,10 @@ impl PageCache {
     #[inline]
     fn copy_out(&self, index: u64, offset: usize, len: usize, buf: &mut IoBuf<'_>) -> Option<Result<usize, UserFault>> {
         let tree = self.tree.read();
-        let pfn = tree.valid(index)?;
+        let Some(pfn) = tree.valid(index) else {
+            // What was never written takes no memory: nobody would give it back.
+            return self.is_memory().then(|| buf.zero(len));
+        };
         // SAFETY: the frame stays in the tree under the lock; offset + len is within it. Bytes that a mapping changes
         // meanwhile are read as they come.
         let source = unsafe { core::slice::from_raw_parts(frame_ptr(pfn).add(offset), len) };
