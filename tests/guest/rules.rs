@@ -58,6 +58,22 @@ nothing is written to a broken pipe: 0
 names of /proc cannot be made: [2, 2, 2, 2, 2, 2, 2, 2, 1, 13, 1, 13]
 ";
 
+/// More of files, at the edges.
+const EDGES: &str = "\
+offsets beyond the end of all files: [-22, -22, 0, -22] [-22, -22, 2, -22], on disk [-22, -22, 0, -22] [-22, -22, -27, -22]
+seeking beyond the end of all files: [9223372036854775807, -22, -22, -22, -22, 0, -6, -6, -22]
+sizes beyond the end of all files: [-22, -27, -27, -22, -22] 7
+copies beyond the end of all files: [0, -27, -22, 0, 5, -22, -22, 0] 5
+copies within a file: [-22, 2, 4, 0] 012345012389
+owner of signals: [-3, -22, 0]
+an owner that stays keeps the set-id bits of others: Some(-1) 106755 Some(0)
+a new name for a file without one: -2 -2 0 1
+a hole that is read: true 0
+a pipe is spliced: [-29, -22, -22, -22, 4, 0, 9, -11, -9, -22, 9] 16  the pipe 0 confrom the pipe
+locks beyond the end of all files: [0, -75, -75, 0, -22, -22, -22, -22]
+attributes of users in a tmpfs: -95 -95
+";
+
 pub fn trials() -> Vec<Trial> {
     let rules = [2, 4]
         .map(|smp| shared(&format!("rules::are_those_of_linux::smp_{smp}"), move || compare(smp, "rules", EXPECTED)));
@@ -65,7 +81,8 @@ pub fn trials() -> Vec<Trial> {
         shared(&format!("rules::unix_sockets_are_those_of_linux::smp_{smp}"), move || compare(smp, "unix", UNIX))
     });
     let files = [shared("rules::files_are_those_of_linux", || compare(2, "files", FILES))];
-    rules.into_iter().chain(unix).chain(files).collect()
+    let edges = [shared("rules::edges_of_files_are_those_of_linux", || compare(2, "edges", EDGES))];
+    rules.into_iter().chain(unix).chain(files).chain(edges).collect()
 }
 
 fn compare(smp: u8, subject: &str, expected_text: &str) -> Result<()> {

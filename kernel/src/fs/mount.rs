@@ -138,13 +138,7 @@ pub fn root() -> Option<Path> {
 /// Puts a new mount on `at`, on top of what is mounted there.
 pub fn attach(mount: Arc<Mount>, mut at: Path) -> Result<()> {
     descend(&mut at);
-    let dir = mount.root.kind() == FileType::Directory;
-    if dir != at.dentry.is_dir() {
-        return Err(if dir { Errno::ENOTDIR } else { Errno::EINVAL });
-    }
-    if at.dentry.is_dead() {
-        return Err(Errno::ENOENT);
-    }
+    check_place(&mount, &at)?;
     at.dentry.add_mount();
     if at.mount.fs.volatile_names() {
         dentry::pin(&at.dentry);
@@ -212,8 +206,20 @@ pub fn move_mount(source: &Path, at: Path) -> Result<()> {
             None => break,
         }
     }
+    let mut top = at.clone();
+    descend(&mut top);
+    check_place(mount, &top)?;
     detach(mount);
     attach(mount.clone(), at)
+}
+
+/// May the mount be put there?
+fn check_place(mount: &Mount, at: &Path) -> Result<()> {
+    let dir = mount.root.kind() == FileType::Directory;
+    if dir != at.dentry.is_dir() {
+        return Err(if dir { Errno::ENOTDIR } else { Errno::EINVAL });
+    }
+    if at.dentry.is_dead() { Err(Errno::ENOENT) } else { Ok(()) }
 }
 
 /// Takes the mount out of the table.
@@ -276,6 +282,7 @@ pub fn pivot_root(new: &Path, put_old: &Path, root: &Path) -> Result<()> {
     if old_mount.place().is_some() || new_mount.place().is_none() {
         return Err(Errno::EINVAL);
     }
+    check_place(old_mount, put_old)?;
     detach(new_mount);
     TABLE.write().retain(|m| !Arc::ptr_eq(m, old_mount));
     TABLE.write().insert(0, new_mount.clone());

@@ -252,6 +252,7 @@ impl OpenFile {
         match &self.kind {
             Kind::Regular(cache) => {
                 let mut pos = self.pos.lock().await;
+                check_range(*pos, buf)?;
                 let n = regular::read(self, cache, *pos, buf).await?;
                 *pos += n as u64;
                 Ok(n)
@@ -274,6 +275,7 @@ impl OpenFile {
             return Err(if self.is_path() { Errno::EBADF } else { Errno::ESPIPE }.into());
         }
         self.check_readable()?;
+        check_range(pos, buf)?;
         match &self.kind {
             Kind::Regular(cache) => Ok(regular::read(self, cache, pos, buf).await?),
             Kind::Ops(ops) => self.read_ops(t, &**ops, buf, pos).await,
@@ -287,6 +289,7 @@ impl OpenFile {
         match &self.kind {
             Kind::Regular(cache) => {
                 let mut pos = self.pos.lock().await;
+                check_range(*pos, buf)?;
                 let append = self.flags() & raw::O_APPEND != 0;
                 let (n, end) = regular::write(self, t, cache, (!append).then_some(*pos), buf).await?;
                 *pos = end;
@@ -309,6 +312,7 @@ impl OpenFile {
             return Err(if self.is_path() { Errno::EBADF } else { Errno::ESPIPE }.into());
         }
         self.check_writable()?;
+        check_range(pos, buf)?;
         match &self.kind {
             Kind::Regular(cache) => {
                 let append = self.flags() & raw::O_APPEND != 0;
@@ -473,6 +477,14 @@ impl Drop for OpenFile {
         if let Some(locks) = self.inode().state().locks_if_any() {
             locks.release(self.lock_owner());
         }
+    }
+}
+
+/// No transfer goes beyond the largest offset (rw_verify_area of Linux): EINVAL.
+fn check_range(pos: u64, buf: &IoBuf<'_>) -> Result<()> {
+    match pos.checked_add(buf.remaining() as u64) {
+        Some(end) if end <= i64::MAX as u64 => Ok(()),
+        _ => Err(Errno::EINVAL),
     }
 }
 

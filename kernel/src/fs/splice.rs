@@ -141,10 +141,11 @@ pub async fn copy_file_range(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysRe
     }
     let from = ends.in_pos.unwrap_or(ends.input.position());
     let to = ends.out_pos.unwrap_or(ends.output.position());
-    if [from, to].iter().any(|pos| pos.checked_add(len).is_none_or(|end| end > i64::MAX as u64)) {
+    if from.checked_add(len).is_none() || to.checked_add(len).is_none() {
         return Err(Errno::EOVERFLOW.into());
     }
-    let len = len.min(ends.input.inode().size().saturating_sub(from));
+    let room = (i64::MAX as u64).checked_sub(to).filter(|room| *room > 0).ok_or(Errno::EFBIG)?;
+    let len = len.min(ends.input.inode().size().saturating_sub(from)).min(room);
     let same = Arc::ptr_eq(ends.input.inode(), ends.output.inode());
     if same && from < to + len && to < from + len {
         return Err(Errno::EINVAL.into());

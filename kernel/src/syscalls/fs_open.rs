@@ -191,6 +191,7 @@ pub async fn fcntl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
         raw::F_GETLK | raw::F_SETLK | raw::F_SETLKW | F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW => {
             return record_lock(t, fd, &file, cmd, UserPtr::new(arg)).await;
         }
+        raw::F_SETOWN if arg as i32 == i32::MIN => return Err(Errno::EINVAL.into()),
         raw::F_SETOWN => file.set_owner(arg as i32),
         raw::F_GETOWN => return Ok(file.owner().0 as i64 as u64),
         raw::F_SETSIG if arg > 64 => return Err(Errno::EINVAL.into()),
@@ -199,6 +200,7 @@ pub async fn fcntl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
         raw::F_SETOWN_EX => {
             let [kind, pid] = UserPtr::<[i32; 2]>::new(arg).read(t.mm()).await?;
             match kind {
+                0..=2 if pid < 0 => return Err(Errno::ESRCH.into()),
                 0 | 1 => file.set_owner(pid),
                 2 => file.set_owner(-pid),
                 _ => return Err(Errno::EINVAL.into()),

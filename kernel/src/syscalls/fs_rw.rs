@@ -153,7 +153,7 @@ fn new_position(file: &OpenFile, now: u64, offset: i64, whence: u32) -> Result<u
         }
         _ => return Err(Errno::EINVAL),
     };
-    let new = (base as i64).checked_add(offset).ok_or(Errno::EOVERFLOW)?;
+    let new = (base as i64).checked_add(offset).ok_or(Errno::EINVAL)?;
     u64::try_from(new).map_err(|_| Errno::EINVAL)
 }
 

@@ -6,8 +6,10 @@
 //! * `probe unix`: rules of Unix sockets, a line each.
 //! * `probe files`: rules of files, a line each.
 //! * `probe pressure MEGABYTES`: uses a file of this size through mappings; prints how many pages were wrong.
+//! * `probe edges`: more of them, at the edges: ends of ranges, rights of others, files without names.
 //! * `probe boot`: as the first program: the machine's counter at its start, then power off.
 
+mod edges;
 mod files;
 mod pressure;
 mod rules;
@@ -52,12 +54,13 @@ fn main() -> ExitCode {
             Ok(wrong) => println!("{wrong} wrong"),
             Err(error) => println!("failed: {error}"),
         },
+        (Some("edges"), ..) => edges::all(),
         // What a rule runs to have a program that runs, or has run.
         (Some("wait"), ..) => drop(std::io::stdin().read_to_end(&mut Vec::new())),
         (Some("true"), ..) => {}
         _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
         _ => {
-            eprintln!("usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | pressure MEGABYTES | boot");
+            eprintln!("usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | pressure MEGABYTES | boot");
             return ExitCode::FAILURE;
         }
     }

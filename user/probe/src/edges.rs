@@ -1,0 +1,290 @@
+//! Rules of files that are easily got wrong (one line each, the same on Linux): ends of the range of offsets, rights of
+//! others, and what is left of a file without a name.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Error, Read, Result, Write};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::ptr::null_mut;
+use std::thread;
+
+type Rule = (&'static str, fn() -> Result<String>);
+
+/// A user that nobody else is.
+const USER: libc::uid_t = 12346;
+
+const RULES: &[Rule] = &[
+    ("offsets beyond the end of all files", far_offsets),
+    ("seeking beyond the end of all files", far_seeks),
+    ("sizes beyond the end of all files", far_sizes),
+    ("copies beyond the end of all files", far_copies),
+    ("copies within a file", overlapping_copies),
+    ("owner of signals", signal_owner),
+    ("an owner that stays keeps the set-id bits of others", foreign_chown),
+    ("a new name for a file without one", revive),
+    ("a hole that is read", hole),
+    ("a pipe is spliced", splice_errors),
+    ("locks beyond the end of all files", far_locks),
+    ("attributes of users in a tmpfs", user_attributes),
+];
+
+pub fn all() {
+    for (name, rule) in RULES {
+        println!("{name}: {}", rule().unwrap_or_else(|error| format!("failed: {error}")));
+    }
+}
+
+/// What a system call answers: its result or minus the error.
+fn outcome(result: i64) -> i64 {
+    if result == -1 { -i64::from(Error::last_os_error().raw_os_error().unwrap_or(0)) } else { result }
+}
+
+macro_rules! call {
+    ($name:ident($($argument:expr),*)) => {
+        // SAFETY: pointers among the arguments are to live memory of the right size, or null.
+        outcome(i64::from(unsafe { libc::$name($($argument),*) } as i64))
+    };
+}
+
+fn fresh(name: &str, content: &[u8]) -> Result<File> {
+    let _ = fs::remove_file(name);
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(name)?;
+    file.write_all(content)?;
+    Ok(file)
+}
+
+/// The same rule in a tmpfs and on the disk.
+fn both(rule: fn(&str) -> Result<String>) -> Result<String> {
+    let (memory, disk) = (rule("/tmp/probe.file")?, rule("/probe.file")?);
+    Ok(if memory == disk { memory } else { format!("{memory}, on disk {disk}") })
+}
+
+const FAR: i64 = i64::MAX;
+
+fn far_offsets() -> Result<String> {
+    both(|name| {
+        let file = fresh(name, b"content")?;
+        let (fd, mut byte) = (file.as_raw_fd(), [0u8; 2]);
+        let data = byte.as_mut_ptr().cast();
+        let reads = [FAR, FAR - 1, FAR - 2, -1].map(|at| call!(pread(fd, data, 2, at)));
+        let writes = [FAR, FAR - 1, FAR - 2, -1].map(|at| call!(pwrite(fd, data, 2, at)));
+        fs::remove_file(name)?;
+        Ok(format!("{reads:?} {writes:?}"))
+    })
+}
+
+fn far_seeks() -> Result<String> {
+    let name = "/tmp/probe.file";
+    let file = fresh(name, b"content")?;
+    let fd = file.as_raw_fd();
+    let to = |at, whence| call!(lseek(fd, at, whence));
+    let results = [
+        to(FAR, libc::SEEK_SET),
+        to(1, libc::SEEK_CUR),
+        to(FAR, libc::SEEK_END),
+        to(i64::MIN, libc::SEEK_CUR),
+        to(-8, libc::SEEK_END),
+        to(-7, libc::SEEK_END),
+        to(7, libc::SEEK_DATA),
+        to(-1, libc::SEEK_HOLE),
+        to(0, 99),
+    ];
+    fs::remove_file(name)?;
+    Ok(format!("{results:?}"))
+}
+
+fn far_sizes() -> Result<String> {
+    both(|name| {
+        let file = fresh(name, b"content")?;
+        let fd = file.as_raw_fd();
+        let results = [
+            call!(ftruncate(fd, -1)),
+            call!(fallocate(fd, 0, FAR, 1)),
+            call!(fallocate(fd, 0, FAR, FAR)),
+            call!(fallocate(fd, 0, 0, 0)),
+            call!(fallocate(fd, 0, -1, 1)),
+        ];
+        let size = file.metadata()?.len();
+        fs::remove_file(name)?;
+        Ok(format!("{results:?} {size}"))
+    })
+}
+
+fn copy(input: RawFd, from: i64, output: RawFd, to: i64, len: usize) -> i64 {
+    let (mut from, mut to) = (from, to);
+    call!(copy_file_range(input, &mut from, output, &mut to, len, 0))
+}
+
+fn far_copies() -> Result<String> {
+    let (one, two) = ("/tmp/probe.file", "/tmp/probe.other");
+    let (input, output) = (fresh(one, b"content")?, fresh(two, b"")?);
+    let (from, to) = (input.as_raw_fd(), output.as_raw_fd());
+    let (mut negative, mut far) = (-1, FAR);
+    let results = [
+        copy(from, FAR, to, 0, 2),
+        copy(from, 0, to, FAR, 2),
+        copy(from, -100, to, 0, 2),
+        copy(from, 100, to, 0, 2),
+        copy(from, 2, to, 0, 100),
+        call!(sendfile(to, from, &mut negative, 2)),
+        call!(sendfile(to, from, &mut far, 2)),
+        call!(sendfile(to, from, null_mut(), 2)),
+    ];
+    let size = output.metadata()?.len();
+    fs::remove_file(one)?;
+    fs::remove_file(two)?;
+    Ok(format!("{results:?} {size}"))
+}
+
+fn overlapping_copies() -> Result<String> {
+    both(|name| {
+        let file = fresh(name, b"0123456789")?;
+        let fd = file.as_raw_fd();
+        let results = [copy(fd, 0, fd, 5, 6), copy(fd, 8, fd, 10, 100), copy(fd, 0, fd, 6, 4), copy(fd, 0, fd, 0, 0)];
+        let text = fs::read_to_string(name)?;
+        fs::remove_file(name)?;
+        Ok(format!("{results:?} {text}"))
+    })
+}
+
+fn signal_owner() -> Result<String> {
+    let (reader, _writer) = std::io::pipe()?;
+    let fd = reader.as_raw_fd();
+    let mut owner = [0i32; 2];
+    // F_SETOWN_EX and F_GETOWN_EX with F_OWNER_PGRP.
+    let set = |pid: i32| call!(fcntl(fd, 15, &[2, pid]));
+    let results = [set(i32::MIN), call!(fcntl(fd, libc::F_SETOWN, i32::MIN)), call!(fcntl(fd, 16, &mut owner))];
+    Ok(format!("{results:?}"))
+}
+
+/// Runs `work` in a thread without rights.
+fn as_user<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: no memory involved. The system call, unlike the C library's function, is about this thread only.
+            unsafe { libc::syscall(libc::SYS_setresuid, USER, USER, USER) };
+            work()
+        });
+        thread.join().ok()
+    })
+}
+
+fn foreign_chown() -> Result<String> {
+    both(|name| {
+        let file = fresh(name, b"program")?;
+        file.set_permissions(fs::Permissions::from_mode(0o6755))?;
+        let path = CString::new(name)?;
+        let foreign = as_user(|| call!(chown(path.as_ptr(), u32::MAX, u32::MAX)));
+        let kept = file.metadata()?.mode();
+        file.set_permissions(fs::Permissions::from_mode(0o755))?;
+        let plain = as_user(|| call!(chown(path.as_ptr(), u32::MAX, u32::MAX)));
+        fs::remove_file(name)?;
+        Ok(format!("{foreign:?} {kept:o} {plain:?}"))
+    })
+}
+
+fn link_descriptor(fd: RawFd, name: &str) -> Result<i64> {
+    let (from, to) = (CString::new(format!("/proc/self/fd/{fd}"))?, CString::new(name)?);
+    Ok(call!(linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW)))
+}
+
+fn revive() -> Result<String> {
+    both(|name| {
+        let file = fresh(name, b"text")?;
+        fs::remove_file(name)?;
+        let removed = link_descriptor(file.as_raw_fd(), name)?;
+        let _ = fs::remove_file(name);
+        let dir = CString::new(name.rsplit_once('/').map_or("/", |(dir, _)| if dir.is_empty() { "/" } else { dir }))?;
+        let unnamed = |flags: i32| {
+            // SAFETY: the path is alive; a descriptor that was opened is nobody else's.
+            unsafe {
+                let fd = libc::open(dir.as_ptr(), libc::O_TMPFILE | libc::O_RDWR | flags, 0o600);
+                if fd < 0 { Err(Error::last_os_error()) } else { Ok(File::from_raw_fd(fd)) }
+            }
+        };
+        let exclusive = link_descriptor(unnamed(libc::O_EXCL)?.as_raw_fd(), name)?;
+        let _ = fs::remove_file(name);
+        let linked = link_descriptor(unnamed(0)?.as_raw_fd(), name)?;
+        let links = fs::metadata(name).map_or(0, |meta| meta.nlink());
+        let _ = fs::remove_file(name);
+        Ok(format!("{removed} {exclusive} {linked} {links}"))
+    })
+}
+
+fn hole() -> Result<String> {
+    both(|name| {
+        let mut file = fresh(name, b"")?;
+        file.set_len(1 << 20)?;
+        let mut text = vec![1; 1 << 20];
+        file.read_exact(&mut text)?;
+        let blocks = file.metadata()?.blocks();
+        fs::remove_file(name)?;
+        Ok(format!("{} {blocks}", text.iter().all(|byte| *byte == 0)))
+    })
+}
+
+fn splice_errors() -> Result<String> {
+    let name = "/tmp/probe.file";
+    let mut file = fresh(name, b"content")?;
+    let (mut reader, mut writer) = std::io::pipe()?;
+    let (fd, read, write) = (file.as_raw_fd(), reader.as_raw_fd(), writer.as_raw_fd());
+    let null = null_mut::<i64>;
+    writer.write_all(b"from the pipe")?;
+    let (mut at, mut negative) = (3, -1);
+    let results = [
+        call!(splice(read, &mut at, fd, null(), 4, 0)),
+        call!(splice(read, null(), fd, &mut negative, 4, 0)),
+        call!(splice(fd, null(), fd, null(), 4, 0)),
+        call!(splice(read, null(), write, null(), 4, 0)),
+        call!(splice(read, null(), fd, &mut at, 4, 0)),
+        call!(splice(read, null(), fd, null(), 0, 0)),
+        call!(splice(read, null(), fd, null(), 100, 0)),
+        call!(splice(read, null(), fd, null(), 1, libc::SPLICE_F_NONBLOCK)),
+        call!(splice(write, null(), fd, null(), 1, 0)),
+        call!(splice(fd, &mut negative, write, null(), 1, 0)),
+        call!(splice(fd, &mut at, write, null(), 100, 0)),
+    ];
+    let mut moved = [0; 16];
+    let count = reader.read(&mut moved)?;
+    drop(writer);
+    let end = call!(splice(read, null(), fd, null(), 1, 0));
+    let mut text = String::new();
+    std::io::Seek::rewind(&mut file)?;
+    file.read_to_string(&mut text)?;
+    fs::remove_file(name)?;
+    Ok(format!("{results:?} {at} {} {end} {text}", String::from_utf8_lossy(&moved[..count])))
+}
+
+fn far_locks() -> Result<String> {
+    let name = "/tmp/probe.file";
+    let file = fresh(name, b"content")?;
+    let lock = |whence: i32, start: i64, len: i64| {
+        let lock =
+            libc::flock { l_type: libc::F_WRLCK as i16, l_whence: whence as i16, l_start: start, l_len: len, l_pid: 0 };
+        call!(fcntl(file.as_raw_fd(), libc::F_SETLK, &lock))
+    };
+    let results = [
+        lock(libc::SEEK_SET, FAR, 1),
+        lock(libc::SEEK_SET, FAR, 2),
+        lock(libc::SEEK_END, FAR, 1),
+        lock(libc::SEEK_SET, 5, -5),
+        lock(libc::SEEK_SET, 5, -6),
+        lock(libc::SEEK_SET, 5, i64::MIN),
+        lock(libc::SEEK_SET, i64::MIN, 1),
+        lock(9, 0, 1),
+    ];
+    fs::remove_file(name)?;
+    Ok(format!("{results:?}"))
+}
+
+fn user_attributes() -> Result<String> {
+    let name = "/dev/shm/probe.file";
+    fs::create_dir_all("/dev/shm")?;
+    fresh(name, b"")?;
+    let (path, key) = (CString::new(name)?, CString::new("user.key")?);
+    let set = call!(setxattr(path.as_ptr(), key.as_ptr(), b"value".as_ptr().cast(), 5, 0));
+    let get = call!(getxattr(path.as_ptr(), key.as_ptr(), null_mut(), 0));
+    fs::remove_file(name)?;
+    Ok(format!("{set} {get}"))
+}
