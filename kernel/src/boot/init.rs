@@ -68,6 +68,7 @@ pub fn first_thread(root: Path) -> Result<Thread> {
     let mut table = table::lock();
     let pid = table.allocate_pid()?;
     let process = Process::new(NewProcess {
+        creator: 0,
         pid,
         // Session and group 0 are the kernel's own; init makes its own by setsid.
         pgid: 0,

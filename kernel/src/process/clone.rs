@@ -75,6 +75,8 @@ pub struct CloneArgs {
     /// Initial stack pointer; 0 = the parent's.
     pub stack: u64,
     pub tls: u64,
+    /// The id that the child is to have.
+    pub set_tid: Option<Pid>,
 }
 
 /// Makes the child and starts it; answers its id in the parent, after a vfork child has let go of the address space.
@@ -133,6 +135,14 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
     if flags.contains(CloneFlags::INTO_CGROUP) {
         return Err(Errno::EBADF);
     }
+    if let Some(tid) = args.set_tid {
+        if !(1..table::PID_MAX).contains(&tid) {
+            return Err(Errno::EINVAL);
+        }
+        if !t.creds().cap_effective.intersects(Caps::CHECKPOINT_RESTORE | Caps::SYS_ADMIN) {
+            return Err(Errno::EPERM);
+        }
+    }
     let limit = t.rlimit(Resource::Nproc).soft;
     let creds = t.creds();
     if creds.uid != 0
@@ -171,7 +181,10 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
     if table.thread_count() as u64 >= crate::boot::threads_max() {
         return Err(Errno::EAGAIN.into());
     }
-    let tid = table.allocate_pid()?;
+    let tid = match args.set_tid {
+        Some(tid) => table.choose_pid(tid)?,
+        None => table.allocate_pid()?,
+    };
     let process =
         if flags.contains(CloneFlags::THREAD) { t.process().clone() } else { new_process(&mut table, t, args, tid) };
     let sig = t.sig.fork(
@@ -183,6 +196,9 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
         Handles { mm: Some(mm.clone()), files: Some(files.clone()), fs: Some(fs.clone()), creds: creds.clone() };
     let entity = Entity::new(t.entity.params());
     let task = Task::new(tid, process.clone(), entity, sig, handles, t.comm(), fp);
+    let slack = t.timer_slack.load(Ordering::Relaxed);
+    task.timer_slack.store(slack, Ordering::Relaxed);
+    task.default_timer_slack.store(slack, Ordering::Relaxed);
     task.traced.store(t.traced.load(Ordering::Relaxed), Ordering::Relaxed);
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
         task.clear_child_tid.store(args.child_tid.addr(), Ordering::Relaxed);
@@ -202,6 +218,7 @@ fn new_process(table: &mut table::Table, t: &Thread, args: &CloneArgs, pid: Pid)
     };
     let process = Process::new(NewProcess {
         pid,
+        creator: if args.flags.contains(CloneFlags::PARENT) { parent.creator.load(Ordering::Relaxed) } else { t.tid() },
         pgid: parent.pgid.load(Ordering::Relaxed),
         session: parent.session.read().clone(),
         handlers,

@@ -60,6 +60,7 @@ pub async fn exit_thread(mut t: Thread, status: ExitStatus) {
     leave_memory(&t).await;
     let vfork = t.vfork.lock().take();
     if let Some(mm) = t.leave_mm() {
+        t.process().remember_peak(&mm);
         mm.teardown().await;
     }
     if let Some(done) = vfork {
@@ -88,9 +89,6 @@ fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     let process = task.process().clone();
     task.exited.store(true, Ordering::Release);
     let mut table = table::lock();
-    if task.is_leader() {
-        *process.leader_status.lock() = Some(status);
-    }
     table.remove_task(task.tid());
     let last = {
         let mut threads = process.threads.lock();
@@ -145,7 +143,7 @@ impl Effects {
 }
 
 fn end_process(table: &mut Table, process: &Arc<Process>, status: ExitStatus) -> Effects {
-    let status = process.group_exit.lock().or(*process.leader_status.lock()).unwrap_or(status);
+    let status = process.group_exit.lock().unwrap_or(status);
     let session_leader = process.session.read().sid == process.pid;
     let mut effects = Effects { signals: Vec::new(), wake: Vec::new(), session_leader };
     let children = adopt_children(table, process, &mut effects);
@@ -173,10 +171,12 @@ fn adopt_children(table: &mut Table, process: &Arc<Process>, effects: &mut Effec
     for child in &children {
         // An adopted child tells its new parent by SIGCHLD, whatever clone had asked for.
         child.exit_signal.store(signal::SIGCHLD as u32, Ordering::Relaxed);
+        child.creator.store(0, Ordering::Relaxed);
         for task in child.tasks() {
             let death_signal = task.parent_death_signal.load(Ordering::Relaxed);
             if death_signal != 0 {
-                effects.signals.push((child.clone(), SigInfo::kernel(death_signal as u8)));
+                let info = SigInfo::user(death_signal as u8, process.pid, process.uid());
+                effects.signals.push((child.clone(), info));
             }
         }
         let state = *child.state.lock();

@@ -8,7 +8,7 @@ use super::task::Thread;
 use crate::errno::{Errno, Result};
 
 pub fn setpgid(t: &Thread, pid: i32, pgid: i32) -> Result<()> {
-    if pgid < 0 {
+    if pgid < 0 || (pgid == 0 && pid < 0) {
         return Err(Errno::EINVAL);
     }
     let own = t.process();

@@ -30,7 +30,7 @@ pub mod wait;
 pub use creds::{Caps, Credentials};
 pub use exit::{ExitStatus, VforkDone};
 pub use limits::{Limit, Limits, Resource};
-pub use process::{NewProcess, Process, State, Usage};
+pub use process::{NewProcess, Process, State, Usage, may_trace};
 pub use run::{is_current, with_current};
 pub use session::Session;
 pub use table::{Pid, find, find_task, processes};

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::any::Any;
 
-use super::process::Process;
+use super::process::{Process, may_trace};
 use super::table::{self, Pid};
 use super::task::Thread;
 use crate::errno::{Errno, Result};
@@ -48,6 +48,15 @@ pub fn open(t: &Thread, pid: i32, flags: u32) -> Result<i32> {
         None if table::find_task(pid as Pid).is_some() => Err(Errno::EINVAL),
         None => Err(Errno::ESRCH),
     }
+}
+
+/// pidfd_getfd(2): another process's descriptor `fd`, as a new one of the caller.
+pub fn take_descriptor(t: &Thread, pidfd: i32, fd: i32) -> Result<i32> {
+    let process = process_of(t, pidfd)?;
+    let task = process.leader().ok_or(Errno::ESRCH)?;
+    may_trace(t, &process, false)?;
+    let files = task.handles().files.ok_or(Errno::ESRCH)?;
+    t.files().install(files.get(fd)?, true)
 }
 
 /// The process that descriptor `fd` stands for; EBADF if it is not a pidfd.

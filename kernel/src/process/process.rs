@@ -5,13 +5,15 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::ExitStatus;
-use super::creds::Credentials;
+use super::creds::{Caps, Credentials};
 use super::limits::{Limit, Limits, Resource};
 use super::session::Session;
 use super::table::Pid;
-use super::task::Task;
+use super::task::{Task, Thread};
+use crate::errno::{Errno, Result};
 use crate::exec::{Instant, WaitQueue};
 use crate::fs::path::Path;
+use crate::mm::{AddressSpace, PAGE_SIZE};
 use crate::signal::{ProcessSignals, SigHandlers};
 use crate::sync::{RwSpinLock, SpinLock};
 
@@ -61,6 +63,8 @@ pub struct Process {
     pub pid: Pid,
     /// The parent's pid as getppid answers it (copy of the table's relation).
     pub ppid: AtomicU32,
+    /// The parent's thread that made it (__WNOTHREAD); when that has ended, the first one counts as its maker.
+    pub creator: AtomicU32,
     pub pgid: AtomicU32,
     pub session: RwSpinLock<Arc<Session>>,
     pub threads: SpinLock<Vec<Arc<Task>>>,
@@ -73,8 +77,6 @@ pub struct Process {
     pub child_wait: WaitQueue,
     /// Woken when this process becomes a zombie (pidfd) and when a thread leaves (exec waits for that).
     pub exit_wait: WaitQueue,
-    /// What the leader exited with, when other threads outlive it.
-    pub leader_status: SpinLock<Option<ExitStatus>>,
     /// Set once: the status all threads end with (exit_group, fatal signal).
     pub group_exit: SpinLock<Option<ExitStatus>>,
     pub state: SpinLock<State>,
@@ -114,6 +116,7 @@ pub enum State {
 /// What is decided about a process when it is made.
 pub struct NewProcess {
     pub pid: Pid,
+    pub creator: Pid,
     pub pgid: Pid,
     pub session: Arc<Session>,
     pub handlers: Arc<SigHandlers>,
@@ -126,6 +129,7 @@ impl Process {
         Arc::new(Process {
             pid: new.pid,
             ppid: AtomicU32::new(0),
+            creator: AtomicU32::new(new.creator),
             pgid: AtomicU32::new(new.pgid),
             session: RwSpinLock::new(new.session),
             threads: SpinLock::new(Vec::new()),
@@ -136,7 +140,6 @@ impl Process {
             child_wait: WaitQueue::new(),
             exit_wait: WaitQueue::new(),
             group_exit: SpinLock::new(None),
-            leader_status: SpinLock::new(None),
             state: SpinLock::new(State::Running),
             announced: AtomicBool::new(false),
             last_creds: SpinLock::new(None),
@@ -162,6 +165,13 @@ impl Process {
         self.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         self.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Notes how large an address space has been that the process gives up.
+    pub fn remember_peak(&self, mm: &AddressSpace) {
+        let peak = mm.stats().resident_peak * (PAGE_SIZE as u64 / 1024);
+        let mut usage = self.dead_threads.lock();
+        usage.max_rss = usage.max_rss.max(peak);
     }
 
     /// Tells those who obey a limit without asking for it each time.
@@ -231,6 +241,23 @@ impl Process {
         }
         usage
     }
+}
+
+/// EPERM unless `t`, with its file-system ids or with the real ones, may look into `target` and change it (ptrace(2),
+/// "Ptrace access mode checking").
+pub fn may_trace(t: &Thread, target: &Arc<Process>, by_fs_ids: bool) -> Result<()> {
+    if Arc::ptr_eq(t.process(), target) || t.creds().capable(Caps::SYS_PTRACE) {
+        return Ok(());
+    }
+    let theirs = target.creds().ok_or(Errno::ESRCH)?;
+    let own = t.creds();
+    let (uid, gid) = if by_fs_ids { (own.fsuid, own.fsgid) } else { (own.uid, own.gid) };
+    let same_user = [theirs.euid, theirs.suid, theirs.uid].iter().all(|id| *id == uid);
+    let same_group = [theirs.egid, theirs.sgid, theirs.gid].iter().all(|id| *id == gid);
+    let dumpable = target.dumpable.load(Ordering::Relaxed) == 1;
+    // Without a capability for it, only who has all that the other has.
+    let stronger = own.cap_permitted.contains(theirs.cap_permitted);
+    if same_user && same_group && dumpable && stronger { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 impl Task {

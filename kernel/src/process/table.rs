@@ -91,15 +91,23 @@ impl Table {
         for _ in 0..PID_MAX {
             self.last_pid = if self.last_pid >= PID_MAX - 1 { 300 } else { self.last_pid + 1 };
             let id = self.last_pid;
-            if !self.nodes.contains_key(&id)
-                && !self.tasks.contains_key(&id)
-                && !self.groups.contains_key(&id)
-                && !self.sessions.contains_key(&id)
-            {
+            if !self.is_taken(id) {
                 return Ok(id);
             }
         }
         Err(Errno::EAGAIN)
+    }
+
+    /// Takes the id that somebody has chosen (clone3's set_tid).
+    pub fn choose_pid(&self, id: Pid) -> Result<Pid> {
+        if self.is_taken(id) { Err(Errno::EEXIST) } else { Ok(id) }
+    }
+
+    fn is_taken(&self, id: Pid) -> bool {
+        self.nodes.contains_key(&id)
+            || self.tasks.contains_key(&id)
+            || self.groups.contains_key(&id)
+            || self.sessions.contains_key(&id)
     }
 
     pub fn add_process(&mut self, process: Arc<Process>, parent: Pid) {

@@ -49,6 +49,8 @@ pub struct Task {
     pub parent_death_signal: AtomicU32,
     /// prctl(PR_SET_TIMERSLACK), nanoseconds; reported, not used: timers here are exact.
     pub timer_slack: AtomicU64,
+    /// What PR_SET_TIMERSLACK of 0 sets: what the maker of this thread had.
+    pub default_timer_slack: AtomicU64,
     /// Number of the system call in progress plus one; 0 = in user mode. For /proc/PID/syscall and wchan.
     pub in_syscall: AtomicU32,
     pub exited: AtomicBool,
@@ -82,6 +84,7 @@ impl Task {
             vfork: SpinLock::new(None),
             parent_death_signal: AtomicU32::new(0),
             timer_slack: AtomicU64::new(50_000),
+            default_timer_slack: AtomicU64::new(50_000),
             in_syscall: AtomicU32::new(0),
             exited: AtomicBool::new(false),
             traced: AtomicBool::new(false),

@@ -8,7 +8,7 @@ use bitflags::bitflags;
 use super::ExitStatus;
 use super::process::{Process, State, Usage};
 use super::table::{self, Pid};
-use super::task::Thread;
+use super::task::{Task, Thread};
 use crate::arch;
 use crate::errno::Errno;
 use crate::exec;
@@ -59,7 +59,7 @@ pub struct Report {
 /// Waits for a change of state; None for WNOHANG with nothing to report.
 pub async fn wait(t: &Thread, who: Who, options: WaitOptions) -> SysResult<Option<Report>> {
     let process = t.process();
-    let attempt = || match poll(process, &who, options) {
+    let attempt = || match poll(t, process, &who, options) {
         Ok(None) if !options.contains(WaitOptions::NOHANG) => None,
         answer => Some(answer),
     };
@@ -67,9 +67,9 @@ pub async fn wait(t: &Thread, who: Who, options: WaitOptions) -> SysResult<Optio
 }
 
 /// One look at the children. Err(ECHILD) if none could ever match.
-fn poll(parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Result<Option<Report>, Errno> {
+fn poll(t: &Task, parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Result<Option<Report>, Errno> {
     loop {
-        match look(parent, who, options) {
+        match look(t, parent, who, options) {
             Some(answer) => return answer,
             // Another CPU is in the middle of `exit::Effects::apply`, which waits for nothing.
             None => arch::spin_hint(),
@@ -79,12 +79,16 @@ fn poll(parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Result<Option
 
 /// None: a child is just ending. To report it before the parent has the signal, or to pass over it when that signal
 /// brought the parent here, would both be wrong.
-fn look(parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Option<Result<Option<Report>, Errno>> {
+fn look(t: &Task, parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Option<Result<Option<Report>, Errno>> {
     let mut table = table::lock();
     let mut candidate = false;
     let mut found = None;
     for child in table.children(parent.pid) {
-        if !matches(child, who, options) {
+        if !matches(child, who, options)
+            || (options.contains(WaitOptions::NOTHREAD) && !is_maker(t, child))
+            // A zombie has nothing else to tell any more.
+            || (child.is_zombie() && !options.contains(WaitOptions::EXITED))
+        {
             continue;
         }
         candidate = true;
@@ -118,6 +122,14 @@ fn matches(child: &Arc<Process>, who: &Who, options: WaitOptions) -> bool {
     // A "clone" child is one that does not announce its end by SIGCHLD.
     let is_clone = child.exit_signal.load(Ordering::Relaxed) != SIGCHLD as u32;
     identity && (options.contains(WaitOptions::ALL) || is_clone == options.contains(WaitOptions::CLONE))
+}
+
+/// Children belong to the thread that made them, and when that has ended to the first of the process.
+fn is_maker(t: &Task, child: &Process) -> bool {
+    let process = t.process();
+    let creator = child.creator.load(Ordering::Relaxed);
+    let lives = process.threads.lock().iter().any(|task| task.tid() == creator);
+    creator == t.tid() || (!lives && process.any_thread().is_some_and(|first| first.tid() == t.tid()))
 }
 
 fn change_of(child: &Arc<Process>, options: WaitOptions) -> Option<Change> {

@@ -74,7 +74,7 @@ pub fn setgid(t: &mut Thread, gid: u32) -> Result<()> {
     }
     new.egid = gid;
     new.fsgid = gid;
-    t.set_creds(new);
+    commit(t, &old, new);
     Ok(())
 }
 
@@ -122,7 +122,7 @@ pub fn setregid(t: &mut Thread, rgid: u32, egid: u32) -> Result<()> {
         new.sgid = new.egid;
     }
     new.fsgid = new.egid;
-    t.set_creds(new);
+    commit(t, &old, new);
     Ok(())
 }
 
@@ -152,7 +152,7 @@ pub fn setresgid(t: &mut Thread, rgid: u32, egid: u32, sgid: u32) -> Result<()> 
     new.egid = pick(egid, old.egid);
     new.sgid = pick(sgid, old.sgid);
     new.fsgid = new.egid;
-    t.set_creds(new);
+    commit(t, &old, new);
     Ok(())
 }
 
@@ -168,7 +168,7 @@ pub fn setfsuid(t: &mut Thread, uid: u32) -> Result<u32> {
         let mut new = (*old).clone();
         new.fsuid = uid;
         fix_fs_caps(&old, &mut new);
-        t.set_creds(new);
+        commit(t, &old, new);
     }
     Ok(old.fsuid)
 }
@@ -179,7 +179,7 @@ pub fn setfsgid(t: &mut Thread, gid: u32) -> Result<u32> {
     if gid != KEEP && allowed {
         let mut new = (*old).clone();
         new.fsgid = gid;
-        t.set_creds(new);
+        commit(t, &old, new);
     }
     Ok(old.fsgid)
 }
@@ -205,7 +205,13 @@ fn commit_uids(t: &mut Thread, old: &Credentials, mut new: Credentials) {
         }
         fix_fs_caps(old, &mut new);
     }
-    if new.euid != old.euid || new.fsuid != old.fsuid {
+    commit(t, old, new);
+}
+
+/// Publishes; who has become somebody else is not to be looked into by those he was (prctl(2), PR_SET_DUMPABLE).
+fn commit(t: &mut Thread, old: &Credentials, new: Credentials) {
+    let other = new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid;
+    if other || !old.cap_permitted.contains(new.cap_permitted) {
         t.process().dumpable.store(0, core::sync::atomic::Ordering::Relaxed);
         t.parent_death_signal.store(0, core::sync::atomic::Ordering::Relaxed);
     }

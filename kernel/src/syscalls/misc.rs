@@ -72,7 +72,8 @@ pub async fn getrusage(t: &Thread, who: i32, usage: UserPtr<[u64; 18]>) -> Resul
         _ => return Err(Errno::EINVAL),
     };
     if who != RUSAGE_CHILDREN {
-        answer.max_rss = t.mm().stats().resident_peak * (mm::PAGE_SIZE as u64 / 1024);
+        let peak = t.mm().stats().resident_peak * (mm::PAGE_SIZE as u64 / 1024);
+        answer.max_rss = answer.max_rss.max(peak);
     }
     usage.write(t.mm(), answer.to_rusage()).await
 }

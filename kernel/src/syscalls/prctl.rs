@@ -23,6 +23,8 @@ const GET_SECUREBITS: i32 = 27;
 const SET_SECUREBITS: i32 = 28;
 const SET_TIMERSLACK: i32 = 29;
 const GET_TIMERSLACK: i32 = 30;
+const TASK_PERF_EVENTS_DISABLE: i32 = 31;
+const TASK_PERF_EVENTS_ENABLE: i32 = 32;
 const SET_CHILD_SUBREAPER: i32 = 36;
 const GET_CHILD_SUBREAPER: i32 = 37;
 const SET_NO_NEW_PRIVS: i32 = 38;
@@ -35,7 +37,6 @@ const CAP_AMBIENT: i32 = 47;
 const SECBIT_KEEP_CAPS: u32 = 1 << 4;
 /// Bits of SECBIT_* and their locks.
 const SECUREBITS_ALL: u32 = 0xff;
-const DEFAULT_TIMER_SLACK: u64 = 50_000;
 
 pub async fn prctl(t: &mut Thread, option: i32, a2: u64, a3: u64, a4: u64, a5: u64) -> Result<u64> {
     let process = t.process().clone();
@@ -68,11 +69,14 @@ pub async fn prctl(t: &mut Thread, option: i32, a2: u64, a3: u64, a4: u64, a5: u
         }
         GET_TIMERSLACK => Ok(t.timer_slack.load(Relaxed)),
         SET_TIMERSLACK => {
-            let slack = if (a2 as i64) <= 0 { DEFAULT_TIMER_SLACK } else { a2 };
+            let slack = if (a2 as i64) <= 0 { t.default_timer_slack.load(Relaxed) } else { a2 };
             t.timer_slack.store(slack, Relaxed);
             Ok(0)
         }
+        GET_THP_DISABLE if a2 | a3 | a4 | a5 == 0 => Ok(0),
         SET_THP_DISABLE | GET_THP_DISABLE => Err(Errno::EINVAL),
+        // There are no performance events to switch.
+        TASK_PERF_EVENTS_DISABLE | TASK_PERF_EVENTS_ENABLE => Ok(0),
         GET_KEEPCAPS | SET_KEEPCAPS | CAPBSET_READ | CAPBSET_DROP | GET_SECUREBITS | SET_SECUREBITS
         | SET_NO_NEW_PRIVS | GET_NO_NEW_PRIVS | CAP_AMBIENT => credentials(t, option, [a2, a3, a4, a5]),
         _ => Err(Errno::EINVAL),

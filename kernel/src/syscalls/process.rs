@@ -33,6 +33,7 @@ pub async fn clone(
         parent_tid,
         stack,
         tls,
+        set_tid: None,
     };
     process::clone::clone(t, args).await
 }
@@ -70,10 +71,12 @@ pub async fn clone3(t: &Thread, uargs: UserPtr<u64>, size: usize) -> SysResult {
     if (set_tid == 0) != (set_tid_size == 0) || set_tid_size > 32 {
         return Err(Errno::EINVAL.into());
     }
-    if set_tid != 0 {
-        // Choosing ids needs CAP_CHECKPOINT_RESTORE over the namespace, which nobody is given here.
-        return Err(Errno::EPERM.into());
-    }
+    let set_tid = match set_tid_size {
+        0 => None,
+        1 => Some(UserPtr::<u32>::new(set_tid).read(t.mm()).await?),
+        // One for each namespace that the child is in: there is but one.
+        _ => return Err(Errno::EINVAL.into()),
+    };
     if stack != 0 && !crate::mm::access_ok(stack, stack_size) {
         return Err(Errno::EINVAL.into());
     }
@@ -85,6 +88,7 @@ pub async fn clone3(t: &Thread, uargs: UserPtr<u64>, size: usize) -> SysResult {
         parent_tid: UserPtr::new(parent_tid),
         stack: stack.wrapping_add(stack_size),
         tls,
+        set_tid,
     };
     process::clone::clone(t, args).await
 }
@@ -181,6 +185,7 @@ async fn write_rusage(t: &Thread, to: UserPtr<u8>, report: &Report) -> Result<()
     to.cast::<[u64; 18]>().write(t.mm(), report.usage.to_rusage()).await
 }
 
+/// Linux fills the record whatever comes of the call, with zeros if there is nothing to report.
 pub async fn waitid(
     t: &Thread,
     idtype: u32,
@@ -189,6 +194,18 @@ pub async fn waitid(
     options: u32,
     rusage: UserPtr<u8>,
 ) -> SysResult {
+    let outcome = wait_for(t, idtype, id, options).await;
+    let report = outcome.as_ref().ok().and_then(|report| report.as_ref());
+    if let Some(report) = report {
+        write_rusage(t, rusage, report).await?;
+    }
+    if !info.is_null() && !matches!(outcome, Err(SysError::Restart(_))) {
+        write_child_info(t, info, report).await?;
+    }
+    outcome.map(|_| 0)
+}
+
+async fn wait_for(t: &Thread, idtype: u32, id: u32, options: u32) -> SysResult<Option<Report>> {
     let options = WaitOptions::from_bits(options).ok_or(Errno::EINVAL)?;
     if !options.intersects(WaitOptions::EXITED | WaitOptions::STOPPED | WaitOptions::CONTINUED) {
         return Err(Errno::EINVAL.into());
@@ -217,13 +234,7 @@ pub async fn waitid(
     if report.is_none() && nonblocking_fd && !options.contains(WaitOptions::NOHANG) {
         return Err(SysError::Errno(Errno::EAGAIN));
     }
-    if let Some(report) = &report {
-        write_rusage(t, rusage, report).await?;
-    }
-    if !info.is_null() {
-        write_child_info(t, info, report.as_ref()).await?;
-    }
-    Ok(0)
+    Ok(report)
 }
 
 /// The fields of siginfo_t that waitid fills: si_signo, si_errno, si_code, then at offset 16 si_pid, si_uid, si_status.
@@ -285,6 +296,13 @@ pub fn set_tid_address(t: &mut Thread, addr: u64) -> Result<u32> {
 
 pub fn pidfd_open(t: &mut Thread, pid: i32, flags: u32) -> Result<i32> {
     pidfd::open(t, pid, flags)
+}
+
+pub fn pidfd_getfd(t: &mut Thread, pidfd: i32, fd: i32, flags: u32) -> Result<i32> {
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    pidfd::take_descriptor(t, pidfd, fd)
 }
 
 pub fn unshare(t: &mut Thread, flags: u64) -> Result<()> {

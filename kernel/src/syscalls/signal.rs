@@ -333,8 +333,8 @@ pub async fn pidfd_send_signal(t: &Thread, fd: i32, signo: i32, info: UserPtr<u8
             read
         }
     };
-    if target.is_zombie() {
-        return Err(Errno::ESRCH);
+    if table::find(target.pid).is_none_or(|found| !Arc::ptr_eq(&found, &target)) {
+        return Err(Errno::ESRCH); // waited for
     }
     send_checked(t, &target, info)
 }

@@ -304,6 +304,7 @@ syscalls! {
     435 clone3(args: UserPtr<u64>, size: usize) async process::clone3;
     436 close_range(first: u32, last: u32, flags: u32) fn fs_open::close_range;
     437 openat2(dirfd: i32, path: UserPtr<u8>, how: UserPtr<[u64; 3]>, size: u64) async fs_open::openat2;
+    438 pidfd_getfd(pidfd: i32, fd: i32, flags: u32) fn process::pidfd_getfd;
     439 faccessat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_stat::faccessat2;
     441 epoll_pwait2(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async poll::epoll_pwait2;
     449 futex_waitv(waiters: UserPtr<UserWaiter>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>, clock: i32) async futex::futex_waitv;

@@ -125,7 +125,7 @@ fn limits(subject: &Subject, out: &mut Text) -> Result<()> {
 }
 
 fn comm(subject: &Subject, out: &mut Text) -> Result<()> {
-    out.escaped(trim_nul(&subject.comm()), b"\n\\").bytes(b"\n");
+    out.bytes(trim_nul(&subject.comm())).bytes(b"\n");
     Ok(())
 }
 

@@ -114,7 +114,14 @@ pub fn statm(subject: &Subject, out: &mut Text) -> Result<()> {
 pub fn status(subject: &Subject, out: &mut Text) -> Result<()> {
     let process = &subject.process;
     put!(out, "Name:\t");
-    out.escaped(trim_nul(&subject.comm()), b"\n\\").bytes(b"\n");
+    for &byte in trim_nul(&subject.comm()) {
+        match byte {
+            b'\n' => out.bytes(b"\\n"),
+            b'\\' => out.bytes(b"\\\\"),
+            _ => out.bytes(&[byte]),
+        };
+    }
+    out.bytes(b"\n");
     let task = subject.task().ok();
     if let Some(fs) = task.as_ref().and_then(|task| task.handles().fs) {
         put!(out, "Umask:\t{:04o}\n", fs.umask());

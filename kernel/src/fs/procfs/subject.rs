@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use super::text::RunState;
 use crate::errno::{Errno, Result};
-use crate::process::{self, Caps, Credentials, Handles, Pid, Process, State, Task, Thread};
+use crate::process::{self, Credentials, Handles, Pid, Process, State, Task, Thread};
 
 /// A process, or one thread of it.
 #[derive(Clone)]
@@ -64,15 +64,10 @@ impl Subject {
 
     /// EACCES unless `reader` may look into the process (ptrace(2), "Ptrace access mode checking").
     pub fn check_access(&self, reader: &Thread) -> Result<()> {
-        if Arc::ptr_eq(reader.process(), &self.process) || reader.creds().capable(Caps::SYS_PTRACE) {
-            return Ok(());
-        }
-        let target = self.creds().ok_or(Errno::ESRCH)?;
-        let own = reader.creds();
-        let same_user = [target.euid, target.suid, target.uid].iter().all(|&uid| uid == own.fsuid);
-        let same_group = [target.egid, target.sgid, target.gid].iter().all(|&gid| gid == own.fsgid);
-        let dumpable = self.process.dumpable.load(Ordering::Relaxed) == 1;
-        if same_user && same_group && dumpable { Ok(()) } else { Err(Errno::EACCES) }
+        process::may_trace(reader, &self.process, true).map_err(|errno| match errno {
+            Errno::EPERM => Errno::EACCES,
+            other => other,
+        })
     }
 
     pub fn run_state(&self) -> RunState {

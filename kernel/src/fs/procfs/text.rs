@@ -131,7 +131,7 @@ pub struct PidStat<'a> {
 impl PidStat<'_> {
     pub fn put(&self, out: &mut Text) {
         put!(out, "{} (", self.pid);
-        out.escaped(self.comm, b"\n\\");
+        out.bytes(self.comm);
         put!(out, ") {} {} {} {} ", self.state.letter(), self.ppid, self.pgrp, self.session);
         put!(out, "{} {} {} ", self.tty, self.tpgid, self.flags);
         put!(out, "{} {} ", self.min_faults, self.child_min_faults);
@@ -297,7 +297,7 @@ mod tests {
             ..PidStat::default()
         };
         let line = text(|out| stat.put(out));
-        assert!(line.starts_with("42 (a b) c\\012) S 1 42 7 52288 42 0 "), "{line}");
+        assert!(line.starts_with("42 (a b) c\n) S 1 42 7 52288 42 0 "), "{line}");
         assert!(line.ends_with(" 9\n"));
         let after = line.trim_end().rsplit_once(')').unwrap().1;
         let fields: Vec<&str> = after.split_whitespace().collect();

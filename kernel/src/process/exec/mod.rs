@@ -146,7 +146,6 @@ async fn end_other_threads(t: &mut Thread) -> Result<()> {
         table.remove_task(t.tid());
         t.set_tid(process.pid);
         table.add_task(t.task().clone());
-        *process.leader_status.lock() = None;
     }
     Ok(())
 }
@@ -156,6 +155,7 @@ async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials
     exit::leave_memory(t).await;
     let vfork = t.vfork.lock().take();
     if let Some(old) = t.set_mm(mm) {
+        t.process().remember_peak(&old);
         old.teardown().await;
     }
     if let Some(done) = vfork {
