@@ -1,8 +1,9 @@
 //! Mappings.
 
 use std::ffi::c_void;
+use std::sync::atomic::AtomicU32;
 
-use libc::{MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE};
+use libc::{MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE};
 
 use crate::process::{self, Status};
 use crate::sys::{Ret, sys};
@@ -12,6 +13,17 @@ pub const PAGE: usize = 4096;
 /// An anonymous private mapping of so many pages, to read and write.
 pub fn pages(count: usize) -> *mut u8 {
     map(count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0).need() as *mut u8
+}
+
+/// An anonymous page that children share.
+pub fn shared_page() -> *mut u8 {
+    map(PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0).need() as *mut u8
+}
+
+/// The first words of a new page that children share.
+pub fn shared_words() -> &'static [AtomicU32; 64] {
+    // SAFETY: a page that stays mapped, larger than the array, zero at first.
+    unsafe { &*shared_page().cast() }
 }
 
 pub fn map(length: usize, protection: i32, flags: i32, fd: i32, offset: i64) -> Ret {

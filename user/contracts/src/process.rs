@@ -29,6 +29,82 @@ pub fn in_child(body: impl FnOnce() -> i32) -> Status {
     wait(child(body))
 }
 
+/// Runs `body` in a child that has another user's ids and no capabilities, and waits for its end.
+pub fn as_user(id: u32, body: impl FnOnce() -> i32) -> Status {
+    in_child(|| {
+        become_user(id);
+        body()
+    })
+}
+
+/// Takes these ids for user and group; the way back is barred.
+pub fn become_user(id: u32) {
+    sys!(SYS_setgroups, 0, 0).need();
+    sys!(SYS_setresgid, id, id, id).need();
+    sys!(SYS_setresuid, id, id, id).need();
+}
+
+/// clone(2) without a stack for the child: it returns in both, like fork.
+pub fn clone_here(flags: i32, parent_tid: *mut i32, child_tid: *mut i32) -> Ret {
+    sys!(SYS_clone, flags, 0, parent_tid, 0, child_tid)
+}
+
+/// clone(2) with a stack: the new thread runs `body` and ends with what it returns, alone (exit, not exit_group). It has
+/// the caller's thread-local storage, so it must not use a library that has any.
+pub fn clone_on(
+    flags: i32,
+    stack: &mut [u8],
+    tids: [*mut i32; 2],
+    body: extern "C" fn(usize) -> i32,
+    arg: usize,
+) -> Ret {
+    let top = (stack.as_mut_ptr() as usize + stack.len()) & !15;
+    // SAFETY: the stack is the caller's, and outlives the thread as the caller says.
+    Ret(unsafe { contract_clone(flags as usize, top, tids[0], 0, tids[1], body, arg) })
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe extern "C" {
+    fn contract_clone(
+        flags: usize,
+        stack: usize,
+        parent_tid: *mut i32,
+        tls: usize,
+        child_tid: *mut i32,
+        body: extern "C" fn(usize) -> i32,
+        arg: usize,
+    ) -> i64;
+}
+
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".globl contract_clone",
+    "contract_clone:",
+    "stp x5, x6, [x1, #-16]!",
+    "mov x8, #220",
+    "svc 0",
+    "cbz x0, 1f",
+    "ret",
+    "1: mov x29, xzr",
+    "ldp x1, x0, [sp], #16",
+    "blr x1",
+    "mov x8, #93",
+    "svc 0",
+);
+
+#[cfg(not(target_arch = "aarch64"))]
+unsafe fn contract_clone(
+    _: usize,
+    _: usize,
+    _: *mut i32,
+    _: usize,
+    _: *mut i32,
+    _: extern "C" fn(usize) -> i32,
+    _: usize,
+) -> i64 {
+    -i64::from(libc::ENOSYS)
+}
+
 pub fn kill(pid: i32, signal: i32) -> Ret {
     sys!(SYS_kill, pid, signal)
 }

@@ -1,8 +1,23 @@
 //! The tests by family.
 
+mod clone;
 pub mod exec;
+mod groups;
 mod open;
+mod pidfd;
+mod prctl;
+mod process;
+mod wait;
 
 use crate::Test;
 
-pub const FAMILIES: &[(&str, &[Test])] = &[("open", open::TESTS), ("exec", exec::TESTS)];
+pub const FAMILIES: &[(&str, &[Test])] = &[
+    ("open", open::TESTS),
+    ("exec", exec::TESTS),
+    ("process", process::TESTS),
+    ("pidfd", pidfd::TESTS),
+    ("clone", clone::TESTS),
+    ("prctl", prctl::TESTS),
+    ("wait", wait::TESTS),
+    ("groups", groups::TESTS),
+];
