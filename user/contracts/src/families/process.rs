@@ -1,6 +1,5 @@
 //! fork(2): what a child has of its parent; ids of processes and threads.
 
-
 use libc::*;
 
 use crate::file::{close, create, open, read};
