@@ -60,7 +60,9 @@ fn main() -> ExitCode {
         (Some("true"), ..) => {}
         _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
         _ => {
-            eprintln!("usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | pressure MEGABYTES | boot");
+            eprintln!(
+                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | pressure MEGABYTES | boot"
+            );
             return ExitCode::FAILURE;
         }
     }
