@@ -25,6 +25,11 @@ pub const fn page_up(addr: u64) -> Option<u64> {
     }
 }
 
+/// Drops the tag in the top byte, which EL0 accesses ignore (TBI).
+pub const fn untag(addr: u64) -> u64 {
+    if addr & (1 << 55) == 0 { addr & 0x00ff_ffff_ffff_ffff } else { addr }
+}
+
 /// True if `len` bytes at `addr` lie in the user half.
 pub const fn access_ok(addr: u64, len: u64) -> bool {
     match addr.checked_add(len) {

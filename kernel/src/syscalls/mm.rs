@@ -1,7 +1,8 @@
 //! Memory: mmap(2) and its family.
 
 use crate::errno::{Errno, Result};
-use crate::mm::{MapFlags, MmapRequest, MremapRequest, PAGE_SIZE, Prot, UserPtr, page_up};
+use crate::mm::{MapFlags, MmapRequest, MremapRequest, PAGE_SIZE, Prot, UserPtr, page_up, untag};
+use crate::process::run::killable;
 use crate::process::{Caps, Resource, Thread};
 
 const MAP_TYPE: u32 = 0x0f;
@@ -21,6 +22,8 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
     match flags & MAP_TYPE {
         MAP_PRIVATE => map |= MapFlags::PRIVATE,
         MAP_SHARED => map |= MapFlags::SHARED,
+        // Files can be asked what they support, anonymous memory cannot.
+        MAP_SHARED_VALIDATE if map.contains(MapFlags::ANONYMOUS) => return Err(Errno::EINVAL),
         MAP_SHARED_VALIDATE => {
             const DENYWRITE_EXECUTABLE: u32 = 0x800 | 0x1000;
             let known = MapFlags::all().bits() | MAP_TYPE | DENYWRITE_EXECUTABLE;
@@ -37,7 +40,11 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
     }
     let source = if map.contains(MapFlags::ANONYMOUS) { None } else { Some(t.files().get_io(fd)?.page_source()?) };
     let prot = Prot::from_bits_truncate(prot);
-    t.mm().mmap(MmapRequest { addr, len, prot, flags: map, source, offset }).await
+    let request = MmapRequest { addr, len, prot, flags: map, source, offset };
+    if map.intersects(MapFlags::POPULATE | MapFlags::LOCKED) {
+        return killable(t, t.mm().mmap(request)).await?;
+    }
+    t.mm().mmap(request).await
 }
 
 pub async fn munmap(t: &Thread, addr: u64, len: u64) -> Result<()> {
@@ -45,8 +52,10 @@ pub async fn munmap(t: &Thread, addr: u64, len: u64) -> Result<()> {
 }
 
 pub async fn mprotect(t: &Thread, addr: u64, len: u64, prot: u32) -> Result<()> {
+    /// For atomics, which need nothing special.
+    const PROT_SEM: u32 = 8;
     let grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP);
-    let prot = Prot::from_bits(prot & !grows).ok_or(Errno::EINVAL)?;
+    let prot = Prot::from_bits(prot & !(grows | PROT_SEM)).ok_or(Errno::EINVAL)?;
     if grows & PROT_GROWSUP != 0 {
         return Err(Errno::EINVAL);
     }
@@ -62,7 +71,7 @@ pub async fn brk(t: &Thread, addr: u64) -> Result<u64> {
 }
 
 pub async fn madvise(t: &Thread, addr: u64, len: u64, advice: u32) -> Result<()> {
-    t.mm().madvise(addr, len, advice).await
+    killable(t, t.mm().madvise(addr, len, advice)).await?
 }
 
 pub async fn msync(t: &Thread, addr: u64, len: u64, flags: u32) -> Result<()> {
@@ -72,6 +81,7 @@ pub async fn msync(t: &Thread, addr: u64, len: u64, flags: u32) -> Result<()> {
 pub async fn mincore(t: &Thread, addr: u64, len: u64, vec: UserPtr<u8>) -> Result<()> {
     /// Pages looked at in one step.
     const STEP: usize = 512;
+    let addr = untag(addr);
     if !addr.is_multiple_of(PAGE_SIZE as u64) {
         return Err(Errno::EINVAL);
     }
@@ -94,7 +104,11 @@ pub async fn mincore(t: &Thread, addr: u64, len: u64, vec: UserPtr<u8>) -> Resul
 
 /// mlock(2) needs a limit above 0 or CAP_IPC_LOCK.
 fn may_lock(t: &Thread) -> Result<()> {
-    if t.creds().capable(Caps::IPC_LOCK) || t.rlimit(Resource::Memlock).soft > 0 { Ok(()) } else { Err(Errno::EPERM) }
+    if limitless(t) || t.rlimit(Resource::Memlock).soft > 0 { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+fn limitless(t: &Thread) -> bool {
+    t.creds().capable(Caps::IPC_LOCK)
 }
 
 pub async fn mlock(t: &Thread, addr: u64, len: u64) -> Result<()> {
@@ -107,7 +121,7 @@ pub async fn mlock2(t: &Thread, addr: u64, len: u64, flags: u32) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     may_lock(t)?;
-    t.mm().mlock(addr, len, flags & MLOCK_ONFAULT != 0).await
+    killable(t, t.mm().mlock(addr, len, flags & MLOCK_ONFAULT != 0, limitless(t))).await?
 }
 
 pub async fn munlock(t: &Thread, addr: u64, len: u64) -> Result<()> {
@@ -122,7 +136,8 @@ pub async fn mlockall(t: &Thread, flags: u32) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     may_lock(t)?;
-    t.mm().mlockall(flags & CURRENT != 0, flags & FUTURE != 0, flags & ONFAULT != 0).await
+    let [current, future, on_fault] = [CURRENT, FUTURE, ONFAULT].map(|flag| flags & flag != 0);
+    killable(t, t.mm().mlockall(current, future, on_fault, limitless(t))).await?
 }
 
 pub fn munlockall(t: &mut Thread) -> Result<()> {

@@ -4,9 +4,9 @@ use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-use super::super::addr::PAGE;
+use super::super::addr::{PAGE, page_down, page_up, untag};
 use super::super::page_cache::PageSource;
-use super::fault::untag;
+use super::fault::{SIGKILL, allows};
 use super::map::page_range;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
@@ -18,8 +18,10 @@ use crate::exec;
 /// madvise(2)'s advice values that Pollux knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Advice {
-    /// NORMAL, RANDOM, SEQUENTIAL, COLD, PAGEOUT: nothing that a program can observe.
+    /// NORMAL, RANDOM, SEQUENTIAL: nothing that a program can observe.
     Hint,
+    /// COLD, PAGEOUT: the same, but not for what is locked.
+    Cold,
     WillNeed,
     DontNeed,
     Free,
@@ -31,7 +33,8 @@ enum Advice {
 impl Advice {
     fn decode(advice: u32) -> Result<Advice> {
         Ok(match advice {
-            0 | 1 | 2 | 20 | 21 => Advice::Hint,
+            0..=2 => Advice::Hint,
+            20 | 21 => Advice::Cold,
             3 => Advice::WillNeed,
             4 => Advice::DontNeed,
             8 => Advice::Free,
@@ -107,7 +110,8 @@ impl AddressSpace {
         if flags & !7 != 0 || flags & 5 == 5 {
             return Err(Errno::EINVAL);
         }
-        let range = page_range(untag(addr), len, Errno::ENOMEM)?;
+        // A length that wraps when it is rounded up counts as none, in Linux.
+        let range = page_range(untag(addr), page_up(len).unwrap_or(0), Errno::ENOMEM)?;
         let mut at = range.start;
         let covered = {
             let inner = self.inner.lock();
@@ -128,7 +132,7 @@ impl AddressSpace {
 
     /// For mincore(2): one byte per page of the range, 1 for resident; ENOMEM if part of it is not mapped.
     pub fn residency(&self, addr: u64, resident: &mut [u8]) -> Result<()> {
-        let range = page_range(addr, resident.len() as u64 * PAGE, Errno::ENOMEM)?;
+        let range = page_range(untag(addr), resident.len() as u64 * PAGE, Errno::ENOMEM)?;
         let inner = self.inner.lock();
         if !inner.vmas.covers(range.clone()) {
             return Err(Errno::ENOMEM);
@@ -149,12 +153,13 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// mlock(2) and mlock2(2): `on_fault` locks pages only as they are touched.
-    pub async fn mlock(&self, addr: u64, len: u64, on_fault: bool) -> Result<()> {
+    /// mlock(2) and mlock2(2): `on_fault` locks pages only as they are touched. `limitless` is CAP_IPC_LOCK.
+    pub async fn mlock(&self, addr: u64, len: u64, on_fault: bool, limitless: bool) -> Result<()> {
         let range = lock_range(addr, len)?;
-        self.inner.lock().lock_pages(range.clone(), true, self.limits.memlock.load(Ordering::Relaxed))?;
+        let limit = if limitless { u64::MAX } else { self.limits.memlock.load(Ordering::Relaxed) };
+        self.inner.lock().lock_pages(range.clone(), true, limit)?;
         if !on_fault {
-            self.populate(range, None).await?;
+            self.populate(range, None).await.map_err(|_| Errno::ENOMEM)?;
         }
         Ok(())
     }
@@ -164,8 +169,11 @@ impl AddressSpace {
         self.inner.lock().lock_pages(range, false, u64::MAX)
     }
 
-    /// mlockall(2).
-    pub async fn mlockall(&self, current: bool, future: bool, on_fault: bool) -> Result<()> {
+    /// mlockall(2). With `limitless` (CAP_IPC_LOCK) the limit no longer counts in this space, for what is to be locked later.
+    pub async fn mlockall(&self, current: bool, future: bool, on_fault: bool, limitless: bool) -> Result<()> {
+        if limitless {
+            self.limits.memlock.store(u64::MAX, Ordering::Relaxed);
+        }
         let limit = self.limits.memlock.load(Ordering::Relaxed);
         let mut next = 0;
         {
@@ -200,8 +208,8 @@ impl AddressSpace {
         inner.vmas.find_from(addr).map(|(start, vma)| start..vma.end)
     }
 
-    /// Touches all pages of the range, each as its mapping allows: with `access`, or as mlock(2) does it (write where
-    /// that makes a private copy). ENOMEM for holes and what cannot be touched.
+    /// Touches all pages of the range, each as its mapping allows: with `access` (EINVAL where that is not allowed), or as
+    /// mlock(2) does it (write where that makes a private copy). ENOMEM for holes, EFAULT for what cannot be touched.
     pub(super) async fn populate(&self, range: Range<u64>, access: Option<Access>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
@@ -210,11 +218,9 @@ impl AddressSpace {
                 let (_, vma) = inner.vmas.find(at).ok_or(Errno::ENOMEM)?;
                 let end = vma.end.min(range.end);
                 let wanted = match access {
+                    Some(access) if !allows(vma.prot, access) => return Err(Errno::EINVAL),
                     Some(access) => access,
-                    None if vma.prot.is_empty() => {
-                        at = end;
-                        continue;
-                    }
+                    None if vma.prot.is_empty() => return Err(Errno::EFAULT),
                     None if vma.prot.contains(Prot::WRITE) && !vma.is_shared() => Access::Write,
                     None => Access::Read,
                 };
@@ -222,9 +228,8 @@ impl AddressSpace {
             };
             while at < end {
                 if !self.is_present(at, access) {
-                    let refused = |signal: super::FaultSignal| match signal.signo {
-                        11 | 9 => Errno::ENOMEM,
-                        _ => Errno::EFAULT,
+                    let refused = |signal: super::FaultSignal| {
+                        if signal.signo == SIGKILL { Errno::ENOMEM } else { Errno::EFAULT }
                     };
                     self.handle_fault(at, access).await.map_err(refused)?;
                 }
@@ -247,8 +252,10 @@ impl AddressSpace {
 /// mlock(2) takes any address: the range is widened to whole pages.
 fn lock_range(addr: u64, len: u64) -> Result<Range<u64>> {
     let addr = untag(addr);
-    let start = super::super::addr::page_down(addr);
-    page_range(start, len.checked_add(addr - start).ok_or(Errno::ENOMEM)?, Errno::ENOMEM)
+    let start = page_down(addr);
+    // A length that wraps when it is rounded up counts as none, in Linux.
+    let len = len.checked_add(addr - start).and_then(page_up).unwrap_or(0);
+    page_range(start, len, Errno::ENOMEM)
 }
 
 /// For [`super::VmaMap::update`]: sets or clears a flag.
@@ -263,6 +270,11 @@ impl Inner {
     fn advise(&mut self, range: Range<u64>, advice: Advice, gather: &mut super::tlb::Gather) -> Result<()> {
         match advice {
             Advice::Hint | Advice::WillNeed | Advice::Populate(_) => Ok(()),
+            Advice::Cold => {
+                let fixed = VmaFlags::LOCKED | VmaFlags::SPECIAL;
+                let refused = self.vmas.overlapping(range).any(|(_, vma)| vma.flags.intersects(fixed));
+                if refused { Err(Errno::EINVAL) } else { Ok(()) }
+            }
             Advice::DontNeed | Advice::Free => self.discard(range, advice == Advice::Free, gather),
             Advice::Set(flag) => {
                 let refused = |vma: &Vma| flag == VmaFlags::WIPEONFORK && !matches!(vma.backing, Backing::Anonymous);
@@ -292,7 +304,7 @@ impl Inner {
         Ok(())
     }
 
-    fn lock_pages(&mut self, range: Range<u64>, lock: bool, limit: u64) -> Result<()> {
+    pub(super) fn lock_pages(&mut self, range: Range<u64>, lock: bool, limit: u64) -> Result<()> {
         if !self.vmas.covers(range.clone()) {
             return Err(Errno::ENOMEM);
         }

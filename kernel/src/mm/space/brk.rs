@@ -4,7 +4,6 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use super::super::addr::{USER_END, page_up};
-use super::fault::untag;
 use super::map::{Removed, check_overcommit};
 use super::tlb::Gather;
 use super::types::Limits;
@@ -21,7 +20,6 @@ impl AddressSpace {
 
     /// Moves the break; answers where it is then, which is where it was if it cannot be moved.
     pub async fn brk(&self, addr: u64) -> u64 {
-        let addr = untag(addr);
         let mut removed = Removed::new();
         let ((result, grown), debris) =
             self.change(|inner, gather| inner.move_break(addr, &self.limits, gather, &mut removed));

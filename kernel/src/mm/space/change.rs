@@ -2,8 +2,8 @@
 
 use core::ops::Range;
 
-use super::super::addr::PAGE;
-use super::fault::{is_sole_owner, page_flags, sync_instructions, untag};
+use super::super::addr::{PAGE, untag};
+use super::fault::{is_sole_owner, page_flags, sync_instructions};
 use super::map::{MAX_MAPPINGS, page_range};
 use super::tlb::Gather;
 use super::vma::{Prot, Vma, VmaFlags};

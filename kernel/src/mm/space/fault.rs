@@ -6,13 +6,13 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::super::addr::{PAGE, page_down};
+use super::super::addr::{PAGE, USER_END, page_down, untag};
 use super::super::frames::page::{PageFlags, frame_ptr, page};
 use super::super::frames::{Frame, alloc_frame, alloc_zeroed};
 use super::super::page_cache::{self, PageSource};
 use super::tables::Leaf;
 use super::tlb::Gather;
-use super::types::FaultSignal;
+use super::types::{FaultSignal, Limits};
 use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
 use crate::arch::pte::{Pte, PteFlags};
@@ -21,7 +21,7 @@ use crate::errno::{Errno, Result};
 use crate::sync::Once;
 
 const SIGBUS: u8 = 7;
-const SIGKILL: u8 = 9;
+pub(super) const SIGKILL: u8 = 9;
 const SIGSEGV: u8 = 11;
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
@@ -77,28 +77,27 @@ impl AddressSpace {
         }
     }
 
-    /// A kernel access to user memory faulted: makes the page present, or EFAULT.
+    /// A kernel access to user memory faulted: makes the page present, or EFAULT. Tags are for user code only: what
+    /// `arch::user` never reaches must not be answered with "try again".
     pub async fn fault_in(&self, fault: UserFault) -> Result<()> {
+        if fault.addr >= USER_END {
+            return Err(Errno::EFAULT);
+        }
         self.handle_fault(fault.addr, fault.access).await.map_err(|_| Errno::EFAULT)
     }
 
     fn try_fault(&self, addr: u64, access: Access) -> Result<Step> {
         let mut gather = self.gather();
         let mut inner = self.inner.lock();
-        let step = inner.fault(addr, access, self.limits.stack.load(Ordering::Relaxed), &mut gather);
+        let step = inner.fault(addr, access, &self.limits, &mut gather);
         gather.flush();
         drop(inner);
         step
     }
 }
 
-/// Drops the tag in the top byte, which EL0 accesses ignore (TBI).
-pub(super) const fn untag(addr: u64) -> u64 {
-    if addr & (1 << 55) == 0 { addr & 0x00ff_ffff_ffff_ffff } else { addr }
-}
-
 /// May memory of this protection be accessed so? The hardware cannot refuse reads of what may be written or executed.
-fn allows(prot: Prot, access: Access) -> bool {
+pub(super) fn allows(prot: Prot, access: Access) -> bool {
     match access {
         Access::Read => !prot.is_empty(),
         Access::Write => prot.contains(Prot::WRITE),
@@ -157,8 +156,8 @@ pub(super) fn is_sole_owner(pte: Pte) -> bool {
 }
 
 impl Inner {
-    fn fault(&mut self, addr: u64, access: Access, stack_limit: u64, gather: &mut Gather) -> Result<Step> {
-        if self.vmas.find(addr).is_none() && !self.grow_stack(addr, stack_limit) {
+    fn fault(&mut self, addr: u64, access: Access, limits: &Limits, gather: &mut Gather) -> Result<Step> {
+        if self.vmas.find(addr).is_none() && !self.grow_stack(addr, limits) {
             return Ok(Step::Signal(SIGSEGV, SEGV_MAPERR));
         }
         let Some((start, vma)) = self.vmas.find(addr) else { return Ok(Step::Signal(SIGSEGV, SEGV_MAPERR)) };
@@ -197,12 +196,16 @@ impl Inner {
         }
     }
 
-    /// Extends the stack that starts above `addr` down to it, if there is one and its limit allows.
+    /// Extends the stack that starts above `addr` down to it, if there is one and the limits allow.
     #[cold]
-    fn grow_stack(&mut self, addr: u64, limit: u64) -> bool {
+    fn grow_stack(&mut self, addr: u64, limits: &Limits) -> bool {
         let Some((start, vma)) = self.vmas.find_from(addr) else { return false };
         let new_start = page_down(addr);
-        if !vma.flags.contains(VmaFlags::GROWSDOWN) || vma.end - new_start > limit {
+        if !vma.flags.contains(VmaFlags::GROWSDOWN) || vma.end - new_start > limits.stack.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (grown, locked) = (start - new_start, vma.flags.contains(VmaFlags::LOCKED));
+        if self.check_limits(grown, vma, limits).is_err() {
             return false;
         }
         if let Some((_, below)) = self.vmas.before(addr)
@@ -213,6 +216,9 @@ impl Inner {
         }
         if new_start < super::map::MMAP_MIN_ADDR {
             return false;
+        }
+        if locked {
+            self.locked += grown;
         }
         self.vmas.grow_down(start, new_start);
         self.note_total();

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::super::addr::{PAGE, USER_END, page_down, page_up};
+use super::super::addr::{PAGE, USER_END, page_down, page_up, untag};
 use super::super::frames;
 use super::super::page_cache::Mapped;
 use super::super::shmem::SharedMemory;
@@ -17,8 +17,8 @@ use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner, tables};
 use crate::errno::{Errno, Result};
 
-/// Lowest address that may be mapped (Linux's vm.mmap_min_addr).
-pub(super) const MMAP_MIN_ADDR: u64 = 0x1_0000;
+/// Lowest address that may be mapped (vm.mmap_min_addr, what Linux has on arm64).
+pub(super) const MMAP_MIN_ADDR: u64 = 0x8000;
 /// Most mappings of one space (vm.max_map_count).
 pub const MAX_MAPPINGS: usize = 65530;
 /// Bounds of the room that is left for the stack above the mappings (bytes).
@@ -105,7 +105,7 @@ impl AddressSpace {
     }
 
     pub async fn munmap(&self, addr: u64, len: u64) -> Result<()> {
-        let range = page_range(super::fault::untag(addr), len, Errno::EINVAL)?;
+        let range = page_range(untag(addr), len, Errno::EINVAL)?;
         if range.is_empty() {
             return Err(Errno::EINVAL);
         }
@@ -210,21 +210,28 @@ impl Inner {
         if self.vmas.len() >= MAX_MAPPINGS {
             return Err(Errno::ENOMEM);
         }
-        if self.vmas.total() + len > limits.address_space.load(Ordering::Relaxed) {
-            return Err(Errno::ENOMEM);
-        }
-        let data_limit = limits.data.load(Ordering::Relaxed);
-        if data_limit != u64::MAX && is_data(&vma) && self.data_size() + len > data_limit {
-            return Err(Errno::ENOMEM);
-        }
+        self.check_limits(len, &vma, limits)?;
         if vma.flags.contains(VmaFlags::LOCKED) {
-            if self.locked + len > limits.memlock.load(Ordering::Relaxed) {
-                return Err(Errno::EAGAIN);
-            }
             self.locked += len;
         }
         self.vmas.insert(start, vma);
         self.note_total();
+        Ok(())
+    }
+
+    /// May there be `len` bytes more like this mapping?
+    pub(super) fn check_limits(&self, len: u64, like: &Vma, limits: &Limits) -> Result<()> {
+        if self.vmas.total().saturating_add(len) > limits.address_space.load(Ordering::Relaxed) {
+            return Err(Errno::ENOMEM);
+        }
+        let data_limit = limits.data.load(Ordering::Relaxed);
+        if data_limit != u64::MAX && is_data(like) && self.data_size().saturating_add(len) > data_limit {
+            return Err(Errno::ENOMEM);
+        }
+        let locks = like.flags.contains(VmaFlags::LOCKED);
+        if locks && self.locked.saturating_add(len) > limits.memlock.load(Ordering::Relaxed) {
+            return Err(Errno::EAGAIN);
+        }
         Ok(())
     }
 
@@ -254,9 +261,13 @@ impl Inner {
 
     /// Finds room for `len` bytes: at `hint` if that is free, else as high as possible below the base.
     pub(super) fn place(&mut self, hint: u64, len: u64) -> Option<u64> {
-        let hint = page_up(hint)?;
-        if hint >= MMAP_MIN_ADDR && hint.checked_add(len)? <= USER_END && self.is_free(hint..hint + len) {
-            return Some(hint);
+        let hint = page_down(hint);
+        if hint != 0 {
+            let start = hint.max(MMAP_MIN_ADDR);
+            let end = start.checked_add(len).filter(|&end| end <= USER_END);
+            if end.is_some_and(|end| self.is_free(start..end)) {
+                return Some(start);
+            }
         }
         self.find_free(len)
     }

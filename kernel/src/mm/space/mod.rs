@@ -24,6 +24,8 @@ mod table;
 mod tables;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_hostile;
 mod tlb;
 mod types;
 mod vma;

@@ -1,14 +1,12 @@
 //! mremap(2): growing, shrinking and moving mappings with their pages.
 
 use core::ops::Range;
-use core::sync::atomic::Ordering;
 
-use super::super::addr::PAGE;
-use super::fault::untag;
-use super::map::{MAX_MAPPINGS, MMAP_MIN_ADDR, Removed, page_range};
+use super::super::addr::{PAGE, untag};
+use super::map::{MAX_MAPPINGS, MMAP_MIN_ADDR, Removed, check_overcommit, page_range};
 use super::tlb::Gather;
 use super::types::{Limits, MremapRequest};
-use super::vma::{Backing, Vma, VmaFlags};
+use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
 use crate::errno::{Errno, Result};
 
@@ -103,7 +101,10 @@ impl Inner {
         if grown > 0 && vma.flags.contains(VmaFlags::SPECIAL) {
             return Err(Errno::EFAULT);
         }
-        self.check_growth(grown, vma.flags, limits)?;
+        self.check_limits(grown, vma, limits)?;
+        if vma.prot.contains(Prot::WRITE) && !vma.flags.intersects(VmaFlags::SHARED | VmaFlags::NORESERVE) {
+            check_overcommit(grown)?;
+        }
         if !must_move && !duplicate && vma_end == old.end && self.is_free(old.end..old.start + new_len) {
             self.extend(old.start, vma_end, grown);
             return Ok(old.start);
@@ -112,16 +113,6 @@ impl Inner {
             return Err(Errno::ENOMEM);
         }
         self.relocate(request, old, new_len, duplicate, gather, removed)
-    }
-
-    fn check_growth(&self, grown: u64, flags: VmaFlags, limits: &Limits) -> Result<()> {
-        if self.vmas.total() + grown > limits.address_space.load(Ordering::Relaxed) {
-            return Err(Errno::ENOMEM);
-        }
-        if flags.contains(VmaFlags::LOCKED) && self.locked + grown > limits.memlock.load(Ordering::Relaxed) {
-            return Err(Errno::EAGAIN);
-        }
-        Ok(())
     }
 
     /// Lets the mapping that covers `addr` and ends at `end` go on for `grown` bytes.
@@ -178,6 +169,9 @@ impl Inner {
         self.vmas.insert(target, moved);
         if !keep_old {
             self.unmap(old, gather, removed)?;
+        } else if locked && !duplicate {
+            // MREMAP_DONTUNMAP: the lock goes with the pages.
+            self.lock_pages(old, false, u64::MAX)?;
         }
         self.note_total();
         Ok(target)

@@ -1,9 +1,8 @@
 //! Access to memory of a space that need not be current: /proc/PID/mem, ptrace, process_vm_readv, a new program's stack.
 
-use super::super::addr::{PAGE, PAGE_SIZE, USER_END, page_down};
+use super::super::addr::{PAGE, PAGE_SIZE, USER_END, page_down, untag};
 use super::super::frames::Frame;
 use super::AddressSpace;
-use super::fault::untag;
 use crate::arch::pte::PteFlags;
 use crate::arch::{Access, paging};
 use crate::errno::{Errno, Result};
@@ -16,10 +15,12 @@ impl AddressSpace {
         let mut done = 0;
         while done < buf.len() {
             let at = addr.wrapping_add(done as u64);
-            let Some((frame, _)) = self.page_for(at, Access::Read).await else { break };
             let offset = (at % PAGE) as usize;
             let len = (PAGE_SIZE - offset).min(buf.len() - done);
-            frame.copy_out(offset, &mut buf[done..done + len]);
+            let copy = |frame: &Frame, _| frame.copy_out(offset, &mut buf[done..done + len]);
+            if self.with_page(at, Access::Read, copy).await.is_none() {
+                break;
+            }
             done += len;
             exec::budget().await;
         }
@@ -32,12 +33,16 @@ impl AddressSpace {
         let mut done = 0;
         while done < buf.len() {
             let at = addr.wrapping_add(done as u64);
-            let Some((frame, executable)) = self.page_for(at, Access::Write).await else { break };
             let offset = (at % PAGE) as usize;
             let len = (PAGE_SIZE - offset).min(buf.len() - done);
-            frame.copy_in(offset, &buf[done..done + len]);
-            if executable {
-                paging::sync_icache(frame.as_ptr().wrapping_add(offset), len);
+            let copy = |frame: &Frame, executable: bool| {
+                frame.copy_in(offset, &buf[done..done + len]);
+                if executable {
+                    paging::sync_icache(frame.as_ptr().wrapping_add(offset), len);
+                }
+            };
+            if self.with_page(at, Access::Write, copy).await.is_none() {
+                break;
             }
             done += len;
             exec::budget().await;
@@ -50,41 +55,40 @@ impl AddressSpace {
         let mut done = 0;
         while done < len {
             let at = addr.wrapping_add(done as u64);
-            let (frame, _) = self.page_for(at, Access::Write).await.ok_or(Errno::EFAULT)?;
             let offset = (at % PAGE) as usize;
             let part = (PAGE_SIZE - offset).min(len - done);
-            frame.zero(offset..offset + part);
+            let clear = |frame: &Frame, _| frame.zero(offset..offset + part);
+            self.with_page(at, Access::Write, clear).await.ok_or(Errno::EFAULT)?;
             done += part;
             exec::budget().await;
         }
         Ok(())
     }
 
-    /// The frame behind a page that may be accessed so, and whether it is executable. Held, so it stays even when it
-    /// is unmapped meanwhile.
-    async fn page_for(&self, addr: u64, access: Access) -> Option<(Frame, bool)> {
+    /// Calls `access` with the frame behind a page that may be accessed so, and whether it is executable. Under the
+    /// space's lock: what is written cannot miss a copy that fork makes of the page, nor its way to storage.
+    async fn with_page(&self, addr: u64, how: Access, mut access: impl FnMut(&Frame, bool)) -> Option<()> {
         if addr >= USER_END {
             return None;
         }
-        let page = page_down(addr);
-        loop {
-            if let Some(found) = self.present_page(page, access) {
-                return Some(found);
-            }
-            self.handle_fault(addr, access).await.ok()?;
+        while !self.try_with_page(page_down(addr), how, &mut access) {
+            self.handle_fault(addr, how).await.ok()?;
         }
+        Some(())
     }
 
-    fn present_page(&self, page: u64, access: Access) -> Option<(Frame, bool)> {
+    /// False if the page is not there, or not for this.
+    fn try_with_page(&self, page: u64, how: Access, access: &mut impl FnMut(&Frame, bool)) -> bool {
         let inner = self.inner.lock();
-        let pte = inner.tables.peek(page)?;
+        let Some(pte) = inner.tables.peek(page) else { return false };
         let flags = pte.flags();
-        if !flags.contains(PteFlags::USER) || access == Access::Write && flags.contains(PteFlags::READ_ONLY) {
-            return None;
+        if !flags.contains(PteFlags::USER) || how == Access::Write && flags.contains(PteFlags::READ_ONLY) {
+            return false;
         }
         // SAFETY: present pages are owned by their entry (or are the zero page, which is for ever), and the entry
         // cannot be emptied under the lock.
         let frame = unsafe { Frame::share_raw((pte.address() / PAGE) as u32) };
-        Some((frame, !flags.contains(PteFlags::UXN)))
+        access(&frame, !flags.contains(PteFlags::UXN));
+        true
     }
 }

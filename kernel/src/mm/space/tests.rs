@@ -335,8 +335,8 @@ fn mappings_are_placed_from_the_top_down_and_reuse_holes() {
         assert_eq!(space.mmap(anonymous(0, 2 * PAGE, RW, MapFlags::empty())).await, Ok(c - 2 * PAGE));
         assert_eq!(space.mmap(anonymous(0, PAGE, RW, MapFlags::empty())).await, Ok(a));
         let hint = 0x5555_0000_0000;
-        assert_eq!(space.mmap(anonymous(hint + 5, PAGE, RW, MapFlags::empty())).await, Ok(hint + PAGE));
-        let again = anonymous(hint + PAGE, PAGE, RW, MapFlags::FIXED_NOREPLACE);
+        assert_eq!(space.mmap(anonymous(hint + 5, PAGE, RW, MapFlags::empty())).await, Ok(hint));
+        let again = anonymous(hint, PAGE, RW, MapFlags::FIXED_NOREPLACE);
         assert_eq!(space.mmap(again).await, Err(Errno::EEXIST));
         space.limits.address_space.store(12 * PAGE, Ordering::Relaxed);
         assert_eq!(space.mmap(anonymous(0, 8 * PAGE, RW, MapFlags::empty())).await, Err(Errno::ENOMEM));
@@ -463,8 +463,8 @@ fn locked_memory_is_present_and_limited() {
     run(async {
         let (space, addr) = space_with(8 * PAGE).await;
         space.limits.memlock.store(4 * PAGE, Ordering::Relaxed);
-        assert_eq!(space.mlock(addr, 5 * PAGE, false).await, Err(Errno::ENOMEM));
-        assert_eq!(space.mlock(addr + 1, 2 * PAGE, false).await, Ok(()));
+        assert_eq!(space.mlock(addr, 5 * PAGE, false, false).await, Err(Errno::ENOMEM));
+        assert_eq!(space.mlock(addr + 1, 2 * PAGE, false, false).await, Ok(()));
         assert_eq!(space.stats().resident, 3);
         assert_eq!(space.stats().locked, 3);
         assert_eq!(space.madvise(addr, PAGE, 4).await, Err(Errno::EINVAL));

@@ -3,6 +3,7 @@
 mod clone;
 pub mod exec;
 mod groups;
+mod hostile;
 mod open;
 mod pidfd;
 mod prctl;
@@ -20,4 +21,5 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("prctl", prctl::TESTS),
     ("wait", wait::TESTS),
     ("groups", groups::TESTS),
+    ("hostile", hostile::TESTS),
 ];

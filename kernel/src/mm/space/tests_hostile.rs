@@ -1,0 +1,83 @@
+//! What programs ask for that means harm, or nothing.
+
+use core::sync::atomic::Ordering;
+
+use super::super::addr::{PAGE, USER_END};
+use super::super::test_util::{anonymous, run, space_with};
+use super::super::uaccess::UserPtr;
+use super::{AddressSpace, MapFlags, MremapRequest, Prot};
+use crate::arch::Access;
+use crate::errno::Errno;
+
+const RW: Prot = Prot::READ.union(Prot::WRITE);
+
+#[test]
+fn kernel_accesses_do_not_know_tags() {
+    run(async {
+        let (space, addr) = space_with(PAGE).await;
+        space.activate();
+        let tagged = UserPtr::<u64>::new(addr | 0x5a << 56);
+        // User code may use it, and the page comes; the kernel's own access would fail again and again.
+        assert_eq!(space.handle_fault(tagged.addr(), Access::Write).await, Ok(()));
+        assert_eq!(tagged.read(&space).await, Err(Errno::EFAULT));
+        assert_eq!(tagged.write(&space, 1).await, Err(Errno::EFAULT));
+        AddressSpace::deactivate();
+    });
+}
+
+#[test]
+fn hints_are_rounded_down_and_never_an_error() {
+    run(async {
+        let (space, _) = space_with(PAGE).await;
+        let near = async |hint| space.mmap(anonymous(hint, PAGE, RW, MapFlags::empty())).await;
+        assert_eq!(near(0x30_0000_0123).await, Ok(0x30_0000_0000));
+        assert_eq!(near(0x1000).await, Ok(super::map::MMAP_MIN_ADDR));
+        for hint in [1, u64::MAX, USER_END, USER_END - 1, 1 << 63] {
+            assert!(near(hint).await.is_ok_and(|at| at < USER_END), "{hint:#x}");
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_populated_says_why() {
+    run(async {
+        let (space, addr) = space_with(4 * PAGE).await;
+        space.mprotect(addr, PAGE, Prot::empty(), false).await.unwrap();
+        space.mprotect(addr + PAGE, PAGE, Prot::READ, false).await.unwrap();
+        space.munmap(addr + 3 * PAGE, PAGE).await.unwrap();
+        let populate = async |page: u64, advice| space.madvise(addr + page * PAGE, PAGE, advice).await;
+        assert_eq!(populate(0, 22).await, Err(Errno::EINVAL));
+        assert_eq!((populate(1, 22).await, populate(1, 23).await), (Ok(()), Err(Errno::EINVAL)));
+        assert_eq!((populate(2, 23).await, populate(3, 23).await), (Ok(()), Err(Errno::ENOMEM)));
+        assert_eq!(space.mlock(addr, PAGE, false, false).await, Err(Errno::ENOMEM));
+        // Cold is no hint for what is locked.
+        assert_eq!((populate(0, 20).await, populate(2, 20).await), (Err(Errno::EINVAL), Ok(())));
+    });
+}
+
+#[test]
+fn mappings_grow_within_their_limits() {
+    run(async {
+        let (space, addr) = space_with(2 * PAGE).await;
+        space.limits.data.store(3 * PAGE, Ordering::Relaxed);
+        let grow = async |to| {
+            let request = MremapRequest { addr, old_len: 2 * PAGE, new_len: to, flags: 1, new_addr: 0 };
+            space.mremap(request).await
+        };
+        assert_eq!(grow(4 * PAGE).await, Err(Errno::ENOMEM));
+        space.limits.data.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(grow(1 << 46).await, Err(Errno::ENOMEM));
+        // A locked mapping that leaves its place behind leaves no lock there.
+        space.mlock(addr, 2 * PAGE, false, false).await.unwrap();
+        let request = MremapRequest { addr, old_len: 2 * PAGE, new_len: 2 * PAGE, flags: 5, new_addr: 0 };
+        let moved = space.mremap(request).await.unwrap();
+        assert!(moved != addr);
+        assert_eq!(space.stats().locked, 2);
+        // The stack's growth counts as address space.
+        space.limits.address_space.store(space.inner.lock().vmas.total() + 2 * PAGE, Ordering::Relaxed);
+        let stack = anonymous(0x40_0000_0000, PAGE, RW, MapFlags::FIXED | MapFlags::GROWSDOWN);
+        let bottom = space.mmap(stack).await.unwrap();
+        assert_eq!(space.handle_fault(bottom - PAGE, Access::Write).await, Ok(()));
+        assert!(space.handle_fault(bottom - 2 * PAGE, Access::Write).await.is_err());
+    });
+}
