@@ -178,6 +178,32 @@ fn a_file_reads_as_what_was_written() {
     });
 }
 
+/// Who is killed in the middle of sync(2) must not keep others' pages from being stored.
+#[test]
+fn a_sync_that_is_given_up_forgets_no_file() {
+    run(async {
+        let files: Vec<_> = (0..3).map(|_| File::new(Vec::new())).collect();
+        for file in &files {
+            file.write(0, &[7; 100]).await.unwrap();
+        }
+        for polls in 0..12 {
+            let mut sync = Box::pin(sync_all());
+            for _ in 0..polls {
+                let once = poll_fn(|cx| Poll::Ready(sync.as_mut().poll(cx).is_ready()));
+                if once.await {
+                    break;
+                }
+                exec::yield_now().await;
+            }
+            drop(sync);
+        }
+        sync_all().await.unwrap();
+        for file in &files {
+            assert_eq!(file.cache.dirty_count(), 0);
+        }
+    });
+}
+
 #[test]
 fn many_readers_share_one_read() {
     run(async {

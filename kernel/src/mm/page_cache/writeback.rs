@@ -1,5 +1,6 @@
 //! Storing dirty pages: fsync, msync, sync, and the flusher that does it in time.
 
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -22,7 +23,7 @@ const DELAY: Duration = Duration::from_secs(5);
 type DirtyFile = (Arc<PageCache>, Arc<dyn PageIo>);
 
 /// Files with dirty pages; held, with the inode, until the pages are stored.
-static DIRTY: SpinLock<Vec<DirtyFile>> = SpinLock::new(Vec::new());
+static DIRTY: SpinLock<VecDeque<DirtyFile>> = SpinLock::new(VecDeque::new());
 /// One round of writing everything at a time.
 static ROUND: Mutex<()> = Mutex::new(());
 static WORK: Notify = Notify::new();
@@ -30,7 +31,7 @@ static WORK: Notify = Notify::new();
 /// The first page of a file became dirty.
 pub(super) fn list(cache: &PageCache) {
     if let (Some(cache), Some(io)) = (cache.this.upgrade(), cache.io.as_ref().and_then(|io| io.upgrade())) {
-        DIRTY.lock().push((cache, io));
+        DIRTY.lock().push_back((cache, io));
         WORK.notify();
     }
 }
@@ -172,18 +173,36 @@ pub(super) async fn sync_unless_busy() -> Result<()> {
 
 async fn write_round() -> Result<()> {
     let mut result = Ok(());
-    let files = core::mem::take(&mut *DIRTY.lock());
     // Those that come while this goes on are for the next round.
-    for (cache, io) in files {
-        cache.listed.store(false, Ordering::Release);
-        if let Err(errno) = cache.write_back(0..u64::MAX).await {
+    let turns = DIRTY.lock().len();
+    for _ in 0..turns {
+        let Some(turn) = Turn::next() else { break };
+        if let Err(errno) = turn.0.0.write_back(0..u64::MAX).await {
             result = Err(errno);
-        }
-        if cache.dirty_count() > 0 && !cache.listed.swap(true, Ordering::AcqRel) {
-            DIRTY.lock().push((cache, io));
         }
     }
     result
+}
+
+/// A file that is being stored. It goes back to the list if something of it is left, also when the call that stores it is
+/// given up.
+struct Turn(DirtyFile);
+
+impl Turn {
+    fn next() -> Option<Turn> {
+        let file = DIRTY.lock().pop_front()?;
+        file.0.listed.store(false, Ordering::Release);
+        Some(Turn(file))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.0.0.dirty_count() > 0 && !self.0.0.listed.swap(true, Ordering::AcqRel) {
+            DIRTY.lock().push_back(self.0.clone());
+            WORK.notify();
+        }
+    }
 }
 
 /// The kernel task that writes dirty pages back in time. It sleeps without a timer while nothing is dirty.
