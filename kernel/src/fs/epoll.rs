@@ -4,7 +4,8 @@
 //! watch on the epoll's ready list and wakes who waits for it. `epoll_wait` takes watches off the list, asks the files
 //! what is true now, and puts level-triggered ones back.
 //!
-//! Locks: `watches`, then a watch's `interest`, then `ready`. Wakers run without any wait-queue lock, so epolls can watch epolls.
+//! Locks: `control`, [`NESTING`], `watches`, a watch's `interest`, `ready`. Wakers run without any wait-queue lock, so epolls
+//! can watch epolls.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
@@ -30,10 +31,15 @@ const LOOK_AGAIN: u32 = 1 << 16;
 /// Epolls that may watch each other in a chain (EP_MAX_NESTS of Linux).
 const MAX_NESTING: usize = 5;
 
+/// Held while an epoll comes to watch an epoll: two that did so at once would not see the circle that they make.
+static NESTING: SpinLock<()> = SpinLock::new(());
+
 /// The identity of a watch: the description and the descriptor it was added by.
 type Key = (usize, i32);
 
 pub struct Epoll {
+    /// One epoll_ctl(2) at a time.
+    control: SpinLock<()>,
     watches: SpinLock<BTreeMap<Key, Arc<Watch>>>,
     ready: SpinLock<VecDeque<Arc<Watch>>>,
     queue: WaitQueue,
@@ -122,6 +128,7 @@ impl Watch {
 impl Epoll {
     pub fn new() -> Arc<Epoll> {
         Arc::new_cyclic(|this| Epoll {
+            control: SpinLock::new(()),
             watches: SpinLock::new(BTreeMap::new()),
             ready: SpinLock::new(VecDeque::new()),
             queue: WaitQueue::new(),
@@ -156,6 +163,8 @@ impl Epoll {
     /// EPOLL_CTL_ADD.
     pub fn add(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<()> {
         let queue = queue_of(file).ok_or(Errno::EPERM)?;
+        let _control = self.control.lock();
+        let _nesting = file.ops_as::<Epoll>().map(|_| NESTING.lock());
         if let Some(other) = file.ops_as::<Epoll>() {
             let too_deep = other.depth().is_none_or(|depth| depth >= MAX_NESTING - 1);
             if core::ptr::eq(other, self) {
@@ -198,6 +207,7 @@ impl Epoll {
 
     /// EPOLL_CTL_MOD.
     pub fn modify(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<()> {
+        let _control = self.control.lock();
         let watch = self.find(fd, file)?;
         let old = watch.interest.lock().events;
         if (old | events) & EPOLLEXCLUSIVE != 0 {
@@ -220,6 +230,7 @@ impl Epoll {
 
     /// EPOLL_CTL_DEL.
     pub fn delete(&self, fd: i32, file: &Arc<OpenFile>) -> Result<()> {
+        let _control = self.control.lock();
         let watch = self.find(fd, file)?;
         self.forget(watch.key);
         watch.detach(queue_of(file));
@@ -301,8 +312,11 @@ impl Epoll {
     }
 
     fn children(&self) -> Vec<Arc<OpenFile>> {
-        let watches = self.watches.lock();
-        watches.values().filter_map(|watch| watch.file.upgrade()).filter(|f| f.ops_as::<Epoll>().is_some()).collect()
+        // Not filtered under the lock: a reference that is let go of may be the last, and the file then forgets its watch.
+        let mut files: Vec<Arc<OpenFile>> =
+            self.watches.lock().values().filter_map(|watch| watch.file.upgrade()).collect();
+        files.retain(|file| file.ops_as::<Epoll>().is_some());
+        files
     }
 
     /// Is `other` watched by this epoll, directly or through others?
