@@ -8,6 +8,7 @@ use super::locks::FileLocks;
 use super::pipe::Pipe;
 use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
+use crate::mm::PageCache;
 use crate::net::unix::UnixSocket;
 use crate::sync::{Once, SpinLock};
 
@@ -110,12 +111,23 @@ impl InodeState {
         self.seals.load(Ordering::Relaxed) & seals.bits() != 0
     }
 
-    /// F_ADD_SEALS.
-    pub fn add_seals(&self, new: u32) -> Result<()> {
+    /// F_ADD_SEALS on a file with this content, which is locked: no write is under way.
+    pub fn add_seals(&self, new: u32, cache: Option<&PageCache>) -> Result<()> {
         let new = Seals::from_bits(new).ok_or(Errno::EINVAL)?;
+        let added = new - self.set_seals(new)?;
+        // The seal first: a mapping that comes now sees it, one that came before is seen here.
+        if added.contains(Seals::WRITE) && cache.is_some_and(PageCache::is_mapped_for_writing) {
+            self.seals.fetch_and(!added.bits(), Ordering::SeqCst);
+            return Err(Errno::EBUSY);
+        }
+        Ok(())
+    }
+
+    /// Answers what there was before.
+    fn set_seals(&self, new: Seals) -> Result<Seals> {
         let add = |old: u32| (old & SEALABLE != 0 && old & Seals::SEAL.bits() == 0).then_some(old | new.bits());
-        match self.seals.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add) {
-            Ok(_) => Ok(()),
+        match self.seals.fetch_update(Ordering::SeqCst, Ordering::Relaxed, add) {
+            Ok(old) => Ok(Seals::from_bits_truncate(old)),
             Err(old) if old & SEALABLE == 0 => Err(Errno::EINVAL),
             Err(_) => Err(Errno::EPERM),
         }

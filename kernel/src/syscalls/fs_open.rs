@@ -214,7 +214,11 @@ pub async fn fcntl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
         F_SETPIPE_SZ => return Ok(pipe::set_size(t, &file, arg)?),
         F_GETPIPE_SZ => return Ok(pipe::of_file(&file).ok_or(Errno::EBADF)?.capacity() as u64),
         F_ADD_SEALS if !file.writable() => return Err(Errno::EPERM.into()),
-        F_ADD_SEALS => file.inode().state().add_seals(arg as u32)?,
+        F_ADD_SEALS => {
+            let inode = file.inode();
+            let _guard = inode.state().lock.lock().await;
+            inode.state().add_seals(arg as u32, inode.page_cache().map(|cache| &**cache))?;
+        }
         F_GET_SEALS => return Ok(file.inode().state().seals().ok_or(Errno::EINVAL)? as u64),
         // No lease is ever held; none is given.
         F_GETLEASE => return Ok(raw::F_UNLCK as u64),

@@ -72,6 +72,10 @@ pub trait PageSource: Send + Sync {
     fn writable(&self) -> bool {
         true
     }
+    /// A seal forbids that (fcntl(2)).
+    fn sealed(&self) -> bool {
+        false
+    }
     /// May pages be executed (the mount is not noexec)?
     fn executable(&self) -> bool {
         true
@@ -108,32 +112,38 @@ impl CachePage {
 }
 
 /// A mapping's hold on what it maps; counts in the cache.
-pub struct Mapped(Arc<dyn PageSource>);
+pub struct Mapped {
+    source: Arc<dyn PageSource>,
+    /// The mapping may write to it.
+    writes: bool,
+}
 
 impl Mapped {
-    pub fn new(source: Arc<dyn PageSource>) -> Self {
+    pub fn new(source: Arc<dyn PageSource>, writes: bool) -> Self {
         source.cache().maps.fetch_add(1, Ordering::Relaxed);
-        Mapped(source)
+        source.cache().writers.fetch_add(usize::from(writes), Ordering::SeqCst);
+        Mapped { source, writes }
     }
 
     pub fn source(&self) -> &Arc<dyn PageSource> {
-        &self.0
+        &self.source
     }
 
     pub fn same(&self, other: &Mapped) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.source, &other.source)
     }
 }
 
 impl Clone for Mapped {
     fn clone(&self) -> Self {
-        Mapped::new(self.0.clone())
+        Mapped::new(self.source.clone(), self.writes)
     }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        self.0.cache().maps.fetch_sub(1, Ordering::Relaxed);
+        self.source.cache().writers.fetch_sub(usize::from(self.writes), Ordering::SeqCst);
+        self.source.cache().maps.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -145,8 +155,9 @@ pub struct PageCache {
     this: Weak<PageCache>,
     io: Option<Weak<dyn PageIo>>,
     tree: RwSpinLock<Tree>,
-    /// Mappings (VMAs) of it, in all address spaces.
+    /// Mappings (VMAs) of it, in all address spaces; those that may write to it.
     maps: AtomicUsize,
+    writers: AtomicUsize,
     dirty: AtomicUsize,
     /// Is in the list of dirty files.
     listed: AtomicBool,
@@ -172,6 +183,7 @@ impl PageCache {
             io,
             tree: RwSpinLock::new(Tree::default()),
             maps: AtomicUsize::new(0),
+            writers: AtomicUsize::new(0),
             dirty: AtomicUsize::new(0),
             listed: AtomicBool::new(false),
             slot,
@@ -191,6 +203,11 @@ impl PageCache {
     /// Mappings of the file, in all processes.
     pub fn map_count(&self) -> usize {
         self.maps.load(Ordering::Relaxed)
+    }
+
+    /// Is some mapping writable, or may be made so?
+    pub fn is_mapped_for_writing(&self) -> bool {
+        self.writers.load(Ordering::SeqCst) > 0
     }
 
     /// The page, if it is present and valid.

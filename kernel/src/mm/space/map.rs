@@ -74,8 +74,16 @@ impl AddressSpace {
         let fixed = request.flags.intersects(FIXED);
         let shared = flags.contains(VmaFlags::SHARED);
         let backing = match request.source {
-            Some(source) => Backing::Source(Mapped::new(source), request.offset),
-            None if shared => Backing::Source(Mapped::new(SharedMemory::new(len)), 0),
+            Some(source) => {
+                let writes = shared && !flags.contains(VmaFlags::NO_WRITE);
+                let mapped = Mapped::new(source, writes);
+                // Now that this mapping counts, a seal that comes sees it; one that came first is seen here.
+                if writes && mapped.source().sealed() {
+                    return (Err(Errno::EPERM), Debris::default());
+                }
+                Backing::Source(mapped, request.offset)
+            }
+            None if shared => Backing::Source(Mapped::new(SharedMemory::new(len), true), 0),
             None => Backing::Anonymous,
         };
         let mut removed = Removed::new();
@@ -190,7 +198,7 @@ fn vma_flags(request: &MmapRequest) -> Result<VmaFlags> {
     }
     if flags.contains(VmaFlags::SHARED) && !source.writable() {
         if request.prot.contains(Prot::WRITE) {
-            return Err(Errno::EACCES);
+            return Err(if source.sealed() { Errno::EPERM } else { Errno::EACCES });
         }
         flags |= VmaFlags::NO_WRITE;
     }
