@@ -28,7 +28,7 @@ impl Path {
         self.dentry.inode()
     }
 
-    /// The text that d_path gives: absolute from `root` (or from the root of the namespace); what is not below it
+    /// The text that d_path gives, cut at its front if it is longer than [`PATH_MAX`]: absolute from `root` (or from the root of the namespace); what is not below it
     /// starts at its own top. Nameless objects answer their label ("pipe:\[7\]"); removed names end in " (deleted)".
     pub fn display(&self, root: Option<&Path>) -> Vec<u8> {
         if self.mount.is_internal() {
@@ -66,6 +66,9 @@ impl Path {
             let (parent, name) = at.dentry.parent_and_name();
             backwards.extend(name.iter().rev());
             backwards.push(b'/');
+            if backwards.len() > PATH_MAX {
+                break false;
+            }
             match parent {
                 Some(parent) => at.dentry = parent,
                 None => break false,

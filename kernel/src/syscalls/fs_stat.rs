@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::fs_open::{lookup_cwd, read_path};
 use crate::errno::{Errno, Result};
+use crate::fs::path::PATH_MAX;
 use crate::fs::perm::{self, Want};
 use crate::fs::{self, Ctx, DirSink, FileType, Flags, Inode, Metadata, MountFlags, Path, regular};
 use crate::mm::UserPtr;
@@ -375,7 +376,13 @@ pub async fn getcwd(t: &Thread, buf: UserPtr<u8>, size: u64) -> Result<usize> {
     }
     let mut text = match cwd.display_below(&t.fs().root()) {
         Some(text) => text,
-        None => [b"(unreachable)".as_slice(), &cwd.display(None)].concat(),
+        None => {
+            let text = cwd.display(None);
+            if text.len() > PATH_MAX {
+                return Err(Errno::ENAMETOOLONG);
+            }
+            [b"(unreachable)".as_slice(), &text].concat()
+        }
     };
     text.push(0);
     if text.len() as u64 > size {

@@ -14,7 +14,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::file::FileOps;
 use crate::fs::inode::{DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, SetAttr};
 use crate::fs::op::Op;
-use crate::fs::path::Path;
+use crate::fs::path::{PATH_MAX, Path};
 use crate::fs::state::InodeState;
 use crate::process::{self, Credentials, Pid, Thread};
 
@@ -388,7 +388,10 @@ impl Inode for ProcInode {
             Node::Static(Static { kind: StaticKind::ThreadSelfLink, .. }) => {
                 Some(Ok(format!("{pid}/task/{tid}").into_bytes()))
             }
-            _ => Some(self.target(thread)?.map(|path| path.display(Some(&thread.fs().root())))),
+            _ => Some(self.target(thread)?.and_then(|path| {
+                let text = path.display(Some(&thread.fs().root()));
+                if text.len() > PATH_MAX { Err(Errno::ENAMETOOLONG) } else { Ok(text) }
+            })),
         }
     }
 
