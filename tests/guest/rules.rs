@@ -45,6 +45,9 @@ a megabyte between threads: 1048678 true true
 a listener closes while others connect: 104 111
 no descriptor for a connection: 24 11
 a receiver closes while another sends: 111
+least lengths of reads: 6 0 3
+kinds of sockets: [94, 0, 0, 0, 94, 0, 94, 94, 94, 94, 94, 22]
+addresses of those without names: [0, 0] 2
 ";
 
 /// The same of files.
@@ -72,6 +75,8 @@ a hole that is read: true 0
 a pipe is spliced: [-29, -22, -22, -22, 4, 0, 9, -11, -9, -22, 9] 16  the pipe 0 confrom the pipe
 locks beyond the end of all files: [0, -75, -75, 0, -22, -22, -22, -22]
 attributes of users in a tmpfs: -95 -95
+a directory deeper than a path is long: [3835, 4036, -36] -36 true
+a seal and who writes through a mapping: 0 -16 0 0 -1 -1
 ";
 
 pub fn trials() -> Vec<Trial> {

@@ -5,6 +5,7 @@ use core::any::Any;
 
 use super::op::Op;
 use super::open_file::OpenFile;
+use super::writing::Sigpipe;
 use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
@@ -99,13 +100,12 @@ pub trait FileOps: Send + Sync + Any {
         None
     }
 
-    /// Reads and writes have deadlines of their own: they are made through [`crate::net::transfer`].
-    fn has_timeouts(&self) -> bool {
+    /// Reads and writes have deadlines or a least length of their own: they are made through [`crate::net::transfer`].
+    fn has_limits(&self) -> bool {
         false
     }
-    /// A write that fails with EPIPE raises SIGPIPE, too.
-    fn raises_sigpipe(&self) -> bool {
-        true
+    fn sigpipe(&self) -> Sigpipe {
+        Sigpipe::Always
     }
 
     /// Has a position: lseek, pread and pwrite work. False: they answer ESPIPE.

@@ -47,6 +47,7 @@ pub mod timerfd;
 pub mod tmpfs;
 pub mod tty;
 pub mod walk;
+pub(crate) mod writing;
 
 #[cfg(test)]
 mod tests;

@@ -20,9 +20,10 @@ use super::inode::{FileType, Inode};
 use super::locks::Owner;
 use super::path::Path;
 use super::state::{Hold, Seals};
+use super::writing::Writing;
 use super::{anon, regular};
 use crate::errno::{Errno, Result};
-use crate::exec::{Interrupted, Mutex, WaitQueue, interruptible};
+use crate::exec::{Mutex, WaitQueue, interruptible};
 use crate::mm::{IoBuf, PageCache, PageSource};
 use crate::net::socket::Outgoing;
 use crate::net::transfer;
@@ -325,7 +326,7 @@ impl OpenFile {
 
     async fn read_ops(&self, t: &Thread, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
         interruptible(t, ops.admit(self, t, false)).await??;
-        if ops.has_timeouts() {
+        if ops.has_limits() && !buf.is_empty() {
             let socket = crate::net::socket::of_file(self)?;
             return Ok(Box::pin(transfer::receive(t, self, socket, buf, 0)).await?.len);
         }
@@ -367,7 +368,7 @@ impl OpenFile {
     /// Blocking writes go on until everything is written; what was written before an error counts.
     async fn write_ops(&self, t: &Thread, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
         interruptible(t, ops.admit(self, t, true)).await??;
-        if ops.has_timeouts() {
+        if ops.has_limits() {
             let socket = crate::net::socket::of_file(self)?;
             let mut message = Outgoing::plain();
             return Box::pin(transfer::send(t, self, socket, buf, &mut message, 0)).await;
@@ -375,42 +376,20 @@ impl OpenFile {
         if let Some(op) = ops.write(self, buf, pos) {
             return Ok(interruptible(t, op).await??);
         }
-        let mut done = 0;
+        let mut writing = Writing::new(true, ops.sigpipe());
         loop {
-            let at = pos + done as u64;
+            let at = pos + writing.done() as u64;
             let attempt = match ops.wait_queue() {
                 Some(queue) if !self.is_nonblock() => {
                     let attempt = || settled(ops.try_write(self, buf, at));
-                    match interruptible(t, queue.wait_for_mask(WRITE_EVENTS.bits(), attempt)).await {
-                        Ok(attempt) => attempt,
-                        Err(Interrupted) if done > 0 => return Ok(done),
-                        Err(interrupted) => return Err(interrupted.into()),
-                    }
+                    let wait = queue.wait_for_mask(WRITE_EVENTS.bits(), attempt);
+                    interruptible(t, wait).await.map_err(SysError::from)
                 }
-                _ => ops.try_write(self, buf, at),
+                _ => Ok(ops.try_write(self, buf, at)),
             };
-            let error: SysError = match attempt {
-                Ok(n) => {
-                    done += n;
-                    if n == 0 || buf.is_empty() {
-                        return Ok(done);
-                    }
-                    crate::exec::budget().await;
-                    continue;
-                }
-                Err(TryError::Fault(fault)) => match buf.fault_in(&fault).await {
-                    Ok(()) => continue,
-                    Err(errno) => errno.into(),
-                },
-                Err(TryError::WouldBlock) => Errno::EAGAIN.into(),
-                Err(TryError::Failed(errno)) => {
-                    if errno == Errno::EPIPE && ops.raises_sigpipe() {
-                        super::raise(t, raw::SIGPIPE);
-                    }
-                    errno.into()
-                }
-            };
-            return if done > 0 { Ok(done) } else { Err(error) };
+            if let Some(answer) = writing.after(t, buf, attempt).await {
+                return answer;
+            }
         }
     }
 
@@ -525,8 +504,11 @@ impl PageSource for FileSource {
     }
 
     fn writable(&self) -> bool {
-        let sealed = self.file.inode().state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE);
-        self.file.readable() && self.file.writable() && !sealed
+        self.file.readable() && self.file.writable() && !self.sealed()
+    }
+
+    fn sealed(&self) -> bool {
+        self.file.inode().state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE)
     }
 
     fn executable(&self) -> bool {

@@ -2,14 +2,14 @@
 
 use core::future::Future;
 
-use linux_raw_sys::general::SIGPIPE;
 use linux_raw_sys::net as raw;
 
 use super::socket::{Outgoing, Receive, Received, Socket, Type};
 use crate::errno::{Errno, Result};
-use crate::exec::{Instant, Interrupted, interruptible, timeout};
+use crate::exec::{Instant, Interrupted, budget, interruptible, timeout};
 use crate::fs::open_file::{READ_EVENTS, WRITE_EVENTS, settled};
-use crate::fs::{self, OpenFile, TryError};
+use crate::fs::writing::{Sigpipe, Writing};
+use crate::fs::{OpenFile, TryError};
 use crate::mm::IoBuf;
 use crate::process::Thread;
 use crate::syscalls::{SysError, SysResult};
@@ -41,40 +41,18 @@ pub async fn send(
     let nonblock = file.is_nonblock() || flags & raw::MSG_DONTWAIT != 0;
     let stream = socket.common().kind == Type::Stream;
     let deadline = socket.common().send_deadline();
-    let mut done = 0;
+    let sigpipe = if flags & raw::MSG_NOSIGNAL == 0 { socket.sigpipe() } else { Sigpipe::Never };
+    let mut writing = Writing::new(stream, sigpipe);
     loop {
         let attempt = if nonblock {
-            socket.try_send(buf, message)
+            Ok(socket.try_send(buf, message))
         } else {
             let attempt = || settled(socket.try_send(buf, message));
-            match settle(t, deadline, socket.queue().wait_for_mask(WRITE_EVENTS.bits(), attempt)).await {
-                Ok(attempt) => attempt,
-                Err(_) if done > 0 => return Ok(done),
-                Err(error) => return Err(error),
-            }
+            settle(t, deadline, socket.queue().wait_for_mask(WRITE_EVENTS.bits(), attempt)).await
         };
-        let error: SysError = match attempt {
-            Ok(len) => {
-                done += len;
-                if !stream || len == 0 || buf.is_empty() {
-                    return Ok(done);
-                }
-                crate::exec::budget().await;
-                continue;
-            }
-            Err(TryError::Fault(fault)) => match buf.fault_in(&fault).await {
-                Ok(()) => continue,
-                Err(errno) => errno.into(),
-            },
-            Err(TryError::WouldBlock) => Errno::EAGAIN.into(),
-            Err(TryError::Failed(errno)) => {
-                if errno == Errno::EPIPE && stream && done == 0 && flags & raw::MSG_NOSIGNAL == 0 {
-                    fs::raise(t, SIGPIPE);
-                }
-                errno.into()
-            }
-        };
-        return if done > 0 { Ok(done) } else { Err(error) };
+        if let Some(answer) = writing.after(t, buf, attempt).await {
+            return answer;
+        }
     }
 }
 
@@ -94,7 +72,9 @@ pub async fn receive(
     let target = if flags & raw::MSG_WAITALL != 0 { buf.remaining() } else { low.min(buf.remaining()) };
     let mut all: Option<Received> = None;
     loop {
-        let attempt = if nonblock {
+        // What is left after that only a page fault kept from being read, or another reader has it now.
+        let enough = all.as_ref().is_some_and(|sum| sum.len >= target);
+        let attempt = if nonblock || enough {
             socket.try_receive(buf, how)
         } else {
             let attempt = || settled(socket.try_receive(buf, how));
@@ -114,6 +94,7 @@ pub async fn receive(
                     return Ok(sum);
                 }
                 all = Some(sum);
+                budget().await;
                 continue;
             }
             Err(TryError::Fault(fault)) => match buf.fault_in(&fault).await {

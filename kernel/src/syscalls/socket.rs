@@ -64,7 +64,8 @@ fn decode(family: u32, kind: u32, protocol: i32) -> Result<(Type, u32)> {
         // "For portability", as net/unix has it: raw sockets are datagram sockets.
         raw::SOCK_DGRAM | raw::SOCK_RAW => Type::Datagram,
         raw::SOCK_SEQPACKET => Type::SeqPacket,
-        0 | 7.. => return Err(Errno::EINVAL),
+        // SOCK_MAX.
+        11.. => return Err(Errno::EINVAL),
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };
     Ok((kind, flags))

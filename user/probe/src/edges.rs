@@ -27,6 +27,8 @@ const RULES: &[Rule] = &[
     ("a pipe is spliced", splice_errors),
     ("locks beyond the end of all files", far_locks),
     ("attributes of users in a tmpfs", user_attributes),
+    ("a directory deeper than a path is long", deep_directory),
+    ("a seal and who writes through a mapping", seals),
 ];
 
 pub fn all() {
@@ -287,4 +289,51 @@ fn user_attributes() -> Result<String> {
     let get = call!(getxattr(path.as_ptr(), key.as_ptr(), null_mut(), 0));
     fs::remove_file(name)?;
     Ok(format!("{set} {get}"))
+}
+
+fn deep_directory() -> Result<String> {
+    let name = CString::new("a".repeat(200))?;
+    let before = std::env::current_dir()?;
+    fs::create_dir_all("/tmp/probe.deep")?;
+    std::env::set_current_dir("/tmp/probe.deep")?;
+    let mut lengths = Vec::new();
+    for _ in 0..21 {
+        call!(mkdir(name.as_ptr(), 0o755));
+        call!(chdir(name.as_ptr()));
+        let mut text = vec![0u8; 8192];
+        // SAFETY: room for the answer.
+        lengths.push(outcome(unsafe { libc::syscall(libc::SYS_getcwd, text.as_mut_ptr(), text.len()) }));
+    }
+    let mut text = [0u8; 4096];
+    let link = call!(readlink(c"/proc/self/cwd".as_ptr(), text.as_mut_ptr().cast(), text.len()));
+    for _ in 0..21 {
+        call!(chdir(c"..".as_ptr()));
+        call!(rmdir(name.as_ptr()));
+    }
+    std::env::set_current_dir(before)?;
+    let gone = fs::remove_dir("/tmp/probe.deep").is_ok();
+    Ok(format!("{:?} {link} {gone}", lengths.split_off(18)))
+}
+
+fn seals() -> Result<String> {
+    const F_ADD_SEALS: i32 = 1033;
+    const F_GET_SEALS: i32 = 1034;
+    const WRITE: i32 = 8;
+    let fd = call!(memfd_create(c"sealed".as_ptr(), libc::MFD_ALLOW_SEALING)) as RawFd;
+    call!(ftruncate(fd, 4096));
+    let map = |protection| -> (*mut libc::c_void, i64) {
+        // SAFETY: a new mapping, where there is room.
+        let at = unsafe { libc::mmap(null_mut(), 4096, protection, libc::MAP_SHARED, fd, 0) };
+        (at, if at == libc::MAP_FAILED { outcome(-1) } else { 0 })
+    };
+    let (at, mapped) = map(libc::PROT_READ);
+    let while_mapped = call!(fcntl(fd, F_ADD_SEALS, WRITE));
+    let kept = call!(fcntl(fd, F_GET_SEALS));
+    // SAFETY: nobody has a reference into the mapping.
+    unsafe { libc::munmap(at, 4096) };
+    let sealed = call!(fcntl(fd, F_ADD_SEALS, WRITE));
+    let (_, again) = map(libc::PROT_READ | libc::PROT_WRITE);
+    let write = call!(write(fd, b"x".as_ptr().cast(), 1));
+    call!(close(fd));
+    Ok(format!("{mapped} {while_mapped} {kept} {sealed} {again} {write}"))
 }

@@ -28,6 +28,9 @@ const RULES: &[Rule] = &[
     ("a listener closes while others connect", listener_closes),
     ("no descriptor for a connection", no_descriptor),
     ("a receiver closes while another sends", receiver_closes),
+    ("least lengths of reads", least_lengths),
+    ("kinds of sockets", kinds),
+    ("addresses of those without names", unnamed),
 ];
 
 pub fn all() {
@@ -331,4 +334,60 @@ fn megabyte() -> std::io::Result<String> {
     b.read_to_end(&mut all)?;
     let right = all.iter().enumerate().all(|(index, byte)| index % 251 == usize::from(*byte));
     Ok(format!("{} {right} {}", all.len(), sender.join().unwrap_or(false)))
+}
+
+fn set_option(fd: RawFd, option: i32, value: i32) {
+    // SAFETY: a live integer and its size.
+    unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const value).cast(), 4) };
+}
+
+fn least_lengths() -> std::io::Result<String> {
+    let (mut a, mut b) = UnixStream::pair()?;
+    set_option(a.as_raw_fd(), libc::SO_RCVLOWAT, 5);
+    let writer = thread::spawn(move || {
+        for _ in 0..3 {
+            let _ = b.write_all(b"two");
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let read = a.read(&mut [0; 16])?;
+    let _ = writer.join();
+    a.set_read_timeout(Some(Duration::from_secs(1)))?;
+    // Nothing is waited for.
+    let nothing = a.read(&mut [])?;
+    Ok(format!("{read} {nothing} {}", a.read(&mut [0; 16])?))
+}
+
+fn kinds() -> std::io::Result<String> {
+    let answers: Vec<i32> = (0..12)
+        // SAFETY: no memory involved; a descriptor that is new is nobody else's.
+        .map(|kind| match unsafe { libc::socket(libc::AF_UNIX, kind, 0) } {
+            -1 => errno_of(Err::<(), _>(std::io::Error::last_os_error())),
+            fd => {
+                drop(unsafe { OwnedFd::from_raw_fd(fd) });
+                0
+            }
+        })
+        .collect();
+    Ok(format!("{answers:?}"))
+}
+
+fn unnamed() -> std::io::Result<String> {
+    let (a, b) = UnixDatagram::pair()?;
+    let (mut c, d) = UnixStream::pair()?;
+    a.send(b"x")?;
+    c.write_all(b"y")?;
+    let lengths = [b.as_raw_fd(), d.as_raw_fd()].map(|fd| {
+        let (mut byte, mut address, mut length) = ([0u8], [0u8; 128], 128u32);
+        // SAFETY: all of it is alive and as long as it says.
+        unsafe {
+            libc::recvfrom(fd, byte.as_mut_ptr().cast(), 1, 0, address.as_mut_ptr().cast(), &mut length);
+        }
+        length
+    });
+    let mut length = 128u32;
+    let mut address = [0u8; 128];
+    // SAFETY: as above.
+    unsafe { libc::getpeername(b.as_raw_fd(), address.as_mut_ptr().cast(), &mut length) };
+    Ok(format!("{lengths:?} {length}"))
 }

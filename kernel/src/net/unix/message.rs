@@ -224,9 +224,8 @@ impl UnixSocket {
         let Some(packet) = packets.front() else { return Err(TryError::WouldBlock) };
         let len = copy_out(buf, &packet.data)?;
         let mut received = Received { len, full: packet.data.len(), creds: packet.creds, ..Received::default() };
-        received.from = Some(packet.from.clone().unwrap_or_else(|| name::to_address(None)));
-        if self.kind() == Type::SeqPacket {
-            received.from = None;
+        if self.kind() == Type::Datagram {
+            received.from = packet.from.clone();
         }
         if how.peek {
             received.rights = packet.rights.as_ref().map(|rights| rights.files().to_vec());

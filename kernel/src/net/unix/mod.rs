@@ -28,6 +28,7 @@ use super::rights;
 use super::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, Type, Ucred};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
+use crate::fs::writing::Sigpipe;
 use crate::fs::{Events, FileOps, Op, OpenFile, TryError};
 use crate::mm::{IoBuf, UserPtr};
 use crate::process::Thread;
@@ -155,11 +156,12 @@ impl UnixSocket {
         let mut in_flight = rights::lock();
         let mut state = self.state.lock();
         let old = core::mem::replace(&mut state.inbox, fresh);
-        let waiting = core::mem::take(&mut state.waiting);
+        let (waiting, blocked) = (core::mem::take(&mut state.waiting), core::mem::take(&mut state.blocked));
         drop(state);
         old.for_each_right(&mut |rights| rights.land(&mut in_flight));
         drop(in_flight);
         release_packets(old);
+        unblock(blocked);
         drop(waiting);
     }
 
@@ -302,12 +304,14 @@ impl FileOps for UnixSocket {
         self.try_send(buf, &mut Outgoing::plain())
     }
 
-    fn has_timeouts(&self) -> bool {
-        self.common.receive_timeout.load(Ordering::Relaxed) | self.common.send_timeout.load(Ordering::Relaxed) != 0
+    fn has_limits(&self) -> bool {
+        let common = &self.common;
+        common.receive_timeout.load(Ordering::Relaxed) | common.send_timeout.load(Ordering::Relaxed) != 0
+            || common.receive_low.load(Ordering::Relaxed) > 1
     }
 
-    fn raises_sigpipe(&self) -> bool {
-        self.kind() == Type::Stream
+    fn sigpipe(&self) -> Sigpipe {
+        if self.kind() == Type::Stream { Sigpipe::IfNothingWritten } else { Sigpipe::Never }
     }
 
     fn released(&self) {

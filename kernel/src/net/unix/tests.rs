@@ -145,6 +145,28 @@ fn a_sender_that_waits_is_told_that_the_receiver_is_closed() {
     assert_eq!(a.outstanding.load(Ordering::Relaxed), 0);
 }
 
+/// connect(2) to another throws away what waited.
+#[test]
+fn a_sender_that_waits_is_told_that_the_queue_is_emptied() {
+    let (a, b) = (UnixSocket::new(Type::Datagram), UnixSocket::new(Type::Datagram));
+    a.state.lock().peer = Some(Arc::downgrade(&b));
+    while send(&a, b"x", &[]).is_ok() {}
+    let done = Arc::new(SpinLock::new(false));
+    let (sender, flag) = (a.clone(), done.clone());
+    spawn("sender", async move {
+        let attempt = || settled(send(&sender, b"more", &[]));
+        sender.queue.wait_for_mask(WRITE_EVENTS.bits(), attempt).await.unwrap();
+        *flag.lock() = true;
+    });
+    run_until_idle();
+    assert!(!*done.lock());
+    // Nothing of it is charged to the sender, who would be told on that account.
+    a.outstanding.store(100_000, Ordering::Relaxed);
+    b.empty();
+    run_until_idle();
+    assert!(*done.lock());
+}
+
 #[test]
 fn a_message_that_is_longer_than_the_room_left_is_sent_at_last() {
     let (a, b) = pair(Type::Datagram);
