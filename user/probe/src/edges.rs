@@ -29,6 +29,7 @@ const RULES: &[Rule] = &[
     ("attributes of users in a tmpfs", user_attributes),
     ("a directory deeper than a path is long", deep_directory),
     ("a seal and who writes through a mapping", seals),
+    ("what others may know of a process", strangers),
 ];
 
 pub fn all() {
@@ -336,4 +337,20 @@ fn seals() -> Result<String> {
     let write = call!(write(fd, b"x".as_ptr().cast(), 1));
     call!(close(fd));
     Ok(format!("{mapped} {while_mapped} {kept} {sealed} {again} {write}"))
+}
+
+fn strangers() -> Result<String> {
+    let errno = |result: Result<()>| result.err().map_or(0, |error| error.raw_os_error().unwrap_or(-1));
+    as_user(|| {
+        let open = |name: &str| errno(File::open(format!("/proc/1/{name}")).map(drop));
+        let opened = ["cmdline", "environ", "auxv", "maps", "status", "statm", "fdinfo/0", "fd"].map(open);
+        let links = ["cwd", "root", "exe"].map(|name| errno(fs::read_link(format!("/proc/1/{name}")).map(drop)));
+        let stat = fs::read_to_string("/proc/1/stat")?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        // From startcode to startstack, and from start_data to env_end.
+        let hidden = [fields.get(23..26), fields.get(42..49)];
+        let words = fs::read("/proc/1/cmdline")?.is_empty();
+        Ok(format!("{opened:?} {links:?} {hidden:?} {words}"))
+    })
+    .unwrap_or_else(|| Ok("panicked".into()))
 }

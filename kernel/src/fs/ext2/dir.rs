@@ -329,12 +329,17 @@ impl Node {
                     if entry.ino == 0 || entry.offset < from {
                         continue;
                     }
+                    // What is no name cannot be told from a path.
+                    let name = entry.name(&data);
+                    if name.is_empty() || name.contains(&b'/') {
+                        return self.broken_dir("name");
+                    }
                     let next = position as u64 * block_size + (entry.offset + entry.rec_len) as u64;
                     let kind = match dirent::file_type(entry.kind) {
                         Some(kind) => kind,
                         None => self.volume.kind_of(entry.ino).await?,
                     };
-                    if !sink.entry(entry.ino.into(), next, kind, entry.name(&data)) {
+                    if !sink.entry(entry.ino.into(), next, kind, name) {
                         return Ok(());
                     }
                 }

@@ -103,7 +103,9 @@ impl Node {
             Node::Entry(_, entry) => match entry.kind {
                 EntryKind::Fds | EntryKind::FdInfos | EntryKind::Tasks => FileType::Directory,
                 EntryKind::Link(_) => FileType::Symlink,
-                EntryKind::Text(_) | EntryKind::Memory(_) | EntryKind::Setting(..) => FileType::Regular,
+                EntryKind::Text(_) | EntryKind::Discreet(_) | EntryKind::Memory(_) | EntryKind::Setting(..) => {
+                    FileType::Regular
+                }
             },
             Node::Fd(..) => FileType::Symlink,
             Node::FdInfo(..) => FileType::Regular,
@@ -419,8 +421,13 @@ impl ProcInode {
                     }
                     Source::Subject(subject.clone(), text)
                 }
+                EntryKind::Discreet(text) => {
+                    Source::Discreet(subject.clone(), text, subject.check_access(thread).is_ok())
+                }
                 EntryKind::Memory(what) => {
-                    subject.check_access(thread)?;
+                    if entry.private {
+                        subject.check_access(thread)?;
+                    }
                     Source::Memory(subject.clone(), memory::space_of(subject), what)
                 }
                 EntryKind::Setting(text, store) => Source::SubjectSetting(subject.clone(), text, store),

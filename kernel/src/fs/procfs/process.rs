@@ -6,7 +6,7 @@ use super::memory::Memory;
 use super::status;
 use super::subject::Subject;
 use super::text::{MapLine, Text, put, put_limit, trim_nul};
-use super::text_file::{SubjectStore, SubjectText, parse};
+use super::text_file::{DiscreetText, SubjectStore, SubjectText, parse};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::DeviceId;
 use crate::fs::mount;
@@ -25,6 +25,8 @@ pub struct Entry {
 
 pub enum EntryKind {
     Text(SubjectText),
+    /// Text that says less to those who may not look into the process.
+    Discreet(DiscreetText),
     Setting(SubjectText, SubjectStore),
     Memory(Memory),
     /// A magic link.
@@ -64,7 +66,7 @@ pub static ENTRIES: &[Entry] = &[
     text("limits", limits),
     Entry { name: "comm", perm: 0o644, private: false, kind: EntryKind::Setting(comm, set_comm) },
     Entry { name: "cmdline", perm: 0o444, private: false, kind: EntryKind::Memory(Memory::Cmdline) },
-    text("stat", status::stat),
+    Entry { name: "stat", perm: 0o444, private: false, kind: EntryKind::Discreet(status::stat) },
     text("statm", status::statm),
     private("maps", 0o444, maps),
     link("cwd", cwd),

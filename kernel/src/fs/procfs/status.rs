@@ -39,7 +39,7 @@ fn priorities(task: &Task) -> (i64, u32) {
     }
 }
 
-pub fn stat(subject: &Subject, out: &mut Text) -> Result<()> {
+pub fn stat(subject: &Subject, may_look: bool, out: &mut Text) -> Result<()> {
     let process = &subject.process;
     let comm = subject.comm();
     let usage = usage(subject);
@@ -80,17 +80,22 @@ pub fn stat(subject: &Subject, out: &mut Text) -> Result<()> {
         stat.nice = i64::from(task.entity.nice());
         stat.policy = policy_number(task.entity.policy());
         stat.cpu = task.entity.last_cpu();
-        fill_memory(&mut stat, &task);
+        fill_memory(&mut stat, &task, may_look);
     }
     stat.put(out);
     Ok(())
 }
 
-fn fill_memory(stat: &mut PidStat<'_>, task: &Task) {
+/// Sizes are for everybody, addresses are not.
+fn fill_memory(stat: &mut PidStat<'_>, task: &Task, may_look: bool) {
     let Some(mm) = task.handles().mm else { return };
     let sizes = mm.stats();
     stat.vsize = sizes.total * PAGE_KIB * 1024;
     stat.rss = sizes.resident;
+    if !may_look {
+        stat.code = (1, 1);
+        return;
+    }
     let meta = mm.meta();
     stat.code = (meta.start_code, meta.end_code);
     stat.start_stack = meta.start_stack;

@@ -18,6 +18,7 @@ use crate::process::Credentials;
 use crate::sync::SpinLock;
 
 pub type SubjectText = fn(&Subject, &mut Text) -> Result<()>;
+pub type DiscreetText = fn(&Subject, bool, &mut Text) -> Result<()>;
 pub type SubjectStore = fn(&Subject, &[u8], &Credentials) -> Result<()>;
 
 /// Where the text comes from.
@@ -25,6 +26,8 @@ pub enum Source {
     System(fn(&mut Text)),
     Setting(fn(&mut Text), fn(&[u8], &Credentials) -> Result<()>),
     Subject(Subject, SubjectText),
+    /// With whether the reader may look into the process.
+    Discreet(Subject, DiscreetText, bool),
     SubjectSetting(Subject, SubjectText, SubjectStore),
     /// What is in another process's memory.
     Memory(Subject, Option<Arc<AddressSpace>>, Memory),
@@ -56,6 +59,10 @@ impl TextFile {
             Source::Subject(subject, text) | Source::SubjectSetting(subject, text, _) => {
                 subject.check_exists()?;
                 text(subject, &mut out)?;
+            }
+            Source::Discreet(subject, text, may_look) => {
+                subject.check_exists()?;
+                text(subject, *may_look, &mut out)?;
             }
             Source::Memory(subject, opened, what) => return memory::read(subject, opened, *what).await,
             Source::FdInfo(subject, fd) => fds::info(subject, *fd, &mut out)?,
