@@ -10,6 +10,7 @@ use pollux_wire::{Exit, Request};
 
 use crate::image::Image;
 use crate::machine::{KernelKind, Machine, MachineOptions};
+use crate::provision::{DEBUGFS, E2FSCK, MKE2FS};
 use crate::session::{self, Input, Outcome};
 use crate::{build, paths, provision};
 
@@ -44,6 +45,8 @@ impl Options {
         let mut tally = Tally::default();
         let filtered = self.filter.is_some();
         if !self.guest && !filtered && self.kernel == KernelKind::Pollux {
+            // The tests of ext2 make and check file systems.
+            provision::need(&[MKE2FS, E2FSCK, DEBUGFS])?;
             let mut cargo = build::cargo(None);
             cargo.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
             cargo.args(["--exclude", "pollux-tests"]);

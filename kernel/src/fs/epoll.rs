@@ -207,13 +207,13 @@ impl Epoll {
 
     /// EPOLL_CTL_MOD.
     pub fn modify(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<()> {
+        let queue = queue_of(file).ok_or(Errno::EPERM)?;
         let _control = self.control.lock();
         let watch = self.find(fd, file)?;
         let old = watch.interest.lock().events;
         if (old | events) & EPOLLEXCLUSIVE != 0 {
             return Err(Errno::EINVAL);
         }
-        let queue = queue_of(file).ok_or(Errno::EPERM)?;
         if wanted(old) == wanted(events) {
             // The entry in the queue wakes for what it should.
             *watch.interest.lock() = Interest { events, data, armed: true };
@@ -230,10 +230,11 @@ impl Epoll {
 
     /// EPOLL_CTL_DEL.
     pub fn delete(&self, fd: i32, file: &Arc<OpenFile>) -> Result<()> {
+        let queue = queue_of(file).ok_or(Errno::EPERM)?;
         let _control = self.control.lock();
         let watch = self.find(fd, file)?;
         self.forget(watch.key);
-        watch.detach(queue_of(file));
+        watch.detach(Some(queue));
         Ok(())
     }
 
@@ -345,6 +346,18 @@ impl Epoll {
 impl FileOps for Epoll {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn can_read(&self) -> bool {
+        false
+    }
+
+    fn ignores_seek(&self) -> bool {
+        true
+    }
+
+    fn splices_to(&self) -> bool {
+        false
     }
 
     fn ready(&self) -> Events {

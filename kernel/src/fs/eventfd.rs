@@ -45,6 +45,14 @@ impl FileOps for EventFd {
         self
     }
 
+    fn ignores_seek(&self) -> bool {
+        true
+    }
+
+    fn splices_to(&self) -> bool {
+        false
+    }
+
     fn is_plain(&self) -> bool {
         true
     }

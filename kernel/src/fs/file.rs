@@ -108,13 +108,26 @@ pub trait FileOps: Send + Sync + Any {
         Sigpipe::Always
     }
 
+    /// There is something to read at all. False: EINVAL whatever is asked for.
+    fn can_read(&self) -> bool {
+        true
+    }
+
     /// Has a position: lseek, pread and pwrite work. False: they answer ESPIPE.
     fn seekable(&self) -> bool {
         false
     }
-    /// lseek answers 0 and does nothing (/dev/null and its like).
+    /// lseek answers 0 and does nothing (/dev/null and its like, and some that have no position).
     fn ignores_seek(&self) -> bool {
         false
+    }
+    /// splice(2) and sendfile(2) can move data from it.
+    fn splices_from(&self) -> bool {
+        true
+    }
+    /// The same, to it.
+    fn splices_to(&self) -> bool {
+        true
     }
     /// SEEK_END's base.
     fn size(&self) -> Option<u64> {

@@ -37,6 +37,14 @@ pub struct Ends<'a> {
 }
 
 impl Ends<'_> {
+    /// Some files can be read and written by programs, but not moved from or to inside the kernel.
+    fn check(&self) -> Result<()> {
+        let from = !self.input.is_dir() && self.input.ops().is_none_or(|ops| ops.splices_from());
+        let to = self.output.ops().is_none_or(|ops| ops.splices_to());
+        let appends = self.output.flags() & raw::O_APPEND != 0 && self.output.ops().is_none();
+        if from && to && !appends { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
     async fn read_input(&mut self, t: &Thread, piece: &mut [u8]) -> SysResult<usize> {
         let mut buf = IoBuf::kernel_mut(piece);
         match &mut self.in_pos {
@@ -119,25 +127,26 @@ pub async fn sendfile(
     if pos.is_some() && !input.seekable() {
         return Err(Errno::ESPIPE.into());
     }
-    if !input.seekable() || input.is_dir() || output.flags() & raw::O_APPEND != 0 && output.ops().is_none() {
+    let mut ends = Ends { input, in_pos: pos, output, out_pos: None, nonblock: false };
+    if !input.seekable() {
         return Err(Errno::EINVAL.into());
     }
-    let mut ends = Ends { input, in_pos: pos, output, out_pos: None, nonblock: false };
+    ends.check()?;
     let n = ends.copy(t, count.min(crate::mm::MAX_RW_COUNT as u64)).await?;
     Ok((n, ends.in_pos.unwrap_or(0)))
 }
 
 /// copy_file_range(2).
 pub async fn copy_file_range(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysResult<usize> {
-    ends.input.check_readable()?;
-    ends.output.check_writable()?;
-    if ends.output.flags() & raw::O_APPEND != 0 {
-        return Err(Errno::EBADF.into());
-    }
     match (ends.input.kind(), ends.output.kind()) {
         (Kind::Regular(_), Kind::Regular(_)) => {}
         (Kind::Directory, _) | (_, Kind::Directory) => return Err(Errno::EISDIR.into()),
         _ => return Err(Errno::EINVAL.into()),
+    }
+    ends.input.check_readable()?;
+    ends.output.check_writable()?;
+    if ends.output.flags() & raw::O_APPEND != 0 {
+        return Err(Errno::EBADF.into());
     }
     let from = ends.in_pos.unwrap_or(ends.input.position());
     let to = ends.out_pos.unwrap_or(ends.output.position());
@@ -185,6 +194,7 @@ pub async fn splice(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysResult<usiz
     if in_pipe.is_some() && ends.in_pos.is_some() || out_pipe.is_some() && ends.out_pos.is_some() {
         return Err(Errno::ESPIPE.into());
     }
+    ends.check()?;
     let max = len.min(PIECE as u64) as usize;
     match (in_pipe, out_pipe) {
         (Some(from), Some(to)) if Arc::ptr_eq(&from, &to) => Err(Errno::EINVAL.into()),
@@ -193,9 +203,6 @@ pub async fn splice(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysResult<usiz
             pipe_to_pipe(t, &from, &to, max, nonblock).await
         }
         (Some(from), None) => {
-            if ends.output.flags() & raw::O_APPEND != 0 && ends.output.ops().is_none() {
-                return Err(Errno::EINVAL.into());
-            }
             let nonblock = ends.nonblock || ends.input.is_nonblock();
             let Some(loan) = settle(t, &from, READ_EVENTS, nonblock, || from.lend(max)).await? else { return Ok(0) };
             let n = ends.write_output(t, loan.bytes()).await?;

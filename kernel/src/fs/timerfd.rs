@@ -101,6 +101,14 @@ impl FileOps for TimerFd {
         self
     }
 
+    fn ignores_seek(&self) -> bool {
+        true
+    }
+
+    fn splices_to(&self) -> bool {
+        false
+    }
+
     fn try_read(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         if buf.remaining() < 8 {
             return Err(Errno::EINVAL.into());

@@ -23,6 +23,10 @@ impl FileOps for PidFile {
         self
     }
 
+    fn can_read(&self) -> bool {
+        false
+    }
+
     fn ready(&self) -> Events {
         if self.process.threads.lock().is_empty() { Events::IN | Events::RDNORM } else { Events::empty() }
     }

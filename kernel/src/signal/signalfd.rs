@@ -101,6 +101,14 @@ impl FileOps for SignalFile {
         self
     }
 
+    fn ignores_seek(&self) -> bool {
+        true
+    }
+
+    fn splices_to(&self) -> bool {
+        false
+    }
+
     fn try_read(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         if buf.remaining() < RECORD_SIZE {
             return Err(Errno::EINVAL.into());
@@ -155,7 +163,7 @@ pub fn signalfd(t: &Thread, fd: i32, mask: SigSet, flags: u32) -> Result<i32> {
         let file = OpenFile::new_anon("[signalfd]", ops, flags & NONBLOCK | 0o2);
         return t.files().install(file, flags & CLOEXEC != 0);
     }
-    let file = t.files().get(fd)?;
+    let file = t.files().get_io(fd)?;
     let ops = file.ops().ok_or(Errno::EINVAL)?;
     let signal_file = ops.as_any().downcast_ref::<SignalFile>().ok_or(Errno::EINVAL)?;
     signal_file.mask.store(mask.0, Ordering::Relaxed);

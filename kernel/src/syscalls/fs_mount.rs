@@ -24,7 +24,16 @@ fn mount_flags(flags: u32) -> MountFlags {
 async fn read_data(t: &Thread, data: UserPtr<u8>) -> Result<Vec<u8>> {
     match data.non_null() {
         None => Ok(Vec::new()),
-        Some(data) => Ok(crate::mm::read_cstr(t.mm(), data.addr(), PAGE_SIZE).await?.to_vec()),
+        Some(data) => match crate::mm::read_cstr(t.mm(), data.addr(), PAGE_SIZE).await {
+            Ok(text) => Ok(text.to_vec()),
+            // It need not end: then what there is up to the end of memory counts (mount(2) copies a page at most).
+            Err(Errno::EFAULT) => {
+                let mut text = alloc::vec![0; PAGE_SIZE - data.addr() as usize % PAGE_SIZE];
+                data.read_bytes(t.mm(), &mut text).await?;
+                Ok(text)
+            }
+            Err(errno) => Err(errno),
+        },
     }
 }
 
@@ -59,7 +68,7 @@ pub async fn mount(
         let from = lookup_cwd(t, source, Flags::FOLLOW).await?;
         return table::move_mount(&from, at);
     }
-    let fs_type = read_path(t, fs_type).await?;
+    let fs_type = read_path(t, fs_type.non_null().ok_or(Errno::EINVAL)?).await?;
     let source = match source.non_null() {
         Some(source) => read_path(t, source).await?,
         None => Default::default(),

@@ -334,19 +334,17 @@ async fn lock_range(file: &OpenFile, flock: &Flock) -> Result<(u64, u64)> {
 }
 
 pub async fn flock(t: &Thread, fd: i32, operation: u32) -> SysResult<()> {
+    let operation = (operation & !raw::LOCK_NB, operation & raw::LOCK_NB != 0);
+    let (raw::LOCK_SH | raw::LOCK_EX | raw::LOCK_UN, nonblock) = operation else { return Err(Errno::EINVAL.into()) };
     let file = t.files().get_io(fd)?;
     let Owner::File(owner) = file.lock_owner() else { return Err(Errno::EBADF.into()) };
     let locks = file.inode().state().locks();
-    let exclusive = match operation & !raw::LOCK_NB {
-        raw::LOCK_SH => false,
-        raw::LOCK_EX => true,
-        raw::LOCK_UN => {
-            locks.unflock(owner);
-            return Ok(());
-        }
-        _ => return Err(Errno::EINVAL.into()),
-    };
-    if operation & raw::LOCK_NB != 0 {
+    if operation.0 == raw::LOCK_UN {
+        locks.unflock(owner);
+        return Ok(());
+    }
+    let exclusive = operation.0 == raw::LOCK_EX;
+    if nonblock {
         return Ok(locks.flock(owner, exclusive)?);
     }
     Ok(interruptible(t, locks.flock_wait(owner, exclusive)).await?)

@@ -49,6 +49,10 @@ fn within_page(addr: u64, len: u64) -> bool {
 pub async fn readv(t: &Thread, fd: i32, iov: u64, count: u64) -> SysResult<usize> {
     let file = t.files().get_io(fd)?;
     let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
+    if buf.is_empty() && file.ops().is_none_or(|ops| ops.can_read()) {
+        // Other than read(2), it does not ask the file then.
+        return Ok(file.check_readable().map(|()| 0)?);
+    }
     file.read(t, &mut buf).await
 }
 
@@ -114,6 +118,12 @@ pub async fn pwritev2(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high
 
 pub async fn lseek(t: &Thread, fd: i32, offset: i64, whence: u32) -> SysResult<u64> {
     let file = t.files().get_io(fd)?;
+    if whence > raw::SEEK_HOLE {
+        return Err(Errno::EINVAL.into());
+    }
+    if file.ops().is_some_and(|ops| ops.ignores_seek()) {
+        return Ok(0);
+    }
     if !file.seekable() {
         return Err(Errno::ESPIPE.into());
     }
@@ -124,7 +134,7 @@ pub async fn lseek(t: &Thread, fd: i32, offset: i64, whence: u32) -> SysResult<u
 
 pub fn lseek_now(t: &Thread, fd: i32, offset: i64, whence: u32) -> Option<SysResult<u64>> {
     t.files().with(fd, |file| {
-        if !file.seekable() {
+        if !file.seekable() || file.ops().is_some_and(|ops| ops.ignores_seek()) {
             return None;
         }
         let mut pos = file.pos().try_lock()?;
@@ -134,9 +144,6 @@ pub fn lseek_now(t: &Thread, fd: i32, offset: i64, whence: u32) -> Option<SysRes
 }
 
 fn new_position(file: &OpenFile, now: u64, offset: i64, whence: u32) -> Result<u64> {
-    if file.ops().is_some_and(|ops| ops.ignores_seek()) {
-        return Ok(0);
-    }
     let size = || match file.kind() {
         Kind::Ops(ops) => ops.size().ok_or(Errno::EINVAL),
         _ => Ok(file.inode().size()),
@@ -301,7 +308,11 @@ pub async fn sync_file_range(t: &Thread, fd: i32, offset: i64, len: i64, flags: 
     if flags & !7 != 0 {
         return Err(Errno::EINVAL);
     }
-    let Kind::Regular(cache) = file.kind() else { return Err(Errno::ESPIPE) };
+    let cache = match file.kind() {
+        Kind::Regular(cache) => cache,
+        Kind::Directory => return Ok(()),
+        _ => return Err(Errno::ESPIPE),
+    };
     let end = if len == 0 { u64::MAX } else { start.saturating_add(len).div_ceil(mm::PAGE_SIZE as u64) };
     if flags == 0 { Ok(()) } else { cache.write_back(start / mm::PAGE_SIZE as u64..end).await }
 }
@@ -314,7 +325,7 @@ pub async fn sync(_t: &Thread) -> Result<()> {
 }
 
 pub async fn syncfs(t: &Thread, fd: i32) -> Result<()> {
-    let file = t.files().get(fd)?;
+    let file = t.files().get_io(fd)?;
     mm::page_cache::sync_all().await?;
     file.path().mount.fs().sync().await
 }

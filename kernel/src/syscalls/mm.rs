@@ -38,8 +38,17 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
         // No pages are reserved for hugetlbfs.
         return Err(Errno::ENOMEM);
     }
-    let source = if map.contains(MapFlags::ANONYMOUS) { None } else { Some(t.files().get_io(fd)?.page_source()?) };
     let prot = Prot::from_bits_truncate(prot);
+    let source = if map.contains(MapFlags::ANONYMOUS) {
+        None
+    } else {
+        let file = t.files().get_io(fd)?;
+        // Before the question whether the file can be mapped at all.
+        if map.contains(MapFlags::SHARED) && prot.contains(Prot::WRITE) && !file.writable() || !file.readable() {
+            return Err(Errno::EACCES);
+        }
+        Some(file.page_source()?)
+    };
     let request = MmapRequest { addr, len, prot, flags: map, source, offset };
     if map.intersects(MapFlags::POPULATE | MapFlags::LOCKED) {
         return killable(t, t.mm().mmap(request)).await?;

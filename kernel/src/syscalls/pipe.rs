@@ -62,7 +62,7 @@ pub fn timerfd_create(t: &Thread, clock: i32, flags: u32) -> Result<i32> {
         ClockId::RealtimeAlarm | ClockId::BoottimeAlarm => {}
         _ => return Err(Errno::EINVAL),
     }
-    let file = OpenFile::new_anon("[timerfd]", TimerFd::new(clock), raw::O_RDONLY | flags & raw::TFD_NONBLOCK);
+    let file = OpenFile::new_anon("[timerfd]", TimerFd::new(clock), raw::O_RDWR | flags & raw::TFD_NONBLOCK);
     t.files().install(file, flags & raw::TFD_CLOEXEC != 0)
 }
 

@@ -424,6 +424,9 @@ pub fn epoll_pwait_now(
     if !mask.is_null() || max <= 0 || max as usize > MAX_EVENTS {
         return None;
     }
+    if !crate::mm::access_ok(events.addr(), max as u64 * size_of::<EpollEvent>() as u64) {
+        return None;
+    }
     t.files().with(epfd, |file| {
         let mut absent = false;
         let mut index = 0;
@@ -476,6 +479,9 @@ async fn epoll_wait(
     mask: Option<SigSet>,
 ) -> SysResult<usize> {
     let max = usize::try_from(max).ok().filter(|max| (1..=MAX_EVENTS).contains(max)).ok_or(Errno::EINVAL)?;
+    if !crate::mm::access_ok(out.addr(), (max * size_of::<EpollEvent>()) as u64) {
+        return Err(Errno::EFAULT.into());
+    }
     let file = t.files().get_io(epfd)?;
     let epoll = file.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;
     let found = with_mask(t, mask, async {

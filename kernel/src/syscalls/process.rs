@@ -121,10 +121,10 @@ pub async fn execveat(
     let mut walk = fs::Flags::empty();
     walk.set(fs::Flags::FOLLOW, flags & AT_SYMLINK_NOFOLLOW == 0);
     walk.set(fs::Flags::EMPTY, flags & AT_EMPTY_PATH != 0);
-    let file = fs::open_exec(fs::Ctx::of(t), dirfd, &path, walk, true).await?;
     let limit = t.rlimit(Resource::Stack).soft;
     let argv = Strings::copy_from_user(t.mm(), argv, limit).await?;
     let envp = Strings::copy_from_user(t.mm(), envp, limit).await?;
+    let file = fs::open_exec(fs::Ctx::of(t), dirfd, &path, walk, true).await?;
     let by_descriptor = dirfd != fs::AT_FDCWD && path.first() != Some(&b'/');
     let name = match (by_descriptor, path.is_empty()) {
         (false, _) => path.to_vec(),
@@ -230,7 +230,17 @@ async fn wait_for(t: &Thread, idtype: u32, id: u32, options: u32) -> SysResult<O
     if nonblocking_fd && !options.contains(WaitOptions::NOHANG) {
         effective |= WaitOptions::NOHANG;
     }
-    let report = wait::wait(t, who, effective).await?;
+    let report = match wait::wait(t, who, effective).await {
+        Ok(report) => report,
+        Err(SysError::Errno(errno)) => {
+            // Linux fills the record with zeros then, too, and so finds a bad address.
+            if !info.is_null() {
+                write_child_info(t, info, None).await?;
+            }
+            return Err(errno.into());
+        }
+        Err(restart) => return Err(restart),
+    };
     if report.is_none() && nonblocking_fd && !options.contains(WaitOptions::NOHANG) {
         return Err(SysError::Errno(Errno::EAGAIN));
     }
@@ -311,6 +321,6 @@ pub fn unshare(t: &mut Thread, flags: u64) -> Result<()> {
 
 pub fn setns(t: &mut Thread, fd: i32, _kind: u32) -> Result<()> {
     // Without namespaces no descriptor stands for one; a pidfd would name some, all of them unknown.
-    t.files().get(fd)?;
+    t.files().get_io(fd)?;
     Err(Errno::EINVAL)
 }

@@ -126,6 +126,10 @@ impl FileOps for Mem {
         Ok(len)
     }
 
+    fn splices_from(&self) -> bool {
+        matches!(self, Mem::Random)
+    }
+
     fn seekable(&self) -> bool {
         !matches!(self, Mem::Kmsg)
     }

@@ -58,7 +58,9 @@ const WILLNEED: u64 = 512;
 impl AddressSpace {
     pub async fn madvise(&self, addr: u64, len: u64, advice: u32) -> Result<()> {
         let advice = Advice::decode(advice)?;
-        let range = page_range(untag(addr), len, Errno::EINVAL)?;
+        let addr = untag(addr);
+        page_up(len).and_then(|len| addr.checked_add(len)).ok_or(Errno::EINVAL)?;
+        let range = page_range(addr, len, Errno::ENOMEM)?;
         if range.is_empty() {
             return Ok(());
         }
@@ -255,6 +257,7 @@ fn lock_range(addr: u64, len: u64) -> Result<Range<u64>> {
     let start = page_down(addr);
     // A length that wraps when it is rounded up counts as none, in Linux.
     let len = len.checked_add(addr - start).and_then(page_up).unwrap_or(0);
+    start.checked_add(len).ok_or(Errno::EINVAL)?;
     page_range(start, len, Errno::ENOMEM)
 }
 

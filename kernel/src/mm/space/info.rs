@@ -131,6 +131,8 @@ impl AddressSpace {
             Backing::Source(mapped, _) if vma.is_shared() => {
                 FutexKey::Shared { object: mapped.source().cache().id(), offset: vma.source_offset(start, addr) }
             }
+            // A page that never changes has nothing to wait for (futex(2) does not say so, Linux does).
+            Backing::Anonymous if !vma.prot.contains(Prot::WRITE) => return Err(UserFault::write(addr)),
             _ => FutexKey::Private { space: self.id, addr },
         })
     }

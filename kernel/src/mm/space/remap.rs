@@ -45,7 +45,7 @@ fn check(request: &MremapRequest) -> Result<Range<u64>> {
     {
         return Err(Errno::EINVAL);
     }
-    let old = page_range(request.addr, request.old_len, Errno::EINVAL)?;
+    let old = page_range(request.addr, request.old_len, Errno::EFAULT)?;
     if flags & FIXED != 0 {
         let new = page_range(request.new_addr, request.new_len, Errno::EINVAL)?;
         if new.start < old.end && old.start < new.end {

@@ -1,5 +1,8 @@
 //! The tests by family.
 
+mod bad;
+mod bad_fd;
+mod bad_pointer;
 mod clone;
 pub mod exec;
 mod groups;
@@ -14,6 +17,8 @@ use crate::Test;
 
 pub const FAMILIES: &[(&str, &[Test])] = &[
     ("open", open::TESTS),
+    ("bad_fd", bad_fd::TESTS),
+    ("bad_pointer", bad_pointer::TESTS),
     ("exec", exec::TESTS),
     ("process", process::TESTS),
     ("pidfd", pidfd::TESTS),
