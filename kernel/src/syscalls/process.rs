@@ -230,17 +230,7 @@ async fn wait_for(t: &Thread, idtype: u32, id: u32, options: u32) -> SysResult<O
     if nonblocking_fd && !options.contains(WaitOptions::NOHANG) {
         effective |= WaitOptions::NOHANG;
     }
-    let report = match wait::wait(t, who, effective).await {
-        Ok(report) => report,
-        Err(SysError::Errno(errno)) => {
-            // Linux fills the record with zeros then, too, and so finds a bad address.
-            if !info.is_null() {
-                write_child_info(t, info, None).await?;
-            }
-            return Err(errno.into());
-        }
-        Err(restart) => return Err(restart),
-    };
+    let report = wait::wait(t, who, effective).await?;
     if report.is_none() && nonblocking_fd && !options.contains(WaitOptions::NOHANG) {
         return Err(SysError::Errno(Errno::EAGAIN));
     }

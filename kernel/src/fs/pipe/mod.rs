@@ -223,6 +223,12 @@ pub struct PipeEnd {
 
 impl PipeEnd {
     fn new(pipe: Arc<Pipe>, read: bool, write: bool) -> Arc<PipeEnd> {
+        PipeEnd::open(pipe, read, write).0
+    }
+
+    /// A new end. If nobody has the other side open: how many partners there ever were, one more of which must come.
+    /// That is told in the same step in which the other side learns of this one: it may be gone at once.
+    fn open(pipe: Arc<Pipe>, read: bool, write: bool) -> (Arc<PipeEnd>, Option<u64>) {
         let mut state = pipe.state.lock();
         let alone = state.writers == 0;
         let writers_before = if read && alone { state.writers_seen } else { u64::MAX };
@@ -230,10 +236,12 @@ impl PipeEnd {
         state.readers_seen += u64::from(read);
         state.writers += u32::from(write);
         state.writers_seen += u64::from(write);
+        let (others, seen) =
+            if read { (state.writers, state.writers_seen) } else { (state.readers, state.readers_seen) };
         drop(state);
         // Openers of the other side of a FIFO wait for this.
         pipe.queue.wake_all();
-        Arc::new(PipeEnd { pipe, read, write, writers_before })
+        (Arc::new(PipeEnd { pipe, read, write, writers_before }), (others == 0).then_some(seen))
     }
 
     pub fn pipe(&self) -> &Arc<Pipe> {
@@ -343,36 +351,26 @@ pub fn reopen(pipe: Arc<Pipe>, flags: u32) -> Result<Arc<dyn FileOps>> {
 
 /// Opens a FIFO: a blocking open waits for the other side (fifo(7)).
 pub async fn open_fifo(t: &Thread, pipe: Arc<Pipe>, flags: u32) -> SysResult<Arc<dyn FileOps>> {
-    let nonblock = flags & raw::O_NONBLOCK != 0;
-    match flags & raw::O_ACCMODE {
-        raw::O_RDONLY => {
-            let seen = pipe.state.lock().writers_seen;
-            let end = PipeEnd::new(pipe.clone(), true, false);
-            if !nonblock {
-                let partner = || {
-                    let state = pipe.state.lock();
-                    (state.writers > 0 || state.writers_seen != seen).then_some(())
-                };
-                interruptible(t, pipe.queue.wait_for(partner)).await?;
-            }
-            Ok(end)
+    let (read, write) = match flags & raw::O_ACCMODE {
+        raw::O_RDONLY => (true, false),
+        raw::O_WRONLY => (false, true),
+        raw::O_RDWR => return Ok(PipeEnd::new(pipe, true, true)),
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    if flags & raw::O_NONBLOCK != 0 {
+        if write && pipe.state.lock().readers == 0 {
+            return Err(Errno::ENXIO.into());
         }
-        raw::O_WRONLY => {
-            let seen = pipe.state.lock().readers_seen;
-            if nonblock && pipe.state.lock().readers == 0 {
-                return Err(Errno::ENXIO.into());
-            }
-            let end = PipeEnd::new(pipe.clone(), false, true);
-            if !nonblock {
-                let partner = || {
-                    let state = pipe.state.lock();
-                    (state.readers > 0 || state.readers_seen != seen).then_some(())
-                };
-                interruptible(t, pipe.queue.wait_for(partner)).await?;
-            }
-            Ok(end)
-        }
-        raw::O_RDWR => Ok(PipeEnd::new(pipe, true, true)),
-        _ => Err(Errno::EINVAL.into()),
+        return Ok(PipeEnd::new(pipe, read, write));
     }
+    let (end, partners) = PipeEnd::open(pipe.clone(), read, write);
+    if let Some(seen) = partners {
+        let partner = || {
+            let state = pipe.state.lock();
+            let now = if read { state.writers_seen } else { state.readers_seen };
+            (now != seen).then_some(())
+        };
+        interruptible(t, pipe.queue.wait_for(partner)).await?;
+    }
+    Ok(end)
 }

@@ -221,3 +221,16 @@ fn what_is_lent_is_nobody_elses() {
     drop(writer);
     assert!(reader.pipe.lend(8).unwrap().is_none());
 }
+
+/// Whoever opens a side learns in the same step whether it has a partner, who may be gone at once.
+#[test]
+fn a_partner_that_was_there_need_not_stay() {
+    let pipe = Pipe::new();
+    let (writer, partners) = PipeEnd::open(pipe.clone(), false, true);
+    assert_eq!(partners, Some(0), "it waits for the first reader");
+    let (reader, partners) = PipeEnd::open(pipe.clone(), true, false);
+    assert_eq!(partners, None, "the writer is there");
+    drop((writer, reader));
+    let (_reader, partners) = PipeEnd::open(pipe, true, false);
+    assert_eq!(partners, Some(1), "it waits for the second writer");
+}

@@ -5,6 +5,7 @@ mod bad_fd;
 mod bad_pointer;
 mod clone;
 pub mod exec;
+mod fifo;
 mod groups;
 mod hostile;
 mod open;
@@ -25,6 +26,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("clone", clone::TESTS),
     ("prctl", prctl::TESTS),
     ("wait", wait::TESTS),
+    ("fifo", fifo::TESTS),
     ("groups", groups::TESTS),
     ("hostile", hostile::TESTS),
 ];
