@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::super::addr::{PAGE, untag};
+use super::super::addr::{PAGE, page_up, untag};
 use super::map::{MAX_MAPPINGS, MMAP_MIN_ADDR, Removed, check_overcommit, page_range};
 use super::tlb::Gather;
 use super::types::{Limits, MremapRequest};
@@ -45,7 +45,8 @@ fn check(request: &MremapRequest) -> Result<Range<u64>> {
     {
         return Err(Errno::EINVAL);
     }
-    let old = page_range(request.addr, request.old_len, Errno::EFAULT)?;
+    // A length that wraps when it is rounded up counts as none, in Linux.
+    let old = page_range(request.addr, page_up(request.old_len).unwrap_or(0), Errno::EFAULT)?;
     if flags & FIXED != 0 {
         let new = page_range(request.new_addr, request.new_len, Errno::EINVAL)?;
         if new.start < old.end && old.start < new.end {
