@@ -121,9 +121,9 @@ pub async fn execveat(
     let mut walk = fs::Flags::empty();
     walk.set(fs::Flags::FOLLOW, flags & AT_SYMLINK_NOFOLLOW == 0);
     walk.set(fs::Flags::EMPTY, flags & AT_EMPTY_PATH != 0);
-    let limit = t.rlimit(Resource::Stack).soft;
-    let argv = Strings::copy_from_user(t.mm(), argv, limit).await?;
-    let envp = Strings::copy_from_user(t.mm(), envp, limit).await?;
+    let budget = Strings::budget(t.rlimit(Resource::Stack).soft).saturating_sub(path.len() + 1);
+    let argv = Strings::copy_from_user(t.mm(), argv, budget).await?;
+    let envp = Strings::copy_from_user(t.mm(), envp, budget.saturating_sub(argv.cost())).await?;
     let file = fs::open_exec(fs::Ctx::of(t), dirfd, &path, walk, true).await?;
     let by_descriptor = dirfd != fs::AT_FDCWD && path.first() != Some(&b'/');
     let name = match (by_descriptor, path.is_empty()) {

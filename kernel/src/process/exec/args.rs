@@ -30,21 +30,30 @@ impl Strings {
         list
     }
 
-    /// Copies a NULL-terminated array of string pointers; a null array is an empty list, as on Linux.
-    pub async fn copy_from_user(mm: &AddressSpace, array: UserPtr<u64>, stack_limit: u64) -> Result<Strings> {
+    /// Bytes that all strings of a program may take, with 8 for the pointer to each (execve(2), "Limits on size").
+    pub fn budget(stack_limit: u64) -> usize {
+        usize::try_from(stack_limit / 4).unwrap_or(usize::MAX).clamp(MAX_STRING, MAX_TOTAL)
+    }
+
+    /// What these take of it.
+    pub fn cost(&self) -> usize {
+        self.bytes.len() + 8 * self.count
+    }
+
+    /// Copies a NULL-terminated array of string pointers; a null array is an empty list, as on Linux. E2BIG for more than
+    /// `budget`.
+    pub async fn copy_from_user(mm: &AddressSpace, array: UserPtr<u64>, budget: usize) -> Result<Strings> {
         let mut list = Strings::default();
         if array.addr() == 0 {
             return Ok(list);
         }
-        let budget = usize::try_from(stack_limit / 4).unwrap_or(usize::MAX).clamp(MAX_STRING, MAX_TOTAL);
         loop {
             let slot = array.addr().checked_add(8 * list.count as u64).ok_or(Errno::EFAULT)?;
             let string = UserPtr::<u64>::new(slot).read(mm).await?;
             if string == 0 {
                 return Ok(list);
             }
-            let used = list.bytes.len() + 8 * list.count;
-            let room = budget.checked_sub(used).ok_or(TOO_BIG)?;
+            let room = budget.checked_sub(list.cost() + 8).ok_or(TOO_BIG)?;
             list.append_from_user(mm, string, room.min(MAX_STRING)).await?;
             crate::exec::budget().await;
         }

@@ -50,8 +50,9 @@ pub async fn load(t: &Thread, mm: &Arc<AddressSpace>, program: &Program, randomi
     let interpreter = match interpreter {
         Some(file) => {
             let mut head = vec![0; EHDR_SIZE];
-            let len = read_file(t, &file, &mut head, 0).await?;
-            head.truncate(len);
+            if read_file(t, &file, &mut head, 0).await? < head.len() {
+                return Err(Errno::EIO);
+            }
             // A broken interpreter is a broken library, not "not executable".
             let elf =
                 Elf::parse(t, &file, &head).await.map_err(|e| if e == Errno::ENOEXEC { Errno::ELIBBAD } else { e })?;
@@ -80,7 +81,8 @@ pub async fn load(t: &Thread, mm: &Arc<AddressSpace>, program: &Program, randomi
         executable_stack: elf.segment(PT_GNU_STACK).is_some_and(|segment| segment.p_flags & PF_X != 0),
     };
     if let Some((file, elf)) = interpreter {
-        let map = map_segments(mm, &file, &elf, None).await?;
+        let fixed = (elf.header.e_type == ET_EXEC).then_some(0);
+        let map = map_segments(mm, &file, &elf, fixed).await?;
         image.base = map.bias;
         image.start = elf.header.e_entry.wrapping_add(map.bias);
     }
@@ -107,7 +109,7 @@ impl Elf {
             return Err(Errno::ENOEXEC);
         }
         let mut table = vec![0; count * PHDR_SIZE];
-        if read_file(t, file, &mut table, header.e_phoff).await? != table.len() {
+        if read_file(t, file, &mut table, header.e_phoff).await != Ok(table.len()) {
             return Err(Errno::ENOEXEC);
         }
         let segments = ProgramHeader::parse(&table, 0, count, context).map_err(|_| Errno::ENOEXEC)?;
@@ -124,9 +126,9 @@ impl Elf {
         self.segments.iter().find(|segment| segment.p_type == kind)
     }
 
-    /// Sizes and addresses that could wrap or overlap are refused here, so that mapping need not check again.
+    /// Sizes and addresses that could wrap are refused here, so that mapping need not check again. Segments may overlap:
+    /// the later one wins.
     fn validate(&self) -> Result<()> {
-        let mut last_end = 0;
         for segment in self.loads() {
             let end = segment.p_vaddr.checked_add(segment.p_memsz).ok_or(Errno::EINVAL)?;
             if segment.p_filesz > segment.p_memsz || end > USER_END || segment.p_memsz > USER_END {
@@ -135,13 +137,14 @@ impl Elf {
             if segment.p_vaddr % PAGE != segment.p_offset % PAGE {
                 return Err(Errno::EINVAL);
             }
-            if segment.p_vaddr & !(PAGE - 1) < last_end {
-                return Err(Errno::EINVAL);
-            }
             segment.p_offset.checked_add(segment.p_filesz).ok_or(Errno::EINVAL)?;
-            last_end = end;
         }
-        if last_end == 0 { Err(Errno::ENOEXEC) } else { Ok(()) }
+        if self.loads().next().is_none() { Err(Errno::ENOEXEC) } else { Ok(()) }
+    }
+
+    /// The lowest page of all segments.
+    fn lowest(&self) -> u64 {
+        self.loads().map(|segment| segment.p_vaddr & !(PAGE - 1)).min().unwrap_or(0)
     }
 
     /// Where a position-independent program goes; None lets mmap choose (no interpreter: it is a loader itself, or
@@ -157,8 +160,7 @@ impl Elf {
         let align = align.unwrap_or(PAGE).clamp(PAGE, 1 << 30);
         // arm64: mmap_rnd_bits = 18 pages bits by default for 4 KiB pages and 48-bit addresses.
         let random = if randomize { (random::u64() & 0x3_ffff) * PAGE } else { 0 };
-        let first = self.loads().next().map_or(0, |segment| segment.p_vaddr & !(PAGE - 1));
-        Ok(Some((DYN_BASE + random).wrapping_sub(first) & !(align - 1)))
+        Ok(Some((DYN_BASE + random).wrapping_sub(self.lowest()) & !(align - 1)))
     }
 
     /// Address of the program headers in memory.
@@ -200,7 +202,7 @@ struct Mapped {
 
 /// Maps all PT_LOAD segments; with `bias` None at a place that mmap chooses.
 async fn map_segments(mm: &Arc<AddressSpace>, file: &Arc<OpenFile>, elf: &Elf, bias: Option<u64>) -> Result<Mapped> {
-    let low = elf.loads().map(|s| s.p_vaddr & !(PAGE - 1)).min().unwrap_or(0);
+    let low = elf.lowest();
     let high = elf.loads().map(|s| page_up(s.p_vaddr + s.p_memsz)).max().unwrap_or(0);
     let bias = match bias {
         Some(bias) => bias,
@@ -241,7 +243,7 @@ async fn map_segment(mm: &Arc<AddressSpace>, file: &Arc<OpenFile>, segment: &Pro
     let file_end = start + segment.p_filesz;
     let end = start + segment.p_memsz;
     let first_page = start & !(PAGE - 1);
-    let fixed = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE;
+    let fixed = MapFlags::PRIVATE | MapFlags::FIXED;
     if segment.p_filesz > 0 {
         let offset = segment.p_offset & !(PAGE - 1);
         let len = page_up(file_end) - first_page;
@@ -250,7 +252,9 @@ async fn map_segment(mm: &Arc<AddressSpace>, file: &Arc<OpenFile>, segment: &Pro
     }
     let anon_start = if segment.p_filesz > 0 { page_up(file_end) } else { first_page };
     if page_up(end) > anon_start {
-        mm.mmap(anonymous(anon_start, page_up(end) - anon_start, prot, fixed)).await?;
+        // Like the heap: to be read and written, whatever the segment says.
+        let bss = Prot::READ | Prot::WRITE | prot & Prot::EXEC;
+        mm.mmap(anonymous(anon_start, page_up(end) - anon_start, bss, fixed)).await?;
     }
     let tail = page_up(file_end) - file_end;
     if end > file_end && segment.p_filesz > 0 && tail > 0 && prot.contains(Prot::WRITE) {

@@ -90,11 +90,17 @@ async fn read_head(t: &Thread, file: &OpenFile) -> Result<Vec<u8>> {
 fn parse_line(head: &[u8]) -> Result<(&[u8], Option<&[u8]>)> {
     let blank = |byte: &u8| *byte == b' ' || *byte == b'\t';
     let body = &head[2..];
-    let (line, complete) = match body.iter().position(|byte| *byte == b'\n') {
-        Some(end) => (&body[..end], true),
-        None => (body.split(|byte| *byte == 0).next().unwrap_or(body), head.len() < HEAD),
+    let newline = body.iter().position(|byte| *byte == b'\n');
+    let line = &body[..newline.unwrap_or(body.len())];
+    // A NUL ends the name, and there is one behind the end of a short file.
+    let nul =
+        line.iter().position(|byte| *byte == 0).or((newline.is_none() && head.len() < HEAD).then_some(line.len()));
+    let line = &line[..nul.unwrap_or(line.len())];
+    let complete = newline.is_some() || nul.is_some();
+    let Some(start) = line.iter().position(|byte| !blank(byte)) else {
+        // Linux takes a name that a NUL makes empty for the working directory.
+        return Err(if nul.is_some() { Errno::EACCES } else { Errno::ENOEXEC });
     };
-    let start = line.iter().position(|byte| !blank(byte)).ok_or(Errno::ENOEXEC)?;
     let line = &line[start..];
     let end = line.iter().position(blank);
     if end.is_none() && !complete {
@@ -121,6 +127,9 @@ mod tests {
         assert_eq!(parse_line(b"#!/bin/x a b\n").unwrap(), (&b"/bin/x"[..], Some(&b"a b"[..])));
         assert_eq!(parse_line(b"#!\n"), Err(Errno::ENOEXEC));
         assert_eq!(parse_line(b"#!/bin/sh").unwrap(), (&b"/bin/sh"[..], None));
+        assert_eq!(parse_line(b"#!/bin/sh\0 -x\n").unwrap(), (&b"/bin/sh"[..], None));
+        assert_eq!([&b"#!"[..], b"#! ", b"#!\0\n"].map(parse_line), [Err(Errno::EACCES); 3]);
+        assert_eq!(parse_line(&[b"#!".as_slice(), &[b' '; HEAD]].concat()[..HEAD]), Err(Errno::ENOEXEC));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod open;
 mod pidfd;
 mod prctl;
 mod process;
+mod programs;
 mod wait;
 
 use crate::Test;
@@ -29,4 +30,5 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("fifo", fifo::TESTS),
     ("groups", groups::TESTS),
     ("hostile", hostile::TESTS),
+    ("programs", programs::TESTS),
 ];
