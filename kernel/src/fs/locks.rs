@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use arrayvec::ArrayVec;
+
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::sync::SpinLock;
@@ -24,6 +26,9 @@ pub struct Record {
     pub end: u64,
 }
 
+/// Records on one inode at most, so that looking through them takes no long time; ENOLCK beyond.
+const MAX_RECORDS: usize = 1 << 16;
+
 /// The last byte that a lock can cover.
 pub const END: u64 = i64::MAX as u64;
 
@@ -35,7 +40,7 @@ struct Whole {
 
 #[derive(Default)]
 struct Held {
-    /// Sorted by owner insertion, not by position; ranges of one owner do not overlap.
+    /// In no order; ranges of one owner do not overlap.
     records: Vec<Record>,
     whole: Vec<Whole>,
 }
@@ -83,28 +88,28 @@ impl Drop for WaitEdge {
 
 impl FileLocks {
     /// F_SETLK with F_RDLCK or F_WRLCK: takes the lock, or answers the lock in the way.
-    fn try_lock(&self, new: Record) -> Result<(), Record> {
+    fn try_lock(&self, new: Record) -> Result<Option<Record>> {
         let mut held = self.held.lock();
         if let Some(other) = conflict(&held.records, &new) {
-            return Err(other);
+            return Ok(Some(other));
         }
+        make_room(&mut held.records)?;
         carve(&mut held.records, &new);
-        held.records.push(new);
-        merge(&mut held.records, new.owner);
+        add(&mut held.records, new);
         drop(held);
         // A write lock that became a read lock lets others in.
         self.released.wake_all();
-        Ok(())
+        Ok(None)
     }
 
     pub fn set(&self, new: Record) -> Result<()> {
-        self.try_lock(new).map_err(|_| Errno::EAGAIN)
+        if self.try_lock(new)?.is_some() { Err(Errno::EAGAIN) } else { Ok(()) }
     }
 
     /// F_SETLKW. To be awaited interruptibly.
     pub async fn set_wait(&self, new: Record) -> Result<()> {
         loop {
-            let Err(other) = self.try_lock(new) else { return Ok(()) };
+            let Some(other) = self.try_lock(new)? else { return Ok(()) };
             // Locks of open file descriptions take no part in deadlock detection (fcntl(2)).
             let _edge = match (new.owner, other.owner) {
                 (Owner::Process(_), Owner::Process(_)) => Some(WaitEdge::new(new.owner, other.owner)?),
@@ -117,9 +122,16 @@ impl FileLocks {
     }
 
     /// F_UNLCK.
-    pub fn unlock(&self, range: Record) {
-        carve(&mut self.held.lock().records, &range);
+    pub fn unlock(&self, range: Record) -> Result<()> {
+        let mut held = self.held.lock();
+        // What is left of a record at both ends takes one more.
+        if held.records.iter().any(|r| r.owner == range.owner && r.start < range.start && r.end > range.end) {
+            make_room(&mut held.records)?;
+        }
+        carve(&mut held.records, &range);
+        drop(held);
         self.released.wake_all();
+        Ok(())
     }
 
     /// F_GETLK: the first lock in the way.
@@ -187,9 +199,18 @@ fn conflict(records: &[Record], new: &Record) -> Option<Record> {
     records.iter().filter(clashes).min_by_key(|r| r.start).copied()
 }
 
+/// For the records that one call may add.
+fn make_room(records: &mut Vec<Record>) -> Result<()> {
+    if records.len() >= MAX_RECORDS || records.try_reserve(2).is_err() {
+        return Err(Errno::ENOLCK);
+    }
+    Ok(())
+}
+
 /// Takes `range` out of what its owner holds.
 fn carve(records: &mut Vec<Record>, range: &Record) {
-    let mut pieces: Vec<Record> = Vec::new();
+    // Ranges of one owner do not overlap: at most one is left on each side.
+    let mut pieces: ArrayVec<Record, 2> = ArrayVec::new();
     records.retain(|held| {
         if held.owner != range.owner || !overlaps(held, range) {
             return true;
@@ -205,23 +226,21 @@ fn carve(records: &mut Vec<Record>, range: &Record) {
     records.extend(pieces);
 }
 
-/// Joins neighbouring ranges of the same kind.
-fn merge(records: &mut Vec<Record>, owner: Owner) {
-    let mut own: Vec<Record> = records.iter().filter(|r| r.owner == owner).copied().collect();
-    own.sort_by_key(|r| r.start);
-    records.retain(|r| r.owner != owner);
-    for record in own {
-        match records.last_mut() {
-            Some(last)
-                if last.owner == owner
-                    && last.exclusive == record.exclusive
-                    && last.end.checked_add(1) == Some(record.start) =>
-            {
-                last.end = record.end;
-            }
-            _ => records.push(record),
+/// Adds a record where its owner holds nothing, joined with its neighbours if they are of the same kind.
+fn add(records: &mut Vec<Record>, mut new: Record) {
+    records.retain(|held| {
+        let like = held.owner == new.owner && held.exclusive == new.exclusive;
+        if like && held.end.checked_add(1) == Some(new.start) {
+            new.start = held.start;
+            return false;
         }
-    }
+        if like && new.end.checked_add(1) == Some(held.start) {
+            new.end = held.end;
+            return false;
+        }
+        true
+    });
+    records.push(new);
 }
 
 #[cfg(test)]
@@ -247,12 +266,23 @@ mod tests {
     fn unlocking_the_middle_splits_and_relocking_joins() {
         let locks = FileLocks::default();
         locks.set(record(1, true, 0, END)).unwrap();
-        locks.unlock(record(1, true, 10, 19));
+        locks.unlock(record(1, true, 10, 19)).unwrap();
         assert_eq!(locks.set(record(2, true, 10, 19)), Ok(()));
         assert_eq!(locks.set(record(2, true, 9, 9)), Err(Errno::EAGAIN));
         locks.release(Owner::Process(2));
         locks.set(record(1, true, 10, 19)).unwrap();
         assert_eq!(locks.held.lock().records, vec![record(1, true, 0, END)]);
+    }
+
+    #[test]
+    fn records_are_not_without_number() {
+        let held: Vec<Record> = (0..MAX_RECORDS as u64).map(|n| record(1, true, 4 * n, 4 * n + 2)).collect();
+        let locks = FileLocks::default();
+        locks.held.lock().records = held;
+        assert_eq!(locks.set(record(2, true, 3, 3)), Err(Errno::ENOLCK));
+        assert_eq!(locks.unlock(record(1, true, 1, 1)), Err(Errno::ENOLCK));
+        assert_eq!(locks.unlock(record(1, true, 0, 2)), Ok(()));
+        assert_eq!(locks.set(record(2, true, 3, 3)), Ok(()));
     }
 
     #[test]

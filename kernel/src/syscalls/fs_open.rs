@@ -280,7 +280,7 @@ async fn record_lock(t: &Thread, fd: i32, file: &Arc<OpenFile>, cmd: u32, arg: U
         return Ok(0);
     }
     if unlock {
-        locks.unlock(record);
+        locks.unlock(record)?;
         return Ok(0);
     }
     if exclusive {
@@ -295,7 +295,7 @@ async fn record_lock(t: &Thread, fd: i32, file: &Arc<OpenFile>, cmd: u32, arg: U
     }
     // Another thread closed the descriptor meanwhile: its close did not see this lock.
     if !ofd && !t.files().get(fd).is_ok_and(|now| Arc::ptr_eq(&now, file)) {
-        locks.unlock(record);
+        let _ = locks.unlock(record);
         return Err(Errno::EBADF.into());
     }
     Ok(0)
