@@ -263,13 +263,14 @@ impl UnixSocket {
             name::release(&name, self);
         }
         if connects && let Some(peer) = peer {
+            // First the error: who finds the end looks for it.
+            if lost {
+                peer.common.set_error(Errno::ECONNRESET);
+            }
             let mut state = peer.state.lock();
             state.receive_shut = true;
             state.send_shut = true;
             drop(state);
-            if lost {
-                peer.common.set_error(Errno::ECONNRESET);
-            }
             peer.queue.wake_all();
         }
         unblock(blocked);
