@@ -129,7 +129,9 @@ impl Node {
         {
             let _map = self.map_lock.read().await;
             while next < count {
-                let max = (count - next).min(u64::from(u32::MAX)) as u32;
+                // A file system that is not sound, or has very much in one place: no reason to die of it.
+                device_blocks.try_reserve(1 << 12).map_err(|_| Errno::ENOMEM)?;
+                let max = (count - next).min(1 << 12) as u32;
                 match self.lookup_block(next, max).await? {
                     Extent::Blocks(run) => device_blocks.extend(run.start..run.start + run.len),
                     Extent::Hole(len) => device_blocks.extend(core::iter::repeat_n(0, len as usize)),
@@ -138,6 +140,7 @@ impl Node {
             }
         }
         let mut index = DirIndex { blocks: Vec::new(), places: BTreeSet::new(), live: 0, dead: false };
+        index.blocks.try_reserve_exact(device_blocks.len()).map_err(|_| Errno::ENOMEM)?;
         for (position, &block) in device_blocks.iter().enumerate() {
             if position % 32 == 0 {
                 let ahead = device_blocks[position..].iter().take(32);
