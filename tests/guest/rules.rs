@@ -78,6 +78,7 @@ attributes of users in a tmpfs: -95 -95
 a directory deeper than a path is long: [3835, 4036, -36] -36 true
 a seal and who writes through a mapping: 0 -16 0 0 -1 -1
 what others may know of a process: [0, 13, 13, 13, 0, 0, 13, 13] [13, 13, 13] [Some([\"1\", \"1\", \"0\"]), Some([\"0\", \"0\", \"0\", \"0\", \"0\", \"0\", \"0\"])] false
+a process of many mappings: true true true
 ";
 
 pub fn trials() -> Vec<Trial> {

@@ -30,6 +30,7 @@ const RULES: &[Rule] = &[
     ("a directory deeper than a path is long", deep_directory),
     ("a seal and who writes through a mapping", seals),
     ("what others may know of a process", strangers),
+    ("a process of many mappings", many_mappings),
 ];
 
 pub fn all() {
@@ -353,4 +354,24 @@ fn strangers() -> Result<String> {
         Ok(format!("{opened:?} {links:?} {hidden:?} {words}"))
     })
     .unwrap_or_else(|| Ok("panicked".into()))
+}
+
+fn many_mappings() -> Result<String> {
+    const COUNT: usize = 64_000;
+    const PAGE: usize = 4096;
+    // SAFETY: a new mapping that nobody uses; every other page of it is protected, which divides it.
+    let (start, divided) = unsafe {
+        let length = COUNT * PAGE;
+        let start = libc::mmap(null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+        let pages = (0..COUNT).step_by(2).map(|page| start.byte_add(page * PAGE));
+        (start, pages.filter(|page| libc::mprotect(*page, PAGE, libc::PROT_NONE) == 0).count())
+    };
+    let lines = |name: &str, with: &str| -> Result<bool> {
+        let text = fs::read(name)?;
+        Ok(text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(with.as_bytes())).count() >= COUNT)
+    };
+    let (maps, sizes) = (lines("/proc/self/maps", "f")?, lines("/proc/self/smaps", "VmFlags:")?);
+    // SAFETY: as above.
+    unsafe { libc::munmap(start, COUNT * PAGE) };
+    Ok(format!("{} {maps} {sizes}", divided == COUNT / 2))
 }

@@ -44,7 +44,9 @@ pub async fn read(subject: &Subject, opened: &Option<Arc<AddressSpace>>, what: M
             (meta.env_start, meta.env_end)
         };
         if env_start == range.1 {
-            bytes.extend(read_range(&mm, (env_start, env_end)).await?);
+            let more = read_range(&mm, (env_start, env_end)).await?;
+            bytes.try_reserve_exact(more.len()).map_err(|_| Errno::ENOMEM)?;
+            bytes.extend_from_slice(&more);
         }
         let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
         bytes.truncate(end);

@@ -3,13 +3,26 @@
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
-/// A growing text; what `write!` puts in never fails.
+use crate::errno::{Errno, Result};
+
+/// Bytes in one piece of memory.
+const PIECE: usize = 64 * 1024;
+/// Longest text, bytes.
+const LIMIT: usize = 32 << 20;
+
+/// A growing text, in pieces: programs decide how long some are, and memory has no long stretches. What it has no room for
+/// is left out, and [`Text::check`] tells.
 #[derive(Default)]
-pub struct Text(pub Vec<u8>);
+pub struct Text {
+    /// Each as long as [`PIECE`].
+    full: Vec<Vec<u8>>,
+    last: Vec<u8>,
+    cut: bool,
+}
 
 impl Write for Text {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        self.0.extend_from_slice(s.as_bytes());
+        self.bytes(s.as_bytes());
         Ok(())
     }
 }
@@ -23,9 +36,46 @@ macro_rules! put {
 pub(in crate::fs) use put;
 
 impl Text {
-    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(bytes);
+    pub fn bytes(&mut self, mut bytes: &[u8]) -> &mut Self {
+        while !bytes.is_empty() && !self.cut {
+            let (now, rest) = bytes.split_at(bytes.len().min(PIECE - self.last.len()));
+            if self.last.try_reserve(now.len()).is_err() || self.size() >= LIMIT {
+                self.cut = true;
+                break;
+            }
+            self.last.extend_from_slice(now);
+            bytes = rest;
+            if self.last.len() == PIECE {
+                match self.full.try_reserve(1) {
+                    Ok(()) => self.full.push(core::mem::take(&mut self.last)),
+                    Err(_) => self.cut = true,
+                }
+            }
+        }
         self
+    }
+
+    pub fn push(&mut self, byte: u8) {
+        self.bytes(&[byte]);
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> usize {
+        self.full.len() * PIECE + self.last.len()
+    }
+
+    /// ENOMEM if something was left out.
+    pub fn check(&self) -> Result<()> {
+        if self.cut { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// What begins at byte `from`, in pieces.
+    pub fn pieces(&self, from: usize) -> impl Iterator<Item = &[u8]> {
+        let mut skip = from % PIECE;
+        self.full.iter().chain([&self.last]).skip(from / PIECE).map(move |piece| {
+            let start = core::mem::take(&mut skip);
+            piece.get(start..).unwrap_or(&[])
+        })
     }
 
     /// Bytes of `text` with those in `special`, the backslash among them, as octal escapes (seq_escape).
@@ -35,7 +85,7 @@ impl Text {
                 let digit = |shift: u8| b'0' + ((byte >> shift) & 7);
                 self.bytes(&[b'\\', digit(6), digit(3), digit(0)]);
             } else {
-                self.0.push(byte);
+                self.push(byte);
             }
         }
         self
@@ -172,19 +222,19 @@ const MAP_NAME_COLUMN: usize = 73;
 
 impl MapLine<'_> {
     pub fn put(&self, out: &mut Text) {
-        let begin = out.0.len();
+        let begin = out.size();
         let flag = |on: bool, letter: char| if on { letter } else { '-' };
         put!(out, "{:08x}-{:08x} ", self.start, self.end);
         put!(out, "{}{}{}", flag(self.read, 'r'), flag(self.write, 'w'), flag(self.exec, 'x'));
         put!(out, "{} {:08x} ", if self.shared { 's' } else { 'p' }, self.offset);
         put!(out, "{:02x}:{:02x} {} ", self.device.0, self.device.1, self.ino);
         if !self.name.is_empty() {
-            while out.0.len() < begin + MAP_NAME_COLUMN {
-                out.0.push(b' ');
+            while out.size() < begin + MAP_NAME_COLUMN {
+                out.push(b' ');
             }
             out.escaped(self.name, b"\n");
         }
-        out.0.push(b'\n');
+        out.push(b'\n');
     }
 }
 
@@ -213,7 +263,7 @@ pub fn put_list(out: &mut Text, mask: u64) {
             bit += 1;
         }
         if !core::mem::take(&mut first) {
-            out.0.push(b',');
+            out.push(b',');
         }
         put!(out, "{start}");
         if bit > start {
@@ -263,11 +313,11 @@ pub fn put_uuid(out: &mut Text, mut bytes: [u8; 16]) {
     bytes[8] = bytes[8] & 0x3f | 0x80;
     for (i, byte) in bytes.iter().enumerate() {
         if [4, 6, 8, 10].contains(&i) {
-            out.0.push(b'-');
+            out.push(b'-');
         }
         put!(out, "{byte:02x}");
     }
-    out.0.push(b'\n');
+    out.push(b'\n');
 }
 
 #[cfg(test)]
@@ -278,7 +328,28 @@ mod tests {
     fn text(fill: impl FnOnce(&mut Text)) -> String {
         let mut out = Text::default();
         fill(&mut out);
-        String::from_utf8(out.0).unwrap()
+        out.check().unwrap();
+        String::from_utf8(out.pieces(0).flatten().copied().collect()).unwrap()
+    }
+
+    #[test]
+    fn long_texts_are_in_pieces() {
+        let mut out = Text::default();
+        let line: Vec<u8> = (0..250).collect();
+        for _ in 0..2000 {
+            out.bytes(&line);
+        }
+        assert_eq!(out.size(), 500_000);
+        for from in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 499_999, 500_000, 600_000] {
+            let rest: Vec<u8> = out.pieces(from).flatten().copied().collect();
+            assert_eq!(rest.len(), 500_000_usize.saturating_sub(from));
+            assert!(rest.iter().zip(from..).all(|(byte, at)| usize::from(*byte) == at % 250));
+        }
+        while out.check().is_ok() {
+            assert!(out.bytes(&line).size() < LIMIT + PIECE);
+        }
+        assert!(out.size() >= LIMIT);
+        assert_eq!(out.check(), Err(Errno::ENOMEM));
     }
 
     #[test]

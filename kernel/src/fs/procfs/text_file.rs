@@ -2,8 +2,8 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::any::Any;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::fds;
 use super::memory::{self, Memory};
@@ -41,7 +41,33 @@ pub struct TextFile {
     /// Who opened it: whose rights count for writes.
     creds: Arc<Credentials>,
     /// The text of the last read at position 0.
-    text: SpinLock<Option<Arc<Vec<u8>>>>,
+    text: SpinLock<Option<Arc<Kept>>>,
+}
+
+/// A text that is kept for the next read, unless all files together keep too much: then it is made anew for each.
+struct Kept {
+    text: Text,
+    counted: bool,
+}
+
+/// Bytes that are kept, and the most that may be.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+const MAX_KEPT: usize = 16 << 20;
+
+impl Kept {
+    fn new(text: Text) -> Arc<Kept> {
+        let add = |kept: usize| kept.checked_add(text.size()).filter(|sum| *sum <= MAX_KEPT);
+        let counted = KEPT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
+        Arc::new(Kept { text, counted })
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if self.counted {
+            KEPT.fetch_sub(self.text.size(), Ordering::Relaxed);
+        }
+    }
 }
 
 /// The longest setting that can be written.
@@ -52,7 +78,7 @@ impl TextFile {
         TextFile { source, creds, text: SpinLock::new(None) }
     }
 
-    async fn make(&self) -> Result<Vec<u8>> {
+    async fn make(&self) -> Result<Text> {
         let mut out = Text::default();
         match &self.source {
             Source::System(text) | Source::Setting(text, _) => text(&mut out),
@@ -64,11 +90,14 @@ impl TextFile {
                 subject.check_exists()?;
                 text(subject, *may_look, &mut out)?;
             }
-            Source::Memory(subject, opened, what) => return memory::read(subject, opened, *what).await,
+            Source::Memory(subject, opened, what) => {
+                out.bytes(&memory::read(subject, opened, *what).await?);
+            }
             Source::FdInfo(subject, fd) => fds::info(subject, *fd, &mut out)?,
             Source::Attribute(text, about) => text(about, &mut out),
         }
-        Ok(out.0)
+        out.check()?;
+        Ok(out)
     }
 
     async fn read_at(&self, buf: &mut IoBuf<'_>, pos: u64) -> Result<usize> {
@@ -76,22 +105,23 @@ impl TextFile {
         let text = match kept {
             Some(text) if pos > 0 => text,
             _ => {
-                let text = Arc::new(self.make().await?);
-                *self.text.lock() = Some(text.clone());
+                let text = Kept::new(self.make().await?);
+                let old = core::mem::replace(&mut *self.text.lock(), text.counted.then(|| text.clone()));
+                drop(old);
                 text
             }
         };
-        let start = usize::try_from(pos).unwrap_or(usize::MAX).min(text.len());
-        let mut rest = &text[start..];
         let mut total = 0;
-        while !rest.is_empty() && !buf.is_empty() {
-            match buf.copy_to(rest) {
-                Ok(copied) => {
-                    total += copied;
-                    rest = &rest[copied..];
+        for mut rest in text.text.pieces(usize::try_from(pos).unwrap_or(usize::MAX)) {
+            while !rest.is_empty() && !buf.is_empty() {
+                match buf.copy_to(rest) {
+                    Ok(copied) => {
+                        total += copied;
+                        rest = rest.get(copied..).unwrap_or(&[]);
+                    }
+                    Err(_) if total > 0 => return Ok(total),
+                    Err(fault) => buf.fault_in(&fault).await?,
                 }
-                Err(_) if total > 0 => break,
-                Err(fault) => buf.fault_in(&fault).await?,
             }
         }
         Ok(total)
