@@ -75,7 +75,11 @@ pub async fn write(
     }
     let mut room = room_at(t, pos)?;
     if seals.is_sealed(Seals::GROW) {
-        room = inode.size().checked_sub(pos).filter(|room| *room > 0).ok_or(Errno::EPERM)?;
+        // A piece that ends behind the end of the file is refused; pieces end with pages, as in Linux.
+        let size = inode.size();
+        let fits = pos.checked_add(buf.remaining() as u64).is_some_and(|end| end <= size);
+        let last = if fits { size } else { size - size % crate::mm::PAGE_SIZE as u64 };
+        room = last.checked_sub(pos).filter(|room| *room > 0).ok_or(Errno::EPERM)?;
     }
     buf.limit(usize::try_from(room).unwrap_or(usize::MAX));
     let mut end = pos;

@@ -1,6 +1,7 @@
 //! The system as a whole: names, resources, power.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use crate::boot::{self, How};
 use crate::errno::{Errno, Result};
@@ -168,22 +169,39 @@ pub fn personality(t: &mut Thread, persona: u32) -> Result<u32> {
     Ok(old)
 }
 
-pub async fn membarrier(_t: &Thread, command: i32, flags: u32, _cpu: i32) -> Result<u32> {
+pub async fn membarrier(t: &Thread, command: i32, flags: u32, _cpu: i32) -> Result<u32> {
     const QUERY: i32 = 0;
     const GLOBAL: i32 = 1;
     const GLOBAL_EXPEDITED: i32 = 1 << 1;
     const REGISTER_GLOBAL_EXPEDITED: i32 = 1 << 2;
     const PRIVATE_EXPEDITED: i32 = 1 << 3;
     const REGISTER_PRIVATE_EXPEDITED: i32 = 1 << 4;
-    const SUPPORTED: i32 =
-        GLOBAL | GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED;
+    const PRIVATE_EXPEDITED_SYNC_CORE: i32 = 1 << 5;
+    const REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: i32 = 1 << 6;
+    const SUPPORTED: i32 = GLOBAL
+        | GLOBAL_EXPEDITED
+        | REGISTER_GLOBAL_EXPEDITED
+        | PRIVATE_EXPEDITED
+        | REGISTER_PRIVATE_EXPEDITED
+        | PRIVATE_EXPEDITED_SYNC_CORE
+        | REGISTER_PRIVATE_EXPEDITED_SYNC_CORE;
     if flags != 0 {
         return Err(Errno::EINVAL);
     }
     match command {
         QUERY => Ok(SUPPORTED as u32),
-        REGISTER_GLOBAL_EXPEDITED | REGISTER_PRIVATE_EXPEDITED => Ok(0),
-        GLOBAL | GLOBAL_EXPEDITED | PRIVATE_EXPEDITED => {
+        REGISTER_GLOBAL_EXPEDITED | REGISTER_PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED_SYNC_CORE => {
+            t.mm().barriers.fetch_or(command as u32, Ordering::Relaxed);
+            Ok(0)
+        }
+        // Each private command has the bit of its registration next to it.
+        PRIVATE_EXPEDITED | PRIVATE_EXPEDITED_SYNC_CORE
+            if t.mm().barriers.load(Ordering::Relaxed) & (command << 1) as u32 == 0 =>
+        {
+            Err(Errno::EPERM)
+        }
+        // Whoever comes back from the kernel has synchronised its instructions, too.
+        GLOBAL | GLOBAL_EXPEDITED | PRIVATE_EXPEDITED | PRIVATE_EXPEDITED_SYNC_CORE => {
             process::membarrier::all_cpus().await;
             Ok(0)
         }

@@ -26,7 +26,8 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
         MAP_SHARED_VALIDATE if map.contains(MapFlags::ANONYMOUS) => return Err(Errno::EINVAL),
         MAP_SHARED_VALIDATE => {
             const DENYWRITE_EXECUTABLE: u32 = 0x800 | 0x1000;
-            let known = MapFlags::all().bits() | MAP_TYPE | DENYWRITE_EXECUTABLE;
+            const HUGE_SIZES: u32 = 31 << 26;
+            let known = MapFlags::all().bits() | MAP_TYPE | DENYWRITE_EXECUTABLE | HUGE_SIZES;
             if flags & !known != 0 || flags & MAP_SYNC != 0 {
                 return Err(Errno::EOPNOTSUPP);
             }
@@ -38,6 +39,7 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
         // No pages are reserved for hugetlbfs.
         return Err(Errno::ENOMEM);
     }
+    map.set(MapFlags::LOW, t.creds().capable(Caps::SYS_RAWIO));
     let prot = Prot::from_bits_truncate(prot);
     let source = if map.contains(MapFlags::ANONYMOUS) {
         None

@@ -191,6 +191,10 @@ impl TmpInode {
         }
     }
 
+    pub(super) fn set_nameless(&self) {
+        self.attr.lock().nlink = 0;
+    }
+
     fn unlink_now(&self, name: &[u8], target: &Arc<TmpInode>) -> Result<()> {
         target.check_empty()?;
         self.leave(self.dir()?, name, target);
@@ -379,10 +383,7 @@ impl Inode for TmpInode {
     }
 
     fn create_unnamed(&self, attr: NewAttr) -> Op<'_, Result<Arc<dyn Inode>>> {
-        Op::ready(self.instance().new_file(attr).map(|inode| {
-            inode.attr.lock().nlink = 0;
-            inode as Arc<dyn Inode>
-        }))
+        Op::ready(self.instance().new_file(attr).map(|inode| inode as Arc<dyn Inode>))
     }
 
     fn link<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {

@@ -90,7 +90,9 @@ impl TmpFs {
 
     /// A nameless file (memfd_create, O_TMPFILE).
     pub fn new_file(self: &Arc<Self>, attr: NewAttr) -> Result<Arc<TmpInode>> {
-        self.new_inode(NewNode::Regular, attr)
+        let inode = self.new_inode(NewNode::Regular, attr)?;
+        inode.set_nameless();
+        Ok(inode)
     }
 
     fn new_inode(self: &Arc<Self>, node: NewNode<'_>, attr: NewAttr) -> Result<Arc<TmpInode>> {

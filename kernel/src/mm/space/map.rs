@@ -132,7 +132,7 @@ fn check(request: &MmapRequest) -> Result<(u64, VmaFlags)> {
     let len = check_len(request)?;
     let flags = vma_flags(request)?;
     if request.flags.intersects(FIXED) {
-        check_fixed(request.addr, len)?;
+        check_fixed(request.addr, len, request.flags.contains(MapFlags::LOW))?;
     }
     if request.prot.contains(Prot::WRITE) && !flags.intersects(VmaFlags::SHARED | VmaFlags::NORESERVE) {
         check_overcommit(len)?;
@@ -154,14 +154,14 @@ fn check_len(request: &MmapRequest) -> Result<u64> {
     Ok(len)
 }
 
-fn check_fixed(addr: u64, len: u64) -> Result<()> {
+fn check_fixed(addr: u64, len: u64, may_be_low: bool) -> Result<()> {
     if !addr.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     if addr.checked_add(len).is_none_or(|end| end > USER_END) {
         return Err(Errno::ENOMEM);
     }
-    if addr < MMAP_MIN_ADDR {
+    if addr < MMAP_MIN_ADDR && !may_be_low {
         return Err(Errno::EPERM);
     }
     Ok(())

@@ -32,7 +32,7 @@ mod vma;
 mod vma_map;
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub use self::info::{SpaceStats, VmaInfo};
 pub use self::map::MAX_MAPPINGS;
@@ -59,6 +59,8 @@ pub struct AddressSpace {
     /// Place in the registry of all spaces.
     slot: usize,
     pub limits: Limits,
+    /// Registrations of membarrier(2).
+    pub barriers: AtomicU32,
     meta: SpinLock<Meta>,
     inner: SpinLock<Inner>,
 }
@@ -109,6 +111,7 @@ impl AddressSpace {
             context: AtomicU64::new(0),
             slot,
             limits,
+            barriers: AtomicU32::new(0),
             meta: SpinLock::new(meta),
             inner: SpinLock::new(inner),
         })
@@ -127,7 +130,9 @@ impl AddressSpace {
         let mut copy = Inner { vmas, tables, lock_future: false, locked: 0, ..*inner };
         copy.forget_unshared(&inner.vmas)?;
         drop(inner);
-        Ok(Self::build(copy, self.limits.clone(), self.meta.lock().clone()))
+        let copy = Self::build(copy, self.limits.clone(), self.meta.lock().clone());
+        copy.barriers.store(self.barriers.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(copy)
     }
 
     /// Never the same for two spaces.

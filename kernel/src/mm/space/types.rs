@@ -32,6 +32,8 @@ bitflags! {
         const NONBLOCK = 0x10000;
         const STACK = 0x20000;
         const FIXED_NOREPLACE = 0x100000;
+        /// Not a flag of mmap(2): whoever asks may have the lowest addresses, where null pointers lead to.
+        const LOW = 1 << 31;
     }
 }
 

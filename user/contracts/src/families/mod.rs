@@ -8,6 +8,7 @@ pub mod exec;
 mod fifo;
 mod groups;
 mod hostile;
+mod memory;
 mod open;
 mod pidfd;
 mod prctl;
@@ -21,6 +22,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("open", open::TESTS),
     ("bad_fd", bad_fd::TESTS),
     ("bad_pointer", bad_pointer::TESTS),
+    ("memory", memory::TESTS),
     ("exec", exec::TESTS),
     ("process", process::TESTS),
     ("pidfd", pidfd::TESTS),
