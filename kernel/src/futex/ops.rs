@@ -107,53 +107,44 @@ impl Requeue {
     }
 }
 
-/// The operation of FUTEX_WAKE_OP: `old = *addr; *addr = old OP arg; condition = old CMP cmp_arg`.
+/// The operation of FUTEX_WAKE_OP as futex(2)'s val3 has it: `old = *addr; *addr = old OP arg; condition = old CMP cmp_arg`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WakeOp {
-    op: u8,
-    arg: i32,
-    cmp: u8,
-    cmp_arg: i32,
+pub struct WakeOp(pub u32);
+
+const fn sign_extend(bits: u32) -> i32 {
+    ((bits << 20) as i32) >> 20
 }
 
 impl WakeOp {
-    /// From futex(2)'s val3. ENOSYS for operations and comparisons that do not exist.
-    pub fn decode(raw: u32) -> Result<WakeOp> {
+    /// The new value. ENOSYS for operations that do not exist.
+    fn apply(self, old: u32) -> Result<u32> {
         const OP_ARG_SHIFT: u32 = 8;
-        let sign_extend = |bits: u32| ((bits << 20) as i32) >> 20;
-        let op = (raw >> 28 & 7) as u8;
-        let cmp = (raw >> 24 & 15) as u8;
-        let mut arg = sign_extend(raw >> 12 & 0xfff);
-        if raw >> 28 & OP_ARG_SHIFT != 0 {
-            arg = 1i32.wrapping_shl(arg as u32 & 31);
+        let mut arg = sign_extend(self.0 >> 12 & 0xfff) as u32;
+        if self.0 >> 28 & OP_ARG_SHIFT != 0 {
+            arg = 1u32.wrapping_shl(arg & 31);
         }
-        if op > 4 || cmp > 5 {
-            return Err(Errno::ENOSYS);
-        }
-        Ok(WakeOp { op, arg, cmp, cmp_arg: sign_extend(raw & 0xfff) })
-    }
-
-    fn apply(self, old: u32) -> u32 {
-        let arg = self.arg as u32;
-        match self.op {
+        Ok(match self.0 >> 28 & 7 {
             0 => arg,
             1 => old.wrapping_add(arg),
             2 => old | arg,
             3 => old & !arg,
-            _ => old ^ arg,
-        }
+            4 => old ^ arg,
+            _ => return Err(Errno::ENOSYS),
+        })
     }
 
-    fn holds(self, old: u32) -> bool {
-        let (old, arg) = (old as i32, self.cmp_arg);
-        match self.cmp {
+    /// The condition. ENOSYS for comparisons that do not exist.
+    fn holds(self, old: u32) -> Result<bool> {
+        let (old, arg) = (old as i32, sign_extend(self.0 & 0xfff));
+        Ok(match self.0 >> 24 & 15 {
             0 => old == arg,
             1 => old != arg,
             2 => old < arg,
             3 => old <= arg,
             4 => old > arg,
-            _ => old >= arg,
-        }
+            5 => old >= arg,
+            _ => return Err(Errno::ENOSYS),
+        })
     }
 }
 
@@ -167,9 +158,11 @@ pub async fn wake_op(
     op: WakeOp,
 ) -> Result<usize> {
     let (first_key, second_key) = (key_of(mm, first).await?, key_of(mm, second).await?);
+    op.apply(0)?;
     let condition = loop {
         match change(first_key, second_key, second.addr, op) {
-            Ok(Some(old)) => break op.holds(old),
+            // As on Linux the word has changed when an unknown comparison is found.
+            Ok(Some(old)) => break op.holds(old)?,
             Ok(None) => exec::budget().await,
             Err(fault) => mm.fault_in(fault).await?,
         }
@@ -189,7 +182,8 @@ fn change(first: Key, second: Key, addr: u64, op: WakeOp) -> Result<Option<u32>,
     let _pair = Pair::lock(first, second);
     let mut old = arch::user::load_u32(addr)?;
     for _ in 0..ATTEMPTS {
-        let seen = arch::user::cmpxchg_u32(addr, old, op.apply(old))?;
+        // Who calls has tried the operation.
+        let seen = arch::user::cmpxchg_u32(addr, old, op.apply(old).unwrap_or(old))?;
         if seen == old {
             return Ok(Some(old));
         }
@@ -210,15 +204,13 @@ mod tests {
     #[test]
     fn wake_op_is_decoded_as_the_manual_says() {
         // FUTEX_OP(FUTEX_OP_SET, 0, FUTEX_OP_CMP_GT, 1), as glibc's pthread_cond_signal used it.
-        let op = WakeOp::decode(4 << 24 | 1).unwrap();
-        assert_eq!((op.apply(7), op.holds(2), op.holds(1)), (0, true, false));
+        let op = WakeOp(4 << 24 | 1);
+        assert_eq!((op.apply(7), op.holds(2), op.holds(1)), (Ok(0), Ok(true), Ok(false)));
         // FUTEX_OP_ADD with −1.
-        let op = WakeOp::decode(1 << 28 | 0xfff << 12).unwrap();
-        assert_eq!(op.apply(5), 4);
+        assert_eq!(WakeOp(1 << 28 | 0xfff << 12).apply(5), Ok(4));
         // FUTEX_OP_OR | FUTEX_OP_OPARG_SHIFT with 31.
-        let op = WakeOp::decode(10 << 28 | 31 << 12).unwrap();
-        assert_eq!(op.apply(1), 0x8000_0001);
-        assert_eq!(WakeOp::decode(5 << 28), Err(Errno::ENOSYS));
-        assert_eq!(WakeOp::decode(6 << 24), Err(Errno::ENOSYS));
+        assert_eq!(WakeOp(10 << 28 | 31 << 12).apply(1), Ok(0x8000_0001));
+        assert_eq!(WakeOp(5 << 28).apply(1), Err(Errno::ENOSYS));
+        assert_eq!(WakeOp(6 << 24).holds(1), Err(Errno::ENOSYS));
     }
 }

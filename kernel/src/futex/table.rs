@@ -30,6 +30,7 @@ impl From<FutexKey> for Key {
     fn from(key: FutexKey) -> Key {
         match key {
             FutexKey::Private { space, addr } => Key(space, addr),
+            FutexKey::Anonymous { space, addr } => Key(space, addr | 2),
             FutexKey::Shared { object, offset } => Key(object, offset | 1),
         }
     }

@@ -192,7 +192,7 @@ fn wake_op_changes_the_word_and_tests_its_old_value() {
         let mut first = Hand::waiting(&mm, at).await;
         let mut second = Hand::waiting(&mm, at + 4).await;
         // Add 5; also wake the second if it was greater than 0.
-        let op = WakeOp::decode(1 << 28 | 4 << 24 | 5 << 12).unwrap();
+        let op = WakeOp(1 << 28 | 4 << 24 | 5 << 12);
         assert_eq!(wake_op(&mm, private(at), private(at + 4), 1, 1, op).await, Ok(1));
         assert!(first.is_woken() && !second.is_woken());
         assert_eq!(wake_op(&mm, private(at), private(at + 4), 1, 1, op).await, Ok(1));

@@ -196,6 +196,7 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
         Handles { mm: Some(mm.clone()), files: Some(files.clone()), fs: Some(fs.clone()), creds: creds.clone() };
     let entity = Entity::new(t.entity.params());
     let task = Task::new(tid, process.clone(), entity, sig, handles, t.comm(), fp);
+    task.personality.store(t.personality.load(Ordering::Relaxed), Ordering::Relaxed);
     let slack = t.timer_slack.load(Ordering::Relaxed);
     task.timer_slack.store(slack, Ordering::Relaxed);
     task.default_timer_slack.store(slack, Ordering::Relaxed);

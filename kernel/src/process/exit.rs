@@ -89,6 +89,9 @@ fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     let process = task.process().clone();
     task.exited.store(true, Ordering::Release);
     let mut table = table::lock();
+    if task.is_leader() {
+        *process.last_comm.lock() = task.comm();
+    }
     table.remove_task(task.tid());
     let last = {
         let mut threads = process.threads.lock();
@@ -98,7 +101,10 @@ fn leave_group(task: &Arc<Task>, status: ExitStatus) {
         threads.is_empty()
     };
     let effects = if last { Some(end_process(&mut table, &process, status)) } else { None };
+    // A zombie keeps no file system busy.
+    let exe = if last { process.exe.lock().take() } else { None };
     drop(table);
+    drop(exe);
     process.exit_wait.wake_all();
     if last {
         // Not under the table's lock, which a timer that sends SIGCONT takes.

@@ -15,7 +15,9 @@ pub fn setpgid(t: &Thread, pid: i32, pgid: i32) -> Result<()> {
     let pid = if pid == 0 { own.pid } else { Pid::try_from(pid).map_err(|_| Errno::ESRCH)? };
     let pgid = if pgid == 0 { pid } else { pgid as Pid };
     let mut table = table::lock();
-    let target = table.process(pid).cloned().ok_or(Errno::ESRCH)?;
+    let Some(target) = table.process(pid).cloned() else {
+        return Err(if table.task(pid).is_some() { Errno::EINVAL } else { Errno::ESRCH });
+    };
     let session = own.session.read().sid;
     let is_child = target.pid != own.pid && target.ppid.load(Ordering::Relaxed) == own.pid;
     if is_child {

@@ -84,6 +84,8 @@ pub struct Process {
     pub announced: AtomicBool,
     /// Whose the process was, for a zombie: the credentials of its last thread.
     pub last_creds: SpinLock<Option<Arc<Credentials>>>,
+    /// The name of the first thread, when that has ended.
+    pub last_comm: SpinLock<[u8; 16]>,
     /// Usage of threads that have ended, and of children that were waited for.
     pub dead_threads: SpinLock<Usage>,
     pub reaped_children: SpinLock<Usage>,
@@ -94,7 +96,6 @@ pub struct Process {
     pub child_subreaper: AtomicBool,
     pub dumpable: AtomicU32,
     pub oom_score_adj: AtomicI32,
-    pub personality: AtomicU32,
     /// ITIMER_* state and POSIX timers are kept by `time`.
     pub timers: crate::time::ProcessTimers,
     pub read_bytes: AtomicU64,
@@ -143,6 +144,7 @@ impl Process {
             state: SpinLock::new(State::Running),
             announced: AtomicBool::new(false),
             last_creds: SpinLock::new(None),
+            last_comm: SpinLock::new([0; 16]),
             dead_threads: SpinLock::new(Usage::default()),
             reaped_children: SpinLock::new(Usage::default()),
             exe: SpinLock::new(None),
@@ -151,7 +153,6 @@ impl Process {
             child_subreaper: AtomicBool::new(false),
             dumpable: AtomicU32::new(1),
             oom_score_adj: AtomicI32::new(0),
-            personality: AtomicU32::new(0),
             timers: Default::default(),
             read_bytes: AtomicU64::new(0),
             write_bytes: AtomicU64::new(0),
@@ -164,7 +165,6 @@ impl Process {
         *self.exe.lock() = parent.exe.lock().clone();
         self.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Notes how large an address space has been that the process gives up.

@@ -81,6 +81,7 @@ impl<F: Future<Output = ()>> Future for UserFuture<F> {
         this.task.activate_mm();
         let current = CURRENT.get();
         current.store(Arc::as_ptr(&this.task).cast_mut(), Ordering::Relaxed);
+        this.task.interruptible.store(false, Ordering::Relaxed);
         // SAFETY: see above.
         let poll = unsafe { Pin::new_unchecked(&mut this.life) }.poll(cx);
         // The poll began and ends on the same CPU.

@@ -82,6 +82,11 @@ impl Table {
         self.nodes.get(&pid).map(|node| &node.process)
     }
 
+    /// The living thread with this tid.
+    pub fn task(&self, tid: Pid) -> Option<&Arc<Task>> {
+        self.tasks.get(&tid)
+    }
+
     pub fn thread_count(&self) -> usize {
         self.tasks.len()
     }

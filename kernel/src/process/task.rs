@@ -47,12 +47,14 @@ pub struct Task {
     pub vfork: SpinLock<Option<Arc<VforkDone>>>,
     /// prctl(PR_SET_PDEATHSIG); 0 = none.
     pub parent_death_signal: AtomicU32,
+    /// personality(2), which is each thread's own.
+    pub personality: AtomicU32,
     /// prctl(PR_SET_TIMERSLACK), nanoseconds; reported, not used: timers here are exact.
     pub timer_slack: AtomicU64,
     /// What PR_SET_TIMERSLACK of 0 sets: what the maker of this thread had.
     pub default_timer_slack: AtomicU64,
-    /// Number of the system call in progress plus one; 0 = in user mode. For /proc/PID/syscall and wchan.
-    pub in_syscall: AtomicU32,
+    /// The wait that the last poll ended in looks for signals: S and not D in /proc/PID/stat.
+    pub interruptible: AtomicBool,
     pub exited: AtomicBool,
     /// Its system calls are recorded: see [`crate::syscalls::trace`].
     pub traced: AtomicBool,
@@ -83,9 +85,10 @@ impl Task {
             robust_list: AtomicU64::new(0),
             vfork: SpinLock::new(None),
             parent_death_signal: AtomicU32::new(0),
+            personality: AtomicU32::new(0),
             timer_slack: AtomicU64::new(50_000),
             default_timer_slack: AtomicU64::new(50_000),
-            in_syscall: AtomicU32::new(0),
+            interruptible: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             traced: AtomicBool::new(false),
             min_faults: AtomicU64::new(0),

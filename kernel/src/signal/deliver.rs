@@ -26,13 +26,14 @@ pub fn fatal_pending(task: &Task) -> bool {
 impl Interrupts for Thread {
     #[inline]
     fn pending(&self) -> bool {
-        self.sig.flags() != 0
+        self.task().pending()
     }
 }
 
 impl Interrupts for Task {
     #[inline]
     fn pending(&self) -> bool {
+        self.interruptible.store(true, Ordering::Relaxed);
         self.sig.flags() != 0
     }
 }

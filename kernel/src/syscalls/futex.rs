@@ -51,7 +51,7 @@ pub async fn futex(t: &Thread, addr: u64, op: u32, value: u32, timeout: u64, add
         WAKE_BITSET => futex::wake(t.mm(), word, value as i32, value3).await?,
         REQUEUE => futex::requeue(t.mm(), word, word2, value as i32, count2, None).await?,
         CMP_REQUEUE => futex::requeue(t.mm(), word, word2, value as i32, count2, Some(value3)).await?,
-        WAKE_OP => futex::wake_op(t.mm(), word, word2, value as i32, count2, WakeOp::decode(value3)?).await?,
+        WAKE_OP => futex::wake_op(t.mm(), word, word2, value as i32, count2, WakeOp(value3)).await?,
         _ => return Err(Errno::ENOSYS.into()),
     };
     Ok(count as u64)

@@ -161,7 +161,7 @@ fn set_limit(t: &Thread, target: &Arc<process::Process>, resource: Resource, new
 pub fn personality(t: &mut Thread, persona: u32) -> Result<u32> {
     use core::sync::atomic::Ordering::Relaxed;
     const QUERY: u32 = 0xffff_ffff;
-    let personality = &t.process().personality;
+    let personality = &t.personality;
     let old = personality.load(Relaxed);
     if persona != QUERY {
         personality.store(persona, Relaxed);

@@ -114,16 +114,19 @@ pub async fn execveat(
     envp: UserPtr<u64>,
     flags: u32,
 ) -> Result<()> {
-    if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
-        return Err(Errno::EINVAL);
-    }
     let path = read_cstr(t.mm(), path, PATH_MAX).await?;
+    if path.is_empty() && flags & AT_EMPTY_PATH == 0 {
+        return Err(Errno::ENOENT);
+    }
     let mut walk = fs::Flags::empty();
     walk.set(fs::Flags::FOLLOW, flags & AT_SYMLINK_NOFOLLOW == 0);
     walk.set(fs::Flags::EMPTY, flags & AT_EMPTY_PATH != 0);
     let budget = Strings::budget(t.rlimit(Resource::Stack).soft).saturating_sub(path.len() + 1);
     let argv = Strings::copy_from_user(t.mm(), argv, budget).await?;
     let envp = Strings::copy_from_user(t.mm(), envp, budget.saturating_sub(argv.cost())).await?;
+    if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
+        return Err(Errno::EINVAL);
+    }
     let file = fs::open_exec(fs::Ctx::of(t), dirfd, &path, walk, true).await?;
     let by_descriptor = dirfd != fs::AT_FDCWD && path.first() != Some(&b'/');
     let name = match (by_descriptor, path.is_empty()) {
@@ -132,7 +135,8 @@ pub async fn execveat(
         (true, false) => [format!("/dev/fd/{dirfd}/").as_bytes(), &path].concat(),
     };
     let name_vanishes = by_descriptor && t.files().cloexec(dirfd)?;
-    let request = Request { file, name, argv, envp, name_vanishes };
+    let nameless = path.is_empty();
+    let request = Request { file, name, argv, envp, name_vanishes, nameless };
     // Boxed: the largest future of all must not make every thread's larger.
     alloc::boxed::Box::pin(process::exec::exec(t, request)).await
 }

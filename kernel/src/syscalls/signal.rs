@@ -267,10 +267,20 @@ fn find_thread(tgid: Option<i32>, tid: i32) -> Result<Arc<Task>> {
 }
 
 fn send_to_thread(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Result<()> {
-    let task = find_thread(tgid, tid)?;
+    let task = match find_thread(tgid, tid) {
+        Err(Errno::ESRCH) => return send_to_late_leader(t, tgid, tid, info),
+        found => found?,
+    };
     check_signo(info.signo)?;
     signal::may_signal(t.process(), t.creds(), task.process(), info.signo())?;
     if info.signo == 0 { Ok(()) } else { signal::send_to_task(&task, info) }
+}
+
+/// A first thread that has ended is there as long as its process, to be signalled in vain.
+fn send_to_late_leader(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Result<()> {
+    let process = table::find(tid as u32).filter(|_| tgid.is_none_or(|tgid| tgid == tid)).ok_or(Errno::ESRCH)?;
+    check_signo(info.signo)?;
+    signal::may_signal(t.process(), t.creds(), &process, info.signo())
 }
 
 pub fn tkill(t: &mut Thread, tid: i32, signo: i32) -> Result<()> {

@@ -94,7 +94,7 @@ pub static ENTRIES: &[Entry] = &[
 ];
 
 fn personality(subject: &Subject, out: &mut Text) -> Result<()> {
-    put!(out, "{:08x}\n", subject.process.personality.load(Ordering::Relaxed));
+    put!(out, "{:08x}\n", subject.task()?.personality.load(Ordering::Relaxed));
     Ok(())
 }
 

@@ -83,24 +83,18 @@ impl Subject {
             // The leader has ended, others go on: Linux shows it as a zombie.
             return RunState::Zombie;
         };
-        if task.entity.is_runnable() { RunState::Running } else { RunState::Sleeping }
+        if task.entity.is_runnable() {
+            RunState::Running
+        } else if task.interruptible.load(Ordering::Relaxed) {
+            RunState::Sleeping
+        } else {
+            RunState::Waiting
+        }
     }
 
-    /// The name: of the thread, or of the process, which keeps that of its last thread when it is a zombie.
+    /// The name: of the thread, or of the process's first one, which outlives it.
     pub fn comm(&self) -> [u8; 16] {
-        let task = self.thread.clone().or_else(|| self.process.any_thread());
-        task.map_or_else(|| process_name(&self.process), |task| task.comm())
+        let task = self.thread.clone().or_else(|| self.process.leader());
+        task.map_or_else(|| *self.process.last_comm.lock(), |task| task.comm())
     }
-}
-
-/// The name of a process without threads: that of its program file.
-fn process_name(process: &Process) -> [u8; 16] {
-    let mut comm = [0; 16];
-    let exe = process.exe.lock().clone();
-    if let Some(path) = exe {
-        let name = path.dentry.name();
-        let len = name.len().min(15);
-        comm[..len].copy_from_slice(&name[..len]);
-    }
-    comm
 }

@@ -108,6 +108,8 @@ pub enum RunState {
     Running,
     #[default]
     Sleeping,
+    /// In a wait that no signal ends.
+    Waiting,
     Stopped,
     Zombie,
     Dead,
@@ -118,6 +120,7 @@ impl RunState {
         match self {
             RunState::Running => 'R',
             RunState::Sleeping => 'S',
+            RunState::Waiting => 'D',
             RunState::Stopped => 'T',
             RunState::Zombie => 'Z',
             RunState::Dead => 'X',
@@ -128,6 +131,7 @@ impl RunState {
         match self {
             RunState::Running => "R (running)",
             RunState::Sleeping => "S (sleeping)",
+            RunState::Waiting => "D (disk sleep)",
             RunState::Stopped => "T (stopped)",
             RunState::Zombie => "Z (zombie)",
             RunState::Dead => "X (dead)",

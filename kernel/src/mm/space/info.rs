@@ -128,12 +128,13 @@ impl AddressSpace {
         let inner = self.inner.lock();
         let (start, vma) = inner.vmas.find(addr).ok_or(UserFault::read(addr))?;
         Ok(match &vma.backing {
-            Backing::Source(mapped, _) if vma.is_shared() => {
+            Backing::Source(mapped, _) if vma.is_shared() && !vma.prot.is_empty() => {
                 FutexKey::Shared { object: mapped.source().cache().id(), offset: vma.source_offset(start, addr) }
             }
+            _ if vma.is_shared() => return Err(UserFault::read(addr)),
             // A page that never changes has nothing to wait for (futex(2) does not say so, Linux does).
-            Backing::Anonymous if !vma.prot.contains(Prot::WRITE) => return Err(UserFault::write(addr)),
-            _ => FutexKey::Private { space: self.id, addr },
+            _ if !vma.prot.contains(Prot::WRITE) => return Err(UserFault::write(addr)),
+            _ => FutexKey::Anonymous { space: self.id, addr },
         })
     }
 }

@@ -113,6 +113,8 @@ pub struct Meta {
 pub enum FutexKey {
     /// Space and address.
     Private { space: u64, addr: u64 },
+    /// The same, asked for as what others may share, which it is not.
+    Anonymous { space: u64, addr: u64 },
     /// Object (see `PageCache::id`) and byte offset in it.
     Shared { object: u64, offset: u64 },
 }

@@ -23,8 +23,7 @@ use super::task::Thread;
 use crate::arch::{FpRegs, UserRegs};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
-use crate::fs::OpenFile;
-use crate::fs::{MountFlags, Path};
+use crate::fs::{self, MountFlags, OpenFile, Path};
 use crate::mm::{AddressSpace, PAGE_SIZE, USER_END};
 use crate::{signal, time};
 
@@ -37,6 +36,8 @@ pub struct Request {
     pub envp: Strings,
     /// A script could not be opened again by `name` (close-on-exec descriptor): ENOENT.
     pub name_vanishes: bool,
+    /// Called by a descriptor alone.
+    pub nameless: bool,
 }
 
 /// Replaces the program of the calling process.
@@ -67,7 +68,7 @@ async fn load(
     mm: &Arc<AddressSpace>,
     program: &program::Program,
 ) -> Result<(elf::Image, u64, Option<Credentials>)> {
-    let randomize = t.process().personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE == 0 && aslr_enabled();
+    let randomize = t.personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE == 0 && aslr_enabled();
     let stack_limit = t.rlimit(Resource::Stack).soft;
     let stack_top = choose_stack_top(randomize);
     mm.set_layout(stack_top, stack_limit, random_pages(randomize));
@@ -172,8 +173,13 @@ async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials
     t.sig.after_exec();
     time::process_exec(&process);
     if let Some(creds) = creds {
-        let changed = creds.euid != t.creds().euid || creds.egid != t.creds().egid;
-        process.dumpable.store(u32::from(!changed), Ordering::Relaxed);
+        let old = t.creds();
+        let changed = [creds.euid, creds.egid, creds.fsuid, creds.fsgid] != [old.euid, old.egid, old.fsuid, old.fsgid]
+            || !old.cap_permitted.contains(creds.cap_permitted);
+        // Nor may a program be looked at that cannot be read, or by those who lent their rights to run it.
+        let readable = fs::perm::check(old, &**program.file.inode(), fs::perm::Want::READ).is_ok();
+        let dumpable = !changed && readable && old.uid == old.euid && old.gid == old.egid;
+        process.dumpable.store(u32::from(dumpable), Ordering::Relaxed);
         if changed {
             t.parent_death_signal.store(0, Ordering::Relaxed);
         }
@@ -191,7 +197,7 @@ async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials
 pub async fn exec_path(t: &mut Thread, path: &[u8], argv: Strings, envp: Strings) -> Result<Path> {
     let file = program::open(t, path, true).await?;
     let location = file.path().clone();
-    let request = Request { file, name: path.to_vec(), argv, envp, name_vanishes: false };
+    let request = Request { file, name: path.to_vec(), argv, envp, name_vanishes: false, nameless: false };
     exec(t, request).await.map(|()| location)
 }
 

@@ -22,6 +22,8 @@ pub struct Program {
     pub head: Vec<u8>,
     /// AT_EXECFN.
     pub name: Vec<u8>,
+    /// Whose last component is the name of the command; the file's if it was called without one.
+    pub comm: Vec<u8>,
     pub argv: Strings,
     pub envp: Strings,
 }
@@ -29,7 +31,7 @@ pub struct Program {
 impl Program {
     /// The command name: the last component of the name it was called by.
     pub fn comm(&self) -> &[u8] {
-        self.name.rsplit(|byte| *byte == b'/').next().unwrap_or(&self.name)
+        self.comm.rsplit(|byte| *byte == b'/').next().unwrap_or(&self.comm)
     }
 }
 
@@ -54,7 +56,8 @@ pub async fn read_file(t: &Thread, file: &OpenFile, buf: &mut [u8], pos: u64) ->
 }
 
 pub async fn resolve(t: &Thread, request: Request) -> Result<Program> {
-    let Request { mut file, name, mut argv, envp, name_vanishes } = request;
+    let Request { mut file, name, mut argv, envp, name_vanishes, nameless } = request;
+    let comm = if nameless { file.path().dentry.name().to_vec() } else { name.clone() };
     if argv.count() == 0 {
         // Linux gives a program at least an empty argv[0].
         argv = Strings::from_slices(&[b""]);
@@ -63,7 +66,7 @@ pub async fn resolve(t: &Thread, request: Request) -> Result<Program> {
     for _ in 0..=MAX_DEPTH {
         let head = read_head(t, &file).await?;
         if !head.starts_with(b"#!") {
-            return Ok(Program { file, head, name, argv, envp });
+            return Ok(Program { file, head, name, comm, argv, envp });
         }
         if name_vanishes {
             return Err(Errno::ENOENT);
@@ -91,7 +94,8 @@ fn parse_line(head: &[u8]) -> Result<(&[u8], Option<&[u8]>)> {
     let blank = |byte: &u8| *byte == b' ' || *byte == b'\t';
     let body = &head[2..];
     let newline = body.iter().position(|byte| *byte == b'\n');
-    let line = &body[..newline.unwrap_or(body.len())];
+    // Without an end of line the last byte of a full head does not count.
+    let line = &body[..newline.unwrap_or(body.len().min(HEAD - 3))];
     // A NUL ends the name, and there is one behind the end of a short file.
     let nul =
         line.iter().position(|byte| *byte == 0).or((newline.is_none() && head.len() < HEAD).then_some(line.len()));
