@@ -1,6 +1,9 @@
 //! Children, and how they end.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread::JoinHandle;
 
 use crate::signal;
 use crate::sys::{Ret, sys};
@@ -197,6 +200,22 @@ pub fn until_asleep(pid: i32) {
         }
         sleep_ms(2);
     }
+}
+
+/// Starts a thread and comes back when that sleeps in `body`, or has ended.
+pub fn sleeping_thread<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> (i32, JoinHandle<T>) {
+    let tid = Arc::new(AtomicI32::new(0));
+    let told = tid.clone();
+    let thread = std::thread::spawn(move || {
+        told.store(sys!(SYS_gettid).0 as i32, Ordering::SeqCst);
+        body()
+    });
+    while tid.load(Ordering::SeqCst) == 0 {
+        sleep_ms(1);
+    }
+    let tid = tid.load(Ordering::SeqCst);
+    until_asleep(tid);
+    (tid, thread)
 }
 
 /// Two ends of a pipe, for children to tell that they have got somewhere.

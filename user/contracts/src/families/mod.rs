@@ -6,6 +6,7 @@ mod bad_pointer;
 mod clone;
 pub mod exec;
 mod fifo;
+mod futex;
 mod groups;
 mod hostile;
 mod memory;
@@ -14,6 +15,9 @@ mod pidfd;
 mod prctl;
 mod process;
 mod programs;
+mod requeue;
+mod robust;
+mod threads;
 mod wait;
 
 use crate::Test;
@@ -33,4 +37,8 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("groups", groups::TESTS),
     ("hostile", hostile::TESTS),
     ("programs", programs::TESTS),
+    ("threads", threads::TESTS),
+    ("futex", futex::TESTS),
+    ("requeue", requeue::TESTS),
+    ("robust", robust::TESTS),
 ];
