@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         shared("parallel::every_cpu_runs_programs::smp_8", || every_cpu(8)),
         shared("parallel::a_short_stress_loses_no_memory", stress),
         shared("parallel::a_file_larger_than_memory_can_be_mapped", pressure),
+        shared("parallel::pipes_cannot_take_all_of_memory", full_pipes),
     ];
     if kernel() == KernelKind::Pollux {
         trials.push(shared("size::the_image_is_below_4_mib", image_size));
@@ -54,6 +55,14 @@ fn pressure() -> Result<()> {
     let options = MachineOptions { smp: Some(2), mem: "64M".into(), ..options() };
     let text = text_of(run(&options, &["probe", "pressure", "96"])?)?;
     ensure!(text == "0 wrong\n", "{text:?}");
+    Ok(())
+}
+
+/// ENOMEM and ENOBUFS, and a kernel that goes on.
+fn full_pipes() -> Result<()> {
+    let options = MachineOptions { smp: Some(2), mem: "64M".into(), ..options() };
+    let text = text_of(run(&options, &["probe", "pipes"])?)?;
+    ensure!(text == "12 Some(105) 65536\n", "{text:?}");
     Ok(())
 }
 

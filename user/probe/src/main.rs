@@ -5,6 +5,7 @@
 //! * `probe rules`: rules of processes and signals, a line each.
 //! * `probe unix`: rules of Unix sockets, a line each.
 //! * `probe files`: rules of files, a line each.
+//! * `probe pipes`: fills pipes until memory is full; prints what that answers.
 //! * `probe pressure MEGABYTES`: uses a file of this size through mappings; prints how many pages were wrong.
 //! * `probe edges`: more of them, at the edges: ends of ranges, rights of others, files without names.
 //! * `probe boot`: as the first program: the machine's counter at its start, then power off.
@@ -50,18 +51,20 @@ fn main() -> ExitCode {
         (Some("rules"), ..) => rules::all(),
         (Some("unix"), ..) => unix::all(),
         (Some("files"), ..) => files::all(),
+        (Some("pipes"), ..) => println!("{}", pressure::pipes().unwrap_or_else(|error| format!("failed: {error}"))),
         (Some("pressure"), Some(megabytes), _) => match pressure::run(megabytes as usize) {
             Ok(wrong) => println!("{wrong} wrong"),
             Err(error) => println!("failed: {error}"),
         },
         (Some("edges"), ..) => edges::all(),
+        (Some("owners"), ..) => edges::owners_as_user(),
         // What a rule runs to have a program that runs, or has run.
         (Some("wait"), ..) => drop(std::io::stdin().read_to_end(&mut Vec::new())),
         (Some("true"), ..) => {}
         _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
         _ => {
             eprintln!(
-                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | pressure MEGABYTES | boot"
+                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | pipes | pressure MEGABYTES | boot"
             );
             return ExitCode::FAILURE;
         }

@@ -1,7 +1,7 @@
-//! A file that is larger than memory, used through mappings.
+//! More than memory holds: a file that is used through mappings, and what is in pipes.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Error, Result};
+use std::io::{Error, Result, Write};
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 
@@ -40,4 +40,29 @@ pub fn run(megabytes: usize) -> Result<usize> {
     }
     fs::remove_file(path)?;
     Ok(wrong)
+}
+
+/// Fills pipes and sockets until the kernel has no memory for more, and then one pipe again; the errors and the count.
+pub fn pipes() -> Result<String> {
+    // SAFETY: a live structure.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &libc::rlimit { rlim_cur: 16_384, rlim_max: 16_384 }) };
+    let block = [7; 65_536];
+    let mut held = Vec::new();
+    let full = loop {
+        let (reader, mut writer) = std::io::pipe()?;
+        let result = writer.write(&block);
+        held.push((reader, writer));
+        if !matches!(result, Ok(65_536)) {
+            break result;
+        }
+    };
+    let (a, _b) = std::os::unix::net::UnixDatagram::pair()?;
+    let datagram = a.send(&block).err().and_then(|error| error.raw_os_error());
+    drop(held);
+    let (_reader, mut writer) = std::io::pipe()?;
+    let errno = match full {
+        Ok(short) if short < block.len() => 12,
+        other => other.err().and_then(|error| error.raw_os_error()).unwrap_or(0),
+    };
+    Ok(format!("{errno} {datagram:?} {}", writer.write(&block)?))
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::errno::{Errno, Result};
 use crate::fs::file::TryError;
-use crate::mm::IoBuf;
+use crate::mm::{IoBuf, frames};
 
 const PAGE: usize = 4096;
 
@@ -17,6 +17,9 @@ pub struct Ring {
 }
 
 fn new_page() -> Result<Box<[u8]>> {
+    if !frames::has_spare() {
+        return Err(Errno::ENOMEM);
+    }
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(PAGE).map_err(|_| Errno::ENOMEM)?;
     bytes.resize(PAGE, 0);

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use crate::errno::{Errno, Result};
+use crate::mm::frames;
 
 /// Bytes in one piece of memory.
 const PIECE: usize = 64 * 1024;
@@ -39,7 +40,8 @@ impl Text {
     pub fn bytes(&mut self, mut bytes: &[u8]) -> &mut Self {
         while !bytes.is_empty() && !self.cut {
             let (now, rest) = bytes.split_at(bytes.len().min(PIECE - self.last.len()));
-            if self.last.try_reserve(now.len()).is_err() || self.size() >= LIMIT {
+            let begins = self.last.is_empty() && !self.full.is_empty();
+            if self.last.try_reserve(now.len()).is_err() || self.size() >= LIMIT || begins && !frames::has_spare() {
                 self.cut = true;
                 break;
             }

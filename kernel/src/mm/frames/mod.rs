@@ -243,6 +243,13 @@ fn refill() -> Result<Pfn> {
     Err(Errno::ENOMEM)
 }
 
+/// May data of programs (in pipes, sockets, texts of /proc) take more of the kernel's heap? The heap itself goes on
+/// below the reserve, for what cannot be refused.
+pub fn has_spare() -> bool {
+    let spare = || ZONE.lock().free_frames() > RESERVE.load(Ordering::Relaxed);
+    spare() || super::page_cache::reclaim(4 * BATCH) > 0 && spare()
+}
+
 /// Puts free frames in this CPU's cache, or back into the buddy if there is no room.
 fn keep(frames: &[Pfn]) {
     let stored = CACHES.with(|cache| {
