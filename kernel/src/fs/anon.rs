@@ -15,6 +15,7 @@ use super::path::Path;
 use super::pipe::Pipe;
 use super::state::{Hold, InodeState};
 use crate::errno::Result;
+use crate::process;
 use crate::sync::{Lazy, SpinLock};
 use crate::time::Timespec;
 
@@ -38,12 +39,19 @@ struct AnonInode {
     fs: Arc<AnonFs>,
     ino: u64,
     kind: FileType,
-    perm: u16,
-    born: Timespec,
-    owner: SpinLock<(u32, u32)>,
+    attr: SpinLock<Attr>,
     /// What /proc/PID/fd/N of a pipe opens.
     pipe: Weak<Pipe>,
     state: InodeState,
+}
+
+struct Attr {
+    perm: u16,
+    uid: u32,
+    gid: u32,
+    atime: Timespec,
+    mtime: Timespec,
+    ctime: Timespec,
 }
 
 struct Home {
@@ -68,14 +76,23 @@ fn new_inode(fs: &Arc<AnonFs>, kind: FileType, perm: u16) -> Arc<dyn Inode> {
 }
 
 fn new_inode_for(fs: &Arc<AnonFs>, kind: FileType, perm: u16, pipe: Weak<Pipe>) -> Arc<dyn Inode> {
+    let now = super::now();
+    // Pipes and sockets are their maker's; what Linux calls anonymous inodes is nobody's.
+    let (uid, gid) = match kind {
+        FileType::Fifo | FileType::Socket => process::with_current(|task| {
+            task.map_or((0, 0), |task| {
+                let creds = task.shared_creds();
+                (creds.fsuid, creds.fsgid)
+            })
+        }),
+        _ => (0, 0),
+    };
     Arc::new(AnonInode {
         pipe,
         fs: fs.clone(),
         ino: NEXT_INO.fetch_add(1, Ordering::Relaxed),
         kind,
-        perm,
-        born: super::now(),
-        owner: SpinLock::new((0, 0)),
+        attr: SpinLock::new(Attr { perm, uid, gid, atime: now, mtime: now, ctime: now }),
         state: InodeState::default(),
     })
 }
@@ -110,21 +127,21 @@ pub fn file(label: Label<'_>, ops: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile
 
 impl Inode for AnonInode {
     fn metadata(&self) -> Metadata {
-        let (uid, gid) = *self.owner.lock();
+        let attr = self.attr.lock();
         Metadata {
             ino: self.ino,
             kind: self.kind,
-            perm: self.perm,
+            perm: attr.perm,
             nlink: 1,
-            uid,
-            gid,
+            uid: attr.uid,
+            gid: attr.gid,
             rdev: DeviceId::default(),
             size: 0,
             block_size: 4096,
             blocks: 0,
-            atime: self.born,
-            mtime: self.born,
-            ctime: self.born,
+            atime: attr.atime,
+            mtime: attr.mtime,
+            ctime: attr.ctime,
             btime: None,
         }
     }
@@ -145,9 +162,14 @@ impl Inode for AnonInode {
         self.kind
     }
 
-    fn set_attr(&self, attr: SetAttr) -> Op<'_, Result<()>> {
-        let mut owner = self.owner.lock();
-        *owner = (attr.uid.unwrap_or(owner.0), attr.gid.unwrap_or(owner.1));
+    fn set_attr(&self, new: SetAttr) -> Op<'_, Result<()>> {
+        let mut attr = self.attr.lock();
+        attr.perm = new.perm.unwrap_or(attr.perm);
+        attr.uid = new.uid.unwrap_or(attr.uid);
+        attr.gid = new.gid.unwrap_or(attr.gid);
+        attr.atime = new.atime.unwrap_or(attr.atime);
+        attr.mtime = new.mtime.unwrap_or(attr.mtime);
+        attr.ctime = new.ctime.unwrap_or(attr.ctime);
         Op::ready(Ok(()))
     }
 }
