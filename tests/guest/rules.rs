@@ -73,12 +73,14 @@ an owner that stays keeps the set-id bits of others: Some(-1) 106755 Some(0)
 a new name for a file without one: -2 -2 0 1
 a hole that is read: true 0
 a pipe is spliced: [-29, -22, -22, -22, 4, 0, 9, -11, -9, -22, 9] 16  the pipe 0 confrom the pipe
+memory is spliced: [-11, 65536, -11, 65536, -9]
 locks beyond the end of all files: [0, -75, -75, 0, -22, -22, -22, -22]
 attributes of users in a tmpfs: -95 -95
 a directory deeper than a path is long: [3835, 4036, -36] -36 true
 a seal and who writes through a mapping: 0 -16 0 0 -1 -1
 what others may know of a process: [0, 13, 13, 13, 0, 0, 13, 13] [13, 13, 13] [Some([\"1\", \"1\", \"0\"]), Some([\"0\", \"0\", \"0\", \"0\", \"0\", \"0\", \"0\"])] false
 a process of many mappings: true true true
+who owns pipes and sockets: ((12346, 12346, 384), (12346, 12346, 511), 0) (0, (12346, 12346, 256), -13) -13
 ";
 
 pub fn trials() -> Vec<Trial> {

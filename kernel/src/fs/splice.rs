@@ -10,12 +10,13 @@ use linux_raw_sys::general as raw;
 
 use super::open_file::{Kind, OpenFile, READ_EVENTS, WRITE_EVENTS, settled};
 use super::pipe::{self, Pipe};
+use super::writing::{Sigpipe, Writing};
 use super::{Events, TryError};
 use crate::errno::{Errno, Result};
 use crate::exec::{budget, interruptible};
 use crate::mm::IoBuf;
 use crate::process::Thread;
-use crate::syscalls::SysResult;
+use crate::syscalls::{SysError, SysResult};
 
 /// The largest piece.
 const PIECE: usize = 64 * 1024;
@@ -257,6 +258,26 @@ async fn pipe_to_pipe(
             Err(_) => return Err(Errno::EAGAIN.into()),
         }
         budget().await;
+    }
+}
+
+/// vmsplice(2), by copying: what there is room for, or what is there, once there is any.
+pub async fn vmsplice(t: &Thread, file: &OpenFile, buf: &mut IoBuf<'_>, nonblock: bool) -> SysResult<usize> {
+    let pipe = pipe::of_file(file).ok_or(Errno::EBADF)?;
+    let write = file.writable();
+    let events = if write { WRITE_EVENTS } else { READ_EVENTS };
+    let mut moving = Writing::new(false, Sigpipe::Always);
+    loop {
+        let mut attempt = || if write { pipe.try_write(buf) } else { pipe.try_read(buf) };
+        let result = if nonblock || file.is_nonblock() {
+            Ok(attempt())
+        } else {
+            let wait = pipe.wait_queue().wait_for_mask(events.bits(), || settled(attempt()));
+            interruptible(t, wait).await.map_err(SysError::from)
+        };
+        if let Some(answer) = moving.after(t, buf, result).await {
+            return answer;
+        }
     }
 }
 

@@ -246,7 +246,7 @@ pub async fn vmsplice(t: &Thread, fd: i32, iov: u64, count: u64, flags: u32) -> 
         return Err(Errno::EBADF.into());
     }
     let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
-    if file.writable() { file.write(t, &mut buf).await } else { file.read(t, &mut buf).await }
+    splice::vmsplice(t, &file, &mut buf, flags & 2 != 0).await
 }
 
 pub async fn copy_file_range(

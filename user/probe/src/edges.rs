@@ -6,6 +6,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Error, Read, Result, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr::null_mut;
 use std::thread;
 
@@ -25,12 +27,14 @@ const RULES: &[Rule] = &[
     ("a new name for a file without one", revive),
     ("a hole that is read", hole),
     ("a pipe is spliced", splice_errors),
+    ("memory is spliced", memory_splices),
     ("locks beyond the end of all files", far_locks),
     ("attributes of users in a tmpfs", user_attributes),
     ("a directory deeper than a path is long", deep_directory),
     ("a seal and who writes through a mapping", seals),
     ("what others may know of a process", strangers),
     ("a process of many mappings", many_mappings),
+    ("who owns pipes and sockets", owners),
 ];
 
 pub fn all() {
@@ -374,4 +378,52 @@ fn many_mappings() -> Result<String> {
     // SAFETY: as above.
     unsafe { libc::munmap(start, COUNT * PAGE) };
     Ok(format!("{} {maps} {sizes}", divided == COUNT / 2))
+}
+
+fn owners() -> Result<String> {
+    let output = Command::new("/proc/self/exe").uid(USER).gid(USER).arg("owners").output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_string())
+}
+
+/// As a user of its own, with the pipe of another as its output.
+pub fn owners_as_user() {
+    let (mut pipe, mut pair) = ([0; 2], [0; 2]);
+    // SAFETY: room for two descriptors each.
+    unsafe {
+        libc::pipe(pipe.as_mut_ptr());
+        libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr());
+    }
+    let seen = |fd: RawFd| {
+        // SAFETY: a structure of integers, for which zeros are as good as anything.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        call!(fstat(fd, &mut stat));
+        (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)
+    };
+    let open = |path: &str| {
+        let path = CString::new(path).unwrap_or_default();
+        call!(open(path.as_ptr(), libc::O_WRONLY | libc::O_NONBLOCK)).min(0)
+    };
+    let own = format!("/proc/self/fd/{}", pipe[0]);
+    let before = (seen(pipe[0]), seen(pair[0]), open(&own));
+    let changed = (call!(fchmod(pipe[0], 0o400)), seen(pipe[1]), open(&own));
+    println!("{before:?} {changed:?} {}", open("/dev/stdout"));
+}
+
+fn memory_splices() -> Result<String> {
+    let (reader, writer) = std::io::pipe()?;
+    let (read, write) = (reader.as_raw_fd(), writer.as_raw_fd());
+    let file = File::open("/proc/self/exe")?;
+    let mut bytes = vec![7u8; 110_000];
+    // Whole pages, of which Linux has so many in a pipe.
+    let start = bytes.as_ptr().align_offset(4096);
+    let part = libc::iovec { iov_base: bytes[start..].as_mut_ptr().cast(), iov_len: 100_000 };
+    let move_part = |fd, flags: u32| call!(vmsplice(fd, &part, 1, flags));
+    let results = [
+        move_part(read, libc::SPLICE_F_NONBLOCK),
+        move_part(write, 0),
+        move_part(write, libc::SPLICE_F_NONBLOCK),
+        move_part(read, 0),
+        move_part(file.as_raw_fd(), 0),
+    ];
+    Ok(format!("{results:?}"))
 }

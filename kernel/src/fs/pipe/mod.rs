@@ -72,7 +72,7 @@ impl Pipe {
         self.len() == 0
     }
 
-    fn try_read(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+    pub fn try_read(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         if buf.is_empty() {
             return Ok(0);
         }
