@@ -215,7 +215,7 @@ pub async fn rename(
     flags: RenameFlags,
 ) -> Result<()> {
     let exchange = flags.contains(RenameFlags::EXCHANGE);
-    if flags.contains(RenameFlags::WHITEOUT) || exchange && flags.contains(RenameFlags::NOREPLACE) {
+    if exchange && flags.intersects(RenameFlags::NOREPLACE | RenameFlags::WHITEOUT) {
         return Err(Errno::EINVAL);
     }
     let mut old_walker = Walker::new(ctx, old_fd, old_path, Flags::empty())?;

@@ -187,6 +187,11 @@ pub trait Inode: Send + Sync + Any {
         Op::ready(Err(Errno::EPERM))
     }
 
+    /// May `thread` read and search this directory whatever its mode says?
+    fn grants(&self, _thread: &Thread) -> bool {
+        false
+    }
+
     // Directories. Names are single components: no '/', not empty, not "." or "..", at most 255 bytes.
     fn lookup<'a>(&'a self, _name: &'a [u8]) -> Op<'a, Result<Arc<dyn Inode>>> {
         Op::ready(Err(Errno::ENOTDIR))

@@ -22,14 +22,21 @@ pub async fn read(file: &OpenFile, cache: &Arc<PageCache>, pos: u64, buf: &mut I
     }
     let inode = file.inode();
     let meta = inode.metadata();
-    if pos >= meta.size || buf.is_empty() {
+    if buf.is_empty() {
         return Ok(0);
     }
-    let n = cache.read(pos, meta.size, buf).await?;
+    let n = if pos < meta.size { cache.read(pos, meta.size, buf).await? } else { 0 };
     if file.flags() & raw::O_NOATIME == 0 {
         touch_atime(file.path(), &meta).await;
     }
     Ok(n)
+}
+
+/// A file has been mapped, which counts as an access.
+pub async fn accessed(file: &OpenFile) {
+    if file.flags() & raw::O_NOATIME == 0 {
+        touch_atime(file.path(), &file.inode().metadata()).await;
+    }
 }
 
 /// Updates the access time as the mount wants it (mount(2): MS_RELATIME is the default).

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::context::FsContext;
 use super::dentry::{self, Cached, Dentry, NAME_MAX};
 use super::fd_table::FdTable;
-use super::inode::FileType;
+use super::inode::{FileType, Inode};
 use super::mount::{self, MountFlags};
 use super::path::Path;
 use super::perm;
@@ -53,6 +53,14 @@ pub struct Ctx<'a> {
 impl<'a> Ctx<'a> {
     pub fn of(thread: &'a Thread) -> Self {
         Ctx { fs: thread.fs(), creds: thread.creds(), files: thread.files(), thread: Some(thread) }
+    }
+
+    fn check_search(&self, dir: &dyn Inode) -> Result<()> {
+        perm::check_search(self.creds, dir).or_else(|errno| self.granted(dir, errno))
+    }
+
+    pub fn granted(&self, dir: &dyn Inode, errno: Errno) -> Result<()> {
+        if self.thread.is_some_and(|thread| dir.grants(thread)) { Ok(()) } else { Err(errno) }
     }
 }
 
@@ -181,7 +189,7 @@ impl<'a, 'p> Walker<'a, 'p> {
             if !self.at.dentry.is_dir() {
                 return Err(Errno::ENOTDIR);
             }
-            perm::check_search(self.ctx.creds, &**self.at.inode())?;
+            self.ctx.check_search(&**self.at.inode())?;
             let special = match comp.bytes() {
                 b"." => Special::Dot,
                 b".." => {

@@ -29,7 +29,13 @@ pub async fn mknodat(t: &Thread, dirfd: i32, path: UserPtr<u8>, mode: u32, dev: 
         Some(FileType::Directory) => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
-    if matches!(node, NewNode::CharDevice(_) | NewNode::BlockDevice(_)) && !t.creds().capable(Caps::MKNOD) {
+    let privileged = match node {
+        // A whiteout opens no device.
+        NewNode::CharDevice(device) => device != DeviceId::default(),
+        NewNode::BlockDevice(_) => true,
+        _ => false,
+    };
+    if privileged && !t.creds().capable(Caps::MKNOD) {
         return Err(Errno::EPERM);
     }
     let path = read_path(t, path).await?;
@@ -127,9 +133,10 @@ pub async fn fchownat(t: &Thread, dirfd: i32, path: UserPtr<u8>, uid: u32, gid: 
     attr::chown(t.creds(), &place, id(uid), id(gid)).await
 }
 
+const UTIME_NOW: i64 = (1 << 30) - 1;
+const UTIME_OMIT: i64 = (1 << 30) - 2;
+
 fn new_time(time: UserTimespec) -> Result<NewTime> {
-    const UTIME_NOW: i64 = (1 << 30) - 1;
-    const UTIME_OMIT: i64 = (1 << 30) - 2;
     match time.nsec {
         UTIME_NOW => Ok(NewTime::Now),
         UTIME_OMIT => Ok(NewTime::Omit),
@@ -146,15 +153,15 @@ pub async fn utimensat(
     flags: u32,
 ) -> Result<()> {
     let (atime, mtime) = match times.non_null() {
-        None => (NewTime::Now, NewTime::Now),
+        None => (Ok(NewTime::Now), Ok(NewTime::Now)),
         Some(times) => {
             let [atime, mtime] = times.read(t.mm()).await?;
-            (new_time(atime)?, new_time(mtime)?)
+            if [atime.nsec, mtime.nsec] == [UTIME_OMIT; 2] {
+                return Ok(());
+            }
+            (new_time(atime), new_time(mtime))
         }
     };
-    if (atime, mtime) == (NewTime::Omit, NewTime::Omit) {
-        return Ok(());
-    }
     let walk = at_flags(flags, raw::AT_SYMLINK_NOFOLLOW | raw::AT_EMPTY_PATH)?;
     let place = if path.is_null() && dirfd != AT_FDCWD {
         if flags != 0 {
@@ -165,7 +172,7 @@ pub async fn utimensat(
         let path = read_path(t, path).await?;
         fs::lookup(Ctx::of(t), dirfd, &path, walk).await?
     };
-    attr::set_times(t.creds(), &place, atime, mtime).await
+    attr::set_times(t.creds(), &place, atime?, mtime?).await
 }
 
 fn enter_dir(t: &Thread, place: Path) -> Result<()> {

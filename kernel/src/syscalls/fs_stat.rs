@@ -385,6 +385,9 @@ pub async fn getcwd(t: &Thread, buf: UserPtr<u8>, size: u64) -> Result<usize> {
         }
     };
     text.push(0);
+    if text.len() > PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
     if text.len() as u64 > size {
         return Err(Errno::ERANGE);
     }

@@ -1,6 +1,7 @@
 //! Memory: mmap(2) and its family.
 
 use crate::errno::{Errno, Result};
+use crate::fs::regular;
 use crate::mm::{MapFlags, MmapRequest, MremapRequest, PAGE_SIZE, Prot, UserPtr, page_up, untag};
 use crate::process::run::killable;
 use crate::process::{Caps, Resource, Thread};
@@ -41,6 +42,7 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
     }
     map.set(MapFlags::LOW, t.creds().capable(Caps::SYS_RAWIO));
     let prot = Prot::from_bits_truncate(prot);
+    let mut mapped_file = None;
     let source = if map.contains(MapFlags::ANONYMOUS) {
         None
     } else {
@@ -49,13 +51,18 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
         if map.contains(MapFlags::SHARED) && prot.contains(Prot::WRITE) && !file.writable() || !file.readable() {
             return Err(Errno::EACCES);
         }
-        Some(file.page_source()?)
+        Some(mapped_file.insert(file).page_source()?)
     };
     let request = MmapRequest { addr, len, prot, flags: map, source, offset };
-    if map.intersects(MapFlags::POPULATE | MapFlags::LOCKED) {
-        return killable(t, t.mm().mmap(request)).await?;
+    let mapped = if map.intersects(MapFlags::POPULATE | MapFlags::LOCKED) {
+        killable(t, t.mm().mmap(request)).await?
+    } else {
+        t.mm().mmap(request).await
+    };
+    if let (Ok(_), Some(file)) = (&mapped, &mapped_file) {
+        regular::accessed(file).await;
     }
-    t.mm().mmap(request).await
+    mapped
 }
 
 pub async fn munmap(t: &Thread, addr: u64, len: u64) -> Result<()> {

@@ -101,8 +101,9 @@ fn apply(state: &mut super::node::NodeState, attr: &SetAttr) {
         state.size = size;
         state.write_end = 0;
     }
-    state.atime = attr.atime.unwrap_or(state.atime);
-    state.mtime = attr.mtime.unwrap_or(state.mtime);
+    let storable = |time| super::node::storable(time, state.btime.is_some());
+    state.atime = attr.atime.map_or(state.atime, storable);
+    state.mtime = attr.mtime.map_or(state.mtime, storable);
     state.ctime = attr.ctime.unwrap_or(state.ctime);
 }
 

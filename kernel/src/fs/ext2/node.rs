@@ -272,6 +272,16 @@ fn decode_time(seconds: u32, extra: Option<u32>) -> Timespec {
     Timespec { sec, nsec: (extra >> 2).min(999_999_999) }
 }
 
+/// A time as the inode can keep it: the nearest one, as Linux has it. `extended`: the inode has the extra words.
+pub fn storable(time: Timespec, extended: bool) -> Timespec {
+    let (first, last) = (i64::from(i32::MIN), i64::from(i32::MAX) + if extended { 3 << 32 } else { 0 });
+    match time.sec {
+        sec if sec < first => Timespec { sec: first, nsec: 0 },
+        sec if sec >= last => Timespec { sec: last, nsec: 0 },
+        sec => Timespec { sec, nsec: if extended { time.nsec } else { 0 } },
+    }
+}
+
 fn extra_time(time: Timespec) -> u32 {
     let epoch = ((time.sec - i64::from(time.sec as i32)) >> 32) as u32 & 3;
     epoch | (time.nsec << 2)

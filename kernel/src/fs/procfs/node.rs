@@ -12,11 +12,15 @@ use super::text_file::{Source, TextFile};
 use super::{fds, system};
 use crate::errno::{Errno, Result};
 use crate::fs::file::FileOps;
-use crate::fs::inode::{DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, SetAttr};
+use crate::fs::inode::{
+    DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
+};
 use crate::fs::op::Op;
 use crate::fs::path::{PATH_MAX, Path};
 use crate::fs::state::InodeState;
 use crate::process::{self, Credentials, Pid, Thread};
+use crate::sync::Lazy;
+use crate::time::Timespec;
 
 /// An entry of the static part of the tree.
 pub struct Static {
@@ -67,6 +71,7 @@ pub enum Node {
 
 pub struct ProcInode {
     node: Node,
+    born: Timespec,
     state: InodeState,
 }
 
@@ -237,6 +242,11 @@ impl Node {
     }
 }
 
+/// The text of a link, if it is no longer than a path may be.
+fn short(text: Vec<u8>) -> Result<Vec<u8>> {
+    if text.len() < PATH_MAX { Ok(text) } else { Err(Errno::ENAMETOOLONG) }
+}
+
 fn subdirs_of(entries: &[Static]) -> usize {
     entries.iter().filter(|entry| matches!(entry.kind, StaticKind::Dir(_))).count()
 }
@@ -300,7 +310,12 @@ fn list_entry(subject: &Subject, entry: &'static Entry, out: &mut Listing<'_>) -
 
 impl ProcInode {
     pub fn create(node: Node) -> Arc<dyn Inode> {
-        Arc::new(ProcInode { node, state: InodeState::default() })
+        static BORN: Lazy<Timespec> = Lazy::new(crate::fs::now);
+        let born = match &node {
+            Node::Static(_) => *BORN,
+            _ => crate::fs::now(),
+        };
+        Arc::new(ProcInode { node, born, state: InodeState::default() })
     }
 
     /// The place that a link leads to, and may `thread` follow it.
@@ -320,7 +335,6 @@ impl ProcInode {
 impl Inode for ProcInode {
     fn metadata(&self) -> Metadata {
         let (uid, gid) = self.node.owner();
-        let now = crate::fs::now();
         Metadata {
             ino: self.node.ino(),
             kind: self.node.kind(),
@@ -332,9 +346,9 @@ impl Inode for ProcInode {
             size: if matches!(self.node, Node::Fd(..)) { 64 } else { 0 },
             block_size: 1024,
             blocks: 0,
-            atime: now,
-            mtime: now,
-            ctime: now,
+            atime: self.born,
+            mtime: self.born,
+            ctime: self.born,
             btime: None,
         }
     }
@@ -355,10 +369,20 @@ impl Inode for ProcInode {
         self.node.kind()
     }
 
-    /// Modes and owners are what they are; times cannot be kept. Truncation, by `>` in a shell, changes nothing.
+    /// Modes are what they are; owners and times cannot be kept. Truncation, by `>` in a shell, changes nothing.
     fn set_attr(&self, attr: SetAttr) -> Op<'_, Result<()>> {
-        let changes = attr.perm.is_some() || attr.uid.is_some() || attr.gid.is_some();
-        Op::ready(if changes { Err(Errno::EPERM) } else { Ok(()) })
+        let chmod = attr.perm.is_some() && attr.uid.is_none() && attr.gid.is_none();
+        Op::ready(if chmod { Err(Errno::EPERM) } else { Ok(()) })
+    }
+
+    /// A process looks into its own descriptors even when they belong to root, because it is not dumpable.
+    fn grants(&self, thread: &Thread) -> bool {
+        match &self.node {
+            Node::Entry(subject, Entry { kind: EntryKind::Fds | EntryKind::FdInfos, .. }) => {
+                Arc::ptr_eq(&subject.process, thread.process())
+            }
+            _ => false,
+        }
     }
 
     fn lookup<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Arc<dyn Inode>>> {
@@ -368,6 +392,22 @@ impl Inode for ProcInode {
     /// What lookup does not find cannot be made either: Linux gives its ENOENT.
     fn create<'a>(&'a self, _name: &'a [u8], _node: NewNode<'a>, _attr: NewAttr) -> Op<'a, Result<Arc<dyn Inode>>> {
         Op::ready(Err(Errno::ENOENT))
+    }
+
+    fn link<'a>(&'a self, _name: &'a [u8], _target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
+        Op::ready(Err(Errno::ENOENT))
+    }
+
+    fn rename<'a>(
+        &'a self,
+        _old_name: &'a [u8],
+        _moved: &'a Arc<dyn Inode>,
+        _new_dir: &'a Arc<dyn Inode>,
+        _new_name: &'a [u8],
+        replaced: Option<&'a Arc<dyn Inode>>,
+        _flags: RenameFlags,
+    ) -> Op<'a, Result<()>> {
+        Op::ready(Err(if replaced.is_some() { Errno::EPERM } else { Errno::ENOENT }))
     }
 
     fn read_dir<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Op<'a, Result<()>> {
@@ -390,10 +430,7 @@ impl Inode for ProcInode {
             Node::Static(Static { kind: StaticKind::ThreadSelfLink, .. }) => {
                 Some(Ok(format!("{pid}/task/{tid}").into_bytes()))
             }
-            _ => Some(self.target(thread)?.and_then(|path| {
-                let text = path.display(Some(&thread.fs().root()));
-                if text.len() > PATH_MAX { Err(Errno::ENAMETOOLONG) } else { Ok(text) }
-            })),
+            _ => Some(self.target(thread)?.and_then(|path| short(path.display(Some(&thread.fs().root()))))),
         }
     }
 

@@ -209,9 +209,14 @@ impl TmpInode {
         new_dir: &TmpInode,
         new_name: &[u8],
         replaced: Option<&Arc<TmpInode>>,
-        exchange: bool,
+        flags: RenameFlags,
     ) -> Result<()> {
         let (from, to) = (self.dir()?, new_dir.dir()?);
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let whiteout = match flags.contains(RenameFlags::WHITEOUT) {
+            true => Some(self.whiteout()?),
+            false => None,
+        };
         if let Some(replaced) = replaced {
             if !exchange {
                 replaced.check_empty()?;
@@ -226,8 +231,19 @@ impl TmpInode {
         if let Some(replaced) = replaced.filter(|_| exchange) {
             self.enter(from, old_name, replaced);
         }
+        if let Some(whiteout) = whiteout {
+            self.enter(from, old_name, &whiteout);
+        }
         moved.attr.lock().ctime = crate::fs::now();
         Ok(())
+    }
+
+    /// What RENAME_WHITEOUT leaves in the old place: a character device 0/0 (rename(2)).
+    fn whiteout(&self) -> Result<Arc<TmpInode>> {
+        let attr = self.attr.lock();
+        let (uid, gid) = (attr.uid, attr.gid);
+        drop(attr);
+        self.instance().new_inode(NewNode::CharDevice(DeviceId::default()), NewAttr { perm: 0, uid, gid })
     }
 
     fn read_dir_now(&self, mut cookie: u64, sink: &mut dyn DirSink) -> Result<()> {
@@ -413,10 +429,9 @@ impl Inode for TmpInode {
         replaced: Option<&'a Arc<dyn Inode>>,
         flags: RenameFlags,
     ) -> Op<'a, Result<()>> {
-        let exchange = flags.contains(RenameFlags::EXCHANGE);
         let rename = || {
             let (moved, new_dir, replaced) = (own(moved)?, own(new_dir)?, replaced.map(own).transpose()?);
-            self.rename_now(old_name, &moved, &new_dir, new_name, replaced.as_ref(), exchange)
+            self.rename_now(old_name, &moved, &new_dir, new_name, replaced.as_ref(), flags)
         };
         Op::ready(rename())
     }
