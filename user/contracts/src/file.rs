@@ -18,6 +18,35 @@ pub fn create(path: &CStr, contents: &str) -> i32 {
     fd
 }
 
+pub fn mkdir(path: &CStr) -> Ret {
+    sys!(SYS_mkdirat, AT_FDCWD, path, 0o755)
+}
+
+pub fn rmdir(path: &CStr) -> Ret {
+    sys!(SYS_unlinkat, AT_FDCWD, path, libc::AT_REMOVEDIR)
+}
+
+pub fn unlink(path: &CStr) -> Ret {
+    sys!(SYS_unlinkat, AT_FDCWD, path, 0)
+}
+
+pub fn symlink(target: &CStr, path: &CStr) -> Ret {
+    sys!(SYS_symlinkat, target, AT_FDCWD, path)
+}
+
+pub fn link(from: &CStr, to: &CStr) -> Ret {
+    sys!(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0)
+}
+
+pub fn rename(from: &CStr, to: &CStr, flags: u32) -> Ret {
+    sys!(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, flags)
+}
+
+/// A path that is put together.
+pub fn path(text: impl Into<Vec<u8>>) -> std::ffi::CString {
+    std::ffi::CString::new(text).unwrap_or_default()
+}
+
 pub fn close(fd: i32) -> Ret {
     sys!(SYS_close, fd)
 }
@@ -39,7 +68,7 @@ pub fn read_at(fd: i32, length: usize, offset: i64) -> String {
     shown(ret, &buffer)
 }
 
-fn shown(ret: Ret, buffer: &[u8]) -> String {
+pub fn shown(ret: Ret, buffer: &[u8]) -> String {
     if ret.ok() { format!("{:?}", String::from_utf8_lossy(&buffer[..ret.0 as usize])) } else { ret.to_string() }
 }
 

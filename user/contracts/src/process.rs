@@ -40,6 +40,17 @@ pub fn as_user(id: u32, body: impl FnOnce() -> i32) -> Status {
     })
 }
 
+/// Runs `body` in a child that is user and group 1000.
+pub fn as_plain_user(body: impl FnOnce()) {
+    let status = as_user(1000, || {
+        body();
+        0
+    });
+    if status != Status::Exited(0) {
+        crate::say!("the user's process {status}");
+    }
+}
+
 /// Takes these ids for user and group; the way back is barred.
 pub fn become_user(id: u32) {
     sys!(SYS_setgroups, 0, 0).need();

@@ -4,19 +4,24 @@ mod bad;
 mod bad_fd;
 mod bad_pointer;
 mod clone;
+mod dirs;
 pub mod exec;
 mod fifo;
 mod futex;
 mod groups;
 mod hostile;
+mod links;
 mod memory;
+mod modes;
 mod open;
 mod pidfd;
 mod prctl;
 mod process;
 mod programs;
+mod rename;
 mod requeue;
 mod robust;
+mod stat;
 mod threads;
 mod wait;
 
@@ -41,4 +46,9 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("futex", futex::TESTS),
     ("requeue", requeue::TESTS),
     ("robust", robust::TESTS),
+    ("dirs", dirs::TESTS),
+    ("links", links::TESTS),
+    ("rename", rename::TESTS),
+    ("modes", modes::TESTS),
+    ("stat", stat::TESTS),
 ];
