@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
+use core::ops::Range;
 
 use super::file::FileOps;
 use super::op::Op;
@@ -260,6 +261,15 @@ pub trait Inode: Send + Sync + Any {
     /// fsync / fdatasync: everything of this inode is on stable storage when it answers.
     fn sync(&self, _data_only: bool) -> Op<'_, Result<()>> {
         Op::ready(Ok(()))
+    }
+    /// The first stretch of data that ends behind `offset`, which lies before the end of the file; None: only holes follow.
+    /// What was written is stored.
+    fn next_data(&self, _offset: u64) -> Op<'_, Result<Option<Range<u64>>>> {
+        Op::ready(Ok(Some(0..self.size())))
+    }
+    /// O_DIRECT is possible: what positions, lengths and addresses must be multiples of.
+    fn direct_alignment(&self) -> Option<u64> {
+        None
     }
     /// fallocate(2) with its mode bits.
     fn allocate(&self, _mode: u32, _offset: u64, _len: u64) -> Op<'_, Result<()>> {

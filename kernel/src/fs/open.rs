@@ -101,6 +101,9 @@ pub async fn open_place(ctx: Ctx<'_>, place: Path, how: &How, created: bool) -> 
         regular::truncate(ctx.thread, &inode, 0).await?;
     }
     let opened = open_kind(ctx, &inode, kind, how.flags).await?;
+    if how.has(raw::O_DIRECT) && kind != FileType::BlockDevice && inode.direct_alignment().is_none() {
+        return Err(Errno::EINVAL.into());
+    }
     Ok(OpenFile::new(place, opened, status_flags(how.flags), hold.keep()))
 }
 

@@ -54,6 +54,20 @@ pub enum Kind {
     Path,
 }
 
+/// F_OWNER_* of fcntl(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OwnerKind {
+    Thread = 0,
+    Process = 1,
+    Group = 2,
+}
+
+impl OwnerKind {
+    pub fn from_raw(kind: i32) -> Option<OwnerKind> {
+        [OwnerKind::Thread, OwnerKind::Process, OwnerKind::Group].into_iter().find(|known| *known as i32 == kind)
+    }
+}
+
 pub struct OpenFile {
     path: Path,
     kind: Kind,
@@ -63,7 +77,8 @@ pub struct OpenFile {
     pos: Mutex<u64>,
     /// What it holds of the inode, and gives back at the end.
     hold: Hold,
-    /// F_SETOWN: a process, or minus a process group.
+    /// F_SETOWN: whose number the next is, and the number.
+    owner_kind: AtomicI32,
     owner: AtomicI32,
     /// F_SETSIG.
     owner_signal: AtomicI32,
@@ -82,6 +97,7 @@ impl OpenFile {
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
             hold,
+            owner_kind: AtomicI32::new(0),
             owner: AtomicI32::new(0),
             owner_signal: AtomicI32::new(0),
             watches: SpinLock::new(Vec::new()),
@@ -189,12 +205,19 @@ impl OpenFile {
         self.pos.try_lock().map_or(0, |pos| *pos)
     }
 
-    pub fn owner(&self) -> (i32, i32) {
-        (self.owner.load(Ordering::Relaxed), self.owner_signal.load(Ordering::Relaxed))
+    /// Who gets signals about this file; 0 is nobody.
+    pub fn owner(&self) -> (OwnerKind, i32) {
+        let kind = OwnerKind::from_raw(self.owner_kind.load(Ordering::Relaxed)).unwrap_or(OwnerKind::Thread);
+        (kind, self.owner.load(Ordering::Relaxed))
     }
 
-    pub fn set_owner(&self, owner: i32) {
-        self.owner.store(owner, Ordering::Relaxed);
+    pub fn owner_signal(&self) -> i32 {
+        self.owner_signal.load(Ordering::Relaxed)
+    }
+
+    pub fn set_owner(&self, kind: OwnerKind, id: i32) {
+        self.owner_kind.store(kind as i32, Ordering::Relaxed);
+        self.owner.store(id, Ordering::Relaxed);
     }
 
     pub fn set_owner_signal(&self, signal: i32) {
@@ -305,6 +328,18 @@ impl OpenFile {
             }
             _ => Err(Errno::EBADF.into()),
         }
+    }
+
+    /// pwritev2(2) with RWF_APPEND, to a regular file.
+    pub async fn append(&self, t: &Thread, buf: &mut IoBuf<'_>, keep_position: bool) -> SysResult<usize> {
+        self.check_writable()?;
+        let Kind::Regular(cache) = &self.kind else { return Err(Errno::EINVAL.into()) };
+        let mut pos = self.pos.lock().await;
+        let (n, end) = regular::write(self, t, cache, None, buf).await?;
+        if !keep_position {
+            *pos = end;
+        }
+        Ok(n)
     }
 
     /// pwrite64(2), pwritev(2). With O_APPEND Linux appends whatever the offset (pwrite(2), BUGS).
@@ -430,7 +465,7 @@ impl OpenFile {
         if let Kind::Ops(ops) = &self.kind {
             ops.flush();
         }
-        if let Some(locks) = self.inode().state().locks_if_any() {
+        if let Some(locks) = self.inode().state().locks_if_any().filter(|_| !self.is_path()) {
             locks.release(Owner::Process(owner));
         }
     }

@@ -17,9 +17,7 @@ use crate::time::Timespec;
 
 /// Copies from `pos` on, up to the end of the file.
 pub async fn read(file: &OpenFile, cache: &Arc<PageCache>, pos: u64, buf: &mut IoBuf<'_>) -> Result<usize> {
-    if pos > i64::MAX as u64 {
-        return Err(Errno::EINVAL);
-    }
+    check_place(file, pos, buf)?;
     let inode = file.inode();
     let meta = inode.metadata();
     if buf.is_empty() {
@@ -30,6 +28,42 @@ pub async fn read(file: &OpenFile, cache: &Arc<PageCache>, pos: u64, buf: &mut I
         touch_atime(file.path(), &meta).await;
     }
     Ok(n)
+}
+
+/// The last byte must have an offset, and O_DIRECT wants all aligned.
+fn check_place(file: &OpenFile, pos: u64, buf: &IoBuf<'_>) -> Result<()> {
+    if pos.checked_add(buf.remaining() as u64).is_none_or(|end| end > i64::MAX as u64) {
+        return Err(Errno::EINVAL);
+    }
+    if file.flags() & raw::O_DIRECT != 0
+        && let Some(unit) = file.inode().direct_alignment()
+        && (!pos.is_multiple_of(unit) || !buf.is_aligned(unit))
+    {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// SEEK_DATA and SEEK_HOLE of lseek(2).
+pub async fn seek_content(inode: &Arc<dyn Inode>, cache: &PageCache, offset: i64, hole: bool) -> Result<u64> {
+    let size = inode.size();
+    let start = u64::try_from(offset).ok().filter(|offset| *offset < size).ok_or(Errno::ENXIO)?;
+    if !cache.is_memory() {
+        // What is only in memory may have no place on the device yet.
+        cache.write_back(0..u64::MAX).await?;
+    }
+    let mut at = start;
+    while at < size {
+        match inode.next_data(at).await? {
+            None if hole => return Ok(at),
+            None => return Err(Errno::ENXIO),
+            Some(data) if hole && data.start > at => return Ok(at),
+            Some(data) if !hole => return Ok(data.start.max(start)),
+            Some(data) => at = data.end,
+        }
+        crate::exec::budget().await;
+    }
+    Ok(size)
 }
 
 /// A file has been mapped, which counts as an access.
@@ -73,6 +107,7 @@ pub async fn write(
     let inode = file.inode();
     let guard = inode.state().lock.lock().await;
     let pos = pos.unwrap_or_else(|| inode.size());
+    check_place(file, pos, buf)?;
     if buf.is_empty() {
         return Ok((0, pos));
     }

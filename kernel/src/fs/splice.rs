@@ -149,6 +149,9 @@ pub async fn copy_file_range(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysRe
     if ends.output.flags() & raw::O_APPEND != 0 {
         return Err(Errno::EBADF.into());
     }
+    if !Arc::ptr_eq(&ends.input.inode().fs(), &ends.output.inode().fs()) {
+        return Err(Errno::EXDEV.into());
+    }
     let from = ends.in_pos.unwrap_or(ends.input.position());
     let to = ends.out_pos.unwrap_or(ends.output.position());
     if from.checked_add(len).is_none() || to.checked_add(len).is_none() {
@@ -196,6 +199,10 @@ pub async fn splice(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysResult<usiz
         return Err(Errno::ESPIPE.into());
     }
     ends.check()?;
+    let no_position = |file: &OpenFile, pos: Option<u64>| pos.is_some() && !file.seekable();
+    if no_position(ends.input, ends.in_pos) || no_position(ends.output, ends.out_pos) || ends.input.is_dir() {
+        return Err(Errno::EINVAL.into());
+    }
     let max = len.min(PIECE as u64) as usize;
     match (in_pipe, out_pipe) {
         (Some(from), Some(to)) if Arc::ptr_eq(&from, &to) => Err(Errno::EINVAL.into()),

@@ -90,6 +90,17 @@ impl<'a> IoBuf<'a> {
         self.remaining == 0
     }
 
+    /// Do all pieces start and end at multiples of `unit`? The kernel's always do.
+    pub fn is_aligned(&self, unit: u64) -> bool {
+        match &self.target {
+            Target::Kernel { .. } => true,
+            Target::User { next, .. } => next.is_multiple_of(unit) && (self.remaining as u64).is_multiple_of(unit),
+            Target::UserVec { segments, .. } => {
+                segments.iter().all(|piece| piece.base.is_multiple_of(unit) && piece.len.is_multiple_of(unit))
+            }
+        }
+    }
+
     /// Bytes moved so far.
     pub fn done(&self) -> usize {
         self.done

@@ -33,5 +33,5 @@ pub use limits::{Limit, Limits, Resource};
 pub use process::{NewProcess, Process, State, Usage, may_trace};
 pub use run::{is_current, with_current};
 pub use session::Session;
-pub use table::{Pid, find, find_task, processes};
+pub use table::{Pid, find, find_task, group_exists, processes};
 pub use task::{Handles, MmUse, Task, Thread};

@@ -57,6 +57,11 @@ pub fn find_task(tid: Pid) -> Option<Arc<Task>> {
     lock().tasks.get(&tid).cloned()
 }
 
+/// Does anybody belong to this process group?
+pub fn group_exists(pgid: Pid) -> bool {
+    lock().group_exists(pgid)
+}
+
 /// All processes by pid, zombies included.
 pub fn processes() -> Vec<Arc<Process>> {
     lock().nodes.values().map(|node| node.process.clone()).collect()

@@ -9,11 +9,11 @@ use super::SysResult;
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
 use crate::fs::locks::{self, Owner, Record};
-use crate::fs::open_file::{Kind, OpenFile};
+use crate::fs::open_file::{Kind, OpenFile, OwnerKind};
 use crate::fs::path::PATH_MAX;
-use crate::fs::{self, AT_FDCWD, Ctx, Flags, How, pipe};
+use crate::fs::{self, AT_FDCWD, Ctx, FileType, Flags, How, pipe};
 use crate::mm::{UserPtr, UserStr, read_cstr};
-use crate::process::Thread;
+use crate::process::{self, Thread};
 
 /// The path argument of a system call.
 pub(super) async fn read_path(t: &Thread, path: UserPtr<u8>) -> Result<UserStr> {
@@ -191,25 +191,26 @@ pub async fn fcntl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
         raw::F_GETLK | raw::F_SETLK | raw::F_SETLKW | F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW => {
             return record_lock(t, fd, &file, cmd, UserPtr::new(arg)).await;
         }
-        raw::F_SETOWN if arg as i32 == i32::MIN => return Err(Errno::EINVAL.into()),
-        raw::F_SETOWN => file.set_owner(arg as i32),
-        raw::F_GETOWN => return Ok(file.owner().0 as i64 as u64),
+        raw::F_SETOWN => {
+            let owner = arg as i32;
+            let kind = if owner < 0 { OwnerKind::Group } else { OwnerKind::Process };
+            set_owner(&file, kind, owner.checked_abs().ok_or(Errno::EINVAL)?)?;
+        }
+        raw::F_GETOWN => {
+            let (kind, id) = file.owner();
+            return Ok(if kind == OwnerKind::Group { -i64::from(id) } else { i64::from(id) } as u64);
+        }
         raw::F_SETSIG if arg > 64 => return Err(Errno::EINVAL.into()),
         raw::F_SETSIG => file.set_owner_signal(arg as i32),
-        raw::F_GETSIG => return Ok(file.owner().1 as u64),
+        raw::F_GETSIG => return Ok(file.owner_signal() as u64),
         raw::F_SETOWN_EX => {
             let [kind, pid] = UserPtr::<[i32; 2]>::new(arg).read(t.mm()).await?;
-            match kind {
-                0..=2 if pid < 0 => return Err(Errno::ESRCH.into()),
-                0 | 1 => file.set_owner(pid),
-                2 => file.set_owner(-pid),
-                _ => return Err(Errno::EINVAL.into()),
-            }
+            let kind = OwnerKind::from_raw(kind).ok_or(Errno::EINVAL)?;
+            set_owner(&file, kind, pid)?;
         }
         raw::F_GETOWN_EX => {
-            let owner = file.owner().0;
-            let pair = if owner < 0 { [2, -owner] } else { [1, owner] };
-            UserPtr::<[i32; 2]>::new(arg).write(t.mm(), pair).await?;
+            let (kind, id) = file.owner();
+            UserPtr::<[i32; 2]>::new(arg).write(t.mm(), [kind as i32, id]).await?;
         }
         F_SETPIPE_SZ => return Ok(pipe::set_size(t, &file, arg)?),
         F_GETPIPE_SZ => return Ok(pipe::of_file(&file).ok_or(Errno::EBADF)?.capacity() as u64),
@@ -229,10 +230,30 @@ pub async fn fcntl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
     Ok(0)
 }
 
+/// Id 0 takes the owner away.
+fn set_owner(file: &OpenFile, kind: OwnerKind, id: i32) -> Result<()> {
+    let pid = u32::try_from(id).map_err(|_| Errno::ESRCH)?;
+    let exists = match kind {
+        OwnerKind::Thread => process::find_task(pid).is_some(),
+        OwnerKind::Process => process::find(pid).is_some(),
+        OwnerKind::Group => process::group_exists(pid),
+    };
+    if pid != 0 && !exists {
+        return Err(Errno::ESRCH);
+    }
+    file.set_owner(kind, id);
+    Ok(())
+}
+
 fn set_flags(t: &Thread, file: &OpenFile, flags: u32) -> Result<()> {
     let wants_noatime = flags & raw::O_NOATIME != 0 && file.flags() & raw::O_NOATIME == 0;
     if wants_noatime && !fs::perm::is_owner(t.creds(), &file.inode().metadata()) {
         return Err(Errno::EPERM);
+    }
+    let kind = file.inode().kind();
+    let direct_io = matches!(kind, FileType::BlockDevice | FileType::Fifo) || file.inode().direct_alignment().is_some();
+    if flags & raw::O_DIRECT != 0 && !direct_io {
+        return Err(Errno::EINVAL);
     }
     file.set_status_flags(flags);
     Ok(())

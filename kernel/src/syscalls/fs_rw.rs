@@ -6,7 +6,7 @@ use super::SysResult;
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
 use crate::fs::open_file::{Kind, OpenFile, READ_EVENTS, settled};
-use crate::fs::{self, Ctx, mount, regular, splice};
+use crate::fs::{self, Ctx, FileType, mount, regular, splice};
 use crate::mm::{self, IoBuf, PAGE_SIZE, UserPtr, import_iovec};
 use crate::process::Thread;
 
@@ -94,24 +94,35 @@ pub async fn pwritev(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high:
     file.write_at(t, &mut buf, pos).await
 }
 
-/// RWF_* that reads and writes can honour: RWF_HIPRI and RWF_DSYNC/RWF_SYNC as hints that cost nothing here.
-const RWF_READ: u32 = raw::RWF_HIPRI;
-const RWF_WRITE: u32 = raw::RWF_HIPRI | raw::RWF_DSYNC | raw::RWF_SYNC;
+/// RWF_* that are honoured; those for writing mean nothing when reading, and RWF_HIPRI is a hint.
+const RWF_KNOWN: u32 = raw::RWF_HIPRI | raw::RWF_DSYNC | raw::RWF_SYNC | raw::RWF_APPEND;
 
 pub async fn preadv2(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high: u64, flags: u32) -> SysResult<usize> {
-    if flags & !RWF_READ != 0 {
+    if flags & !RWF_KNOWN != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
     if pos == -1 { readv(t, fd, iov, count).await } else { preadv(t, fd, iov, count, pos, 0).await }
 }
 
 pub async fn pwritev2(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high: u64, flags: u32) -> SysResult<usize> {
-    if flags & !RWF_WRITE != 0 {
+    if flags & !RWF_KNOWN != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    let n = if pos == -1 { writev(t, fd, iov, count).await? } else { pwritev(t, fd, iov, count, pos, 0).await? };
+    let file = t.files().get_io(fd)?;
+    let n = if flags & raw::RWF_APPEND != 0 && matches!(file.kind(), Kind::Regular(_)) {
+        let keep_position = pos != -1;
+        if keep_position {
+            offset(pos)?;
+        }
+        let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
+        file.append(t, &mut buf, keep_position).await?
+    } else if pos == -1 {
+        writev(t, fd, iov, count).await?
+    } else {
+        pwritev(t, fd, iov, count, pos, 0).await?
+    };
     if flags & (raw::RWF_DSYNC | raw::RWF_SYNC) != 0 {
-        t.files().get_io(fd)?.sync(flags & raw::RWF_SYNC == 0).await?;
+        file.sync(flags & raw::RWF_SYNC == 0).await?;
     }
     Ok(n)
 }
@@ -128,13 +139,19 @@ pub async fn lseek(t: &Thread, fd: i32, offset: i64, whence: u32) -> SysResult<u
         return Err(Errno::ESPIPE.into());
     }
     let mut pos = file.pos().lock().await;
-    *pos = new_position(&file, *pos, offset, whence)?;
+    *pos = match (file.kind(), whence) {
+        (Kind::Regular(cache), raw::SEEK_DATA | raw::SEEK_HOLE) => {
+            regular::seek_content(file.inode(), cache, offset, whence == raw::SEEK_HOLE).await?
+        }
+        _ => new_position(&file, *pos, offset, whence)?,
+    };
     Ok(*pos)
 }
 
 pub fn lseek_now(t: &Thread, fd: i32, offset: i64, whence: u32) -> Option<SysResult<u64>> {
     t.files().with(fd, |file| {
-        if !file.seekable() || file.ops().is_some_and(|ops| ops.ignores_seek()) {
+        let slow = file.ops().is_some_and(|ops| ops.ignores_seek()) || matches!(whence, raw::SEEK_DATA | raw::SEEK_HOLE);
+        if !file.seekable() || slow {
             return None;
         }
         let mut pos = file.pos().try_lock()?;
@@ -152,12 +169,6 @@ fn new_position(file: &OpenFile, now: u64, offset: i64, whence: u32) -> Result<u
         raw::SEEK_SET => 0,
         raw::SEEK_CUR => now,
         raw::SEEK_END => size()?,
-        raw::SEEK_DATA | raw::SEEK_HOLE => {
-            // Every byte is data, and the hole is at the end (lseek(2) allows that).
-            let size = size()?;
-            let offset = u64::try_from(offset).ok().filter(|offset| *offset < size).ok_or(Errno::ENXIO)?;
-            return Ok(if whence == raw::SEEK_DATA { offset } else { size });
-        }
         _ => return Err(Errno::EINVAL),
     };
     let new = (base as i64).checked_add(offset).ok_or(Errno::EINVAL)?;
@@ -181,6 +192,18 @@ pub async fn sendfile(t: &Thread, out_fd: i32, in_fd: i32, offset: UserPtr<i64>,
 async fn read_offset(t: &Thread, offset: UserPtr<i64>) -> Result<Option<u64>> {
     match offset.non_null() {
         Some(pointer) => Ok(Some(u64::try_from(pointer.read(t.mm()).await?).map_err(|_| Errno::EINVAL)?)),
+        None => Ok(None),
+    }
+}
+
+/// An offset of copy_file_range: a negative one is a huge one, which overflows with the length.
+async fn copy_offset(t: &Thread, offset: UserPtr<i64>, len: u64) -> Result<Option<u64>> {
+    match offset.non_null() {
+        Some(pointer) => match pointer.read(t.mm()).await? as u64 {
+            pos if pos.checked_add(len).is_none() => Err(Errno::EOVERFLOW),
+            pos if pos > i64::MAX as u64 => Err(Errno::EINVAL),
+            pos => Ok(Some(pos)),
+        },
         None => Ok(None),
     }
 }
@@ -265,9 +288,9 @@ pub async fn copy_file_range(
     let output = t.files().get_io(out_fd)?;
     let mut ends = splice::Ends {
         input: &input,
-        in_pos: read_offset(t, in_offset).await?,
+        in_pos: copy_offset(t, in_offset, len).await?,
         output: &output,
-        out_pos: read_offset(t, out_offset).await?,
+        out_pos: copy_offset(t, out_offset, len).await?,
         nonblock: false,
     };
     let n = splice::copy_file_range(t, &mut ends, len).await?;
@@ -308,10 +331,12 @@ pub async fn sync_file_range(t: &Thread, fd: i32, offset: i64, len: i64, flags: 
     if flags & !7 != 0 {
         return Err(Errno::EINVAL);
     }
-    let cache = match file.kind() {
-        Kind::Regular(cache) => cache,
-        Kind::Directory => return Ok(()),
-        _ => return Err(Errno::ESPIPE),
+    if start.checked_add(len).is_none_or(|end| end > i64::MAX as u64) {
+        return Err(Errno::EINVAL);
+    }
+    let Kind::Regular(cache) = file.kind() else {
+        let stored = matches!(file.inode().kind(), FileType::Directory | FileType::BlockDevice | FileType::Symlink);
+        return if stored { Ok(()) } else { Err(Errno::ESPIPE) };
     };
     let end = if len == 0 { u64::MAX } else { start.saturating_add(len).div_ceil(mm::PAGE_SIZE as u64) };
     if flags == 0 { Ok(()) } else { cache.write_back(start / mm::PAGE_SIZE as u64..end).await }
@@ -345,13 +370,31 @@ pub async fn ftruncate(t: &Thread, fd: i32, size: i64) -> Result<()> {
     regular::truncate(Some(t), file.inode(), size).await
 }
 
+/// The combinations that fallocate(2) forbids, in Linux's order.
+fn check_allocate_mode(mode: u32) -> Result<()> {
+    const EXCLUSIVE: [u32; 2] = [raw::FALLOC_FL_COLLAPSE_RANGE, raw::FALLOC_FL_INSERT_RANGE];
+    const PUNCH: u32 = raw::FALLOC_FL_PUNCH_HOLE;
+    let zero_or_punch = PUNCH | raw::FALLOC_FL_ZERO_RANGE;
+    if mode & !0x7f != 0
+        || mode & zero_or_punch == zero_or_punch
+        || mode & PUNCH != 0 && mode & raw::FALLOC_FL_KEEP_SIZE == 0
+    {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if EXCLUSIVE.iter().any(|flag| mode & flag != 0 && mode != *flag) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
 pub async fn fallocate(t: &Thread, fd: i32, mode: u32, offset: i64, len: i64) -> Result<()> {
     let file = t.files().get_io(fd)?;
-    file.check_writable()?;
     let (offset, len) = match (u64::try_from(offset), u64::try_from(len)) {
         (Ok(offset), Ok(len)) if len > 0 => (offset, len),
         _ => return Err(Errno::EINVAL),
     };
+    check_allocate_mode(mode)?;
+    file.check_writable()?;
     match file.kind() {
         Kind::Regular(_) => regular::allocate(t, file.inode(), mode, offset, len).await,
         Kind::Directory => Err(Errno::EISDIR),

@@ -5,9 +5,13 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::future::Future;
+use core::ops::Range;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
+use linux_raw_sys::general::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
+
+use super::map::Extent;
 use super::names::{Content, Rename};
 use super::node::Node;
 use crate::errno::{Errno, Result};
@@ -15,7 +19,10 @@ use crate::fs::InodeState;
 use crate::fs::inode::{DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr};
 use crate::fs::op::Op;
 use crate::fs::tmpfs;
-use crate::mm::{PageCache, PageIo};
+use crate::mm::{PAGE_SIZE, PageCache, PageIo};
+
+/// What O_DIRECT wants positions, lengths and addresses to be multiples of: the sectors of the device.
+const DIRECT_ALIGNMENT: u64 = 512;
 
 pub struct Ext2Inode {
     pub node: Arc<Node>,
@@ -76,6 +83,54 @@ impl Ext2Inode {
         let _map = node.map_lock.write().await;
         node.drop_reservations(keep);
         node.free_blocks_from(keep).await
+    }
+
+    /// fallocate(2) PUNCH_HOLE: what is whole pages is freed, the rest zeroed.
+    async fn punch(node: Arc<Node>, cache: Arc<PageCache>, bytes: Range<u64>) -> Result<()> {
+        const PAGE: u64 = PAGE_SIZE as u64;
+        let volume = node.volume.clone();
+        volume.begin_change().await?;
+        let size = node.state.lock().size;
+        if bytes.start >= size {
+            return Ok(());
+        }
+        // Up to the end, the last page counts as whole.
+        let end = if bytes.end >= size { size.next_multiple_of(PAGE) } else { bytes.end };
+        let pages = cache.zero_ends(size, bytes.start..end).await;
+        cache.punch(pages.clone()).await;
+        drop(node.writes.write().await);
+        {
+            let _map = node.map_lock.write().await;
+            let per_page = PAGE / volume.layout.block_size as u64;
+            let blocks = pages.start * per_page..pages.end * per_page;
+            let dropped = node.state.lock().reserved.remove(blocks.clone());
+            volume.groups.unreserve(dropped);
+            node.free_blocks(blocks).await?;
+        }
+        // A page that was read in meanwhile has what was there before.
+        cache.punch(pages).await;
+        let now = volume.now();
+        node.update(|state| {
+            state.mtime = now;
+            state.ctime = now;
+        });
+        Ok(())
+    }
+
+    /// See [`Inode::next_data`].
+    async fn find_data(node: &Node, offset: u64) -> Result<Option<Range<u64>>> {
+        let block_size = node.volume.layout.block_size as u64;
+        let end = node.state.lock().size.div_ceil(block_size);
+        let mut block = offset / block_size;
+        let _map = node.map_lock.read().await;
+        while block < end {
+            match node.lookup_block(block, (end - block).min(1 << 20) as u32).await? {
+                Extent::Blocks(run) => return Ok(Some(block * block_size..(block + u64::from(run.len)) * block_size)),
+                Extent::Hole(len) => block += u64::from(len),
+            }
+            crate::exec::budget().await;
+        }
+        Ok(None)
     }
 
     async fn sync_now(node: Arc<Node>, cache: Option<Arc<PageCache>>) -> Result<()> {
@@ -282,6 +337,22 @@ impl Inode for Ext2Inode {
 
     fn prepare_write(&self, offset: u64, len: u64) -> Op<'_, Result<()>> {
         try_now(move || self.node.reserve(offset, len))
+    }
+
+    fn next_data(&self, offset: u64) -> Op<'_, Result<Option<Range<u64>>>> {
+        Op::boxed(Self::find_data(&self.node, offset))
+    }
+
+    fn direct_alignment(&self) -> Option<u64> {
+        self.cache.as_ref().map(|_| DIRECT_ALIGNMENT)
+    }
+
+    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Op<'_, Result<()>> {
+        let Some(cache) = self.cache.clone().filter(|_| mode == FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) else {
+            return Op::ready(Err(Errno::EOPNOTSUPP));
+        };
+        let punch = Self::punch(self.node.clone(), cache, offset..offset.saturating_add(len));
+        Op::boxed(self.node.volume.run_to_end(punch))
     }
 
     fn sync(&self, _data_only: bool) -> Op<'_, Result<()>> {

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::Future;
+use core::ops::Range;
 use core::pin::Pin;
 
 use super::buffers::Buffer;
@@ -197,17 +198,23 @@ impl Node {
         Ok(volume.buffers.zeroed(run.start))
     }
 
-    /// Frees all blocks from `keep` on. The caller holds `map_lock` exclusively, and no page behind `keep` is being
-    /// written.
+    /// Frees all blocks from `keep` on.
     pub async fn free_blocks_from(self: &Arc<Self>, keep: u64) -> Result<()> {
+        self.free_blocks(keep..u64::MAX).await
+    }
+
+    /// Frees the blocks in `range`. The caller holds `map_lock` exclusively, and no page of them is being written.
+    pub async fn free_blocks(self: &Arc<Self>, range: Range<u64>) -> Result<()> {
+        let (keep, end) = (range.start, range.end);
         let n = self.volume.layout.pointers_per_block();
         let mut freed = Freed::default();
         let taken = self.update(|state| {
             state.goal = (0, 0);
-            let from = (keep.min(DIRECT as u64)) as usize;
+            let direct = |block: u64| block.min(DIRECT as u64) as usize;
+            let (from, to) = (direct(keep), direct(end));
             let mut taken = [0; DIRECT];
-            taken[from..].copy_from_slice(&state.block[from..DIRECT]);
-            state.block[from..DIRECT].fill(0);
+            taken[from..to].copy_from_slice(&state.block[from..to]);
+            state.block[from..to].fill(0);
             taken
         });
         for pointer in taken {
@@ -217,8 +224,8 @@ impl Node {
         let mut result = Ok(());
         for level in 1..=3u32 {
             let root = self.state.lock().block[DIRECT + level as usize - 1];
-            if root != 0 && keep < first + n.pow(level) {
-                match self.prune(root, level, keep.saturating_sub(first), &mut freed).await {
+            if root != 0 && keep < first + n.pow(level) && end > first {
+                match self.prune(root, level, keep.saturating_sub(first)..end - first, &mut freed).await {
                     Ok(false) => {}
                     Ok(true) => self.update(|state| state.block[DIRECT + level as usize - 1] = 0),
                     Err(errno) => result = Err(errno),
@@ -230,13 +237,13 @@ impl Node {
         result
     }
 
-    /// Frees what an indirect block of `level` points to, from its `keep`th block on; answers whether nothing is left
-    /// of it, in which case it is freed itself.
+    /// Frees those of the blocks that an indirect block of `level` leads to which are in `range`; answers whether nothing
+    /// is left of it, in which case it is freed itself.
     fn prune<'a>(
         self: &'a Arc<Self>,
         block: u32,
         level: u32,
-        keep: u64,
+        range: Range<u64>,
         freed: &'a mut Freed,
     ) -> Pin<Box<dyn Future<Output = Result<bool>> + Send + 'a>> {
         Box::pin(async move {
@@ -252,7 +259,9 @@ impl Node {
             }
             let mut changed: Vec<usize> = Vec::new();
             let mut result = Ok(false);
-            for (index, pointer) in list.iter().copied().enumerate().skip((keep / below) as usize) {
+            let within = |block: u64| (block / below).min(n) as usize;
+            let (first, end) = (within(range.start), within(range.end.saturating_add(below - 1)));
+            for (index, pointer) in list.iter().copied().enumerate().take(end).skip(first) {
                 if pointer == 0 {
                     continue;
                 }
@@ -260,8 +269,9 @@ impl Node {
                     freed.data(pointer);
                     true
                 } else {
-                    let keep_below = keep.saturating_sub(index as u64 * below);
-                    match self.prune(pointer, level - 1, keep_below, freed).await {
+                    let start = index as u64 * below;
+                    let part = range.start.saturating_sub(start)..range.end - start;
+                    match self.prune(pointer, level - 1, part, freed).await {
                         Ok(gone) => gone,
                         Err(errno) => {
                             // What is going to be freed must leave the map all the same.

@@ -4,8 +4,10 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::ops::Bound;
+use core::ops::{Bound, Range};
 use core::sync::atomic::{AtomicU64, Ordering};
+
+use linux_raw_sys::general::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
 
 use super::TmpFs;
 use crate::errno::{Errno, Result};
@@ -284,6 +286,31 @@ impl TmpInode {
         }
     }
 
+    /// Makes the pages of `bytes`, zero where there are none.
+    async fn provide(&self, cache: &PageCache, bytes: Range<u64>, grow: bool) -> Result<()> {
+        self.prepare_write(bytes.start, bytes.end - bytes.start).await?;
+        for page in bytes.start / PAGE_SIZE as u64..bytes.end.div_ceil(PAGE_SIZE as u64) {
+            if let Err(errno) = cache.get(page, 0).await {
+                self.settle_charge();
+                return Err(errno);
+            }
+            crate::exec::budget().await;
+        }
+        if grow {
+            let mut attr = self.attr.lock();
+            attr.size = attr.size.max(bytes.end);
+        }
+        self.touch();
+        Ok(())
+    }
+
+    fn touch(&self) {
+        let now = crate::fs::now();
+        let mut attr = self.attr.lock();
+        attr.mtime = now;
+        attr.ctime = now;
+    }
+
     /// Pages behind the new end are gone: gives their room back.
     fn settle_charge(&self) {
         if let Content::File { cache, charged } = &self.content {
@@ -470,25 +497,28 @@ impl Inode for TmpInode {
         Op::ready(result)
     }
 
-    /// Modes 0 and FALLOC_FL_KEEP_SIZE: room is taken when pages are made, so only the size changes here.
+    fn next_data(&self, offset: u64) -> Op<'_, Result<Option<Range<u64>>>> {
+        const PAGE: u64 = PAGE_SIZE as u64;
+        let Content::File { cache, .. } = &self.content else { return Op::ready(Ok(None)) };
+        let page = cache.next_present(offset / PAGE).filter(|page| page * PAGE < self.size());
+        Op::ready(Ok(page.map(|page| page * PAGE..(page + 1) * PAGE)))
+    }
+
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> Op<'_, Result<()>> {
-        const KEEP_SIZE: u32 = 1;
-        if mode & !KEEP_SIZE != 0 {
-            return Op::ready(Err(Errno::EOPNOTSUPP));
-        }
+        const PUNCH: u32 = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+        let Content::File { cache, .. } = &self.content else { return Op::ready(Err(Errno::ENODEV)) };
         let Some(end) = offset.checked_add(len) else { return Op::ready(Err(Errno::EFBIG)) };
-        let fs = self.instance();
-        let pages = len.div_ceil(PAGE_SIZE as u64);
-        if fs.charge(pages).is_err() {
-            return Op::ready(Err(Errno::ENOSPC));
+        match mode {
+            0 | FALLOC_FL_KEEP_SIZE => Op::boxed(self.provide(cache, offset..end, mode == 0)),
+            PUNCH => Op::boxed(async move {
+                let pages = cache.zero_ends(self.size(), offset..end).await;
+                cache.punch(pages).await;
+                self.settle_charge();
+                self.touch();
+                Ok(())
+            }),
+            _ => Op::ready(Err(Errno::EOPNOTSUPP)),
         }
-        fs.release(pages);
-        let mut attr = self.attr.lock();
-        if mode & KEEP_SIZE == 0 && end > attr.size {
-            attr.size = end;
-        }
-        attr.ctime = crate::fs::now();
-        Op::ready(Ok(()))
     }
 
     fn get_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Vec<u8>>> {

@@ -230,6 +230,11 @@ impl PageCache {
         }
     }
 
+    /// The first page that is present from `index` on.
+    pub fn next_present(&self, index: u64) -> Option<u64> {
+        self.tree.read().next_present(index)
+    }
+
     /// Pages present.
     pub fn page_count(&self) -> usize {
         self.tree.read().len()

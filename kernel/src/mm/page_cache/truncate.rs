@@ -30,12 +30,13 @@ impl PageCache {
         }
         let tail = (size % PAGE) as usize;
         if tail != 0 {
-            self.zero_tail(size / PAGE, size, tail).await;
+            // What lies behind the end must read as zeros if the file grows again.
+            self.zero_part(size / PAGE, size, tail..PAGE_SIZE).await;
         }
     }
 
-    /// What lies behind the end must read as zeros if the file grows again.
-    async fn zero_tail(&self, index: u64, size: u64, tail: usize) {
+    /// Zeroes a part of a page, in a file of `size` bytes.
+    pub async fn zero_part(&self, index: u64, size: u64, part: Range<usize>) {
         let page = match self.lookup(index) {
             Some(page) => page,
             None if self.is_memory() => return,
@@ -45,13 +46,30 @@ impl PageCache {
                 Err(_) => return,
             },
         };
-        if page.frame.bytes()[tail..].iter().any(|&byte| byte != 0) {
-            page.frame.zero(tail..PAGE_SIZE);
+        if page.frame.bytes()[part.clone()].iter().any(|&byte| byte != 0) {
+            page.frame.zero(part);
             self.mark_dirty(&page);
         }
     }
 
-    /// Makes whole pages in `pages` read as zeros again, in memory objects (fallocate(2) PUNCH_HOLE of tmpfs).
+    /// Zeroes the parts of pages at both ends of `bytes`, and answers the whole pages between (fallocate(2) PUNCH_HOLE).
+    pub async fn zero_ends(&self, size: u64, bytes: Range<u64>) -> Range<u64> {
+        let whole = bytes.start.div_ceil(PAGE)..bytes.end / PAGE;
+        let within = |offset: u64| (offset % PAGE) as usize;
+        if whole.start > whole.end {
+            self.zero_part(whole.end, size, within(bytes.start)..within(bytes.end)).await;
+            return 0..0;
+        }
+        if within(bytes.start) != 0 {
+            self.zero_part(bytes.start / PAGE, size, within(bytes.start)..PAGE_SIZE).await;
+        }
+        if within(bytes.end) != 0 {
+            self.zero_part(whole.end, size, 0..within(bytes.end)).await;
+        }
+        whole
+    }
+
+    /// Drops whole pages, dirty or not, also from address spaces. In memory objects they read as zeros then.
     pub async fn punch(&self, pages: Range<u64>) {
         if self.map_count() > 0
             && let Some(this) = self.this.upgrade()
