@@ -150,7 +150,8 @@ pub async fn lseek(t: &Thread, fd: i32, offset: i64, whence: u32) -> SysResult<u
 
 pub fn lseek_now(t: &Thread, fd: i32, offset: i64, whence: u32) -> Option<SysResult<u64>> {
     t.files().with(fd, |file| {
-        let slow = file.ops().is_some_and(|ops| ops.ignores_seek()) || matches!(whence, raw::SEEK_DATA | raw::SEEK_HOLE);
+        let slow =
+            file.ops().is_some_and(|ops| ops.ignores_seek()) || matches!(whence, raw::SEEK_DATA | raw::SEEK_HOLE);
         if !file.seekable() || slow {
             return None;
         }

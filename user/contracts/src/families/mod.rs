@@ -10,7 +10,9 @@ mod fifo;
 mod futex;
 mod groups;
 mod hostile;
+mod io;
 mod links;
+mod locks;
 mod memory;
 mod modes;
 mod open;
@@ -51,4 +53,6 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("rename", rename::TESTS),
     ("modes", modes::TESTS),
     ("stat", stat::TESTS),
+    ("io", io::TESTS),
+    ("locks", locks::TESTS),
 ];
