@@ -1,5 +1,6 @@
 //! A process, an empty directory and a time limit for each test.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
@@ -115,12 +116,24 @@ fn prepare(transcript: i32) {
     }
     sys!(SYS_umask, 0o22);
     sys!(SYS_chdir, c"/");
+    unmount_all();
     let _ = fs::remove_dir_all(PLACE);
     let made = fs::DirBuilder::new().recursive(true).mode(0o777).create(PLACE);
     sys!(SYS_fchmodat, libc::AT_FDCWD, c"/var/contract", 0o777);
     if made.is_err() || std::env::set_current_dir(PLACE).is_err() {
         line("no place to run");
         process::exit(99);
+    }
+}
+
+/// Takes away what an earlier test has mounted in its directory.
+fn unmount_all() {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|place| place.starts_with(PLACE));
+    for place in places.collect::<Vec<_>>().into_iter().rev() {
+        if let Ok(place) = CString::new(place) {
+            sys!(SYS_umount2, place.as_c_str(), libc::MNT_DETACH);
+        }
     }
 }
 
