@@ -81,6 +81,7 @@ a seal and who writes through a mapping: 0 -16 0 0 -1 -1
 what others may know of a process: [0, 13, 13, 13, 0, 0, 13, 13] [13, 13, 13] [Some([\"1\", \"1\", \"0\"]), Some([\"0\", \"0\", \"0\", \"0\", \"0\", \"0\", \"0\"])] false
 a process of many mappings: true true true
 who owns pipes and sockets: ((12346, 12346, 384), (12346, 12346, 511), 0) (0, (12346, 12346, 256), -13) -13
+links that others laid: Some([0, 0, -1, 0, -1, 0, -1]) [-13, -13, -13] 0
 ";
 
 pub fn trials() -> Vec<Trial> {

@@ -113,6 +113,7 @@ pub async fn link(ctx: Ctx<'_>, old: &Path, dirfd: i32, path: &[u8]) -> Result<(
     if !Arc::ptr_eq(&old.mount, &dir.mount) {
         return Err(Errno::EXDEV);
     }
+    perm::check_link(ctx.creds, &**old.inode())?;
     if dir.dentry.is_dead() {
         return Err(Errno::ENOENT);
     }

@@ -209,7 +209,7 @@ async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Res
             return Err(Errno::EEXIST);
         }
         if child.kind() == FileType::Symlink && !how.has(raw::O_NOFOLLOW) {
-            walker.follow(&child).await?;
+            walker.follow_last(&child).await?;
             if walker.arrived() {
                 return Ok((walker.at, false));
             }

@@ -71,6 +71,24 @@ pub fn check_sticky(creds: &Credentials, dir: &dyn Inode, victim: &dyn Inode) ->
     if creds.capable(Caps::FOWNER) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
+/// May the symbolic link be followed where it is the last component of a path (proc(5), protected_symlinks)? In a sticky
+/// directory that everybody may write to, only if it is the follower's or the directory's owner's: others could have
+/// laid it for the follower.
+pub fn check_follow(creds: &Credentials, dir: &dyn Inode, link: &dyn Inode) -> Result<()> {
+    let (dir, owner) = (dir.metadata(), link.metadata().uid);
+    let shared = dir.perm & 0o1002 == 0o1002;
+    if !shared || owner == creds.fsuid || owner == dir.uid { Ok(()) } else { Err(Errno::EACCES) }
+}
+
+/// May the file get one more name (proc(5), protected_hardlinks)? Files of others only if they could be copied and written
+/// as well, and run with nobody else's rights.
+pub fn check_link(creds: &Credentials, inode: &dyn Inode) -> Result<()> {
+    let meta = inode.metadata();
+    let plain = meta.kind == FileType::Regular && meta.perm & 0o4000 == 0 && meta.perm & 0o2010 != 0o2010;
+    let harmless = plain && check_meta(creds, &meta, Want::READ | Want::WRITE).is_ok();
+    if harmless || is_owner(creds, &meta) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
 pub fn is_owner(creds: &Credentials, meta: &Metadata) -> bool {
     creds.fsuid == meta.uid || creds.capable(Caps::FOWNER)
 }

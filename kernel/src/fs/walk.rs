@@ -258,8 +258,14 @@ impl<'a, 'p> Walker<'a, 'p> {
         self.main.is_empty() && self.links.iter().all(Segment::is_empty)
     }
 
+    /// Follows the last component of a path, a symbolic link.
+    pub async fn follow_last(&mut self, link: &Arc<Dentry>) -> Result<()> {
+        perm::check_follow(self.ctx.creds, &**self.at.inode(), &**link.inode())?;
+        self.follow(link).await
+    }
+
     /// Follows a symbolic link in the current directory: its text is walked next, or a magic link is jumped through.
-    pub async fn follow(&mut self, link: &Arc<Dentry>) -> Result<()> {
+    async fn follow(&mut self, link: &Arc<Dentry>) -> Result<()> {
         self.followed += 1;
         let refused =
             self.flags.contains(Flags::NO_SYMLINKS) || self.at.mount.flags().contains(MountFlags::NOSYMFOLLOW);
@@ -363,7 +369,7 @@ pub async fn lookup(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> Resu
                 slashed |= slash;
                 let child = walker.child(name.bytes()).await?;
                 if child.kind() == FileType::Symlink && (slashed || flags.contains(Flags::FOLLOW)) {
-                    walker.follow(&child).await?;
+                    walker.follow_last(&child).await?;
                     continue;
                 }
                 walker.step(child)?;

@@ -35,6 +35,7 @@ const RULES: &[Rule] = &[
     ("what others may know of a process", strangers),
     ("a process of many mappings", many_mappings),
     ("who owns pipes and sockets", owners),
+    ("links that others laid", foreign_links),
 ];
 
 pub fn all() {
@@ -426,4 +427,38 @@ fn memory_splices() -> Result<String> {
         move_part(file.as_raw_fd(), 0),
     ];
     Ok(format!("{results:?}"))
+}
+
+fn foreign_links() -> Result<String> {
+    both(|name| {
+        let path = |file: &str| format!("{name}.dir/{file}");
+        let text = |file: &str| CString::new(path(file));
+        let _ = fs::remove_dir_all(path(""));
+        fs::create_dir(path(""))?;
+        fs::set_permissions(path(""), fs::Permissions::from_mode(0o1777))?;
+        for (file, mode) in [("readable", 0o644), ("writable", 0o666), ("program", 0o4777)] {
+            fresh(&path(file), b"")?.set_permissions(fs::Permissions::from_mode(mode))?;
+        }
+        std::os::unix::fs::symlink("writable", path("of-root"))?;
+        let link = text("of-user")?;
+        let open = |name: &CString| call!(open(name.as_ptr(), libc::O_RDONLY)).min(0);
+        let follow = text("of-user")?;
+        let by_user = as_user(|| -> Result<_> {
+            call!(symlink(c"writable".as_ptr(), link.as_ptr()));
+            let mut answers = vec![open(&follow), open(&text("of-root")?)];
+            for file in ["readable", "writable", "program", "of-user", "of-root"] {
+                let old = text(file)?;
+                let new = text(&format!("new-{file}"))?;
+                answers.push(call!(link(old.as_ptr(), new.as_ptr())));
+            }
+            Ok(answers)
+        });
+        let create = call!(open(follow.as_ptr(), libc::O_RDWR | libc::O_CREAT, 0o600)).min(0);
+        // Not on the way to something else, and not if the directory is nobody's trap.
+        let by_root = [open(&follow), create, call!(access(follow.as_ptr(), 0))];
+        fs::set_permissions(path(""), fs::Permissions::from_mode(0o777))?;
+        let plain = open(&follow);
+        fs::remove_dir_all(path(""))?;
+        Ok(format!("{:?} {by_root:?} {plain}", by_user.and_then(Result::ok)))
+    })
 }

@@ -14,6 +14,8 @@ pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", K
 
 static FS: &[Static] = &[
     Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n")),
+    Static { name: "protected_hardlinks", perm: 0o400, kind: StaticKind::Text(|out| put!(out, "1\n")) },
+    Static { name: "protected_symlinks", perm: 0o400, kind: StaticKind::Text(|out| put!(out, "1\n")) },
     Static::text("pipe-max-size", |out| put!(out, "{}\n", pipe::MAX_CAPACITY)),
 ];
 
