@@ -4,8 +4,9 @@
 //!   [`op`] is the answer of an operation that may have to wait.
 //! * [`dentry`], [`mount`], [`path`], [`walk`]: names. A [`Path`] is a [`Dentry`] seen through a [`Mount`]; [`lookup`] goes from
 //!   text to path, by way of the name cache.
-//! * [`mod@open`], [`open_file`], [`regular`], [`splice`], [`fd_table`]: open files and their content. [`change`], [`attr`], [`perm`]: changes of names
-//!   and attributes, and who may make them. [`context`]: root, working directory and umask of a process.
+//! * [`mod@open`], [`open_file`], [`regular`], [`writing`], [`splice`], [`fd_table`]: open files and their content;
+//!   `file_source`: the same for mmap(2). [`change`], [`attr`], [`perm`]: changes of names and attributes, and who may make
+//!   them. [`context`]: root, working directory and umask of a process.
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
 //!   [`block`]: disks; [`ext2`]: the file system on them.
@@ -27,6 +28,7 @@ pub mod eventfd;
 pub mod ext2;
 pub mod fd_table;
 pub mod file;
+mod file_source;
 pub mod inode;
 pub mod locks;
 pub mod memfd;

@@ -7,7 +7,6 @@
 //! one after another (POSIX 2.9.7); streams have none and take no lock.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -16,10 +15,11 @@ use linux_raw_sys::general as raw;
 
 use super::epoll::Watch;
 use super::file::{Events, FileOps, TryError};
+use super::file_source::FileSource;
 use super::inode::{FileType, Inode};
 use super::locks::Owner;
 use super::path::Path;
-use super::state::{Hold, Seals};
+use super::state::Hold;
 use super::writing::Writing;
 use super::{anon, regular};
 use crate::errno::{Errno, Result};
@@ -507,54 +507,6 @@ pub fn settled<T>(attempt: Result<T, TryError>) -> Option<Result<T, TryError>> {
     match attempt {
         Err(TryError::WouldBlock) => None,
         other => Some(other),
-    }
-}
-
-/// A regular file as something to be mapped.
-struct FileSource {
-    file: Arc<OpenFile>,
-    cache: Arc<PageCache>,
-}
-
-impl PageSource for FileSource {
-    fn cache(&self) -> &Arc<PageCache> {
-        &self.cache
-    }
-
-    fn file_size(&self) -> u64 {
-        self.file.inode().size()
-    }
-
-    fn name(&self) -> String {
-        String::from_utf8_lossy(&self.file.path().display(None)).into_owned()
-    }
-
-    fn dev_ino(&self) -> (u64, u64) {
-        let inode = self.file.inode();
-        (inode.fs().device().encode(), inode.metadata().ino)
-    }
-
-    fn readable(&self) -> bool {
-        self.file.readable()
-    }
-
-    fn writable(&self) -> bool {
-        self.file.readable() && self.file.writable() && !self.sealed()
-    }
-
-    fn sealed(&self) -> bool {
-        self.file.inode().state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE)
-    }
-
-    fn executable(&self) -> bool {
-        !self.file.path().mount.flags().contains(super::mount::MountFlags::NOEXEC)
-    }
-
-    fn modified(&self) {
-        let now = super::now();
-        let times = super::inode::SetAttr { mtime: Some(now), ctime: Some(now), ..Default::default() };
-        // Cached times are changed at once; there is nobody to await more.
-        drop(self.file.inode().set_attr(times));
     }
 }
 

@@ -1,0 +1,58 @@
+//! Regular files as something to be mapped (mmap(2)).
+
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use super::inode::SetAttr;
+use super::mount::MountFlags;
+use super::open_file::OpenFile;
+use super::state::Seals;
+use crate::mm::{PageCache, PageSource};
+
+/// What a mapping holds of its file.
+pub struct FileSource {
+    pub file: Arc<OpenFile>,
+    pub cache: Arc<PageCache>,
+}
+
+impl PageSource for FileSource {
+    fn cache(&self) -> &Arc<PageCache> {
+        &self.cache
+    }
+
+    fn file_size(&self) -> u64 {
+        self.file.inode().size()
+    }
+
+    fn name(&self) -> String {
+        String::from_utf8_lossy(&self.file.path().display(None)).into_owned()
+    }
+
+    fn dev_ino(&self) -> (u64, u64) {
+        let inode = self.file.inode();
+        (inode.fs().device().encode(), inode.metadata().ino)
+    }
+
+    fn readable(&self) -> bool {
+        self.file.readable()
+    }
+
+    fn writable(&self) -> bool {
+        self.file.readable() && self.file.writable() && !self.sealed()
+    }
+
+    fn sealed(&self) -> bool {
+        self.file.inode().state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE)
+    }
+
+    fn executable(&self) -> bool {
+        !self.file.path().mount.flags().contains(MountFlags::NOEXEC)
+    }
+
+    fn modified(&self) {
+        let now = super::now();
+        let times = SetAttr { mtime: Some(now), ctime: Some(now), ..Default::default() };
+        // Cached times are changed at once; there is nobody to await more.
+        drop(self.file.inode().set_attr(times));
+    }
+}
