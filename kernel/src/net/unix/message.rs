@@ -9,7 +9,7 @@ use super::inbox::{Inbox, Packet};
 use super::{Phase, READABLE, UnixSocket, WRITABLE, name, release, unblock};
 use crate::errno::{Errno, Result};
 use crate::fs::TryError;
-use crate::mm::{IoBuf, frames};
+use crate::mm::{IoBuf, PAGE_SIZE, frames};
 use crate::net::rights::{self, Rights};
 use crate::net::socket::{Outgoing, Receive, Received, Switches, Target, Type, Ucred};
 
@@ -255,7 +255,8 @@ fn received_files(rights: Rights, in_flight: Option<&mut rights::InFlight>) -> V
 /// The bytes of a message; nothing is taken on a fault.
 fn copy_in(buf: &mut IoBuf<'_>) -> Result<Box<[u8]>, TryError> {
     let len = buf.remaining();
-    if !frames::has_spare() {
+    // Small ones are limited by their number.
+    if len >= PAGE_SIZE && !frames::has_spare() {
         return Err(Errno::ENOBUFS.into());
     }
     let mut data = Vec::new();

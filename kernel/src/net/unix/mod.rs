@@ -178,7 +178,7 @@ impl UnixSocket {
     /// told when a quarter of it is used at most.
     fn uncharge(&self, charge: usize) {
         let before = self.outstanding.fetch_sub(charge, Ordering::AcqRel);
-        if (before - charge) * 4 <= self.send_buffer() && !self.queue.is_empty() {
+        if before * 4 > self.send_buffer() && (before - charge) * 4 <= self.send_buffer() {
             self.queue.wake(usize::MAX, WRITABLE.bits());
         }
     }
