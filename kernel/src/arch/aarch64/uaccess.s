@@ -278,19 +278,25 @@ uaccess_store_u64:
 70: mov     x1, #1
     ret
 
-// fn uaccess_cmpxchg_u32(address, old, new) -> (value found, 0 or 1 for a fault).
+// fn uaccess_cmpxchg_u32(address, old, new) -> (value found, 0 or 1 for a fault). Other CPUs that store the same value
+// over and over can keep the exclusive store from succeeding: after a while the answer is a value other than `old`.
 .global uaccess_cmpxchg_u32
 uaccess_cmpxchg_u32:
     adr     x17, 70f
     mov     x3, x0
+    mov     w5, #128
     pan_off
 1:  ldaxr   w0, [x3]
     cmp     w0, w1
-    b.ne    2f
+    b.ne    3f
     stlxr   w4, w2, [x3]
-    cbnz    w4, 1b
-    dmb     ish
-2:  pan_on
+    cbz     w4, 2f
+    sub     w5, w5, #1
+    cbnz    w5, 1b
+    mvn     w0, w1
+    b       3f
+2:  dmb     ish
+3:  pan_on
     mov     x1, #0
     ret
 70: pan_on

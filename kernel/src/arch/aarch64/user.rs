@@ -153,7 +153,8 @@ pub fn store_u64(addr: u64, value: u64) -> Result<(), UserFault> {
     outcome(unsafe { uaccess_store_u64(addr, value) }, addr, Access::Write).map(|_| ())
 }
 
-/// Atomic compare-and-exchange (acquire-release); answers the value that was there.
+/// Atomic compare-and-exchange (acquire-release); answers the value that was there, or any but `old` if others kept it from
+/// succeeding: the caller looks again.
 #[inline]
 pub fn cmpxchg_u32(addr: u64, old: u32, new: u32) -> Result<u32, UserFault> {
     check(addr, 4, Access::Write)?;

@@ -427,3 +427,19 @@ fn mapped_pages_can_be_taken_away_and_come_back() {
         AddressSpace::deactivate();
     });
 }
+
+#[test]
+fn a_file_that_is_getting_shorter_is_not_mapped_beyond_its_end() {
+    run(async {
+        let file = File::new(pattern(4 * PAGE_SIZE));
+        file.read(0, 4 * PAGE_SIZE).await.unwrap();
+        // Half-way through truncation: the size is known, the pages are still here.
+        file.disk.size.store(2 * PAGE, Ordering::Relaxed);
+        let space = AddressSpace::new().unwrap();
+        space.activate();
+        let shared = space.mmap(map(&file, MapFlags::SHARED)).await.unwrap();
+        UserPtr::<u8>::new(shared).read(&space).await.unwrap();
+        assert_eq!(space.stats().resident_file, 2);
+        AddressSpace::deactivate();
+    });
+}

@@ -71,15 +71,16 @@ impl PageCache {
 
     /// Drops whole pages, dirty or not, also from address spaces. In memory objects they read as zeros then.
     pub async fn punch(&self, pages: Range<u64>) {
-        if self.map_count() > 0
-            && let Some(this) = self.this.upgrade()
-        {
-            space::unmap_source(&this, pages.clone(), true).await;
-        }
         let mut at = pages.start;
         while let Some(next) = self.drop_some(at, pages.end, |_, _| true) {
             at = next;
             exec::budget().await;
+        }
+        // Not before: a fault in between would map a page that is about to go.
+        if self.map_count() > 0
+            && let Some(this) = self.this.upgrade()
+        {
+            space::unmap_source(&this, pages, true).await;
         }
     }
 

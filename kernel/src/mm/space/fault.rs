@@ -266,13 +266,14 @@ fn file(vma: &Vma, start: u64, leaf: Leaf, addr: u64, access: Access, source: &A
 }
 
 /// Maps what is in the page cache around a page that was just mapped for reading. The last page of the file may be partial,
-/// it is mapped too; pages beyond are not in the cache.
+/// it is mapped too; pages beyond may still be in the cache while the file is made shorter, and must not be mapped again.
 fn fault_around(vma: &Vma, start: u64, leaf: Leaf, addr: u64, source: &Arc<dyn PageSource>) {
     let from = (addr & !(AROUND * PAGE - 1)).max(start);
     let to = (addr | (AROUND * PAGE - 1)).saturating_add(1).min(vma.end);
     let first = vma.source_offset(start, from) / PAGE;
+    let end = (first + (to - from) / PAGE).min(source.file_size().div_ceil(PAGE));
     let writable = vma.is_shared() && vma.prot.contains(Prot::WRITE) && source.cache().is_memory();
-    source.cache().for_each_valid(first..first + (to - from) / PAGE, |index, frame| {
+    source.cache().for_each_valid(first..end, |index, frame| {
         let near = leaf.near(addr, from + (index - first) * PAGE);
         if !near.get().is_valid() {
             map_frame(near, vma, frame, writable);
