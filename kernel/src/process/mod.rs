@@ -17,6 +17,7 @@ pub mod fp;
 pub mod group;
 pub mod limits;
 pub mod membarrier;
+pub mod oom;
 pub mod pidfd;
 #[allow(clippy::module_inception, reason = "the type that the folder is about")]
 mod process;

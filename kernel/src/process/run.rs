@@ -10,10 +10,11 @@ use core::task::{Context, Poll};
 
 use super::exit;
 use super::fp;
+use super::oom;
 use super::task::{Task, Thread};
 use crate::arch::{self, MAX_CPUS, PerCpu, Trap};
 use crate::errno::Errno;
-use crate::{exec, signal, syscalls};
+use crate::{exec, mm, signal, syscalls};
 
 /// Starts a thread that is already in the tables.
 pub fn start(t: Thread) {
@@ -37,6 +38,12 @@ async fn life(mut t: Thread) {
                     // Boxed: it would be the largest state of the future.
                     Box::pin(syscalls::trace::call(&mut t)).await;
                 } else if !syscalls::dispatch_now(&mut t) {
+                    if mm::is_short() {
+                        Box::pin(oom::make_room(&t)).await;
+                        if signal::fatal_pending(t.task()) {
+                            continue;
+                        }
+                    }
                     syscalls::dispatch(&mut t).await;
                 }
             }
@@ -61,8 +68,13 @@ fn enter_user(t: &mut Thread) -> Trap {
 async fn page_fault(t: &mut Thread, addr: u64, access: arch::Access, esr: u64) {
     use core::sync::atomic::Ordering::Relaxed;
     t.min_faults.fetch_add(1, Relaxed);
-    if let Err(fault) = t.mm().clone().handle_fault(addr, access).await {
-        signal::force_fault(t, fault.signo, fault.code, fault.addr, esr);
+    while let Err(fault) = t.mm().clone().handle_fault(addr, access).await {
+        if !fault.is_shortage() || !Box::pin(oom::make_room_for_page(t)).await {
+            return signal::force_fault(t, fault.signo, fault.code, fault.addr, esr);
+        }
+        if signal::fatal_pending(t.task()) {
+            return;
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 use core::num::NonZeroU32;
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use self::buddy::{Buddy, ORDERS};
 use self::page::{Page, PageFlags, Pfn, frame_ptr, page};
@@ -32,6 +32,8 @@ static ZONE: SpinLock<Buddy> = SpinLock::new(Buddy::new());
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 /// Frames that single-frame allocations, which programs cause, leave to the kernel's heap: it has no way to fail.
 static RESERVE: AtomicUsize = AtomicUsize::new(0);
+/// The heap was seen to have taken half of it.
+static SHORT: AtomicBool = AtomicBool::new(false);
 
 /// Free frames kept by one CPU.
 const CACHE: usize = 128;
@@ -335,7 +337,11 @@ pub fn alloc_contiguous(pages: usize) -> Result<FrameRun> {
         if let Some(first) = zone.alloc(order) {
             let count = pages.max(1) as u32;
             zone.free_range(first + count, first + (1 << order));
+            let short = zone.free_frames() < RESERVE.load(Ordering::Relaxed) / 2;
             drop(zone);
+            if short {
+                SHORT.store(true, Ordering::Relaxed);
+            }
             for pfn in first..first + count {
                 page(pfn).reset();
                 page(pfn).set_refs(1);
@@ -350,6 +356,29 @@ pub fn alloc_contiguous(pages: usize) -> Result<FrameRun> {
         flush_cache();
     }
     Err(Errno::ENOMEM)
+}
+
+/// The heap has taken half of its reserve: who may make it grow has to make room first.
+#[inline]
+pub fn is_short() -> bool {
+    SHORT.load(Ordering::Relaxed) && !has_room(0)
+}
+
+/// Can the heap grow by so many bytes without being short then? For what is allocated in many pieces, none of which can
+/// fail.
+#[cold]
+pub fn has_room(bytes: usize) -> bool {
+    let wanted = bytes.div_ceil(PAGE_SIZE) + RESERVE.load(Ordering::Relaxed) / 2;
+    flush_cache();
+    let mut free = ZONE.lock().free_frames();
+    if bytes > 0 && free < wanted {
+        free += super::page_cache::reclaim(wanted - free);
+    }
+    let room = free >= wanted;
+    if bytes == 0 {
+        SHORT.store(!room, Ordering::Relaxed);
+    }
+    room
 }
 
 /// 2^order contiguous frames.
@@ -414,7 +443,7 @@ pub fn init(usable: &[Range<u64>], reserved: &[Range<u64>]) {
     });
     let total = zone.free_frames();
     TOTAL.store(total, Ordering::Relaxed);
-    RESERVE.store((total / 64).min(1024), Ordering::Relaxed);
+    RESERVE.store((total / 32).min(4096), Ordering::Relaxed);
 }
 
 /// Calls `found` for each maximal piece of `usable` outside of `reserved`, shrunk to whole pages.

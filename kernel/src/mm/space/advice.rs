@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 
 use super::super::addr::{PAGE, page_down, page_up, untag};
 use super::super::page_cache::PageSource;
-use super::fault::{SIGKILL, allows};
+use super::fault::allows;
 use super::map::page_range;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
@@ -231,7 +231,7 @@ impl AddressSpace {
             while at < end {
                 if !self.is_present(at, access) {
                     let refused = |signal: super::FaultSignal| {
-                        if signal.signo == SIGKILL { Errno::ENOMEM } else { Errno::EFAULT }
+                        if signal.is_shortage() { Errno::ENOMEM } else { Errno::EFAULT }
                     };
                     self.handle_fault(at, access).await.map_err(refused)?;
                 }

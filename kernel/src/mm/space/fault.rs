@@ -26,7 +26,7 @@ const SIGSEGV: u8 = 11;
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
 const BUS_ADRERR: i32 = 2;
-const SI_KERNEL: i32 = 0x80;
+pub(super) const SI_KERNEL: i32 = 0x80;
 
 /// No stack grows closer than this to what is below it, and nothing is placed closer (bytes).
 pub(super) const STACK_GUARD: u64 = 256 * PAGE;

@@ -45,8 +45,9 @@ pub struct SpaceStats {
     /// Other executable mappings of files.
     pub lib: u64,
     pub locked: u64,
-    /// Page-table pages.
+    /// Page-table pages, and pages of the map of mappings.
     pub tables: u64,
+    pub map_pages: u64,
 }
 
 impl AddressSpace {
@@ -98,6 +99,7 @@ impl AddressSpace {
             resident_file: resident.file,
             locked: inner.locked / PAGE,
             tables: resident.live,
+            map_pages: inner.vmas.bytes() as u64 / PAGE,
             ..SpaceStats::default()
         };
         for (start, vma) in inner.vmas.iter() {

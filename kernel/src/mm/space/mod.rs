@@ -42,7 +42,8 @@ pub use self::types::{FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest
 pub use self::vma::{Backing, Prot, Special, Vma, VmaFlags};
 pub use self::vma_map::VmaMap;
 use super::addr::USER_END;
-use crate::errno::Result;
+use super::frames;
+use crate::errno::{Errno, Result};
 use crate::sync::{SpinGuard, SpinLock};
 
 pub(crate) use self::registry::{unmap_files, unmap_source};
@@ -83,6 +84,9 @@ struct Inner {
     peak_resident: u64,
 }
 
+/// Mappings that are copied without asking whether there is memory for it.
+const FEW: usize = 1000;
+
 /// Where stacks end and, below, mappings begin before exec says otherwise.
 const DEFAULT_MMAP_BASE: u64 = USER_END - (256 << 20);
 
@@ -121,6 +125,9 @@ impl AddressSpace {
     pub fn fork(&self) -> Result<Arc<Self>> {
         let mut gather = self.gather();
         let inner = self.inner.lock();
+        if inner.vmas.len() > FEW && !frames::has_room(inner.vmas.bytes()) {
+            return Err(Errno::ENOMEM);
+        }
         let (tables, flush) = inner.tables.fork()?;
         if flush {
             gather.note_all();

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use bitflags::bitflags;
 
 use super::super::page_cache::PageSource;
+use super::fault::{SI_KERNEL, SIGKILL};
 use super::vma::Prot;
 
 /// The signal that an unresolvable fault becomes.
@@ -15,6 +16,13 @@ pub struct FaultSignal {
     pub signo: u8,
     pub code: i32,
     pub addr: u64,
+}
+
+impl FaultSignal {
+    /// There was no memory for the page.
+    pub fn is_shortage(&self) -> bool {
+        (self.signo, self.code) == (SIGKILL, SI_KERNEL)
+    }
 }
 
 bitflags! {

@@ -49,6 +49,11 @@ impl VmaMap {
         self.len == 0
     }
 
+    /// About how much memory the map itself takes.
+    pub fn bytes(&self) -> usize {
+        self.leaves.len() * LEAF * size_of::<Entry>()
+    }
+
     /// Mapped bytes.
     pub fn total(&self) -> u64 {
         self.total

@@ -1,0 +1,79 @@
+//! When memory runs out: somebody has to go.
+//!
+//! The kernel's heap cannot fail, so it has a reserve that pages of programs are not taken from. When the heap has eaten
+//! into it, whoever makes a system call that may need more first makes room: gives up cached pages, else ends the
+//! process that holds most, and waits for it. The same process goes when a fault finds no page.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+use super::process::Process;
+use super::run;
+use super::table;
+use super::task::Thread;
+use crate::exec::{self, Instant};
+use crate::mm;
+use crate::signal::{self, SIGKILL, SigInfo};
+
+/// How often those who wait for the end of a process look again.
+const INTERVAL: Duration = Duration::from_millis(2);
+/// An oom_score_adj that no process with it is ended for.
+const NEVER: i32 = -1000;
+
+/// It goes through all address spaces: that is for one at a time.
+static TURN: exec::Mutex<()> = exec::Mutex::new(());
+
+/// Returns when there is memory for the heap again, when nothing can be done about it, or when the caller is to end itself.
+pub async fn make_room(t: &Thread) {
+    let Ok(_turn) = run::killable(t, TURN.lock()).await else { return };
+    while mm::is_short() && !signal::fatal_pending(t.task()) {
+        if !mm::page_cache::relieve(true).await && !end_worst().await {
+            return;
+        }
+    }
+}
+
+/// A fault of this thread found no page, though all that can be given up was. Answers whether it is worth another try.
+pub async fn make_room_for_page(t: &Thread) -> bool {
+    match run::killable(t, TURN.lock()).await {
+        Ok(_turn) => end_worst().await,
+        // The thread ends before it can try.
+        Err(_) => true,
+    }
+}
+
+/// Ends the process that holds most, unless one is ending already, and gives it a little time. False if there is none.
+async fn end_worst() -> bool {
+    let ending = {
+        let processes = table::processes();
+        let worst =
+            || processes.iter().filter_map(|process| Some((badness(process)?, process))).max_by_key(|found| found.0);
+        let ending = processes.iter().any(|process| process.is_dying() && !process.is_zombie());
+        ending || worst().map(|(_, process)| end(process)).is_some()
+    };
+    if ending {
+        exec::sleep_until(Instant::now().saturating_add(INTERVAL)).await;
+    }
+    ending
+}
+
+fn end(process: &Arc<Process>) {
+    let name = process.any_thread().map(|task| task.comm()).unwrap_or_default();
+    let name = alloc::string::String::from_utf8_lossy(name.split(|byte| *byte == 0).next().unwrap_or(&[])).into_owned();
+    log::warn!("out of memory: ending process {} ({name})", process.pid);
+    let _ = signal::send_to_process(process, SigInfo::kernel(SIGKILL));
+}
+
+/// Pages that would come back with the end of the process, weighed as it wishes (proc(5), oom_score_adj). None for those
+/// that must stay.
+fn badness(process: &Process) -> Option<i64> {
+    let wish = process.oom_score_adj.load(Ordering::Relaxed);
+    if process.pid == 1 || wish == NEVER {
+        return None;
+    }
+    let space = process.any_thread()?.handles().mm?;
+    let stats = space.stats();
+    let held = stats.resident_anon + stats.tables + stats.map_pages;
+    Some(held as i64 + i64::from(wish) * mm::frames::total_frames() as i64 / 1000)
+}
