@@ -20,6 +20,8 @@ pub fn trials() -> Vec<Trial> {
         shared("parallel::every_cpu_runs_programs::smp_8", || every_cpu(8)),
         shared("parallel::a_short_stress_loses_no_memory", stress),
         shared("parallel::a_file_larger_than_memory_can_be_mapped", pressure),
+        shared("parallel::who_takes_all_memory_is_ended", hogs),
+        shared("parallel::the_kernel_s_own_memory_cannot_be_used_up", mappings),
         shared("parallel::pipes_cannot_take_all_of_memory", full_pipes),
     ];
     if kernel() == KernelKind::Pollux {
@@ -63,6 +65,20 @@ fn full_pipes() -> Result<()> {
     let options = MachineOptions { smp: Some(2), mem: "64M".into(), ..options() };
     let text = text_of(run(&options, &["probe", "pipes"])?)?;
     ensure!(text == "12 Some(105) 65536\n", "{text:?}");
+    Ok(())
+}
+
+fn hogs() -> Result<()> {
+    let options = MachineOptions { smp: Some(2), mem: "128M".into(), ..options() };
+    let text = text_of(run(&options, &["probe", "hogs"])?)?;
+    ensure!(text == "3 killed, bystander 0x500\n", "{text:?}");
+    Ok(())
+}
+
+fn mappings() -> Result<()> {
+    let options = MachineOptions { smp: Some(2), mem: "64M".into(), ..options() };
+    let text = text_of(run(&options, &["probe", "mappings", "24"])?)?;
+    ensure!(text == "some started: true, all ended by a signal: true\n", "{text:?}");
     Ok(())
 }
 

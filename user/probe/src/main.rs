@@ -6,6 +6,7 @@
 //! * `probe unix`: rules of Unix sockets, a line each.
 //! * `probe files`: rules of files, a line each.
 //! * `probe pipes`: fills pipes until memory is full; prints what that answers.
+//! * `probe hogs`, `probe mappings PROCESSES`: take more memory than there is.
 //! * `probe pressure MEGABYTES`: uses a file of this size through mappings; prints how many pages were wrong.
 //! * `probe edges`: more of them, at the edges: ends of ranges, rights of others, files without names.
 //! * `probe boot`: as the first program: the machine's counter at its start, then power off.
@@ -14,6 +15,7 @@ mod edges;
 mod files;
 mod pressure;
 mod rules;
+mod shortage;
 mod unix;
 
 use std::collections::BTreeSet;
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
         (Some("unix"), ..) => unix::all(),
         (Some("files"), ..) => files::all(),
         (Some("pipes"), ..) => println!("{}", pressure::pipes().unwrap_or_else(|error| format!("failed: {error}"))),
+        (Some("hogs"), ..) => println!("{}", shortage::hogs()),
+        (Some("mappings"), Some(processes), _) => println!("{}", shortage::mappings(processes as usize)),
         (Some("pressure"), Some(megabytes), _) => match pressure::run(megabytes as usize) {
             Ok(wrong) => println!("{wrong} wrong"),
             Err(error) => println!("failed: {error}"),
@@ -64,7 +68,7 @@ fn main() -> ExitCode {
         _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
         _ => {
             eprintln!(
-                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | pipes | pressure MEGABYTES | boot"
+                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | pipes | pressure MEGABYTES | hogs | mappings N | boot"
             );
             return ExitCode::FAILURE;
         }
