@@ -35,17 +35,25 @@ pub fn now() -> u64 {
 }
 
 impl Bench {
-    /// The cost of one `operation`, from `count` of them after a tenth as many to warm up.
+    /// The cost of one `operation`, from `count` of them after a tenth as many to warm up: the median of [`PARTS`] parts.
+    /// Where instructions are counted, a wait for the disk takes the clock to the next timer, whenever that is; it is in
+    /// one part then, and not in the result.
     pub fn per_operation(&self, count: u64, mut operation: impl FnMut() -> Result) -> Result<f64> {
         let count = self.count(count);
         for _ in 0..self.warm_up(count) {
             operation()?;
         }
-        let start = now();
-        for _ in 0..count {
-            operation()?;
+        let parts = PARTS.min(count).max(1);
+        let mut costs = Vec::with_capacity(parts as usize);
+        for part in 0..parts {
+            let size = count * (part + 1) / parts - count * part / parts;
+            let start = now();
+            for _ in 0..size {
+                operation()?;
+            }
+            costs.push((now() - start) as f64 / size as f64);
         }
-        Ok((now() - start) as f64 / count as f64)
+        Ok(median(costs))
     }
 
     /// The cost of one `operation` in which others take part. They must be there already, waiting.
@@ -91,7 +99,7 @@ impl Bench {
 
     /// For operations that need preparation which must not count: `round` prepares, calls what it
     /// is given with what is to be measured, and cleans up. The cost of one of the `operations` of
-    /// a round, from `rounds` of them after one to warm up.
+    /// a round, the median of `rounds` of them after one to warm up.
     pub fn per_round(
         &self,
         rounds: u64,
@@ -99,14 +107,28 @@ impl Bench {
         mut round: impl FnMut(&mut Stopwatch) -> Result,
     ) -> Result<f64> {
         round(&mut Stopwatch { total: 0 })?;
-        let mut watch = Stopwatch { total: 0 };
-        let rounds = self.count(rounds);
-        for _ in 0..rounds {
-            round(&mut watch)?;
-        }
         // What one reading of the clock adds.
-        let clock = sys::clock_cost() * rounds;
-        Ok(watch.total.saturating_sub(clock) as f64 / (rounds * operations) as f64)
+        let clock = sys::clock_cost();
+        let mut costs = Vec::new();
+        for _ in 0..self.count(rounds) {
+            let mut watch = Stopwatch { total: 0 };
+            round(&mut watch)?;
+            costs.push(watch.total.saturating_sub(clock) as f64 / operations as f64);
+        }
+        Ok(median(costs))
+    }
+}
+
+/// Into how many parts operations are divided.
+const PARTS: u64 = 5;
+
+fn median(mut costs: Vec<f64>) -> f64 {
+    costs.sort_by(f64::total_cmp);
+    let middle = costs.len() / 2;
+    match costs.len() {
+        0 => 0.0,
+        odd if odd % 2 == 1 => costs[middle],
+        _ => (costs[middle - 1] + costs[middle]) / 2.0,
     }
 }
 
