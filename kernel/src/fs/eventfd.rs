@@ -1,5 +1,6 @@
 //! eventfd(2): a counter to wait for.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
 
@@ -43,6 +44,10 @@ impl EventFd {
 impl FileOps for EventFd {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn info(&self) -> String {
+        format!("eventfd-count: {:16x}\n", *self.count.lock())
     }
 
     fn ignores_seek(&self) -> bool {
@@ -102,10 +107,10 @@ impl FileOps for EventFd {
         let count = *self.count.lock();
         let mut events = Events::empty();
         if count > 0 {
-            events |= Events::IN | Events::RDNORM;
+            events |= Events::IN;
         }
         if count < MAX {
-            events |= Events::OUT | Events::WRNORM;
+            events |= Events::OUT;
         }
         events
     }

@@ -1,5 +1,6 @@
 //! What can stand behind a file descriptor besides page-cache files and directories.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
 
@@ -132,6 +133,10 @@ pub trait FileOps: Send + Sync + Any {
     /// SEEK_END's base.
     fn size(&self) -> Option<u64> {
         None
+    }
+    /// What /proc/PID/fdinfo/N says besides the usual: whole lines.
+    fn info(&self) -> String {
+        String::new()
     }
     /// ioctl(2) beyond the generic FIONBIO, FIOCLEX, FIONCLEX, FIOASYNC. Awaited interruptibly, like `admit`.
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, _thread: &'a Thread, _cmd: u32, _arg: u64) -> Op<'a, Result<u64>> {

@@ -155,8 +155,9 @@ pub fn now() -> Timespec {
 
 /// Sends the calling thread a signal that a file operation causes (SIGPIPE, SIGXFSZ).
 pub(crate) fn raise(t: &Thread, signal: u32) {
-    // A full signal queue is no reason to fail the call.
-    let _ = crate::signal::send_to_task(t.task(), crate::signal::SigInfo::kernel(signal as u8));
+    // As if by kill(2) of itself, as Linux has it. A full signal queue is no reason to fail the call.
+    let info = crate::signal::SigInfo::user(signal as u8, t.process().pid, t.creds().uid);
+    let _ = crate::signal::send_to_task(t.task(), info);
 }
 
 /// pivot_root(2): every process at the old root goes to the new one.

@@ -129,7 +129,7 @@ impl FileOps for TimerFd {
 
     fn ready(&self) -> Events {
         match self.state.lock().next {
-            Some(next) if next <= Instant::now() => Events::IN | Events::RDNORM,
+            Some(next) if next <= Instant::now() => Events::IN,
             _ => Events::empty(),
         }
     }

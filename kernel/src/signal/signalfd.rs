@@ -1,5 +1,6 @@
 //! signalfd(2): pending signals of the reader as a file.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -101,6 +102,10 @@ impl FileOps for SignalFile {
         self
     }
 
+    fn info(&self) -> String {
+        format!("sigmask:\t{:016x}\n", self.mask().0)
+    }
+
     fn ignores_seek(&self) -> bool {
         true
     }
@@ -133,7 +138,7 @@ impl FileOps for SignalFile {
 
     fn ready(&self) -> Events {
         let pending = run::with_current(|task| task.is_some_and(|task| self.has_pending(task)));
-        if pending { Events::IN | Events::RDNORM } else { Events::empty() }
+        if pending { Events::IN } else { Events::empty() }
     }
 
     fn wait_queue(&self) -> Option<&WaitQueue> {

@@ -398,7 +398,7 @@ fn change_watch(t: &Thread, epfd: i32, op: u32, fd: i32, event: EpollEvent) -> R
     let epoll = epoll_file.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;
     let EpollEvent { events, data, .. } = event;
     if events & EPOLLEXCLUSIVE != 0 {
-        let allowed = EPOLLEXCLUSIVE | EPOLLET | EPOLLWAKEUP | 0x1f;
+        let allowed = EPOLLEXCLUSIVE | EPOLLET | EPOLLWAKEUP | 0x1d;
         if op == raw::EPOLL_CTL_MOD || events & (!allowed | EPOLLONESHOT) != 0 || file.ops_as::<Epoll>().is_some() {
             return Err(Errno::EINVAL);
         }

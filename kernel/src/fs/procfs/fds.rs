@@ -42,5 +42,8 @@ pub fn info(subject: &Subject, fd: i32, out: &mut Text) -> Result<()> {
     let flags = file.flags() | if cloexec { raw::O_CLOEXEC } else { 0 };
     put!(out, "pos:\t{}\nflags:\t0{flags:o}\n", file.position());
     put!(out, "mnt_id:\t{}\nino:\t{}\n", file.path().mount.id(), file.inode().metadata().ino);
+    if let Some(ops) = file.ops() {
+        put!(out, "{}", ops.info());
+    }
     Ok(())
 }

@@ -21,6 +21,7 @@ use crate::fs::file::{Events, FileOps, TryError};
 use crate::fs::inode::DeviceId;
 use crate::fs::op::Op;
 use crate::fs::open_file::OpenFile;
+use crate::fs::{self, AT_FDCWD, Ctx, How};
 use crate::mm::{IoBuf, UserPtr};
 use crate::process::Thread;
 use crate::sync::SpinLock;
@@ -36,6 +37,8 @@ const OUTPUT_LIMIT: usize = 64 * 1024;
 /// Bytes that one attempt of a write to the master moves.
 const WRITE_LIMIT: usize = 4096;
 const CHUNK: usize = 256;
+/// `_IO('T', 0x41)`; linux-raw-sys lacks it.
+const TIOCGPTPEER: u32 = 0x5441;
 
 /// What a slave and its master share.
 struct Link {
@@ -170,6 +173,15 @@ impl Drop for PtyMaster {
 }
 
 impl PtyMaster {
+    /// TIOCGPTPEER: a descriptor of the slave, with these flags of open(2).
+    async fn open_peer(&self, thread: &Thread, flags: u32) -> Result<u64> {
+        let name = format!("/dev/pts/{}", self.pty.index);
+        let how = How::new(flags & !raw::O_CREAT, 0);
+        let opened = fs::open::open(Ctx::of(thread), AT_FDCWD, name.as_bytes(), how).await;
+        let file = opened.map_err(|_| Errno::EIO)?;
+        Ok(thread.files().install(file, flags & raw::O_CLOEXEC != 0)? as u64)
+    }
+
     pub fn index(&self) -> u32 {
         self.pty.index
     }
@@ -187,6 +199,7 @@ impl PtyMaster {
                 let locked = link.locked.load(Ordering::Acquire);
                 UserPtr::<u32>::new(arg).write(mm, u32::from(locked)).await?;
             }
+            TIOCGPTPEER => return self.open_peer(thread, arg as u32).await,
             cmds::FIONREAD => {
                 let available = link.output.lock().len() as u32;
                 UserPtr::<u32>::new(arg).write(mm, available).await?;
