@@ -17,6 +17,8 @@ mod memory;
 mod modes;
 mod open;
 mod pidfd;
+mod pipes;
+mod poll;
 mod prctl;
 mod process;
 mod programs;
@@ -25,6 +27,7 @@ mod requeue;
 mod robust;
 mod stat;
 mod threads;
+mod tty;
 mod wait;
 
 use crate::Test;
@@ -55,4 +58,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("stat", stat::TESTS),
     ("io", io::TESTS),
     ("locks", locks::TESTS),
+    ("pipes", pipes::TESTS),
+    ("poll", poll::TESTS),
+    ("tty", tty::TESTS),
 ];
