@@ -1,8 +1,8 @@
 //! When memory runs out: somebody has to go.
 //!
 //! The kernel's heap cannot fail, so it has a reserve that pages of programs are not taken from. When the heap has eaten
-//! into it, whoever makes a system call that may need more first makes room: gives up cached pages, else ends the
-//! process that holds most, and waits for it. The same process goes when a fault finds no page.
+//! into it, whoever comes back from a system call first makes room: gives up cached pages, else ends the process that
+//! holds most, and waits for it. The same process goes when a fault finds no page.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

@@ -38,18 +38,16 @@ async fn life(mut t: Thread) {
                     // Boxed: it would be the largest state of the future.
                     Box::pin(syscalls::trace::call(&mut t)).await;
                 } else if !syscalls::dispatch_now(&mut t) {
-                    if mm::is_short() {
-                        Box::pin(oom::make_room(&t)).await;
-                        if signal::fatal_pending(t.task()) {
-                            continue;
-                        }
-                    }
                     syscalls::dispatch(&mut t).await;
                 }
             }
             Trap::PageFault { addr, access, esr } => page_fault(&mut t, addr, access, esr).await,
             Trap::Exception { signal, code, addr, esr } => signal::force_fault(&mut t, signal, code, addr, esr),
             Trap::Interrupt => {}
+        }
+        // Before it can ask for more.
+        if mm::is_short() {
+            Box::pin(oom::make_room(&t)).await;
         }
         if exec::need_resched() {
             exec::yield_now().await;

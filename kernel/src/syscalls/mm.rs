@@ -89,7 +89,12 @@ pub async fn brk(t: &Thread, addr: u64) -> Result<u64> {
 }
 
 pub async fn madvise(t: &Thread, addr: u64, len: u64, advice: u32) -> Result<()> {
-    killable(t, t.mm().madvise(addr, len, advice)).await?
+    /// MADV_POPULATE_READ and MADV_POPULATE_WRITE: what may take long.
+    const POPULATE: core::ops::RangeInclusive<u32> = 22..=23;
+    if POPULATE.contains(&advice) {
+        return killable(t, t.mm().madvise(addr, len, advice)).await?;
+    }
+    t.mm().madvise(addr, len, advice).await
 }
 
 pub async fn msync(t: &Thread, addr: u64, len: u64, flags: u32) -> Result<()> {
