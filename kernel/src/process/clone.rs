@@ -13,7 +13,7 @@ use super::run;
 use super::table::{self, Pid};
 use super::task::{Handles, MmUse, Task, Thread};
 use crate::errno::{Errno, Result};
-use crate::exec::Entity;
+use crate::exec::{Entity, SchedPolicy};
 use crate::mm::{AddressSpace, UserPtr};
 use crate::process::Caps;
 use crate::signal::{self, Restart};
@@ -194,7 +194,14 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
     );
     let handles =
         Handles { mm: Some(mm.clone()), files: Some(files.clone()), fs: Some(fs.clone()), creds: creds.clone() };
-    let entity = Entity::new(t.entity.params());
+    let mut params = t.entity.params();
+    if t.reset_on_fork.load(Ordering::Relaxed) {
+        // Real-time ones start with nice 0 too: theirs counted for nothing.
+        let real_time = params.policy.is_rt();
+        params.policy = if real_time { SchedPolicy::Other } else { params.policy };
+        params.nice = if real_time { 0 } else { params.nice.max(0) };
+    }
+    let entity = Entity::new(params);
     let task = Task::new(tid, process.clone(), entity, sig, handles, t.comm(), fp);
     task.personality.store(t.personality.load(Ordering::Relaxed), Ordering::Relaxed);
     let slack = t.timer_slack.load(Ordering::Relaxed);

@@ -47,6 +47,8 @@ pub struct Task {
     pub vfork: SpinLock<Option<Arc<VforkDone>>>,
     /// prctl(PR_SET_PDEATHSIG); 0 = none.
     pub parent_death_signal: AtomicU32,
+    /// SCHED_RESET_ON_FORK: children are scheduled as usual.
+    pub reset_on_fork: AtomicBool,
     /// personality(2), which is each thread's own.
     pub personality: AtomicU32,
     /// prctl(PR_SET_TIMERSLACK), nanoseconds; reported, not used: timers here are exact.
@@ -85,6 +87,7 @@ impl Task {
             robust_list: AtomicU64::new(0),
             vfork: SpinLock::new(None),
             parent_death_signal: AtomicU32::new(0),
+            reset_on_fork: AtomicBool::new(false),
             personality: AtomicU32::new(0),
             timer_slack: AtomicU64::new(50_000),
             default_timer_slack: AtomicU64::new(50_000),

@@ -136,7 +136,26 @@ impl SigInfo {
     /// From the user-space form; `None` if there is something in it that the kernel could not keep.
     pub fn from_user(bytes: &[u8; SIGINFO_SIZE]) -> Option<SigInfo> {
         let (info, rest) = SigInfo::read_from_prefix(bytes).ok()?;
-        rest.iter().all(|byte| *byte == 0).then_some(SigInfo { prepaid: 0, ..info })
+        let kept = info.has_known_layout() || rest.iter().all(|byte| *byte == 0);
+        kept.then_some(SigInfo { prepaid: 0, ..info })
+    }
+
+    /// Its kind is one of those of sigaction(2), none of which has more than the kernel keeps.
+    pub fn has_known_layout(&self) -> bool {
+        const OF_POLL: i32 = 6;
+        const SI_DETHREAD: i32 = -7;
+        const SI_ASYNCNL: i32 = -60;
+        let own = match u8::try_from(self.signo).unwrap_or(0) {
+            set::SIGILL => 11,
+            set::SIGFPE => 15,
+            set::SIGSEGV => 9,
+            set::SIGBUS => 5,
+            set::SIGTRAP => 6,
+            set::SIGCHLD => 6,
+            set::SIGSYS => 2,
+            _ => OF_POLL,
+        };
+        self.code == SI_KERNEL || self.code == SI_ASYNCNL || (SI_DETHREAD..=own).contains(&self.code)
     }
 }
 
@@ -156,7 +175,7 @@ mod tests {
 
     #[test]
     fn rejects_what_it_cannot_keep() {
-        let mut bytes = SigInfo::kernel(1).to_user();
+        let mut bytes = SigInfo { code: 99, ..SigInfo::kernel(1) }.to_user();
         bytes[127] = 1;
         assert!(SigInfo::from_user(&bytes).is_none());
     }

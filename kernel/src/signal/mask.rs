@@ -9,8 +9,8 @@ use pin_project_lite::pin_project;
 use super::Restart;
 use super::deliver::dequeue;
 use super::info::SigInfo;
-use super::send::retarget;
-use super::set::SigSet;
+use super::send::{is_fatal, retarget};
+use super::set::{SIGMAX, SigSet};
 use crate::errno::{Errno, Result};
 use crate::exec::{self, Instant};
 use crate::process::Thread;
@@ -103,6 +103,12 @@ pub async fn wait_for(t: &Thread, wanted: SigSet, deadline: Option<Instant>) -> 
             local.blocked = blocked;
         }
     }
+    // One that ends the process and was not blocked before does so: it has not been waited for, as on Linux.
+    let mut wanted = wanted;
+    let blocked = t.sig.lock().blocked;
+    (1..=SIGMAX)
+        .filter(|signo| !blocked.contains(*signo) && is_fatal(t.process(), *signo))
+        .for_each(|signo| wanted.remove(signo));
     // The mask is narrower again: whether anything is pending has to be found out anew, which `take` does.
     match take(t, wanted) {
         Some(info) => Ok(info),

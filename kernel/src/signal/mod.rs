@@ -28,6 +28,7 @@ pub use deliver::{deliver, fatal_pending, force_fault, work_pending};
 pub use frame::{Restored, UserStack, pop as pop_frame};
 pub use info::*;
 pub use mask::{set_mask, suspend, wait_for, with_mask};
+pub use queue::Reservation;
 pub use restart::{Restart, RestartBlock, Resume};
 pub use send::{
     adopt, is_fatal, kill_group, kill_others, may_signal, queue_to_process, queue_to_task, send_to_group,

@@ -42,6 +42,22 @@ impl Account {
     }
 }
 
+/// Room for one signal, paid for in advance: what a POSIX timer has.
+pub struct Reservation(u32);
+
+impl Reservation {
+    /// EAGAIN if the user `uid` has `limit` signals queued or reserved already.
+    pub fn new(uid: u32, limit: u64) -> Result<Reservation> {
+        if (Account { uid, limit }).charge() { Ok(Reservation(uid)) } else { Err(Errno::EAGAIN) }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        uncharge(self.0);
+    }
+}
+
 fn uncharge(uid: u32) {
     let mut queued = QUEUED.lock();
     if let Some(count) = queued.get_mut(&uid) {

@@ -257,6 +257,9 @@ pub async fn setgroups(t: &mut Thread, size: i32, list: UserPtr<u32>) -> Result<
         return Err(Errno::EINVAL);
     }
     let mut groups: Vec<u32> = list.read_slice(t.mm(), size as usize, MAX_GROUPS).await?;
+    if groups.contains(&KEEP) {
+        return Err(Errno::EINVAL);
+    }
     groups.sort_unstable();
     let mut new = (**t.creds()).clone();
     new.groups = Arc::from(groups);

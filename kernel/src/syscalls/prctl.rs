@@ -115,11 +115,10 @@ fn credentials(t: &mut Thread, option: i32, args: [u64; 4]) -> Result<u64> {
         }
         CAPBSET_READ => return Ok(new.cap_bounding.contains(one_cap(a2)?) as u64),
         CAPBSET_DROP => {
-            let cap = one_cap(a2)?;
             if !new.capable(Caps::SETPCAP) {
                 return Err(Errno::EPERM);
             }
-            new.cap_bounding.remove(cap);
+            new.cap_bounding.remove(one_cap(a2)?);
         }
         GET_SECUREBITS => return Ok(new.securebits as u64),
         SET_SECUREBITS => {

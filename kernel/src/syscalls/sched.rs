@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
 
 use crate::arch;
 use crate::errno::{Errno, Result};
@@ -57,25 +58,40 @@ fn policy_from(number: u32, priority: u32) -> Result<SchedPolicy> {
 }
 
 /// Same user, or CAP_SYS_NICE.
-fn may_schedule(t: &Thread, task: &Task) -> bool {
+fn is_owner(t: &Thread, task: &Task) -> bool {
     let owner = task.shared_creds();
     let creds = t.creds();
     creds.euid == owner.euid || creds.euid == owner.uid || creds.capable(Caps::SYS_NICE)
 }
 
-fn set_policy(t: &Thread, task: &Task, policy: SchedPolicy) -> Result<()> {
-    if !t.creds().capable(Caps::SYS_NICE) {
-        if !may_schedule(t, task) {
-            return Err(Errno::EPERM);
-        }
-        let allowed = task.rlimit(Resource::Rtprio).soft;
-        let old = task.entity.policy();
-        let raises = policy.is_rt() && policy.rt_priority() > old.rt_priority();
-        let leaves_idle = old == SchedPolicy::Idle && policy != SchedPolicy::Idle;
-        if (raises && u64::from(policy.rt_priority()) > allowed) || leaves_idle {
-            return Err(Errno::EPERM);
-        }
+/// Has no capability that the caller lacks, or the caller has CAP_SYS_NICE.
+fn is_no_stronger(t: &Thread, task: &Task) -> bool {
+    t.creds().capable(Caps::SYS_NICE) || t.creds().cap_permitted.contains(task.shared_creds().cap_permitted)
+}
+
+fn may_schedule(t: &Thread, task: &Task) -> bool {
+    is_owner(t, task) && is_no_stronger(t, task)
+}
+
+/// What sched(7) has of privileges and limits.
+fn check_policy(t: &Thread, task: &Task, policy: SchedPolicy, reset: bool) -> Result<()> {
+    if t.creds().capable(Caps::SYS_NICE) {
+        return Ok(());
     }
+    let allowed = task.rlimit(Resource::Rtprio).soft;
+    let old = task.entity.policy();
+    let changes = policy_number(policy) != policy_number(old);
+    let raises = policy.rt_priority() > old.rt_priority() && u64::from(policy.rt_priority()) > allowed;
+    let real_time = policy.is_rt() && ((changes && allowed == 0) || raises);
+    let leaves_idle =
+        old == SchedPolicy::Idle && policy != SchedPolicy::Idle && !may_raise(t, task, task.entity.nice());
+    let unsets = task.reset_on_fork.load(Relaxed) && !reset;
+    if real_time || leaves_idle || unsets || !may_schedule(t, task) { Err(Errno::EPERM) } else { Ok(()) }
+}
+
+fn set_policy(t: &Thread, task: &Task, policy: SchedPolicy, reset: bool) -> Result<()> {
+    check_policy(t, task, policy, reset)?;
+    task.reset_on_fork.store(reset, Relaxed);
     task.entity.set_policy(policy);
     Ok(())
 }
@@ -86,11 +102,14 @@ pub async fn sched_setscheduler(t: &Thread, pid: i32, policy: i32, param: UserPt
     }
     let priority = param.read(t.mm()).await?;
     let task = target(t, pid)?;
-    set_policy(t, &task, policy_from(policy as u32 & !RESET_ON_FORK, priority as u32)?)
+    let reset = policy as u32 & RESET_ON_FORK != 0;
+    set_policy(t, &task, policy_from(policy as u32 & !RESET_ON_FORK, priority as u32)?, reset)
 }
 
 pub fn sched_getscheduler(t: &mut Thread, pid: i32) -> Result<u32> {
-    Ok(policy_number(target(t, pid)?.entity.policy()))
+    let task = target(t, pid)?;
+    let flag = if task.reset_on_fork.load(Relaxed) { RESET_ON_FORK } else { 0 };
+    Ok(policy_number(task.entity.policy()) | flag)
 }
 
 pub async fn sched_setparam(t: &Thread, pid: i32, param: UserPtr<i32>) -> Result<()> {
@@ -100,7 +119,7 @@ pub async fn sched_setparam(t: &Thread, pid: i32, param: UserPtr<i32>) -> Result
     let priority = param.read(t.mm()).await?;
     let task = target(t, pid)?;
     let policy = policy_from(policy_number(task.entity.policy()), priority as u32)?;
-    set_policy(t, &task, policy)
+    set_policy(t, &task, policy, task.reset_on_fork.load(Relaxed))
 }
 
 pub async fn sched_getparam(t: &Thread, pid: i32, param: UserPtr<i32>) -> Result<()> {
@@ -141,10 +160,10 @@ pub async fn sched_rr_get_interval(t: &Thread, pid: i32, interval: UserPtr<[u64;
 const MASK_BYTES: usize = 8;
 
 pub async fn sched_setaffinity(t: &Thread, pid: i32, len: usize, mask: UserPtr<u8>) -> Result<()> {
-    let task = target(t, pid).map_err(|_| Errno::ESRCH)?;
     let mut bytes = [0; MASK_BYTES];
     let len = (len as u32 as usize).min(MASK_BYTES);
     mask.read_bytes(t.mm(), &mut bytes[..len]).await?;
+    let task = target(t, pid).map_err(|_| Errno::ESRCH)?;
     if !may_schedule(t, &task) {
         return Err(Errno::EPERM);
     }
@@ -184,7 +203,7 @@ fn priority_targets(t: &Thread, which: i32, who: i32) -> Result<Vec<Arc<Task>>> 
         PRIO_PROCESS if who == 0 => vec![t.task().clone()],
         PRIO_PROCESS => process::find_task(who_id).into_iter().collect(),
         PRIO_PGRP => {
-            let pgid = if who == 0 { t.process().pgid.load(core::sync::atomic::Ordering::Relaxed) } else { who_id };
+            let pgid = if who == 0 { t.process().pgid.load(Relaxed) } else { who_id };
             table::lock().group(pgid).flat_map(|process| process.tasks()).collect()
         }
         PRIO_USER => {
@@ -207,11 +226,14 @@ pub fn getpriority(t: &mut Thread, which: i32, who: i32) -> Result<u32> {
 pub fn setpriority(t: &mut Thread, which: i32, who: i32, nice: i32) -> Result<()> {
     let nice = nice.clamp(-20, 19) as i8;
     for task in priority_targets(t, which, who)? {
-        if !may_schedule(t, &task) {
+        if !is_owner(t, &task) {
             return Err(Errno::EPERM);
         }
         if nice < task.entity.nice() && !may_raise(t, &task, nice) {
             return Err(Errno::EACCES);
+        }
+        if !is_no_stronger(t, &task) {
+            return Err(Errno::EPERM);
         }
         task.entity.set_nice(nice);
     }
@@ -226,6 +248,9 @@ fn may_raise(t: &Thread, task: &Task, nice: i8) -> bool {
 /// `struct sched_attr`, first version, 48 bytes: size, policy, flags (64), nice, priority, three 64-bit deadlines.
 const ATTR_SIZE: u32 = 48;
 
+/// With the utilization clamps that came later: what a caller with another size is told.
+const ATTR_SIZE_NOW: u32 = 56;
+
 pub async fn sched_getattr(t: &Thread, pid: i32, attr: UserPtr<u8>, size: u32, flags: u32) -> Result<()> {
     if attr.is_null() || pid < 0 || flags != 0 || !(ATTR_SIZE..=crate::mm::PAGE_SIZE as u32).contains(&size) {
         return Err(Errno::EINVAL);
@@ -235,12 +260,15 @@ pub async fn sched_getattr(t: &Thread, pid: i32, attr: UserPtr<u8>, size: u32, f
     let mut out = [0u8; ATTR_SIZE as usize];
     out[0..4].copy_from_slice(&ATTR_SIZE.to_le_bytes());
     out[4..8].copy_from_slice(&policy_number(policy).to_le_bytes());
-    out[16..20].copy_from_slice(&i32::from(task.entity.nice()).to_le_bytes());
+    out[8] = u8::from(task.reset_on_fork.load(Relaxed));
+    let nice = if policy.is_rt() { 0 } else { task.entity.nice() };
+    out[16..20].copy_from_slice(&i32::from(nice).to_le_bytes());
     out[20..24].copy_from_slice(&u32::from(policy.rt_priority()).to_le_bytes());
     attr.write_bytes(t.mm(), &out).await
 }
 
 pub async fn sched_setattr(t: &Thread, pid: i32, attr: UserPtr<u32>, flags: u32) -> Result<()> {
+    const RESET: u64 = 0x01;
     const KEEP_POLICY: u64 = 0x08;
     const KEEP_PARAMS: u64 = 0x10;
     const KNOWN_FLAGS: u64 = 0x7f;
@@ -252,7 +280,7 @@ pub async fn sched_setattr(t: &Thread, pid: i32, attr: UserPtr<u32>, flags: u32)
         size => size,
     };
     if !(ATTR_SIZE..=crate::mm::PAGE_SIZE as u32).contains(&size) {
-        attr.write(t.mm(), ATTR_SIZE).await?;
+        attr.write(t.mm(), ATTR_SIZE_NOW).await?;
         return Err(Errno::E2BIG);
     }
     let words = attr.read_slice(t.mm(), 6, 6).await?;
@@ -267,14 +295,15 @@ pub async fn sched_setattr(t: &Thread, pid: i32, attr: UserPtr<u32>, flags: u32)
         return Ok(());
     }
     let policy = policy_from(number, priority)?;
-    if !policy.is_rt() {
-        let nice = (nice as i32).clamp(-20, 19) as i8;
-        if nice < task.entity.nice() && !may_raise(t, &task, nice) {
-            return Err(Errno::EPERM);
-        }
-        set_policy(t, &task, policy)?;
-        task.entity.set_nice(nice);
-        return Ok(());
+    let reset = attr_flags & RESET != 0;
+    if policy.is_rt() || policy == SchedPolicy::Idle {
+        return set_policy(t, &task, policy, reset);
     }
-    set_policy(t, &task, policy)
+    let nice = (nice as i32).clamp(-20, 19) as i8;
+    if nice < task.entity.nice() && !may_raise(t, &task, nice) {
+        return Err(Errno::EPERM);
+    }
+    set_policy(t, &task, policy, reset)?;
+    task.entity.set_nice(nice);
+    Ok(())
 }

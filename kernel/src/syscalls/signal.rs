@@ -296,9 +296,14 @@ pub fn tgkill(t: &mut Thread, tgid: i32, tid: i32, signo: i32) -> Result<()> {
 /// The information that sigqueue passes. Only to oneself may it look as if it came from kill or the kernel.
 async fn read_info(t: &Thread, info: UserPtr<u8>, signo: i32, to_self: bool) -> Result<SigInfo> {
     let mut bytes = [0; SIGINFO_SIZE];
-    info.read_bytes(t.mm(), &mut bytes).await?;
-    let mut info = SigInfo::from_user(&bytes).ok_or(Errno::E2BIG)?;
-    info.signo = signo;
+    let known = size_of::<SigInfo>();
+    info.read_bytes(t.mm(), &mut bytes[..known]).await?;
+    bytes[..4].copy_from_slice(&signo.to_le_bytes());
+    // The rest counts only for kinds that the kernel does not know.
+    if !SigInfo::from_user(&bytes).is_some_and(|info| info.has_known_layout()) {
+        info.byte_add(known as u64).read_bytes(t.mm(), &mut bytes[known..]).await?;
+    }
+    let info = SigInfo::from_user(&bytes).ok_or(Errno::E2BIG)?;
     if (info.code >= 0 || info.code == signal::SI_TKILL) && !to_self {
         return Err(Errno::EPERM);
     }

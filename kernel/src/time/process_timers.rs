@@ -8,7 +8,7 @@ use super::timer::{Notify, Setting, Timer, TimerClock};
 use crate::errno::{Errno, Result};
 use crate::process::limits::{INFINITY, Limit};
 use crate::process::{Process, Resource, Task, Thread};
-use crate::signal::{SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, SigInfo};
+use crate::signal::{Reservation, SIGALRM, SIGKILL, SIGPROF, SIGVTALRM, SIGXCPU, SigInfo};
 use crate::sync::SpinLock;
 
 /// `which` of setitimer(2).
@@ -46,7 +46,7 @@ struct Table {
     itimers: [Option<Arc<Timer>>; 3],
     /// RLIMIT_CPU: the soft limit's timer and the hard limit's.
     cpu_limit: [Option<Arc<Timer>>; 2],
-    posix: BTreeMap<i32, Arc<Timer>>,
+    posix: BTreeMap<i32, (Arc<Timer>, Reservation)>,
     next_id: i32,
 }
 
@@ -84,11 +84,8 @@ impl ProcessTimers {
     pub fn create(&self, t: &Thread, clock: ClockId, event: SigEvent) -> Result<i32> {
         let process = t.process();
         let clock = timer_clock(t, clock)?;
-        let limit = t.rlimit(Resource::Sigpending).soft;
+        let room = Reservation::new(t.creds().uid, t.rlimit(Resource::Sigpending).soft)?;
         let mut table = self.0.lock();
-        if table.posix.len() as u64 >= limit {
-            return Err(Errno::EAGAIN);
-        }
         let mut id = table.next_id;
         while table.posix.contains_key(&id) {
             id = id.checked_add(1).unwrap_or(0);
@@ -103,12 +100,12 @@ impl ProcessTimers {
                 Notify::Thread(SigInfo::timer(signo, id, 0, value), Arc::downgrade(&task))
             }
         };
-        table.posix.insert(id, Timer::new(process, clock, notify, false));
+        table.posix.insert(id, (Timer::new(process, clock, notify, false), room));
         Ok(id)
     }
 
     fn posix(&self, id: i32) -> Result<Arc<Timer>> {
-        self.0.lock().posix.get(&id).cloned().ok_or(Errno::EINVAL)
+        self.0.lock().posix.get(&id).map(|(timer, _)| timer.clone()).ok_or(Errno::EINVAL)
     }
 
     pub fn settime(&self, id: i32, new: Setting, absolute: bool) -> Result<Setting> {
@@ -124,14 +121,14 @@ impl ProcessTimers {
     }
 
     pub fn delete(&self, id: i32) -> Result<()> {
-        let timer = self.0.lock().posix.remove(&id).ok_or(Errno::EINVAL)?;
+        let (timer, _room) = self.0.lock().posix.remove(&id).ok_or(Errno::EINVAL)?;
         timer.disarm();
         Ok(())
     }
 
     pub(super) fn delete_posix(&self) {
         let timers = core::mem::take(&mut self.0.lock().posix);
-        timers.values().for_each(|timer| timer.disarm());
+        timers.values().for_each(|(timer, _)| timer.disarm());
     }
 
     pub(super) fn delete_all(&self) {
@@ -145,7 +142,7 @@ impl ProcessTimers {
     /// A signal was taken that may be a timer's: its timer goes on, and the overrun is put into the signal.
     pub fn delivered(&self, info: SigInfo) -> SigInfo {
         if info.is_timer() {
-            let timer = self.0.lock().posix.get(&(info.timer_id())).cloned();
+            let timer = self.0.lock().posix.get(&(info.timer_id())).map(|(timer, _)| timer.clone());
             return timer.map_or(info, |timer| info.with_overrun(timer.delivered()));
         }
         if info.signo() == SIGALRM {
