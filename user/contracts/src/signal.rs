@@ -80,6 +80,27 @@ pub static LAST: AtomicI32 = AtomicI32::new(0);
 pub static LAST_CODE: AtomicI32 = AtomicI32::new(0);
 pub static LAST_ADDRESS: AtomicU64 = AtomicU64::new(0);
 
+/// What a handler of arm64 gets as its third argument.
+#[repr(C)]
+pub struct Context {
+    pub flags: u64,
+    pub link: u64,
+    pub stack: libc::stack_t,
+    pub mask: u64,
+    unused: [u64; 16],
+    pub fault_address: u64,
+    pub registers: [u64; 31],
+    pub sp: u64,
+    pub pc: u64,
+    pub pstate: u64,
+}
+
+/// The context of a running handler.
+pub fn context<'a>(at: *mut libc::c_void) -> &'a mut Context {
+    // SAFETY: the kernel hands a live frame to a handler, and nobody else looks at it.
+    unsafe { &mut *at.cast() }
+}
+
 /// A handler that counts.
 pub extern "C" fn count(signal: i32, info: *const libc::siginfo_t, _: *mut libc::c_void) {
     CAUGHT.fetch_add(1, Ordering::SeqCst);

@@ -10,7 +10,9 @@ mod fifo;
 mod futex;
 mod groups;
 mod hostile;
+mod ids;
 mod io;
+mod limits;
 mod links;
 mod locks;
 mod memory;
@@ -24,7 +26,11 @@ mod process;
 mod programs;
 mod rename;
 mod requeue;
+mod restart;
 mod robust;
+mod sched;
+mod signals;
+mod sigqueue;
 mod stat;
 mod threads;
 mod tty;
@@ -61,4 +67,10 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("pipes", pipes::TESTS),
     ("poll", poll::TESTS),
     ("tty", tty::TESTS),
+    ("signals", signals::TESTS),
+    ("sigqueue", sigqueue::TESTS),
+    ("restart", restart::TESTS),
+    ("ids", ids::TESTS),
+    ("limits", limits::TESTS),
+    ("sched", sched::TESTS),
 ];
