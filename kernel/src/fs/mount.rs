@@ -5,7 +5,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::dentry::{self, Dentry};
 use super::inode::{FileSystem, FileType};
@@ -36,6 +36,8 @@ pub struct Mount {
     root: Arc<Dentry>,
     flags: AtomicU32,
     place: SpinLock<Option<Path>>,
+    /// Files that are open for writing through it.
+    writers: AtomicUsize,
     /// For pipes, sockets and the like: in no namespace.
     internal: bool,
 }
@@ -54,7 +56,8 @@ impl Mount {
 
     fn make(fs: Arc<dyn FileSystem>, root: Arc<Dentry>, flags: MountFlags, internal: bool) -> Arc<Mount> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Mount { id, fs, root, flags: AtomicU32::new(flags.bits()), place: SpinLock::new(None), internal })
+        let (flags, place) = (AtomicU32::new(flags.bits()), SpinLock::new(None));
+        Arc::new(Mount { id, fs, root, flags, place, writers: AtomicUsize::new(0), internal })
     }
 
     pub fn id(&self) -> u64 {
@@ -84,6 +87,20 @@ impl Mount {
     /// Where it is mounted; None for the root of the namespace and for mounts in none.
     pub fn place(&self) -> Option<Path> {
         self.place.lock().clone()
+    }
+
+    pub(super) fn count_writer(&self, opened: bool) {
+        if opened {
+            self.writers.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.writers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Is a file of its file system open for writing, through whichever mount?
+    pub fn has_writers(&self) -> bool {
+        let counted = |mount: &Mount| mount.writers.load(Ordering::Relaxed) > 0;
+        counted(self) || TABLE.read().iter().any(|mount| Arc::ptr_eq(&mount.fs, &self.fs) && counted(mount))
     }
 
     /// EROFS if the mount or its file system may not be written.
@@ -158,6 +175,9 @@ pub fn mount(fs: Arc<dyn FileSystem>, at: Path, flags: MountFlags) -> Result<Arc
 
 /// A second view of a tree (MS_BIND); with `recursive` of everything mounted below it, too.
 pub fn bind(source: &Path, at: Path, recursive: bool) -> Result<()> {
+    if source.dentry.is_dir() != at.dentry.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
     let copy = Mount::new(source.mount.fs.clone(), source.dentry.clone(), source.mount.flags());
     let below: Vec<Arc<Mount>> = if recursive { mounts_below(source) } else { Vec::new() };
     attach(copy.clone(), at)?;

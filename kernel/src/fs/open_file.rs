@@ -90,6 +90,9 @@ impl OpenFile {
     /// Takes over `hold`, which the caller has taken.
     pub(super) fn new(path: Path, kind: Kind, flags: u32, hold: Hold) -> Arc<OpenFile> {
         let plain = matches!(&kind, Kind::Ops(ops) if ops.is_plain());
+        if matches!(hold, Hold::Writer) {
+            path.mount.count_writer(true);
+        }
         Arc::new(OpenFile {
             path,
             kind,
@@ -488,6 +491,9 @@ impl Drop for OpenFile {
             }
         }
         self.inode().state().release(self.hold);
+        if matches!(self.hold, Hold::Writer) {
+            self.path.mount.count_writer(false);
+        }
         if let Some(locks) = self.inode().state().locks_if_any() {
             locks.release(self.lock_owner());
         }

@@ -55,7 +55,7 @@ pub async fn mount(
         return Err(Errno::EPERM);
     }
     if flags & raw::MS_REMOUNT != 0 {
-        return remount(&at, flags).await;
+        return remount(&at, flags, false).await;
     }
     if flags & raw::MS_BIND != 0 {
         let from = lookup_cwd(t, source, Flags::FOLLOW).await?;
@@ -75,20 +75,30 @@ pub async fn mount(
     };
     let data = read_data(t, data).await?;
     let device = device_of(t, &source).await;
-    let request = MountRequest { source: &source, device, read_only: flags & raw::MS_RDONLY != 0, data: &data };
-    let instance = fs::new_instance(&fs_type, request).await?;
+    let request = MountRequest {
+        source: &source,
+        device: device.unwrap_or(None),
+        read_only: flags & raw::MS_RDONLY != 0,
+        data: &data,
+    };
+    let instance = fs::new_instance(&fs_type, request).await.map_err(|errno| match device {
+        // A device was wanted, and there is not even a file.
+        Err(missing) if errno == Errno::ENOTBLK => missing,
+        _ => errno,
+    })?;
     table::mount(instance, at, mount_flags(flags))?;
     Ok(())
 }
 
-/// The block device that a source names, if it does.
-async fn device_of(t: &Thread, source: &[u8]) -> Option<fs::DeviceId> {
-    let place = fs::lookup(Ctx::of(t), AT_FDCWD, source, Flags::FOLLOW).await.ok()?;
+/// The block device that a source names, if it is one; an error if it names nothing.
+async fn device_of(t: &Thread, source: &[u8]) -> Result<Option<fs::DeviceId>> {
+    let place = fs::lookup(Ctx::of(t), AT_FDCWD, source, Flags::FOLLOW).await?;
     let meta = place.inode().metadata();
-    (meta.kind == fs::FileType::BlockDevice).then_some(meta.rdev)
+    Ok((meta.kind == fs::FileType::BlockDevice).then_some(meta.rdev))
 }
 
-async fn remount(at: &Path, flags: u32) -> Result<()> {
+/// `unmounting`: it is the end, whoever still has something open.
+async fn remount(at: &Path, flags: u32, unmounting: bool) -> Result<()> {
     if !alloc::sync::Arc::ptr_eq(&at.dentry, at.mount.root()) {
         return Err(Errno::EINVAL);
     }
@@ -96,6 +106,9 @@ async fn remount(at: &Path, flags: u32) -> Result<()> {
     // MS_REMOUNT with MS_BIND changes this mount only, without it the file system.
     if flags & raw::MS_BIND == 0 {
         let read_only = new.contains(MountFlags::RDONLY);
+        if read_only && at.mount.has_writers() && !unmounting {
+            return Err(Errno::EBUSY);
+        }
         if read_only && !at.mount.flags().contains(MountFlags::RDONLY) {
             at.mount.set_flags(at.mount.flags() | MountFlags::RDONLY);
             crate::mm::page_cache::sync_all().await?;
@@ -121,14 +134,14 @@ pub async fn umount2(t: &Thread, target: UserPtr<u8>, flags: u32) -> Result<()> 
     if flags & !known != 0 || flags & raw::MNT_EXPIRE != 0 && flags & (raw::MNT_FORCE | raw::MNT_DETACH) != 0 {
         return Err(Errno::EINVAL);
     }
+    let walk = if flags & raw::UMOUNT_NOFOLLOW != 0 { Flags::empty() } else { Flags::FOLLOW };
+    let at = lookup_cwd(t, target, walk).await?;
     if !t.creds().capable(Caps::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
-    let walk = if flags & raw::UMOUNT_NOFOLLOW != 0 { Flags::empty() } else { Flags::FOLLOW };
-    let at = lookup_cwd(t, target, walk).await?;
     if at == t.fs().root() && flags & raw::MNT_DETACH == 0 && at.mount.place().is_none() {
         // Unmounting the root means making it read-only (umount2 in Linux).
-        return remount(&at, at.mount.flags().bits() | raw::MS_RDONLY).await;
+        return remount(&at, at.mount.flags().bits() | raw::MS_RDONLY, true).await;
     }
     if let Some(instance) = table::unmount(&at, flags & raw::MNT_DETACH != 0)? {
         drop(at);

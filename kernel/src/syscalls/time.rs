@@ -95,7 +95,10 @@ pub async fn clock_nanosleep(
     const CLOCK_THREAD_CPUTIME_ID: i32 = 3;
     let id = ClockId::from_raw(t, clock)?;
     let own_thread = matches!(&id, ClockId::Thread(task, _) if Arc::ptr_eq(task, t.task()));
-    if own_thread || clock == CLOCK_THREAD_CPUTIME_ID {
+    if clock == CLOCK_THREAD_CPUTIME_ID {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    if own_thread {
         return Err(Errno::EINVAL.into());
     }
     if matches!(id, ClockId::MonotonicRaw | ClockId::RealtimeCoarse | ClockId::MonotonicCoarse) {

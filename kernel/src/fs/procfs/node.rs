@@ -183,7 +183,7 @@ impl Node {
                 find_static(entries, name)
             }
             Node::Subject(subject) => {
-                subject.check_exists().map_err(|_| Errno::ENOENT)?;
+                subject.check_exists()?;
                 let entry = entries_of(subject).iter().find(|entry| entry.name.as_bytes() == name);
                 entry.map(|entry| Node::Entry(subject.clone(), entry)).ok_or(Errno::ENOENT)
             }
@@ -220,7 +220,7 @@ impl Node {
                 }
             }
             Node::Subject(subject) => {
-                subject.check_exists()?;
+                subject.check_exists().map_err(|_| Errno::ENOENT)?;
                 for (entry, cookie) in entries_of(subject).iter().zip(FIRST_ENTRY..) {
                     if !out.offer_node(cookie, &Node::Entry(subject.clone(), entry), entry.name.as_bytes()) {
                         break;
@@ -296,7 +296,8 @@ fn list_entry(subject: &Subject, entry: &'static Entry, out: &mut Listing<'_>) -
         }
         return Ok(());
     }
-    for fd in fds::open(subject)? {
+    // Who has ended has none.
+    for fd in fds::open(subject).unwrap_or_default() {
         let node = match entry.kind {
             EntryKind::Fds => Node::Fd(subject.clone(), fd),
             _ => Node::FdInfo(subject.clone(), fd),

@@ -1,5 +1,6 @@
 //! The entries of /proc/PID and /proc/PID/task/TID.
 
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::memory::Memory;
@@ -13,7 +14,7 @@ use crate::fs::mount;
 use crate::fs::path::Path;
 use crate::mm::{PAGE_SIZE, Prot, VmaInfo};
 use crate::process::limits::INFINITY;
-use crate::process::{Caps, Credentials, Resource};
+use crate::process::{self, Caps, Credentials, Resource};
 
 pub struct Entry {
     pub name: &'static str,
@@ -131,10 +132,10 @@ fn comm(subject: &Subject, out: &mut Text) -> Result<()> {
     Ok(())
 }
 
-fn set_comm(subject: &Subject, bytes: &[u8], creds: &Credentials) -> Result<()> {
+fn set_comm(subject: &Subject, bytes: &[u8], _creds: &Credentials) -> Result<()> {
     let task = subject.task()?;
-    // Linux lets threads of the same process do it; the writer is known by its credentials only.
-    if task.shared_creds().euid != creds.euid && !creds.capable(Caps::SYS_PTRACE) {
+    // Only threads of the same process may.
+    if !process::with_current(|writer| writer.is_some_and(|writer| Arc::ptr_eq(writer.process(), &subject.process))) {
         return Err(Errno::EINVAL);
     }
     task.set_comm(bytes.strip_suffix(b"\n").unwrap_or(bytes));
@@ -220,7 +221,8 @@ fn put_map(out: &mut Text, vma: &VmaInfo) {
 }
 
 fn maps(subject: &Subject, out: &mut Text) -> Result<()> {
-    if let Some(mm) = subject.handles()?.mm {
+    // A zombie has none.
+    if let Some(mm) = subject.handles().ok().and_then(|handles| handles.mm) {
         mm.for_each_vma(|vma| {
             put_map(out, &vma);
             true

@@ -162,6 +162,9 @@ fn put_ids(out: &mut Text, task: &Task) {
     for group in creds.groups.iter() {
         put!(out, "{group} ");
     }
+    if creds.groups.is_empty() {
+        put!(out, " ");
+    }
     put!(out, "\n");
 }
 
