@@ -17,11 +17,13 @@ mod links;
 mod locks;
 mod memory;
 mod modes;
+mod mount;
 mod open;
 mod pidfd;
 mod pipes;
 mod poll;
 mod prctl;
+mod proc;
 mod process;
 mod programs;
 mod rename;
@@ -33,6 +35,7 @@ mod signals;
 mod sigqueue;
 mod stat;
 mod threads;
+mod time;
 mod tty;
 mod wait;
 
@@ -73,4 +76,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("ids", ids::TESTS),
     ("limits", limits::TESTS),
     ("sched", sched::TESTS),
+    ("proc", proc::TESTS),
+    ("time", time::TESTS),
+    ("mount", mount::TESTS),
 ];
