@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use super::action::{ActionFlags, SIG_DFL, SIG_IGN, SigAction};
 use super::info::{SI_KERNEL, SigInfo};
 use super::send::{kill_group, retarget};
-use super::set::{DefaultAction, SIGKILL, SIGSEGV, SIGSTOP, SigSet, default_action};
+use super::set::{DefaultAction, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGTRAP, SigSet, default_action};
 use super::state::{KILLED, PENDING, STOP};
 use super::{Restart, frame, job};
 use crate::exec::Interrupts;
@@ -193,7 +193,12 @@ fn restore_mask(t: &mut Thread) {
 
 /// Turns an exception of the thread into a signal that cannot be held back: if it is blocked or ignored it kills.
 pub fn force_fault(t: &mut Thread, signo: u8, code: i32, addr: u64, esr: u64) {
-    t.fault_address = addr;
+    // As on Linux, instructions that are none have no address in the frame, and traps leave the last one there.
+    match signo {
+        SIGILL => t.fault_address = 0,
+        SIGTRAP => {}
+        _ => t.fault_address = addr,
+    }
     t.fault_esr = esr;
     force(t, SigInfo::fault(signo, code, addr));
 }

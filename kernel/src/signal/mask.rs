@@ -105,10 +105,11 @@ pub async fn wait_for(t: &Thread, wanted: SigSet, deadline: Option<Instant>) -> 
     }
     // One that ends the process and was not blocked before does so: it has not been waited for, as on Linux.
     let mut wanted = wanted;
-    let blocked = t.sig.lock().blocked;
-    (1..=SIGMAX)
-        .filter(|signo| !blocked.contains(*signo) && is_fatal(t.process(), *signo))
-        .for_each(|signo| wanted.remove(signo));
+    let unblocked = wanted.without(t.sig.lock().blocked);
+    if !unblocked.is_empty() {
+        let deadly = |signo: &u8| unblocked.contains(*signo) && is_fatal(t.process(), *signo);
+        (1..=SIGMAX).filter(deadly).for_each(|signo| wanted.remove(signo));
+    }
     // The mask is narrower again: whether anything is pending has to be found out anew, which `take` does.
     match take(t, wanted) {
         Some(info) => Ok(info),
