@@ -6,9 +6,11 @@ mod bad_pointer;
 mod clone;
 mod dirs;
 pub mod exec;
+mod faults;
 mod fifo;
 mod futex;
 mod groups;
+mod handlers;
 mod hostile;
 mod ids;
 mod io;
@@ -73,6 +75,8 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("signals", signals::TESTS),
     ("sigqueue", sigqueue::TESTS),
     ("restart", restart::TESTS),
+    ("handlers", handlers::TESTS),
+    ("faults", faults::TESTS),
     ("ids", ids::TESTS),
     ("limits", limits::TESTS),
     ("sched", sched::TESTS),
