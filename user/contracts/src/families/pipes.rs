@@ -227,6 +227,9 @@ fn large_writes() {
     for _ in 0..3 {
         sys!(SYS_read, reader, &mut page[..], 4096);
     }
+    while inside(reader) < 65536 {
+        process::sleep_ms(2);
+    }
     process::until_asleep(child);
     close(reader);
     process::wait(child);
