@@ -8,17 +8,15 @@
 //! * [`families`] has the tests, a file a family. A test is a function that calls [`say!`].
 //! * [`mod@sys`] is the door to the kernel and names what comes back; [`process`], [`signal`], [`memory`] and
 //!   [`mod@file`] are what many tests need.
+//! * [`guise`] is what this program does when a test executes it.
 //! * [`runner`] gives each test a process, an empty directory and a time limit, and clears away what it leaves behind.
 
 mod families;
-#[allow(dead_code)]
 mod file;
-#[allow(dead_code)]
+mod guise;
 mod memory;
-#[allow(dead_code)]
 mod process;
 mod runner;
-#[allow(dead_code)]
 mod signal;
 mod sys;
 
@@ -47,8 +45,8 @@ macro_rules! say {
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
     // What tests of execve run.
-    if words.peek().is_some_and(|word| word == families::exec::GUISE) {
-        return families::exec::other_life(words);
+    if words.peek().is_some_and(|word| word == guise::GUISE) {
+        return guise::other_life(words);
     }
     match runner::Options::parse(words) {
         Some(options) => options.run(),

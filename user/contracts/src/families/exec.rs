@@ -1,7 +1,6 @@
 //! execve(2) and execveat(2): what a new program finds, and what is refused.
 
 use std::ffi::{CStr, CString};
-use std::process::ExitCode;
 use std::ptr::null;
 
 use libc::*;
@@ -13,49 +12,16 @@ use crate::signal;
 use crate::sys::{KERNEL, NOWHERE, Ret, sys, zeroed};
 use crate::{say, tests};
 
-/// As the first argument: this program is run by a test, and the next word says what as.
-pub const GUISE: &str = "--as";
-
-/// The life of this program after an execve.
-pub fn other_life(mut words: impl Iterator<Item = String>) -> ExitCode {
-    match words.nth(1).as_deref() {
-        Some("arguments") => words.for_each(|word| say!("argument {word:?}")),
-        Some("count") => {
-            let all: Vec<String> = words.collect();
-            let bytes: usize = all.iter().map(String::len).sum();
-            let variables = std::env::vars().count();
-            say!("{} arguments, {bytes} bytes, {variables} variables", all.len());
-        }
-        Some("environment") => {
-            std::env::vars_os().for_each(|(name, value)| say!("{}={}", name.display(), value.display()));
-        }
-        Some("signals") => show_signals(),
-        Some("descriptors") => show_descriptors(),
-        Some("auxiliary") => show_auxiliary(),
-        Some("names") => show_names(),
-        Some("ids") => show_ids(),
-        Some("attributes") => show_attributes(),
-        Some("threads") => show_threads(),
-        Some("nothing") => {}
-        other => say!("nothing known: {other:?}"),
-    }
-    ExitCode::SUCCESS
-}
-
 tests! {
-    arguments, environment, no_arguments, bad_pointers, long_strings, many_strings, stack_limit_and_strings, scripts,
-    script_arguments, script_errors, nested_scripts, not_programs, not_permitted, broken_headers, small_program, paths,
-    descriptors, signals, execveat_paths, execveat_flags, execveat_scripts, by_a_thread, of_threads, set_user_id,
-    set_user_id_refused, set_group_id, set_id_scripts, names, auxiliary, attributes, timers, capabilities,
-    ambient_capabilities, memory_is_new, failed_call_changes_nothing, no_execution_mounts, interpreter_missing,
+    arguments, environment, no_arguments, bad_pointers, long_strings, many_strings, stack_limit_and_strings, not_programs, not_permitted, broken_headers, small_program, paths, descriptors, signals, execveat_paths, execveat_flags, by_a_thread, of_threads, names, attributes, timers, memory_is_new, failed_call_changes_nothing, interpreter_missing,
 }
 
-fn c(text: &str) -> CString {
+pub(super) fn c(text: &str) -> CString {
     CString::new(text).unwrap_or_default()
 }
 
 /// execve with these words.
-fn exec_with(path: &CStr, words: &[&CStr], variables: &[&CStr]) -> Ret {
+pub(super) fn exec_with(path: &CStr, words: &[&CStr], variables: &[&CStr]) -> Ret {
     let list = |strings: &[&CStr]| {
         let mut list: Vec<*const c_char> = strings.iter().map(|string| string.as_ptr()).collect();
         list.push(null());
@@ -65,7 +31,7 @@ fn exec_with(path: &CStr, words: &[&CStr], variables: &[&CStr]) -> Ret {
 }
 
 /// Runs this program in a child, in one of its guises; the path it is called by and more words may follow.
-fn run_as(path: &CStr, guise: &CStr, more: &[&CStr]) -> Status {
+pub(super) fn run_as(path: &CStr, guise: &CStr, more: &[&CStr]) -> Status {
     in_child(|| exec_as(path, guise, more).errno())
 }
 
@@ -75,17 +41,17 @@ fn exec_as(path: &CStr, guise: &CStr, more: &[&CStr]) -> Ret {
     exec_with(path, &words, &[])
 }
 
-const SELF: &CStr = c"/proc/self/exe";
+pub(super) const SELF: &CStr = c"/proc/self/exe";
 
 /// What an execve that should fail comes to.
-fn refused(path: &CStr) -> String {
+pub(super) fn refused(path: &CStr) -> String {
     match in_child(|| exec_with(path, &[c"x"], &[]).errno()) {
         Status::Exited(errno) => Ret(-i64::from(errno)).to_string(),
         other => other.to_string(),
     }
 }
 
-fn write_file(path: &CStr, contents: &[u8], mode: u32) {
+pub(super) fn write_file(path: &CStr, contents: &[u8], mode: u32) {
     let fd = open(path, O_CREAT | O_RDWR | O_TRUNC).fd();
     sys!(SYS_write, fd, contents, contents.len());
     sys!(SYS_fchmod, fd, mode);
@@ -93,7 +59,7 @@ fn write_file(path: &CStr, contents: &[u8], mode: u32) {
 }
 
 /// A copy of this program, which may have another owner and mode.
-fn copy_of_self(path: &CStr, owner: (u32, u32), mode: u32) {
+pub(super) fn copy_of_self(path: &CStr, owner: (u32, u32), mode: u32) {
     let name = path.to_str().unwrap_or_default();
     if std::fs::copy("/proc/self/exe", name).is_err() {
         say!("no copy");
@@ -177,7 +143,7 @@ fn long_strings() {
 }
 
 /// The status that a child ends with that has only run another.
-fn ended(status: Status) -> i32 {
+pub(super) fn ended(status: Status) -> i32 {
     match status {
         Status::Exited(value) => value,
         _ => 255,
@@ -185,7 +151,7 @@ fn ended(status: Status) -> i32 {
 }
 
 /// Status 0, or the errno.
-fn shown(status: Status) -> String {
+pub(super) fn shown(status: Status) -> String {
     match status {
         Status::Exited(0) => "ok".into(),
         Status::Exited(errno) => Ret(-i64::from(errno)).to_string(),
@@ -213,87 +179,6 @@ fn stack_limit_and_strings() {
         });
         say!("a stack of {limit}, {count} strings of 1000: {}", shown(status));
     }
-}
-
-fn scripts() {
-    for (name, text) in [
-        ("plain", "#!/bin/echo\n"),
-        ("an argument", "#!/bin/echo one\n"),
-        ("several words are one argument", "#!/bin/echo one two  three\n"),
-        ("blanks", "#! \t /bin/echo \t one \t \n"),
-        ("no end of line", "#!/bin/echo one"),
-        ("a return", "#!/bin/echo one\r\n"),
-        ("nothing after it counts", "#!/bin/echo one\nexit 1\n"),
-        ("a zero byte", "#!/bin/echo one\0two\n"),
-    ] {
-        write_file(c"script", text.as_bytes(), 0o755);
-        say!("{name}:");
-        let status = in_child(|| exec_with(c"./script", &[c"zero", c"first", c"second"], &[]).errno());
-        say!("{}", shown(status));
-    }
-}
-
-fn script_arguments() {
-    // The kernel looks at 256 bytes.
-    for length in [100, 240, 241, 242, 243, 244, 245, 246, 300] {
-        let line = format!("#!/bin/echo {}\n", "a".repeat(length));
-        write_file(c"script", line.as_bytes(), 0o755);
-        let pipe = file::pipe();
-        let pid = child(|| {
-            sys!(SYS_dup3, pipe[1], 1, 0);
-            exec_with(c"./script", &[c"zero"], &[]).errno()
-        });
-        close(pipe[1]);
-        let status = wait(pid);
-        let text = file::read(pipe[0], 1000);
-        close(pipe[0]);
-        say!("an argument of {length}: {}, {} letters arrive", shown(status), text.matches('a').count());
-    }
-    for length in [252, 253, 254, 255, 256] {
-        let line = format!("#!/{}bin/echo\n", "/".repeat(length - 12));
-        write_file(c"script", line.as_bytes(), 0o755);
-        say!("a line of {}: {}", line.len(), shown(in_child(|| exec_with(c"./script", &[c"zero"], &[]).errno())));
-    }
-}
-
-fn script_errors() {
-    sys!(SYS_mkdirat, AT_FDCWD, c"d", 0o755);
-    write_file(c"plain", b"x", 0o644);
-    for (name, text) in [
-        ("no interpreter", "#!\n"),
-        ("blanks only", "#!   \n"),
-        ("nothing at all", "#!"),
-        ("one that is not there", "#!/nowhere\n"),
-        ("a directory", "#!/bin\n"),
-        ("one that may not be run", "#!./plain\n"),
-        ("under a file", "#!./plain/x\n"),
-        ("relative", "#!bin/echo\n"),
-        ("a space before", " #!/bin/echo\n"),
-    ] {
-        write_file(c"script", text.as_bytes(), 0o755);
-        say!("{name}: {}", refused(c"./script"));
-    }
-    write_file(c"script", b"#!/bin/echo\n", 0o644);
-    say!("a script that may not be run: {}", refused(c"./script"));
-    write_file(c"script", b"#!/bin/echo runs\n", 0o111);
-    as_user(1000, || {
-        say!("a script that may only be run: {}", refused(c"./script"));
-        0
-    });
-}
-
-fn nested_scripts() {
-    write_file(c"s0", b"#!/bin/echo zero\n", 0o755);
-    for level in 1..8 {
-        let text = format!("#!./s{} arg{level}\n", level - 1);
-        write_file(&c(&format!("s{level}")), text.as_bytes(), 0o755);
-    }
-    for level in [1, 2, 3, 4, 5, 6, 7] {
-        let path = c(&format!("./s{level}"));
-        say!("{level} deep: {}", shown(in_child(|| exec_with(&path, &[c"x"], &[]).errno())));
-    }
-    write_file(c"self", b"#!./self\n", 0o755);
-    say!("its own interpreter: {}", refused(c"./self"));
 }
 
 fn not_programs() {
@@ -342,7 +227,7 @@ fn not_permitted() {
 }
 
 /// A program of a few instructions: an ELF header, one segment, the code.
-fn program(code: &[u32]) -> Vec<u8> {
+pub(super) fn program(code: &[u32]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
     let half = |bytes: &mut Vec<u8>, value: u16| bytes.extend_from_slice(&value.to_le_bytes());
@@ -372,7 +257,7 @@ fn program(code: &[u32]) -> Vec<u8> {
 }
 
 /// `exit(42)`.
-fn small() -> Vec<u8> {
+pub(super) fn small() -> Vec<u8> {
     // mov x0, #42; mov x8, #93; svc 0
     program(&[0xd280_0540, 0xd280_0ba8, 0xd400_0001])
 }
@@ -471,15 +356,6 @@ fn paths() {
     }
 }
 
-fn show_descriptors() {
-    for fd in 0..64 {
-        let flags = sys!(SYS_fcntl, fd, F_GETFD, 0);
-        if flags.ok() {
-            say!("{fd}: flags {flags}, offset {}", sys!(SYS_lseek, fd, 0, SEEK_CUR));
-        }
-    }
-}
-
 fn descriptors() {
     let fd = create(c"f", "0123456789");
     sys!(SYS_lseek, fd, 5, SEEK_SET);
@@ -490,16 +366,6 @@ fn descriptors() {
     sys!(SYS_fcntl, 41, F_SETFD, FD_CLOEXEC);
     sys!(SYS_fcntl, 41, F_SETFD, 0);
     exec_as(SELF, c"descriptors", &[]);
-}
-
-fn show_signals() {
-    say!("blocked: {}", signal::names(signal::mask(SIG_BLOCK, 0)));
-    say!("pending: {}", signal::names(signal::pending()));
-    for number in [SIGUSR1, SIGUSR2, SIGCHLD, SIGTERM] {
-        let mut action = signal::Action { handler: 0, flags: 0, restorer: 0, mask: 0 };
-        signal::action(number, None, Some(&mut action));
-        say!("{}: {:#x} {:#x} {:#x}", signal::name(number), action.handler, action.flags, action.mask);
-    }
 }
 
 fn signals() {
@@ -567,27 +433,6 @@ fn execveat_flags() {
     say!("not to be run: {}", call(memory, c"", AT_EMPTY_PATH));
 }
 
-fn execveat_scripts() {
-    write_file(c"script", b"#!/bin/echo name:\n", 0o755);
-    let here = open(c".", O_RDONLY | O_DIRECTORY).fd();
-    let fd = open(c"script", O_RDONLY).fd();
-    let secret = open(c"script", O_RDONLY | O_CLOEXEC).fd();
-    let call = |fd: i32, path: &CStr, flags: i32| {
-        shown(in_child(|| sys!(SYS_execveat, fd, path, &[c"zero".as_ptr(), c"one".as_ptr(), null()], 0, flags).errno()))
-    };
-    say!("{}", call(AT_FDCWD, c"script", 0));
-    say!("{}", call(here, c"script", 0));
-    say!("{}", call(fd, c"", AT_EMPTY_PATH));
-    say!("a descriptor that is closed by then: {}", call(secret, c"", AT_EMPTY_PATH));
-}
-
-fn show_threads() {
-    let count = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
-    say!("threads: {count}, the first: {}", sys!(SYS_gettid) == sys!(SYS_getpid));
-    say!("parent: {}", sys!(SYS_getppid).0 == sys!(SYS_getsid, 0).0);
-    say!("the others' memory and pending signals: {}", signal::names(signal::pending()));
-}
-
 fn by_a_thread() {
     let pid = child(|| {
         std::thread::spawn(|| {
@@ -637,82 +482,6 @@ fn of_threads() {
     say!("{}", wait(pid));
 }
 
-fn show_ids() {
-    let (mut r, mut e, mut s) = (0u32, 0u32, 0u32);
-    sys!(SYS_getresuid, &mut r, &mut e, &mut s);
-    say!("user {r} {e} {s}, file system {}", sys!(SYS_setfsuid, -1));
-    sys!(SYS_getresgid, &mut r, &mut e, &mut s);
-    say!("group {r} {e} {s}, file system {}", sys!(SYS_setfsgid, -1));
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().filter(|line| line.starts_with("Cap")).for_each(|line| say!("{line}"));
-    // SAFETY: asks the auxiliary vector.
-    say!("secure: {}", unsafe { getauxval(AT_SECURE) });
-    say!("dumpable: {}", sys!(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0));
-    say!("no new privileges: {}", sys!(SYS_prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
-}
-
-fn set_user_id() {
-    copy_of_self(c"root", (0, 0), 0o4755);
-    copy_of_self(c"user", (2000, 0), 0o4755);
-    as_user(1000, || ended(run_as(c"./root", c"ids", &[])));
-    say!("to another user:");
-    as_user(1000, || ended(run_as(c"./user", c"ids", &[])));
-    say!("root to a user:");
-    run_as(c"./user", c"ids", &[]);
-    say!("a user to itself:");
-    as_user(2000, || ended(run_as(c"./user", c"ids", &[])));
-}
-
-fn set_user_id_refused() {
-    copy_of_self(c"root", (0, 0), 0o4755);
-    say!("PR_SET_NO_NEW_PRIVS:");
-    as_user(1000, || {
-        sys!(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        ended(run_as(c"./root", c"ids", &[]))
-    });
-    copy_of_self(c"plain", (0, 0), 0o755);
-    say!("without the bit:");
-    as_user(1000, || ended(run_as(c"./plain", c"ids", &[])));
-    copy_of_self(c"locked", (0, 0), 0o4700);
-    as_user(1000, || {
-        say!("not for this user: {}", shown(run_as(c"./locked", c"ids", &[])));
-        0
-    });
-}
-
-fn set_group_id() {
-    copy_of_self(c"group", (0, 3000), 0o2755);
-    copy_of_self(c"lock", (0, 3000), 0o2745);
-    copy_of_self(c"both", (0, 3000), 0o6755);
-    as_user(1000, || ended(run_as(c"./group", c"ids", &[])));
-    say!("without the group's right to execute:");
-    as_user(1000, || ended(run_as(c"./lock", c"ids", &[])));
-    say!("both bits:");
-    as_user(1000, || ended(run_as(c"./both", c"ids", &[])));
-}
-
-fn set_id_scripts() {
-    // This program is called with `--as` and the name of the script, which is that of a guise.
-    copy_of_self(c"copy", (0, 0), 0o755);
-    write_file(c"ids", b"#!./copy --as\n", 0o4755);
-    let run = || in_child(|| exec_with(c"ids", &[c"x"], &[]).errno());
-    say!("a script's bits do not count:");
-    as_user(1000, || ended(run()));
-    copy_of_self(c"copy", (0, 0), 0o4755);
-    write_file(c"ids", b"#!./copy --as\n", 0o755);
-    say!("its interpreter's do:");
-    as_user(1000, || ended(run()));
-}
-
-fn show_names() {
-    let link = std::fs::read_link("/proc/self/exe").map(|path| path.display().to_string()).unwrap_or_default();
-    let read = |path: &str| std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    // SAFETY: AT_EXECFN is a string of this process's.
-    let called = unsafe { CStr::from_ptr(getauxval(AT_EXECFN) as *const c_char) };
-    say!("executable {link:?}, called {called:?}, name {:?}", read("/proc/self/comm").unwrap_or_default());
-    say!("command line {:?}", read("/proc/self/cmdline").unwrap_or_default());
-}
-
 fn names() {
     copy_of_self(c"a-name-longer-than-fifteen", (0, 0), 0o755);
     sys!(SYS_symlinkat, c"a-name-longer-than-fifteen", AT_FDCWD, c"link");
@@ -726,83 +495,6 @@ fn names() {
         let words = [c"contracts".as_ptr(), c"--as".as_ptr(), c"names".as_ptr(), null()];
         sys!(SYS_execveat, fd, c"", &words, 0, AT_EMPTY_PATH).errno()
     });
-}
-
-fn show_auxiliary() {
-    // SAFETY: asks the auxiliary vector.
-    let value = |kind: c_ulong| unsafe { getauxval(kind) };
-    for (name, kind) in [
-        ("PAGESZ", AT_PAGESZ),
-        ("CLKTCK", AT_CLKTCK),
-        ("PHENT", AT_PHENT),
-        ("FLAGS", AT_FLAGS),
-        ("UID", AT_UID),
-        ("EUID", AT_EUID),
-        ("GID", AT_GID),
-        ("EGID", AT_EGID),
-        ("SECURE", AT_SECURE),
-        ("BASE", AT_BASE),
-    ] {
-        say!("{name}: {}", value(kind));
-    }
-    // SAFETY: strings and bytes of this process's.
-    unsafe {
-        say!("PLATFORM: {:?}", CStr::from_ptr(value(AT_PLATFORM) as *const c_char));
-        say!("EXECFN: {:?}", CStr::from_ptr(value(AT_EXECFN) as *const c_char));
-        let random = std::slice::from_raw_parts(value(AT_RANDOM) as *const u8, 16);
-        say!("RANDOM: {}", random.iter().any(|byte| *byte != random[0]));
-    }
-    say!("headers, entry, vDSO: {} {} {}", value(AT_PHDR) != 0, value(AT_ENTRY) != 0, value(AT_SYSINFO_EHDR) != 0);
-    say!("HWCAP has FP and ASIMD: {}", value(AT_HWCAP) & 3);
-    say!("MINSIGSTKSZ: {}", value(51) >= 4688);
-    let order: Vec<u64> = std::fs::read("/proc/self/auxv")
-        .unwrap_or_default()
-        .chunks_exact(16)
-        .map(|pair| u64::from_le_bytes(pair[..8].try_into().unwrap_or_default()))
-        .filter(|kind| ![27, 28].contains(kind))
-        .collect();
-    say!("kinds: {order:?}");
-}
-
-fn auxiliary() {
-    run_as(SELF, c"auxiliary", &[]);
-    copy_of_self(c"copy", (2000, 3000), 0o6755);
-    as_user(1000, || ended(run_as(c"./copy", c"auxiliary", &[])));
-}
-
-fn show_attributes() {
-    say!("umask: {:o}", sys!(SYS_umask, 0).0);
-    let mut path = [0u8; 64];
-    let length = sys!(SYS_getcwd, &mut path, 64).need() as usize;
-    say!("directory: {}", String::from_utf8_lossy(&path[..length - 1]));
-    say!("nice: {}", 20 - sys!(SYS_getpriority, PRIO_PROCESS, 0).0);
-    say!("timer slack: {}", sys!(SYS_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0));
-    say!("keep capabilities: {}", sys!(SYS_prctl, PR_GET_KEEPCAPS, 0, 0, 0, 0));
-    say!("dumpable: {}", sys!(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0));
-    say!("no new privileges: {}", sys!(SYS_prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
-    let mut number = 9i32;
-    sys!(SYS_prctl, PR_GET_PDEATHSIG, &mut number, 0, 0, 0);
-    say!("signal at the parent's death: {number}");
-    sys!(SYS_prctl, PR_GET_CHILD_SUBREAPER, &mut number, 0, 0, 0);
-    say!("subreaper: {number}");
-    say!("personality: {:#x}", sys!(SYS_personality, 0xffff_ffff_u32).0);
-    let mut limit: rlimit = zeroed();
-    sys!(SYS_getrlimit, RLIMIT_NOFILE, &mut limit);
-    say!("limit: {} {}", limit.rlim_cur, limit.rlim_max);
-    let mut interval: itimerval = zeroed();
-    sys!(SYS_getitimer, ITIMER_REAL, &mut interval);
-    say!("interval timer: {}", interval.it_value.tv_sec > 900);
-    let mut setting: itimerspec = zeroed();
-    say!("timer 0: {}", sys!(SYS_timer_gettime, 0, &mut setting));
-    say!("scheduler: {}", sys!(SYS_sched_getscheduler, 0));
-    let mut cpus = [0u64; 16];
-    sys!(SYS_sched_getaffinity, 0, 128, &mut cpus);
-    say!("affinity: {:#x}", cpus[0]);
-    let mut time: tms = zeroed();
-    sys!(SYS_times, &mut time);
-    let (mut head, mut size) = (1usize, 0usize);
-    sys!(SYS_get_robust_list, 0, &mut head, &mut size);
-    say!("robust list: {head}");
 }
 
 fn attributes() {
@@ -848,56 +540,6 @@ fn timers() {
     say!("an alarm: {status}");
 }
 
-fn capabilities() {
-    say!("root:");
-    run_as(SELF, c"ids", &[]);
-    say!("a user that keeps them:");
-    in_child(|| {
-        sys!(SYS_prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0);
-        sys!(SYS_setresuid, 1000, 1000, 1000);
-        ended(run_as(SELF, c"ids", &[]))
-    });
-    say!("root without one in the bounding set:");
-    in_child(|| {
-        sys!(SYS_prctl, PR_CAPBSET_DROP, 0, 0, 0, 0);
-        ended(run_as(SELF, c"ids", &[]))
-    });
-    say!("the real user is root:");
-    in_child(|| {
-        sys!(SYS_setresuid, 0, 1000, 1000);
-        ended(run_as(SELF, c"ids", &[]))
-    });
-    say!("the effective user is root:");
-    in_child(|| {
-        sys!(SYS_setresuid, 1000, 0, 1000);
-        ended(run_as(SELF, c"ids", &[]))
-    });
-    say!("SECBIT_NOROOT:");
-    in_child(|| {
-        sys!(SYS_prctl, PR_SET_SECUREBITS, 1, 0, 0, 0);
-        ended(run_as(SELF, c"ids", &[]))
-    });
-}
-
-fn ambient_capabilities() {
-    let header = [0x2008_0522u32, 0];
-    let sets = [u32::MAX, u32::MAX, 1 << 10, 0x1ff, 0x1ff, 0];
-    in_child(|| {
-        say!("capset: {}", sys!(SYS_capset, &header, &sets));
-        say!("raise: {}", sys!(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 10, 0, 0));
-        sys!(SYS_prctl, PR_SET_SECUREBITS, 1 << 4, 0, 0, 0);
-        sys!(SYS_setresuid, 1000, 1000, 1000);
-        say!("after a change of user: {}", sys!(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, 10, 0, 0));
-        say!("raise: {}", sys!(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 10, 0, 0));
-        run_as(SELF, c"ids", &[]);
-        copy_of_self(c"copy", (1000, 0), 0o4755);
-        say!("through a program that changes nothing:");
-        run_as(c"./copy", c"ids", &[]);
-        copy_of_self(c"root", (1000, 1000), 0o755);
-        0
-    });
-}
-
 fn memory_is_new() {
     let shared = crate::memory::shared_words();
     let status = in_child(|| {
@@ -929,20 +571,4 @@ fn failed_call_changes_nothing() {
     say!("descriptors: {}", sys!(SYS_fcntl, fd, F_GETFD, 0));
     let comm = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
     say!("name: {}", comm.trim());
-}
-
-fn no_execution_mounts() {
-    sys!(SYS_mkdirat, AT_FDCWD, c"m", 0o755);
-    let mount = |flags: c_ulong| sys!(SYS_mount, c"tmpfs", c"m", c"tmpfs", flags, 0);
-    say!("MS_NOEXEC: {}", mount(MS_NOEXEC));
-    write_file(c"m/f", &small(), 0o755);
-    write_file(c"m/script", b"#!/bin/true\n", 0o755);
-    say!("a program: {}", refused(c"m/f"));
-    say!("a script: {}", refused(c"m/script"));
-    say!("access(X_OK): {}", sys!(SYS_faccessat, AT_FDCWD, c"m/f", X_OK));
-    sys!(SYS_umount2, c"m", 0);
-    say!("MS_NOSUID: {}", mount(MS_NOSUID));
-    copy_of_self(c"m/root", (0, 0), 0o4755);
-    as_user(1000, || ended(run_as(c"m/root", c"ids", &[])));
-    say!("umount: {}", sys!(SYS_umount2, c"m", 0));
 }

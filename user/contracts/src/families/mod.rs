@@ -5,7 +5,7 @@ mod bad_fd;
 mod bad_pointer;
 mod clone;
 mod dirs;
-pub mod exec;
+mod exec;
 mod faults;
 mod fifo;
 mod futex;
@@ -14,6 +14,7 @@ mod handlers;
 mod hostile;
 mod ids;
 mod io;
+mod kill;
 mod limits;
 mod links;
 mod locks;
@@ -25,6 +26,7 @@ mod pidfd;
 mod pipes;
 mod poll;
 mod prctl;
+mod privileges;
 mod proc;
 mod process;
 mod programs;
@@ -33,8 +35,10 @@ mod requeue;
 mod restart;
 mod robust;
 mod sched;
+mod scripts;
 mod signals;
 mod sigqueue;
+mod sigwait;
 mod stat;
 mod threads;
 mod time;
@@ -49,6 +53,8 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("bad_pointer", bad_pointer::TESTS),
     ("memory", memory::TESTS),
     ("exec", exec::TESTS),
+    ("privileges", privileges::TESTS),
+    ("scripts", scripts::TESTS),
     ("process", process::TESTS),
     ("pidfd", pidfd::TESTS),
     ("clone", clone::TESTS),
@@ -73,6 +79,8 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("poll", poll::TESTS),
     ("tty", tty::TESTS),
     ("signals", signals::TESTS),
+    ("kill", kill::TESTS),
+    ("sigwait", sigwait::TESTS),
     ("sigqueue", sigqueue::TESTS),
     ("restart", restart::TESTS),
     ("handlers", handlers::TESTS),
