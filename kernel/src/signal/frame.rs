@@ -241,10 +241,11 @@ impl From<UserFault> for Bad {
 
 #[inline(never)]
 fn read_frame(t: &mut Thread) -> Result<Restored, Bad> {
-    let sp = t.regs.sp;
-    let mask = UserPtr::<StackAndMask>::new(sp + offset_of!(Head, stack) as u64).try_read()?;
-    let head = UserPtr::<Context>::new(sp + offset_of!(Head, x) as u64).try_read()?;
-    let record = UserPtr::<FpRecord>::new(find_fp_record(sp + size_of::<Head>() as u64)?).try_read()?;
+    // The stack pointer may be anything: what wraps around is no user address, or a bad frame.
+    let at = |offset: usize| t.regs.sp.wrapping_add(offset as u64);
+    let mask = UserPtr::<StackAndMask>::new(at(offset_of!(Head, stack))).try_read()?;
+    let head = UserPtr::<Context>::new(at(offset_of!(Head, x))).try_read()?;
+    let record = UserPtr::<FpRecord>::new(find_fp_record(at(size_of::<Head>()))?).try_read()?;
     // A mode other than EL0 could only come from a forged frame.
     if head.pstate & MODE_AND_MASKS != 0 {
         return Err(Bad::Frame);
@@ -265,7 +266,7 @@ fn find_fp_record(base: u64) -> Result<u64, Bad> {
     let mut found = None;
     let mut offset = 0;
     while offset + size_of::<RecordHead>() <= RECORDS_SIZE {
-        let at = base + offset as u64;
+        let at = base.wrapping_add(offset as u64);
         let head = UserPtr::<RecordHead>::new(at).try_read()?;
         let size = head.size as usize;
         match head.magic {
