@@ -31,8 +31,8 @@ pub use mask::{set_mask, suspend, wait_for, with_mask};
 pub use queue::Reservation;
 pub use restart::{Restart, RestartBlock, Resume};
 pub use send::{
-    adopt, is_fatal, kill_group, kill_others, may_signal, queue_to_process, queue_to_task, send_to_group,
-    send_to_process, send_to_task, thread_exits,
+    adopt, is_fatal, kill_group, kill_others, may_signal, outlive_timer, queue_to_process, queue_to_task,
+    send_to_group, send_to_process, send_to_task, thread_exits,
 };
 pub use set::*;
 pub use signalfd::signalfd;

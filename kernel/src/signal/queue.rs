@@ -29,7 +29,7 @@ pub(super) struct Account {
     pub limit: u64,
 }
 
-/// Queued real-time signals of each real user.
+/// Queued real-time signals and timers of each real user.
 static QUEUED: SpinLock<BTreeMap<u32, u64>> = SpinLock::new(BTreeMap::new());
 
 impl Account {
@@ -78,10 +78,15 @@ impl Queue {
     }
 
     /// Adds a signal. When a real-time signal does not fit the receiver's limit, one sent with information (sigqueue)
-    /// is refused with EAGAIN, and one sent by kill becomes pending without information.
+    /// is refused with EAGAIN, and one sent by kill becomes pending without information. A timer's signal is in the queue
+    /// once, and beside others of its number: each of them makes its own timer go on.
     pub fn push(&mut self, info: SigInfo, account: impl FnOnce() -> Account) -> Result<()> {
         let signo = info.signo();
-        if signo < SIGRTMIN && self.set.contains(signo) {
+        let pending = match info.is_timer() {
+            true => self.of_timer(info.timer_id()).is_some(),
+            false => signo < SIGRTMIN && self.set.contains(signo),
+        };
+        if pending {
             return Ok(());
         }
         let mut charged = None;
@@ -106,6 +111,23 @@ impl Queue {
         }
         self.set.insert(signo);
         Ok(())
+    }
+
+    fn of_timer(&mut self, id: i32) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.info.is_timer() && entry.info.timer_id() == id)
+    }
+
+    /// A timer is deleted while its signal may be pending: the signal stays, and keeps the room that was the timer's.
+    /// The room is given back if there is no such signal.
+    pub fn outlive_timer(&mut self, id: i32, room: Reservation) -> Option<Reservation> {
+        match self.of_timer(id) {
+            Some(entry) if entry.charged.is_none() => {
+                entry.charged = Some(room.0);
+                core::mem::forget(room);
+                None
+            }
+            _ => Some(room),
+        }
     }
 
     /// Takes the first signal of `wanted`.
@@ -151,6 +173,7 @@ impl Drop for Queue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::info::SI_TIMER;
     use super::super::set::*;
     use super::*;
 
@@ -203,6 +226,31 @@ mod tests {
         queue.push(SigInfo::timer(40, 1, 0, 7), account(5, 0)).unwrap();
         let forged = SigInfo::from_user(&SigInfo::timer(40, 1, 0, 7).to_user()).unwrap();
         assert_eq!(queue.push(forged, account(5, 0)), Err(Errno::EAGAIN));
+    }
+
+    #[test]
+    fn a_timer_s_signal_is_queued_once_and_beside_others() {
+        let mut queue = Queue::new();
+        queue.push(SigInfo::user(SIGALRM, 5, 0), account(6, 0)).unwrap();
+        for id in [1, 2, 1, 2] {
+            queue.push(SigInfo::timer(SIGALRM, id, 0, 0), account(6, 0)).unwrap();
+        }
+        queue.push(SigInfo::user(SIGALRM, 5, 0), account(6, 0)).unwrap();
+        let order: Vec<i32> = core::iter::from_fn(|| queue.pop(SigSet::ALL)).map(|info| info.code).collect();
+        assert_eq!(order, [0, SI_TIMER, SI_TIMER]);
+    }
+
+    #[test]
+    fn the_pending_signal_of_a_deleted_timer_goes_on_counting() {
+        let mut queue = Queue::new();
+        let reserve = || Reservation::new(7, 1).ok();
+        queue.push(SigInfo::timer(40, 1, 0, 0), account(7, 0)).unwrap();
+        assert!(queue.outlive_timer(1, reserve().unwrap()).is_none());
+        assert!(reserve().is_none(), "timers made and deleted in a loop would fill memory");
+        queue.pop(SigSet::ALL).unwrap();
+        let room = reserve().unwrap();
+        assert!(queue.outlive_timer(1, room).is_some());
+        assert!(reserve().is_some());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 use super::info::{CLD_CONTINUED, SigInfo};
-use super::queue::Account;
+use super::queue::{Account, Reservation};
 use super::set::{DefaultAction, SIGCONT, SIGKILL, SIGSTOP, SigSet, default_action};
 use super::state::{Job, KILLED, PENDING, STOP, Shared};
 use super::{job, signalfd};
@@ -203,6 +203,14 @@ fn side_effects(process: &Process, threads: &[Arc<Task>], shared: &mut Shared, s
 /// Who pays for queued signals to `task`.
 fn account(task: &Task) -> Account {
     Account { uid: task.shared_creds().uid, limit: task.rlimit(Resource::Sigpending).soft }
+}
+
+/// Timer `id`, whose signals go to a process or a thread of it, is no more: a pending one stays, and keeps the room.
+pub fn outlive_timer(process: &Process, task: Option<&Task>, id: i32, room: Reservation) {
+    let _unused = match task {
+        Some(task) => task.sig.lock().pending.outlive_timer(id, room),
+        None => process.sig.lock().pending.outlive_timer(id, room),
+    };
 }
 
 /// Ends all threads of a process but `except` with this status, unless it is ending already.

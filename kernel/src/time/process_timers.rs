@@ -121,14 +121,14 @@ impl ProcessTimers {
     }
 
     pub fn delete(&self, id: i32) -> Result<()> {
-        let (timer, _room) = self.0.lock().posix.remove(&id).ok_or(Errno::EINVAL)?;
-        timer.disarm();
+        let (timer, room) = self.0.lock().posix.remove(&id).ok_or(Errno::EINVAL)?;
+        timer.delete(id, room);
         Ok(())
     }
 
     pub(super) fn delete_posix(&self) {
         let timers = core::mem::take(&mut self.0.lock().posix);
-        timers.values().for_each(|(timer, _)| timer.disarm());
+        timers.into_iter().for_each(|(id, (timer, room))| timer.delete(id, room));
     }
 
     pub(super) fn delete_all(&self) {
@@ -141,15 +141,16 @@ impl ProcessTimers {
 
     /// A signal was taken that may be a timer's: its timer goes on, and the overrun is put into the signal.
     pub fn delivered(&self, info: SigInfo) -> SigInfo {
-        if info.is_timer() {
-            let timer = self.0.lock().posix.get(&(info.timer_id())).map(|(timer, _)| timer.clone());
-            return timer.map_or(info, |timer| info.with_overrun(timer.delivered()));
-        }
         if info.signo() == SIGALRM {
+            // Whoever sent it: its own one was not queued beside another.
             let timer = self.0.lock().itimers[Itimer::Real as usize].clone();
             timer.map(|timer| timer.delivered());
         }
-        info
+        if !info.is_timer() {
+            return info;
+        }
+        let timer = self.0.lock().posix.get(&(info.timer_id())).map(|(timer, _)| timer.clone());
+        timer.map_or(info, |timer| info.with_overrun(timer.delivered()))
     }
 }
 

@@ -13,7 +13,7 @@ use super::clock::{self, ClockId};
 use super::sleep::Deadline;
 use crate::exec::{Instant, TimerHandle, WaitEntry};
 use crate::process::{Process, Task};
-use crate::signal::{self, SigInfo};
+use crate::signal::{self, Reservation, SigInfo};
 use crate::sync::SpinLock;
 
 const SELF_PERIOD: Duration = Duration::from_millis(1);
@@ -71,6 +71,8 @@ struct State {
     reported: u32,
     /// In the queue of those who want to know that the wall clock was set.
     on_set: Option<Arc<WaitEntry>>,
+    /// Deleted by another thread than the one that is about to set it.
+    deleted: bool,
 }
 
 /// The waker of a timer does not keep it alive.
@@ -105,6 +107,7 @@ impl Timer {
                 overrun: 0,
                 reported: 0,
                 on_set: None,
+                deleted: false,
             }),
         })
     }
@@ -140,6 +143,9 @@ impl Timer {
     /// Arms or disarms; `absolute` makes `value` a point on the clock. Answers the old setting.
     pub fn set(&self, new: Setting, absolute: bool) -> Setting {
         let mut state = self.state.lock();
+        if state.deleted {
+            return Setting::default();
+        }
         let old = self.setting(&state);
         state.handle.cancel();
         self.watch_clock(&mut state, false);
@@ -240,9 +246,27 @@ impl Timer {
         self.state.lock().reported
     }
 
-    /// The timer is being deleted.
     pub fn disarm(&self) {
         self.set(Setting::default(), false);
+    }
+
+    /// The end of POSIX timer `id`. What its signal counts as goes over to a pending one.
+    pub fn delete(&self, id: i32, room: Reservation) {
+        let mut state = self.state.lock();
+        state.handle.cancel();
+        self.watch_clock(&mut state, false);
+        state.next = None;
+        state.deleted = true;
+        drop(state);
+        let Some(process) = self.process.upgrade() else { return };
+        match &self.notify {
+            Notify::Thread(_, task) => {
+                if let Some(task) = task.upgrade() {
+                    signal::outlive_timer(&process, Some(&task), id, room);
+                }
+            }
+            _ => signal::outlive_timer(&process, None, id, room),
+        }
     }
 }
 
