@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use smallvec::SmallVec;
 use virtio_drivers::queue::VirtQueue;
-use virtio_drivers::transport::{SomeTransport, Transport};
+use virtio_drivers::transport::{DeviceStatus, SomeTransport, Transport};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::hal::KernelHal;
@@ -68,6 +68,8 @@ struct Slot {
     header: Header,
     status: u8,
     request: Option<Request>,
+    /// The head of its descriptor chain.
+    token: u16,
 }
 
 struct Inner {
@@ -80,6 +82,8 @@ struct Inner {
     by_token: [u8; QUEUE],
     /// Requests that found no free slot.
     waiting: VecDeque<Request>,
+    /// The device broke the protocol. It was reset, and everything fails.
+    broken: bool,
 }
 
 struct VirtioBlk {
@@ -94,6 +98,10 @@ struct VirtioBlk {
 pub fn start(mut transport: SomeTransport<'static>, irq: Option<u32>) -> virtio_drivers::Result<()> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
 
+    let Some(intid) = irq else {
+        log::warn!("virtio disk: no interrupt");
+        return Ok(());
+    };
     let features = transport.begin_init(Features::all());
     let indirect = features.contains(Features::INDIRECT_DESC);
     let queue = VirtQueue::new(&mut transport, REQUESTS, indirect, false)?;
@@ -106,7 +114,8 @@ pub fn start(mut transport: SomeTransport<'static>, irq: Option<u32>) -> virtio_
         if features.contains(Features::SEG_MAX) { transport.read_config_space::<u32>(SEG_MAX)? as usize } else { 1 };
     transport.finish_init();
 
-    let slots = (0..QUEUE).map(|_| Slot { header: Header::default(), status: STATUS_NONE, request: None }).collect();
+    let slots =
+        (0..QUEUE).map(|_| Slot { header: Header::default(), status: STATUS_NONE, request: None, token: 0 }).collect();
     let device = Arc::new(VirtioBlk {
         inner: SpinLock::new(Inner {
             transport,
@@ -115,8 +124,10 @@ pub fn start(mut transport: SomeTransport<'static>, irq: Option<u32>) -> virtio_
             free: (0..QUEUE as u8).rev().collect(),
             by_token: [0; QUEUE],
             waiting: VecDeque::new(),
+            broken: false,
         }),
-        sectors,
+        // A capacity in bytes must be a file size.
+        sectors: sectors.min(i64::MAX as u64 >> 9),
         read_only: features.contains(Features::RO),
         flush: features.contains(Features::FLUSH),
         // Header and status take a descriptor each.
@@ -130,10 +141,7 @@ pub fn start(mut transport: SomeTransport<'static>, irq: Option<u32>) -> virtio_
         if device.read_only { ", read-only" } else { "" },
         if device.flush { "" } else { ", no flush" }
     );
-    match irq {
-        Some(intid) => irq::attach(intid, device.clone()),
-        None => log::warn!("{name}: no interrupt"),
-    }
+    irq::attach(intid, device.clone());
     block::register(Disk { name, id: DeviceId::new(MAJOR, index * MINORS_PER_DISK), device });
     Ok(())
 }
@@ -204,6 +212,9 @@ enum Started {
 
 impl Inner {
     fn start(&mut self, request: Request) -> Started {
+        if self.broken {
+            return Started::Refused(request);
+        }
         let Some(index) = self.free.pop() else { return Started::Full(request) };
         let slot = &mut self.slots[index as usize];
         let kind = match request.transfer {
@@ -220,6 +231,7 @@ impl Inner {
         match unsafe { self.queue.add(&inputs, &mut outputs) } {
             Ok(token) => {
                 self.by_token[token as usize % QUEUE] = index;
+                self.slots[index as usize].token = token;
                 if self.queue.should_notify() {
                     self.transport.notify(REQUESTS);
                 }
@@ -238,35 +250,47 @@ impl Inner {
 
     /// Takes one chain that the device has used out of the ring.
     fn finish(&mut self) -> Option<(Request, Result<()>)> {
-        loop {
-            let token = self.queue.peek_used()?;
-            let index = self.by_token[token as usize % QUEUE];
-            let slot = &mut self.slots[index as usize];
-            if slot.request.is_none() {
-                log::error!("virtio disk: completion of a request that was not made");
-                return None;
-            }
-            let (inputs, mut outputs) = slot.buffers();
-            // SAFETY: the same buffers that were added with this token; the lists outlive the call.
-            let popped = unsafe {
-                let inputs = core::slice::from_raw_parts(inputs.as_ptr(), inputs.len());
-                let outputs = core::slice::from_raw_parts_mut(outputs.as_mut_ptr(), outputs.len());
-                self.queue.pop_used(token, inputs, outputs)
-            };
-            if popped.is_err() {
-                return None;
-            }
-            let slot = &mut self.slots[index as usize];
-            let result = match slot.status {
-                STATUS_OK => Ok(()),
-                STATUS_UNSUPPORTED => Err(Errno::EOPNOTSUPP),
-                _ => Err(Errno::EIO),
-            };
-            self.free.push(index);
-            if let Some(request) = slot.request.take() {
-                return Some((request, result));
-            }
+        if self.broken {
+            return self.abandon();
         }
+        let token = self.queue.peek_used()?;
+        let index = self.by_token[token as usize % QUEUE];
+        let slot = &mut self.slots[index as usize];
+        if slot.request.is_none() || slot.token != token {
+            return self.give_up("completed a request that was not made");
+        }
+        let (inputs, mut outputs) = slot.buffers();
+        // SAFETY: the same buffers that were added with this token; the lists outlive the call.
+        let popped = unsafe {
+            let inputs = core::slice::from_raw_parts(inputs.as_ptr(), inputs.len());
+            let outputs = core::slice::from_raw_parts_mut(outputs.as_mut_ptr(), outputs.len());
+            self.queue.pop_used(token, inputs, outputs)
+        };
+        if popped.is_err() {
+            return self.give_up("changed what it had completed");
+        }
+        let slot = &mut self.slots[index as usize];
+        let result = match slot.status {
+            STATUS_OK => Ok(()),
+            STATUS_UNSUPPORTED => Err(Errno::EOPNOTSUPP),
+            _ => Err(Errno::EIO),
+        };
+        self.free.push(index);
+        slot.request.take().map(|request| (request, result))
+    }
+
+    /// No more dealings with this device. After a reset it does not touch memory any more (virtio 1.1, 2.1.2), so what is in
+    /// flight can be answered.
+    fn give_up(&mut self, why: &str) -> Option<(Request, Result<()>)> {
+        log::error!("virtio disk: the device {why}; all I/O fails from now on");
+        self.transport.set_status(DeviceStatus::empty());
+        self.broken = true;
+        self.abandon()
+    }
+
+    fn abandon(&mut self) -> Option<(Request, Result<()>)> {
+        let request = self.slots.iter_mut().find_map(|slot| slot.request.take())?;
+        Some((request, Err(Errno::EIO)))
     }
 }
 
