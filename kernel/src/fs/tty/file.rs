@@ -114,7 +114,10 @@ impl FileOps for TtyFile {
         match job::check(thread, &self.tty, signal) {
             job::Verdict::Go => Op::ready(Ok(())),
             job::Verdict::Refuse => Op::ready(Err(Errno::EIO)),
-            job::Verdict::Signalled => Op::boxed(core::future::pending()),
+            job::Verdict::Signalled => Op::boxed(async move {
+                exec::yield_now().await;
+                job::admit(thread, &self.tty, signal).await
+            }),
         }
     }
 

@@ -4,12 +4,14 @@
 //! terminal's lock taken first.
 
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as raw;
 
 use super::terminal::Tty;
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::process::{self, Caps, Pid, Process, Session, Thread};
 use crate::signal::{self, SigInfo};
 
@@ -23,11 +25,20 @@ pub enum Verdict {
     Signalled,
 }
 
-/// Sends a signal to every process of a group; 0 is no group.
-pub fn signal_group(pgid: Pid, signal: u32) {
-    if pgid != 0 {
-        // A group that has gone needs no signal.
-        let _ = signal::send_to_group(pgid, SigInfo::kernel(signal as u8));
+/// A group that a terminal signals. A number alone would not do: once the group has gone it may come to name another one, in a
+/// session that has nothing to do with this terminal.
+#[derive(Clone)]
+pub struct Group {
+    pub session: Arc<Session>,
+    pub pgid: Pid,
+}
+
+impl Group {
+    /// Sends a signal to every process of the group. A group that has gone needs none.
+    pub fn signal(&self, signal: u32) {
+        let in_session = |process: &&Arc<Process>| Arc::ptr_eq(&process.session.read(), &self.session);
+        let members: Vec<_> = process::table::lock().group(self.pgid).filter(in_session).cloned().collect();
+        members.iter().for_each(|process| signal_process(process, signal));
     }
 }
 
@@ -68,27 +79,36 @@ pub fn check(thread: &Thread, tty: &Arc<Tty>, signal: u32) -> Verdict {
     if process::table::lock().is_orphaned_group(group, None) {
         return Verdict::Refuse;
     }
-    signal_group(group, signal);
+    let _ = signal::send_to_group(group, SigInfo::kernel(signo));
     Verdict::Signalled
 }
 
-/// Like [`check`], for use in futures that are awaited interruptibly: after the signal it waits for the signal to end the call.
+/// Like [`check`], for use in futures that are awaited interruptibly: the signal ends the call. If it does not reach this thread,
+/// because another one handles it or a SIGCONT has cancelled it, the question is asked again, as by Linux.
 pub async fn admit(thread: &Thread, tty: &Arc<Tty>, signal: u32) -> Result<()> {
-    match check(thread, tty, signal) {
-        Verdict::Go => Ok(()),
-        Verdict::Refuse => Err(Errno::EIO),
-        Verdict::Signalled => core::future::pending().await,
+    loop {
+        match check(thread, tty, signal) {
+            Verdict::Go => return Ok(()),
+            Verdict::Refuse => return Err(Errno::EIO),
+            Verdict::Signalled => exec::yield_now().await,
+        }
     }
 }
 
-/// Ties terminal and session together; the caller's group comes to the foreground.
-fn attach(process: &Process, tty: &Arc<Tty>) {
+/// Ties terminal and session together; the caller's group comes to the foreground. False if another session was faster.
+fn attach(process: &Process, tty: &Arc<Tty>) -> bool {
     let session = process.session.read().clone();
     let mut state = tty.lock();
+    if state.session.strong_count() != 0 {
+        return false;
+    }
     state.session = Arc::downgrade(&session);
     state.foreground = process.pgid.load(Ordering::Relaxed);
     let any: Arc<dyn Any + Send + Sync> = tty.clone();
-    *session.tty.lock() = Some(any);
+    let former = session.tty.lock().replace(any);
+    drop(state);
+    drop(former);
+    true
 }
 
 /// A session loses its terminal, and the terminal its session.
@@ -130,8 +150,7 @@ pub fn set_controlling(thread: &Thread, tty: &Arc<Tty>, force: bool, readable: b
     if !readable && !admin {
         return Err(Errno::EPERM);
     }
-    attach(process, tty);
-    Ok(())
+    if attach(process, tty) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// TIOCNOTTY: a leader gives the terminal up for its whole session. (Members share the leader's terminal: they can not
@@ -144,10 +163,12 @@ pub fn give_up(thread: &Thread, tty: &Arc<Tty>) -> Result<()> {
     if !is_leader(process) {
         return Err(Errno::EPERM);
     }
-    let foreground = tty.lock().foreground;
+    let foreground = tty.lock().foreground_group();
     detach(&process.session.read().clone());
-    signal_group(foreground, raw::SIGHUP);
-    signal_group(foreground, raw::SIGCONT);
+    if let Some(foreground) = foreground {
+        foreground.signal(raw::SIGHUP);
+        foreground.signal(raw::SIGCONT);
+    }
     Ok(())
 }
 
@@ -160,7 +181,8 @@ struct FormerForeground(Pid);
 pub fn hang_up(tty: &Tty) {
     let (session, foreground) = tty.hang_up();
     let Some(session) = session else { return };
-    *session.tty.lock() = Some(Arc::new(FormerForeground(foreground)));
+    let former = session.tty.lock().replace(Arc::new(FormerForeground(foreground)));
+    drop(former);
     if let Some(leader) = process::find(session.sid) {
         signal_process(&leader, raw::SIGHUP);
         signal_process(&leader, raw::SIGCONT);
@@ -179,18 +201,21 @@ pub fn hang_up_controlling(process: &Process) {
 pub fn session_leader_exit(process: &Arc<Process>) {
     let session = process.session.read().clone();
     if let Some(tty) = controlling_tty(process) {
-        let foreground = tty.lock().foreground;
+        let foreground = tty.lock().foreground_group();
         detach(&session);
         if !tty.driver().is_pty() {
             tty.hang_up();
         }
-        signal_group(foreground, raw::SIGHUP);
+        if let Some(foreground) = foreground {
+            foreground.signal(raw::SIGHUP);
+        }
         return;
     }
     let former = session.tty.lock().take();
-    if let Some(FormerForeground(group)) = former.as_ref().and_then(|any| any.downcast_ref()) {
-        signal_group(*group, raw::SIGHUP);
-        signal_group(*group, raw::SIGCONT);
+    if let Some(FormerForeground(pgid)) = former.as_ref().and_then(|any| any.downcast_ref()) {
+        let group = Group { session, pgid: *pgid };
+        group.signal(raw::SIGHUP);
+        group.signal(raw::SIGCONT);
     }
 }
 

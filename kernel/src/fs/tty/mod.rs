@@ -45,25 +45,35 @@ pub fn open(id: DeviceId, flags: u32, thread: &Thread) -> Result<Arc<dyn FileOps
             Ok(TtyFile::open(tty, Via::Device))
         }
         console::DEV_CONSOLE => Ok(TtyFile::open(console::tty().clone(), Via::Console)),
-        console::TTY_AMA0 => open_terminal(console::tty(), flags, thread),
+        console::TTY_AMA0 => {
+            check_exclusive(console::tty(), thread)?;
+            Ok(opened(TtyFile::open(console::tty().clone(), Via::Device), flags, thread))
+        }
         pty::PTMX => Ok(pty::Pty::open_master(thread)?),
         DeviceId { major: pty::SLAVE_MAJOR, minor } => {
             let pty = pty::find(minor).ok_or(Errno::EIO)?;
-            open_terminal(pty.slave()?, flags, thread)
+            let tty = pty.slave()?;
+            check_exclusive(tty, thread)?;
+            let file = TtyFile::open(tty.clone(), Via::Device);
+            // The master may have gone since it was looked for, and then there was no open slave to hang up.
+            pty.slave()?;
+            Ok(opened(file, flags, thread))
         }
         _ => Err(Errno::ENXIO),
     }
 }
 
-fn open_terminal(tty: &Arc<Tty>, flags: u32, thread: &Thread) -> Result<Arc<dyn FileOps>> {
-    if tty.lock().exclusive && !thread.creds().capable(Caps::SYS_ADMIN) {
-        return Err(Errno::EBUSY);
-    }
-    let file = TtyFile::open(tty.clone(), Via::Device);
+/// EBUSY for terminals that were made exclusive (TIOCEXCL).
+fn check_exclusive(tty: &Tty, thread: &Thread) -> Result<()> {
+    if tty.lock().exclusive && !thread.creds().capable(Caps::SYS_ADMIN) { Err(Errno::EBUSY) } else { Ok(()) }
+}
+
+/// An open terminal may become the controlling one of the session.
+fn opened(file: Arc<TtyFile>, flags: u32, thread: &Thread) -> Arc<dyn FileOps> {
     if flags & raw::O_NOCTTY == 0 && flags & raw::O_ACCMODE != raw::O_WRONLY {
-        job::acquire_on_open(thread, tty);
+        job::acquire_on_open(thread, file.tty());
     }
-    Ok(file)
+    file
 }
 
 /// Registers the terminal devices and devpts.

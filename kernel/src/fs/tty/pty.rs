@@ -209,8 +209,10 @@ impl PtyMaster {
                 if ![raw::SIGINT, raw::SIGQUIT, raw::SIGTSTP].contains(&signal) {
                     return Err(Errno::EINVAL);
                 }
-                let foreground = self.pty.tty.lock().foreground;
-                job::signal_group(foreground, signal);
+                let foreground = self.pty.tty.lock().foreground_group();
+                if let Some(group) = foreground {
+                    group.signal(signal);
+                }
             }
             // Packet mode is not there: it is off.
             cmds::TIOCGPKT => UserPtr::<u32>::new(arg).write(mm, 0).await?,
@@ -230,10 +232,11 @@ impl FileOps for PtyMaster {
 
     fn try_read(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         let link = &self.pty.link;
+        // Asked first: what the slave wrote before it was closed is in the queue then.
+        let closed = link.slave_closed.load(Ordering::Acquire);
         let mut output = link.output.lock();
         if output.is_empty() && !buf.is_empty() {
             drop(output);
-            let closed = link.slave_closed.load(Ordering::Acquire);
             return Err(if closed { TryError::Failed(Errno::EIO) } else { TryError::WouldBlock });
         }
         let mut total = 0;
@@ -277,14 +280,15 @@ impl FileOps for PtyMaster {
     fn ready(&self) -> Events {
         let link = &self.pty.link;
         let mut events = Events::empty();
+        // Asked first, as in `try_read`.
+        if link.slave_closed.load(Ordering::Acquire) {
+            events |= Events::HUP;
+        }
         if !link.output.lock().is_empty() {
             events |= Events::IN | Events::RDNORM;
         }
         if self.pty.tty.lock().discipline.has_room() {
             events |= Events::OUT | Events::WRNORM;
-        }
-        if link.slave_closed.load(Ordering::Acquire) {
-            events |= Events::HUP;
         }
         events
     }

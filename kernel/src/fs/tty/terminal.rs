@@ -25,6 +25,8 @@ use crate::sync::{SpinGuard, SpinLock};
 const ECHO_LIMIT: usize = 4096;
 /// Bytes of input processed, and of output copied from user memory, under one hold of the lock.
 const CHUNK: usize = 256;
+/// Signals that one call of `receive` sends at most.
+const SIGNAL_LIMIT: usize = 16;
 /// A write call goes around the loop of `OpenFile` (and its budget) at least this often, in bytes.
 const WRITE_LIMIT: usize = 4096;
 
@@ -82,6 +84,13 @@ pub struct State {
     /// Counts hang-ups: files opened before the last one are dead.
     generation: u32,
     opens: usize,
+}
+
+impl State {
+    pub fn foreground_group(&self) -> Option<job::Group> {
+        let session = self.session.upgrade()?;
+        (self.foreground != 0).then_some(job::Group { session, pgid: self.foreground })
+    }
 }
 
 impl Tty {
@@ -154,6 +163,8 @@ impl Tty {
             state.discipline.stopped = false;
             state.discipline.flush_input();
             self.driver.opened(false);
+            drop(state);
+            self.driver.input_wanted();
         }
     }
 
@@ -174,21 +185,29 @@ impl Tty {
         let foreground = core::mem::take(&mut state.foreground);
         drop(state);
         self.wake(Events::all());
+        self.driver.input_wanted();
         (session, foreground)
     }
 
     // ---- Input ----
 
-    /// Processes received bytes as long as there is room for them. Answers how many it took. Echo goes out when all have been
+    /// Processes received bytes as long as there is room for them, and up to a number of signals, each of which goes to all
+    /// processes of a group. Answers how many it took. Echo goes out when all have been
     /// looked at: a signal among them drops what was to be echoed before it.
     pub fn receive(&self, mut next: impl FnMut() -> Option<u8>) -> usize {
         let mut total = 0;
+        let mut signals = 0;
         loop {
             let mut fx = Effects::default();
             let mut state = self.lock();
             let mut taken = 0;
             // The effects of a signal and of flow control come before those of the bytes after it.
-            while taken < CHUNK && fx.signal.is_none() && fx.stop.is_none() && state.discipline.has_room() {
+            while taken < CHUNK
+                && fx.echo.len() < ECHO_LIMIT
+                && fx.signal.is_none()
+                && fx.stop.is_none()
+                && state.discipline.has_room()
+            {
                 let Some(byte) = next() else { break };
                 state.discipline.receive(byte, &mut fx);
                 taken += 1;
@@ -200,19 +219,23 @@ impl Tty {
             }
             let room = ECHO_LIMIT - state.echo.len().min(ECHO_LIMIT);
             state.echo.extend(fx.echo.iter().take(room));
-            if taken == 0 || taken == CHUNK || fx.stop == Some(false) {
+            signals += usize::from(fx.signal.is_some());
+            if taken == 0 || taken == CHUNK || fx.stop == Some(false) || signals == SIGNAL_LIMIT {
                 self.drain_echo(&mut state);
             }
-            let foreground = state.foreground;
+            let foreground = fx.signal.and_then(|_| state.foreground_group());
             drop(state);
             if taken == 0 {
                 return total;
             }
             self.after_input(&fx, foreground);
+            if signals == SIGNAL_LIMIT {
+                return total;
+            }
         }
     }
 
-    fn after_input(&self, fx: &Effects, foreground: Pid) {
+    fn after_input(&self, fx: &Effects, foreground: Option<job::Group>) {
         let mut events = Events::empty();
         if fx.readable {
             events |= Events::IN | Events::RDNORM;
@@ -223,8 +246,8 @@ impl Tty {
         if !events.is_empty() {
             self.wake(events);
         }
-        if let Some(signal) = fx.signal {
-            job::signal_group(foreground, signal);
+        if let (Some(signal), Some(group)) = (fx.signal, foreground) {
+            group.signal(signal);
         }
     }
 
@@ -429,10 +452,10 @@ impl Tty {
     pub fn set_winsize(&self, winsize: WinSize) {
         let mut state = self.lock();
         let changed = core::mem::replace(&mut state.winsize, winsize) != winsize;
-        let foreground = state.foreground;
+        let foreground = state.foreground_group();
         drop(state);
-        if changed {
-            job::signal_group(foreground, raw::SIGWINCH);
+        if changed && let Some(group) = foreground {
+            group.signal(raw::SIGWINCH);
         }
     }
 }
