@@ -111,7 +111,10 @@ pub async fn wait_for(t: &Thread, wanted: SigSet, deadline: Option<Instant>) -> 
         (1..=SIGMAX).filter(deadly).for_each(|signo| wanted.remove(signo));
     }
     // The mask is narrower again: whether anything is pending has to be found out anew, which `take` does.
-    match take(t, wanted) {
+    let taken = take(t, wanted);
+    // More of them may have come, to this thread because it did not block them.
+    retarget(t.process(), wanted, t.task());
+    match taken {
         Some(info) => Ok(info),
         None if waited.is_err() => Err(Errno::EAGAIN),
         None => Err(Errno::EINTR),
