@@ -16,7 +16,7 @@ use super::terminal::{Tty, TtyDriver};
 use super::termios::Termios;
 use super::{ioctl, job};
 use crate::errno::{Errno, Result};
-use crate::exec::WaitQueue;
+use crate::exec::{ANY, WaitQueue};
 use crate::fs::file::{Events, FileOps, TryError};
 use crate::fs::inode::DeviceId;
 use crate::fs::op::Op;
@@ -45,6 +45,8 @@ struct Link {
     output: SpinLock<VecDeque<u8>>,
     /// The master's readers, writers and pollers.
     queue: WaitQueue,
+    /// Events that they have to be woken for as soon as the slave's lock is free.
+    news: AtomicU32,
     master_open: AtomicBool,
     /// The slave was open once and is not any more: the master reads EIO.
     slave_closed: AtomicBool,
@@ -79,7 +81,7 @@ impl TtyDriver for SlaveDriver {
         output.extend(&bytes[..taken]);
         drop(output);
         if taken > 0 {
-            self.0.queue.wake(usize::MAX, (Events::IN | Events::RDNORM).bits());
+            self.0.news.fetch_or((Events::IN | Events::RDNORM).bits(), Ordering::Relaxed);
         }
         taken
     }
@@ -95,7 +97,14 @@ impl TtyDriver for SlaveDriver {
     fn opened(&self, is_open: bool) {
         self.0.slave_closed.store(!is_open, Ordering::Release);
         if !is_open {
-            self.0.queue.wake_all();
+            self.0.news.store(ANY, Ordering::Relaxed);
+        }
+    }
+
+    fn settled(&self) {
+        if self.0.news.load(Ordering::Relaxed) != 0 {
+            let news = self.0.news.swap(0, Ordering::Relaxed);
+            self.0.queue.wake(usize::MAX, news);
         }
     }
 
@@ -124,6 +133,7 @@ impl Pty {
         let link = Arc::new(Link {
             output: SpinLock::new(VecDeque::new()),
             queue: WaitQueue::new(),
+            news: AtomicU32::new(0),
             master_open: AtomicBool::new(true),
             slave_closed: AtomicBool::new(false),
             locked: AtomicBool::new(true),

@@ -27,12 +27,15 @@ const ECHO_LIMIT: usize = 4096;
 const CHUNK: usize = 256;
 /// Signals that one call of `receive` sends at most.
 const SIGNAL_LIMIT: usize = 16;
+/// Echo that one call of `receive` makes, about: one byte may have a whole line shown again.
+const MAX_ECHO: usize = 8 * ECHO_LIMIT;
 /// A write call goes around the loop of `OpenFile` (and its budget) at least this often, in bytes.
 const WRITE_LIMIT: usize = 4096;
 
 /// What is behind a terminal.
 pub trait TtyDriver: Send + Sync {
-    /// Takes what fits; answers how much. Called under the terminal's lock: must not call back.
+    /// Takes what fits; answers how much. Called under the terminal's lock: must not call back, and must wake nobody, for with
+    /// a wake may end the last reference to a file of this very terminal.
     fn write(&self, bytes: &[u8]) -> usize;
     /// How much `write` would take now.
     fn room(&self) -> usize {
@@ -46,8 +49,10 @@ pub trait TtyDriver: Send + Sync {
     fn flush_output(&self) {}
     /// There is room for input again.
     fn input_wanted(&self) {}
-    /// The last open file of the terminal was closed, or the first one opened.
+    /// The last open file of the terminal was closed, or the first one opened. Under the terminal's lock, like `write`.
     fn opened(&self, _is_open: bool) {}
+    /// The terminal's lock was given back: wakes those whom `write` and `opened` concern.
+    fn settled(&self) {}
     /// Behind it is a file, not a line.
     fn is_pty(&self) -> bool {
         false
@@ -152,7 +157,10 @@ impl Tty {
         if state.opens == 1 {
             self.driver.opened(true);
         }
-        state.generation
+        let generation = state.generation;
+        drop(state);
+        self.driver.settled();
+        generation
     }
 
     pub fn close(&self) {
@@ -164,6 +172,7 @@ impl Tty {
             state.discipline.flush_input();
             self.driver.opened(false);
             drop(state);
+            self.driver.settled();
             self.driver.input_wanted();
         }
     }
@@ -192,11 +201,11 @@ impl Tty {
     // ---- Input ----
 
     /// Processes received bytes as long as there is room for them, and up to a number of signals, each of which goes to all
-    /// processes of a group. Answers how many it took. Echo goes out when all have been
+    /// processes of a group, and of bytes to echo. Answers how many it took. Echo goes out when all have been
     /// looked at: a signal among them drops what was to be echoed before it.
     pub fn receive(&self, mut next: impl FnMut() -> Option<u8>) -> usize {
         let mut total = 0;
-        let mut signals = 0;
+        let (mut signals, mut echoed) = (0, 0);
         loop {
             let mut fx = Effects::default();
             let mut state = self.lock();
@@ -220,16 +229,20 @@ impl Tty {
             let room = ECHO_LIMIT - state.echo.len().min(ECHO_LIMIT);
             state.echo.extend(fx.echo.iter().take(room));
             signals += usize::from(fx.signal.is_some());
-            if taken == 0 || taken == CHUNK || fx.stop == Some(false) || signals == SIGNAL_LIMIT {
+            echoed += fx.echo.len();
+            let enough = signals == SIGNAL_LIMIT || echoed >= MAX_ECHO;
+            let full = taken == CHUNK || fx.echo.len() >= ECHO_LIMIT;
+            if taken == 0 || full || fx.stop == Some(false) || enough {
                 self.drain_echo(&mut state);
             }
             let foreground = fx.signal.and_then(|_| state.foreground_group());
             drop(state);
+            self.driver.settled();
             if taken == 0 {
                 return total;
             }
             self.after_input(&fx, foreground);
-            if signals == SIGNAL_LIMIT {
+            if enough {
                 return total;
             }
         }
@@ -274,6 +287,7 @@ impl Tty {
     /// The driver has room for output again.
     pub fn output_wanted(&self) {
         self.drain_echo(&mut self.lock());
+        self.driver.settled();
         self.wake(Events::OUT | Events::WRNORM);
     }
 
@@ -316,6 +330,7 @@ impl Tty {
         }
         self.put_echo(&mut state, &echo);
         drop(state);
+        self.driver.settled();
         self.driver.input_wanted();
         Ok(total)
     }
@@ -347,6 +362,12 @@ impl Tty {
 
     /// Processes and sends what the driver has room for; answers how many bytes of `bytes` that was.
     pub fn write_chunk(&self, bytes: &[u8]) -> usize {
+        let taken = self.process_output(bytes);
+        self.driver.settled();
+        taken
+    }
+
+    fn process_output(&self, bytes: &[u8]) -> usize {
         let mut state = self.lock();
         self.drain_echo(&mut state);
         if state.discipline.stopped || !state.echo.is_empty() {
@@ -406,6 +427,7 @@ impl Tty {
         state.discipline.set_termios(termios);
         self.drain_echo(&mut state);
         drop(state);
+        self.driver.settled();
         // What is readable or writable may have changed.
         self.wake(Events::IN | Events::RDNORM | Events::OUT | Events::WRNORM);
         self.driver.input_wanted();
@@ -417,6 +439,7 @@ impl Tty {
         state.discipline.stopped = stopped;
         self.drain_echo(&mut state);
         drop(state);
+        self.driver.settled();
         if !stopped {
             self.wake(Events::OUT | Events::WRNORM);
         }
@@ -428,6 +451,8 @@ impl Tty {
         if let Some(byte) = state.discipline.termios().special(index) {
             self.put_echo(&mut state, &[byte]);
         }
+        drop(state);
+        self.driver.settled();
     }
 
     pub fn flush(&self, input: bool, output: bool) {
