@@ -42,6 +42,7 @@ mod sigwait;
 mod stat;
 mod threads;
 mod time;
+mod timer_signals;
 mod tty;
 mod wait;
 
@@ -90,5 +91,6 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("sched", sched::TESTS),
     ("proc", proc::TESTS),
     ("time", time::TESTS),
+    ("timer_signals", timer_signals::TESTS),
     ("mount", mount::TESTS),
 ];
