@@ -368,8 +368,16 @@ impl OpenFile {
             let socket = crate::net::socket::of_file(self)?;
             return Ok(Box::pin(transfer::receive(t, self, socket, buf, 0)).await?.len);
         }
-        if let Some(op) = ops.read(self, buf, pos) {
-            return Ok(interruptible(t, op).await??);
+        let wanted = buf.remaining();
+        let read = match ops.read(self, buf, pos) {
+            Some(op) => Some(interruptible(t, op).await),
+            None => None,
+        };
+        match (read, wanted - buf.remaining()) {
+            // What is in the buffer has been taken from the file and would be lost.
+            (Some(Err(_)), done @ 1..) => return Ok(done),
+            (Some(read), _) => return Ok(read??),
+            (None, _) => {}
         }
         loop {
             let attempt = match ops.wait_queue() {
