@@ -2,7 +2,9 @@
 //!
 //! An expiry queues the signal and disarms the timer; it is armed again when the signal is taken from the queue, and the
 //! periods that passed meanwhile are its overrun. So no interval, however short, costs more than its signals.
-//! If the signal is ignored, the timer goes on by itself, but no faster than [`SELF_PERIOD`]; so do interval timers on CPU time.
+//! If the signal is ignored, the timer goes on by itself, but no faster than [`IGNORED_PERIOD`]: a program may have thousands
+//! of them. Interval timers on CPU time go on by themselves, too. A timer that tells nobody is never armed: what it shows is
+//! computed when somebody asks.
 
 use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
@@ -17,6 +19,7 @@ use crate::signal::{self, Reservation, SigInfo};
 use crate::sync::SpinLock;
 
 const SELF_PERIOD: Duration = Duration::from_millis(1);
+const IGNORED_PERIOD: Duration = Duration::from_millis(10);
 
 /// Which clock a timer runs on. CPU clocks are named by their owner, who owns the timer in turn: no `Arc` here.
 #[derive(Clone)]
@@ -135,6 +138,9 @@ impl Timer {
             return Setting { value: 0, interval: state.interval };
         };
         let now = clock.now();
+        if next <= now && state.interval == 0 && matches!(self.notify, Notify::None) {
+            return Setting::default();
+        }
         let next = if next <= now && state.interval > 0 { after(next, now, state.interval) } else { next };
         // An expiry that is due but has not been seen yet is a moment away, not "disarmed".
         Setting { value: next.saturating_sub(now).max(1), interval: state.interval }
@@ -156,7 +162,7 @@ impl Timer {
         state.next = match (new.value, self.clock(&state)) {
             (0, _) | (_, None) => None,
             (value, Some(clock)) => {
-                if absolute && clock.is_realtime() {
+                if absolute && clock.is_realtime() && !matches!(self.notify, Notify::None) {
                     self.watch_clock(&mut state, true);
                 }
                 Some(if absolute { value } else { clock.now().saturating_add(value) })
@@ -179,6 +185,9 @@ impl Timer {
     }
 
     fn arm(&self, state: &mut State, at_least: Duration) {
+        if matches!(self.notify, Notify::None) {
+            return;
+        }
         let (Some(next), Some(clock)) = (state.next, self.clock(state)) else { return };
         let instant = Deadline { clock, at: next }.instant();
         let instant = instant.max(Instant::now().saturating_add(at_least));
@@ -202,7 +211,7 @@ impl Timer {
         let queued = self.send(state.overrun);
         state.waiting = queued && !self.self_rearming;
         if !state.waiting {
-            self.arm(&mut state, SELF_PERIOD);
+            self.arm(&mut state, if queued { SELF_PERIOD } else { IGNORED_PERIOD });
         }
     }
 
