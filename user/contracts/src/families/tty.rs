@@ -13,7 +13,7 @@ tests! {
     flow_control, window_size, controlling, not_a_leader, groups, background_reads, background_writes,
     background_changes, master_closes, slave_closes, hangup_of_a_session, leader_exits, flushes, queues, bad_ioctls,
     settings, locked, packet_mode, readiness, long_lines, exclusive, device_files, dev_tty,
-    stop_by_key, columns,
+    stop_by_key, columns, interrupted_between_bytes
 }
 
 /// `struct termios` of the kernel.
@@ -1184,4 +1184,24 @@ fn columns() {
     eventually(master);
     typed(master, slave, "a\t\x7f\n", 2);
     say!("a tab erased behind a prompt: {}", eventually(master));
+}
+
+/// A timed read that a signal ends answers what it has taken already.
+fn interrupted_between_bytes() {
+    let (master, slave) = waiting_pty();
+    raw(slave, 10, 100);
+    let pid = process::child(|| {
+        signal::handle(SIGUSR1, signal::count, SA_RESTART);
+        say!("{}", read(slave, 20));
+        0
+    });
+    process::until_asleep(pid);
+    write(master, "abc");
+    // Until the line discipline has had it, which Linux does at its leisure, and the reader.
+    process::sleep_ms(50);
+    let mut left = 3i32;
+    sys!(SYS_ioctl, slave, FIONREAD, &mut left);
+    process::until_asleep(pid);
+    process::kill(pid, SIGUSR1);
+    say!("left: {left}, {}", process::wait(pid));
 }
