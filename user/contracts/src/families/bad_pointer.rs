@@ -155,7 +155,8 @@ calls! {
     munlock = SYS_munlock(ROOM, Int(4096));
     mincore = SYS_mincore(ROOM, Int(4096), ROOM);
     execve = SYS_execve(FILE, ROOM, ROOM);
-    clone3 = SYS_clone3(Words(&[0, 0, 0, 0, 0]), Int(64));
+    // With a flag that it refuses once it has read them: else there would be a child.
+    clone3 = SYS_clone3(Words(&[0x0040_0000]), Int(64));
     getrandom = SYS_getrandom(ROOM, EIGHT, ZERO);
     memfd_create = SYS_memfd_create(Text(c"name"), ZERO);
     pidfd_send_signal = SYS_pidfd_send_signal(Fd(Kind::Process), Int(SIGCONT as i64), ROOM, ZERO);
