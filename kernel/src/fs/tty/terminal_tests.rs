@@ -136,3 +136,21 @@ fn input_beyond_the_limit_stays_outside() {
     assert_eq!(read(&tty, 95).map(|bytes| bytes.len()), Ok(95));
     assert_eq!(type_in(&tty, &[b'x'; 5000]), 95);
 }
+
+#[test]
+fn one_call_sends_few_signals_and_leaves_the_rest() {
+    let (tty, _) = terminal(|_| {});
+    assert_eq!(type_in(&tty, &[3; 100]), SIGNAL_LIMIT);
+}
+
+#[test]
+fn one_call_shows_a_long_line_again_only_so_often() {
+    let (tty, wire) = terminal(|_| {});
+    type_in(&tty, &[b'x'; 4000]);
+    sent(&wire);
+    // ^R, VREPRINT: each makes more than 4,000 bytes of echo.
+    let taken = type_in(&tty, &[0x12; 100]);
+    assert!((8..=10).contains(&taken), "{taken}");
+    let shown = sent(&wire).len();
+    assert!((ECHO_LIMIT..=MAX_ECHO).contains(&shown), "{shown}");
+}
