@@ -7,7 +7,7 @@
 //!
 //! * [`families`] has the tests, a file a family. A test is a function that calls [`say!`].
 //! * [`mod@sys`] is the door to the kernel and names what comes back; [`process`], [`signal`], [`memory`] and
-//!   [`mod@file`] are what many tests need.
+//!   [`mod@file`] are what many tests need; [`terminal`] has ptys.
 //! * [`guise`] is what this program does when a test executes it.
 //! * [`runner`] gives each test a process, an empty directory and a time limit, and clears away what it leaves behind.
 
@@ -19,6 +19,7 @@ mod process;
 mod runner;
 mod signal;
 mod sys;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -44,6 +44,7 @@ mod threads;
 mod time;
 mod timer_signals;
 mod tty;
+mod tty_session;
 mod wait;
 
 use crate::Test;
@@ -79,6 +80,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("pipes", pipes::TESTS),
     ("poll", poll::TESTS),
     ("tty", tty::TESTS),
+    ("tty_session", tty_session::TESTS),
     ("signals", signals::TESTS),
     ("kill", kill::TESTS),
     ("sigwait", sigwait::TESTS),
