@@ -95,17 +95,20 @@ pub async fn admit(thread: &Thread, tty: &Arc<Tty>, signal: u32) -> Result<()> {
     }
 }
 
-/// Ties terminal and session together; the caller's group comes to the foreground. False if another session was faster.
+/// Ties terminal and session together; the caller's group comes to the foreground. False if another session was faster,
+/// or another thread of the leader with another terminal.
 fn attach(process: &Process, tty: &Arc<Tty>) -> bool {
     let session = process.session.read().clone();
     let mut state = tty.lock();
-    if state.session.strong_count() != 0 {
+    let mut slot = session.tty.lock();
+    if state.session.strong_count() != 0 || slot.as_ref().is_some_and(|any| (**any).is::<Tty>()) {
         return false;
     }
     state.session = Arc::downgrade(&session);
     state.foreground = process.pgid.load(Ordering::Relaxed);
     let any: Arc<dyn Any + Send + Sync> = tty.clone();
-    let former = session.tty.lock().replace(any);
+    let former = slot.replace(any);
+    drop(slot);
     drop(state);
     drop(former);
     true
