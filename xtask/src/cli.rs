@@ -2,14 +2,15 @@
 
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use pollux_wire::Request;
 
 use crate::image::Image;
-use crate::machine::{Machine, MachineOptions};
+use crate::machine::{KernelKind, Machine, MachineOptions};
 use crate::session::{Input, Outcome, Session};
 use crate::{bench, build, check, contract, doctor, interactive, miri, paths, provision, sim, test, trace, ui};
 
@@ -89,10 +90,11 @@ struct ImageCommand {
 struct Gdb {
     #[command(flatten)]
     machine: MachineOptions,
+    /// Recipe (a name), or a file with a root file system (a path)
     #[arg(long, value_name = "NAME|FILE", default_value = "busybox")]
     image: String,
     /// TCP port of QEMU's debugger interface
-    #[arg(long, default_value_t = 1234)]
+    #[arg(long, default_value_t = 1234, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
     /// Only start QEMU, and wait for a debugger
     #[arg(long)]
@@ -150,7 +152,8 @@ impl Qemu {
 
     fn run_command(self, machine: &Machine) -> Result<i32> {
         let env = self.env.iter().map(|pair| {
-            let (name, value) = pair.split_once('=').context("--env takes NAME=VALUE")?;
+            let (name, value) =
+                pair.split_once('=').filter(|(name, _)| !name.is_empty()).context("--env takes NAME=VALUE")?;
             Ok((name.into(), value.into()))
         });
         let request = Request {
@@ -217,6 +220,10 @@ impl Write for Log {
 
 impl Gdb {
     fn run(self) -> Result<u8> {
+        ensure!(
+            self.machine.kernel == KernelKind::Pollux && self.machine.kernel_file.is_none(),
+            "only Pollux's own symbols are here: leave --kernel and --kernel-file away"
+        );
         provision::need_for_guests()?;
         provision::need(&[provision::GDB])?;
         let kernel = build::kernel()?;
@@ -230,6 +237,8 @@ impl Gdb {
         let mut guest = crate::guest::Guest::start(machine.command(7, &[])?)?;
         // The console's input stays open, or QEMU would see its end.
         let _console = guest.take_console();
+        // Ctrl-C is the debugger's: it stops the guest. A handler, which the debugger does not inherit.
+        let _interrupts = signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::default())?;
         let status = provision::GDB
             .command()?
             .arg(&kernel.elf)
@@ -249,6 +258,7 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
         .parse::<f64>()
         .ok()
         .and_then(|number| Duration::try_from_secs_f64(number * unit).ok())
+        .filter(|time| !time.is_zero())
         .ok_or_else(|| format!("{text:?} is not a time such as 90, 90s or 5m"))
 }
 
@@ -268,6 +278,7 @@ mod tests {
         assert_eq!(parse_time("0.5s"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_time("5m"), Ok(Duration::from_secs(300)));
         assert!(parse_time("-1").is_err());
+        assert!(parse_time("0").is_err());
         assert!(parse_time("soon").is_err());
     }
 }

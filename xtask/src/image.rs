@@ -5,11 +5,11 @@
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::apt::{self, Apt};
 use crate::provision::{DEBUGFS, MKE2FS};
@@ -35,12 +35,25 @@ impl Image {
     pub fn find(name: &str) -> Result<Image> {
         if name.contains(['/', '.']) {
             let path = PathBuf::from(name);
-            if !path.is_file() {
-                bail!("there is no image file {name}");
-            }
+            ensure!(path.exists(), "there is no image file {name}");
+            ensure!(path.is_file(), "{name} is not a file with a root file system");
+            ensure!(
+                is_ext(&path).with_context(|| format!("{name} cannot be read"))?,
+                "{name} holds no ext2 file system: `cargo xtask image NAME` makes one"
+            );
             return Ok(Image { path, init: None });
         }
         build(name, &paths::out().join("images"))
+    }
+}
+
+/// Is there the superblock of an ext2, ext3 or ext4?
+fn is_ext(path: &Path) -> Result<bool> {
+    let mut magic = [0; 2];
+    match fs::File::open(path)?.read_exact_at(&mut magic, 1024 + 56) {
+        Ok(()) => Ok(magic == [0x53, 0xef]),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -48,7 +61,7 @@ impl Image {
 pub fn build(name: &str, folder: &Path) -> Result<Image> {
     let recipe = Recipe::load(&paths::recipes(), name)?;
     provision::need(&[MKE2FS, DEBUGFS])?;
-    fs::create_dir_all(folder)?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let inputs = Inputs::gather(&recipe)?;
     let path = folder.join(format!("{name}.ext2"));
     let stamp = folder.join(format!("{name}.stamp"));

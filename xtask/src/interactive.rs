@@ -18,6 +18,9 @@ use crate::session::{DIED, is_panic};
 
 /// Ctrl-], as with telnet.
 const ESCAPE: u8 = 0x1d;
+/// Ctrl-D, and how often it comes when the input has ended.
+const END: u8 = 4;
+const END_AGAIN: Duration = Duration::from_secs(2);
 const HELP: &str = "Ctrl-] q leaves (and switches the machine off at once), Ctrl-] Ctrl-] sends Ctrl-]";
 
 /// Gives the terminal to the guest until the machine is off. Returns the status for the host.
@@ -127,10 +130,10 @@ fn forward_input(mut console: ChildStdin, sender: Sender<Event>, awake: Receiver
                 return;
             }
         }
-        // QEMU takes the end of its input as nothing more to come, and so do we: the guest
-        // decides when to stop. The handle stays open until then.
-        loop {
-            thread::park();
+        // The end of the input is that of the guest's terminal, which ends a shell; one may stand behind another. It is
+        // not closed, or QEMU would take no notice of the guest's end.
+        while console.write_all(&[END]).and_then(|()| console.flush()).is_ok() {
+            thread::sleep(END_AGAIN);
         }
     });
 }

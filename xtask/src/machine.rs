@@ -1,9 +1,12 @@
 //! The virtual machine: QEMU's command line from what the user wants.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::image::Image;
@@ -92,6 +95,18 @@ fn parse_memory(text: &str) -> Result<String, String> {
     }
 }
 
+/// Linux's Documentation/arch/arm64/booting: the magic number at 56.
+fn is_arm64_image(file: &Path) -> Result<bool> {
+    let mut magic = [0; 4];
+    let read = File::open(file).and_then(|file| file.read_exact_at(&mut magic, 56));
+    match read {
+        Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
+            Err(error).with_context(|| format!("{} cannot be read", file.display()))
+        }
+        read => Ok(read.is_ok() && magic == *b"ARM\x64"),
+    }
+}
+
 /// What QEMU boots.
 #[derive(Clone, Debug)]
 pub struct Boot {
@@ -137,6 +152,7 @@ impl Machine {
         let boot = match &options.kernel_file {
             Some(file) => {
                 ensure!(file.is_file(), "there is no kernel image {}", file.display());
+                ensure!(is_arm64_image(file)?, "{} is not an arm64 Image", file.display());
                 Boot { kernel: file.clone(), initramfs: None }
             }
             None => Boot::prepare(options.kernel)?,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 /// One recipe.
@@ -144,8 +144,8 @@ impl Recipe {
     /// Reads `images/NAME.toml`.
     pub fn load(folder: &Path, name: &str) -> Result<Recipe> {
         let path = folder.join(format!("{name}.toml"));
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("no recipe {name}: {} cannot be read ({})", path.display(), available(folder)))?;
+        ensure!(path.is_file(), "there is no recipe {name:?} ({})", available(folder));
+        let text = std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
         let recipe: Recipe = toml::from_str(&text).with_context(|| format!("{} is not a recipe", path.display()))?;
         match &recipe.base {
             Some(base) if base != name => {

@@ -17,6 +17,10 @@ pub const TIMED_OUT: i32 = 124;
 /// Status for a kernel that died.
 pub const DIED: i32 = 125;
 
+/// What QEMU says of an image that is in use, and what we do.
+const NO_LOCK: &str = "Is another process using the image";
+const LOCKED: &str = "another guest uses this image: wait for its end, or run all of them with --snapshot";
+
 /// An image whose first program is not ours never greets.
 const GREETING: Duration = Duration::from_secs(180);
 /// From the exit of the program to that of QEMU.
@@ -115,6 +119,7 @@ impl Session<'_> {
             permitted: Some(permitted),
             exit: None,
             panic: None,
+            locked: false,
             tail: Vec::new(),
             damaged: 0,
         };
@@ -150,6 +155,8 @@ struct Run<'a> {
     exit: Option<(Exit, Instant)>,
     /// When to stop listening to a kernel that panics.
     panic: Option<Instant>,
+    /// QEMU could not have the image for itself.
+    locked: bool,
     /// The line of the log that is being written.
     tail: Vec<u8>,
     damaged: usize,
@@ -162,7 +169,10 @@ impl Run<'_> {
         let patience = limit.map_or(Duration::from_secs(3600), |limit| limit.saturating_duration_since(now));
         match self.guest.events.recv_timeout(patience) {
             Ok(Event::Console(bytes)) => self.console(&bytes)?,
-            Ok(Event::Qemu(bytes)) => self.log(&bytes)?,
+            Ok(Event::Qemu(bytes)) => {
+                self.locked |= String::from_utf8_lossy(&bytes).contains(NO_LOCK);
+                self.log(&bytes)?;
+            }
             Ok(Event::Input(data)) => {
                 if data.is_empty() {
                     self.queue.push_back(Frame::StdinEnd.encode());
@@ -189,6 +199,7 @@ impl Run<'_> {
         match self.exit {
             Some((exit, _)) if self.panic.is_none() => Outcome::Exit(exit),
             _ if self.panic.is_some() => Outcome::Died("the kernel panicked".into()),
+            _ if self.locked => Outcome::Died(LOCKED.into()),
             _ => Outcome::Died("the machine stopped before the program had ended".into()),
         }
     }

@@ -19,7 +19,7 @@ pub struct Options {
     #[arg(long)]
     steps: Option<u64>,
     /// Run new seeds for so long
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = parse_minutes)]
     minutes: f64,
     /// Run at most so many seeds
     #[arg(long)]
@@ -44,6 +44,13 @@ pub struct Options {
     broken: Option<String>,
     /// Only these scenarios; else all of them
     scenarios: Vec<String>,
+}
+
+fn parse_minutes(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|minutes| *minutes > 0.0 && *minutes < 1e6)
+        .ok_or_else(|| "not a number above 0".to_string())
 }
 
 impl Options {

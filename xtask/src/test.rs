@@ -117,7 +117,7 @@ pub struct Stress {
     #[command(flatten)]
     machine: MachineOptions,
     /// How long
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     minutes: u64,
 }
 

@@ -6,6 +6,7 @@ use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use pollux_wire::{Decoder, Event, Exit, Frame, GUEST_CHUNK, Request};
 
@@ -184,6 +185,11 @@ impl Runner {
 
 impl Program {
     fn start(request: &Request) -> io::Result<Program> {
+        let cwd = Path::new(OsStr::from_bytes(&request.cwd));
+        if !request.cwd.is_empty() && !cwd.is_dir() {
+            let why = format!("cannot change to the directory {}", cwd.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
         let argv: Vec<CString> = request.argv.iter().map(|arg| sys::c_string(OsStr::from_bytes(arg))).collect();
         let (stdin_read, stdin_write) = sys::pipe()?;
         let (stdout_read, stdout_write) = sys::pipe()?;
