@@ -73,22 +73,24 @@ impl Options {
             return boot::run(self.against.is_some());
         }
         ensure!(self.against != Some(KernelKind::Pollux), "Pollux is measured anyway: --against linux");
+        // Before the measurement, which takes its time.
+        let read = |file: &PathBuf| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
+        let document = self.markdown.as_ref().map(read).transpose()?;
+        let recorded = self.baseline.as_ref().map(read).transpose()?;
         let report = self.measure()?;
         ensure!(!report.lines.is_empty(), "no row is called like {}", self.filter.join(" or "));
         print!("{}", text::table(&report));
         if let Some(file) = &self.html {
             write(file, &page::page(&report))?;
         }
-        if let Some(file) = &self.markdown {
-            let old = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        if let (Some(file), Some(old)) = (&self.markdown, document) {
             write(file, &text::into_document(&old, &report)?)?;
         }
         if let Some(file) = &self.record_baseline {
             write(file, &baseline::encode(&report)?)?;
         }
         let mut failed = report.failed().next().is_some();
-        if let Some(file) = &self.baseline {
-            let recorded = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        if let Some(recorded) = recorded {
             let verdict = baseline::compare(&recorded, &report, self.filter.is_empty())?;
             print!("{verdict}");
             failed |= verdict.failed();
