@@ -47,6 +47,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Why there is nothing more of it, in words.
+    pub fn reason(&self) -> String {
+        match self {
+            Outcome::TimedOut => "no end".into(),
+            Outcome::Died(why) => why.clone(),
+            Outcome::Exit(exit) => format!("{exit:?}"),
+        }
+    }
+
     /// The status for the host.
     pub fn status(&self) -> i32 {
         match self {
@@ -83,19 +92,32 @@ pub struct Output {
 
 /// Runs a program and catches all it says.
 pub fn capture(machine: &Machine, request: Request, input: Input, timeout: Duration) -> Result<Output> {
-    let (mut stdout, mut stderr, mut log) = (Vec::new(), Vec::new(), Vec::new());
+    let mut stderr = Vec::new();
+    let output = watch(machine, request, input, timeout, &mut stderr)?;
+    Ok(Output { stderr, ..output })
+}
+
+/// The same for one whose standard error is looked at while it runs.
+pub fn watch(
+    machine: &Machine,
+    request: Request,
+    input: Input,
+    timeout: Duration,
+    stderr: &mut dyn Write,
+) -> Result<Output> {
+    let (mut stdout, mut log) = (Vec::new(), Vec::new());
     let outcome = Session {
         request,
         input,
         stdout: &mut stdout,
-        stderr: &mut stderr,
+        stderr,
         trace: &mut io::sink(),
         log: &mut log,
         timeout: Some(timeout),
         log_level: 6,
     }
     .run(machine)?;
-    Ok(Output { outcome, stdout, stderr, log })
+    Ok(Output { outcome, stdout, stderr: Vec::new(), log })
 }
 
 impl Session<'_> {

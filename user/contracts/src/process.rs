@@ -249,3 +249,34 @@ impl Gate {
         while sys!(SYS_read, self.0[0], &mut byte, 1).errno() == libc::EINTR {}
     }
 }
+
+pub fn pid() -> i32 {
+    sys!(SYS_getpid).0 as i32
+}
+
+/// A child that does nothing until it is killed.
+pub fn sleeper() -> i32 {
+    let pid = child(|| {
+        loop {
+            sleep_ms(100_000);
+        }
+    });
+    until_asleep(pid);
+    pid
+}
+
+pub fn tid() -> i32 {
+    sys!(SYS_gettid).0 as i32
+}
+
+pub fn comm() -> String {
+    let mut name = [0u8; 16];
+    sys!(SYS_prctl, libc::PR_GET_NAME, &mut name, 0, 0, 0);
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(16);
+    String::from_utf8_lossy(&name[..end]).into_owned()
+}
+
+pub fn prctl_of(option: i32, arguments: [usize; 4]) -> Ret {
+    let [a, b, c, d] = arguments;
+    sys!(SYS_prctl, option, a, b, c, d)
+}

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use pollux_wire::{Exit, Request};
 
 use crate::machine::Machine;
-use crate::session::{Input, Outcome, Session};
+use crate::session::{self, Input, Outcome};
 use crate::ui;
 
 /// One boot with all rows; with the waits of a busy host.
@@ -45,36 +45,23 @@ impl Suite {
         let mut rows = Rows::new();
         for _ in 0..CASUALTIES {
             let after = rows.last().map(|(name, _)| name.clone());
-            let (mut stdout, mut stderr, mut log) = (Vec::new(), ui::LastLine::new(step, "Measuring"), Vec::new());
-            let outcome = Session {
-                trace: &mut std::io::sink(),
-                request: Request { argv: self.command(after), ..Request::default() },
-                input: Input::None,
-                stdout: &mut stdout,
-                stderr: &mut stderr,
-                log: &mut log,
-                timeout: Some(PATIENCE),
-                log_level: 6,
-            }
-            .run(machine)?;
-            rows.extend(parse(&String::from_utf8_lossy(&stdout)));
-            if outcome == Outcome::Exit(Exit::Code(0)) {
+            let mut names = ui::LastLine::new(step, "Measuring");
+            let request = Request { argv: self.command(after), ..Request::default() };
+            let output = session::watch(machine, request, Input::None, PATIENCE, &mut names)?;
+            rows.extend(parse(&String::from_utf8_lossy(&output.stdout)));
+            if output.outcome == Outcome::Exit(Exit::Code(0)) {
                 return Ok(rows);
             }
-            let said = stderr.text();
-            let current = stderr.last().to_string();
+            let current = names.last().to_string();
             let known = rows.iter().any(|(name, _)| *name == current);
             ensure!(
                 !current.is_empty() && !known && !current.contains(' '),
-                "the suite does not run: {outcome:?}\n{said}\nkernel's log:\n{}",
-                String::from_utf8_lossy(&log).replace('\r', "")
+                "the suite does not run: {:?}\n{}\nkernel's log:\n{}",
+                output.outcome,
+                names.text(),
+                String::from_utf8_lossy(&output.log).replace('\r', "")
             );
-            let why = match outcome {
-                Outcome::TimedOut => "no end".to_string(),
-                Outcome::Died(why) => why,
-                Outcome::Exit(exit) => format!("{exit:?}"),
-            };
-            rows.push((current, Figure::Error(why)));
+            rows.push((current, Figure::Error(output.outcome.reason())));
         }
         anyhow::bail!("{CASUALTIES} rows have ended the machine: that is enough")
     }

@@ -1,6 +1,5 @@
 //! Runs the tests in a guest.
 
-use std::io;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -8,7 +7,7 @@ use pollux_wire::{Exit, Request};
 
 use super::transcripts::{self, Transcripts};
 use crate::machine::Machine;
-use crate::session::{Input, Outcome, Session};
+use crate::session::{self, Input, Outcome};
 use crate::ui;
 
 /// One boot with all tests; with the waits of a busy host.
@@ -24,37 +23,24 @@ pub fn run(machine: &Machine, filter: &[String], step: &ui::Step) -> Result<Tran
     let mut found = Transcripts::new();
     let mut after = None;
     for _ in 0..CASUALTIES {
-        let (mut stdout, mut stderr, mut log) = (Vec::new(), ui::LastLine::new(step, "Testing"), Vec::new());
-        let outcome = Session {
-            trace: &mut io::sink(),
-            request: Request { argv: command(filter, after.as_deref()), ..Request::default() },
-            input: Input::None,
-            stdout: &mut stdout,
-            stderr: &mut stderr,
-            log: &mut log,
-            timeout: Some(PATIENCE),
-            log_level: 6,
-        }
-        .run(machine)?;
-        found.extend(transcripts::parse(&String::from_utf8_lossy(&stdout)));
-        if outcome == Outcome::Exit(Exit::Code(0)) {
+        let mut names = ui::LastLine::new(step, "Testing");
+        let request = Request { argv: command(filter, after.as_deref()), ..Request::default() };
+        let output = session::watch(machine, request, Input::None, PATIENCE, &mut names)?;
+        found.extend(transcripts::parse(&String::from_utf8_lossy(&output.stdout)));
+        if output.outcome == Outcome::Exit(Exit::Code(0)) {
             return Ok(found);
         }
-        let current = stderr.last().to_string();
-        let log = String::from_utf8_lossy(&log).replace('\r', "");
+        let current = names.last().to_string();
+        let log = String::from_utf8_lossy(&output.log).replace('\r', "");
         ensure!(
             current.contains('.') && !current.contains(' ') && after.as_ref() != Some(&current),
-            "the tests do not run: {outcome:?}\n{}\nkernel's log:\n{log}",
-            stderr.text()
+            "the tests do not run: {:?}\n{}\nkernel's log:\n{log}",
+            output.outcome,
+            names.text()
         );
-        let why = match outcome {
-            Outcome::TimedOut => "no end".to_string(),
-            Outcome::Died(why) => why,
-            Outcome::Exit(exit) => format!("{exit:?}"),
-        };
         let lines: Vec<&str> = log.lines().collect();
         let end = lines[lines.len().saturating_sub(30)..].join("\n");
-        found.insert(current.clone(), format!("-- the machine did not survive: {why}\n{end}\n"));
+        found.insert(current.clone(), format!("-- the machine did not survive: {}\n{end}\n", output.outcome.reason()));
         after = Some(current);
     }
     bail!("{CASUALTIES} tests have ended the machine: that is enough")

@@ -338,19 +338,19 @@ fn clone_parent() {
 /// `struct clone_args`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Args {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-    more: [u64; 4],
+pub(super) struct Args {
+    pub flags: u64,
+    pub pidfd: u64,
+    pub child_tid: u64,
+    pub parent_tid: u64,
+    pub exit_signal: u64,
+    pub stack: u64,
+    pub stack_size: u64,
+    pub tls: u64,
+    pub set_tid: u64,
+    pub set_tid_size: u64,
+    pub cgroup: u64,
+    pub more: [u64; 4],
 }
 
 fn clone3(args: &Args, size: usize) -> String {

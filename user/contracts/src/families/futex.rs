@@ -17,7 +17,7 @@ tests! {
 }
 
 /// Words of a page of this process, which threads share.
-fn words() -> &'static [AtomicU32; 64] {
+pub(super) fn words() -> &'static [AtomicU32; 64] {
     // SAFETY: a page that stays mapped, larger than the array, zero at first.
     unsafe { &*pages(1).cast() }
 }
@@ -26,11 +26,11 @@ fn futex(word: &AtomicU32, operation: i32, value: i32) -> Ret {
     sys!(SYS_futex, word.as_ptr(), operation, value, null::<u8>())
 }
 
-fn wait_on(word: &AtomicU32, value: i32) -> Ret {
+pub(super) fn wait_on(word: &AtomicU32, value: i32) -> Ret {
     futex(word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, value)
 }
 
-fn wake(word: &AtomicU32, count: i32) -> Ret {
+pub(super) fn wake(word: &AtomicU32, count: i32) -> Ret {
     futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count)
 }
 

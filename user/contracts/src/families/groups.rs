@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use libc::*;
 
 use crate::memory::shared_words;
-use crate::process::{self, Gate, Status, as_user, child, exit, in_child, kill, until_asleep, wait, wait_for};
+use crate::process::{
+    self, Gate, Status, as_user, child, exit, in_child, kill, pid, sleeper, until_asleep, wait, wait_for,
+};
 use crate::signal;
 use crate::sys::{Ret, sys};
 use crate::{say, tests};
@@ -22,21 +24,6 @@ fn pgid(pid: i32) -> Ret {
 
 fn setpgid(pid: i32, group: i32) -> Ret {
     sys!(SYS_setpgid, pid, group)
-}
-
-fn pid() -> i32 {
-    sys!(SYS_getpid).0 as i32
-}
-
-/// A child that does nothing until it is killed.
-fn sleeper() -> i32 {
-    let pid = child(|| {
-        loop {
-            process::sleep_ms(100_000);
-        }
-    });
-    until_asleep(pid);
-    pid
 }
 
 /// A child in a group of its own, which waits for its end.

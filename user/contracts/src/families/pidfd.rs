@@ -4,36 +4,15 @@ use std::ptr::null_mut;
 
 use libc::*;
 
+use super::clone::Args;
 use crate::file::{create, read, write};
-use crate::process::{self, Gate, as_user, child, clone_here, wait};
+use crate::process::{self, Gate, as_user, child, clone_here, tid, wait};
 use crate::signal;
 use crate::sys::{NOWHERE, Ret, sys, zeroed};
 use crate::{say, tests};
 
 tests! {
     pidfd_of_clone, pidfd_errors, pidfd_polled,
-}
-
-fn tid() -> i32 {
-    sys!(SYS_gettid).0 as i32
-}
-
-/// `struct clone_args`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Args {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-    more: [u64; 4],
 }
 
 fn pidfd_of_clone() {

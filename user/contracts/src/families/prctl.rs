@@ -6,25 +6,13 @@ use libc::*;
 
 use crate::file::{self, open};
 use crate::memory::{pages, poke, shared_words};
-use crate::process::{self, Gate, Status, child, in_child, wait};
+use crate::process::{self, Gate, Status, child, comm, in_child, prctl_of, wait};
 use crate::signal;
-use crate::sys::{Ret, sys};
+use crate::sys::sys;
 use crate::{say, tests};
 
 tests! {
     names, subreaper, prctl_errors, timer_slack, dumpable, death_of_the_parent, personality_values,
-}
-
-fn prctl_of(option: i32, arguments: [usize; 4]) -> Ret {
-    let [a, b, c, d] = arguments;
-    sys!(SYS_prctl, option, a, b, c, d)
-}
-
-fn comm() -> String {
-    let mut name = [0u8; 16];
-    sys!(SYS_prctl, PR_GET_NAME, &mut name, 0, 0, 0);
-    let end = name.iter().position(|byte| *byte == 0).unwrap_or(16);
-    String::from_utf8_lossy(&name[..end]).into_owned()
 }
 
 fn death_of_the_parent() {

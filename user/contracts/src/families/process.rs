@@ -4,29 +4,13 @@ use libc::*;
 
 use crate::file::{close, create, open, read};
 use crate::memory::{pages, peek, poke, shared_page};
-use crate::process::{self, Gate, as_user, child, in_child, kill, until_asleep, wait};
+use crate::process::{self, Gate, as_user, child, comm, in_child, kill, prctl_of, tid, until_asleep, wait};
 use crate::signal;
-use crate::sys::{Ret, sys, zeroed};
+use crate::sys::{sys, zeroed};
 use crate::{say, tests};
 
 tests! {
     fork_memory, fork_descriptors, fork_signals, fork_attributes, fork_leaves_behind, unshare_rules, ids_of_processes, exit_of_a_thread_leader,
-}
-
-fn tid() -> i32 {
-    sys!(SYS_gettid).0 as i32
-}
-
-fn prctl_of(option: i32, arguments: [usize; 4]) -> Ret {
-    let [a, b, c, d] = arguments;
-    sys!(SYS_prctl, option, a, b, c, d)
-}
-
-fn comm() -> String {
-    let mut name = [0u8; 16];
-    sys!(SYS_prctl, PR_GET_NAME, &mut name, 0, 0, 0);
-    let end = name.iter().position(|byte| *byte == 0).unwrap_or(16);
-    String::from_utf8_lossy(&name[..end]).into_owned()
 }
 
 fn fork_memory() {

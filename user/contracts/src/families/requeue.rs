@@ -1,10 +1,10 @@
 //! futex(2): waiters moved from one word to another, and FUTEX_WAKE_OP.
 
-use std::ptr::null;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use libc::*;
 
+use super::futex::{wait_on, wake, words};
 use crate::memory::{PAGE, pages};
 use crate::process::sleeping_thread;
 use crate::sys::{Ret, sys};
@@ -12,24 +12,6 @@ use crate::{say, tests};
 
 tests! {
     requeue, compare_and_requeue, requeue_refused, wake_op_operations, wake_op_comparisons, wake_op_refused,
-}
-
-/// Words of a page of this process, which threads share.
-fn words() -> &'static [AtomicU32; 64] {
-    // SAFETY: a page that stays mapped, larger than the array, zero at first.
-    unsafe { &*pages(1).cast() }
-}
-
-fn futex(word: &AtomicU32, operation: i32, value: i32) -> Ret {
-    sys!(SYS_futex, word.as_ptr(), operation, value, null::<u8>())
-}
-
-fn wait_on(word: &AtomicU32, value: i32) -> Ret {
-    futex(word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, value)
-}
-
-fn wake(word: &AtomicU32, count: i32) -> Ret {
-    futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count)
 }
 
 /// So many threads that wait for a word; each answers what its wait came to.

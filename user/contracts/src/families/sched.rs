@@ -2,7 +2,7 @@
 
 use libc::*;
 
-use crate::process::{self, as_user, become_user, child, in_child, kill, until_asleep, wait};
+use crate::process::{as_user, become_user, in_child, kill, sleeper, wait};
 use crate::sys::{NOWHERE, Ret, sys};
 use crate::{say, tests};
 
@@ -210,16 +210,6 @@ fn nice_values() {
     say!("no group: {}", sys!(SYS_getpriority, PRIO_PGRP, 4_000_000));
     say!("no user: {}", sys!(SYS_getpriority, PRIO_USER, 4_000_000));
     say!("-1: {}", sys!(SYS_getpriority, PRIO_PROCESS, -1));
-}
-
-fn sleeper() -> i32 {
-    let pid = child(|| {
-        loop {
-            process::sleep_ms(100_000);
-        }
-    });
-    until_asleep(pid);
-    pid
 }
 
 fn nice_of_others() {

@@ -6,17 +6,13 @@ use std::sync::atomic::Ordering::SeqCst;
 use libc::*;
 
 use crate::memory::{PAGE, pages};
-use crate::process::{self, Gate, child, in_child, kill, until_asleep, wait, wait_for};
+use crate::process::{self, Gate, child, in_child, kill, pid, until_asleep, wait, wait_for};
 use crate::signal::{self, Action, bit, caught, handle, kill_self};
 use crate::sys::{KERNEL, NOWHERE, Ret, sys, zeroed};
 use crate::{say, tests};
 
 tests! {
     default_actions, uncatchable, action_errors, action_values, unknown_flags, mask_errors, mask_operations, mask_in_a_handler, no_deferral, reset_by_delivery, pending_once, ignored_while_pending, ignored_by_default, stops_and_continues, cancelled_stops, orders_of_delivery, nested, handlers_of_a_fork, pipe_without_readers, alarm, terminal_stop_of_an_orphan,
-}
-
-fn pid() -> i32 {
-    sys!(SYS_getpid).0 as i32
 }
 
 fn default_actions() {
@@ -154,17 +150,17 @@ fn mask_operations() {
 
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-fn seen() -> String {
+pub(super) fn seen() -> String {
     SEEN.lock().map(|mut seen| seen.drain(..).collect::<Vec<_>>().join(", ")).unwrap_or_default()
 }
 
-fn note(text: String) {
+pub(super) fn note(text: String) {
     if let Ok(mut seen) = SEEN.try_lock() {
         seen.push(text);
     }
 }
 
-extern "C" fn note_mask(signal: i32, _: *const siginfo_t, context: *mut c_void) {
+pub(super) extern "C" fn note_mask(signal: i32, _: *const siginfo_t, context: *mut c_void) {
     let before = signal::context(context).mask;
     note(format!(
         "{}: blocked {}, before {}",
@@ -174,7 +170,7 @@ extern "C" fn note_mask(signal: i32, _: *const siginfo_t, context: *mut c_void) 
     ));
 }
 
-fn install(signal: i32, handler: signal::Handler, flags: i32, mask: u64) {
+pub(super) fn install(signal: i32, handler: signal::Handler, flags: i32, mask: u64) {
     let flags = (flags | SA_SIGINFO) as u32 as u64;
     signal::action(signal, Some(&Action { handler: handler as usize, flags, restorer: 0, mask }), None);
 }

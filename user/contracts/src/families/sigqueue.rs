@@ -3,7 +3,7 @@
 use libc::*;
 
 use crate::file::read;
-use crate::process::{self, child, in_child, kill, until_asleep, wait};
+use crate::process::{self, child, in_child, kill, pid, until_asleep, wait};
 use crate::signal::{self, bit, kill_self};
 use crate::sys::{KERNEL, NOWHERE, Ret, sys, zeroed};
 use crate::{say, tests};
@@ -12,10 +12,6 @@ tests! {
     sent_by_kill, sent_by_tgkill, queued, forged, forged_to_others, order_of_queues, limit, limit_of_timers, of_timers,
     of_children, of_stopped_children, of_a_pipe, of_an_alarm, errors, received_by_signalfd, signalfd_errors,
     signalfd_masks, children_without_stops, forgotten_information,
-}
-
-fn pid() -> i32 {
-    sys!(SYS_getpid).0 as i32
 }
 
 /// A record as 32-bit words: signal, errno, code, and from the fifth on what the kind has.

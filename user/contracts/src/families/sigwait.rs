@@ -1,47 +1,15 @@
 //! Waiting for signals: sigsuspend(2), sigtimedwait(2).
 
-use std::sync::Mutex;
-
 use libc::*;
 
-use crate::process::{self, child, in_child, kill, until_asleep, wait};
-use crate::signal::{self, Action, bit, caught, handle, kill_self};
+use super::signals::{install, note_mask, seen};
+use crate::process::{self, child, in_child, kill, pid, until_asleep, wait};
+use crate::signal::{self, bit, caught, handle, kill_self};
 use crate::sys::{NOWHERE, sys, zeroed};
 use crate::{say, tests};
 
 tests! {
     suspend, suspend_errors, waits, wait_errors, blocked_and_ignored,
-}
-
-fn pid() -> i32 {
-    sys!(SYS_getpid).0 as i32
-}
-
-static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-fn seen() -> String {
-    SEEN.lock().map(|mut seen| seen.drain(..).collect::<Vec<_>>().join(", ")).unwrap_or_default()
-}
-
-fn note(text: String) {
-    if let Ok(mut seen) = SEEN.try_lock() {
-        seen.push(text);
-    }
-}
-
-extern "C" fn note_mask(signal: i32, _: *const siginfo_t, context: *mut c_void) {
-    let before = signal::context(context).mask;
-    note(format!(
-        "{}: blocked {}, before {}",
-        signal::name(signal),
-        signal::names(signal::mask(SIG_BLOCK, 0)),
-        signal::names(before)
-    ));
-}
-
-fn install(signal: i32, handler: signal::Handler, flags: i32, mask: u64) {
-    let flags = (flags | SA_SIGINFO) as u32 as u64;
-    signal::action(signal, Some(&Action { handler: handler as usize, flags, restorer: 0, mask }), None);
 }
 
 fn suspend() {

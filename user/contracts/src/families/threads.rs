@@ -6,7 +6,7 @@ use libc::*;
 
 use crate::file::{self, open};
 use crate::memory::{pages, shared_words};
-use crate::process::{self, Gate, child, in_child, kill, sleeping_thread, until_asleep, wait, wait_for};
+use crate::process::{self, Gate, child, in_child, kill, pid, sleeping_thread, tid, until_asleep, wait, wait_for};
 use crate::signal;
 use crate::sys::{KERNEL, NOWHERE, Ret, sys, zeroed};
 use crate::{say, tests};
@@ -15,14 +15,6 @@ tests! {
     exit_of_one, exit_of_all, exit_of_all_while_they_wait, fatal_signal, tgkill_rules, tkill_rules, signals_of_a_thread,
     signals_of_the_process, who_takes_a_signal, own_attributes, shared_attributes, own_ids, names, stop_all,
     fork_in_a_thread, clear_tid, listed, leader_goes_first, sigqueue_to_a_thread, many,
-}
-
-fn tid() -> i32 {
-    sys!(SYS_gettid).0 as i32
-}
-
-fn pid() -> i32 {
-    sys!(SYS_getpid).0 as i32
 }
 
 /// Sleeps until a signal comes, and says what pause answers.

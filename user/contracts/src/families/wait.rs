@@ -3,7 +3,7 @@
 use libc::*;
 
 use crate::memory::PAGE;
-use crate::process::{self, Gate, Status, child, clone_here, in_child, kill, until_asleep, wait};
+use crate::process::{self, Gate, Status, child, clone_here, in_child, kill, sleeper, until_asleep, wait};
 use crate::signal;
 use crate::sys::{KERNEL, NOWHERE, Ret, sys, zeroed};
 use crate::{say, tests};
@@ -50,16 +50,6 @@ fn zombie(status: i32) -> i32 {
     let pid = child(|| status);
     let mut info: siginfo_t = zeroed();
     sys!(SYS_waitid, P_PID, pid, &mut info, WEXITED | WNOWAIT, 0);
-    pid
-}
-
-fn sleeper() -> i32 {
-    let pid = child(|| {
-        loop {
-            process::sleep_ms(100_000);
-        }
-    });
-    until_asleep(pid);
     pid
 }
 
