@@ -43,6 +43,12 @@ pub async fn make_room_for_page(t: &Thread) -> bool {
     }
 }
 
+/// The same for a system call whose access to user memory found no page.
+pub async fn end_somebody() -> bool {
+    let _turn = TURN.lock().await;
+    end_worst().await
+}
+
 /// Ends the process that holds most, unless one is ending already, and gives it a little time. False if there is none.
 async fn end_worst() -> bool {
     let ending = {

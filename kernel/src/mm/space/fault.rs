@@ -3,6 +3,7 @@
 //! [`AddressSpace::try_fault`] does everything that needs no waiting, under the lock. A page that must be read first is
 //! named in its answer; the future awaits it and tries again, holding the page so that it cannot be evicted meanwhile.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -83,7 +84,15 @@ impl AddressSpace {
         if fault.addr >= USER_END {
             return Err(Errno::EFAULT);
         }
-        self.handle_fault(fault.addr, fault.access).await.map_err(|_| Errno::EFAULT)
+        for _ in 0..SHORTAGES {
+            match self.handle_fault(fault.addr, fault.access).await {
+                Ok(()) => return Ok(()),
+                // Not without end: the process that is to go may be the one that waits here.
+                Err(signal) if signal.is_shortage() && Box::pin(crate::process::oom::end_somebody()).await => {}
+                Err(_) => break,
+            }
+        }
+        Err(Errno::EFAULT)
     }
 
     fn try_fault(&self, addr: u64, access: Access) -> Result<Step> {
@@ -95,6 +104,9 @@ impl AddressSpace {
         step
     }
 }
+
+/// How often a kernel access waits for memory that ending processes give back.
+const SHORTAGES: usize = 100;
 
 /// May memory of this protection be accessed so? The hardware cannot refuse reads of what may be written or executed.
 pub(super) fn allows(prot: Prot, access: Access) -> bool {

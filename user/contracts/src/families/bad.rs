@@ -146,7 +146,7 @@ fn attempt(what: &str, number: i64, arguments: &[Arg], bad: (usize, &dyn Fn() ->
         sys!(SYS_setitimer, ITIMER_REAL, &second, 0);
         let ret = sys::raw(number, &values);
         match ret {
-            _ if signal::caught() > 0 => say!("{what}: waits"),
+            _ if ret.errno() == EINTR => say!("{what}: waits"),
             Ret(..0) => say!("{what}: {ret}"),
             _ => say!("{what}: ok"),
         }
