@@ -43,10 +43,16 @@ pub async fn make_room_for_page(t: &Thread) -> bool {
     }
 }
 
-/// The same for a system call whose access to user memory found no page.
+/// The same for a system call whose access to user memory found no page. It may be one of the process that is to end, for
+/// which whoever has the turn waits: so it does not wait for the turn, and callers must not come back without end.
 pub async fn end_somebody() -> bool {
-    let _turn = TURN.lock().await;
-    end_worst().await
+    match TURN.try_lock() {
+        Some(_turn) => end_worst().await,
+        None => {
+            exec::sleep_until(Instant::now().saturating_add(INTERVAL)).await;
+            true
+        }
+    }
 }
 
 /// Ends the process that holds most, unless one is ending already, and gives it a little time. False if there is none.
