@@ -121,9 +121,11 @@ impl Node {
         Ok(())
     }
 
-    /// Zeroes what lies behind the end of the file in its last page.
+    /// Zeroes what lies behind the end of the file in its last page. With the state locked: a writer moves the end first
+    /// and then copies, so that what is zeroed is never content.
     fn zero_tail(&self, first: u64, pages: &[CachePage]) {
-        let size = self.state.lock().content_end();
+        let state = self.state.lock();
+        let size = state.content_end();
         let (last, tail) = (size / PAGE_SIZE as u64, (size % PAGE_SIZE as u64) as usize);
         let page = last.checked_sub(first).and_then(|index| pages.get(usize::try_from(index).ok()?));
         if let Some(page) = page.filter(|_| tail != 0) {
