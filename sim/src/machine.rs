@@ -211,6 +211,7 @@ fn start_kernel(config: &Config, cpus: usize, seed: u64) {
     fs::init();
     exec::init();
     exec::set_fp_saver(process::fp::evict_owner);
+    mm::set_shortage_relief(process::oom::end_somebody);
 }
 
 fn fiber(cpu: usize) -> Fiber {

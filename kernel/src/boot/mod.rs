@@ -27,6 +27,7 @@ pub fn start() -> ! {
     fs::init();
     exec::init();
     exec::set_fp_saver(process::fp::evict_owner);
+    mm::set_shortage_relief(process::oom::end_somebody);
     exec::spawn("init", init::bring_up());
     arch::start_secondary_cpus(secondary);
     exec::run_cpu(arch::cpu_id())

@@ -4,6 +4,7 @@
 //! into it, whoever comes back from a system call first makes room: gives up cached pages, else ends the process that
 //! holds most, and waits for it. The same process goes when a fault finds no page.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -43,16 +44,21 @@ pub async fn make_room_for_page(t: &Thread) -> bool {
     }
 }
 
-/// The same for a system call whose access to user memory found no page. It may be one of the process that is to end, for
-/// which whoever has the turn waits: so it does not wait for the turn, and callers must not come back without end.
-pub async fn end_somebody() -> bool {
-    match TURN.try_lock() {
-        Some(_turn) => end_worst().await,
-        None => {
-            exec::sleep_until(Instant::now().saturating_add(INTERVAL)).await;
-            true
+/// The same for a system call that found no page ([`mm::set_shortage_relief`]). It may be one of the process that is to
+/// end, for which whoever has the turn waits: so it does not wait for the turn.
+pub fn end_somebody() -> mm::BoxFuture<'static, bool> {
+    Box::pin(async {
+        if run::with_current(|task| task.is_some_and(signal::fatal_pending)) {
+            return false;
         }
-    }
+        match TURN.try_lock() {
+            Some(_turn) => end_worst().await,
+            None => {
+                exec::sleep_until(Instant::now().saturating_add(INTERVAL)).await;
+                true
+            }
+        }
+    })
 }
 
 /// Ends the process that holds most, unless one is ending already, and gives it a little time. False if there is none.

@@ -8,6 +8,7 @@ use super::super::addr::{PAGE, page_down, page_up, untag};
 use super::super::page_cache::PageSource;
 use super::fault::allows;
 use super::map::page_range;
+use super::tlb::Gather;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
 use crate::arch::Access;
@@ -69,11 +70,12 @@ impl AddressSpace {
             Advice::WillNeed => self.read_ahead(range.clone()).await,
             _ => {}
         }
-        let (result, debris) = self.change(|inner, gather| {
+        let change = |inner: &mut Inner, gather: &mut Gather| {
             let result = inner.advise(range.clone(), advice, gather);
             // A hole in the range is reported after the rest was done.
-            result.and_then(|()| if inner.vmas.covers(range) { Ok(()) } else { Err(Errno::ENOMEM) })
-        });
+            result.and_then(|()| if inner.vmas.covers(range.clone()) { Ok(()) } else { Err(Errno::ENOMEM) })
+        };
+        let (result, debris) = self.change_with_tables(change).await;
         debris.free().await;
         result
     }
@@ -270,7 +272,7 @@ fn set(flag: VmaFlags, value: bool) -> impl FnMut(u64, &mut Vma) -> bool {
 }
 
 impl Inner {
-    fn advise(&mut self, range: Range<u64>, advice: Advice, gather: &mut super::tlb::Gather) -> Result<()> {
+    fn advise(&mut self, range: Range<u64>, advice: Advice, gather: &mut Gather) -> Result<()> {
         match advice {
             Advice::Hint | Advice::WillNeed | Advice::Populate(_) => Ok(()),
             Advice::Cold => {
@@ -295,7 +297,7 @@ impl Inner {
     }
 
     /// Drops the pages: private memory reads as zeros or as the file again.
-    fn discard(&mut self, range: Range<u64>, free: bool, gather: &mut super::tlb::Gather) -> Result<()> {
+    fn discard(&mut self, range: Range<u64>, free: bool, gather: &mut Gather) -> Result<()> {
         for (start, vma) in self.vmas.overlapping(range.clone()) {
             if vma.flags.intersects(VmaFlags::LOCKED | VmaFlags::SPECIAL)
                 || free && !matches!(vma.backing, Backing::Anonymous)

@@ -22,7 +22,7 @@ impl AddressSpace {
         if range.is_empty() {
             return Ok(());
         }
-        let (changed, _) = self.change(|inner, gather| {
+        let change = |inner: &mut Inner, gather: &mut Gather| {
             if grows_down {
                 let (start, vma) = inner.vmas.find(range.start).ok_or(Errno::ENOMEM)?;
                 if !vma.flags.contains(VmaFlags::GROWSDOWN) {
@@ -33,14 +33,15 @@ impl AddressSpace {
             let (end, result) = inner.protect(range.clone(), prot);
             range.end = end;
             Ok((result, inner.conform(range.clone(), gather)))
-        });
-        let (result, mut next) = changed?;
+        };
+        let (result, mut next) = self.change_with_tables(change).await.0?;
         // Mappings that others changed meanwhile are brought in line with what they are then.
         while let Ok(at) = next
             && at < range.end
         {
             exec::budget().await;
-            next = self.change(|inner, gather| inner.conform(at..range.end, gather)).0;
+            let change = |inner: &mut Inner, gather: &mut Gather| inner.conform(at..range.end, gather);
+            next = self.change_with_tables(change).await.0;
         }
         next?;
         result

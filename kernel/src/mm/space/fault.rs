@@ -11,6 +11,7 @@ use super::super::addr::{PAGE, USER_END, page_down, untag};
 use super::super::frames::page::{PageFlags, frame_ptr, page};
 use super::super::frames::{Frame, alloc_frame, alloc_zeroed};
 use super::super::page_cache::{self, PageSource};
+use super::super::shortage;
 use super::tables::Leaf;
 use super::tlb::Gather;
 use super::types::{FaultSignal, Limits};
@@ -84,11 +85,10 @@ impl AddressSpace {
         if fault.addr >= USER_END {
             return Err(Errno::EFAULT);
         }
-        for _ in 0..SHORTAGES {
+        for _ in 0..shortage::TRIES {
             match self.handle_fault(fault.addr, fault.access).await {
                 Ok(()) => return Ok(()),
-                // Not without end: the process that is to go may be the one that waits here.
-                Err(signal) if signal.is_shortage() && Box::pin(crate::process::oom::end_somebody()).await => {}
+                Err(signal) if signal.is_shortage() && Box::pin(shortage::wait_for_page()).await => {}
                 Err(_) => break,
             }
         }
@@ -104,9 +104,6 @@ impl AddressSpace {
         step
     }
 }
-
-/// How often a kernel access waits for memory that ending processes give back.
-const SHORTAGES: usize = 100;
 
 /// May memory of this protection be accessed so? The hardware cannot refuse reads of what may be written or executed.
 pub(super) fn allows(prot: Prot, access: Access) -> bool {

@@ -55,7 +55,7 @@ impl AddressSpace {
     pub async fn mmap(&self, request: MmapRequest) -> Result<u64> {
         let populate = request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED)
             && !request.flags.contains(MapFlags::NONBLOCK);
-        let (result, debris) = self.map(request);
+        let (result, debris) = self.map(request).await;
         debris.free().await;
         let (range, locked) = result?;
         if populate || locked {
@@ -66,7 +66,7 @@ impl AddressSpace {
     }
 
     /// Answers what was mapped, and whether it is locked.
-    fn map(&self, request: MmapRequest) -> (Result<(Range<u64>, bool)>, Debris) {
+    async fn map(&self, request: MmapRequest) -> (Result<(Range<u64>, bool)>, Debris) {
         let (len, flags) = match check(&request) {
             Ok(checked) => checked,
             Err(errno) => return (Err(errno), Debris::default()),
@@ -87,7 +87,7 @@ impl AddressSpace {
             None => Backing::Anonymous,
         };
         let mut removed = Removed::new();
-        let answer = self.change(|inner, gather| {
+        let change = |inner: &mut Inner, gather: &mut Gather| {
             let start = if fixed {
                 let range = request.addr..request.addr + len;
                 if inner.vmas.overlapping(range.clone()).next().is_some() {
@@ -100,14 +100,15 @@ impl AddressSpace {
             } else {
                 inner.place(request.addr, len).ok_or(Errno::ENOMEM)?
             };
-            let mut vma = Vma { end: start + len, prot: request.prot, flags, backing };
+            let mut vma = Vma { end: start + len, prot: request.prot, flags, backing: backing.clone() };
             if inner.lock_future {
                 vma.flags |= VmaFlags::LOCKED;
             }
             let locked = vma.flags.contains(VmaFlags::LOCKED);
             inner.add(start, vma, &self.limits)?;
             Ok((start..start + len, locked))
-        });
+        };
+        let answer = self.change_with_tables(change).await;
         drop(removed);
         answer
     }
@@ -118,7 +119,8 @@ impl AddressSpace {
             return Err(Errno::EINVAL);
         }
         let mut removed = Removed::new();
-        let (result, debris) = self.change(|inner, gather| inner.unmap(range, gather, &mut removed));
+        let change = |inner: &mut Inner, gather: &mut Gather| inner.unmap(range.clone(), gather, &mut removed);
+        let (result, debris) = self.change_with_tables(change).await;
         drop(removed);
         debris.free().await;
         result

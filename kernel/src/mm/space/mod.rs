@@ -31,6 +31,7 @@ mod types;
 mod vma;
 mod vma_map;
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -42,7 +43,7 @@ pub use self::types::{FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest
 pub use self::vma::{Backing, Prot, Special, Vma, VmaFlags};
 pub use self::vma_map::VmaMap;
 use super::addr::USER_END;
-use super::frames;
+use super::{frames, shortage};
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinGuard, SpinLock};
 
@@ -195,6 +196,26 @@ impl AddressSpace {
         gather.flush();
         drop(inner);
         (result, gather.finish())
+    }
+
+    /// The same for a change that must not fail because there is no page for a table: it waits for one, and changes again,
+    /// from wherever the last attempt came to.
+    async fn change_with_tables<R>(&self, mut change: impl FnMut(&mut Inner, &mut Gather) -> R) -> (R, Debris) {
+        let mut left = shortage::TRIES;
+        loop {
+            let ((result, short), debris) = self.change(|inner, gather| {
+                let result = change(inner, gather);
+                (result, gather.is_short())
+            });
+            if !short || left == 0 {
+                return (result, debris);
+            }
+            debris.free().await;
+            if !Box::pin(shortage::wait_for_page()).await {
+                return (result, Debris::default());
+            }
+            left -= 1;
+        }
     }
 }
 

@@ -20,12 +20,13 @@ impl AddressSpace {
         let old = check(&request)?;
         let new_len = page_range(0, request.new_len, Errno::EINVAL)?.end;
         let mut removed = Removed::new();
-        let ((result, locked), debris) = self.change(|inner, gather| {
-            let result = inner.remap(&request, old, new_len, &self.limits, gather, &mut removed);
+        let change = |inner: &mut Inner, gather: &mut Gather| {
+            let result = inner.remap(&request, old.clone(), new_len, &self.limits, gather, &mut removed);
             let locked =
                 result.is_ok_and(|at| inner.vmas.find(at).is_some_and(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED)));
             (result, locked)
-        });
+        };
+        let ((result, locked), debris) = self.change_with_tables(change).await;
         drop(removed);
         debris.free().await;
         let start = result?;
@@ -158,11 +159,8 @@ impl Inner {
         let keep_old = request.flags & DONTUNMAP != 0 || duplicate;
         if !duplicate {
             let len = (old.end - old.start).min(new_len);
-            if let Err(errno) = self.tables.move_pages(old.start, target, len, gather) {
-                // Out of memory half-way: bring back what was moved.
-                let _ = self.tables.move_pages(target, old.start, len, gather);
-                return Err(errno);
-            }
+            self.tables.prepare_move(old.start, target, len, gather)?;
+            self.tables.move_pages(old.start, target, len, gather)?;
         }
         if locked {
             self.locked += new_len;

@@ -108,7 +108,7 @@ impl Tables {
             let slot = &entries(table)[index];
             let entry = load(slot);
             table = if !entry.is_valid() {
-                let child = alloc_table()?;
+                let child = gather.new_table()?;
                 slot.store(table_pte(child).0, Ordering::Release);
                 note_table_filled(table, index);
                 child
@@ -223,6 +223,23 @@ impl Tables {
         addr
     }
 
+    /// Makes all tables that [`Tables::move_pages`] needs: after that it finds everything there and cannot stop half-way.
+    pub fn prepare_move(&mut self, old: u64, new: u64, len: u64, gather: &mut Gather) -> Result<()> {
+        let mut at = 0;
+        while at < len {
+            let Some((_, next)) = self.leaf_table(old + at, gather)? else {
+                at = self.skip(old + at) - old;
+                continue;
+            };
+            // What one table maps there may lie in two tables here.
+            let last = (next - old).min(len) - PAGE;
+            self.leaf(new + at, gather)?;
+            self.leaf(new + last, gather)?;
+            at = last + PAGE;
+        }
+        Ok(())
+    }
+
     /// Moves the pages of `len` bytes at `old` to `new`, where nothing is mapped. Whole tables are moved where both
     /// addresses allow it.
     pub fn move_pages(&mut self, old: u64, new: u64, len: u64, gather: &mut Gather) -> Result<()> {
@@ -329,7 +346,7 @@ fn unshare(slot: &AtomicU64, level: u32, addr: u64, gather: &mut Gather) -> Resu
         slot.store(table_pte(old).0, Ordering::Release);
         return Ok(old);
     }
-    let new = alloc_table()?;
+    let new = gather.new_table()?;
     let (from, to) = (entries(old), entries(new));
     for_each_entry(old, |index, entry| {
         if level < LEAF {

@@ -5,9 +5,10 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 use arrayvec::ArrayVec;
 
 use super::super::frames::page::{Pfn, page};
-use super::table::{buried_level, bury, free_table, put_page};
+use super::table::{alloc_table, buried_level, bury, free_table, put_page};
 use crate::arch::paging;
 use crate::arch::pte::Pte;
+use crate::errno::Result;
 use crate::exec;
 
 /// Pages that are flushed one by one; beyond that the whole ASID is.
@@ -25,6 +26,8 @@ pub(super) struct Gather<'a> {
     /// An address whose whole walk is stale.
     walk: Option<u64>,
     all: bool,
+    /// A change was given up because there was no page for a table.
+    short: bool,
     pages: ArrayVec<Pte, PAGES>,
     /// Tables that had other owners when they were cut off, with their level.
     shared: ArrayVec<(Pfn, u32), SHARED>,
@@ -39,10 +42,20 @@ impl<'a> Gather<'a> {
             stale: ArrayVec::new(),
             walk: None,
             all: false,
+            short: false,
             pages: ArrayVec::new(),
             shared: ArrayVec::new(),
             debris: Debris::default(),
         }
+    }
+
+    /// A page for a table of this space.
+    pub fn new_table(&mut self) -> Result<Pfn> {
+        alloc_table().inspect_err(|_| self.short = true)
+    }
+
+    pub fn is_short(&self) -> bool {
+        self.short
     }
 
     /// The translation of `addr` was valid and changed.
