@@ -70,12 +70,18 @@ impl AddressSpace {
             Advice::WillNeed => self.read_ahead(range.clone()).await,
             _ => {}
         }
-        let change = |inner: &mut Inner, gather: &mut Gather| {
-            let result = inner.advise(range.clone(), advice, gather);
-            // A hole in the range is reported after the rest was done.
-            result.and_then(|()| if inner.vmas.covers(range.clone()) { Ok(()) } else { Err(Errno::ENOMEM) })
+        let change = || {
+            self.change(|inner, gather| {
+                let result = inner.advise(range.clone(), advice, gather);
+                // A hole in the range is reported after the rest was done.
+                result.and_then(|()| if inner.vmas.covers(range.clone()) { Ok(()) } else { Err(Errno::ENOMEM) })
+            })
         };
-        let (result, debris) = self.change_with_tables(change).await;
+        let mut answer = change();
+        if answer.1.is_short() {
+            answer = super::again(answer, change).await;
+        }
+        let (result, debris) = answer;
         debris.free().await;
         result
     }

@@ -21,9 +21,12 @@ impl AddressSpace {
     /// Moves the break; answers where it is then, which is where it was if it cannot be moved.
     pub async fn brk(&self, addr: u64) -> u64 {
         let mut removed = Removed::new();
-        let change =
-            |inner: &mut Inner, gather: &mut Gather| inner.move_break(addr, &self.limits, gather, &mut removed);
-        let ((result, grown), debris) = self.change_with_tables(change).await;
+        let mut change = || self.change(|inner, gather| inner.move_break(addr, &self.limits, gather, &mut removed));
+        let mut answer = change();
+        if answer.1.is_short() {
+            answer = super::again(answer, change).await;
+        }
+        let ((result, grown), debris) = answer;
         drop(removed);
         debris.free().await;
         if let Some(range) = grown {

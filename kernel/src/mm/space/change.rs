@@ -22,26 +22,36 @@ impl AddressSpace {
         if range.is_empty() {
             return Ok(());
         }
-        let change = |inner: &mut Inner, gather: &mut Gather| {
-            if grows_down {
-                let (start, vma) = inner.vmas.find(range.start).ok_or(Errno::ENOMEM)?;
-                if !vma.flags.contains(VmaFlags::GROWSDOWN) {
-                    return Err(Errno::EINVAL);
+        let mut change = || {
+            self.change(|inner, gather| {
+                if grows_down {
+                    let (start, vma) = inner.vmas.find(range.start).ok_or(Errno::ENOMEM)?;
+                    if !vma.flags.contains(VmaFlags::GROWSDOWN) {
+                        return Err(Errno::EINVAL);
+                    }
+                    range.start = start;
                 }
-                range.start = start;
-            }
-            let (end, result) = inner.protect(range.clone(), prot);
-            range.end = end;
-            Ok((result, inner.conform(range.clone(), gather)))
+                let (end, result) = inner.protect(range.clone(), prot);
+                range.end = end;
+                Ok((result, inner.conform(range.clone(), gather)))
+            })
         };
-        let (result, mut next) = self.change_with_tables(change).await.0?;
+        let mut answer = change();
+        if answer.1.is_short() {
+            answer = super::again(answer, change).await;
+        }
+        let (result, mut next) = answer.0?;
         // Mappings that others changed meanwhile are brought in line with what they are then.
         while let Ok(at) = next
             && at < range.end
         {
             exec::budget().await;
-            let change = |inner: &mut Inner, gather: &mut Gather| inner.conform(at..range.end, gather);
-            next = self.change_with_tables(change).await.0;
+            let change = || self.change(|inner, gather| inner.conform(at..range.end, gather));
+            let mut answer = change();
+            if answer.1.is_short() {
+                answer = super::again(answer, change).await;
+            }
+            next = answer.0;
         }
         next?;
         result

@@ -55,7 +55,11 @@ impl AddressSpace {
     pub async fn mmap(&self, request: MmapRequest) -> Result<u64> {
         let populate = request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED)
             && !request.flags.contains(MapFlags::NONBLOCK);
-        let (result, debris) = self.map(request).await;
+        let mut answer = self.map(&request);
+        if answer.1.is_short() {
+            answer = super::again(answer, || self.map(&request)).await;
+        }
+        let (result, debris) = answer;
         debris.free().await;
         let (range, locked) = result?;
         if populate || locked {
@@ -66,17 +70,17 @@ impl AddressSpace {
     }
 
     /// Answers what was mapped, and whether it is locked.
-    async fn map(&self, request: MmapRequest) -> (Result<(Range<u64>, bool)>, Debris) {
-        let (len, flags) = match check(&request) {
+    fn map(&self, request: &MmapRequest) -> (Result<(Range<u64>, bool)>, Debris) {
+        let (len, flags) = match check(request) {
             Ok(checked) => checked,
             Err(errno) => return (Err(errno), Debris::default()),
         };
         let fixed = request.flags.intersects(FIXED);
         let shared = flags.contains(VmaFlags::SHARED);
-        let backing = match request.source {
+        let backing = match &request.source {
             Some(source) => {
                 let writes = shared && !flags.contains(VmaFlags::NO_WRITE);
-                let mapped = Mapped::new(source, writes);
+                let mapped = Mapped::new(source.clone(), writes);
                 // Now that this mapping counts, a seal that comes sees it; one that came first is seen here.
                 if writes && mapped.source().sealed() {
                     return (Err(Errno::EPERM), Debris::default());
@@ -87,7 +91,7 @@ impl AddressSpace {
             None => Backing::Anonymous,
         };
         let mut removed = Removed::new();
-        let change = |inner: &mut Inner, gather: &mut Gather| {
+        let answer = self.change(|inner, gather| {
             let start = if fixed {
                 let range = request.addr..request.addr + len;
                 if inner.vmas.overlapping(range.clone()).next().is_some() {
@@ -100,15 +104,14 @@ impl AddressSpace {
             } else {
                 inner.place(request.addr, len).ok_or(Errno::ENOMEM)?
             };
-            let mut vma = Vma { end: start + len, prot: request.prot, flags, backing: backing.clone() };
+            let mut vma = Vma { end: start + len, prot: request.prot, flags, backing };
             if inner.lock_future {
                 vma.flags |= VmaFlags::LOCKED;
             }
             let locked = vma.flags.contains(VmaFlags::LOCKED);
             inner.add(start, vma, &self.limits)?;
             Ok((start..start + len, locked))
-        };
-        let answer = self.change_with_tables(change).await;
+        });
         drop(removed);
         answer
     }
@@ -119,8 +122,12 @@ impl AddressSpace {
             return Err(Errno::EINVAL);
         }
         let mut removed = Removed::new();
-        let change = |inner: &mut Inner, gather: &mut Gather| inner.unmap(range.clone(), gather, &mut removed);
-        let (result, debris) = self.change_with_tables(change).await;
+        let mut change = || self.change(|inner, gather| inner.unmap(range.clone(), gather, &mut removed));
+        let mut answer = change();
+        if answer.1.is_short() {
+            answer = super::again(answer, change).await;
+        }
+        let (result, debris) = answer;
         drop(removed);
         debris.free().await;
         result

@@ -43,6 +43,7 @@ pub use self::types::{FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest
 pub use self::vma::{Backing, Prot, Special, Vma, VmaFlags};
 pub use self::vma_map::VmaMap;
 use super::addr::USER_END;
+use super::page_cache::BoxFuture;
 use super::{frames, shortage};
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinGuard, SpinLock};
@@ -197,26 +198,29 @@ impl AddressSpace {
         drop(inner);
         (result, gather.finish())
     }
+}
 
-    /// The same for a change that must not fail because there is no page for a table: it waits for one, and changes again,
-    /// from wherever the last attempt came to.
-    async fn change_with_tables<R>(&self, mut change: impl FnMut(&mut Inner, &mut Gather) -> R) -> (R, Debris) {
-        let mut left = shortage::TRIES;
-        loop {
-            let ((result, short), debris) = self.change(|inner, gather| {
-                let result = change(inner, gather);
-                (result, gather.is_short())
-            });
-            if !short || left == 0 {
-                return (result, debris);
+/// Goes on with a change that stopped because there was no page for a table ([`Debris::is_short`]): waits for one, and
+/// changes again, from wherever the last attempt came to.
+#[cold]
+fn again<'a, R: Send + 'a>(
+    mut last: (R, Debris),
+    mut change: impl FnMut() -> (R, Debris) + Send + 'a,
+) -> BoxFuture<'a, (R, Debris)> {
+    Box::pin(async move {
+        for _ in 0..shortage::TRIES {
+            if !last.1.is_short() {
+                break;
             }
-            debris.free().await;
-            if !Box::pin(shortage::wait_for_page()).await {
-                return (result, Debris::default());
+            last.1.free().await;
+            last.1 = Debris::default();
+            if !shortage::wait_for_page().await {
+                break;
             }
-            left -= 1;
+            last = change();
         }
-    }
+        last
+    })
 }
 
 impl Drop for AddressSpace {

@@ -20,13 +20,19 @@ impl AddressSpace {
         let old = check(&request)?;
         let new_len = page_range(0, request.new_len, Errno::EINVAL)?.end;
         let mut removed = Removed::new();
-        let change = |inner: &mut Inner, gather: &mut Gather| {
-            let result = inner.remap(&request, old.clone(), new_len, &self.limits, gather, &mut removed);
-            let locked =
-                result.is_ok_and(|at| inner.vmas.find(at).is_some_and(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED)));
-            (result, locked)
+        let mut change = || {
+            self.change(|inner, gather| {
+                let result = inner.remap(&request, old.clone(), new_len, &self.limits, gather, &mut removed);
+                let locked = result
+                    .is_ok_and(|at| inner.vmas.find(at).is_some_and(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED)));
+                (result, locked)
+            })
         };
-        let ((result, locked), debris) = self.change_with_tables(change).await;
+        let mut answer = change();
+        if answer.1.is_short() {
+            answer = super::again(answer, change).await;
+        }
+        let ((result, locked), debris) = answer;
         drop(removed);
         debris.free().await;
         let start = result?;

@@ -26,8 +26,6 @@ pub(super) struct Gather<'a> {
     /// An address whose whole walk is stale.
     walk: Option<u64>,
     all: bool,
-    /// A change was given up because there was no page for a table.
-    short: bool,
     pages: ArrayVec<Pte, PAGES>,
     /// Tables that had other owners when they were cut off, with their level.
     shared: ArrayVec<(Pfn, u32), SHARED>,
@@ -42,7 +40,6 @@ impl<'a> Gather<'a> {
             stale: ArrayVec::new(),
             walk: None,
             all: false,
-            short: false,
             pages: ArrayVec::new(),
             shared: ArrayVec::new(),
             debris: Debris::default(),
@@ -51,11 +48,7 @@ impl<'a> Gather<'a> {
 
     /// A page for a table of this space.
     pub fn new_table(&mut self) -> Result<Pfn> {
-        alloc_table().inspect_err(|_| self.short = true)
-    }
-
-    pub fn is_short(&self) -> bool {
-        self.short
+        alloc_table().inspect_err(|_| self.debris.short = true)
     }
 
     /// The translation of `addr` was valid and changed.
@@ -175,9 +168,17 @@ impl Drop for Gather<'_> {
 #[derive(Default)]
 pub(super) struct Debris {
     first: Pfn,
+    /// The change was given up because there was no page for a table.
+    short: bool,
 }
 
 impl Debris {
+    /// Must the change be made again when there are pages?
+    #[inline]
+    pub fn is_short(&self) -> bool {
+        self.short
+    }
+
     /// A dead table needs no reference count: that field holds the next one's number.
     fn push(&mut self, table: Pfn, level: u32) {
         bury(table, level);
