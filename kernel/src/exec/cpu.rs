@@ -46,8 +46,6 @@ pub struct Cpu {
     pub(super) current: AtomicPtr<Entity>,
     /// Its key; the greatest one if there is none.
     pub(super) current_key: AtomicU64,
-    /// It runs user code: who wakes now is an interrupt handler.
-    pub(super) in_user: AtomicBool,
     /// It should give way.
     pub(super) resched: AtomicBool,
     /// The task ends its poll to give way, not to wait.
@@ -59,8 +57,10 @@ pub struct Cpu {
     /// `next` was there already when the timer looked last.
     pub(super) next_seen: AtomicBool,
 
-    /// The clock at the last switch, or return from user mode.
+    /// The clock at the last switch.
     pub(super) now: AtomicU64,
+    /// Ticks at the beginning of this poll, or at the last return from user mode.
+    kernel_since: AtomicU64,
     pub(super) slice_end: AtomicU64,
     /// What the timer is set to. May be earlier than needed: it is not moved back, but looks again when it fires.
     pub(super) armed: AtomicU64,
@@ -185,13 +185,13 @@ impl Cpu {
             timers: Timers::new(),
             current: AtomicPtr::new(ptr::null_mut()),
             current_key: AtomicU64::new(u64::MAX),
-            in_user: AtomicBool::new(false),
             resched: AtomicBool::new(false),
             yielding: AtomicBool::new(false),
             polite: AtomicBool::new(false),
             next: AtomicPtr::new(ptr::null_mut()),
             next_seen: AtomicBool::new(false),
             now: AtomicU64::new(0),
+            kernel_since: AtomicU64::new(0),
             slice_end: AtomicU64::new(0),
             armed: AtomicU64::new(u64::MAX),
             turns: AtomicU32::new(0),
@@ -333,8 +333,7 @@ impl Cpu {
     #[inline]
     pub(super) fn end(&self, entity: &Entity) {
         let from = entity.begin_charge();
-        let now = hw::now_ns();
-        self.now.store(now, Relaxed);
+        let now = self.read_clock();
         self.charge(entity, from, now, 0);
         self.counters.end();
         let switches = if self.yielding.load(Relaxed) { &entity.involuntary } else { &entity.voluntary };
@@ -376,7 +375,16 @@ impl Cpu {
 
     pub(super) fn go_online(&self) {
         exec().online.fetch_or(1 << self.id(), SeqCst);
-        self.now.store(hw::now_ns(), Relaxed);
+        self.read_clock();
+    }
+
+    #[inline]
+    fn read_clock(&self) -> u64 {
+        let ticks = hw::ticks();
+        let now = hw::ns_at(ticks);
+        self.kernel_since.store(ticks, Relaxed);
+        self.now.store(now, Relaxed);
+        now
     }
 
     /// Nothing is to be done: looks at the others, and says whether to sleep until an interrupt comes.
@@ -408,8 +416,7 @@ impl Cpu {
     pub(super) fn idle_leave(&self) {
         self.flags.fetch_and(!IDLE, SeqCst);
         exec().idle.fetch_and(!(1 << self.id()), SeqCst);
-        let now = hw::now_ns();
-        self.now.store(now, Relaxed);
+        let now = self.read_clock();
         self.counters.idle_end(now);
     }
 
@@ -425,7 +432,8 @@ impl Cpu {
 
     /// The poll has used what it may without looking at interrupts and others.
     pub(super) fn budget_used(&self) -> bool {
-        self.resched.load(Relaxed) || hw::now_ns().saturating_sub(self.now.load(Relaxed)) >= BUDGET
+        let here = || hw::ticks_to_ns(hw::ticks().wrapping_sub(self.kernel_since.load(Relaxed)));
+        self.resched.load(Relaxed) || here() >= BUDGET
     }
 
     pub(super) fn others_runnable(&self) -> bool {
@@ -436,21 +444,17 @@ impl Cpu {
 /// See [`Entity::in_user`].
 #[inline]
 pub(super) fn enter_user(entity: &Entity) {
-    let cpu = this();
-    let now = hw::now_ns();
+    let now = hw::ticks();
     entity.user_since.store(now, Relaxed);
-    cpu.counters.user_begin(now);
-    cpu.in_user.store(true, Relaxed);
+    this().counters.user_begin(now);
 }
 
 #[inline]
 pub(super) fn leave_user(entity: &Entity) {
     let cpu = this();
-    let now = hw::now_ns();
-    cpu.now.store(now, Relaxed);
-    cpu.in_user.store(false, Relaxed);
-    let ran = now.saturating_sub(entity.user_since.load(Relaxed));
+    let now = hw::ticks();
+    cpu.kernel_since.store(now, Relaxed);
+    let ran = cpu.counters.user_end(now);
     entity.user.store(entity.user.load(Relaxed) + ran, Relaxed);
     entity.user_since.store(0, Relaxed);
-    cpu.counters.user_end(ran);
 }

@@ -44,7 +44,7 @@ pub struct Entity {
     /// Wakes the task; None before it is spawned and after it has ended (else task and entity would keep each other).
     waker: SpinLock<Option<Waker>>,
 
-    /// Run time, user time and numbers of switches; times in ns.
+    /// Run time (ns), user time (ticks) and numbers of switches.
     pub(super) ran: AtomicU64,
     pub(super) user: AtomicU64,
     pub(super) voluntary: AtomicU64,
@@ -234,7 +234,11 @@ impl Entity {
 
     /// User time, up to now.
     pub fn utime_ns(&self) -> u64 {
-        self.user.load(Relaxed) + elapsed(self.user_since.load(Relaxed))
+        let running = match self.user_since.load(Relaxed) {
+            0 => 0,
+            since => hw::ticks().saturating_sub(since),
+        };
+        hw::ticks_to_ns(self.user.load(Relaxed) + running)
     }
 
     pub fn stime_ns(&self) -> u64 {

@@ -2,7 +2,7 @@
 //! one per test thread.
 
 #[cfg(not(test))]
-pub(super) use crate::arch::{cpu_count, cpu_id, irq, now_ns, set_timer};
+pub(super) use crate::arch::{cpu_count, cpu_id, irq, now_ns, ns_at, set_timer, ticks, ticks_to_ns};
 
 #[cfg(test)]
-pub(super) use super::test_util::machine::{cpu_count, cpu_id, irq, now_ns, set_timer};
+pub(super) use super::test_util::machine::{cpu_count, cpu_id, irq, now_ns, ns_at, set_timer, ticks, ticks_to_ns};

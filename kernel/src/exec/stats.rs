@@ -22,7 +22,8 @@ pub struct CpuStats {
     pub timer_irqs: u64,
 }
 
-/// Written by their own CPU. The `since` fields are 0 when nothing of the kind is going on.
+/// Written by their own CPU. The `since` fields are 0 when nothing of the kind is going on. User time is in ticks, the
+/// others in ns: it is counted twice per system call, and what a conversion costs would show.
 pub(super) struct Counters {
     busy: AtomicU64,
     user: AtomicU64,
@@ -79,14 +80,23 @@ impl Counters {
     }
 
     #[inline]
-    pub(super) fn user_begin(&self, now: u64) {
-        self.user_since.store(now, Relaxed);
+    pub(super) fn user_begin(&self, ticks: u64) {
+        self.user_since.store(ticks, Relaxed);
     }
 
+    /// Answers how many ticks it took.
     #[inline]
-    pub(super) fn user_end(&self, ran: u64) {
-        add(&self.user, ran);
+    pub(super) fn user_end(&self, ticks: u64) -> u64 {
+        let ran = ticks.wrapping_sub(self.user_since.load(Relaxed));
         self.user_since.store(0, Relaxed);
+        add(&self.user, ran);
+        ran
+    }
+
+    /// The CPU runs user code: who wakes now is an interrupt handler.
+    #[inline]
+    pub(super) fn in_user(&self) -> bool {
+        self.user_since.load(Relaxed) != 0
     }
 
     pub(super) fn idle_begin(&self, now: u64) {
@@ -114,7 +124,7 @@ pub fn cpu_stats(cpu: usize) -> CpuStats {
     }
     let (counters, now) = (&cpu::on(cpu).counters, hw::now_ns());
     let busy = counters.busy.load(Relaxed) + since(&counters.busy_since, now);
-    let user = counters.user.load(Relaxed) + since(&counters.user_since, now);
+    let user = hw::ticks_to_ns(counters.user.load(Relaxed) + since(&counters.user_since, hw::ticks()));
     CpuStats {
         user_ns: user,
         system_ns: busy.saturating_sub(user),

@@ -272,6 +272,18 @@ pub mod machine {
         }
     }
 
+    pub fn ticks() -> u64 {
+        now_ns() + 1
+    }
+
+    pub fn ns_at(ticks: u64) -> u64 {
+        ticks - 1
+    }
+
+    pub fn ticks_to_ns(ticks: u64) -> u64 {
+        ticks
+    }
+
     pub fn set_timer(deadline: Option<u64>) {
         match MACHINE.get() {
             None => arch::set_timer(deadline),

@@ -56,7 +56,7 @@ impl Cpu {
 
     /// The one-slot place was filled, and an idle CPU could run the task.
     pub(super) fn expect_hand_over(&self) {
-        self.timer_wanted(self.now.load(Relaxed) + HAND_OVER);
+        self.timer_wanted(hw::now_ns() + HAND_OVER);
     }
 
     /// The timer has fired.

@@ -179,7 +179,7 @@ impl Cpu {
     fn hands_over(&self, entity: &Entity) -> bool {
         let Some(current) = self.current() else { return false };
         self.next.load(Relaxed).is_null()
-            && !self.in_user.load(Relaxed)
+            && !self.counters.in_user()
             && !current.policy().is_rt()
             && !entity.policy().is_rt()
     }

@@ -38,7 +38,7 @@ pub use machine::{init_devices, machine, rtc_seconds};
 pub use panic::panic;
 pub use psci::{power_off, reboot};
 pub use smp::{cpu_count, start_secondary_cpus};
-pub use timer::{ClockParams, clock_params, now_ns, set_timer};
+pub use timer::{ClockParams, clock_params, now_ns, ns_at, set_timer, ticks, ticks_to_ns};
 pub use trap::enter_user;
 
 /// Stops this CPU for ever (after a panic).

@@ -47,7 +47,24 @@ pub fn clock_params() -> ClockParams {
 /// precedes the call that asks for it.
 #[inline]
 pub fn now_ns() -> u64 {
-    let ticks = CNTVCT_EL0.get().wrapping_sub(BASE.load(Ordering::Relaxed));
+    ns_at(ticks())
+}
+
+/// What [`now_ns`] was when the counter stood at `ticks`.
+#[inline]
+pub fn ns_at(ticks: u64) -> u64 {
+    ticks_to_ns(ticks.wrapping_sub(BASE.load(Ordering::Relaxed)))
+}
+
+/// The counter itself, monotonic and never 0: for accounts that are kept more often than they are asked for.
+#[inline]
+pub fn ticks() -> u64 {
+    CNTVCT_EL0.get()
+}
+
+/// A difference of [`ticks`] in nanoseconds.
+#[inline]
+pub fn ticks_to_ns(ticks: u64) -> u64 {
     ((ticks as u128 * MULT.load(Ordering::Relaxed) as u128) >> SHIFT) as u64
 }
 

@@ -13,7 +13,7 @@ pub mod sim;
 pub mod user;
 pub mod vdso;
 
-pub use sim::{cpu_count, cpu_id, enter_user, now_ns, set_timer, spin_hint, switch_point};
+pub use sim::{cpu_count, cpu_id, enter_user, now_ns, ns_at, set_timer, spin_hint, switch_point, ticks, ticks_to_ns};
 
 /// RAM that may be handed out, and what is reserved in it.
 pub fn early_memory() -> (&'static [core::ops::Range<u64>], &'static [core::ops::Range<u64>]) {

@@ -116,6 +116,21 @@ pub fn now_ns() -> u64 {
     with(|state| state.now)
 }
 
+/// The counter behind [`now_ns`], never 0.
+pub fn ticks() -> u64 {
+    now_ns() + 1
+}
+
+/// What [`now_ns`] was then.
+pub fn ns_at(ticks: u64) -> u64 {
+    ticks - 1
+}
+
+/// A difference of [`ticks`] in nanoseconds.
+pub fn ticks_to_ns(ticks: u64) -> u64 {
+    ticks
+}
+
 /// Lets time pass. Timers that expire are pending interrupts.
 pub fn advance(ns: u64) {
     with(|state| state.now += ns);
