@@ -13,7 +13,7 @@
 //!     └────▶ next slot ─────┴─────────────────────┘ the hand-over of a wake by the running task
 //! ```
 //!
-//! * `cpu`: per-CPU state and the main loop; `queue`: order of tasks; `wake`: where a woken task goes; `tick`: timer and slices.
+//! * `cpu`: per-CPU state and the main loop; `queue`, `front`: order of tasks; `wake`: where a woken task goes; `tick`: timer and slices.
 //! * `list`, `wait`, `timer`, `semaphore`, `locks`: what tasks wait in. Nodes live in the waiting futures.
 //! * `interrupt`: waits that end by a signal or a deadline.
 //!
@@ -22,6 +22,7 @@
 
 mod cpu;
 mod entity;
+mod front;
 mod hw;
 mod instant;
 mod interrupt;

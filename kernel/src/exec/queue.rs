@@ -1,4 +1,5 @@
-//! A CPU's run queue: a tree of waiting tasks, the next one to run first.
+//! A CPU's run queue: waiting tasks, the next one to run first. The first few are in an array ([`Front`]), the others in a
+//! tree.
 //!
 //! One 64-bit key orders all classes:
 //!
@@ -19,6 +20,7 @@ use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, UnsafeRef, int
 use super::Runnable;
 use super::cpu::{self, Cpu};
 use super::entity::Entity;
+use super::front::{Entry, Front};
 use super::params::CpuMask;
 
 /// How long a task runs before others get their turn (ns).
@@ -57,11 +59,13 @@ impl<'a> KeyAdapter<'a> for ByKey {
     }
 }
 
+/// No task in the tree comes before one in front. While the tree has tasks, the front may have fewer than it could.
 pub(super) struct RunQueue {
+    front: Front,
     tree: RBTree<ByKey>,
-    /// Sequence numbers for the back and the front of a real-time priority.
-    back: u64,
-    front: u64,
+    /// Sequence numbers for the tail and the head of a real-time priority.
+    tail: u64,
+    head: u64,
 }
 
 /// Is it the key of a real-time task?
@@ -87,7 +91,7 @@ fn rt_rank(priority: u8) -> u64 {
 
 impl RunQueue {
     pub(super) const fn new() -> Self {
-        RunQueue { tree: RBTree::new(ByKey::NEW), back: RT_MIDDLE, front: RT_MIDDLE }
+        RunQueue { front: Front::new(), tree: RBTree::new(ByKey::NEW), tail: RT_MIDDLE, head: RT_MIDDLE }
     }
 
     /// Queues a task on `cpu`, whose queue this is. Answers its key.
@@ -107,8 +111,13 @@ impl RunQueue {
     fn link(&mut self, cpu: &Cpu, entity: &Entity, why: Why) -> u64 {
         let key = self.key(entity, why);
         entity.key.store(key, Relaxed);
-        // SAFETY: alive while it is linked, see `insert`.
-        self.tree.insert(unsafe { UnsafeRef::from_raw(entity) });
+        let behind = || self.tree.front().get().is_some_and(|first| first.key.load(Relaxed) <= key);
+        let entry = Entry { key, entity: NonNull::from_ref(entity) };
+        let rest = if !self.tree.is_empty() && behind() { Some(entry) } else { self.front.insert(entry) };
+        if let Some(rest) = rest {
+            // SAFETY: alive while it is queued, see `insert`.
+            self.tree.insert(unsafe { UnsafeRef::from_raw(rest.entity.as_ptr()) });
+        }
         cpu.note_queued(key, 1);
         key
     }
@@ -117,7 +126,7 @@ impl RunQueue {
         let priority = entity.policy().rt_priority();
         if priority != 0 {
             // sched(7): a pre-empted FIFO task stays at the head of its priority; others go to the tail.
-            let sequence = if why == Why::Preempted { &mut self.front } else { &mut self.back };
+            let sequence = if why == Why::Preempted { &mut self.head } else { &mut self.tail };
             *sequence = if why == Why::Preempted { *sequence - 1 } else { *sequence + 1 };
             return rt_rank(priority) | *sequence;
         }
@@ -127,31 +136,46 @@ impl RunQueue {
         }
         // To the back, unless somebody there has a deadline far away; behind the first in any case.
         let first = self.first().unwrap_or(0).max(key);
-        let last = self.tree.back().get().map_or(0, |last| last.key.load(Relaxed));
+        let last = match self.tree.back().get() {
+            Some(last) => last.key.load(Relaxed),
+            None => self.front.entries().last().map_or(0, |last| last.key),
+        };
         first.max(last.min(key.saturating_add(entity.scale(SLICE))))
     }
 
     pub(super) fn first(&self) -> Option<u64> {
-        self.tree.front().get().map(|entity| entity.key.load(Relaxed))
+        match self.front.entries().first() {
+            Some(first) => Some(first.key),
+            None => self.tree.front().get().map(|entity| entity.key.load(Relaxed)),
+        }
     }
 
     pub(super) fn pop(&mut self, cpu: &Cpu) -> Option<Runnable> {
+        if let Some(first) = self.front.pop_first() {
+            // SAFETY: its runnable, which `unlinked` answers, keeps it.
+            return Some(unlinked(cpu, unsafe { first.entity.as_ref() }));
+        }
         let entity = self.tree.front_mut().remove()?;
         Some(unlinked(cpu, &entity))
     }
 
     /// The task that would run last among those that may run on `to`.
     pub(super) fn take_for(&mut self, cpu: &Cpu, to: usize) -> Option<Runnable> {
+        let movable = |entity: &Entity| entity.affinity().has(to) && entity.fp_live_on().is_none();
         let mut cursor = self.tree.back_mut();
         for _ in 0..SEARCH {
-            let entity = cursor.get()?;
-            if entity.affinity().has(to) && entity.fp_live_on().is_none() {
+            let Some(entity) = cursor.get() else { break };
+            if movable(entity) {
                 let entity = cursor.remove()?;
                 return Some(unlinked(cpu, &entity));
             }
             cursor.move_prev();
         }
-        None
+        // SAFETY: what is queued is alive, see `insert`.
+        let found = self.front.entries().iter().rposition(|entry| movable(unsafe { entry.entity.as_ref() }))?;
+        let entity = self.front.remove(found)?.entity;
+        // SAFETY: as above.
+        Some(unlinked(cpu, unsafe { entity.as_ref() }))
     }
 
     /// Its parameters have changed: finds its new place if it is in this queue.
@@ -159,8 +183,11 @@ impl RunQueue {
         if !entity.queued.load(Acquire) || usize::from(entity.cpu.load(Relaxed)) != cpu.id() {
             return None;
         }
-        // SAFETY: queued on this CPU: it is in this tree.
-        unsafe { self.tree.cursor_mut_from_ptr(ptr::from_ref(entity)).remove() };
+        match self.front.entries().iter().position(|entry| ptr::eq(entry.entity.as_ptr(), entity)) {
+            Some(index) => drop(self.front.remove(index)),
+            // SAFETY: queued on this CPU, and not in front: it is in this tree.
+            None => drop(unsafe { self.tree.cursor_mut_from_ptr(ptr::from_ref(entity)).remove() }),
+        }
         cpu.note_queued(entity.key.load(Relaxed), -1);
         Some(self.link(cpu, entity, Why::Woken))
     }
