@@ -30,6 +30,8 @@ pub enum Trap {
     Syscall,
     /// A translation, permission or access-flag fault on user memory. To be resolved by mm or turned into a signal.
     PageFault { addr: u64, access: Access, esr: u64 },
+    /// An FP or SIMD instruction while `fp::set_access` forbids them. To be allowed and repeated.
+    FpAccess,
     /// Anything else that becomes a signal at once.
     Exception { signal: u8, code: i32, addr: u64, esr: u64 },
     /// A device, timer or inter-processor interrupt; it has already been serviced.

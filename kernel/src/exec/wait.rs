@@ -133,7 +133,8 @@ impl WaitQueue {
             drop(waiters);
             let more = wakers.is_full();
             woken += wakers.len();
-            wakers.into_iter().for_each(Waker::wake);
+            // Not `into_iter`, which would copy the whole array.
+            wakers.drain(..).for_each(Waker::wake);
             if !more {
                 return woken;
             }

@@ -43,6 +43,7 @@ async fn life(mut t: Thread) {
             }
             Trap::PageFault { addr, access, esr } => page_fault(&mut t, addr, access, esr).await,
             Trap::Exception { signal, code, addr, esr } => signal::force_fault(&mut t, signal, code, addr, esr),
+            Trap::FpAccess => fp::on_trap(&t),
             Trap::Interrupt => {}
         }
         // Before it can ask for more.

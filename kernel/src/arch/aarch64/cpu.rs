@@ -35,8 +35,8 @@ pub fn init(cpu: usize) {
         detect();
     }
     trap::install_vectors();
-    // FP and SIMD work at both levels: the kernel itself uses them only to save, restore and copy.
-    CPACR_EL1.set(3 << 20);
+    // FP and SIMD work here, where they are used only to save, restore and copy, and in user mode when it has its registers.
+    super::fp::set_access(false);
     // EL0 reads the virtual counter and its frequency; no access to timers, no event stream.
     CNTKCTL_EL1.set(1 << 1);
     // SAFETY: debug and performance monitors off, no access from EL0.

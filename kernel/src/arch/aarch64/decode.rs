@@ -33,6 +33,7 @@ pub fn user_exception(regs: &mut UserRegs, esr: u64, far: u64) -> Option<Trap> {
             regs.pc += 4;
             None
         }
+        0x07 => Some(Trap::FpAccess),
         0x18 if emulate::system_register(regs, esr) => None,
         0x1c => signal(SIGILL, ILL_ILLOPN, pc),
         0x20 => abort(esr, untagged(far), Access::Execute),

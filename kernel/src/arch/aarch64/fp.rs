@@ -1,6 +1,7 @@
 //! FP/SIMD registers. The kernel is compiled without them; it moves them here and, put back at once, in bulk copies.
 
 use crate::arch::FpRegs;
+use aarch64_cpu::registers::{CPACR_EL1, Writeable};
 use core::arch::global_asm;
 
 global_asm!(
@@ -60,6 +61,16 @@ const _: () = assert!(core::mem::offset_of!(FpRegs, fpsr) == 512 && core::mem::o
 unsafe extern "C" {
     fn fp_save(to: *mut FpRegs);
     fn fp_restore(from: *const FpRegs);
+}
+
+/// User code can be kept from using FP and SIMD instructions, and says when it does.
+pub const CAN_TRAP: bool = true;
+
+/// Allows user code on this CPU FP and SIMD instructions, or lets them trap, from the next entry of user mode on (which
+/// synchronises the context). The kernel's own always work.
+#[inline]
+pub fn set_access(allowed: bool) {
+    CPACR_EL1.write(if allowed { CPACR_EL1::FPEN::TrapNothing } else { CPACR_EL1::FPEN::TrapEl0 });
 }
 
 /// Stores the CPU's FP/SIMD registers.

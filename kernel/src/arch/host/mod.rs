@@ -122,6 +122,11 @@ pub mod fp {
     use super::FpRegs;
     use super::sim::with;
 
+    /// There is no user code that could use them.
+    pub const CAN_TRAP: bool = false;
+
+    pub fn set_access(_allowed: bool) {}
+
     /// Stores the FP/SIMD registers of the CPU that this thread plays.
     pub fn save(to: &mut FpRegs) {
         *to = with(|state| state.fp[state.cpu]);

@@ -8,6 +8,7 @@ mod dirs;
 mod exec;
 mod faults;
 mod fifo;
+mod fp;
 mod futex;
 mod groups;
 mod handlers;
@@ -67,6 +68,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("hostile", hostile::TESTS),
     ("programs", programs::TESTS),
     ("threads", threads::TESTS),
+    ("fp", fp::TESTS),
     ("futex", futex::TESTS),
     ("requeue", requeue::TESTS),
     ("robust", robust::TESTS),
