@@ -183,10 +183,11 @@ impl RunQueue {
         if !entity.queued.load(Acquire) || usize::from(entity.cpu.load(Relaxed)) != cpu.id() {
             return None;
         }
-        match self.front.entries().iter().position(|entry| ptr::eq(entry.entity.as_ptr(), entity)) {
-            Some(index) => drop(self.front.remove(index)),
+        if let Some(index) = self.front.entries().iter().position(|entry| ptr::eq(entry.entity.as_ptr(), entity)) {
+            self.front.remove(index);
+        } else {
             // SAFETY: queued on this CPU, and not in front: it is in this tree.
-            None => drop(unsafe { self.tree.cursor_mut_from_ptr(ptr::from_ref(entity)).remove() }),
+            unsafe { self.tree.cursor_mut_from_ptr(ptr::from_ref(entity)).remove() };
         }
         cpu.note_queued(entity.key.load(Relaxed), -1);
         Some(self.link(cpu, entity, Why::Woken))
