@@ -157,6 +157,11 @@ impl WaitQueue {
         WaitFor { node: WaitNode::exclusive(self, 0, ANY), cond, tried: false }
     }
 
+    /// The same for a waiter that [`WaitQueue::wake_where`] finds by its key. Waiters stand in the order in which they came.
+    pub fn wait_for_key<T, F: FnMut() -> Option<T>>(&self, key: u64, cond: F) -> WaitFor<'_, F> {
+        WaitFor { node: WaitNode::exclusive(self, key, ANY), cond, tried: false }
+    }
+
     /// Sleeps until the next wake that is issued after the first poll.
     pub fn wait(&self) -> WaitOnce<'_> {
         WaitOnce { node: WaitNode::new(self) }

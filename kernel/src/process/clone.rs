@@ -211,6 +211,9 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
         task.clear_child_tid.store(args.child_tid.addr(), Ordering::Relaxed);
     }
+    if flags.contains(CloneFlags::SYSVSEM) {
+        t.sem_undo.share_with(&task.sem_undo);
+    }
     signal::adopt(&process, &task, t);
     table.add_task(task.clone());
     drop(table);
@@ -312,6 +315,9 @@ pub fn unshare(t: &mut Thread, flags: u64) -> Result<()> {
     }
     if flags.contains(CloneFlags::VM) && t.mm_is_shared() {
         return Err(Errno::EINVAL);
+    }
+    if flags.contains(CloneFlags::SYSVSEM) {
+        t.sem_undo.leave(t.process().pid);
     }
     if flags.contains(CloneFlags::FS) {
         let fs = Arc::new(t.fs().fork());

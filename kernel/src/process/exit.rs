@@ -10,7 +10,7 @@ use super::table::{self, Pid, Table};
 use super::task::{Task, Thread};
 use crate::exec::WaitQueue;
 use crate::signal::{self, SigInfo};
-use crate::{boot, fs, futex, time};
+use crate::{boot, fs, futex, ipc, time};
 
 /// How a process ended, in the terms of wait(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +66,8 @@ pub async fn exit_thread(mut t: Thread, status: ExitStatus) {
     if let Some(done) = vfork {
         done.complete();
     }
+    t.sem_undo.leave(t.process().pid);
+    ipc::shm::thread_exits(t.tid());
     fp::release(&t);
     let task = t.task().clone();
     t.unpublish_handles();

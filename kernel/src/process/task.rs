@@ -15,6 +15,7 @@ use super::table::Pid;
 use crate::arch::{FpRegs, UserRegs};
 use crate::exec::{Entity, Instant};
 use crate::fs::{FdTable, FsContext};
+use crate::ipc::sem::UndoSlot;
 use crate::mm::AddressSpace;
 use crate::signal::{Restart, RestartBlock, TaskSignals};
 use crate::sync::SpinLock;
@@ -43,6 +44,8 @@ pub struct Task {
     pub clear_child_tid: AtomicU64,
     /// set_robust_list(2).
     pub robust_list: AtomicU64,
+    /// What operations on semaphores are undone at exit (CLONE_SYSVSEM).
+    pub sem_undo: UndoSlot,
     /// The parent that waits for this thread's exec or exit (CLONE_VFORK).
     pub vfork: SpinLock<Option<Arc<VforkDone>>>,
     /// prctl(PR_SET_PDEATHSIG); 0 = none.
@@ -85,6 +88,7 @@ impl Task {
             start: Instant::now(),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
+            sem_undo: UndoSlot::default(),
             vfork: SpinLock::new(None),
             parent_death_signal: AtomicU32::new(0),
             reset_on_fork: AtomicBool::new(false),

@@ -4,6 +4,7 @@
 use super::fs_stat::{Stat, StatFs, Statx};
 use super::futex::UserWaiter;
 use super::poll::{EpollEvent, PollFd};
+use super::sem::SemBuf;
 use super::socket::{MMsgHdr, MsgHdr};
 use super::time::{Timex, Tms, UserSigEvent};
 use super::{FromReg, IntoSysResult, SysError, SysResult};
@@ -245,6 +246,14 @@ syscalls! {
     177 getegid() fn ids::getegid;
     178 gettid() fn process::gettid;
     179 sysinfo(info: UserPtr<u64>) async misc::sysinfo;
+    190 semget(key: i32, count: i32, flags: u32) fn sem::semget;
+    191 semctl(id: i32, index: i32, command: i32, arg: u64) async sem::semctl;
+    192 semtimedop(id: i32, ops: UserPtr<SemBuf>, count: u32, limit: UserPtr<UserTimespec>) async sem::semtimedop;
+    193 semop(id: i32, ops: UserPtr<SemBuf>, count: u32) async sem::semop, at once sem::semop_now;
+    194 shmget(key: i32, size: u64, flags: u32) fn shm::shmget;
+    195 shmctl(id: i32, command: i32, arg: u64) async shm::shmctl;
+    196 shmat(id: i32, addr: u64, flags: u32) async shm::shmat;
+    197 shmdt(addr: u64) async shm::shmdt;
     198 socket(family: u32, kind: u32, protocol: i32) fn socket::socket;
     199 socketpair(family: u32, kind: u32, protocol: i32, fds: UserPtr<[i32; 2]>) async socket::socketpair;
     200 bind(fd: i32, name: UserPtr<u8>, len: i32) async socket::bind;

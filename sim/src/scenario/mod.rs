@@ -2,6 +2,7 @@
 
 mod ext2;
 mod futex;
+mod ipc;
 mod kernel;
 mod memory;
 mod pipe;
@@ -55,6 +56,7 @@ pub const ALL: &[Scenario] = &[
     scenario("barrier", futex::barrier, "threads meet at a barrier, again and again"),
     scenario("pipe", pipe::stream, "a writer and a reader of a pipe; each byte is checked"),
     scenario("pipe-records", pipe::records, "many writers of atomic records, many readers"),
+    scenario("semaphores", ipc::semaphores, "processes take from semaphores, with undo, timeouts, signals and removal"),
     scenario("wait-queue", kernel::wait_queue, "kernel tasks wait for goods, and give up at any time"),
     scenario("locks", kernel::locks, "kernel tasks take sleeping locks, and give up at any time"),
     scenario("processes", process::processes, "fork, vfork, threads, execve, exit, kill and wait"),

@@ -14,6 +14,7 @@ mod status;
 mod subject;
 mod sys;
 mod system;
+mod sysvipc;
 pub mod text;
 mod text_file;
 

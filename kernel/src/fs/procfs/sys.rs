@@ -1,6 +1,7 @@
 //! /proc/sys: what can be asked of sysctl(8), and set where that has an effect.
 
 use super::node::{Static, StaticKind};
+use super::sysvipc;
 use super::text::{Text, put, put_uuid};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
@@ -39,6 +40,11 @@ static KERNEL: &[Static] = &[
     Static::text("pid_max", |out| put!(out, "{}\n", table::PID_MAX)),
     Static::dir("pty", PTY),
     Static::dir("random", RANDOM),
+    sysvipc::SEM,
+    sysvipc::SHM_RMID_FORCED,
+    sysvipc::SHMALL,
+    sysvipc::SHMMAX,
+    sysvipc::SHMMNI,
     Static::text("tainted", |out| put!(out, "0\n")),
     Static::text("version", |out| put!(out, "{}\n", uts::VERSION)),
 ];
@@ -65,7 +71,11 @@ static VM: &[Static] = &[
 
 static BOOT_ID: Once<[u8; 16]> = Once::new();
 
-const fn setting(name: &'static str, show: fn(&mut Text), store: fn(&[u8], &Credentials) -> Result<()>) -> Static {
+pub(super) const fn setting(
+    name: &'static str,
+    show: fn(&mut Text),
+    store: fn(&[u8], &Credentials) -> Result<()>,
+) -> Static {
     Static { name, perm: 0o644, kind: StaticKind::Setting(show, store) }
 }
 

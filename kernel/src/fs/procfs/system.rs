@@ -2,6 +2,7 @@
 
 use super::node::{Static, StaticKind};
 use super::sys;
+use super::sysvipc;
 use super::text::{CpuTimes, Text, put, put_cpu_times, put_meminfo, put_seconds};
 use crate::arch;
 use crate::boot::cmdline;
@@ -30,6 +31,7 @@ static ENTRIES: &[Static] = &[
     Static::text("stat", stat),
     Static::text("swaps", |out| put!(out, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
     Static::dir("sys", sys::ENTRIES),
+    Static::dir("sysvipc", sysvipc::ENTRIES),
     Static { name: "thread-self", perm: 0o777, kind: StaticKind::ThreadSelfLink },
     Static::text("uptime", uptime),
     Static::text("version", version),

@@ -83,6 +83,15 @@ pub trait PageSource: Send + Sync {
     /// A shared mapping was written to for the first time since the page was cleaned: update mtime and ctime. Called under
     /// an address space's lock.
     fn modified(&self) {}
+    /// Mappings of this source are one piece to shmdt(2), of so many bytes; None: it knows nothing of them.
+    fn attached_size(&self) -> Option<u64> {
+        None
+    }
+    /// A mapping of it, or part of one, was taken away. Called without locks of memory.
+    fn unmapped(&self) {}
+    /// Nobody maps the pages any more: the last of all mappings of the cache was one of this source. May be called under an
+    /// address space's lock.
+    fn last_unmapped(&self) {}
 }
 
 /// A page of a file: a counted handle. The page stays as long as the handle, but may leave the cache (truncation).
@@ -116,13 +125,25 @@ pub struct Mapped {
     source: Arc<dyn PageSource>,
     /// The mapping may write to it.
     writes: bool,
+    /// See [`PageSource::attached_size`].
+    attached: bool,
 }
 
 impl Mapped {
     pub fn new(source: Arc<dyn PageSource>, writes: bool) -> Self {
-        source.cache().maps.fetch_add(1, Ordering::Relaxed);
+        let attached = source.attached_size().is_some();
+        Mapped::counted(source, writes, attached)
+    }
+
+    fn counted(source: Arc<dyn PageSource>, writes: bool, attached: bool) -> Self {
+        source.cache().maps.fetch_add(1, Ordering::AcqRel);
         source.cache().writers.fetch_add(usize::from(writes), Ordering::SeqCst);
-        Mapped { source, writes }
+        Mapped { source, writes, attached }
+    }
+
+    /// It is part of what shmat(2) has mapped.
+    pub fn is_attached(&self) -> bool {
+        self.attached
     }
 
     pub fn source(&self) -> &Arc<dyn PageSource> {
@@ -136,14 +157,16 @@ impl Mapped {
 
 impl Clone for Mapped {
     fn clone(&self) -> Self {
-        Mapped::new(self.source.clone(), self.writes)
+        Mapped::counted(self.source.clone(), self.writes, self.attached)
     }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
         self.source.cache().writers.fetch_sub(usize::from(self.writes), Ordering::SeqCst);
-        self.source.cache().maps.fetch_sub(1, Ordering::Relaxed);
+        if self.source.cache().maps.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.source.last_unmapped();
+        }
     }
 }
 
@@ -202,7 +225,7 @@ impl PageCache {
 
     /// Mappings of the file, in all processes.
     pub fn map_count(&self) -> usize {
-        self.maps.load(Ordering::Relaxed)
+        self.maps.load(Ordering::Acquire)
     }
 
     /// Is some mapping writable, or may be made so?

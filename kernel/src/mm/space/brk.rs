@@ -4,7 +4,7 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use super::super::addr::{USER_END, page_up};
-use super::map::{Removed, check_overcommit};
+use super::map::{Removed, check_overcommit, let_go};
 use super::tlb::Gather;
 use super::types::Limits;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
@@ -27,7 +27,7 @@ impl AddressSpace {
             answer = super::again(answer, change).await;
         }
         let ((result, grown), debris) = answer;
-        drop(removed);
+        let_go(removed);
         debris.free().await;
         if let Some(range) = grown {
             let _ = self.populate(range, None).await;

@@ -28,6 +28,13 @@ const MAX_STACK_GAP: u64 = USER_END / 6 * 5;
 /// Mappings that were taken out: dropped only after the lock, because the last close of a file may do anything.
 pub(super) type Removed = SmallVec<[Vma; 1]>;
 
+/// Drops what was taken out. No lock is held.
+pub(super) fn let_go(removed: impl IntoIterator<Item = Vma>) {
+    for vma in removed {
+        vma.tell_unmapped();
+    }
+}
+
 /// `addr..addr + len`, rounded up to whole pages, if it is aligned and lies in the user half.
 pub(super) fn page_range(addr: u64, len: u64, outside: Errno) -> Result<Range<u64>> {
     if !addr.is_multiple_of(PAGE) {
@@ -112,7 +119,7 @@ impl AddressSpace {
             inner.add(start, vma, &self.limits)?;
             Ok((start..start + len, locked))
         });
-        drop(removed);
+        let_go(removed);
         answer
     }
 
@@ -128,7 +135,7 @@ impl AddressSpace {
             answer = super::again(answer, change).await;
         }
         let (result, debris) = answer;
-        drop(removed);
+        let_go(removed);
         debris.free().await;
         result
     }

@@ -14,6 +14,7 @@ mod advice;
 mod asid;
 mod brk;
 mod change;
+mod detach;
 mod fault;
 mod info;
 mod map;
@@ -172,6 +173,7 @@ impl AddressSpace {
             inner.tables.clear(gather);
             core::mem::take(&mut inner.vmas)
         });
+        vmas.iter().for_each(|(_, vma)| vma.tell_unmapped());
         drop(vmas);
         debris.free().await;
         let exe = self.meta.lock().exe.take();

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::super::addr::{PAGE, page_up, untag};
-use super::map::{MAX_MAPPINGS, MMAP_MIN_ADDR, Removed, check_overcommit, page_range};
+use super::map::{MAX_MAPPINGS, MMAP_MIN_ADDR, Removed, check_overcommit, let_go, page_range};
 use super::tlb::Gather;
 use super::types::{Limits, MremapRequest};
 use super::vma::{Backing, Prot, Vma, VmaFlags};
@@ -33,7 +33,7 @@ impl AddressSpace {
             answer = super::again(answer, change).await;
         }
         let ((result, locked), debris) = answer;
-        drop(removed);
+        let_go(removed);
         debris.free().await;
         let start = result?;
         if locked {

@@ -77,6 +77,15 @@ impl Vma {
         }
     }
 
+    /// It was taken away: tells the source, if that wants to know.
+    pub(super) fn tell_unmapped(&self) {
+        if let Backing::Source(mapped, _) = &self.backing
+            && mapped.is_attached()
+        {
+            mapped.source().unmapped();
+        }
+    }
+
     /// Offset in the source of `addr`, for a mapping that starts at `start`.
     pub fn source_offset(&self, start: u64, addr: u64) -> u64 {
         match &self.backing {

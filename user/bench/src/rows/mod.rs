@@ -3,6 +3,7 @@
 mod disk;
 mod files;
 mod futex;
+mod ipc;
 mod memory;
 mod messages;
 mod processes;
@@ -33,6 +34,7 @@ pub fn all(counting: bool) -> impl Iterator<Item = &'static Row> {
         syscalls::ROWS,
         futex::ROWS,
         messages::ROWS,
+        ipc::ROWS,
         sockets::ROWS,
         scheduling::ROWS,
         signals::ROWS,

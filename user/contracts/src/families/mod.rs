@@ -37,10 +37,13 @@ mod restart;
 mod robust;
 mod sched;
 mod scripts;
+mod sem;
+mod shm;
 mod signals;
 mod sigqueue;
 mod sigwait;
 mod stat;
+mod sysv;
 mod threads;
 mod time;
 mod timer_signals;
@@ -72,6 +75,8 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("futex", futex::TESTS),
     ("requeue", requeue::TESTS),
     ("robust", robust::TESTS),
+    ("sem", sem::TESTS),
+    ("shm", shm::TESTS),
     ("dirs", dirs::TESTS),
     ("links", links::TESTS),
     ("rename", rename::TESTS),

@@ -1,0 +1,110 @@
+//! /proc/sysvipc, and the limits of IPC in /proc/sys (sysvipc(7), proc(5)).
+
+use core::ops::RangeInclusive;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::node::Static;
+use super::sys::setting;
+use super::text::{Text, put};
+use crate::errno::{Errno, Result};
+use crate::ipc::{ids, sem, shm};
+use crate::mm::PAGE_SIZE;
+use crate::process::{Caps, Credentials};
+
+pub static ENTRIES: &[Static] = &[Static::text("sem", semaphores), Static::text("shm", segments)];
+
+// What of /proc/sys/kernel is about IPC.
+pub const SEM: Static = setting("sem", show_sem, store_sem);
+pub const SHMALL: Static = setting(
+    "shmall",
+    |out| put!(out, "{}\n", shm::MAX_PAGES.load(Ordering::Relaxed)),
+    |bytes, creds| written_number(bytes, creds).map(|pages: u64| shm::MAX_PAGES.store(pages, Ordering::Relaxed)),
+);
+pub const SHMMAX: Static = setting(
+    "shmmax",
+    |out| put!(out, "{}\n", shm::MAX_SIZE.load(Ordering::Relaxed)),
+    |bytes, creds| written_number(bytes, creds).map(|size: u64| shm::MAX_SIZE.store(size, Ordering::Relaxed)),
+);
+pub const SHMMNI: Static = setting(
+    "shmmni",
+    |out| put!(out, "{}\n", shm::MAX_SEGMENTS.load(Ordering::Relaxed)),
+    |bytes, creds| store_within(&shm::MAX_SEGMENTS, 0..=ids::MAX_OBJECTS, bytes, creds),
+);
+pub const SHM_RMID_FORCED: Static = setting(
+    "shm_rmid_forced",
+    |out| put!(out, "{}\n", u8::from(shm::is_remove_forced())),
+    |bytes, creds| {
+        let value: u32 = written_number(bytes, creds)?;
+        if value > 1 {
+            return Err(Errno::EINVAL);
+        }
+        shm::force_remove(value == 1);
+        Ok(())
+    },
+);
+
+fn semaphores(out: &mut Text) {
+    put!(out, "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
+    for status in sem::all() {
+        let ids::Perm { key, id, uid, gid, cuid, cgid, mode } = status.perm;
+        put!(out, "{key:>10} {id:>10}  {mode:>4o} {:>10} ", status.count);
+        put!(out, "{uid:>5} {gid:>5} {cuid:>5} {cgid:>5} {:>10} {:>10}\n", status.otime, status.ctime);
+    }
+}
+
+fn segments(out: &mut Text) {
+    put!(out, "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid");
+    put!(out, "      atime      dtime      ctime                   rss                  swap\n");
+    for status in shm::all() {
+        let ids::Perm { key, id, uid, gid, cuid, cgid, mode } = status.perm;
+        put!(out, "{key:>10} {id:>10}  {mode:>4o} {:>21} {:>5} {:>5}  ", status.size, status.cpid, status.lpid);
+        put!(out, "{:>5} {uid:>5} {gid:>5} {cuid:>5} {cgid:>5} ", status.attaches);
+        put!(out, "{:>10} {:>10} {:>10} ", status.atime, status.dtime, status.ctime);
+        put!(out, "{:>21} {:>21}\n", status.resident * PAGE_SIZE as u64, 0);
+    }
+}
+
+fn show_sem(out: &mut Text) {
+    let [in_a_set, in_all, in_a_call, sets] = &sem::LIMITS;
+    let value = |limit: &AtomicUsize| limit.load(Ordering::Relaxed);
+    put!(out, "{}\t{}\t{}\t{}\n", value(in_a_set), value(in_all), value(in_a_call), value(sets));
+}
+
+/// Sets as many as were written, in their order; what follows is not looked at.
+fn store_sem(bytes: &[u8], creds: &Credentials) -> Result<()> {
+    let text = written(bytes, creds)?;
+    if text.is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    for ((index, limit), word) in sem::LIMITS.iter().enumerate().zip(text.split_ascii_whitespace()) {
+        let value = word.parse::<i32>().ok().and_then(|value| usize::try_from(value).ok()).ok_or(Errno::EINVAL)?;
+        if index == sem::SETS && value > ids::MAX_OBJECTS {
+            return Err(Errno::ERANGE);
+        }
+        limit.store(value, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn written_number<T: core::str::FromStr>(bytes: &[u8], creds: &Credentials) -> Result<T> {
+    written(bytes, creds)?.parse().map_err(|_| Errno::EINVAL)
+}
+
+/// EINVAL for what is not in `range`.
+fn store_within(limit: &AtomicUsize, range: RangeInclusive<usize>, bytes: &[u8], creds: &Credentials) -> Result<()> {
+    let value = written_number(bytes, creds)?;
+    if !range.contains(&value) {
+        return Err(Errno::EINVAL);
+    }
+    limit.store(value, Ordering::Relaxed);
+    Ok(())
+}
+
+/// What somebody who may has written.
+fn written<'a>(bytes: &'a [u8], creds: &Credentials) -> Result<&'a str> {
+    if !creds.capable(Caps::SYS_ADMIN) && creds.euid != 0 {
+        return Err(Errno::EPERM);
+    }
+    let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+    Ok(text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0'))
+}

@@ -1,0 +1,102 @@
+//! A line of those who wait until somebody else has done what they want, in their place.
+//!
+//! The line is part of the object, under its lock. Who waits has a ticket, by which it finds its result, and by which it is
+//! found in the object's wait queue.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use smallvec::SmallVec;
+
+use crate::exec::WaitQueue;
+
+/// Unique in a line, and in all lines that share a wait queue.
+pub type Ticket = u64;
+
+/// Who has been served and is to be woken when the lock is released.
+#[derive(Default)]
+pub struct Served(SmallVec<[Ticket; 4]>);
+
+impl Served {
+    pub fn push(&mut self, ticket: Ticket) {
+        self.0.push(ticket);
+    }
+
+    /// Wakes them. The object's lock is not held.
+    pub fn wake(mut self, queue: &WaitQueue) {
+        match self.0.as_slice() {
+            [] => {}
+            &[one] => {
+                queue.wake_where(1, |key, _| key == one);
+            }
+            _ => {
+                self.0.sort_unstable();
+                queue.wake_where(self.0.len(), |key, _| self.0.binary_search(&key).is_ok());
+            }
+        }
+    }
+}
+
+struct Place<W> {
+    ticket: Ticket,
+    wants: W,
+}
+
+/// See the module's comment. `W` is what one waits for, `R` what comes of it.
+pub struct Line<W, R> {
+    waiting: VecDeque<Place<W>>,
+    /// Results that were not fetched yet.
+    results: Vec<(Ticket, R)>,
+}
+
+impl<W, R> Line<W, R> {
+    pub const fn new() -> Self {
+        Line { waiting: VecDeque::new(), results: Vec::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Goes to the end of the line.
+    pub fn join(&mut self, ticket: Ticket, wants: W) {
+        self.waiting.push_back(Place { ticket, wants });
+    }
+
+    pub fn get(&self, index: usize) -> Option<&W> {
+        self.waiting.get(index).map(|place| &place.wants)
+    }
+
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut W> {
+        self.waiting.get_mut(index).map(|place| &mut place.wants)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &W> {
+        self.waiting.iter().map(|place| &place.wants)
+    }
+
+    /// Leaves a result for the one at `index`, who leaves the line.
+    pub fn serve(&mut self, index: usize, result: R, served: &mut Served) -> Option<W> {
+        let place = self.waiting.remove(index)?;
+        self.results.push((place.ticket, result));
+        served.push(place.ticket);
+        Some(place.wants)
+    }
+
+    /// The result, if there is one.
+    pub fn fetch(&mut self, ticket: Ticket) -> Option<R> {
+        let index = self.results.iter().position(|(owner, _)| *owner == ticket)?;
+        Some(self.results.swap_remove(index).1)
+    }
+
+    /// Leaves the line, with the result if there was one already.
+    pub fn leave(&mut self, ticket: Ticket) -> Option<R> {
+        if let Some(result) = self.fetch(ticket) {
+            return Some(result);
+        }
+        if let Some(index) = self.waiting.iter().position(|place| place.ticket == ticket) {
+            self.waiting.remove(index);
+        }
+        None
+    }
+}
