@@ -13,7 +13,7 @@ use super::entity::Entity;
 use super::hw;
 use super::params::CpuMask;
 use super::params::SchedPolicy;
-use super::queue::{RR_SLICE, RunQueue, SLICE, Why, allowed, is_rt, running_key};
+use super::queue::{RR_SLICE, RunQueue, SLICE, Why, allowed, is_rt, outranks, running_key};
 use super::stats::Counters;
 use super::timer::Timers;
 use crate::arch::{MAX_CPUS, PerCpu};
@@ -290,7 +290,7 @@ impl Cpu {
     }
 
     fn begin_slice(&self, entity: &Entity, now: u64) {
-        let policy = entity.policy();
+        let policy = entity.active_policy();
         let slice_end = match policy {
             SchedPolicy::Fifo(_) => u64::MAX,
             SchedPolicy::Rr(_) => now + RR_SLICE,
@@ -303,6 +303,24 @@ impl Cpu {
         }
         if self.queued.load(Relaxed) > 0 && slice_end != u64::MAX {
             self.timer_wanted(slice_end);
+        }
+    }
+
+    /// The running task's class, priority or weight has changed. To be called on this CPU.
+    pub(super) fn rank_changed(&self, entity: &Entity) {
+        let now = hw::now_ns();
+        // The time until now counts by the old rank: `charge` goes by the old key.
+        self.charge(entity, entity.begin_charge(), now, now);
+        let key = running_key(entity);
+        self.current_key.store(key, Relaxed);
+        let endless = matches!(entity.active_policy(), SchedPolicy::Fifo(_));
+        // Else the slice goes on: who changes its rank all the time gets no more for it.
+        if endless != (self.slice_end.load(Relaxed) == u64::MAX) {
+            self.begin_slice(entity, now);
+        }
+        let first = self.queue.lock().first();
+        if first.is_some_and(|first| outranks(first, key)) {
+            self.resched.store(true, Relaxed);
         }
     }
 
@@ -356,7 +374,7 @@ impl Cpu {
         let Some(entity) = self.current() else { return };
         self.charge(entity, entity.begin_charge(), now, now);
         self.current_key.store(running_key(entity), Relaxed);
-        if self.queued.load(Relaxed) == 0 && !entity.policy().is_rt() {
+        if self.queued.load(Relaxed) == 0 && !entity.active_policy().is_rt() {
             let vtime = self.vtime.load(Relaxed).max(entity.vruntime.load(Relaxed));
             self.vtime.store(vtime, Relaxed);
         }
@@ -366,7 +384,7 @@ impl Cpu {
     pub(super) fn requeue(&self, runnable: Runnable) {
         let Some(runnable) = self.keep(runnable) else { return };
         let slice_over = self.now.load(Relaxed) >= self.slice_end.load(Relaxed);
-        let round = slice_over && matches!(runnable.metadata().policy(), SchedPolicy::Rr(_));
+        let round = slice_over && matches!(runnable.metadata().active_policy(), SchedPolicy::Rr(_));
         let made_to = self.resched.load(Relaxed) && !self.polite.load(Relaxed);
         let gives_way = self.yielding.load(Relaxed) && !made_to;
         let why = if round || gives_way { Why::Yielded } else { Why::Preempted };

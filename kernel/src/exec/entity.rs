@@ -33,8 +33,13 @@ pub struct Entity {
     /// So many wakes by this task are no hand-overs, because it did not wait after the last one.
     distrust: AtomicU8,
 
-    /// Written by anybody.
+    /// Written by anybody, under `ranks`.
     policy: AtomicU16,
+    /// A real-time priority that is lent to it; 0: none.
+    lent: AtomicU8,
+    /// What it is scheduled by: `policy`, or the lent priority if that is better.
+    active: AtomicU16,
+    ranks: SpinLock<()>,
     nice: AtomicI8,
     weight: AtomicU32,
     affinity: AtomicU64,
@@ -76,6 +81,9 @@ impl Entity {
             queued: AtomicBool::new(false),
             distrust: AtomicU8::new(0),
             policy: AtomicU16::new(encode(params.policy)),
+            lent: AtomicU8::new(0),
+            active: AtomicU16::new(encode(params.policy)),
+            ranks: SpinLock::new(()),
             nice: AtomicI8::new(params.nice.clamp(-20, 19)),
             weight: AtomicU32::new(weight(params.policy, params.nice)),
             affinity: AtomicU64::new(params.affinity.0),
@@ -110,9 +118,40 @@ impl Entity {
 
     /// Takes effect at once, also if the task is waiting for a CPU.
     pub fn set_policy(&self, policy: SchedPolicy) {
+        let ranks = self.ranks.lock();
         self.policy.store(encode(policy), Relaxed);
         self.weight.store(weight(policy, self.nice()), Relaxed);
+        self.activate(policy, self.lent.load(Relaxed));
+        drop(ranks);
         wake::params_changed(self);
+    }
+
+    /// The policy that it is scheduled by: its own, or a better one that others lend it.
+    #[inline]
+    pub fn active_policy(&self) -> SchedPolicy {
+        decode(self.active.load(Relaxed))
+    }
+
+    /// Lends the task a real-time priority, instead of what it was lent before; 0 takes it back. As for `set_policy`.
+    pub fn lend(&self, priority: u8) {
+        let ranks = self.ranks.lock();
+        if self.lent.swap(priority, Relaxed) == priority {
+            return;
+        }
+        self.activate(self.policy(), priority);
+        drop(ranks);
+        wake::params_changed(self);
+    }
+
+    /// As on Linux a lent priority makes no turns of the tasks that have none.
+    fn activate(&self, policy: SchedPolicy, lent: u8) {
+        let active = match policy {
+            _ if lent <= policy.rt_priority() => policy,
+            SchedPolicy::Rr(_) => SchedPolicy::Rr(lent),
+            _ => SchedPolicy::Fifo(lent),
+        };
+        // SeqCst: see `wake::params_changed`.
+        self.active.store(encode(active), SeqCst);
     }
 
     pub fn set_nice(&self, nice: i8) {

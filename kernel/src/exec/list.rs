@@ -101,6 +101,12 @@ impl<T> List<T> {
         self.head.map(|node| unsafe { node.as_ref() })
     }
 
+    /// The youngest node; as for `front`.
+    pub fn back(&self) -> Option<&Node<T>> {
+        // SAFETY: linked nodes are alive (contract of `push_back`).
+        self.tail.map(|node| unsafe { node.as_ref() })
+    }
+
     /// The node after `node`.
     ///
     /// # Safety
@@ -148,6 +154,27 @@ impl<T> List<T> {
             }
         }
         self.head = Some(this);
+        self.len += 1;
+    }
+
+    /// Puts `node` before `place`.
+    ///
+    /// # Safety
+    /// As for [`List::push_back`]; `place` is in this list.
+    pub unsafe fn insert_before(&mut self, place: &Node<T>, node: Pin<&Node<T>>) {
+        let this = NonNull::from(node.get_ref());
+        // SAFETY: the node is not shared with any other list's lock; `place` and its neighbour are alive.
+        unsafe {
+            let after = &mut *place.links.get();
+            let Some(before) = after.prev else { return self.push_front(node) };
+            let links = &mut *this.as_ref().links.get();
+            debug_assert!(!links.linked);
+            links.linked = true;
+            links.prev = Some(before);
+            links.next = Some(NonNull::from(place));
+            after.prev = Some(this);
+            (*before.as_ref().links.get()).next = Some(this);
+        }
         self.len += 1;
     }
 

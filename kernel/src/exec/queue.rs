@@ -75,7 +75,7 @@ pub(super) fn is_rt(key: u64) -> bool {
 
 /// The key of a task that runs now.
 pub(super) fn running_key(entity: &Entity) -> u64 {
-    match entity.policy().rt_priority() {
+    match entity.active_policy().rt_priority() {
         0 => fair_key(entity),
         priority => rt_rank(priority) | RT_MIDDLE,
     }
@@ -123,7 +123,7 @@ impl RunQueue {
     }
 
     fn key(&mut self, entity: &Entity, why: Why) -> u64 {
-        let priority = entity.policy().rt_priority();
+        let priority = entity.active_policy().rt_priority();
         if priority != 0 {
             // sched(7): a pre-empted FIFO task stays at the head of its priority; others go to the tail.
             let sequence = if why == Why::Preempted { &mut self.head } else { &mut self.tail };
@@ -190,6 +190,8 @@ impl RunQueue {
             unsafe { self.tree.cursor_mut_from_ptr(ptr::from_ref(entity)).remove() };
         }
         cpu.note_queued(entity.key.load(Relaxed), -1);
+        // One that was a real-time task has not been charged for what it ran.
+        place(entity, cpu);
         Some(self.link(cpu, entity, Why::Woken))
     }
 }
@@ -223,7 +225,7 @@ fn placed(entity: &Entity, cpu: &Cpu) -> u64 {
 
 /// The key that a sleeping task will get on `cpu`.
 pub(super) fn expected_key(entity: &Entity, cpu: &Cpu) -> u64 {
-    match entity.policy().rt_priority() {
+    match entity.active_policy().rt_priority() {
         0 => FAIR | (placed(entity, cpu) + entity.scale(SLICE)) & !FAIR,
         priority => rt_rank(priority) | (RT_MIDDLE + 1),
     }
@@ -233,6 +235,12 @@ pub(super) fn expected_key(entity: &Entity, cpu: &Cpu) -> u64 {
 pub(super) fn preempts(key: u64, current: u64) -> bool {
     let margin = if is_rt(key) || is_rt(current) { 0 } else { MARGIN };
     key.saturating_add(margin) < current
+}
+
+/// Is a waiting task with `key` to run before the one that runs, whose key has become `current`? One that has got the priority of
+/// others goes on before them.
+pub(super) fn outranks(key: u64, current: u64) -> bool {
+    if is_rt(current) { key >> RT_SHIFT < current >> RT_SHIFT } else { preempts(key, current) }
 }
 
 /// Online CPUs on which the task may run; all of them if its set has become empty.

@@ -1,6 +1,7 @@
 //! Where a woken task goes: placement, hand-over, calls to other CPUs, stealing and balance.
 
 use async_task::ScheduleInfo;
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::Runnable;
@@ -91,6 +92,7 @@ fn claim_idle(mask: CpuMask) -> Option<usize> {
 /// Gives a task to another CPU. See `Cpu::idle` for why it cannot be overlooked there.
 pub(super) fn send(target: usize, runnable: Runnable) {
     let cpu = cpu::on(target);
+    let changes = CHANGES.load(SeqCst);
     let key = expected_key(runnable.metadata(), cpu);
     let mask = movable_to(runnable.metadata(), cpu);
     let rest = match cpu.inbox.get() {
@@ -104,7 +106,7 @@ pub(super) fn send(target: usize, runnable: Runnable) {
     let urgent = if old & IDLE != 0 {
         old & CALLED == 0
     } else {
-        preempts(key, cpu.current_key.load(SeqCst)) || !cpu.is_ticking()
+        preempts(key, cpu.current_key.load(SeqCst)) || !cpu.is_ticking() || CHANGES.load(SeqCst) != changes
     };
     if urgent {
         hw::irq::send_ipi(target);
@@ -154,15 +156,40 @@ fn call_idle(mask: CpuMask) {
     }
 }
 
-/// The task's class or weight has changed.
+/// The task's class, priority or weight has changed.
+///
+/// A task on its way to a CPU may have been found not urgent enough to interrupt that CPU:
+///
+/// ```text
+/// who wakes it (send)                       who changes it
+///   seen = CHANGES                            active = better (SeqCst)
+///   key, by what `active` is                  CHANGES += 1 (SeqCst)
+///   push; flags |= CALLED (SeqCst)            a CPU's flags have CALLED → IPI
+///   CHANGES != seen → IPI
+/// ```
 pub(super) fn params_changed(entity: &Entity) {
     let Some(home) = entity.home() else { return };
     let cpu = cpu::on(home);
     let key = cpu.queue.lock().reorder(cpu, entity);
-    if key.is_some_and(|key| preempts(key, cpu.current_key.load(Relaxed))) {
-        cpu.force_resched();
+    if let Some(key) = key {
+        if preempts(key, cpu.current_key.load(Relaxed)) {
+            cpu.force_resched();
+        }
+        return;
+    }
+    if core::ptr::eq(cpu.current.load(SeqCst), entity) {
+        if home == hw::cpu_id() { cpu.rank_changed(entity) } else { cpu.force_resched() }
+    }
+    CHANGES.fetch_add(1, SeqCst);
+    for cpu in cpu::all().filter(|cpu| cpu.id() != hw::cpu_id()) {
+        if cpu.flags.load(SeqCst) & (CALLED | IDLE) == CALLED {
+            hw::irq::send_ipi(cpu.id());
+        }
     }
 }
+
+/// How often a task that was in no run queue has changed.
+static CHANGES: AtomicU32 = AtomicU32::new(0);
 
 /// A task that runs where it may not is made to give way; one that waits is sent on when its turn comes.
 pub(super) fn affinity_changed(entity: &Entity) {
@@ -180,8 +207,8 @@ impl Cpu {
         let Some(current) = self.current() else { return false };
         self.next.load(Relaxed).is_null()
             && !self.counters.in_user()
-            && !current.policy().is_rt()
-            && !entity.policy().is_rt()
+            && !current.active_policy().is_rt()
+            && !entity.active_policy().is_rt()
     }
 
     fn hand_over(&self, runnable: Runnable) {

@@ -78,6 +78,27 @@ fn round_robin_tasks_of_one_priority_take_turns_and_fifo_ones_do_not() {
 }
 
 #[test]
+fn a_lent_priority_counts_until_it_is_taken_back() {
+    let mut entities = Vec::new();
+    machine::run(Clock::Lockstep, 1, 100 * MS, || {
+        entities.extend([hog(nice(0)), hog(policy(SchedPolicy::Fifo(10)))]);
+        let (low, running) = (entities[0].clone(), entities[1].clone());
+        spawn_entity(Entity::new(policy(SchedPolicy::Fifo(99))), async move {
+            sleep_until(Instant::now().saturating_add(Duration::from_millis(20))).await;
+            low.lend(50);
+            assert_eq!((low.policy(), low.active_policy()), (SchedPolicy::Other, SchedPolicy::Fifo(50)));
+            sleep_until(Instant::now().saturating_add(Duration::from_millis(30))).await;
+            low.lend(0);
+            // Less than its own counts for nothing.
+            running.lend(5);
+            assert_eq!(running.active_policy(), SchedPolicy::Fifo(10));
+        });
+    });
+    let ran = entities[0].utime_ns() / MS;
+    assert!((28..=32).contains(&ran), "{ran} ms");
+}
+
+#[test]
 fn as_many_loops_as_cpus_get_one_each() {
     shares(4, 100, &[nice(0); 4]).into_iter().for_each(|share| assert!(share > 0.95, "{share}"));
 }

@@ -31,12 +31,13 @@ fn policy_number(policy: SchedPolicy) -> u32 {
     }
 }
 
-/// (priority as stat shows it, rt_priority).
+/// (priority as stat shows it, rt_priority): the first with what is lent to the task, the second its own.
 fn priorities(task: &Task) -> (i64, u32) {
-    match task.entity.policy() {
-        SchedPolicy::Fifo(priority) | SchedPolicy::Rr(priority) => (-1 - i64::from(priority), u32::from(priority)),
-        _ => (20 + i64::from(task.entity.nice()), 0),
-    }
+    let shown = match task.entity.active_policy().rt_priority() {
+        0 => 20 + i64::from(task.entity.nice()),
+        priority => -1 - i64::from(priority),
+    };
+    (shown, task.entity.policy().rt_priority().into())
 }
 
 pub fn stat(subject: &Subject, may_look: bool, out: &mut Text) -> Result<()> {
