@@ -1,5 +1,6 @@
 //! FUTEX_WAKE, FUTEX_REQUEUE, FUTEX_WAKE_OP.
 
+use core::sync::atomic::Ordering::Relaxed;
 use core::task::Waker;
 
 use super::Word;
@@ -19,13 +20,23 @@ pub async fn wake(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Res
         Ok(key) => key,
         Err(error) => key_after(mm, word, error).await?,
     };
-    Ok(table::wake(key, count.max(1) as usize, bitset))
+    wake_all(key, count, bitset)
+}
+
+/// EINVAL if there is nobody to be woken, but somebody who waits for a lock.
+#[inline]
+fn wake_all(key: Key, count: i32, bitset: u32) -> Result<usize> {
+    let woken = table::wake(key, count.max(1) as usize, bitset);
+    if woken == 0 && table::others(key).load(Relaxed) != 0 {
+        super::pi::check_no_waiters(key)?;
+    }
+    Ok(woken)
 }
 
 /// The same, if it takes no waiting to find out what the word stands for.
-pub fn wake_now(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Option<usize> {
+pub fn wake_now(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Option<Result<usize>> {
     let key = try_key(mm, word).ok()?;
-    Some(table::wake(key, count.max(1) as usize, bitset))
+    Some(wake_all(key, count, bitset))
 }
 
 /// The word can be read and has another value: a wait for this one ends at once.
@@ -98,11 +109,13 @@ impl Requeue {
         self.wake -= woken;
         self.done += woken;
         let more = wakers.is_full() && self.wake > 0;
-        if !more {
-            self.done += table::transfer(&mut pair, self.from, self.to, self.requeue);
-        }
+        let moved = if more { Ok(0) } else { table::transfer(&mut pair, self.from, self.to, self.requeue) };
         drop(pair);
         wakers.into_iter().for_each(Waker::wake);
+        self.done += moved?;
+        if !more && self.done == 0 && table::others(self.from).load(Relaxed) != 0 {
+            super::pi::check_no_waiters(self.from)?;
+        }
         Ok(if more { Step::More } else { Step::Done })
     }
 }
@@ -168,9 +181,9 @@ pub async fn wake_op(
         }
     };
     // Waiters that come after the change see the new value; waking them too would be spurious, but allowed.
-    let mut woken = table::wake(first_key, wake_first.max(1) as usize, super::ANY);
+    let mut woken = wake_all(first_key, wake_first, super::ANY)?;
     if condition {
-        woken += table::wake(second_key, wake_second.max(1) as usize, super::ANY);
+        woken += wake_all(second_key, wake_second, super::ANY)?;
     }
     Ok(woken)
 }

@@ -72,8 +72,9 @@ async fn release(t: &Thread, entry: u64, offset: i64, pending: bool) -> Result<(
     let key = key_of(t.mm(), word).await?;
     loop {
         let value = UserPtr::<u32>::new(addr).read(t.mm()).await?;
-        if pending && !is_pi && value == 0 {
-            // Released in memory, but it died before it could wake the next one.
+        if pending && !is_pi && value & FUTEX_TID_MASK != t.tid() {
+            // Released in memory, but it died before it could wake the next one. Or it was woken, and died before it took the
+            // lock: if another has taken it since, that one knows of no waiters, and Linux leaves them asleep.
             wake_key(key, 1);
             return Ok(());
         }

@@ -3,9 +3,10 @@
 use arrayvec::ArrayVec;
 use core::pin::Pin;
 use core::ptr;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 
+use crate::errno::{Errno, Result};
 use crate::exec::list::{List, Node};
 use crate::mm::FutexKey;
 use crate::sync::{SpinGuard, SpinLock};
@@ -14,16 +15,26 @@ const BUCKETS: usize = 512;
 
 /// On a cache line of its own.
 #[repr(align(64))]
-struct Bucket(SpinLock<List<Waiter>>);
+struct Bucket {
+    list: SpinLock<List<Waiter>>,
+    /// Those who wait for words of this bucket and are none of FUTEX_WAKE's: see `pi`.
+    others: AtomicU32,
+}
 
-static TABLE: [Bucket; BUCKETS] = [const { Bucket(SpinLock::new(List::new())) }; BUCKETS];
+static TABLE: [Bucket; BUCKETS] =
+    [const { Bucket { list: SpinLock::new(List::new()), others: AtomicU32::new(0) } }; BUCKETS];
 
 pub(super) type Guard = SpinGuard<'static, List<Waiter>>;
 
 /// What identifies a word, in two words of its own: the space or object, and the address or offset, whose lowest bit (words
 /// are aligned) tells the two kinds apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Key(u64, u64);
+
+impl Key {
+    pub const MIN: Key = Key(0, 0);
+    pub const MAX: Key = Key(u64::MAX, u64::MAX);
+}
 
 impl From<FutexKey> for Key {
     #[inline]
@@ -55,7 +66,10 @@ const WOKEN: u8 = 2;
 pub(super) struct Waiter {
     /// The key; changed by a requeue under the locks of both buckets.
     key: (AtomicU64, AtomicU64),
+    /// What wakes must have in common with it; nothing does if it is to be requeued to a lock (FUTEX_WAIT_REQUEUE_PI).
     bitset: u32,
+    /// Its real-time priority when it was enqueued: the list is in the order of priorities.
+    priority: AtomicU8,
     /// The bucket it is in. Changed as the key.
     bucket: AtomicU16,
     /// IDLE → QUEUED by the waiter; QUEUED → WOKEN by a wake, as its last access to the node.
@@ -74,6 +88,7 @@ impl Queued {
         let waiter = Waiter {
             key: (AtomicU64::new(0), AtomicU64::new(0)),
             bitset,
+            priority: AtomicU8::new(0),
             bucket: AtomicU16::new(0),
             state: AtomicU8::new(IDLE),
         };
@@ -108,17 +123,24 @@ impl Queued {
         woken
     }
 
-    /// Joins the end of a locked bucket, which must be `key`'s.
-    pub fn enqueue(self: Pin<&Self>, list: &mut Guard, key: Key, waker: &Waker) {
+    /// Joins a locked bucket, which must be `key`'s, behind those who have at least the same priority.
+    #[inline]
+    pub fn enqueue(self: Pin<&Self>, list: &mut Guard, key: Key, priority: u8, waker: &Waker) {
         let waiter = &self.node.data;
         waiter.set_key(key);
+        waiter.priority.store(priority, Ordering::Relaxed);
         waiter.state.store(QUEUED, Ordering::Relaxed);
         // SAFETY: the node is in no list, `Drop` takes it out before its memory goes away (Pin's guarantee), and from
         // now on its links are touched only under the lock of the bucket that it is in.
         unsafe {
             self.node.set_waker(waker);
-            list.push_back(self.node());
+            insert(list, self.node());
         }
+    }
+
+    /// What tells the waiter from others while it waits.
+    pub fn address(&self) -> usize {
+        ptr::from_ref(&self.node) as usize
     }
 
     /// Gives the queued waiter another waker.
@@ -147,15 +169,19 @@ impl Queued {
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        if self.leave() && !self.reported {
+        if self.leave() && !self.reported && self.node.data.bitset != TO_LOCK {
             wake(self.node.data.key(), 1, self.node.data.bitset);
         }
     }
 }
 
 impl Waiter {
-    fn key(&self) -> Key {
+    pub fn key(&self) -> Key {
         Key(self.key.0.load(Ordering::Relaxed), self.key.1.load(Ordering::Relaxed))
+    }
+
+    pub fn waits_for_lock(&self) -> bool {
+        self.bitset == TO_LOCK
     }
 
     fn set_key(&self, key: Key) {
@@ -178,7 +204,51 @@ impl Waiter {
 
 #[inline]
 pub(super) fn lock(bucket: usize) -> Guard {
-    TABLE[bucket % BUCKETS].0.lock()
+    TABLE[bucket % BUCKETS].list.lock()
+}
+
+/// How many wait for words of the key's bucket and are not in its list.
+#[inline]
+pub(super) fn others(key: Key) -> &'static AtomicU32 {
+    &TABLE[key.bucket() % BUCKETS].others
+}
+
+/// The bitset of a waiter that is to be requeued to a lock.
+pub(super) const TO_LOCK: u32 = 0;
+
+/// Does a waiter of the locked bucket wait for `key`? Answers the first.
+pub(super) fn first(list: &List<Waiter>, key: Key) -> Option<&Node<Waiter>> {
+    let mut cursor = list.front();
+    while let Some(node) = cursor
+        && node.data.key() != key
+    {
+        // SAFETY: the node is in this list.
+        cursor = unsafe { list.after(node) };
+    }
+    cursor
+}
+
+/// Puts a node behind those of its priority, and of better ones.
+///
+/// # Safety
+/// As for [`List::push_back`].
+#[inline]
+unsafe fn insert(list: &mut List<Waiter>, node: Pin<&Node<Waiter>>) {
+    let priority = node.data.priority.load(Ordering::Relaxed);
+    if priority == 0 || list.back().is_none_or(|last| last.data.priority.load(Ordering::Relaxed) >= priority) {
+        // SAFETY: by contract.
+        return unsafe { list.push_back(node) };
+    }
+    let mut cursor = list.front().map(ptr::from_ref);
+    while let Some(place) = cursor {
+        // SAFETY: `place` is in this list; the rest by contract.
+        unsafe {
+            if (*place).data.priority.load(Ordering::Relaxed) < priority {
+                return list.insert_before(&*place, node);
+            }
+            cursor = list.after(&*place).map(ptr::from_ref);
+        }
+    }
 }
 
 /// The buckets of two keys, locked; they may be the same.
@@ -217,7 +287,7 @@ impl Pair {
 /// Wakers to be called once the locks are released.
 pub(super) type Wakers = ArrayVec<Waker, 16>;
 
-/// Wakes up to `count` waiters of `key` whose bitset meets `bitset`, oldest first. Answers how many.
+/// Wakes up to `count` waiters of `key` whose bitset meets `bitset`, the most urgent and oldest first. Answers how many.
 #[inline]
 pub(super) fn wake(key: Key, count: usize, bitset: u32) -> usize {
     if count == 1 {
@@ -262,12 +332,12 @@ fn wake_many(key: Key, count: usize, bitset: u32) -> usize {
     }
 }
 
-/// Takes a waiter off its list for a wake.
+/// Takes a waiter off its list for a wake, or because it now waits for a lock.
 ///
 /// # Safety
 /// The node is in this list, whose lock is held. The caller does not touch it afterwards: it may be gone.
 #[inline]
-unsafe fn unlink(list: &mut List<Waiter>, node: &Node<Waiter>) -> Option<Waker> {
+pub(super) unsafe fn unlink(list: &mut List<Waiter>, node: &Node<Waiter>) -> Option<Waker> {
     // SAFETY: by contract.
     let waker = unsafe {
         list.remove(node);
@@ -299,8 +369,8 @@ pub(super) fn take(list: &mut List<Waiter>, key: Key, count: usize, bitset: u32,
     taken
 }
 
-/// Moves up to `count` waiters of `from` to `to`. Answers how many.
-pub(super) fn transfer(pair: &mut Pair, from: Key, to: Key, count: usize) -> usize {
+/// Moves up to `count` waiters of `from` to `to`. Answers how many; EINVAL if one is to be requeued to a lock.
+pub(super) fn transfer(pair: &mut Pair, from: Key, to: Key, count: usize) -> Result<usize> {
     let mut moved = 0;
     let mut cursor = pair.source().front().map(ptr::from_ref);
     while let Some(node) = cursor
@@ -314,14 +384,17 @@ pub(super) fn transfer(pair: &mut Pair, from: Key, to: Key, count: usize) -> usi
             if node.data.key() != from {
                 continue;
             }
+            if node.data.bitset == TO_LOCK {
+                return Err(Errno::EINVAL);
+            }
             moved += 1;
             // Onto itself: counted, as Linux does, and left where it is.
             if from != to {
                 pair.source().remove(node);
                 node.data.set_key(to);
-                pair.target().push_back(Pin::new_unchecked(node));
+                insert(pair.target(), Pin::new_unchecked(node));
             }
         }
     }
-    moved
+    Ok(moved)
 }

@@ -172,7 +172,7 @@ impl Future for Attempt<'_> {
             let this = self.get_unchecked_mut();
             (Pin::new_unchecked(&mut this.place), this.key, this.addr, this.expected, this.thread)
         };
-        match poll_place(place.as_mut(), key, addr, expected, cx) {
+        match poll_place(place.as_mut(), key, addr, expected, thread, cx) {
             // Queued before the look at signals: one that is posted later finds the task asleep and wakes it.
             Poll::Pending if thread.is_some_and(|thread| thread.pending()) => {
                 Poll::Ready(if place.give_up() { Outcome::Woken } else { Outcome::Interrupted })
@@ -183,7 +183,14 @@ impl Future for Attempt<'_> {
 }
 
 /// Enqueues a waiter if the word has the expected value, or sees whether it was woken.
-fn poll_place(mut place: Pin<&mut Queued>, key: Key, addr: u64, expected: u32, cx: &mut Context<'_>) -> Poll<Outcome> {
+pub(super) fn poll_place(
+    mut place: Pin<&mut Queued>,
+    key: Key,
+    addr: u64,
+    expected: u32,
+    who: Option<&Thread>,
+    cx: &mut Context<'_>,
+) -> Poll<Outcome> {
     if place.is_queued() {
         if !place.as_mut().take_wake() {
             place.set_waker(cx.waker());
@@ -199,7 +206,8 @@ fn poll_place(mut place: Pin<&mut Queued>, key: Key, addr: u64, expected: u32, c
         Err(fault) => Poll::Ready(Outcome::Absent(fault)),
         Ok(value) if value != expected => Poll::Ready(Outcome::Differs),
         Ok(_) => {
-            place.as_ref().enqueue(&mut bucket, key, cx.waker());
+            let priority = who.map_or(0, |thread| thread.entity.policy().rt_priority());
+            place.as_ref().enqueue(&mut bucket, key, priority, cx.waker());
             Poll::Pending
         }
     }
@@ -223,7 +231,7 @@ pub async fn wait_vector(t: &Thread, entries: &[VectorEntry], deadline: Option<D
             let key = key_of(t.mm(), entry.word).await?;
             places.push((Box::pin(Queued::new(super::ANY)), key, *entry));
         }
-        let any = poll_fn(|cx| poll_vector(&mut places, cx));
+        let any = poll_fn(|cx| poll_vector(t, &mut places, cx));
         let waited = match &deadline {
             None => exec::interruptible(t, any).await.map(Some),
             Some(deadline) => exec::interruptible(t, until(deadline, any)).await,
@@ -247,9 +255,14 @@ pub async fn wait_vector(t: &Thread, entries: &[VectorEntry], deadline: Option<D
     }
 }
 
-fn poll_vector(places: &mut [(Pin<Box<Queued>>, Key, VectorEntry)], cx: &mut Context<'_>) -> Poll<(usize, Outcome)> {
+fn poll_vector(
+    t: &Thread,
+    places: &mut [(Pin<Box<Queued>>, Key, VectorEntry)],
+    cx: &mut Context<'_>,
+) -> Poll<(usize, Outcome)> {
     for (index, (place, key, entry)) in places.iter_mut().enumerate() {
-        if let Poll::Ready(outcome) = poll_place(place.as_mut(), *key, entry.word.addr, entry.expected, cx) {
+        let (addr, expected) = (entry.word.addr, entry.expected);
+        if let Poll::Ready(outcome) = poll_place(place.as_mut(), *key, addr, expected, Some(t), cx) {
             return Poll::Ready((index, outcome));
         }
     }

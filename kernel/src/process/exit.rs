@@ -57,7 +57,7 @@ pub fn exit_group(t: &mut Thread, status: ExitStatus) {
 
 /// The last act of a thread's future.
 pub async fn exit_thread(mut t: Thread, status: ExitStatus) {
-    leave_memory(&t).await;
+    leave_memory(&t, true).await;
     let vfork = t.vfork.lock().take();
     if let Some(mm) = t.leave_mm() {
         t.process().remember_peak(&mm);
@@ -75,9 +75,11 @@ pub async fn exit_thread(mut t: Thread, status: ExitStatus) {
     leave_group(&task, status);
 }
 
-/// What a thread still does to its memory before it leaves it, at exit and exec: robust futexes, clear_child_tid.
-pub async fn leave_memory(t: &Thread) {
+/// What a thread still does to its memory before it leaves it, at exit (`ends`) and exec: robust futexes,
+/// locks that lend priority, clear_child_tid.
+pub async fn leave_memory(t: &Thread, ends: bool) {
     futex::exit_robust_list(t).await;
+    futex::pi::release_all(t.task(), ends);
     let tid_address = t.clear_child_tid.swap(0, Ordering::Relaxed);
     if tid_address != 0 && t.mm_is_shared() {
         // A bad address is the program's own affair.

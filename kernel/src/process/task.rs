@@ -4,7 +4,7 @@
 
 use alloc::sync::Arc;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::creds::Credentials;
 use super::exit::VforkDone;
@@ -46,6 +46,8 @@ pub struct Task {
     pub robust_list: AtomicU64,
     /// What operations on semaphores are undone at exit (CLONE_SYSVSEM).
     pub sem_undo: UndoSlot,
+    /// Whether it has to do with futexes that lend priorities: flags of `futex::pi`.
+    pub pi: AtomicU8,
     /// The parent that waits for this thread's exec or exit (CLONE_VFORK).
     pub vfork: SpinLock<Option<Arc<VforkDone>>>,
     /// prctl(PR_SET_PDEATHSIG); 0 = none.
@@ -89,6 +91,7 @@ impl Task {
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             sem_undo: UndoSlot::default(),
+            pi: AtomicU8::new(0),
             vfork: SpinLock::new(None),
             parent_death_signal: AtomicU32::new(0),
             reset_on_fork: AtomicBool::new(false),

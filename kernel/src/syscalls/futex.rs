@@ -1,5 +1,6 @@
 //! futex(2), futex_waitv(2), get_robust_list(2), set_tid_address(2).
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -8,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::SysResult;
 use crate::errno::{Errno, Result};
-use crate::futex::{self, ANY, VectorEntry, WaitRequest, WakeOp, Word};
+use crate::futex::{self, ANY, VectorEntry, WaitRequest, WakeOp, Word, pi};
 use crate::mm::UserPtr;
 use crate::process::{Caps, Thread, table};
 use crate::time::{ClockId, Deadline, UserTimespec};
@@ -21,13 +22,19 @@ const WAKE: u32 = 1;
 const REQUEUE: u32 = 3;
 const CMP_REQUEUE: u32 = 4;
 const WAKE_OP: u32 = 5;
+const LOCK_PI: u32 = 6;
+const UNLOCK_PI: u32 = 7;
+const TRYLOCK_PI: u32 = 8;
 const WAIT_BITSET: u32 = 9;
 const WAKE_BITSET: u32 = 10;
+const WAIT_REQUEUE_PI: u32 = 11;
+const CMP_REQUEUE_PI: u32 = 12;
+const LOCK_PI2: u32 = 13;
 
 pub async fn futex(t: &Thread, addr: u64, op: u32, value: u32, timeout: u64, addr2: u64, value3: u32) -> SysResult {
     let private = op & PRIVATE != 0;
     let command = op & !(PRIVATE | CLOCK_REALTIME);
-    if op & CLOCK_REALTIME != 0 && command != WAIT_BITSET {
+    if op & CLOCK_REALTIME != 0 && !matches!(command, WAIT_BITSET | WAIT_REQUEUE_PI | LOCK_PI2) {
         return Err(Errno::ENOSYS.into());
     }
     let word = Word { addr, private };
@@ -52,6 +59,18 @@ pub async fn futex(t: &Thread, addr: u64, op: u32, value: u32, timeout: u64, add
         REQUEUE => futex::requeue(t.mm(), word, word2, value as i32, count2, None).await?,
         CMP_REQUEUE => futex::requeue(t.mm(), word, word2, value as i32, count2, Some(value3)).await?,
         WAKE_OP => futex::wake_op(t.mm(), word, word2, value as i32, count2, WakeOp(value3)).await?,
+        LOCK_PI | LOCK_PI2 => {
+            let deadline = if timeout == 0 { None } else { Some(read_deadline(t, timeout, op).await?) };
+            return Box::pin(pi::lock(t, word, deadline)).await;
+        }
+        TRYLOCK_PI => return Box::pin(pi::try_lock(t, word)).await,
+        UNLOCK_PI => Box::pin(pi::unlock(t, word)).await.map(|()| 0)?,
+        WAIT_REQUEUE_PI => {
+            let deadline = if timeout == 0 { None } else { Some(read_deadline(t, timeout, op).await?) };
+            let request = WaitRequest { word, expected: value, bitset: ANY };
+            return Box::pin(pi::wait_requeue(t, request, word2, deadline)).await;
+        }
+        CMP_REQUEUE_PI => Box::pin(pi::cmp_requeue(t, word, word2, value as i32, count2, value3)).await?,
         _ => return Err(Errno::ENOSYS.into()),
     };
     Ok(count as u64)
@@ -69,19 +88,23 @@ pub fn futex_now(
 ) -> Option<SysResult> {
     let word = Word { addr, private: op & PRIVATE != 0 };
     match op & !PRIVATE {
-        WAKE => futex::wake_now(t.mm(), word, value as i32, ANY).map(|count| Ok(count as u64)),
-        WAKE_BITSET if value3 != 0 => futex::wake_now(t.mm(), word, value as i32, value3).map(|count| Ok(count as u64)),
+        WAKE => futex::wake_now(t.mm(), word, value as i32, ANY).map(answer),
+        WAKE_BITSET if value3 != 0 => futex::wake_now(t.mm(), word, value as i32, value3).map(answer),
         WAIT if timeout == 0 => futex::differs(word, value).then_some(Err(Errno::EAGAIN.into())),
         _ => None,
     }
 }
 
-/// FUTEX_WAIT has a length of time, FUTEX_WAIT_BITSET a point on one of two clocks.
+fn answer(count: Result<usize>) -> SysResult {
+    count.map(|count| count as u64).map_err(Into::into)
+}
+
+/// FUTEX_WAIT has a length of time, FUTEX_LOCK_PI a time of day, the others a point on one of two clocks.
 async fn read_deadline(t: &Thread, timeout: u64, op: u32) -> Result<Deadline> {
     let time = UserPtr::<UserTimespec>::new(timeout).read(t.mm()).await?.validate()?;
     Ok(match op & !PRIVATE {
         WAIT => Deadline::after(Duration::from_nanos(time.to_nanos())),
-        op if op & CLOCK_REALTIME != 0 => Deadline { clock: ClockId::Realtime, at: time.to_nanos() },
+        op if op & CLOCK_REALTIME != 0 || op == LOCK_PI => Deadline { clock: ClockId::Realtime, at: time.to_nanos() },
         _ => Deadline { clock: ClockId::Monotonic, at: time.to_nanos() },
     })
 }

@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::exec::{self, CpuMask, SchedPolicy};
+use crate::futex;
 use crate::mm::UserPtr;
 use crate::process::{self, Caps, Resource, Task, Thread, table};
 
@@ -89,10 +90,11 @@ fn check_policy(t: &Thread, task: &Task, policy: SchedPolicy, reset: bool) -> Re
     if real_time || leaves_idle || unsets || !may_schedule(t, task) { Err(Errno::EPERM) } else { Ok(()) }
 }
 
-fn set_policy(t: &Thread, task: &Task, policy: SchedPolicy, reset: bool) -> Result<()> {
+fn set_policy(t: &Thread, task: &Arc<Task>, policy: SchedPolicy, reset: bool) -> Result<()> {
     check_policy(t, task, policy, reset)?;
     task.reset_on_fork.store(reset, Relaxed);
     task.entity.set_policy(policy);
+    futex::pi::priority_changed(task);
     Ok(())
 }
 

@@ -153,7 +153,7 @@ async fn end_other_threads(t: &mut Thread) -> Result<()> {
 
 /// From here on nothing fails.
 async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials>, program: &program::Program) {
-    exit::leave_memory(t).await;
+    exit::leave_memory(t, false).await;
     let vfork = t.vfork.lock().take();
     if let Some(old) = t.set_mm(mm) {
         t.process().remember_peak(&old);

@@ -10,6 +10,10 @@ mod faults;
 mod fifo;
 mod fp;
 mod futex;
+mod futex_pi;
+mod futex_pi_exit;
+mod futex_pi_refused;
+mod futex_pi_requeue;
 mod groups;
 mod handlers;
 mod hostile;
@@ -73,6 +77,10 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("threads", threads::TESTS),
     ("fp", fp::TESTS),
     ("futex", futex::TESTS),
+    ("futex_pi", futex_pi::TESTS),
+    ("futex_pi_exit", futex_pi_exit::TESTS),
+    ("futex_pi_refused", futex_pi_refused::TESTS),
+    ("futex_pi_requeue", futex_pi_requeue::TESTS),
     ("requeue", requeue::TESTS),
     ("robust", robust::TESTS),
     ("sem", sem::TESTS),
