@@ -27,7 +27,7 @@ fn style(rng: &mut Rng, shared: bool) -> Style {
 }
 
 /// A handler that counts, restarting calls or not.
-async fn count_signals(u: U, page: u64, restart: bool) {
+pub(super) async fn count_signals(u: U, page: u64, restart: bool) {
     let flags = if restart { SA_RESTART } else { 0 };
     let answer = u
         .handle(SIGUSR1, flags, move |u, _| async move {
@@ -38,7 +38,7 @@ async fn count_signals(u: U, page: u64, restart: bool) {
 }
 
 /// Starts `count` threads, disturbs them, and waits for their end.
-async fn run_threads(u: U, page: u64, count: u64, signals: u64, body: impl Fn(u64) -> Program) {
+pub(super) async fn run_threads(u: U, page: u64, count: u64, signals: u64, body: impl Fn(u64) -> Program) {
     let mut tids = Vec::new();
     for index in 0..count {
         let tid = u.thread(page + TIDS + 4 * index, body(index)).await;

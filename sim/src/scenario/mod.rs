@@ -5,6 +5,7 @@ mod futex;
 mod ipc;
 mod kernel;
 mod memory;
+mod pi;
 mod pipe;
 mod poll;
 mod process;
@@ -52,6 +53,9 @@ pub struct Setup {
 pub const ALL: &[Scenario] = &[
     scenario("mutex", futex::mutex, "threads and processes share a mutex, disturbed by signals"),
     scenario("futex-count", futex::count, "each wake that was sent is seen once, whatever else ends the wait"),
+    scenario("futex-pi", pi::locks, "locks that lend priority, in any order, with limits, signals and owners that end"),
+    scenario("futex-requeue", pi::requeue, "a bounded buffer whose waiters are requeued to such a lock, or give up"),
+    scenario("robust", pi::robust, "processes that are killed as owners of robust locks"),
     scenario("condvar", futex::condvar, "a bounded buffer with condition variables"),
     scenario("barrier", futex::barrier, "threads meet at a barrier, again and again"),
     scenario("pipe", pipe::stream, "a writer and a reader of a pipe; each byte is checked"),

@@ -19,6 +19,7 @@ mod calls;
 mod describe;
 mod image;
 pub mod memory;
+pub mod pi;
 pub mod sync;
 
 use std::cell::RefCell;
