@@ -118,7 +118,20 @@ impl WaitQueue {
         self.waiters.load(Ordering::Relaxed) == 0
     }
 
-    fn wake_waiters(&self, mut exclusive: usize, mut matches: impl FnMut(u64, u32) -> bool) -> usize {
+    fn wake_waiters(&self, exclusive: usize, mut matches: impl FnMut(u64, u32) -> bool) -> usize {
+        let mut waiters = self.list.lock();
+        if let Some(waker) = waiters.take_only(exclusive, &mut matches) {
+            self.waiters.store(0, Ordering::Relaxed);
+            drop(waiters);
+            waker.wake();
+            return 1;
+        }
+        drop(waiters);
+        self.wake_many(exclusive, matches)
+    }
+
+    #[inline(never)]
+    fn wake_many(&self, mut exclusive: usize, mut matches: impl FnMut(u64, u32) -> bool) -> usize {
         let mut woken = 0;
         let mut round = None;
         loop {
@@ -243,6 +256,25 @@ impl Waiters {
         node.data.state.store(LINKED, Ordering::Relaxed);
         // SAFETY: passed on to the caller.
         unsafe { if node.data.exclusive { self.list.push_back(node) } else { self.list.push_front(node) } }
+    }
+
+    /// The waker of the only waiter, if that is one in a future and the wake is for it. There is no round to it: a node that
+    /// comes back during the call has missed it.
+    #[inline]
+    fn take_only(&mut self, exclusive: usize, matches: &mut impl FnMut(u64, u32) -> bool) -> Option<Waker> {
+        let node = ptr::from_ref(self.list.front().filter(|_| self.list.len() == 1)?);
+        // SAFETY: linked nodes are alive, and their links belong to the lock we hold; the node is not touched any more
+        // after WOKEN was stored.
+        unsafe {
+            let wait = &(*node).data;
+            if wait.persistent() || wait.exclusive && exclusive == 0 || !matches(wait.key, wait.mask) {
+                return None;
+            }
+            self.list.remove(&*node);
+            let waker = (*node).take_waker();
+            wait.state.store(WOKEN, Ordering::Release);
+            waker
+        }
     }
 
     /// Takes wakers of matching nodes until `wakers` is full, the exclusive ones used up, or the list at its end.

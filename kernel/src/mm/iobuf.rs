@@ -129,7 +129,30 @@ impl<'a> IoBuf<'a> {
     }
 
     /// Copies `src` into the buffer (for read(2)).
+    #[inline]
     pub fn copy_to(&mut self, src: &[u8]) -> Result<usize, UserFault> {
+        // The most common buffer, without a fault: nothing of the general case is needed.
+        let len = src.len().min(self.remaining);
+        if let Target::User { next, .. } = &mut self.target
+            // SAFETY: `src` is valid for `len` bytes.
+            && unsafe { arch::user::copy_to(*next, src.as_ptr(), len) }.is_ok()
+        {
+            *next += len as u64;
+            self.count(len);
+            return Ok(len);
+        }
+        self.copy_to_pieces(src)
+    }
+
+    #[inline]
+    fn count(&mut self, len: usize) {
+        self.cut_by = None;
+        self.done += len;
+        self.remaining -= len;
+    }
+
+    #[inline(never)]
+    fn copy_to_pieces(&mut self, src: &[u8]) -> Result<usize, UserFault> {
         self.transfer(src.len(), |segment, at, len| {
             let from = src[at..at + len].as_ptr();
             match segment {
@@ -154,7 +177,25 @@ impl<'a> IoBuf<'a> {
     ///
     /// # Safety
     /// `dst` must be valid for writes of `len` bytes.
+    #[inline]
     pub unsafe fn copy_from_raw(&mut self, dst: *mut u8, len: usize) -> Result<usize, UserFault> {
+        let wanted = len.min(self.remaining);
+        if let Target::User { next, .. } = &mut self.target
+            // SAFETY: `dst` is valid for `len` bytes.
+            && unsafe { arch::user::copy_from(dst, *next, wanted) }.is_ok()
+        {
+            *next += wanted as u64;
+            self.count(wanted);
+            return Ok(wanted);
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.copy_from_pieces(dst, len) }
+    }
+
+    /// # Safety
+    /// As for [`IoBuf::copy_from_raw`].
+    #[inline(never)]
+    unsafe fn copy_from_pieces(&mut self, dst: *mut u8, len: usize) -> Result<usize, UserFault> {
         self.transfer(len, |segment, at, len| {
             // SAFETY: at + len is within `dst`.
             let to = unsafe { dst.add(at) };
