@@ -84,6 +84,11 @@ pub trait FileOps: Send + Sync + Any {
         false
     }
 
+    /// The same but for `ready`, and asked before each call, of files that are not plain.
+    fn answers_at_once(&self) -> bool {
+        false
+    }
+
     /// Awaited, interruptibly, before the first attempt of every read or write call, O_NONBLOCK or not: a terminal's
     /// job control sends SIGTTIN or SIGTTOU to a background group and then waits for the signal to end the call
     /// (which is restarted when the group is continued).

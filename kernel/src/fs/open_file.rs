@@ -251,7 +251,7 @@ impl OpenFile {
     #[inline]
     fn at_once(&self, allowed: bool, attempt: impl FnOnce(&dyn FileOps, u64) -> Option<usize>) -> Option<usize> {
         let Kind::Ops(ops) = &self.kind else { return None };
-        if !allowed || !self.plain {
+        if !allowed || !(self.plain || ops.answers_at_once()) {
             return None;
         }
         if !ops.seekable() {
@@ -266,8 +266,8 @@ impl OpenFile {
     /// What a blocking read of a plain stream waits for.
     pub fn blocking_stream(&self) -> Option<(&dyn FileOps, &WaitQueue)> {
         match &self.kind {
-            Kind::Ops(ops) if self.plain && !ops.seekable() && self.readable() && !self.is_nonblock() => {
-                Some((&**ops, ops.wait_queue()?))
+            Kind::Ops(ops) if self.readable() && !self.is_nonblock() && !ops.seekable() => {
+                (self.plain || ops.answers_at_once()).then_some((&**ops, ops.wait_queue()?))
             }
             _ => None,
         }

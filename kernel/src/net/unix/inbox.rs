@@ -91,6 +91,21 @@ impl Stream {
         self.ring.len()
     }
 
+    pub fn room(&self) -> usize {
+        self.ring.room()
+    }
+
+    /// Bytes without anything that came along. None: there are no bytes, or not such.
+    #[inline]
+    pub fn read_plain(&mut self, buf: &mut IoBuf<'_>) -> Option<Result<usize, TryError>> {
+        if self.ring.is_empty() || !self.marks.is_empty() {
+            return None;
+        }
+        let result = self.ring.read(buf);
+        self.head += *result.as_ref().unwrap_or(&0) as u64;
+        Some(result)
+    }
+
     /// Takes in what fits. What comes along belongs to the first byte; it is taken out of the options if any byte is.
     pub fn write(
         &mut self,

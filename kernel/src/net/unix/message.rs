@@ -9,6 +9,7 @@ use super::inbox::{Inbox, Packet};
 use super::{Phase, READABLE, UnixSocket, WRITABLE, name, release, unblock};
 use crate::errno::{Errno, Result};
 use crate::fs::TryError;
+use crate::fs::pipe::PIPE_BUF;
 use crate::mm::{IoBuf, PAGE_SIZE, frames};
 use crate::net::rights::{self, Rights};
 use crate::net::socket::{Outgoing, Receive, Received, Switches, Target, Type, Ucred};
@@ -47,7 +48,8 @@ impl UnixSocket {
             return Err(Errno::EPIPE.into());
         }
         let Inbox::Stream(stream) = &mut state.inbox else { return Err(Errno::EINVAL.into()) };
-        if stream.len() >= super::inbox::STREAM_CAPACITY {
+        // As on Linux, what is small goes as a whole.
+        if stream.room() < buf.remaining().min(PIPE_BUF) {
             return Err(TryError::WouldBlock);
         }
         if let (Some(in_flight), Some(rights)) = (&mut in_flight, &message.rights) {
@@ -152,6 +154,23 @@ impl UnixSocket {
         self.outstanding.fetch_add(packet.charge, Ordering::AcqRel);
         packets.push_back(packet);
         Ok(())
+    }
+
+    /// A read of bytes that nothing came along with. None: there is more to it.
+    pub(super) fn receive_plain(&self, buf: &mut IoBuf<'_>) -> Option<Result<usize, TryError>> {
+        let mut state = self.state.lock();
+        let Inbox::Stream(stream) = &mut state.inbox else { return None };
+        let before = stream.len();
+        let result = stream.read_plain(buf)?;
+        let writer = match !Self::has_room(before) && Self::has_room(stream.len()) {
+            true => state.peer.as_ref().and_then(Weak::upgrade),
+            false => None,
+        };
+        drop(state);
+        if let Some(writer) = writer {
+            writer.queue.wake(usize::MAX, WRITABLE.bits());
+        }
+        Some(result)
     }
 
     pub(super) fn receive_bytes(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {

@@ -297,12 +297,19 @@ impl FileOps for UnixSocket {
         if buf.is_empty() {
             return Ok(0);
         }
+        if let Some(result) = self.receive_plain(buf) {
+            return result;
+        }
         // Descriptors that come along are closed: nobody asked for them.
         Ok(self.try_receive(buf, Receive { peek: false, nonblock: file.is_nonblock() })?.len)
     }
 
     fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         self.try_send(buf, &mut Outgoing::plain())
+    }
+
+    fn answers_at_once(&self) -> bool {
+        !self.has_limits()
     }
 
     fn has_limits(&self) -> bool {
