@@ -118,6 +118,7 @@ impl WaitQueue {
         self.waiters.load(Ordering::Relaxed) == 0
     }
 
+    #[inline(never)]
     fn wake_waiters(&self, exclusive: usize, mut matches: impl FnMut(u64, u32) -> bool) -> usize {
         let mut waiters = self.list.lock();
         if let Some(waker) = waiters.take_only(exclusive, &mut matches) {
