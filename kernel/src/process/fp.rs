@@ -170,9 +170,14 @@ pub fn get(t: &Thread) -> FpRegs {
 
 /// Replaces the thread's FP registers.
 pub fn set(t: &Thread, regs: &FpRegs) {
+    replace(t, |slot| *slot = *regs);
+}
+
+/// Lets `fill` write all of the thread's FP registers; it must not ask for them itself.
+pub fn replace<R>(t: &Thread, fill: impl FnOnce(&mut FpRegs) -> R) -> R {
     forget(t);
-    // SAFETY: `t` is being polled here and its state is live nowhere now.
-    unsafe { *t.fp_slot().regs.get() = *regs };
+    // SAFETY: `t` is being polled here and its state is live nowhere now, and `fill` gets the only reference.
+    fill(unsafe { &mut *t.fp_slot().regs.get() })
 }
 
 /// Drops the claim on the CPU's registers without saving them.

@@ -17,7 +17,7 @@ use super::action::{ActionFlags, SigAction};
 use super::info::{SIGINFO_SIZE, SigInfo};
 use super::set::SigSet;
 use super::state::{AltStack, SS_AUTODISARM};
-use crate::arch::{FpRegs, UserFault};
+use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
 use crate::mm::UserPtr;
 use crate::process::{Thread, fp};
@@ -245,19 +245,30 @@ fn read_frame(t: &mut Thread) -> Result<Restored, Bad> {
     let at = |offset: usize| t.regs.sp.wrapping_add(offset as u64);
     let mask = UserPtr::<StackAndMask>::new(at(offset_of!(Head, stack))).try_read()?;
     let head = UserPtr::<Context>::new(at(offset_of!(Head, x))).try_read()?;
-    let record = UserPtr::<FpRecord>::new(find_fp_record(at(size_of::<Head>()))?).try_read()?;
+    let record = find_fp_record(at(size_of::<Head>()))?;
     // A mode other than EL0 could only come from a forged frame.
     if head.pstate & MODE_AND_MASKS != 0 {
         return Err(Bad::Frame);
     }
-    let v = record.v.map(|[low, high]| low as u128 | (high as u128) << 64);
-    fp::set(t, &FpRegs { v, fpsr: record.fpsr, fpcr: record.fpcr });
+    read_fp_record(t, record)?;
     let regs = &mut t.regs;
     regs.x = head.x;
     regs.sp = head.sp;
     regs.pc = head.pc;
     regs.pstate = head.pstate & USER_PSTATE;
     Ok(Restored { mask: SigSet(mask.mask).blockable(), stack: mask.stack })
+}
+
+/// The last that can fail: what is there at both ends is there in between, so that the registers are read to where they
+/// stay.
+fn read_fp_record(t: &Thread, record: u64) -> Result<(), UserFault> {
+    let [_, _, fpsr, fpcr] = UserPtr::<[u32; 4]>::new(record).try_read()?;
+    let v = record.wrapping_add(offset_of!(FpRecord, v) as u64);
+    UserPtr::<u64>::new(v.wrapping_add((size_of::<[u128; 32]>() - 8) as u64)).try_read()?;
+    fp::replace(t, |regs| {
+        (regs.fpsr, regs.fpcr) = (fpsr, fpcr);
+        UserPtr::<u8>::new(v).try_read_bytes(regs.v.as_mut_bytes())
+    })
 }
 
 /// Walks the records up to the end marker. The FP record must be there exactly once; unknown ones are refused, as
