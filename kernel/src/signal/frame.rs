@@ -70,7 +70,6 @@ struct StackAndMask {
 #[repr(C)]
 #[derive(FromBytes)]
 struct Context {
-    x: [u64; 31],
     sp: u64,
     pc: u64,
     pstate: u64,
@@ -244,22 +243,23 @@ fn read_frame(t: &mut Thread) -> Result<Restored, Bad> {
     // The stack pointer may be anything: what wraps around is no user address, or a bad frame.
     let at = |offset: usize| t.regs.sp.wrapping_add(offset as u64);
     let mask = UserPtr::<StackAndMask>::new(at(offset_of!(Head, stack))).try_read()?;
-    let head = UserPtr::<Context>::new(at(offset_of!(Head, x))).try_read()?;
+    let context = UserPtr::<Context>::new(at(offset_of!(Head, sp))).try_read()?;
     let record = find_fp_record(at(size_of::<Head>()))?;
     // A mode other than EL0 could only come from a forged frame.
-    if head.pstate & MODE_AND_MASKS != 0 {
+    if context.pstate & MODE_AND_MASKS != 0 {
         return Err(Bad::Frame);
     }
     read_fp_record(t, record)?;
+    // What is around them is there, so they are too, and can be read to where they stay.
+    UserPtr::<u8>::new(at(offset_of!(Head, x))).try_read_bytes(t.regs.x.as_mut_bytes())?;
     let regs = &mut t.regs;
-    regs.x = head.x;
-    regs.sp = head.sp;
-    regs.pc = head.pc;
-    regs.pstate = head.pstate & USER_PSTATE;
+    regs.sp = context.sp;
+    regs.pc = context.pc;
+    regs.pstate = context.pstate & USER_PSTATE;
     Ok(Restored { mask: SigSet(mask.mask).blockable(), stack: mask.stack })
 }
 
-/// The last that can fail: what is there at both ends is there in between, so that the registers are read to where they
+/// What is there at both ends is there in between, so that the registers are read to where they
 /// stay.
 fn read_fp_record(t: &Thread, record: u64) -> Result<(), UserFault> {
     let [_, _, fpsr, fpcr] = UserPtr::<[u32; 4]>::new(record).try_read()?;
@@ -308,6 +308,6 @@ mod tests {
         assert_eq!(offset_of!(Head, pstate), 304 + 272);
         assert_eq!(offset_of!(FpRecord, v), 16);
         assert_eq!(offset_of!(Head, mask) - offset_of!(Head, stack), offset_of!(StackAndMask, mask));
-        assert_eq!(offset_of!(Head, pstate) - offset_of!(Head, x), offset_of!(Context, pstate));
+        assert_eq!(offset_of!(Head, pstate) - offset_of!(Head, sp), offset_of!(Context, pstate));
     }
 }
