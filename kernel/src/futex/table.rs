@@ -296,6 +296,7 @@ pub(super) fn wake(key: Key, count: usize, bitset: u32) -> usize {
     wake_many(key, count, bitset)
 }
 
+#[inline]
 fn wake_one(key: Key, bitset: u32) -> bool {
     let mut list = lock(key.bucket());
     let mut cursor = list.front().map(ptr::from_ref);
