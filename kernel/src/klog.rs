@@ -81,8 +81,17 @@ pub fn console_level() -> u8 {
 
 /// Adds a message; also the way in for /dev/kmsg writers.
 pub fn print(level: u8, args: &core::fmt::Arguments<'_>) {
+    print_if(level < CONSOLE_LEVEL.load(Ordering::Relaxed), level, args);
+}
+
+/// Adds a message that is shown on the console whatever its level (LEVEL_INFO).
+pub fn print_always(args: &core::fmt::Arguments<'_>) {
+    print_if(true, 6, args);
+}
+
+fn print_if(shown: bool, level: u8, args: &core::fmt::Arguments<'_>) {
     let time = arch::now_ns();
-    if level < CONSOLE_LEVEL.load(Ordering::Relaxed) {
+    if shown {
         let _ = write!(Console, "[{:5}.{:06}] {}\r\n", time / 1_000_000_000, time / 1000 % 1_000_000, args);
     }
     if HEAP_READY.load(Ordering::Relaxed) {

@@ -25,5 +25,6 @@ pub mod process;
 pub mod signal;
 pub mod sync;
 pub mod syscalls;
+pub mod sysrq;
 pub mod time;
 pub mod uts;

@@ -3,8 +3,8 @@
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use pollux_tests::lab::{options, run, text_of};
-use xtask::machine::MachineOptions;
+use pollux_tests::lab::{self, options, run, text_of};
+use xtask::machine::{KernelKind, MachineOptions};
 
 use crate::shared;
 
@@ -84,6 +84,47 @@ who owns pipes and sockets: ((12346, 12346, 384), (12346, 12346, 511), 0) (0, (1
 links that others laid: Some([0, 0, -1, 0, -1, 0, -1]) [-13, -13, -13] 0
 ";
 
+/// What `probe waits` prints; these files are Pollux's own.
+const WAITS: &str = "\
+an empty pipe:
+waits for input from pipe:[N] (descriptor 3)
+in read
+since N
+held by process
+wchan: read
+stack: [<0>] read
+[<0>] life
+a socket:
+waits for a message from socket:[N] (descriptor 6)
+in recvfrom
+since N
+a sleep:
+waits for a time
+in clock_nanosleep
+since N
+a child:
+waits for child CHILD
+in wait4
+since N
+held by CHILD
+a lock:
+waits for a wake of futex N (private)
+in futex
+since N
+held by thread1
+a lock:
+waits for a wake of futex N (private)
+in futex
+since N
+held by thread0
+a lock:
+waits for the lock N (private)
+in futex
+since N
+held by process
+circle: thread0 -> thread1 wait for each other
+";
+
 pub fn trials() -> Vec<Trial> {
     let rules = [2, 4]
         .map(|smp| shared(&format!("rules::are_those_of_linux::smp_{smp}"), move || compare(smp, "rules", EXPECTED)));
@@ -92,7 +133,9 @@ pub fn trials() -> Vec<Trial> {
     });
     let files = [shared("rules::files_are_those_of_linux", || compare(2, "files", FILES))];
     let edges = [shared("rules::edges_of_files_are_those_of_linux", || compare(2, "edges", EDGES))];
-    rules.into_iter().chain(unix).chain(files).chain(edges).collect()
+    let pollux = lab::kernel() == KernelKind::Pollux;
+    let waits = pollux.then(|| shared("rules::waits_are_told", || compare(2, "waits", WAITS)));
+    rules.into_iter().chain(unix).chain(files).chain(edges).chain(waits).collect()
 }
 
 fn compare(smp: u8, subject: &str, expected_text: &str) -> Result<()> {

@@ -6,6 +6,7 @@ mod root;
 mod shutdown;
 
 pub use init::{first_thread, threads_max};
+pub use root::make_clean;
 pub use shutdown::{How, init_exited, shutdown};
 
 use crate::{arch, drivers, exec, fs, klog, mm, process, time};

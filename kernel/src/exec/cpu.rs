@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, 
 use crossbeam_queue::ArrayQueue;
 
 use super::Runnable;
-use super::entity::Entity;
+use super::entity::{ASLEEP, Entity};
 use super::hw;
 use super::params::CpuMask;
 use super::params::SchedPolicy;
@@ -352,7 +352,7 @@ impl Cpu {
     pub(super) fn end(&self, entity: &Entity) {
         let from = entity.begin_charge();
         let now = self.read_clock();
-        self.charge(entity, from, now, 0);
+        self.charge(entity, from, now, ASLEEP | now);
         self.counters.end();
         let switches = if self.yielding.load(Relaxed) { &entity.involuntary } else { &entity.voluntary };
         switches.store(switches.load(Relaxed) + 1, Relaxed);

@@ -9,6 +9,7 @@ use intrusive_collections::RBTreeAtomicLink;
 
 use super::cpu;
 use super::hw;
+use super::instant::Instant;
 use super::params::{CpuMask, SchedParams, SchedPolicy, UNIT, weight};
 use super::wake;
 use crate::sync::SpinLock;
@@ -54,7 +55,8 @@ pub struct Entity {
     pub(super) user: AtomicU64,
     pub(super) voluntary: AtomicU64,
     pub(super) involuntary: AtomicU64,
-    /// Since when it runs (user code) without having been charged for it; 0: it does not.
+    /// Since when it runs (user code) without having been charged for it; 0: it does not. `run_since` then says with
+    /// [`ASLEEP`] when it ran last.
     pub(super) run_since: AtomicU64,
     pub(super) user_since: AtomicU64,
 }
@@ -62,6 +64,7 @@ pub struct Entity {
 const NEVER_RAN: u8 = u8::MAX;
 /// `run_since` while the time is being moved to `ran`: for a few instructions.
 const CHARGING: u64 = u64::MAX;
+pub(super) const ASLEEP: u64 = 1 << 63;
 const DISTRUST: u8 = 16;
 
 impl Entity {
@@ -182,7 +185,14 @@ impl Entity {
 
     /// It runs or waits for a CPU (state R of proc(5)).
     pub fn is_runnable(&self) -> bool {
-        self.queued.load(Relaxed) || self.run_since.load(Relaxed) != 0
+        let since = self.run_since.load(Relaxed);
+        self.queued.load(Relaxed) || since == CHARGING || since != 0 && since & ASLEEP == 0
+    }
+
+    /// When it ran last, if it does not run.
+    pub fn asleep_since(&self) -> Option<Instant> {
+        let since = self.run_since.load(Relaxed);
+        (since & ASLEEP != 0 && since != CHARGING).then(|| Instant::from_nanos(since & !ASLEEP))
     }
 
     /// Where it should run again, if it ran before.
@@ -318,7 +328,7 @@ impl Entity {
 
 fn elapsed(start: u64) -> u64 {
     match start {
-        0 => 0,
+        0 | ASLEEP.. => 0,
         start => hw::now_ns().saturating_sub(start),
     }
 }

@@ -20,23 +20,13 @@ pub async fn wake(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Res
         Ok(key) => key,
         Err(error) => key_after(mm, word, error).await?,
     };
-    wake_all(key, count, bitset)
-}
-
-/// EINVAL if there is nobody to be woken, but somebody who waits for a lock.
-#[inline]
-fn wake_all(key: Key, count: i32, bitset: u32) -> Result<usize> {
-    let woken = table::wake(key, count.max(1) as usize, bitset);
-    if woken == 0 && table::others(key).load(Relaxed) != 0 {
-        super::pi::check_no_waiters(key)?;
-    }
-    Ok(woken)
+    table::wake(key, count.max(1) as usize, bitset)
 }
 
 /// The same, if it takes no waiting to find out what the word stands for.
 pub fn wake_now(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Option<Result<usize>> {
     let key = try_key(mm, word).ok()?;
-    Some(wake_all(key, count, bitset))
+    Some(table::wake(key, count.max(1) as usize, bitset))
 }
 
 /// The word can be read and has another value: a wait for this one ends at once.
@@ -181,9 +171,9 @@ pub async fn wake_op(
         }
     };
     // Waiters that come after the change see the new value; waking them too would be spurious, but allowed.
-    let mut woken = wake_all(first_key, wake_first, super::ANY)?;
+    let mut woken = table::wake(first_key, wake_first.max(1) as usize, super::ANY)?;
     if condition {
-        woken += wake_all(second_key, wake_second, super::ANY)?;
+        woken += table::wake(second_key, wake_second.max(1) as usize, super::ANY)?;
     }
     Ok(woken)
 }
@@ -206,8 +196,9 @@ fn change(first: Key, second: Key, addr: u64, op: WakeOp) -> Result<Option<u32>,
 }
 
 /// For callers that have the key already.
-pub(super) fn wake_key(key: Key, count: usize) -> usize {
-    table::wake(key, count, super::ANY)
+pub(super) fn wake_key(key: Key, count: usize) {
+    // Whoever else waits for the word is not to be woken by this.
+    let _ = table::wake(key, count, super::ANY);
 }
 
 #[cfg(test)]

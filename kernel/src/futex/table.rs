@@ -170,7 +170,8 @@ impl Queued {
 impl Drop for Queued {
     fn drop(&mut self) {
         if self.leave() && !self.reported && self.node.data.bitset != TO_LOCK {
-            wake(self.node.data.key(), 1, self.node.data.bitset);
+            // If there is nobody else, there is nobody to tell.
+            let _ = wake(self.node.data.key(), 1, self.node.data.bitset);
         }
     }
 }
@@ -287,18 +288,20 @@ impl Pair {
 /// Wakers to be called once the locks are released.
 pub(super) type Wakers = ArrayVec<Waker, 16>;
 
-/// Wakes up to `count` waiters of `key` whose bitset meets `bitset`, the most urgent and oldest first. Answers how many.
+/// Wakes up to `count` waiters of `key` whose bitset meets `bitset`, the most urgent and oldest first. Answers how many; EINVAL
+/// if there are only others who wait for the word (see `pi`).
 #[inline]
-pub(super) fn wake(key: Key, count: usize, bitset: u32) -> usize {
+pub(super) fn wake(key: Key, count: usize, bitset: u32) -> Result<usize> {
     if count == 1 {
-        return usize::from(wake_one(key, bitset));
+        return wake_one(key, bitset).map(usize::from);
     }
     wake_many(key, count, bitset)
 }
 
 #[inline]
-fn wake_one(key: Key, bitset: u32) -> bool {
-    let mut list = lock(key.bucket());
+fn wake_one(key: Key, bitset: u32) -> Result<bool> {
+    let bucket = &TABLE[key.bucket() % BUCKETS];
+    let mut list = bucket.list.lock();
     let mut cursor = list.front().map(ptr::from_ref);
     while let Some(node) = cursor {
         // SAFETY: as in `take`.
@@ -310,15 +313,19 @@ fn wake_one(key: Key, bitset: u32) -> bool {
                 if let Some(waker) = waker {
                     waker.wake();
                 }
-                return true;
+                return Ok(true);
             }
             cursor = list.after(node).map(ptr::from_ref);
         }
     }
-    false
+    drop(list);
+    if bucket.others.load(Ordering::Relaxed) != 0 {
+        super::pi::check_no_waiters(key)?;
+    }
+    Ok(false)
 }
 
-fn wake_many(key: Key, count: usize, bitset: u32) -> usize {
+fn wake_many(key: Key, count: usize, bitset: u32) -> Result<usize> {
     let mut woken = 0;
     loop {
         let mut wakers = Wakers::new();
@@ -327,9 +334,13 @@ fn wake_many(key: Key, count: usize, bitset: u32) -> usize {
         drop(list);
         let more = wakers.is_full() && woken < count;
         wakers.into_iter().for_each(Waker::wake);
-        if !more {
-            return woken;
+        if more {
+            continue;
         }
+        if woken == 0 && others(key).load(Ordering::Relaxed) != 0 {
+            super::pi::check_no_waiters(key)?;
+        }
+        return Ok(woken);
     }
 }
 

@@ -27,12 +27,13 @@ pub mod table;
 mod task;
 pub mod trace;
 pub mod wait;
+pub mod waits;
 
 pub use creds::{Caps, Credentials};
 pub use exit::{ExitStatus, VforkDone};
 pub use limits::{Limit, Limits, Resource};
 pub use process::{NewProcess, Process, State, Usage, may_trace};
-pub use run::{is_current, with_current};
+pub use run::{Doing, is_current, look_at, with_current};
 pub use session::Session;
 pub use table::{Pid, find, find_task, group_exists, processes};
 pub use task::{Handles, MmUse, Task, Thread};

@@ -61,6 +61,14 @@ pub fn end_somebody() -> mm::BoxFuture<'static, bool> {
     })
 }
 
+/// Ends the process that holds most because somebody asked for it.
+pub async fn end_on_request() {
+    let _turn = TURN.lock().await;
+    if !end_worst().await {
+        log::warn!("no process may be ended");
+    }
+}
+
 /// Ends the process that holds most, unless one is ending already, and gives it a little time. False if there is none.
 async fn end_worst() -> bool {
     let ending = {

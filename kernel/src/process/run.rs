@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
 use core::ptr;
@@ -11,8 +12,9 @@ use core::task::{Context, Poll};
 use super::exit;
 use super::fp;
 use super::oom;
+use super::table;
 use super::task::{Task, Thread};
-use crate::arch::{self, MAX_CPUS, PerCpu, Trap};
+use crate::arch::{self, MAX_CPUS, PerCpu, Trap, UserRegs};
 use crate::errno::Errno;
 use crate::{exec, mm, signal, syscalls};
 
@@ -24,6 +26,9 @@ pub fn start(t: Thread) {
 
 /// User code and system calls in turn until the thread ends.
 async fn life(mut t: Thread) {
+    // Here it stays until its end: see `look_at`.
+    let registers = &raw mut t.regs;
+    t.registers.store(registers, Ordering::Release);
     let status = loop {
         // At the top, for a thread that was made while its group was being killed or stopped.
         if signal::work_pending(&t) {
@@ -54,6 +59,7 @@ async fn life(mut t: Thread) {
             exec::yield_now().await;
         }
     };
+    t.registers.store(ptr::null_mut(), Ordering::Release);
     exit::exit_thread(t, status).await;
 }
 
@@ -67,6 +73,12 @@ fn enter_user(t: &mut Thread) -> Trap {
 async fn page_fault(t: &mut Thread, addr: u64, access: arch::Access, esr: u64) {
     use core::sync::atomic::Ordering::Relaxed;
     t.min_faults.fetch_add(1, Relaxed);
+    t.faulting.store(true, Relaxed);
+    resolve_fault(t, addr, access, esr).await;
+    t.faulting.store(false, Relaxed);
+}
+
+async fn resolve_fault(t: &mut Thread, addr: u64, access: arch::Access, esr: u64) {
     while let Err(fault) = t.mm().clone().handle_fault(addr, access).await {
         if !fault.is_shortage() || !Box::pin(oom::make_room_for_page(t)).await {
             return signal::force_fault(t, fault.signo, fault.code, fault.addr, esr);
@@ -89,14 +101,15 @@ impl<F: Future<Output = ()>> Future for UserFuture<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // SAFETY: `life` is pinned with the struct and never moved out; `task` is not pinned structurally.
         let this = unsafe { self.get_unchecked_mut() };
-        this.task.activate_mm();
         let current = CURRENT.get();
         current.store(Arc::as_ptr(&this.task).cast_mut(), Ordering::Relaxed);
+        // It takes the lock that `look_at` holds.
+        this.task.activate_mm();
         this.task.interruptible.store(false, Ordering::Relaxed);
         // SAFETY: see above.
         let poll = unsafe { Pin::new_unchecked(&mut this.life) }.poll(cx);
         // The poll began and ends on the same CPU.
-        current.store(ptr::null_mut(), Ordering::Relaxed);
+        current.store(ptr::null_mut(), Ordering::Release);
         poll
     }
 }
@@ -110,6 +123,49 @@ pub fn with_current<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     let current = CURRENT.get().load(Ordering::Relaxed);
     // SAFETY: only this CPU writes its slot, and non-null means that the poll of the task's future encloses this call.
     f(unsafe { current.as_ref() })
+}
+
+/// What another thread does, as far as it can be told without stopping it.
+pub enum Doing {
+    /// It runs, or is about to, or has ended.
+    Runs,
+    /// It waits in a system call, made with these registers.
+    Call(UserRegs),
+    /// It waits for something else: a page, the end of a stop.
+    Waits(UserRegs),
+}
+
+/// Looks at a thread. Its registers are its future's; they are not written while that is not polled:
+///
+/// ```text
+/// who looks                                 who polls the thread
+///   lock its handles                          CURRENT = the thread
+///   CURRENT is the thread's on no CPU         lock and unlock its handles (activate_mm)
+///   copy the registers; unlock                … CURRENT = null (release)
+/// ```
+/// A poll that has come past the lock is seen in CURRENT, and one that has not waits for the lock.
+pub fn look_at(task: &Task) -> Doing {
+    let handles = task.lock_handles();
+    let polled = CURRENT.iter().any(|current| ptr::eq(current.load(Ordering::Acquire), task));
+    let registers = task.registers.load(Ordering::Acquire);
+    if polled || registers.is_null() || task.entity.is_runnable() {
+        return Doing::Runs;
+    }
+    // SAFETY: not null: the future is in `life`, where the registers stay; nobody polls it, see above.
+    let regs = unsafe { *registers };
+    drop(handles);
+    let waits = task.faulting.load(Ordering::Relaxed) || task.process().sig.is_stopped();
+    if waits { Doing::Waits(regs) } else { Doing::Call(regs) }
+}
+
+/// The thread that each CPU polls, for a look at the machine.
+pub fn current_of_cpus() -> Vec<Option<Arc<Task>>> {
+    let tasks: Vec<Arc<Task>> = table::processes().iter().flat_map(|process| process.tasks()).collect();
+    let on = |current: &AtomicPtr<Task>| {
+        let current = current.load(Ordering::Relaxed);
+        tasks.iter().find(|task| ptr::eq(Arc::as_ptr(task), current)).cloned()
+    };
+    CURRENT.iter().take(arch::cpu_count()).map(on).collect()
 }
 
 /// Is this the thread being polled on this CPU?

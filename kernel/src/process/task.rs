@@ -4,7 +4,7 @@
 
 use alloc::sync::Arc;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::creds::Credentials;
 use super::exit::VforkDone;
@@ -18,7 +18,7 @@ use crate::fs::{FdTable, FsContext};
 use crate::ipc::sem::UndoSlot;
 use crate::mm::AddressSpace;
 use crate::signal::{Restart, RestartBlock, TaskSignals};
-use crate::sync::SpinLock;
+use crate::sync::{SpinGuard, SpinLock};
 
 /// The shared handles of a thread, as others see them (/proc, ptrace). The thread's own copies are in [`Thread`].
 #[derive(Clone)]
@@ -65,6 +65,10 @@ pub struct Task {
     pub exited: AtomicBool,
     /// Its system calls are recorded: see [`crate::syscalls::trace`].
     pub traced: AtomicBool,
+    /// It brings a page in that it has touched.
+    pub faulting: AtomicBool,
+    /// Where its registers are while it lives: see `run::look_at`.
+    pub(super) registers: AtomicPtr<UserRegs>,
     pub min_faults: AtomicU64,
     pub maj_faults: AtomicU64,
     fp: FpSlot,
@@ -101,6 +105,8 @@ impl Task {
             interruptible: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             traced: AtomicBool::new(false),
+            faulting: AtomicBool::new(false),
+            registers: AtomicPtr::default(),
             min_faults: AtomicU64::new(0),
             maj_faults: AtomicU64::new(0),
             fp: FpSlot::new(fp),
@@ -131,6 +137,10 @@ impl Task {
     /// The handles as last published.
     pub fn handles(&self) -> Handles {
         self.handles.lock().clone()
+    }
+
+    pub(super) fn lock_handles(&self) -> SpinGuard<'_, Handles> {
+        self.handles.lock()
     }
 
     /// Makes the thread's address space current on this CPU, if it has one.

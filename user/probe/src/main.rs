@@ -9,6 +9,7 @@
 //! * `probe hogs`, `probe mappings PROCESSES`: take more memory than there is.
 //! * `probe pressure MEGABYTES`: uses a file of this size through mappings; prints how many pages were wrong.
 //! * `probe edges`: more of them, at the edges: ends of ranges, rights of others, files without names.
+//! * `probe waits`: what the kernel tells about threads that wait.
 //! * `probe boot`: as the first program: the machine's counter at its start, then power off.
 
 mod edges;
@@ -17,6 +18,7 @@ mod pressure;
 mod rules;
 mod shortage;
 mod unix;
+mod waits;
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
             Ok(wrong) => println!("{wrong} wrong"),
             Err(error) => println!("failed: {error}"),
         },
+        (Some("waits"), ..) => waits::all(),
         (Some("edges"), ..) => edges::all(),
         (Some("owners"), ..) => edges::owners_as_user(),
         // What a rule runs to have a program that runs, or has run.
@@ -68,7 +71,7 @@ fn main() -> ExitCode {
         _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
         _ => {
             eprintln!(
-                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | pipes | pressure MEGABYTES | hogs | mappings N | boot"
+                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | waits | pipes | pressure MEGABYTES | hogs | mappings N | boot"
             );
             return ExitCode::FAILURE;
         }

@@ -2,12 +2,20 @@
 
 use super::{devtree, irq, paging};
 use crate::sync::SpinLock;
-use arm_pl011_uart::{DataBits, Interrupts, LineConfig, Parity, StopBits, Uart, UniqueMmioPointer};
+use arm_pl011_uart::{DataBits, Error, Interrupts, LineConfig, Parity, StopBits, Uart, UniqueMmioPointer};
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 use spin::Once;
 
 static UART: SpinLock<Option<Uart<'static>>> = SpinLock::new(None);
 static RX_HANDLER: Once<fn(u8)> = Once::new();
+/// Is given the byte after a break first, and says whether it was for it.
+static BREAK_HANDLER: Once<fn(u8) -> bool> = Once::new();
+/// Until when (ns) a byte counts as the one after a break.
+static BREAK_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// How long one may take to type that byte: as on Linux.
+const BREAK_TIME: u64 = 5_000_000_000;
 
 /// UARTCR, and its bit that enables the UART.
 const CONTROL: usize = 0x30;
@@ -59,9 +67,11 @@ fn put(uart: &mut Uart<'_>, byte: u8) {
     uart.write_word(byte);
 }
 
-/// Calls `handler` with each byte received, in interrupt context on CPU 0. `intid` is the UART's interrupt.
-pub fn enable_rx(intid: u32, handler: fn(u8)) {
+/// Calls `handler` with each byte received, in interrupt context on CPU 0, but for those after a break that `break_key` takes.
+/// `intid` is the UART's interrupt.
+pub fn enable_rx(intid: u32, handler: fn(u8), break_key: fn(u8) -> bool) {
     RX_HANDLER.call_once(|| handler);
+    BREAK_HANDLER.call_once(|| break_key);
     irq::register(intid, 0, |_| receive(), 0);
     if let Some(uart) = UART.lock().as_mut() {
         // The time-out interrupt covers bytes that do not fill the FIFO to its level.
@@ -77,6 +87,10 @@ fn receive() {
     }
     // The lock is not held over the handler: it may echo.
     while let Some(byte) = next_byte() {
+        let after_break = super::now_ns() < BREAK_UNTIL.swap(0, Relaxed);
+        if after_break && BREAK_HANDLER.get().is_some_and(|take| take(byte)) {
+            continue;
+        }
         if let Some(handler) = RX_HANDLER.get() {
             handler(byte);
         }
@@ -89,8 +103,9 @@ fn next_byte() -> Option<u8> {
     loop {
         match uart.read_word() {
             Ok(byte) => return byte,
-            // A break or a framing error: the word is lost.
-            Err(_) => continue,
+            Err(Error::Break) => BREAK_UNTIL.store(super::now_ns() + BREAK_TIME, Relaxed),
+            // The word is lost.
+            Err(_) => {}
         }
     }
 }

@@ -115,7 +115,7 @@ pub mod console {
     }
 
     /// Nothing is ever received.
-    pub fn enable_rx(_intid: u32, _handler: fn(u8)) {}
+    pub fn enable_rx(_intid: u32, _handler: fn(u8), _break_key: fn(u8) -> bool) {}
 }
 
 pub mod fp {

@@ -17,6 +17,7 @@ mod system;
 mod sysvipc;
 pub mod text;
 mod text_file;
+mod waits;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -8,6 +8,7 @@ use super::status;
 use super::subject::Subject;
 use super::text::{MapLine, Text, put, put_limit, trim_nul};
 use super::text_file::{DiscreetText, SubjectStore, SubjectText, parse};
+use super::waits;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::DeviceId;
 use crate::fs::mount;
@@ -76,10 +77,10 @@ pub static ENTRIES: &[Entry] = &[
     text("mounts", mounts),
     text("mountinfo", mountinfo),
     private("smaps", 0o444, smaps),
-    text("wchan", |_, out| {
-        put!(out, "0");
-        Ok(())
-    }),
+    Entry { name: "wchan", perm: 0o444, private: false, kind: EntryKind::Discreet(waits::wchan) },
+    private("await", 0o400, waits::waits_for),
+    private("stack", 0o400, waits::stack),
+    private("syscall", 0o400, waits::syscall),
     text("oom_score", |_, out| {
         put!(out, "0\n");
         Ok(())

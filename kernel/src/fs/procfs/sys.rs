@@ -3,13 +3,14 @@
 use super::node::{Static, StaticKind};
 use super::sysvipc;
 use super::text::{Text, put, put_uuid};
+use super::text_file::parse;
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::fd_table::NR_OPEN;
 use crate::fs::{dentry, pipe, tty};
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
-use crate::{mm, uts};
+use crate::{mm, sysrq, uts};
 
 pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("vm", VM)];
 
@@ -45,6 +46,7 @@ static KERNEL: &[Static] = &[
     sysvipc::SHMALL,
     sysvipc::SHMMAX,
     sysvipc::SHMMNI,
+    setting("sysrq", |out| put!(out, "{}\n", sysrq::mask()), |bytes, _| set_sysrq(bytes)),
     Static::text("tainted", |out| put!(out, "0\n")),
     Static::text("version", |out| put!(out, "{}\n", uts::VERSION)),
 ];
@@ -102,6 +104,11 @@ fn drop_caches(bytes: &[u8]) -> Result<()> {
     if what & 1 != 0 {
         mm::page_cache::reclaim(usize::MAX);
     }
+    Ok(())
+}
+
+fn set_sysrq(bytes: &[u8]) -> Result<()> {
+    sysrq::set_mask(i32::try_from(parse(bytes)?).map_err(|_| Errno::EINVAL)?);
     Ok(())
 }
 

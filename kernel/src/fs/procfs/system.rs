@@ -6,10 +6,12 @@ use super::sysvipc;
 use super::text::{CpuTimes, Text, put, put_cpu_times, put_meminfo, put_seconds};
 use crate::arch;
 use crate::boot::cmdline;
+use crate::errno::Result;
 use crate::exec::{self, CpuStats};
 use crate::fs::{self, block};
 use crate::mm;
 use crate::process::{table, trace};
+use crate::sysrq;
 use crate::uts;
 
 pub static ROOT: Static = Static { name: "", perm: 0o555, kind: StaticKind::Root(ENTRIES) };
@@ -31,6 +33,7 @@ static ENTRIES: &[Static] = &[
     Static::text("stat", stat),
     Static::text("swaps", |out| put!(out, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
     Static::dir("sys", sys::ENTRIES),
+    Static { name: "sysrq-trigger", perm: 0o200, kind: StaticKind::Setting(|_| {}, |bytes, _| sysrq_trigger(bytes)) },
     Static::dir("sysvipc", sysvipc::ENTRIES),
     Static { name: "thread-self", perm: 0o777, kind: StaticKind::ThreadSelfLink },
     Static::text("uptime", uptime),
@@ -101,6 +104,14 @@ fn cpuinfo(out: &mut Text) {
 fn devices(out: &mut Text) {
     put!(out, "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n");
     put!(out, "136 pts\n204 ttyAMA\n\nBlock devices:\n254 virtblk\n");
+}
+
+/// The first letter that is written counts, as on Linux; what it does is not subject to /proc/sys/kernel/sysrq.
+fn sysrq_trigger(bytes: &[u8]) -> Result<()> {
+    if let Some(&key) = bytes.first() {
+        sysrq::press(key);
+    }
+    Ok(())
 }
 
 fn loadavg(out: &mut Text) {

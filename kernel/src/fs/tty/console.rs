@@ -15,6 +15,7 @@ use crate::arch;
 use crate::exec::{self, WaitQueue};
 use crate::fs::inode::DeviceId;
 use crate::sync::{Lazy, Once};
+use crate::sysrq;
 
 pub const TTY_AMA0: DeviceId = DeviceId::new(204, 64);
 pub const DEV_TTY: DeviceId = DeviceId::new(5, 0);
@@ -74,7 +75,7 @@ fn start_input(tty: Arc<Tty>) {
         }
     });
     if let Some(irq) = arch::machine().uart.and_then(|uart| uart.irq) {
-        arch::console::enable_rx(irq, received);
+        arch::console::enable_rx(irq, received, sysrq::key_after_break);
     }
 }
 

@@ -9,6 +9,17 @@ use crate::errno::{Errno, Result};
 use crate::exec;
 
 impl AddressSpace {
+    /// A word of a page that is in memory.
+    pub fn peek(&self, addr: u64) -> Option<u32> {
+        let mut word = [0; 4];
+        let addr = untag(addr);
+        if addr >= USER_END || !addr.is_multiple_of(4) {
+            return None;
+        }
+        let mut copy = |frame: &Frame, _| frame.copy_out((addr % PAGE) as usize, &mut word);
+        self.try_with_page(page_down(addr), Access::Read, &mut copy).then_some(u32::from_le_bytes(word))
+    }
+
     /// Reads up to the first page that cannot be read; EFAULT if that is the first of all.
     pub async fn read_remote(&self, addr: u64, buf: &mut [u8]) -> Result<usize> {
         let addr = untag(addr);

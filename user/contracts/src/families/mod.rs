@@ -33,6 +33,7 @@ mod poll;
 mod prctl;
 mod privileges;
 mod proc;
+mod proc_waits;
 mod process;
 mod programs;
 mod rename;
@@ -107,6 +108,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("limits", limits::TESTS),
     ("sched", sched::TESTS),
     ("proc", proc::TESTS),
+    ("proc_waits", proc_waits::TESTS),
     ("time", time::TESTS),
     ("timer_signals", timer_signals::TESTS),
     ("mount", mount::TESTS),
