@@ -11,7 +11,7 @@ use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::mm::{IoBuf, PageSource};
-use crate::process::Thread;
+use crate::process::{Pid, Thread};
 
 bitflags::bitflags! {
     /// Readiness, with poll(2)'s bits (the same values as epoll's).
@@ -103,6 +103,18 @@ pub trait FileOps: Send + Sync + Any {
     /// Woken, with the events as key, whenever `ready` may have gained events. None: always ready (poll never waits;
     /// epoll answers EPERM).
     fn wait_queue(&self) -> Option<&WaitQueue> {
+        None
+    }
+
+    /// What it sends signals about with O_ASYNC: bits of [`super::sigio`], with which `wait_queue` is then woken. 0: it sends
+    /// none.
+    fn news(&self) -> u32 {
+        0
+    }
+    /// From now on somebody wants those signals, or another.
+    fn told(&self) {}
+    /// A terminal's foreground group, or 0 if it has none: whom its signals are for, unless somebody is named.
+    fn foreground(&self) -> Option<Pid> {
         None
     }
 

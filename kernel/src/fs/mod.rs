@@ -8,6 +8,7 @@
 //!   `file_source`: the same for mmap(2). [`change`], [`attr`], [`perm`]: changes of names and attributes, and who may make
 //!   them. [`context`]: root, working directory and umask of a process.
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
+//!   [`sigio`]: signals instead of waiting.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
 //!   [`block`]: disks; [`ext2`]: the file system on them.
 //!
@@ -42,6 +43,7 @@ pub mod pipe;
 pub mod poll;
 pub mod procfs;
 pub mod regular;
+pub mod sigio;
 pub mod splice;
 pub mod state;
 pub mod sysfs;

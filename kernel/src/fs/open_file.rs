@@ -9,7 +9,7 @@
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general as raw;
 
@@ -19,6 +19,7 @@ use super::file_source::FileSource;
 use super::inode::{FileType, Inode};
 use super::locks::Owner;
 use super::path::Path;
+use super::sigio::Signals;
 use super::state::Hold;
 use super::writing::Writing;
 use super::{anon, regular};
@@ -28,11 +29,11 @@ use crate::mm::{IoBuf, PageCache, PageSource};
 use crate::net::socket::Outgoing;
 use crate::net::transfer;
 use crate::process::Thread;
-use crate::sync::SpinLock;
+use crate::sync::{Once, SpinLock};
 use crate::syscalls::{SysError, SysResult};
 
-/// What F_SETFL can change.
-pub const SETFL_MASK: u32 = raw::O_APPEND | raw::O_NONBLOCK | raw::O_DIRECT | raw::O_NOATIME | raw::FASYNC;
+/// What F_SETFL can change, besides O_ASYNC ([`super::sigio::switch`]).
+pub const SETFL_MASK: u32 = raw::O_APPEND | raw::O_NONBLOCK | raw::O_DIRECT | raw::O_NOATIME;
 
 /// Events that end a wait for reading.
 pub const READ_EVENTS: Events = Events::IN
@@ -54,20 +55,6 @@ pub enum Kind {
     Path,
 }
 
-/// F_OWNER_* of fcntl(2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OwnerKind {
-    Thread = 0,
-    Process = 1,
-    Group = 2,
-}
-
-impl OwnerKind {
-    pub fn from_raw(kind: i32) -> Option<OwnerKind> {
-        [OwnerKind::Thread, OwnerKind::Process, OwnerKind::Group].into_iter().find(|known| *known as i32 == kind)
-    }
-}
-
 pub struct OpenFile {
     path: Path,
     kind: Kind,
@@ -77,11 +64,8 @@ pub struct OpenFile {
     pos: Mutex<u64>,
     /// What it holds of the inode, and gives back at the end.
     hold: Hold,
-    /// F_SETOWN: whose number the next is, and the number.
-    owner_kind: AtomicI32,
-    owner: AtomicI32,
-    /// F_SETSIG.
-    owner_signal: AtomicI32,
+    /// O_ASYNC, F_SETOWN, F_SETSIG: made when first needed.
+    signals: Once<Box<Signals>>,
     /// Epoll instances that watch this file.
     watches: SpinLock<Vec<Weak<Watch>>>,
 }
@@ -100,9 +84,7 @@ impl OpenFile {
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
             hold,
-            owner_kind: AtomicI32::new(0),
-            owner: AtomicI32::new(0),
-            owner_signal: AtomicI32::new(0),
+            signals: Once::new(),
             watches: SpinLock::new(Vec::new()),
         })
     }
@@ -208,23 +190,22 @@ impl OpenFile {
         self.pos.try_lock().map_or(0, |pos| *pos)
     }
 
-    /// Who gets signals about this file; 0 is nobody.
-    pub fn owner(&self) -> (OwnerKind, i32) {
-        let kind = OwnerKind::from_raw(self.owner_kind.load(Ordering::Relaxed)).unwrap_or(OwnerKind::Thread);
-        (kind, self.owner.load(Ordering::Relaxed))
+    pub(super) fn set_async(&self, on: bool) {
+        if on {
+            self.flags.fetch_or(raw::FASYNC, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!raw::FASYNC, Ordering::Relaxed);
+        }
     }
 
-    pub fn owner_signal(&self) -> i32 {
-        self.owner_signal.load(Ordering::Relaxed)
+    /// Signals about this file, and whom they are for.
+    pub fn signals(&self) -> &Signals {
+        self.signals.call_once(|| Box::new(Signals::new()))
     }
 
-    pub fn set_owner(&self, kind: OwnerKind, id: i32) {
-        self.owner_kind.store(kind as i32, Ordering::Relaxed);
-        self.owner.store(id, Ordering::Relaxed);
-    }
-
-    pub fn set_owner_signal(&self, signal: i32) {
-        self.owner_signal.store(signal, Ordering::Relaxed);
+    /// The same, if anybody has asked for it.
+    pub fn signals_if_any(&self) -> Option<&Signals> {
+        self.signals.get().map(|signals| &**signals)
     }
 
     /// Identifies the description as the owner of locks.
@@ -491,6 +472,9 @@ impl OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         if let Kind::Ops(ops) = &self.kind {
+            if let Some(signals) = self.signals.get_mut() {
+                signals.leave(ops.wait_queue());
+            }
             ops.released();
         }
         for watch in core::mem::take(self.watches.get_mut()) {

@@ -249,7 +249,7 @@ async fn pipe_to_pipe(
             // Others were faster.
             _ => continue,
         };
-        match to.try_write(&mut IoBuf::kernel(loan.bytes())) {
+        match to.try_write(&mut IoBuf::kernel(loan.bytes()), None) {
             Ok(n) => {
                 loan.settle(n);
                 return Ok(n);
@@ -275,7 +275,7 @@ pub async fn vmsplice(t: &Thread, file: &OpenFile, buf: &mut IoBuf<'_>, nonblock
     let events = if write { WRITE_EVENTS } else { READ_EVENTS };
     let mut moving = Writing::new(false, Sigpipe::Always);
     loop {
-        let mut attempt = || if write { pipe.try_write(buf) } else { pipe.try_read(buf) };
+        let mut attempt = || if write { pipe.try_write(buf, Some(file)) } else { pipe.try_read(buf) };
         let result = if nonblock || file.is_nonblock() {
             Ok(attempt())
         } else {

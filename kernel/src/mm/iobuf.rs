@@ -116,6 +116,11 @@ impl<'a> IoBuf<'a> {
         self.cut_by.take()
     }
 
+    /// Notes that this fault made less be moved than could have been.
+    pub fn cut_by(&mut self, fault: UserFault) {
+        self.cut_by = Some(fault);
+    }
+
     /// Lets at most `len` more bytes be moved. Answers what was cut off, for [`IoBuf::extend`].
     pub fn limit(&mut self, len: usize) -> usize {
         let cut = self.remaining.saturating_sub(len);

@@ -113,7 +113,8 @@ impl Table {
         if self.is_taken(id) { Err(Errno::EEXIST) } else { Ok(id) }
     }
 
-    fn is_taken(&self, id: Pid) -> bool {
+    /// Does a thread, process, group or session bear this id?
+    pub fn is_taken(&self, id: Pid) -> bool {
         self.nodes.contains_key(&id)
             || self.tasks.contains_key(&id)
             || self.groups.contains_key(&id)

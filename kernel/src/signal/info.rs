@@ -3,13 +3,14 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::job::ticks;
-use super::set;
+use super::set::{self, SigSet};
 use crate::process::{ExitStatus, Usage};
 
 pub const SI_USER: i32 = 0;
 pub const SI_KERNEL: i32 = 0x80;
 pub const SI_QUEUE: i32 = -1;
 pub const SI_TIMER: i32 = -2;
+pub const SI_SIGIO: i32 = -5;
 pub const SI_TKILL: i32 = -6;
 
 pub const CLD_EXITED: i32 = 1;
@@ -34,6 +35,14 @@ pub struct SigInfo {
     /// In memory that its sender keeps for it (a POSIX timer): not counted against a limit. User space sees padding here.
     pub(super) prepaid: u32,
     pub fields: [u64; 4],
+}
+
+/// POLL_* codes that there are, which most signals may have.
+const NSIGPOLL: i32 = 6;
+
+/// Positive codes of this signal do not mean POLL_*.
+const fn has_own_codes(signo: u8) -> bool {
+    SigSet::SYNCHRONOUS.contains(signo) || signo == set::SIGCHLD
 }
 
 const fn pair(low: u32, high: u32) -> u64 {
@@ -76,6 +85,13 @@ impl SigInfo {
         SigInfo { prepaid: 1, ..info }
     }
 
+    /// News of descriptor `fd` (fcntl(2), F_SETSIG): `code` is POLL_*, `band` the events of poll. Signals that have codes of
+    /// their own get SI_SIGIO instead.
+    pub fn io(signo: u8, code: i32, band: u32, fd: i32) -> Self {
+        let code = if has_own_codes(signo) { SI_SIGIO } else { code };
+        SigInfo::new(signo, code, [band as u64, fd as u32 as u64, 0, 0])
+    }
+
     /// SIGCHLD, or what clone asked for, of a child that has ended.
     pub fn child_exited(signo: u8, pid: u32, uid: u32, status: ExitStatus, usage: Usage) -> Self {
         let (code, value) = match status {
@@ -88,6 +104,16 @@ impl SigInfo {
     /// Sent by a POSIX timer, not by a process that says so.
     pub const fn is_timer(&self) -> bool {
         self.prepaid != 0
+    }
+
+    /// Has si_band and si_fd.
+    pub const fn is_io(&self) -> bool {
+        self.code == SI_SIGIO || !has_own_codes(self.signo()) && self.code > 0 && self.code <= NSIGPOLL
+    }
+
+    /// si_band and si_fd of those.
+    pub const fn band_and_fd(&self) -> (u64, i32) {
+        (self.fields[0], self.fields[1] as i32)
     }
 
     /// The id of the POSIX timer that sent it.
@@ -142,7 +168,6 @@ impl SigInfo {
 
     /// Its kind is one of those of sigaction(2), none of which has more than the kernel keeps.
     pub fn has_known_layout(&self) -> bool {
-        const OF_POLL: i32 = 6;
         const SI_DETHREAD: i32 = -7;
         const SI_ASYNCNL: i32 = -60;
         let own = match u8::try_from(self.signo).unwrap_or(0) {
@@ -153,7 +178,7 @@ impl SigInfo {
             set::SIGTRAP => 6,
             set::SIGCHLD => 6,
             set::SIGSYS => 2,
-            _ => OF_POLL,
+            _ => NSIGPOLL,
         };
         self.code == SI_KERNEL || self.code == SI_ASYNCNL || (SI_DETHREAD..=own).contains(&self.code)
     }

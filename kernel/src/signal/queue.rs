@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::info::SigInfo;
+use super::info::{SI_KERNEL, SI_USER, SigInfo};
 use super::set::{SIGRTMIN, SigSet};
 use crate::errno::{Errno, Result};
 use crate::sync::SpinLock;
@@ -77,7 +77,7 @@ impl Queue {
         self.set
     }
 
-    /// Adds a signal. When a real-time signal does not fit the receiver's limit, one sent with information (sigqueue)
+    /// Adds a signal. When a real-time signal does not fit the receiver's limit, one sent with information (sigqueue, F_SETSIG)
     /// is refused with EAGAIN, and one sent by kill becomes pending without information. A timer's signal is in the queue
     /// once, and beside others of its number: each of them makes its own timer go on.
     pub fn push(&mut self, info: SigInfo, account: impl FnOnce() -> Account) -> Result<()> {
@@ -94,7 +94,7 @@ impl Queue {
             let account = account();
             if account.charge() {
                 charged = Some(account.uid);
-            } else if info.code < 0 {
+            } else if info.code != SI_USER && info.code != SI_KERNEL {
                 return Err(Errno::EAGAIN);
             } else {
                 self.set.insert(signo);

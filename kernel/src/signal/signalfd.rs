@@ -72,6 +72,9 @@ impl Record {
         if info.code == SI_TIMER {
             (record.tid, record.overrun) = (low, high);
             (record.ptr, record.int) = (info.value(), info.value() as i32);
+        } else if info.is_io() {
+            let (band, fd) = info.band_and_fd();
+            (record.band, record.fd) = (band as u32, fd);
         } else if is_fault {
             record.addr = info.fields[0];
         } else {

@@ -9,11 +9,13 @@ use super::SysResult;
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
 use crate::fs::locks::{self, Owner, Record};
-use crate::fs::open_file::{Kind, OpenFile, OwnerKind};
+use crate::fs::open_file::{Kind, OpenFile};
 use crate::fs::path::PATH_MAX;
+use crate::fs::sigio::{self, OwnerKind};
 use crate::fs::{self, AT_FDCWD, Ctx, FileType, Flags, How, pipe};
 use crate::mm::{UserPtr, UserStr, read_cstr};
-use crate::process::{self, Thread};
+use crate::net::socket;
+use crate::process::Thread;
 
 /// The path argument of a system call.
 pub(super) async fn read_path(t: &Thread, path: UserPtr<u8>) -> Result<UserStr> {
@@ -156,9 +158,16 @@ const F_SETPIPE_SZ: u32 = F_LINUX + 7;
 const F_GETPIPE_SZ: u32 = F_LINUX + 8;
 const F_ADD_SEALS: u32 = F_LINUX + 9;
 const F_GET_SEALS: u32 = F_LINUX + 10;
+const F_GETOWNER_UIDS: u32 = 17;
 const F_OFD_GETLK: u32 = 36;
 const F_OFD_SETLK: u32 = 37;
 const F_OFD_SETLKW: u32 = 38;
+
+// ioctls of sockets that are about signals (asm-generic/sockios.h).
+const FIOSETOWN: u32 = 0x8901;
+const SIOCSPGRP: u32 = 0x8902;
+const FIOGETOWN: u32 = 0x8903;
+const SIOCGPGRP: u32 = 0x8904;
 
 pub fn fcntl_now(t: &Thread, fd: i32, cmd: u32, _arg: u64) -> Option<SysResult<u64>> {
     match cmd {
@@ -187,29 +196,33 @@ pub async fn fcntl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
         return Err(Errno::EBADF.into());
     }
     match cmd {
-        raw::F_SETFL => set_flags(t, &file, arg as u32)?,
+        raw::F_SETFL => set_flags(t, fd, &file, arg as u32)?,
         raw::F_GETLK | raw::F_SETLK | raw::F_SETLKW | F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW => {
             return record_lock(t, fd, &file, cmd, UserPtr::new(arg)).await;
         }
         raw::F_SETOWN => {
             let owner = arg as i32;
             let kind = if owner < 0 { OwnerKind::Group } else { OwnerKind::Process };
-            set_owner(&file, kind, owner.checked_abs().ok_or(Errno::EINVAL)?)?;
+            file.signals().owner().set(t.creds(), kind, owner.checked_abs().ok_or(Errno::EINVAL)?)?;
         }
         raw::F_GETOWN => {
-            let (kind, id) = file.owner();
+            let (kind, id) = owner(&file);
             return Ok(if kind == OwnerKind::Group { -i64::from(id) } else { i64::from(id) } as u64);
         }
         raw::F_SETSIG if arg > 64 => return Err(Errno::EINVAL.into()),
-        raw::F_SETSIG => file.set_owner_signal(arg as i32),
-        raw::F_GETSIG => return Ok(file.owner_signal() as u64),
+        raw::F_SETSIG => file.signals().owner().set_signal(arg as u8),
+        raw::F_GETSIG => return Ok(file.signals_if_any().map_or(0, |signals| u64::from(signals.owner().signal()))),
+        F_GETOWNER_UIDS => {
+            let uids = file.signals_if_any().map_or([0, 0], |signals| signals.owner().uids());
+            UserPtr::<[u32; 2]>::new(arg).write(t.mm(), uids).await?;
+        }
         raw::F_SETOWN_EX => {
             let [kind, pid] = UserPtr::<[i32; 2]>::new(arg).read(t.mm()).await?;
             let kind = OwnerKind::from_raw(kind).ok_or(Errno::EINVAL)?;
-            set_owner(&file, kind, pid)?;
+            file.signals().owner().set(t.creds(), kind, pid)?;
         }
         raw::F_GETOWN_EX => {
-            let (kind, id) = file.owner();
+            let (kind, id) = owner(&file);
             UserPtr::<[i32; 2]>::new(arg).write(t.mm(), [kind as i32, id]).await?;
         }
         F_SETPIPE_SZ => return Ok(pipe::set_size(t, &file, arg)?),
@@ -230,22 +243,12 @@ pub async fn fcntl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
     Ok(0)
 }
 
-/// Id 0 takes the owner away.
-fn set_owner(file: &OpenFile, kind: OwnerKind, id: i32) -> Result<()> {
-    let pid = u32::try_from(id).map_err(|_| Errno::ESRCH)?;
-    let exists = match kind {
-        OwnerKind::Thread => process::find_task(pid).is_some(),
-        OwnerKind::Process => process::find(pid).is_some(),
-        OwnerKind::Group => process::group_exists(pid),
-    };
-    if pid != 0 && !exists {
-        return Err(Errno::ESRCH);
-    }
-    file.set_owner(kind, id);
-    Ok(())
+/// Whom the signals of a file are for.
+fn owner(file: &OpenFile) -> (OwnerKind, i32) {
+    file.signals_if_any().map_or((OwnerKind::Thread, 0), |signals| signals.owner().get())
 }
 
-fn set_flags(t: &Thread, file: &OpenFile, flags: u32) -> Result<()> {
+fn set_flags(t: &Thread, fd: i32, file: &OpenFile, flags: u32) -> Result<()> {
     let wants_noatime = flags & raw::O_NOATIME != 0 && file.flags() & raw::O_NOATIME == 0;
     if wants_noatime && !fs::perm::is_owner(t.creds(), &file.inode().metadata()) {
         return Err(Errno::EPERM);
@@ -254,6 +257,16 @@ fn set_flags(t: &Thread, file: &OpenFile, flags: u32) -> Result<()> {
     let direct_io = matches!(kind, FileType::BlockDevice | FileType::Fifo) || file.inode().direct_alignment().is_some();
     if flags & raw::O_DIRECT != 0 && !direct_io {
         return Err(Errno::EINVAL);
+    }
+    match sigio::switch(t, file, fd, flags & raw::FASYNC != 0) {
+        // Those that have nothing to tell take no notice.
+        Ok(()) | Err(Errno::ENOTTY) => {}
+        Err(errno) => return Err(errno),
+    }
+    if flags & raw::O_DIRECT != 0
+        && let Some(pipe) = pipe::of_file(file)
+    {
+        pipe.begin_packets();
     }
     file.set_status_flags(flags);
     Ok(())
@@ -378,14 +391,15 @@ pub async fn ioctl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
         ioc::FIOCLEX => t.files().set_cloexec(fd, true)?,
         ioc::FIONCLEX => t.files().set_cloexec(fd, false)?,
         ioc::FIONBIO => file.set_nonblock(int.read(t.mm()).await? != 0),
-        ioc::FIOASYNC => {
-            // Delivery of SIGIO is up to the file; the flag alone changes nothing for those that cannot.
-            let on = int.read(t.mm()).await? != 0;
-            if on && file.ops().is_none_or(|ops| ops.wait_queue().is_none()) {
-                return Err(Errno::ENOTTY.into());
-            }
-            let flags = if on { file.flags() | raw::FASYNC } else { file.flags() & !raw::FASYNC };
-            file.set_status_flags(flags);
+        ioc::FIOASYNC => sigio::switch(t, &file, fd, int.read(t.mm()).await? != 0)?,
+        FIOSETOWN | SIOCSPGRP if socket::of_file(&file).is_ok() => {
+            let id = int.read(t.mm()).await?;
+            let kind = if id < 0 { OwnerKind::Group } else { OwnerKind::Process };
+            file.signals().owner().set(t.creds(), kind, id.checked_abs().ok_or(Errno::EINVAL)?)?;
+        }
+        FIOGETOWN | SIOCGPGRP if socket::of_file(&file).is_ok() => {
+            let (kind, id) = owner(&file);
+            int.write(t.mm(), if kind == OwnerKind::Group { -id } else { id }).await?;
         }
         ioc::FIGETBSZ if file.ops().is_none() => {
             int.write(t.mm(), file.inode().metadata().block_size as i32).await?;

@@ -17,8 +17,8 @@ use crate::process::Thread;
 use crate::time::{ClockId, UserItimerspec, UserTimespec};
 
 pub async fn pipe2(t: &Thread, fds: UserPtr<[i32; 2]>, flags: u32) -> Result<()> {
-    // O_DIRECT (packet mode) and O_NOTIFICATION_PIPE are not there.
-    if flags & !(raw::O_CLOEXEC | raw::O_NONBLOCK) != 0 {
+    // O_NOTIFICATION_PIPE is not there.
+    if flags & !(raw::O_CLOEXEC | raw::O_NONBLOCK | raw::O_DIRECT) != 0 {
         return Err(Errno::EINVAL);
     }
     let cloexec = flags & raw::O_CLOEXEC != 0;

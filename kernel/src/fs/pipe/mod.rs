@@ -3,28 +3,35 @@
 //! A [`Pipe`] is a byte [`ring`] behind one spinlock and one wait queue. Readers wait for [`Events::IN`], writers for
 //! [`Events::OUT`]; a side is woken only when the other could have made it wait. An open end is a [`PipeEnd`], which
 //! counts itself in and out.
+//!
+//! Most pipes are plain, and their reads and writes look at one field of the state to know it. What is rare goes another
+//! way: [`packets`], [`Loan`]s, and writers that want signals ([`sigio`]).
 
+mod packets;
 pub mod ring;
 #[cfg(test)]
 mod tests;
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 
 use linux_raw_sys::general as raw;
 
+use self::packets::Packets;
 pub use self::ring::Ring;
 use super::anon::{self, Label};
 use super::file::{Events, FileOps, TryError};
 use super::op::Op;
 use super::open_file::{Kind, OpenFile};
+use super::sigio;
 use super::state::Hold;
 use crate::errno::{Errno, Result};
 use crate::exec::{WaitQueue, interruptible};
 use crate::mm::{IoBuf, UserPtr};
 use crate::process::{Caps, Thread};
-use crate::sync::SpinLock;
+use crate::sync::{SpinGuard, SpinLock};
 use crate::syscalls::SysResult;
 
 /// Writes of up to this many bytes are atomic (POSIX).
@@ -35,11 +42,26 @@ const CAPACITY: usize = 64 * 1024;
 pub const MAX_CAPACITY: usize = 1024 * 1024;
 const FIONREAD: u32 = 0x541b;
 
+bitflags::bitflags! {
+    /// Why a read is not that of a plain pipe.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    struct Odd: u8 {
+        /// The first bytes are being moved elsewhere ([`Loan`]): nobody else may take them.
+        const LENT = 1;
+        const PACKETS = 2;
+        /// A writer may want signals.
+        const TOLD = 4;
+    }
+}
+
 struct State {
     ring: Ring,
-    /// The first bytes are being moved elsewhere ([`Loan`]): nobody else may take them.
-    lent: bool,
+    odd: Odd,
+    /// Made for the first writer with O_DIRECT.
+    packets: Option<Box<Packets>>,
     readers: u32,
+    /// The same, but 0 while there are packets: writes to a plain pipe that somebody reads look no further.
+    plain_readers: u32,
     writers: u32,
     /// Ends that were ever opened, so that a FIFO's opener sees a partner that came and went.
     readers_seen: u64,
@@ -51,10 +73,51 @@ pub struct Pipe {
     queue: WaitQueue,
 }
 
+const READABLE: u32 = Events::IN.union(Events::RDNORM).bits();
+const WRITABLE: u32 = Events::OUT.union(Events::WRNORM).bits();
+
+impl State {
+    fn count_readers(&mut self) {
+        self.plain_readers = if self.packets.is_some() { 0 } else { self.readers };
+    }
+
+    fn writable(&self) -> bool {
+        match &self.packets {
+            Some(packets) => packets.writable(&self.ring),
+            None => self.ring.room() >= PIPE_BUF,
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.packets.as_ref().map_or(self.ring.room(), |packets| packets.room(&self.ring))
+    }
+
+    /// How many of `max` bytes can be moved elsewhere as one.
+    fn reach(&self, max: usize) -> usize {
+        self.packets.as_ref().map_or(max, |packets| packets.reach().min(max))
+    }
+
+    fn read(&mut self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        match &mut self.packets {
+            Some(packets) => packets.read(&mut self.ring, buf),
+            None => self.ring.read(buf),
+        }
+    }
+}
+
 impl Pipe {
     pub fn new() -> Arc<Pipe> {
         let ring = Ring::new(CAPACITY);
-        let state = State { ring, lent: false, readers: 0, writers: 0, readers_seen: 0, writers_seen: 0 };
+        let state = State {
+            ring,
+            odd: Odd::empty(),
+            packets: None,
+            readers: 0,
+            plain_readers: 0,
+            writers: 0,
+            readers_seen: 0,
+            writers_seen: 0,
+        };
         Arc::new(Pipe { state: SpinLock::new(state), queue: WaitQueue::new() })
     }
 
@@ -72,13 +135,14 @@ impl Pipe {
         self.len() == 0
     }
 
+    #[inline]
     pub fn try_read(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         if buf.is_empty() {
             return Ok(0);
         }
         let mut state = self.state.lock();
-        if state.lent {
-            return Err(TryError::WouldBlock);
+        if !state.odd.is_empty() {
+            return self.read_odd(state, buf);
         }
         if state.ring.is_empty() {
             return if state.writers == 0 { Ok(0) } else { Err(TryError::WouldBlock) };
@@ -87,32 +151,86 @@ impl Pipe {
         let n = state.ring.read(buf)?;
         drop(state);
         if writers_waited {
-            self.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
+            self.queue.wake(usize::MAX, WRITABLE);
         }
         Ok(n)
     }
 
-    pub fn try_write(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+    #[cold]
+    fn read_odd(&self, mut state: SpinGuard<'_, State>, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        if state.odd.contains(Odd::LENT) {
+            return Err(TryError::WouldBlock);
+        }
+        if state.ring.is_empty() {
+            return if state.writers == 0 { Ok(0) } else { Err(TryError::WouldBlock) };
+        }
+        let n = state.read(buf)?;
+        drop(state);
+        self.queue.wake(usize::MAX, WRITABLE | sigio::OUT);
+        Ok(n)
+    }
+
+    /// `file` is the one that is written to, if it is one.
+    #[inline]
+    pub fn try_write(&self, buf: &mut IoBuf<'_>, file: Option<&OpenFile>) -> Result<usize, TryError> {
         let len = buf.remaining();
         if len == 0 {
             return Ok(0);
         }
         let mut state = self.state.lock();
-        if state.readers == 0 {
-            return Err(TryError::Failed(Errno::EPIPE));
-        }
         // What was begun as one atomic write stays one: a long write's rest may be split.
         let atomic = len + buf.done() <= PIPE_BUF;
+        if state.plain_readers == 0 {
+            return self.write_odd(state, buf, atomic, file);
+        }
         let room = state.ring.room();
         if room == 0 || atomic && room < len {
             return Err(TryError::WouldBlock);
         }
         let n = state.ring.write(buf, atomic)?;
         drop(state);
-        if !self.queue.is_empty() {
-            self.queue.wake(usize::MAX, (Events::IN | Events::RDNORM).bits());
-        }
+        self.written();
         Ok(n)
+    }
+
+    #[inline]
+    fn written(&self) {
+        if !self.queue.is_empty() {
+            self.queue.wake(usize::MAX, READABLE | sigio::IN);
+        }
+    }
+
+    #[cold]
+    fn write_odd(
+        &self,
+        mut state: SpinGuard<'_, State>,
+        buf: &mut IoBuf<'_>,
+        atomic: bool,
+        file: Option<&OpenFile>,
+    ) -> Result<usize, TryError> {
+        if state.readers == 0 {
+            return Err(TryError::Failed(Errno::EPIPE));
+        }
+        let State { ring, packets, .. } = &mut *state;
+        let Some(packets) = packets else { return Err(TryError::WouldBlock) };
+        let n = if file.is_some_and(|file| file.flags() & raw::O_DIRECT != 0) {
+            packets.write(ring, buf)?
+        } else {
+            packets.write_plain(ring, buf, atomic)?
+        };
+        drop(state);
+        self.written();
+        Ok(n)
+    }
+
+    /// A writer has O_DIRECT: from now on its writes are packets.
+    pub fn begin_packets(&self) {
+        let mut state = self.state.lock();
+        if state.packets.is_none() {
+            state.packets = Some(Box::new(Packets::new(state.ring.len())));
+            state.odd |= Odd::PACKETS;
+            state.count_readers();
+        }
     }
 
     /// A copy of up to `max` bytes that stay in the pipe (tee). Empty at the end.
@@ -121,20 +239,20 @@ impl Pipe {
         if state.ring.is_empty() {
             return if state.writers == 0 { Ok(Vec::new()) } else { Err(TryError::WouldBlock) };
         }
-        Ok(state.ring.peek(max)?)
+        Ok(state.ring.peek(state.reach(max))?)
     }
 
     /// Up to `max` bytes to be moved elsewhere (splice). None at the end.
     pub fn lend(&self, max: usize) -> Result<Option<Loan<'_>>, TryError> {
         let mut state = self.state.lock();
-        if state.lent {
+        if state.odd.contains(Odd::LENT) {
             return Err(TryError::WouldBlock);
         }
         if state.ring.is_empty() {
             return if state.writers == 0 { Ok(None) } else { Err(TryError::WouldBlock) };
         }
-        let bytes = state.ring.peek(max)?;
-        state.lent = true;
+        let bytes = state.ring.peek(state.reach(max))?;
+        state.odd |= Odd::LENT;
         Ok(Some(Loan { pipe: self, bytes, taken: 0 }))
     }
 
@@ -142,7 +260,7 @@ impl Pipe {
     pub fn at_end(&self) -> Result<bool, TryError> {
         let state = self.state.lock();
         match state.ring.is_empty() {
-            _ if state.lent => Err(TryError::WouldBlock),
+            _ if state.odd.contains(Odd::LENT) => Err(TryError::WouldBlock),
             true if state.writers > 0 => Err(TryError::WouldBlock),
             empty => Ok(empty),
         }
@@ -151,7 +269,7 @@ impl Pipe {
     /// Room for more, once something can be written or an attempt would fail.
     pub fn room(&self) -> Option<usize> {
         let state = self.state.lock();
-        let room = state.ring.room();
+        let room = state.room();
         (room > 0 || state.readers == 0).then_some(room)
     }
 
@@ -169,12 +287,13 @@ impl Pipe {
         if capacity > MAX_CAPACITY && capacity > state.ring.capacity() && !privileged {
             return Err(Errno::EPERM);
         }
-        if state.ring.len() > capacity {
+        let used = state.packets.as_ref().map_or(state.ring.len(), |packets| packets.pages() * ring::PAGE);
+        if used > capacity {
             return Err(Errno::EBUSY);
         }
         state.ring.set_capacity(capacity)?;
         drop(state);
-        self.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
+        self.queue.wake(usize::MAX, WRITABLE);
         Ok(capacity)
     }
 
@@ -205,10 +324,14 @@ impl Loan<'_> {
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
         let mut state = self.pipe.state.lock();
-        state.ring.consume(self.taken.min(self.bytes.len()));
-        state.lent = false;
+        let taken = self.taken.min(self.bytes.len());
+        state.ring.consume(taken);
+        if let Some(packets) = &mut state.packets {
+            packets.consumed(taken);
+        }
+        state.odd -= Odd::LENT;
         drop(state);
-        self.pipe.queue.wake_all();
+        self.pipe.queue.wake(usize::MAX, sigio::QUIET | if taken > 0 { sigio::OUT } else { 0 });
     }
 }
 
@@ -236,11 +359,12 @@ impl PipeEnd {
         state.readers_seen += u64::from(read);
         state.writers += u32::from(write);
         state.writers_seen += u64::from(write);
+        state.count_readers();
         let (others, seen) =
             if read { (state.writers, state.writers_seen) } else { (state.readers, state.readers_seen) };
         drop(state);
         // Openers of the other side of a FIFO wait for this.
-        pipe.queue.wake_all();
+        pipe.queue.wake(usize::MAX, sigio::QUIET);
         (Arc::new(PipeEnd { pipe, read, write, writers_before }), (others == 0).then_some(seen))
     }
 
@@ -254,6 +378,7 @@ impl Drop for PipeEnd {
         let mut state = self.pipe.state.lock();
         state.readers -= u32::from(self.read);
         state.writers -= u32::from(self.write);
+        state.count_readers();
         let hang_up = state.readers == 0 || state.writers == 0;
         drop(state);
         if hang_up {
@@ -275,15 +400,15 @@ impl FileOps for PipeEnd {
         self.pipe.try_read(buf)
     }
 
-    fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
-        self.pipe.try_write(buf)
+    fn try_write(&self, file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        self.pipe.try_write(buf, Some(file))
     }
 
     fn ready(&self) -> Events {
         let state = self.pipe.state.lock();
         let mut events = Events::empty();
         if self.read {
-            if !state.ring.is_empty() && !state.lent {
+            if !state.ring.is_empty() && !state.odd.contains(Odd::LENT) {
                 events |= Events::IN | Events::RDNORM;
             }
             if state.writers == 0 && state.writers_seen != self.writers_before {
@@ -291,7 +416,7 @@ impl FileOps for PipeEnd {
             }
         }
         if self.write {
-            if state.ring.room() >= PIPE_BUF {
+            if state.writable() {
                 events |= Events::OUT | Events::WRNORM;
             }
             if state.readers == 0 {
@@ -303,6 +428,16 @@ impl FileOps for PipeEnd {
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
         Some(&self.pipe.queue)
+    }
+
+    fn news(&self) -> u32 {
+        (if self.read { sigio::IN } else { 0 }) | if self.write { sigio::OUT } else { 0 }
+    }
+
+    fn told(&self) {
+        if self.write {
+            self.pipe.state.lock().odd |= Odd::TOLD;
+        }
     }
 
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
@@ -317,13 +452,17 @@ impl FileOps for PipeEnd {
     }
 }
 
-/// pipe2(2): the reading and the writing end. `flags`: O_NONBLOCK.
+/// pipe2(2): the reading and the writing end. `flags`: O_NONBLOCK, and O_DIRECT, which is the writer's.
 pub fn open_pair(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
     let (reader, writer) = Pipe::pair();
     let place = anon::place(Label::Pipe(reader.pipe()));
     let status = flags & raw::O_NONBLOCK;
+    let direct = flags & raw::O_DIRECT;
+    if direct != 0 {
+        writer.pipe().begin_packets();
+    }
     let read_file = OpenFile::new(place.clone(), Kind::Ops(reader), raw::O_RDONLY | status, Hold::None);
-    let write_file = OpenFile::new(place, Kind::Ops(writer), raw::O_WRONLY | status, Hold::None);
+    let write_file = OpenFile::new(place, Kind::Ops(writer), raw::O_WRONLY | status | direct, Hold::None);
     (read_file, write_file)
 }
 

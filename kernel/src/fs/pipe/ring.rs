@@ -3,11 +3,12 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
 use crate::fs::file::TryError;
 use crate::mm::{IoBuf, frames};
 
-const PAGE: usize = 4096;
+pub const PAGE: usize = 4096;
 
 pub struct Ring {
     pages: Vec<Option<Box<[u8]>>>,
@@ -24,6 +25,16 @@ fn new_page() -> Result<Box<[u8]>> {
     bytes.try_reserve_exact(PAGE).map_err(|_| Errno::ENOMEM)?;
     bytes.resize(PAGE, 0);
     Ok(bytes.into_boxed_slice())
+}
+
+/// A fault is in the way of a read that has moved `done` bytes.
+#[cold]
+fn stopped(buf: &mut IoBuf<'_>, done: usize, fault: UserFault) -> Result<usize, TryError> {
+    if done == 0 {
+        return Err(fault.into());
+    }
+    buf.cut_by(fault);
+    Ok(done)
 }
 
 impl Ring {
@@ -56,7 +67,9 @@ impl Ring {
         (at / PAGE, at % PAGE)
     }
 
-    /// Copies out as much as both sides allow. A fault is only reported if nothing was moved.
+    /// Copies out as much as both sides allow. What is wanted of a page is taken as a whole: if a fault is in the way it
+    /// stays, as on Linux. The fault is the answer if nothing was moved.
+    #[inline]
     pub fn read(&mut self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         let mut done = 0;
         while self.len > 0 && !buf.is_empty() {
@@ -65,14 +78,41 @@ impl Ring {
             let Some(Some(bytes)) = self.pages.get(page) else { break };
             match buf.copy_to(bytes.get(offset..end).unwrap_or(&[])) {
                 Ok(n) => {
+                    if n < end - offset {
+                        if let Some(fault) = buf.take_fault() {
+                            buf.rewind(n);
+                            return stopped(buf, done, fault);
+                        }
+                        self.consume(n);
+                        return Ok(done + n);
+                    }
                     done += n;
                     self.consume(n);
-                    if n < end - offset {
-                        break;
-                    }
                 }
-                Err(_) if done > 0 => break,
-                Err(fault) => return Err(fault.into()),
+                Err(fault) => return stopped(buf, done, fault),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Copies out the first `len` bytes, or what the buffer has room for, and takes none. A fault leaves the buffer as it was.
+    pub fn copy(&self, buf: &mut IoBuf<'_>, len: usize) -> Result<usize, UserFault> {
+        let want = len.min(self.len).min(buf.remaining());
+        let mut done = 0;
+        while done < want {
+            let (page, offset) = self.locate(self.head + done);
+            let end = (offset + want - done).min(PAGE);
+            let Some(Some(bytes)) = self.pages.get(page) else { break };
+            let fault = match buf.copy_to(bytes.get(offset..end).unwrap_or(&[])) {
+                Ok(n) => {
+                    done += n;
+                    buf.take_fault()
+                }
+                Err(fault) => Some(fault),
+            };
+            if let Some(fault) = fault {
+                buf.rewind(done);
+                return Err(fault);
             }
         }
         Ok(done)

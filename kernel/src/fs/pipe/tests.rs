@@ -19,7 +19,7 @@ async fn read(pipe: &Pipe, buf: &mut [u8]) -> Result<usize, TryError> {
 async fn write(pipe: &Pipe, data: &[u8]) -> Result<usize, TryError> {
     let mut buf = IoBuf::kernel(data);
     while !buf.is_empty() {
-        pipe.queue.wait_for_mask(WRITE_EVENTS.bits(), || settled(pipe.try_write(&mut buf))).await?;
+        pipe.queue.wait_for_mask(WRITE_EVENTS.bits(), || settled(pipe.try_write(&mut buf, None))).await?;
     }
     Ok(data.len())
 }
@@ -113,11 +113,11 @@ fn ends_that_go_away_are_noticed() {
     let (reader, writer) = Pipe::pair();
     drop(reader);
     assert_eq!(writer.ready(), Events::OUT | Events::WRNORM | Events::ERR);
-    assert_eq!(writer.pipe.try_write(&mut IoBuf::kernel(b"x")), Err(TryError::Failed(Errno::EPIPE)));
+    assert_eq!(writer.pipe.try_write(&mut IoBuf::kernel(b"x"), None), Err(TryError::Failed(Errno::EPIPE)));
 }
 
 fn write_now(end: &PipeEnd, data: &[u8]) {
-    assert_eq!(end.pipe.try_write(&mut IoBuf::kernel(data)), Ok(data.len()));
+    assert_eq!(end.pipe.try_write(&mut IoBuf::kernel(data), None), Ok(data.len()));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use super::pty::{self, Pty};
 use crate::errno::{Errno, Result};
+use crate::fs::dentry::Dentry;
 use crate::fs::file::FileOps;
 use crate::fs::inode::{DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, SetAttr, StatFs};
 use crate::fs::op::Op;
@@ -67,6 +68,16 @@ pub fn filesystem(source: &[u8], options: &[u8]) -> Result<Arc<dyn FileSystem>> 
 pub fn defaults() -> (Option<u32>, u32) {
     let fs = instance();
     (u32::try_from(fs.gid.load(Ordering::Relaxed)).ok(), fs.mode.load(Ordering::Relaxed))
+}
+
+pub fn is_instance(fs: &Arc<dyn FileSystem>) -> bool {
+    fs.type_name() == "devpts"
+}
+
+/// The node of a slave, below this root of a devpts.
+pub fn slave(root: &Arc<Dentry>, pty: &Arc<Pty>) -> Arc<Dentry> {
+    let name = format!("{}", pty.index);
+    Dentry::new(Some(root.clone()), name.as_bytes(), PtsInode::create(Node::Slave(pty.clone())))
 }
 
 impl FileSystem for DevPts {

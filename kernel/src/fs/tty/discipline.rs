@@ -37,6 +37,8 @@ pub struct Effects {
     pub echo: Vec<u8>,
     /// There may be more to read now.
     pub readable: bool,
+    /// Lines that were finished.
+    pub lines: usize,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub struct Discipline {
     erasing: bool,
     /// Output is stopped by VSTOP or TCXONC.
     pub stopped: bool,
+    /// It was TCXONC, which alone can undo it.
+    held: bool,
     /// The other side was sent VSTOP because of IXOFF.
     throttled: bool,
 }
@@ -68,6 +72,7 @@ impl Discipline {
             literal_next: false,
             erasing: false,
             stopped: false,
+            held: false,
             throttled: false,
         }
     }
@@ -76,14 +81,26 @@ impl Discipline {
         &self.termios
     }
 
+    /// Lines are made here, and not by who types (EXTPROC).
     fn canonical(&self) -> bool {
-        self.termios.local(raw::ICANON)
+        self.termios.local(raw::ICANON) && !self.termios.local(raw::EXTPROC)
+    }
+
+    /// An end of file that was typed as all there is, where lines are made elsewhere: takes it.
+    pub fn take_typed_end(&mut self) -> bool {
+        let termios = &self.termios;
+        let applies = termios.local(raw::ICANON) && termios.local(raw::EXTPROC) && self.queue.len() == 1;
+        let ends = applies && self.queue.front().is_some_and(|entry| termios.is_special(raw::VEOF, *entry as u8));
+        if ends {
+            self.queue.clear();
+        }
+        ends
     }
 
     /// Installs new settings. What is in the queue when canonical mode begins counts as a finished line.
     /// Answers true when stopped output may go on because IXON went away.
     pub fn set_termios(&mut self, new: Termios) -> bool {
-        let switched = (self.termios.lflag ^ new.lflag) & raw::ICANON != 0;
+        let switched = (self.termios.lflag ^ new.lflag) & (raw::ICANON | raw::EXTPROC) != 0;
         self.termios = new;
         if switched {
             self.queue.iter_mut().for_each(|entry| *entry &= 0xff);
@@ -97,7 +114,7 @@ impl Discipline {
                 self.ready = self.queue.len();
             }
         }
-        let resumed = self.stopped && !new.input(raw::IXON);
+        let resumed = self.stopped && !self.held && !new.input(raw::IXON);
         if resumed {
             self.stopped = false;
         }
@@ -203,8 +220,12 @@ impl Discipline {
 
     fn receive_processed(&mut self, byte: u8, fx: &mut Effects) {
         let termios = self.termios;
+        let lowers = termios.input(raw::IUCLC) && termios.local(raw::IEXTEN);
+        if termios.local(raw::EXTPROC) && !termios.input(raw::ISTRIP) && !lowers {
+            return self.put(byte, fx);
+        }
         let mut c = if termios.input(raw::ISTRIP) { byte & 0x7f } else { byte };
-        if termios.input(raw::IUCLC) && termios.local(raw::IEXTEN) {
+        if lowers {
             c = to_lower(c);
         }
         if core::mem::take(&mut self.literal_next) {
@@ -244,8 +265,24 @@ impl Discipline {
     }
 
     fn set_stopped(&mut self, stopped: bool, fx: &mut Effects) {
-        self.stopped = stopped;
-        fx.stop = Some(stopped);
+        if !self.held {
+            self.stopped = stopped;
+            fx.stop = Some(stopped);
+        }
+    }
+
+    /// TCXONC's TCOOFF and TCOON; the latter does not undo what a key has done.
+    pub fn hold(&mut self, on: bool) {
+        if self.held != on {
+            self.held = on;
+            self.stopped = on;
+        }
+    }
+
+    /// The terminal is closed or hung up.
+    pub fn go_on(&mut self) {
+        self.held = false;
+        self.stopped = false;
     }
 
     fn signal(&mut self, signal: u32, typed: Option<u8>, fx: &mut Effects) {
@@ -350,6 +387,7 @@ impl Discipline {
         }
         self.ready = self.queue.len();
         fx.readable = true;
+        fx.lines += 1;
     }
 
     // ---- Editing ----

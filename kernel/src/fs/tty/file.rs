@@ -12,8 +12,9 @@ use crate::exec::{self, Instant, WaitQueue};
 use crate::fs::file::{Events, FileOps, TryError};
 use crate::fs::op::Op;
 use crate::fs::open_file::OpenFile;
+use crate::fs::sigio;
 use crate::mm::IoBuf;
-use crate::process::Thread;
+use crate::process::{Pid, Thread};
 
 /// Which name the terminal was opened by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,7 +86,8 @@ impl TtyFile {
 
     fn try_read_now(&self, file: &OpenFile, buf: &mut IoBuf<'_>, any: bool) -> Result<usize, TryError> {
         if self.hung_up() {
-            return Ok(0);
+            // It was not when the call began (see `read`): who waits for a pty whose master goes is told so, on Linux too.
+            return if self.tty.driver().is_gone() { Err(Errno::EIO.into()) } else { Ok(0) };
         }
         self.tty.try_read(buf, any || is_nonblocking(file))
     }
@@ -125,12 +127,19 @@ impl FileOps for TtyFile {
         self.try_read_now(file, buf, false)
     }
 
-    fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+    fn try_write(&self, file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         self.check_alive()?;
-        self.tty.try_write(buf)
+        let result = self.tty.try_write(buf);
+        if result == Err(TryError::WouldBlock) && is_nonblocking(file) {
+            self.tty.lacks_room();
+        }
+        result
     }
 
     fn read<'a>(&'a self, file: &'a OpenFile, buf: &'a mut IoBuf<'_>, _pos: u64) -> Option<Op<'a, Result<usize>>> {
+        if self.hung_up() {
+            return Some(Op::ready(Ok(0)));
+        }
         let termios = self.tty.termios();
         let tenths = termios.time_tenths();
         if termios.local(raw::ICANON) || tenths == 0 || buf.is_empty() {
@@ -148,6 +157,14 @@ impl FileOps for TtyFile {
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
         Some(self.tty.queue())
+    }
+
+    fn news(&self) -> u32 {
+        if self.hung_up() { 0 } else { sigio::IN | sigio::OUT }
+    }
+
+    fn foreground(&self) -> Option<Pid> {
+        Some(self.tty.lock().foreground)
     }
 
     fn ioctl<'a>(&'a self, file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {

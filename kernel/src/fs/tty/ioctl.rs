@@ -26,8 +26,11 @@ const TCOON: u64 = 1;
 const TCIOFF: u64 = 2;
 const TCION: u64 = 3;
 const TCIFLUSH: u64 = 0;
-const TCOFLUSH: u64 = 1;
-const TCIOFLUSH: u64 = 2;
+pub const TCOFLUSH: u64 = 1;
+pub const TCIOFLUSH: u64 = 2;
+
+/// `_IO('T', 0x41)`; linux-raw-sys lacks it.
+pub const TIOCGPTPEER: u32 = 0x5441;
 
 struct Call<'a> {
     tty: &'a Arc<Tty>,
@@ -85,6 +88,8 @@ pub async fn terminal(tty: &Arc<Tty>, file: &OpenFile, thread: &Thread, cmd: u32
             Ok(0)
         }
         cmds::TIOCSTI => Err(Errno::EIO), // dev.tty.legacy_tiocsti = 0
+        // A master answers it itself.
+        TIOCGPTPEER => Err(Errno::EIO),
         _ => properties(&call, cmd).await,
     }
 }

@@ -3,7 +3,7 @@
 //! Lock order: the slave's state, then `Link::output`. The master never holds `output` when it calls the slave.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -14,16 +14,16 @@ use linux_raw_sys::ioctl as cmds;
 
 use super::terminal::{Tty, TtyDriver};
 use super::termios::Termios;
-use super::{ioctl, job};
+use super::{devpts, ioctl, job};
 use crate::errno::{Errno, Result};
-use crate::exec::{ANY, WaitQueue};
+use crate::exec::WaitQueue;
 use crate::fs::file::{Events, FileOps, TryError};
 use crate::fs::inode::DeviceId;
 use crate::fs::op::Op;
 use crate::fs::open_file::OpenFile;
-use crate::fs::{self, AT_FDCWD, Ctx, How};
+use crate::fs::{self, Ctx, How, Path, mount, sigio};
 use crate::mm::{IoBuf, UserPtr};
-use crate::process::Thread;
+use crate::process::{Pid, Thread};
 use crate::sync::SpinLock;
 
 /// UNIX98_PTY_SLAVE_MAJOR; the minor is the number in /dev/pts.
@@ -37,8 +37,6 @@ const OUTPUT_LIMIT: usize = 64 * 1024;
 /// Bytes that one attempt of a write to the master moves.
 const WRITE_LIMIT: usize = 4096;
 const CHUNK: usize = 256;
-/// `_IO('T', 0x41)`; linux-raw-sys lacks it.
-const TIOCGPTPEER: u32 = 0x5441;
 
 /// What a slave and its master share.
 struct Link {
@@ -48,10 +46,36 @@ struct Link {
     /// Events that they have to be woken for as soon as the slave's lock is free.
     news: AtomicU32,
     master_open: AtomicBool,
+    /// A writer to the master has turned away for want of room.
+    lacked_room: AtomicBool,
     /// The slave was open once and is not any more: the master reads EIO.
     slave_closed: AtomicBool,
     /// TIOCSPTLCK.
     locked: AtomicBool,
+    /// TIOCPKT: reads of the master say what they are.
+    packet: AtomicBool,
+    /// TIOCPKT_* that the master has not read.
+    status: AtomicU32,
+}
+
+/// The number of a pty, which nobody else gets as long as its terminal is open or controls a session.
+struct Index(u32);
+
+static INDICES: SpinLock<BTreeSet<u32>> = SpinLock::new(BTreeSet::new());
+
+impl Index {
+    fn new() -> Result<Index> {
+        let mut taken = INDICES.lock();
+        let index = (0..MAX_PTYS).find(|index| !taken.contains(index)).ok_or(Errno::ENOSPC)?;
+        taken.insert(index);
+        Ok(Index(index))
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        INDICES.lock().remove(&self.0);
+    }
 }
 
 /// A pty as /dev/pts sees it.
@@ -69,7 +93,7 @@ pub struct Pty {
 static PTYS: SpinLock<BTreeMap<u32, Weak<Pty>>> = SpinLock::new(BTreeMap::new());
 
 /// The slave's view of the master.
-struct SlaveDriver(Arc<Link>);
+struct SlaveDriver(Arc<Link>, #[expect(dead_code, reason = "keeps the number")] Index);
 
 impl TtyDriver for SlaveDriver {
     fn write(&self, bytes: &[u8]) -> usize {
@@ -81,7 +105,7 @@ impl TtyDriver for SlaveDriver {
         output.extend(&bytes[..taken]);
         drop(output);
         if taken > 0 {
-            self.0.news.fetch_or((Events::IN | Events::RDNORM).bits(), Ordering::Relaxed);
+            self.0.news.fetch_or((Events::IN | Events::RDNORM).bits() | sigio::IN, Ordering::Relaxed);
         }
         taken
     }
@@ -91,13 +115,15 @@ impl TtyDriver for SlaveDriver {
     }
 
     fn input_wanted(&self) {
-        self.0.queue.wake(usize::MAX, (Events::OUT | Events::WRNORM).bits());
+        let lacked = self.0.lacked_room.load(Ordering::Relaxed) && self.0.lacked_room.swap(false, Ordering::Relaxed);
+        let events = (Events::OUT | Events::WRNORM).bits();
+        self.0.queue.wake(usize::MAX, if lacked { events | sigio::OUT } else { events });
     }
 
     fn opened(&self, is_open: bool) {
         self.0.slave_closed.store(!is_open, Ordering::Release);
         if !is_open {
-            self.0.news.store(ANY, Ordering::Relaxed);
+            self.0.news.fetch_or(sigio::QUIET, Ordering::Relaxed);
         }
     }
 
@@ -106,6 +132,22 @@ impl TtyDriver for SlaveDriver {
             let news = self.0.news.swap(0, Ordering::Relaxed);
             self.0.queue.wake(usize::MAX, news);
         }
+    }
+
+    fn note(&self, status: u32) {
+        // Of these pairs one bit takes the place of the other.
+        const PAIRS: [u32; 2] = [raw::TIOCPKT_STOP | raw::TIOCPKT_START, raw::TIOCPKT_NOSTOP | raw::TIOCPKT_DOSTOP];
+        if !self.0.packet.load(Ordering::Acquire) {
+            return;
+        }
+        let cleared: u32 = PAIRS.into_iter().filter(|pair| pair & status != 0).sum();
+        let change = |old: u32| Some(old & !cleared | status);
+        let _ = self.0.status.fetch_update(Ordering::AcqRel, Ordering::Relaxed, change);
+        self.0.news.fetch_or((Events::IN | Events::RDNORM | Events::PRI).bits(), Ordering::Relaxed);
+    }
+
+    fn is_gone(&self) -> bool {
+        !self.0.master_open.load(Ordering::Acquire)
     }
 
     fn is_pty(&self) -> bool {
@@ -135,13 +177,16 @@ impl Pty {
             queue: WaitQueue::new(),
             news: AtomicU32::new(0),
             master_open: AtomicBool::new(true),
+            lacked_room: AtomicBool::new(false),
             slave_closed: AtomicBool::new(false),
             locked: AtomicBool::new(true),
+            packet: AtomicBool::new(false),
+            status: AtomicU32::new(0),
         });
-        let mut ptys = PTYS.lock();
-        let index = (0..MAX_PTYS).find(|index| !ptys.contains_key(index)).ok_or(Errno::ENOSPC)?;
+        let number = Index::new()?;
+        let index = number.0;
         let id = DeviceId::new(SLAVE_MAJOR, index);
-        let driver = Box::new(SlaveDriver(link.clone()));
+        let driver = Box::new(SlaveDriver(link.clone(), number));
         let tty = Tty::new(id, format!("pts/{index}"), driver, Termios::pty_slave());
         let creds = thread.creds();
         let (gid, perm) = super::devpts::defaults();
@@ -153,7 +198,7 @@ impl Pty {
             tty,
             link,
         });
-        ptys.insert(index, Arc::downgrade(&pty));
+        PTYS.lock().insert(index, Arc::downgrade(&pty));
         Ok(Arc::new(PtyMaster { pty }))
     }
 
@@ -183,11 +228,19 @@ impl Drop for PtyMaster {
 }
 
 impl PtyMaster {
-    /// TIOCGPTPEER: a descriptor of the slave, with these flags of open(2).
-    async fn open_peer(&self, thread: &Thread, flags: u32) -> Result<u64> {
-        let name = format!("/dev/pts/{}", self.pty.index);
-        let how = How::new(flags & !raw::O_CREAT, 0);
-        let opened = fs::open::open(Ctx::of(thread), AT_FDCWD, name.as_bytes(), how).await;
+    /// TIOCGPTPEER: a descriptor of the slave, with these flags of open(2). It is found without a path: on the devpts that
+    /// the master was opened in, or on another; EIO if none is mounted.
+    async fn open_peer(&self, file: &OpenFile, thread: &Thread, flags: u32) -> Result<u64> {
+        let own = &file.path().mount;
+        let mount = if devpts::is_instance(own.fs()) {
+            own.clone()
+        } else {
+            mount::all().into_iter().find(|mount| devpts::is_instance(mount.fs())).ok_or(Errno::EIO)?
+        };
+        let place = Path { dentry: devpts::slave(mount.root(), &self.pty), mount };
+        // Whoever has the master may have the slave.
+        let granted = true;
+        let opened = fs::open::open_place(Ctx::of(thread), place, &How::new(flags & !raw::O_CREAT, 0), granted).await;
         let file = opened.map_err(|_| Errno::EIO)?;
         Ok(thread.files().install(file, flags & raw::O_CLOEXEC != 0)? as u64)
     }
@@ -209,7 +262,7 @@ impl PtyMaster {
                 let locked = link.locked.load(Ordering::Acquire);
                 UserPtr::<u32>::new(arg).write(mm, u32::from(locked)).await?;
             }
-            TIOCGPTPEER => return self.open_peer(thread, arg as u32).await,
+            ioctl::TIOCGPTPEER => return self.open_peer(file, thread, arg as u32).await,
             cmds::FIONREAD => {
                 let available = link.output.lock().len() as u32;
                 UserPtr::<u32>::new(arg).write(mm, available).await?;
@@ -224,11 +277,26 @@ impl PtyMaster {
                     group.signal(signal);
                 }
             }
-            // Packet mode is not there: it is off.
-            cmds::TIOCGPKT => UserPtr::<u32>::new(arg).write(mm, 0).await?,
-            cmds::TIOCPKT if UserPtr::<u32>::new(arg).read(mm).await? == 0 => {}
+            cmds::TIOCGPKT => {
+                let packet = link.packet.load(Ordering::Acquire);
+                UserPtr::<u32>::new(arg).write(mm, u32::from(packet)).await?;
+            }
+            cmds::TIOCPKT => {
+                let on = UserPtr::<u32>::new(arg).read(mm).await? != 0;
+                if on && !link.packet.load(Ordering::Acquire) {
+                    link.status.store(0, Ordering::Release);
+                }
+                link.packet.store(on, Ordering::Release);
+            }
+            // The master's own input, which is what the slave has written. Its output is the slave's input at once.
+            cmds::TCFLSH if arg <= ioctl::TCIOFLUSH => {
+                if arg != ioctl::TCOFLUSH {
+                    link.output.lock().clear();
+                    self.pty.tty.output_wanted();
+                }
+            }
             // The master controls nobody.
-            cmds::TIOCPKT | cmds::TIOCSCTTY => return Err(Errno::ENOTTY),
+            cmds::TIOCSCTTY => return Err(Errno::ENOTTY),
             _ => return ioctl::terminal(&self.pty.tty, file, thread, cmd, arg, ioctl::Side::Master).await,
         }
         Ok(0)
@@ -244,11 +312,20 @@ impl FileOps for PtyMaster {
         let link = &self.pty.link;
         // Asked first: what the slave wrote before it was closed is in the queue then.
         let closed = link.slave_closed.load(Ordering::Acquire);
+        let packet = link.packet.load(Ordering::Acquire) && !buf.is_empty();
+        if packet && link.status.load(Ordering::Acquire) != 0 {
+            let status = link.status.swap(0, Ordering::AcqRel);
+            return buf.copy_to(&[status as u8]).map_err(|fault| {
+                link.status.fetch_or(status, Ordering::AcqRel);
+                fault.into()
+            });
+        }
         let mut output = link.output.lock();
         if output.is_empty() && !buf.is_empty() {
             drop(output);
             return Err(if closed { TryError::Failed(Errno::EIO) } else { TryError::WouldBlock });
         }
+        let header = if packet { buf.copy_to(&[raw::TIOCPKT_DATA as u8])? } else { 0 };
         let mut total = 0;
         while !output.is_empty() && !buf.is_empty() {
             match buf.copy_to(output.as_slices().0) {
@@ -256,7 +333,10 @@ impl FileOps for PtyMaster {
                     output.drain(..copied);
                     total += copied;
                 }
-                Err(fault) if total == 0 => return Err(fault.into()),
+                Err(fault) if total == 0 => {
+                    buf.rewind(header);
+                    return Err(fault.into());
+                }
                 Err(_) => break,
             }
         }
@@ -264,10 +344,10 @@ impl FileOps for PtyMaster {
         if total > 0 {
             self.pty.tty.output_wanted();
         }
-        Ok(total)
+        Ok(header + total)
     }
 
-    fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+    fn try_write(&self, file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         let mut total = 0;
         while !buf.is_empty() && total < WRITE_LIMIT {
             let mut chunk = [0; CHUNK];
@@ -284,7 +364,13 @@ impl FileOps for PtyMaster {
                 break;
             }
         }
-        if total == 0 && !buf.is_empty() { Err(TryError::WouldBlock) } else { Ok(total) }
+        if total > 0 || buf.is_empty() {
+            return Ok(total);
+        }
+        if file.is_nonblock() {
+            self.pty.link.lacked_room.store(true, Ordering::Relaxed);
+        }
+        Err(TryError::WouldBlock)
     }
 
     fn ready(&self) -> Events {
@@ -297,6 +383,9 @@ impl FileOps for PtyMaster {
         if !link.output.lock().is_empty() {
             events |= Events::IN | Events::RDNORM;
         }
+        if link.packet.load(Ordering::Acquire) && link.status.load(Ordering::Acquire) != 0 {
+            events |= Events::IN | Events::RDNORM | Events::PRI;
+        }
         if self.pty.tty.lock().discipline.has_room() {
             events |= Events::OUT | Events::WRNORM;
         }
@@ -305,6 +394,15 @@ impl FileOps for PtyMaster {
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
         Some(&self.pty.link.queue)
+    }
+
+    fn news(&self) -> u32 {
+        sigio::IN | sigio::OUT
+    }
+
+    /// The master is nobody's terminal.
+    fn foreground(&self) -> Option<Pid> {
+        Some(0)
     }
 
     fn ioctl<'a>(&'a self, file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {

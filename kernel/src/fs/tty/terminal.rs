@@ -17,6 +17,7 @@ use crate::errno::Result;
 use crate::exec::WaitQueue;
 use crate::fs::file::{Events, TryError};
 use crate::fs::inode::DeviceId;
+use crate::fs::sigio;
 use crate::mm::IoBuf;
 use crate::process::{Pid, Session};
 use crate::sync::{SpinGuard, SpinLock};
@@ -53,6 +54,12 @@ pub trait TtyDriver: Send + Sync {
     fn opened(&self, _is_open: bool) {}
     /// The terminal's lock was given back: wakes those whom `write` and `opened` concern.
     fn settled(&self) {}
+    /// Something that packet mode tells of: TIOCPKT_* bits. Under the terminal's lock, like `write`.
+    fn note(&self, _status: u32) {}
+    /// There is no other side any more.
+    fn is_gone(&self) -> bool {
+        false
+    }
     /// Behind it is a file, not a line.
     fn is_pty(&self) -> bool {
         false
@@ -86,6 +93,10 @@ pub struct State {
     pub foreground: Pid,
     /// TIOCEXCL.
     pub exclusive: bool,
+    /// A writer has turned away for want of room.
+    lacked_room: bool,
+    /// What `note` was last told of stopped output.
+    told_stopped: bool,
     /// Counts hang-ups: files opened before the last one are dead.
     generation: u32,
     opens: usize,
@@ -111,6 +122,8 @@ impl Tty {
                 session: Weak::new(),
                 foreground: 0,
                 exclusive: false,
+                lacked_room: false,
+                told_stopped: false,
                 generation: 0,
                 opens: 0,
             }),
@@ -168,7 +181,8 @@ impl Tty {
         state.opens = state.opens.saturating_sub(1);
         if state.opens == 0 {
             state.exclusive = false;
-            state.discipline.stopped = false;
+            state.discipline.go_on();
+            state.told_stopped = false;
             state.discipline.flush_input();
             self.driver.opened(false);
             drop(state);
@@ -188,11 +202,14 @@ impl Tty {
         let mut state = self.lock();
         state.generation = state.generation.wrapping_add(1);
         state.discipline.flush_input();
-        state.discipline.stopped = false;
+        state.discipline.go_on();
+        state.told_stopped = false;
         state.echo.clear();
+        self.driver.note(raw::TIOCPKT_FLUSHREAD | raw::TIOCPKT_FLUSHWRITE);
         let session = core::mem::take(&mut state.session).upgrade();
         let foreground = core::mem::take(&mut state.foreground);
         drop(state);
+        self.driver.settled();
         self.wake(Events::all());
         self.driver.input_wanted();
         (session, foreground)
@@ -225,7 +242,9 @@ impl Tty {
             if fx.flush_output {
                 state.echo.clear();
                 self.driver.flush_output();
+                self.driver.note(raw::TIOCPKT_FLUSHREAD | raw::TIOCPKT_FLUSHWRITE);
             }
+            self.note_flow(&mut state);
             let room = ECHO_LIMIT - state.echo.len().min(ECHO_LIMIT);
             state.echo.extend(fx.echo.iter().take(room));
             signals += usize::from(fx.signal.is_some());
@@ -248,6 +267,14 @@ impl Tty {
         }
     }
 
+    /// Output was stopped, or goes on.
+    fn note_flow(&self, state: &mut State) {
+        let stopped = state.discipline.stopped;
+        if core::mem::replace(&mut state.told_stopped, stopped) != stopped {
+            self.driver.note(if stopped { raw::TIOCPKT_STOP } else { raw::TIOCPKT_START });
+        }
+    }
+
     fn after_input(&self, fx: &Effects, foreground: Option<job::Group>) {
         let mut events = Events::empty();
         if fx.readable {
@@ -258,6 +285,10 @@ impl Tty {
         }
         if !events.is_empty() {
             self.wake(events);
+        }
+        // As on Linux there is a signal for each line, or for what came at once in raw mode.
+        for _ in 0..fx.lines.max(usize::from(fx.readable)) {
+            self.queue.wake(usize::MAX, sigio::IN);
         }
         if let (Some(signal), Some(group)) = (fx.signal, foreground) {
             group.signal(signal);
@@ -286,9 +317,18 @@ impl Tty {
 
     /// The driver has room for output again.
     pub fn output_wanted(&self) {
-        self.drain_echo(&mut self.lock());
+        let mut state = self.lock();
+        self.drain_echo(&mut state);
+        let lacked = core::mem::take(&mut state.lacked_room);
+        drop(state);
         self.driver.settled();
-        self.wake(Events::OUT | Events::WRNORM);
+        let events = (Events::OUT | Events::WRNORM).bits();
+        self.queue.wake(usize::MAX, if lacked { events | sigio::OUT } else { events });
+    }
+
+    /// A write that does not wait was cut short: there will be a signal when there is room.
+    pub fn lacks_room(&self) {
+        self.lock().lacked_room = true;
     }
 
     /// How many bytes a read must find before it goes ahead, and whether it may answer nothing at once.
@@ -309,6 +349,9 @@ impl Tty {
         }
         if !state.discipline.readable(minimum) {
             return Err(TryError::WouldBlock);
+        }
+        if state.discipline.take_typed_end() {
+            return Ok(0);
         }
         let mut total = 0;
         let mut echo = Vec::new();
@@ -423,8 +466,11 @@ impl Tty {
         let mut state = self.lock();
         if flush_input {
             state.discipline.flush_input();
+            self.driver.note(raw::TIOCPKT_FLUSHREAD);
         }
+        self.note_settings(state.discipline.termios(), &termios);
         state.discipline.set_termios(termios);
+        self.note_flow(&mut state);
         self.drain_echo(&mut state);
         drop(state);
         self.driver.settled();
@@ -433,10 +479,24 @@ impl Tty {
         self.driver.input_wanted();
     }
 
+    /// Settings that packet mode tells of: whether ^S and ^Q stop and start, and all of them if another makes the lines.
+    fn note_settings(&self, old: &Termios, new: &Termios) {
+        let by_keys = |termios: &Termios| {
+            termios.input(raw::IXON) && termios.is_special(raw::VSTOP, 0x13) && termios.is_special(raw::VSTART, 0x11)
+        };
+        if by_keys(old) != by_keys(new) {
+            self.driver.note(if by_keys(new) { raw::TIOCPKT_DOSTOP } else { raw::TIOCPKT_NOSTOP });
+        }
+        if old.local(raw::EXTPROC) || new.local(raw::EXTPROC) {
+            self.driver.note(raw::TIOCPKT_IOCTL);
+        }
+    }
+
     /// TCXONC's TCOOFF and TCOON.
     pub fn set_stopped(&self, stopped: bool) {
         let mut state = self.lock();
-        state.discipline.stopped = stopped;
+        state.discipline.hold(stopped);
+        self.note_flow(&mut state);
         self.drain_echo(&mut state);
         drop(state);
         self.driver.settled();
@@ -459,12 +519,15 @@ impl Tty {
         let mut state = self.lock();
         if input {
             state.discipline.flush_input();
+            self.driver.note(raw::TIOCPKT_FLUSHREAD);
         }
         if output {
             state.echo.clear();
             self.driver.flush_output();
+            self.driver.note(raw::TIOCPKT_FLUSHWRITE);
         }
         drop(state);
+        self.driver.settled();
         if input {
             self.driver.input_wanted();
         }

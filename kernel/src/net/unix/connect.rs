@@ -3,11 +3,11 @@
 use alloc::sync::{Arc, Weak};
 
 use super::name::{self, Given, Name};
-use super::{Phase, READABLE, State, UnixSocket, WRITABLE};
+use super::{ARRIVED, Phase, State, UnixSocket, WRITABLE};
 use crate::errno::{Errno, Result};
 use crate::exec::{Interrupted, interruptible, timeout};
 use crate::fs::open_file::settled;
-use crate::fs::{FileOps, TryError};
+use crate::fs::{FileOps, TryError, sigio};
 use crate::net::socket::{Address, Socket, Switches, Type, Ucred};
 use crate::process::Thread;
 use crate::sync::SpinGuard;
@@ -198,7 +198,7 @@ impl UnixSocket {
         connection.common.switch(Switches::PASSCRED, listener.common.is_on(Switches::PASSCRED));
         other.waiting.push_back(connection);
         drop((own, other));
-        listener.queue.wake(usize::MAX, READABLE.bits());
+        listener.queue.wake(usize::MAX, ARRIVED);
         self.queue.wake(usize::MAX, WRITABLE.bits());
         Ok(())
     }
@@ -250,7 +250,7 @@ impl UnixSocket {
         let mutual = old.state.lock().peer.as_ref().is_some_and(|peer| core::ptr::eq(peer.as_ptr(), self));
         if lost && mutual {
             old.common.set_error(Errno::ECONNRESET);
-            old.queue.wake_all();
+            old.queue.wake(usize::MAX, sigio::QUIET | sigio::ERR);
         }
     }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use super::inbox::{Inbox, Packet};
-use super::{Phase, READABLE, UnixSocket, WRITABLE, name, release, unblock};
+use super::{ARRIVED, Phase, UnixSocket, name, release, unblock};
 use crate::errno::{Errno, Result};
 use crate::fs::TryError;
 use crate::fs::pipe::PIPE_BUF;
@@ -50,6 +50,7 @@ impl UnixSocket {
         let Inbox::Stream(stream) = &mut state.inbox else { return Err(Errno::EINVAL.into()) };
         // As on Linux, what is small goes as a whole.
         if stream.room() < buf.remaining().min(PIPE_BUF) {
+            self.lacked_room.store(true, Ordering::Relaxed);
             return Err(TryError::WouldBlock);
         }
         if let (Some(in_flight), Some(rights)) = (&mut in_flight, &message.rights) {
@@ -64,7 +65,7 @@ impl UnixSocket {
         drop(in_flight);
         let len = result?;
         if !peer.queue.is_empty() {
-            peer.queue.wake(usize::MAX, READABLE.bits());
+            peer.queue.wake(usize::MAX, ARRIVED);
         }
         Ok(len)
     }
@@ -81,6 +82,7 @@ impl UnixSocket {
         let charge = len + OVERHEAD;
         // A message that fits at all may go beyond the limit, but only one: as long as less is used there is room.
         if self.outstanding.load(Ordering::Acquire) >= self.send_buffer() {
+            self.lacked_room.store(true, Ordering::Relaxed);
             return Err(TryError::WouldBlock);
         }
         // The place in the queue is checked before the copy for its own sake, and after it for good.
@@ -93,7 +95,7 @@ impl UnixSocket {
         let packet = Packet { data, from, rights: None, creds, sender: self.this.clone(), charge };
         self.put(&peer, packet, message).inspect_err(|_| buf.rewind(len))?;
         if !peer.queue.is_empty() {
-            peer.queue.wake(usize::MAX, READABLE.bits());
+            peer.queue.wake(usize::MAX, ARRIVED);
         }
         Ok(len)
     }
@@ -168,7 +170,7 @@ impl UnixSocket {
         };
         drop(state);
         if let Some(writer) = writer {
-            writer.queue.wake(usize::MAX, WRITABLE.bits());
+            writer.wake_sender();
         }
         Some(result)
     }
@@ -211,7 +213,7 @@ impl UnixSocket {
         let files = taken.rights.map(|rights| received_files(rights, in_flight.as_deref_mut()));
         drop(in_flight);
         if let Some(writer) = writer {
-            writer.queue.wake(usize::MAX, WRITABLE.bits());
+            writer.wake_sender();
         }
         let (len, creds, barrier) = (taken.len, taken.creds, taken.barrier);
         Ok(Received { len, full: len, rights: files, creds, barrier, from: None })

@@ -29,7 +29,7 @@ use super::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
-use crate::fs::{Events, FileOps, Op, OpenFile, TryError};
+use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
 use crate::mm::{IoBuf, UserPtr};
 use crate::process::Thread;
 use crate::sync::SpinLock;
@@ -49,6 +49,8 @@ pub struct UnixSocket {
     room: WaitQueue,
     /// Bytes of messages that were sent and not received yet.
     outstanding: AtomicUsize,
+    /// A sender found its buffer full: news for [`sigio`] when there is room again.
+    lacked_room: AtomicBool,
     /// Its last descriptor is closed. Set before the state is emptied, so what is put there after a look at this under
     /// the state's lock is thrown away.
     closed: AtomicBool,
@@ -86,6 +88,8 @@ struct State {
 
 const READABLE: Events = Events::IN.union(Events::RDNORM);
 const WRITABLE: Events = Events::OUT.union(Events::WRNORM).union(Events::WRBAND);
+/// Wakes who waits for something to receive, and sends signals about it.
+const ARRIVED: u32 = READABLE.bits() | sigio::IN;
 
 impl UnixSocket {
     pub fn new(kind: Type) -> Arc<UnixSocket> {
@@ -115,6 +119,7 @@ impl UnixSocket {
             queue: WaitQueue::new(),
             room: WaitQueue::new(),
             outstanding: AtomicUsize::new(0),
+            lacked_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         })
     }
@@ -179,8 +184,14 @@ impl UnixSocket {
     fn uncharge(&self, charge: usize) {
         let before = self.outstanding.fetch_sub(charge, Ordering::AcqRel);
         if before * 4 > self.send_buffer() && (before - charge) * 4 <= self.send_buffer() {
-            self.queue.wake(usize::MAX, WRITABLE.bits());
+            self.wake_sender();
         }
+    }
+
+    /// There is room in the send buffer again.
+    fn wake_sender(&self) {
+        let lacked = self.lacked_room.load(Ordering::Relaxed) && self.lacked_room.swap(false, Ordering::Relaxed);
+        self.queue.wake(usize::MAX, WRITABLE.bits() | if lacked { sigio::OUT } else { 0 });
     }
 
     /// Could a message be sent to the peer without waiting? If not, this socket is woken when that changes.
@@ -271,7 +282,7 @@ impl UnixSocket {
             state.receive_shut = true;
             state.send_shut = true;
             drop(state);
-            peer.queue.wake_all();
+            peer.queue.wake(usize::MAX, sigio::QUIET | sigio::HUP);
         }
         unblock(blocked);
         self.empty();
@@ -350,6 +361,14 @@ impl FileOps for UnixSocket {
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
         Some(&self.queue)
+    }
+
+    fn news(&self) -> u32 {
+        sigio::IN | sigio::OUT | sigio::ERR | sigio::HUP
+    }
+
+    fn told(&self) {
+        self.lacked_room.store(false, Ordering::Relaxed);
     }
 
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
@@ -449,14 +468,19 @@ impl Socket for UnixSocket {
         state.send_shut |= send;
         let peer = state.peer.as_ref().filter(|_| self.kind().connects()).and_then(Weak::upgrade);
         drop(state);
-        self.queue.wake_all();
+        self.queue.wake(usize::MAX, sigio::QUIET);
         self.room.wake_all();
         if let Some(peer) = peer {
             let mut state = peer.state.lock();
             state.receive_shut |= send;
             state.send_shut |= receive;
             drop(state);
-            peer.queue.wake_all();
+            let news = match (receive, send) {
+                (true, true) => sigio::HUP,
+                (false, true) => sigio::IN,
+                _ => 0,
+            };
+            peer.queue.wake(usize::MAX, sigio::QUIET | news);
         }
         Ok(())
     }

@@ -27,6 +27,7 @@ mod memory;
 mod modes;
 mod mount;
 mod open;
+mod packets;
 mod pidfd;
 mod pipes;
 mod poll;
@@ -36,6 +37,7 @@ mod proc;
 mod proc_waits;
 mod process;
 mod programs;
+mod pty;
 mod rename;
 mod requeue;
 mod restart;
@@ -44,6 +46,8 @@ mod sched;
 mod scripts;
 mod sem;
 mod shm;
+mod sigio;
+mod sigio_files;
 mod signals;
 mod sigqueue;
 mod sigwait;
@@ -94,10 +98,14 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("io", io::TESTS),
     ("locks", locks::TESTS),
     ("pipes", pipes::TESTS),
+    ("packets", packets::TESTS),
     ("poll", poll::TESTS),
     ("tty", tty::TESTS),
     ("tty_session", tty_session::TESTS),
+    ("pty", pty::TESTS),
     ("signals", signals::TESTS),
+    ("sigio", sigio::TESTS),
+    ("sigio_files", sigio_files::TESTS),
     ("kill", kill::TESTS),
     ("sigwait", sigwait::TESTS),
     ("sigqueue", sigqueue::TESTS),

@@ -1,0 +1,185 @@
+//! Packets in a pipe: what is written with O_DIRECT is read write by write (pipe(2)).
+//!
+//! The bytes are in the ring like any others; this is where they are cut. As on Linux a packet takes up a page of the
+//! pipe's capacity however short it is, and a longer write becomes several.
+
+use alloc::collections::VecDeque;
+
+use super::ring::{PAGE, Ring};
+use crate::errno::{Errno, Result};
+use crate::fs::file::TryError;
+use crate::mm::IoBuf;
+
+struct Segment {
+    /// Bytes left of it; not 0.
+    len: usize,
+    /// Read alone, and what a reader has no room for is lost. Else bytes that others may follow.
+    packet: bool,
+    /// Of bytes: how full their last page is, as Linux fills it.
+    fill: usize,
+}
+
+impl Segment {
+    fn pages(&self) -> usize {
+        if self.packet { 1 } else { self.len.div_ceil(PAGE) }
+    }
+
+    /// Bytes that are less than a page go into a page with others, if it has room for all of them.
+    fn joins(&self, odd: usize) -> bool {
+        !self.packet && odd > 0 && self.fill + odd <= PAGE
+    }
+
+    fn append(&mut self, len: usize) {
+        self.len += len;
+        self.fill = match len % PAGE {
+            0 => PAGE,
+            odd if self.joins(odd) => self.fill + odd,
+            odd => odd,
+        };
+    }
+}
+
+/// Where the content of a ring is cut.
+pub struct Packets(VecDeque<Segment>);
+
+impl Packets {
+    /// For a ring with so many bytes in it.
+    pub fn new(len: usize) -> Self {
+        let mut segments = VecDeque::new();
+        if len > 0 {
+            segments.push_back(Segment { len, packet: false, fill: len % PAGE });
+        }
+        Packets(segments)
+    }
+
+    /// Pages of the capacity that are taken up.
+    pub fn pages(&self) -> usize {
+        self.0.iter().map(Segment::pages).sum()
+    }
+
+    fn free(&self, ring: &Ring) -> usize {
+        (ring.capacity() / PAGE).saturating_sub(self.pages())
+    }
+
+    /// Bytes that can be written without O_DIRECT.
+    pub fn room(&self, ring: &Ring) -> usize {
+        let last =
+            self.0.back().filter(|last| !last.packet).map_or(0, |last| last.len.next_multiple_of(PAGE) - last.len);
+        self.free(ring) * PAGE + last
+    }
+
+    /// A page is free: what pollers want to know.
+    pub fn writable(&self, ring: &Ring) -> bool {
+        self.free(ring) > 0
+    }
+
+    /// Up to this many bytes can be moved elsewhere without going into another packet.
+    pub fn reach(&self) -> usize {
+        self.0.front().map_or(0, |first| first.len)
+    }
+
+    /// So many bytes were taken off the ring's head.
+    pub fn consumed(&mut self, mut n: usize) {
+        while n > 0
+            && let Some(first) = self.0.front_mut()
+        {
+            let step = n.min(first.len);
+            first.len -= step;
+            n -= step;
+            if first.len == 0 {
+                self.0.pop_front();
+            }
+        }
+    }
+
+    /// Reads up to the end of the first packet.
+    pub fn read(&mut self, ring: &mut Ring, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        let mut done = 0;
+        while !buf.is_empty()
+            && let Some(first) = self.0.front()
+        {
+            let (len, packet) = (first.len, first.packet);
+            let moved = if packet { ring.copy(buf, len).map_err(TryError::from) } else { read_some(ring, buf, len) };
+            let n = match moved {
+                Ok(n) => n,
+                Err(TryError::Fault(fault)) if done > 0 => {
+                    buf.cut_by(fault);
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            done += n;
+            if packet {
+                ring.consume(len);
+                self.consumed(len);
+                break;
+            }
+            self.consumed(n);
+            if n < len {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes as one packet, or as several of a page each: as many as there is room for. Behind bytes, what is less than
+    /// a page joins them, packet or not: so it is on Linux.
+    pub fn write(&mut self, ring: &mut Ring, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        let mut done = 0;
+        let odd = buf.remaining() % PAGE;
+        if self.0.back().is_some_and(|last| last.joins(odd)) {
+            let cut = buf.limit(odd);
+            let result = self.write_plain(ring, buf, true);
+            buf.extend(cut);
+            done = result?;
+        }
+        while !buf.is_empty() {
+            let attempt = if self.writable(ring) { self.write_one(ring, buf) } else { Err(TryError::WouldBlock) };
+            match attempt {
+                Ok(n) => done += n,
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_one(&mut self, ring: &mut Ring, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        self.0.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let cut = buf.limit(PAGE);
+        let result = ring.write(buf, true);
+        buf.extend(cut);
+        let len = result?;
+        self.0.push_back(Segment { len, packet: true, fill: PAGE });
+        Ok(len)
+    }
+
+    /// Writes bytes that are no packet; all of them, if `atomic`.
+    pub fn write_plain(&mut self, ring: &mut Ring, buf: &mut IoBuf<'_>, atomic: bool) -> Result<usize, TryError> {
+        let room = self.room(ring);
+        if room == 0 || atomic && room < buf.remaining() {
+            return Err(TryError::WouldBlock);
+        }
+        self.0.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let cut = buf.limit(room);
+        let result = ring.write(buf, atomic);
+        buf.extend(cut);
+        let len = result?;
+        match self.0.back_mut().filter(|last| !last.packet) {
+            Some(last) => last.append(len),
+            None => {
+                let mut segment = Segment { len: 0, packet: false, fill: PAGE };
+                segment.append(len);
+                self.0.push_back(segment);
+            }
+        }
+        Ok(len)
+    }
+}
+
+fn read_some(ring: &mut Ring, buf: &mut IoBuf<'_>, len: usize) -> Result<usize, TryError> {
+    let cut = buf.limit(len);
+    let result = ring.read(buf);
+    buf.extend(cut);
+    result
+}
