@@ -1,6 +1,9 @@
 //! Changes of attributes: chmod, chown, utimensat, truncate, with the checks of their man pages.
 
+use linux_raw_sys::general as raw;
+
 use super::inode::{FileType, Metadata, SetAttr};
+use super::inotify::hooks;
 use super::path::Path;
 use super::perm::{self, Want};
 use crate::errno::{Errno, Result};
@@ -22,7 +25,9 @@ pub async fn chmod(creds: &Credentials, path: &Path, mode: u32) -> Result<()> {
     if !creds.in_group(meta.gid) && !creds.capable(Caps::FSETID) {
         perm &= !0o2000;
     }
-    inode.set_attr(SetAttr { perm: Some(perm), ctime: Some(super::now()), ..SetAttr::default() }).await
+    inode.set_attr(SetAttr { perm: Some(perm), ctime: Some(super::now()), ..SetAttr::default() }).await?;
+    hooks::changed(path, raw::IN_ATTRIB);
+    Ok(())
 }
 
 /// The mode without what a change of content or owner takes away; None if nothing changes.
@@ -56,7 +61,11 @@ pub async fn chown(creds: &Credentials, path: &Path, uid: Option<u32>, gid: Opti
     if perm.is_some() && !privileged && !perm::is_owner(creds, &meta) {
         return Err(Errno::EPERM);
     }
-    inode.set_attr(SetAttr { uid, gid, perm, ctime: Some(super::now()), ..SetAttr::default() }).await
+    inode.set_attr(SetAttr { uid, gid, perm, ctime: Some(super::now()), ..SetAttr::default() }).await?;
+    if uid.is_some() || gid.is_some() || perm.is_some() {
+        hooks::changed(path, raw::IN_ATTRIB);
+    }
+    Ok(())
 }
 
 /// One of the two times of utimensat(2).
@@ -86,5 +95,15 @@ pub async fn set_times(creds: &Credentials, path: &Path, atime: NewTime, mtime: 
         NewTime::Omit => None,
         NewTime::At(time) => Some(time),
     };
-    inode.set_attr(SetAttr { atime: value(atime), mtime: value(mtime), ctime: Some(now), ..SetAttr::default() }).await
+    inode
+        .set_attr(SetAttr { atime: value(atime), mtime: value(mtime), ctime: Some(now), ..SetAttr::default() })
+        .await?;
+    // One time alone looks like an access or a write.
+    let event = match (atime, mtime) {
+        (_, NewTime::Omit) => raw::IN_ACCESS,
+        (NewTime::Omit, _) => raw::IN_MODIFY,
+        _ => raw::IN_ATTRIB,
+    };
+    hooks::changed(path, event);
+    Ok(())
 }

@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 
 use super::dentry::{self, Dentry};
 use super::inode::{FileType, Inode, NewAttr, NewNode, RenameFlags};
+use super::inotify::hooks;
 use super::path::Path;
 use super::perm;
 use super::walk::{self, Ctx, Flags, Last, Special, Walker};
@@ -94,6 +95,7 @@ pub async fn create_locked(ctx: Ctx<'_>, dir: &Path, name: &[u8], node: NewNode<
     let doubt = Doubt::new(&dir.dentry, name);
     let inode = dir.inode().create(name, node, attr).await?;
     doubt.settle();
+    hooks::created(dir.inode(), name, inode.kind());
     if dir.inode().fs().volatile_names() {
         return Ok(Dentry::new(Some(dir.dentry.clone()), name, inode));
     }
@@ -127,6 +129,7 @@ pub async fn link(ctx: Ctx<'_>, old: &Path, dirfd: i32, path: &[u8]) -> Result<(
     if !dir.inode().fs().volatile_names() {
         dentry::insert(&dir.dentry, name.bytes(), old.inode().clone());
     }
+    hooks::linked(dir.inode(), name.bytes(), old.inode());
     Ok(())
 }
 
@@ -187,6 +190,7 @@ async fn remove(dir: &Path, name: &[u8], victim: &Arc<Dentry>) -> Result<()> {
     doubt.settle();
     if result.is_ok() {
         dentry::removed(victim);
+        hooks::removed(dir.inode(), name, victim);
     }
     result
 }
@@ -327,6 +331,12 @@ impl Ends<'_> {
                 dentry::moved(self.source, &self.new_dir.dentry, new_name);
             }
             None => dentry::moved(self.source, &self.new_dir.dentry, new_name),
+        }
+        let (old, new) = ((self.old_dir.inode(), old_name), (self.new_dir.inode(), new_name));
+        let replaced = self.target.filter(|_| !self.exchange);
+        hooks::renamed(old, new, self.source, replaced.map(|target| &**target));
+        if let Some(target) = self.target.filter(|_| self.exchange) {
+            hooks::renamed(new, old, target, None);
         }
         Ok(())
     }

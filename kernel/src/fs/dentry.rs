@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use smallvec::SmallVec;
 
 use super::inode::{FileSystem, FileType, Inode};
+use super::inotify::hooks;
 use crate::sync::SpinLock;
 
 /// Longest name, bytes.
@@ -115,6 +116,9 @@ impl Dentry {
 impl Drop for Dentry {
     /// Lets go of the chain of parents one by one: a deep tree must not become a deep recursion.
     fn drop(&mut self) {
+        if !hooks::quiet() {
+            hooks::dentry_gone(self);
+        }
         let mut next = self.place.get_mut().parent.take();
         while let Some(mut dentry) = next.and_then(Arc::into_inner) {
             next = dentry.place.get_mut().parent.take();

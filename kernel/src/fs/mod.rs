@@ -8,7 +8,7 @@
 //!   `file_source`: the same for mmap(2). [`change`], [`attr`], [`perm`]: changes of names and attributes, and who may make
 //!   them. [`context`]: root, working directory and umask of a process.
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
-//!   [`sigio`]: signals instead of waiting.
+//!   [`sigio`]: signals instead of waiting. [`inotify`]: being told what happens to files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
 //!   [`block`]: disks; [`ext2`]: the file system on them.
 //!
@@ -31,6 +31,7 @@ pub mod fd_table;
 pub mod file;
 mod file_source;
 pub mod inode;
+pub mod inotify;
 pub mod locks;
 pub mod memfd;
 pub mod mount;

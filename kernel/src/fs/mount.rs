@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::dentry::{self, Dentry};
 use super::inode::{FileSystem, FileType};
+use super::inotify;
 use super::op::Op;
 use super::path::Path;
 use crate::errno::{Errno, Result};
@@ -275,6 +276,7 @@ pub fn unmount(at: &Path, lazy: bool) -> Result<Option<Arc<dyn FileSystem>>> {
     detach(mount);
     let last = !TABLE.read().iter().any(|m| Arc::ptr_eq(&m.fs, &mount.fs));
     if last {
+        inotify::unmounted(&mount.fs);
         dentry::forget_fs(&mount.fs);
         return Ok(Some(mount.fs.clone()));
     }

@@ -7,6 +7,7 @@ use linux_raw_sys::general as raw;
 use super::change;
 use super::dentry::Dentry;
 use super::inode::{FileType, Inode, NewNode};
+use super::inotify::hooks;
 use super::mount::MountFlags;
 use super::open_file::{Kind, OpenFile, plain_kind};
 use super::path::Path;
@@ -72,7 +73,9 @@ pub async fn open(ctx: Ctx<'_>, dirfd: i32, path: &[u8], mut how: How) -> SysRes
         ));
     }
     if how.has(TMPFILE) {
-        return Ok(open_unnamed(ctx, dirfd, path, how).await?);
+        let file = open_unnamed(ctx, dirfd, path, how).await?;
+        hooks::used(&file, raw::IN_OPEN);
+        return Ok(file);
     }
     if how.has(raw::O_CREAT | raw::O_DIRECTORY) {
         return Err(Errno::EINVAL.into());
@@ -82,7 +85,9 @@ pub async fn open(ctx: Ctx<'_>, dirfd: i32, path: &[u8], mut how: How) -> SysRes
     } else {
         (walk::lookup(ctx, dirfd, path, how.walk_flags()).await?, false)
     };
-    open_place(ctx, place, &how, created).await
+    let file = open_place(ctx, place, &how, created).await?;
+    hooks::used(&file, raw::IN_OPEN);
+    Ok(file)
 }
 
 /// Opens what `place` is, which was just `created` or must be checked.
@@ -99,6 +104,7 @@ pub async fn open_place(ctx: Ctx<'_>, place: Path, how: &How, created: bool) -> 
         // Truncation excludes running programs even for O_RDONLY.
         let _truncating = HoldGuard::new(&inode, Hold::Writer)?;
         regular::truncate(ctx.thread, &inode, 0).await?;
+        hooks::changed(&place, raw::IN_MODIFY);
     }
     let opened = open_kind(ctx, &inode, kind, how.flags).await?;
     if how.has(raw::O_DIRECT) && kind != FileType::BlockDevice && inode.direct_alignment().is_none() {
@@ -269,7 +275,11 @@ pub async fn open_exec(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags, keep
     let inode = place.inode().clone();
     let hold = HoldGuard::new(&inode, Hold::Program)?;
     let hold = if keep { hold.keep() } else { Hold::None };
-    Ok(OpenFile::new(place, kind, raw::O_RDONLY, hold))
+    let file = OpenFile::new(place, kind, raw::O_RDONLY, hold);
+    hooks::used(&file, raw::IN_OPEN);
+    // The program is looked at next.
+    hooks::used(&file, raw::IN_ACCESS);
+    Ok(file)
 }
 
 /// truncate(2).
@@ -283,5 +293,7 @@ pub async fn truncate(ctx: Ctx<'_>, path: &[u8], size: u64) -> Result<()> {
     place.mount.check_writable()?;
     perm::check(ctx.creds, &**place.inode(), Want::WRITE)?;
     let _writing = HoldGuard::new(place.inode(), Hold::Writer)?;
-    regular::truncate(ctx.thread, place.inode(), size).await
+    regular::truncate(ctx.thread, place.inode(), size).await?;
+    hooks::changed(&place, raw::IN_MODIFY);
+    Ok(())
 }

@@ -17,6 +17,7 @@ use super::epoll::Watch;
 use super::file::{Events, FileOps, TryError};
 use super::file_source::FileSource;
 use super::inode::{FileType, Inode};
+use super::inotify::hooks;
 use super::locks::Owner;
 use super::path::Path;
 use super::sigio::Signals;
@@ -55,11 +56,19 @@ pub enum Kind {
     Path,
 }
 
+/// See [`FileOps::is_plain`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plain {
+    No,
+    /// Nobody can watch it.
+    Nameless,
+    Named,
+}
+
 pub struct OpenFile {
     path: Path,
     kind: Kind,
-    /// See [`FileOps::is_plain`].
-    plain: bool,
+    plain: Plain,
     flags: AtomicU32,
     pos: Mutex<u64>,
     /// What it holds of the inode, and gives back at the end.
@@ -73,7 +82,11 @@ pub struct OpenFile {
 impl OpenFile {
     /// Takes over `hold`, which the caller has taken.
     pub(super) fn new(path: Path, kind: Kind, flags: u32, hold: Hold) -> Arc<OpenFile> {
-        let plain = matches!(&kind, Kind::Ops(ops) if ops.is_plain());
+        let plain = match &kind {
+            Kind::Ops(ops) if ops.is_plain() && path.mount.is_internal() => Plain::Nameless,
+            Kind::Ops(ops) if ops.is_plain() => Plain::Named,
+            _ => Plain::No,
+        };
         if matches!(hold, Hold::Writer) {
             path.mount.count_writer(true);
         }
@@ -216,7 +229,32 @@ impl OpenFile {
     /// See [`FileOps::is_plain`].
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.plain
+        self.plain != Plain::No
+    }
+
+    /// Reads and writes that need not wait can be made without a future, and nobody is to be told of them.
+    #[inline]
+    fn answers_at_once(&self, ops: &dyn FileOps) -> bool {
+        match self.plain {
+            Plain::Nameless => true,
+            Plain::Named => hooks::quiet(),
+            Plain::No => ops.answers_at_once(),
+        }
+    }
+
+    /// So many bytes have been read.
+    #[inline]
+    fn accessed(&self, n: usize) {
+        if n > 0 {
+            hooks::used(self, raw::IN_ACCESS);
+        }
+    }
+
+    #[inline]
+    fn modified(&self, n: usize) {
+        if n > 0 {
+            hooks::used(self, raw::IN_MODIFY);
+        }
     }
 
     /// A read that need not wait, into memory of one page. None: nothing was done.
@@ -232,7 +270,7 @@ impl OpenFile {
     #[inline]
     fn at_once(&self, allowed: bool, attempt: impl FnOnce(&dyn FileOps, u64) -> Option<usize>) -> Option<usize> {
         let Kind::Ops(ops) = &self.kind else { return None };
-        if !allowed || !(self.plain || ops.answers_at_once()) {
+        if !allowed || !self.answers_at_once(&**ops) {
             return None;
         }
         if !ops.seekable() {
@@ -248,7 +286,7 @@ impl OpenFile {
     pub fn blocking_stream(&self) -> Option<(&dyn FileOps, &WaitQueue)> {
         match &self.kind {
             Kind::Ops(ops) if self.readable() && !self.is_nonblock() && !ops.seekable() => {
-                (self.plain || ops.answers_at_once()).then_some((&**ops, ops.wait_queue()?))
+                self.answers_at_once(&**ops).then_some((&**ops, ops.wait_queue()?))
             }
             _ => None,
         }
@@ -263,13 +301,15 @@ impl OpenFile {
                 check_range(*pos, buf)?;
                 let n = regular::read(self, cache, *pos, buf).await?;
                 *pos += n as u64;
+                self.accessed(n);
                 Ok(n)
             }
-            Kind::Ops(ops) if !ops.seekable() => self.read_ops(t, &**ops, buf, 0).await,
+            Kind::Ops(ops) if !ops.seekable() => self.read_ops(t, &**ops, buf, 0).await.inspect(|n| self.accessed(*n)),
             Kind::Ops(ops) => {
                 let mut pos = self.pos.lock().await;
                 let n = self.read_ops(t, &**ops, buf, *pos).await?;
                 *pos += n as u64;
+                self.accessed(n);
                 Ok(n)
             }
             Kind::Directory => Err(Errno::EISDIR.into()),
@@ -284,11 +324,13 @@ impl OpenFile {
         }
         self.check_readable()?;
         check_range(pos, buf)?;
-        match &self.kind {
-            Kind::Regular(cache) => Ok(regular::read(self, cache, pos, buf).await?),
-            Kind::Ops(ops) => self.read_ops(t, &**ops, buf, pos).await,
-            _ => Err(Errno::EISDIR.into()),
-        }
+        let n = match &self.kind {
+            Kind::Regular(cache) => regular::read(self, cache, pos, buf).await?,
+            Kind::Ops(ops) => self.read_ops(t, &**ops, buf, pos).await?,
+            _ => return Err(Errno::EISDIR.into()),
+        };
+        self.accessed(n);
+        Ok(n)
     }
 
     /// write(2), writev(2).
@@ -301,13 +343,15 @@ impl OpenFile {
                 let append = self.flags() & raw::O_APPEND != 0;
                 let (n, end) = regular::write(self, t, cache, (!append).then_some(*pos), buf).await?;
                 *pos = end;
+                self.modified(n);
                 Ok(n)
             }
-            Kind::Ops(ops) if !ops.seekable() => self.write_ops(t, &**ops, buf, 0).await,
+            Kind::Ops(ops) if !ops.seekable() => self.write_ops(t, &**ops, buf, 0).await.inspect(|n| self.modified(*n)),
             Kind::Ops(ops) => {
                 let mut pos = self.pos.lock().await;
                 let n = self.write_ops(t, &**ops, buf, *pos).await?;
                 *pos += n as u64;
+                self.modified(n);
                 Ok(n)
             }
             _ => Err(Errno::EBADF.into()),
@@ -323,6 +367,7 @@ impl OpenFile {
         if !keep_position {
             *pos = end;
         }
+        self.modified(n);
         Ok(n)
     }
 
@@ -333,14 +378,16 @@ impl OpenFile {
         }
         self.check_writable()?;
         check_range(pos, buf)?;
-        match &self.kind {
+        let n = match &self.kind {
             Kind::Regular(cache) => {
                 let append = self.flags() & raw::O_APPEND != 0;
-                Ok(regular::write(self, t, cache, (!append).then_some(pos), buf).await?.0)
+                regular::write(self, t, cache, (!append).then_some(pos), buf).await?.0
             }
-            Kind::Ops(ops) => self.write_ops(t, &**ops, buf, pos).await,
-            _ => Err(Errno::EBADF.into()),
-        }
+            Kind::Ops(ops) => self.write_ops(t, &**ops, buf, pos).await?,
+            _ => return Err(Errno::EBADF.into()),
+        };
+        self.modified(n);
+        Ok(n)
     }
 
     async fn read_ops(&self, t: &Thread, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
@@ -471,6 +518,9 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        if !self.is_path() {
+            hooks::used(self, if self.writable() { raw::IN_CLOSE_WRITE } else { raw::IN_CLOSE_NOWRITE });
+        }
         if let Kind::Ops(ops) = &self.kind {
             if let Some(signals) = self.signals.get_mut() {
                 signals.leave(ops.wait_queue());

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
+use super::inotify;
 use super::locks::FileLocks;
 use super::pipe::Pipe;
 use crate::errno::{Errno, Result};
@@ -25,6 +26,8 @@ pub struct InodeState {
     rare: Once<Box<Rare>>,
     /// F_SEAL_*, and [`SEALABLE`] for files that have seals at all.
     seals: AtomicU32,
+    /// What those who watch this inode want to be told of ([`super::inotify`]).
+    wanted: AtomicU32,
     /// Has never had a name, and may be given one (O_TMPFILE without O_EXCL).
     linkable: AtomicBool,
 }
@@ -63,6 +66,7 @@ struct Rare {
     fifo: SpinLock<Weak<Pipe>>,
     /// What is bound to this socket's name.
     socket: SpinLock<Weak<UnixSocket>>,
+    watches: SpinLock<inotify::List>,
 }
 
 impl InodeState {
@@ -135,6 +139,25 @@ impl InodeState {
 
     fn rare(&self) -> &Rare {
         self.rare.call_once(Box::default)
+    }
+
+    /// Who watches this inode.
+    pub(super) fn watches(&self) -> &SpinLock<inotify::List> {
+        &self.rare().watches
+    }
+
+    /// The same, if anybody ever has.
+    pub(super) fn watches_if_any(&self) -> Option<&SpinLock<inotify::List>> {
+        self.rare.get().map(|rare| &rare.watches)
+    }
+
+    pub(super) fn wanted(&self) -> u32 {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// With the watches locked.
+    pub(super) fn set_wanted(&self, wanted: u32) {
+        self.wanted.store(wanted, Ordering::Relaxed);
     }
 
     /// The locks of flock(2) and fcntl(2); made when first needed.

@@ -5,6 +5,7 @@ use linux_raw_sys::general as raw;
 use super::SysResult;
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
+use crate::fs::inotify::hooks;
 use crate::fs::open_file::{Kind, OpenFile, READ_EVENTS, settled};
 use crate::fs::{self, Ctx, FileType, mount, regular, splice};
 use crate::mm::{self, IoBuf, PAGE_SIZE, UserPtr, import_iovec};
@@ -368,7 +369,9 @@ pub async fn ftruncate(t: &Thread, fd: i32, size: i64) -> Result<()> {
     if !matches!(file.kind(), Kind::Regular(_)) || !file.writable() {
         return Err(Errno::EINVAL);
     }
-    regular::truncate(Some(t), file.inode(), size).await
+    regular::truncate(Some(t), file.inode(), size).await?;
+    hooks::changed(file.path(), raw::IN_MODIFY);
+    Ok(())
 }
 
 /// The combinations that fallocate(2) forbids, in Linux's order.
@@ -397,7 +400,11 @@ pub async fn fallocate(t: &Thread, fd: i32, mode: u32, offset: i64, len: i64) ->
     check_allocate_mode(mode)?;
     file.check_writable()?;
     match file.kind() {
-        Kind::Regular(_) => regular::allocate(t, file.inode(), mode, offset, len).await,
+        Kind::Regular(_) => {
+            regular::allocate(t, file.inode(), mode, offset, len).await?;
+            hooks::used(&file, raw::IN_MODIFY);
+            Ok(())
+        }
         Kind::Directory => Err(Errno::EISDIR),
         _ if fs::pipe::of_file(&file).is_some() => Err(Errno::ESPIPE),
         _ => Err(Errno::ENODEV),

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::fs_open::{lookup_cwd, read_path};
 use crate::errno::{Errno, Result};
+use crate::fs::inotify::hooks;
 use crate::fs::path::PATH_MAX;
 use crate::fs::perm::{self, Want};
 use crate::fs::{self, Ctx, DirSink, FileType, Flags, Inode, Metadata, MountFlags, Path, regular};
@@ -363,6 +364,7 @@ pub async fn getdents64(t: &Thread, fd: i32, buf: UserPtr<u8>, size: u32) -> Res
     buf.write_bytes(t.mm(), &sink.out).await?;
     *pos = sink.next;
     drop(pos);
+    hooks::used(&file, raw::IN_ACCESS);
     if file.flags() & raw::O_NOATIME == 0 && !file.path().mount.flags().contains(MountFlags::NODIRATIME) {
         regular::touch_atime(file.path(), &file.inode().metadata()).await;
     }

@@ -2,7 +2,10 @@
 
 use alloc::vec::Vec;
 
+use linux_raw_sys::general as raw;
+
 use crate::errno::{Errno, Result};
+use crate::fs::inotify::hooks;
 use crate::fs::perm::{self, Want};
 use crate::fs::{FileType, Flags, Path};
 use crate::mm::{UserPtr, UserStr, read_cstr};
@@ -72,7 +75,9 @@ async fn set(t: &Thread, path: &Path, name: UserPtr<u8>, value: UserPtr<u8>, siz
     let value = value.read_slice(t.mm(), size as usize, SIZE_MAX).await?;
     check(t, path, &name, true)?;
     let _guard = path.inode().state().lock.lock().await;
-    path.inode().set_xattr(&name, &value, flags).await
+    path.inode().set_xattr(&name, &value, flags).await?;
+    hooks::changed(path, raw::IN_ATTRIB);
+    Ok(())
 }
 
 async fn get(t: &Thread, path: &Path, name: UserPtr<u8>, buf: UserPtr<u8>, size: u64) -> Result<usize> {
@@ -99,7 +104,9 @@ async fn remove(t: &Thread, path: &Path, name: UserPtr<u8>) -> Result<()> {
     let name = read_name(t, name).await?;
     check(t, path, &name, true)?;
     let _guard = path.inode().state().lock.lock().await;
-    path.inode().remove_xattr(&name).await
+    path.inode().remove_xattr(&name).await?;
+    hooks::changed(path, raw::IN_ATTRIB);
+    Ok(())
 }
 
 pub async fn setxattr(

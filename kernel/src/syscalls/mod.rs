@@ -21,6 +21,7 @@ mod fs_stat;
 mod fs_xattr;
 mod futex;
 mod ids;
+mod inotify;
 mod ipc;
 mod misc;
 mod mm;

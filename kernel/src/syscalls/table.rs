@@ -104,6 +104,9 @@ syscalls! {
     23 dup(fd: i32) fn fs_open::dup;
     24 dup3(old: i32, new: i32, flags: u32) fn fs_open::dup3;
     25 fcntl(fd: i32, cmd: u32, arg: u64) async fs_open::fcntl, at once fs_open::fcntl_now;
+    26 inotify_init1(flags: u32) fn inotify::inotify_init1;
+    27 inotify_add_watch(fd: i32, path: UserPtr<u8>, mask: u32) async inotify::inotify_add_watch;
+    28 inotify_rm_watch(fd: i32, wd: i32) fn inotify::inotify_rm_watch;
     29 ioctl(fd: i32, cmd: u32, arg: u64) async fs_open::ioctl;
     32 flock(fd: i32, operation: u32) async fs_open::flock;
     33 mknodat(dirfd: i32, path: UserPtr<u8>, mode: u32, dev: u32) async fs_change::mknodat;

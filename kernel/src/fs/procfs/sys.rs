@@ -1,5 +1,7 @@
 //! /proc/sys: what can be asked of sysctl(8), and set where that has an effect.
 
+use core::sync::atomic::Ordering;
+
 use super::node::{Static, StaticKind};
 use super::sysvipc;
 use super::text::{Text, put, put_uuid};
@@ -7,6 +9,7 @@ use super::text_file::parse;
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::fd_table::NR_OPEN;
+use crate::fs::inotify::limits;
 use crate::fs::{dentry, pipe, tty};
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
@@ -15,10 +18,29 @@ use crate::{mm, sysrq, uts};
 pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("vm", VM)];
 
 static FS: &[Static] = &[
+    Static::dir("inotify", INOTIFY),
     Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n")),
     Static { name: "protected_hardlinks", perm: 0o400, kind: StaticKind::Text(|out| put!(out, "1\n")) },
     Static { name: "protected_symlinks", perm: 0o400, kind: StaticKind::Text(|out| put!(out, "1\n")) },
     Static::text("pipe-max-size", |out| put!(out, "{}\n", pipe::MAX_CAPACITY)),
+];
+
+static INOTIFY: &[Static] = &[
+    setting(
+        "max_queued_events",
+        |out| put!(out, "{}\n", limits::QUEUED_EVENTS.load(Ordering::Relaxed)),
+        |bytes, _| number(bytes).map(|limit| limits::QUEUED_EVENTS.store(limit, Ordering::Relaxed)),
+    ),
+    setting(
+        "max_user_instances",
+        |out| put!(out, "{}\n", limits::USER_INSTANCES.load(Ordering::Relaxed)),
+        |bytes, _| number(bytes).map(|limit| limits::USER_INSTANCES.store(limit, Ordering::Relaxed)),
+    ),
+    setting(
+        "max_user_watches",
+        |out| put!(out, "{}\n", limits::user_watches()),
+        |bytes, _| number(bytes).map(limits::set_user_watches),
+    ),
 ];
 
 static KERNEL: &[Static] = &[
@@ -89,6 +111,12 @@ fn random_uuid() -> [u8; 16] {
 
 fn put_line(out: &mut Text, line: &[u8]) {
     out.bytes(line).bytes(b"\n");
+}
+
+/// A number that is not negative and fits an int.
+fn number(bytes: &[u8]) -> Result<usize> {
+    let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+    text.trim_ascii().parse().ok().filter(|number| *number <= i32::MAX as usize).ok_or(Errno::EINVAL)
 }
 
 /// proc(5): 1 drops clean pages of files, 2 names and inodes, 3 both; 4 is about a message that is not made here.

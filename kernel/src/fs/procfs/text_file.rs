@@ -141,6 +141,8 @@ impl TextFile {
             }
         }
         match &self.source {
+            // A write of nothing sets nothing.
+            Source::Setting(..) if bytes.is_empty() => {}
             Source::Setting(_, store) => store(&bytes, &self.creds)?,
             Source::SubjectSetting(subject, _, store) => {
                 subject.check_exists()?;

@@ -18,6 +18,10 @@ mod groups;
 mod handlers;
 mod hostile;
 mod ids;
+mod inotify;
+mod inotify_events;
+mod inotify_limits;
+mod inotify_names;
 mod io;
 mod kill;
 mod limits;
@@ -103,6 +107,10 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("tty", tty::TESTS),
     ("tty_session", tty_session::TESTS),
     ("pty", pty::TESTS),
+    ("inotify", inotify::TESTS),
+    ("inotify_events", inotify_events::TESTS),
+    ("inotify_names", inotify_names::TESTS),
+    ("inotify_limits", inotify_limits::TESTS),
     ("signals", signals::TESTS),
     ("sigio", sigio::TESTS),
     ("sigio_files", sigio_files::TESTS),
