@@ -141,6 +141,7 @@ pub fn init() {
     procfs::init();
     sysfs::init();
     tty::init();
+    crate::ipc::mqueue::init();
 }
 
 fn mount_tmpfs(request: MountRequest<'_>) -> Op<'_, Result<Arc<dyn FileSystem>>> {

@@ -51,7 +51,7 @@ impl Mount {
         Mount::make(fs, root, flags, false)
     }
 
-    pub(super) fn new_internal(fs: Arc<dyn FileSystem>, root: Arc<Dentry>) -> Arc<Mount> {
+    pub(crate) fn new_internal(fs: Arc<dyn FileSystem>, root: Arc<Dentry>) -> Arc<Mount> {
         Mount::make(fs, root, MountFlags::empty(), true)
     }
 

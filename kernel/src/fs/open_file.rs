@@ -112,6 +112,11 @@ impl OpenFile {
         anon::file(anon::Label::Socket, ops, flags)
     }
 
+    /// A file that has a place and operations of its own.
+    pub fn with_ops(path: Path, ops: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile> {
+        OpenFile::new(path, Kind::Ops(ops), flags, Hold::None)
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

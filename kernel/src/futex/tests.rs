@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
-use super::wait::{Attempt, Outcome, key_of, until};
+use super::wait::{Attempt, Outcome, key_of};
 use super::*;
 use crate::errno::Errno;
 use crate::exec::test_util::block_on;
@@ -208,11 +208,11 @@ fn deadlines_end_waits_and_wakes_win() {
         let request = WaitRequest { word: private(at), expected: 0, bitset: ANY };
         let key = key_of(&mm, request.word).await.unwrap();
         let deadline = Deadline::after(Duration::from_millis(5));
-        assert_eq!(until(&deadline, Attempt::new(key, request, None)).await, None);
+        assert_eq!(deadline.until(Attempt::new(key, request, None)).await, None);
         assert!(deadline.is_past());
         assert_eq!(wake(&mm, private(at), 1, ANY).await, Ok(0));
         let past = Deadline { at: 0, ..deadline };
-        assert_eq!(until(&past, core::future::ready(7)).await, Some(7));
+        assert_eq!(past.until(core::future::ready(7)).await, Some(7));
     });
 }
 

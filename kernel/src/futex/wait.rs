@@ -65,7 +65,7 @@ pub async fn wait_until(t: &Thread, request: WaitRequest, deadline: Deadline) ->
         let key = key_of(t.mm(), request.word).await?;
         let outcome = {
             let mut attempt = pin!(Attempt::new(key, request, Some(t)));
-            let outcome = until(&deadline, attempt.as_mut()).await;
+            let outcome = deadline.until(attempt.as_mut()).await;
             if outcome.is_none() && attempt.give_up() { Some(Outcome::Woken) } else { outcome }
         };
         match outcome {
@@ -84,17 +84,6 @@ pub async fn wait_until(t: &Thread, request: WaitRequest, deadline: Deadline) ->
 /// Goes on with a wait through restart_syscall(2).
 pub async fn resume_wait(t: &Thread, rest: WaitRest) -> SysResult {
     wait_until(t, rest.request, rest.deadline).await
-}
-
-/// Runs `attempt` until the deadline; None if that came first. What is ready wins.
-pub(super) async fn until<T>(deadline: &Deadline, attempt: impl Future<Output = T>) -> Option<T> {
-    let mut attempt = pin!(attempt);
-    let mut sleep = pin!(deadline.sleep());
-    poll_fn(|cx| match attempt.as_mut().poll(cx) {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending => sleep.as_mut().poll(cx).map(|()| None),
-    })
-    .await
 }
 
 /// Why a word's identity could not be told.
@@ -234,7 +223,7 @@ pub async fn wait_vector(t: &Thread, entries: &[VectorEntry], deadline: Option<D
         let any = poll_fn(|cx| poll_vector(t, &mut places, cx));
         let waited = match &deadline {
             None => exec::interruptible(t, any).await.map(Some),
-            Some(deadline) => exec::interruptible(t, until(deadline, any)).await,
+            Some(deadline) => exec::interruptible(t, deadline.until(any)).await,
         };
         let (index, outcome) = match waited {
             Ok(Some(found)) => found,

@@ -63,6 +63,12 @@ impl<W, R> Line<W, R> {
         self.waiting.push_back(Place { ticket, wants });
     }
 
+    /// Goes before the first one of whom that is true, or to the end.
+    pub fn join_before(&mut self, ticket: Ticket, wants: W, is_behind: impl Fn(&W) -> bool) {
+        let index = self.waiting.iter().position(|place| is_behind(&place.wants)).unwrap_or(self.waiting.len());
+        self.waiting.insert(index, Place { ticket, wants });
+    }
+
     pub fn get(&self, index: usize) -> Option<&W> {
         self.waiting.get(index).map(|place| &place.wants)
     }
@@ -81,6 +87,15 @@ impl<W, R> Line<W, R> {
         self.results.push((place.ticket, result));
         served.push(place.ticket);
         Some(place.wants)
+    }
+
+    /// Leaves a result for the first one, or gives it back if there is nobody.
+    pub fn serve_first(&mut self, result: R, served: &mut Served) -> Option<R> {
+        if self.is_empty() {
+            return Some(result);
+        }
+        self.serve(0, result, served);
+        None
     }
 
     /// The result, if there is one.

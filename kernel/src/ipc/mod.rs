@@ -1,8 +1,9 @@
-//! What processes share by name: System V semaphores and shared memory (sysvipc(7)).
+//! What processes share by name: System V semaphores, message queues and shared memory (sysvipc(7)), and POSIX message
+//! queues (mq_overview(7)).
 //!
 //! * [`ids`]: the names of System V objects (keys and ids), and who may do what to them.
 //! * [`mod@line`]: those who wait for what others do in their place: a semaphore operation, a message.
-//! * [`sem`], with the undo lists of its processes; [`shm`].
+//! * [`sem`], with the undo lists of its processes; [`msg`]; [`shm`]; [`mqueue`], with its file system.
 //!
 //! An object is behind one spinlock. Whoever changes it serves those who wait in its line, under the lock, and wakes them
 //! after it: who wakes has what it waited for, and nobody comes between. So a newcomer overtakes those only who could not
@@ -18,5 +19,7 @@
 
 pub mod ids;
 mod line;
+pub mod mqueue;
+pub mod msg;
 pub mod sem;
 pub mod shm;

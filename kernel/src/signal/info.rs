@@ -10,6 +10,7 @@ pub const SI_USER: i32 = 0;
 pub const SI_KERNEL: i32 = 0x80;
 pub const SI_QUEUE: i32 = -1;
 pub const SI_TIMER: i32 = -2;
+pub const SI_MESGQ: i32 = -3;
 pub const SI_SIGIO: i32 = -5;
 pub const SI_TKILL: i32 = -6;
 
@@ -90,6 +91,11 @@ impl SigInfo {
     pub fn io(signo: u8, code: i32, band: u32, fd: i32) -> Self {
         let code = if has_own_codes(signo) { SI_SIGIO } else { code };
         SigInfo::new(signo, code, [band as u64, fd as u32 as u64, 0, 0])
+    }
+
+    /// The first message of a queue has come, from this process and real user; `value` is what mq_notify(3) was given.
+    pub const fn message(signo: u8, pid: u32, uid: u32, value: u64) -> Self {
+        SigInfo::new(signo, SI_MESGQ, [pair(pid, uid), value, 0, 0])
     }
 
     /// SIGCHLD, or what clone asked for, of a child that has ended.

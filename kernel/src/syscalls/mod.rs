@@ -25,6 +25,8 @@ mod inotify;
 mod ipc;
 mod misc;
 mod mm;
+mod mqueue;
+mod msg;
 mod pipe;
 mod poll;
 mod prctl;

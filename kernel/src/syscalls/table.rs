@@ -3,6 +3,7 @@
 
 use super::fs_stat::{Stat, StatFs, Statx};
 use super::futex::UserWaiter;
+use super::mqueue::MqAttr;
 use super::poll::{EpollEvent, PollFd};
 use super::sem::SemBuf;
 use super::socket::{MMsgHdr, MsgHdr};
@@ -249,6 +250,16 @@ syscalls! {
     177 getegid() fn ids::getegid;
     178 gettid() fn process::gettid;
     179 sysinfo(info: UserPtr<u64>) async misc::sysinfo;
+    180 mq_open(name: UserPtr<u8>, flags: u32, mode: u32, attr: UserPtr<MqAttr>) async mqueue::mq_open;
+    181 mq_unlink(name: UserPtr<u8>) async mqueue::mq_unlink;
+    182 mq_timedsend(fd: i32, from: UserPtr<u8>, len: u64, priority: u32, time: UserPtr<UserTimespec>) async mqueue::mq_timedsend, at once mqueue::mq_timedsend_now;
+    183 mq_timedreceive(fd: i32, to: UserPtr<u8>, len: u64, priority: UserPtr<u32>, time: UserPtr<UserTimespec>) async mqueue::mq_timedreceive;
+    184 mq_notify(fd: i32, event: UserPtr<UserSigEvent>) async mqueue::mq_notify;
+    185 mq_getsetattr(fd: i32, new: UserPtr<MqAttr>, old: UserPtr<MqAttr>) async mqueue::mq_getsetattr;
+    186 msgget(key: i32, flags: u32) fn msg::msgget;
+    187 msgctl(id: i32, command: i32, arg: u64) async msg::msgctl;
+    188 msgrcv(id: i32, to: UserPtr<i64>, size: u64, kind: i64, flags: u32) async msg::msgrcv;
+    189 msgsnd(id: i32, from: UserPtr<i64>, size: u64, flags: u32) async msg::msgsnd, at once msg::msgsnd_now;
     190 semget(key: i32, count: i32, flags: u32) fn sem::semget;
     191 semctl(id: i32, index: i32, command: i32, arg: u64) async sem::semctl;
     192 semtimedop(id: i32, ops: UserPtr<SemBuf>, count: u32, limit: UserPtr<UserTimespec>) async sem::semtimedop;

@@ -184,6 +184,21 @@ pub struct UserSigEvent {
     pad: [u32; 11],
 }
 
+impl UserSigEvent {
+    pub fn value(&self) -> u64 {
+        self.value
+    }
+
+    pub fn signo(&self) -> i32 {
+        self.signo
+    }
+
+    /// SIGEV_*.
+    pub fn notify(&self) -> i32 {
+        self.notify
+    }
+}
+
 pub async fn timer_create(t: &Thread, clock: i32, event: UserPtr<UserSigEvent>, id: UserPtr<i32>) -> Result<()> {
     let clock = ClockId::from_raw(t, clock)?;
     check_alarm(t, &clock)?;

@@ -1,5 +1,8 @@
 //! Sleeping until a point in time: clock_nanosleep(2) and every wait with an absolute deadline.
 
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::Poll;
 use core::time::Duration;
 
 use super::clock::{self, ClockId};
@@ -59,6 +62,19 @@ impl Deadline {
                 return;
             }
         }
+    }
+}
+
+impl Deadline {
+    /// Runs `attempt` until the deadline; None if that came first. What is ready wins.
+    pub async fn until<T>(&self, attempt: impl Future<Output = T>) -> Option<T> {
+        let mut attempt = pin!(attempt);
+        let mut sleep = pin!(self.sleep());
+        poll_fn(|cx| match attempt.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending => sleep.as_mut().poll(cx).map(|()| None),
+        })
+        .await
     }
 }
 

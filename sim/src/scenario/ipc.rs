@@ -1,4 +1,4 @@
-//! System V semaphores: the count is right whatever happens.
+//! System V semaphores and messages: the count is right whatever happens.
 
 use super::Setup;
 use crate::user::{Program, U, errno, program};
@@ -163,6 +163,150 @@ pub fn semaphores(setup: &mut Setup) -> Program {
             assert_eq!(waiting, (0, 0), "waiters");
         }
         assert_eq!(u.semctl(id, 0, IPC_RMID, 0).await, 0);
+        0
+    })
+}
+
+const NR_MSGGET: u64 = 186;
+const NR_MSGCTL: u64 = 187;
+const NR_MSGRCV: u64 = 188;
+const NR_MSGSND: u64 = 189;
+const IPC_SET: u64 = 1;
+const IPC_STAT: u64 = 2;
+const MSG_EXCEPT: u64 = 0o20000;
+/// Of `struct msqid64_ds`.
+const MSG_BYTES: u64 = 88;
+/// The type of the message that ends a receiver.
+const STOP: u64 = 1 << 40;
+
+/// How receivers choose.
+#[derive(Clone, Copy, PartialEq)]
+enum Choice {
+    /// Each the messages of one sender, which come in order.
+    One,
+    Any,
+    Lowest,
+    Except,
+}
+
+impl U {
+    async fn msgsnd(self, id: u64, kind: u64, words: &[u64]) -> i64 {
+        let at = self.place_words(&[&[kind], words].concat()).await;
+        loop {
+            match self.call(NR_MSGSND, &[id, at, 8 * words.len() as u64, 0]).await {
+                EINTR => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Senders and receivers of a message queue that is small: each message comes once, and those of a sender in their order, as
+/// long as the queue is there.
+pub fn messages(setup: &mut Setup) -> Program {
+    let senders = setup.rng.range(1, 5);
+    let count = setup.rng.range(2, 25);
+    let choice = *setup.rng.pick(&[Choice::One, Choice::Any, Choice::Lowest, Choice::Except]);
+    let receivers = if choice == Choice::One { senders } else { setup.rng.range(1, 5) };
+    let room = *setup.rng.pick(&[24, 64, 200, 16384]);
+    let signals = *setup.rng.pick(&[0, 10, 60]);
+    let removed = setup.rng.one_in(4);
+    let send = move |id: u64, sender: u64| {
+        program(move |u| async move {
+            for number in 0..count {
+                // Longer ones wait longer.
+                let mut words = vec![number; 1 + u.random(3) as usize];
+                words[0] = sender << 32 | number;
+                match u.msgsnd(id, sender + 1, &words).await {
+                    0 => {}
+                    EIDRM | EINVAL if removed => return 0,
+                    other => panic!("send: {}", errno(other)),
+                }
+                u.pause(3_000).await;
+            }
+            0
+        })
+    };
+    let receive = move |id: u64, seen: u64, receiver: u64| {
+        program(move |u| async move {
+            let (kind, flags) = match choice {
+                Choice::One => (receiver + 1, 0),
+                Choice::Any => (0, 0),
+                Choice::Lowest => (STOP.wrapping_neg(), 0),
+                Choice::Except => (STOP + 1, MSG_EXCEPT),
+            };
+            let mut last = vec![None; senders as usize];
+            let mut left = count;
+            while choice != Choice::One || left > 0 {
+                let buffer = u.scratch(64);
+                match u.call(NR_MSGRCV, &[id, buffer, 56, kind, flags]).await {
+                    EINTR => continue,
+                    EIDRM | EINVAL if removed => return 0,
+                    len if len > 0 => {}
+                    other => panic!("receive: {}", errno(other)),
+                }
+                let bytes = u.read_bytes(buffer, 16).await;
+                let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+                if word(0) == STOP {
+                    break;
+                }
+                let (sender, number) = (word(8) >> 32, word(8) & 0xffff_ffff);
+                assert_eq!(word(0), sender + 1, "the type of a message");
+                assert!(choice != Choice::One || sender == receiver);
+                let before = last[sender as usize].replace(number);
+                assert!(before < Some(number), "message {number} of sender {sender} after {before:?}");
+                let doubled = u.add(seen + 4 * (sender * count + number), 1).await;
+                assert_eq!(doubled, 0, "message {number} of sender {sender} came twice");
+                left = left.saturating_sub(1);
+                u.pause(3_000).await;
+            }
+            0
+        })
+    };
+    program(move |u| async move {
+        let seen = u.map(4096, true).await;
+        u.handle(SIGUSR1 as i32, 0, |u, _| async move { u.pause(500).await }).await;
+        let id = u.call(NR_MSGGET, &[0, 0o600]).await as u64;
+        let status = u.scratch(120);
+        assert_eq!(u.call(NR_MSGCTL, &[id, IPC_STAT, status]).await, 0);
+        u.store(status + MSG_BYTES, room).await;
+        assert_eq!(u.call(NR_MSGCTL, &[id, IPC_SET, status]).await, 0);
+        let (mut writers, mut readers) = (Vec::new(), Vec::new());
+        for index in 0..senders.max(receivers) {
+            if index < senders {
+                writers.push(u.fork(send(id, index)).await);
+            }
+            if index < receivers {
+                readers.push(u.fork(receive(id, seen, index)).await);
+            }
+        }
+        let all = [writers.as_slice(), readers.as_slice()].concat();
+        for _ in 0..signals {
+            u.pause(30_000).await;
+            u.call(NR_KILL, &[all[u.random(all.len() as u64) as usize] as u64, SIGUSR1]).await;
+        }
+        if removed {
+            u.pause(60_000).await;
+            assert_eq!(u.call(NR_MSGCTL, &[id, IPC_RMID, 0]).await, 0);
+        }
+        for pid in writers {
+            assert_eq!(u.wait_for(pid).await, 0);
+        }
+        if !removed && choice != Choice::One {
+            for _ in 0..receivers {
+                assert_eq!(u.msgsnd(id, STOP, &[0]).await, 0);
+            }
+        }
+        for pid in readers {
+            assert_eq!(u.wait_for(pid).await, 0);
+        }
+        if removed {
+            return 0;
+        }
+        for index in 0..senders * count {
+            assert_eq!(u.load(seen + 4 * index).await, 1, "message {} of {} is lost", index % count, index / count);
+        }
+        assert_eq!(u.call(NR_MSGCTL, &[id, IPC_RMID, 0]).await, 0);
         0
     })
 }

@@ -61,6 +61,11 @@ pub const ALL: &[Scenario] = &[
     scenario("pipe", pipe::stream, "a writer and a reader of a pipe; each byte is checked"),
     scenario("pipe-records", pipe::records, "many writers of atomic records, many readers"),
     scenario("semaphores", ipc::semaphores, "processes take from semaphores, with undo, timeouts, signals and removal"),
+    scenario(
+        "messages",
+        ipc::messages,
+        "each message of a small queue comes once and in order, with signals and removal",
+    ),
     scenario("wait-queue", kernel::wait_queue, "kernel tasks wait for goods, and give up at any time"),
     scenario("locks", kernel::locks, "kernel tasks take sleeping locks, and give up at any time"),
     scenario("processes", process::processes, "fork, vfork, threads, execve, exit, kill and wait"),

@@ -19,6 +19,7 @@ pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", K
 
 static FS: &[Static] = &[
     Static::dir("inotify", INOTIFY),
+    Static::dir("mqueue", sysvipc::MQUEUE),
     Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n")),
     Static { name: "protected_hardlinks", perm: 0o400, kind: StaticKind::Text(|out| put!(out, "1\n")) },
     Static { name: "protected_symlinks", perm: 0o400, kind: StaticKind::Text(|out| put!(out, "1\n")) },
@@ -55,6 +56,9 @@ static KERNEL: &[Static] = &[
         |out| put_line(out, &uts::hostname()),
         |bytes, creds| set_name(bytes, creds, uts::set_hostname),
     ),
+    sysvipc::MSGMAX,
+    sysvipc::MSGMNB,
+    sysvipc::MSGMNI,
     Static::text("ngroups_max", |out| put!(out, "65536\n")),
     Static::text("osrelease", |out| put!(out, "{}\n", uts::RELEASE)),
     Static::text("ostype", |out| put!(out, "{}\n", uts::SYSNAME)),

@@ -7,13 +7,29 @@ use super::node::Static;
 use super::sys::setting;
 use super::text::{Text, put};
 use crate::errno::{Errno, Result};
-use crate::ipc::{ids, sem, shm};
+use crate::ipc::{ids, mqueue, msg, sem, shm};
 use crate::mm::PAGE_SIZE;
 use crate::process::{Caps, Credentials};
 
-pub static ENTRIES: &[Static] = &[Static::text("sem", semaphores), Static::text("shm", segments)];
+pub static ENTRIES: &[Static] =
+    &[Static::text("msg", queues), Static::text("sem", semaphores), Static::text("shm", segments)];
 
 // What of /proc/sys/kernel is about IPC.
+pub const MSGMAX: Static = setting(
+    "msgmax",
+    |out| put_limit(out, &msg::MAX_SIZE),
+    |bytes, creds| store_within(&msg::MAX_SIZE, 0..=INT_MAX, bytes, creds),
+);
+pub const MSGMNB: Static = setting(
+    "msgmnb",
+    |out| put_limit(out, &msg::MAX_BYTES),
+    |bytes, creds| store_within(&msg::MAX_BYTES, 0..=INT_MAX, bytes, creds),
+);
+pub const MSGMNI: Static = setting(
+    "msgmni",
+    |out| put_limit(out, &msg::MAX_QUEUES),
+    |bytes, creds| store_within(&msg::MAX_QUEUES, 0..=ids::MAX_OBJECTS, bytes, creds),
+);
 pub const SEM: Static = setting("sem", show_sem, store_sem);
 pub const SHMALL: Static = setting(
     "shmall",
@@ -27,7 +43,7 @@ pub const SHMMAX: Static = setting(
 );
 pub const SHMMNI: Static = setting(
     "shmmni",
-    |out| put!(out, "{}\n", shm::MAX_SEGMENTS.load(Ordering::Relaxed)),
+    |out| put_limit(out, &shm::MAX_SEGMENTS),
     |bytes, creds| store_within(&shm::MAX_SEGMENTS, 0..=ids::MAX_OBJECTS, bytes, creds),
 );
 pub const SHM_RMID_FORCED: Static = setting(
@@ -49,6 +65,54 @@ fn semaphores(out: &mut Text) {
         let ids::Perm { key, id, uid, gid, cuid, cgid, mode } = status.perm;
         put!(out, "{key:>10} {id:>10}  {mode:>4o} {:>10} ", status.count);
         put!(out, "{uid:>5} {gid:>5} {cuid:>5} {cgid:>5} {:>10} {:>10}\n", status.otime, status.ctime);
+    }
+}
+
+/// /proc/sys/fs/mqueue.
+pub static MQUEUE: &[Static] = &[
+    setting(
+        "msg_default",
+        |out| put_limit(out, &mqueue::DEFAULT_MESSAGES),
+        |bytes, creds| store_within(&mqueue::DEFAULT_MESSAGES, MESSAGES, bytes, creds),
+    ),
+    setting(
+        "msg_max",
+        |out| put_limit(out, &mqueue::MAX_MESSAGES),
+        |bytes, creds| store_within(&mqueue::MAX_MESSAGES, MESSAGES, bytes, creds),
+    ),
+    setting(
+        "msgsize_default",
+        |out| put_limit(out, &mqueue::DEFAULT_SIZE),
+        |bytes, creds| store_within(&mqueue::DEFAULT_SIZE, SIZES, bytes, creds),
+    ),
+    setting(
+        "msgsize_max",
+        |out| put_limit(out, &mqueue::MAX_SIZE),
+        |bytes, creds| store_within(&mqueue::MAX_SIZE, SIZES, bytes, creds),
+    ),
+    setting(
+        "queues_max",
+        |out| put_limit(out, &mqueue::MAX_QUEUES),
+        |bytes, creds| store_within(&mqueue::MAX_QUEUES, 0..=INT_MAX, bytes, creds),
+    ),
+];
+
+const MESSAGES: RangeInclusive<usize> = 1..=mqueue::HARD_MAX_MESSAGES as usize;
+const SIZES: RangeInclusive<usize> = 128..=mqueue::HARD_MAX_SIZE as usize;
+const INT_MAX: usize = i32::MAX as usize;
+
+fn put_limit(out: &mut Text, limit: &AtomicUsize) {
+    put!(out, "{}\n", limit.load(Ordering::Relaxed));
+}
+
+fn queues(out: &mut Text) {
+    put!(out, "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid");
+    put!(out, "      stime      rtime      ctime\n");
+    for status in msg::all() {
+        let ids::Perm { key, id, uid, gid, cuid, cgid, mode } = status.perm;
+        put!(out, "{key:>10} {id:>10}  {mode:>4o}  {:>10} {:>10} ", status.bytes, status.messages);
+        put!(out, "{:>5} {:>5} {uid:>5} {gid:>5} {cuid:>5} {cgid:>5} ", status.sender, status.receiver);
+        put!(out, "{:>10} {:>10} {:>10}\n", status.stime, status.rtime, status.ctime);
     }
 }
 

@@ -6,7 +6,7 @@ use core::task::Poll;
 
 use super::super::Word;
 use super::super::table::{Key, first, lock as lock_bucket};
-use super::super::wait::{key_of, until};
+use super::super::wait::key_of;
 use super::graph::{self, Graph, Owned};
 use super::{OWNER_DIED, TID_MASK, WAITERS};
 use crate::arch::{self, UserFault};
@@ -171,7 +171,7 @@ impl Wait<'_> {
         });
         let waited = match &deadline {
             None => exec::interruptible(t, given).await.map(Some),
-            Some(deadline) => exec::interruptible(t, until(deadline, given)).await,
+            Some(deadline) => exec::interruptible(t, deadline.until(given)).await,
         };
         self.settle(t, addr, waited).await
     }

@@ -7,7 +7,7 @@ use core::ptr;
 use core::task::{Context, Poll, Waker};
 
 use super::super::table::{self, Key, Pair, Queued, TO_LOCK, Waiter, Wakers};
-use super::super::wait::{Outcome, key_of, poll_place, until};
+use super::super::wait::{Outcome, key_of, poll_place};
 use super::super::{WaitRequest, Word};
 use super::graph::{self, Graph};
 use super::lock::{Ended, Owner, Step, Wait, acquire};
@@ -76,7 +76,7 @@ async fn travel_until<'a>(
 ) -> (Option<Outcome>, Option<Wait<'a>>) {
     let outcome = match deadline {
         None => Some(travel.as_mut().await),
-        Some(deadline) => until(deadline, travel.as_mut()).await,
+        Some(deadline) => deadline.until(travel.as_mut()).await,
     };
     travel.as_mut().arrive();
     // SAFETY: `wait` is not pinned structurally.

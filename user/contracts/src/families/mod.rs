@@ -30,6 +30,8 @@ mod locks;
 mod memory;
 mod modes;
 mod mount;
+mod mqueue;
+mod msg;
 mod open;
 mod packets;
 mod pidfd;
@@ -92,6 +94,8 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("futex_pi_requeue", futex_pi_requeue::TESTS),
     ("requeue", requeue::TESTS),
     ("robust", robust::TESTS),
+    ("mqueue", mqueue::TESTS),
+    ("msg", msg::TESTS),
     ("sem", sem::TESTS),
     ("shm", shm::TESTS),
     ("dirs", dirs::TESTS),
