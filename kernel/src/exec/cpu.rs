@@ -15,6 +15,7 @@ use super::params::CpuMask;
 use super::params::SchedPolicy;
 use super::queue::{RR_SLICE, RunQueue, SLICE, Why, allowed, is_rt, outranks, running_key};
 use super::stats::Counters;
+use super::throttle::Throttle;
 use super::timer::Timers;
 use crate::arch::{MAX_CPUS, PerCpu};
 use crate::sync::{Once, SpinLock};
@@ -62,6 +63,9 @@ pub struct Cpu {
     /// Ticks at the beginning of this poll, or at the last return from user mode.
     kernel_since: AtomicU64,
     pub(super) slice_end: AtomicU64,
+    /// When others get their turn: the slice's end, or before it that of what real-time tasks may have.
+    pub(super) turn_end: AtomicU64,
+    throttle: Throttle,
     /// What the timer is set to. May be earlier than needed: it is not moved back, but looks again when it fires.
     pub(super) armed: AtomicU64,
     /// Slices that ended with others waiting.
@@ -193,6 +197,8 @@ impl Cpu {
             now: AtomicU64::new(0),
             kernel_since: AtomicU64::new(0),
             slice_end: AtomicU64::new(0),
+            turn_end: AtomicU64::new(0),
+            throttle: Throttle::new(),
             armed: AtomicU64::new(u64::MAX),
             turns: AtomicU32::new(0),
             counters: Counters::new(),
@@ -261,7 +267,10 @@ impl Cpu {
             if self.queued.load(Relaxed) == 0 {
                 return None;
             }
-            let runnable = self.queue.lock().pop(self)?;
+            let throttled = self.others_wait_for_rt(now);
+            let mut queue = self.queue.lock();
+            let runnable = if throttled { queue.pop_fair(self).or_else(|| queue.pop(self)) } else { queue.pop(self) }?;
+            drop(queue);
             if let Some(runnable) = self.keep(runnable) {
                 self.begin_slice(runnable.metadata(), now);
                 return Some(runnable);
@@ -297,13 +306,27 @@ impl Cpu {
             _ => now + SLICE,
         };
         self.slice_end.store(slice_end, Relaxed);
-        if !policy.is_rt() {
+        let turn_end = if policy.is_rt() {
+            slice_end.min(self.throttle.end(now))
+        } else {
             let vtime = self.vtime.load(Relaxed).max(entity.vruntime.load(Relaxed));
             self.vtime.store(vtime, Relaxed);
+            slice_end
+        };
+        self.turn_end.store(turn_end, Relaxed);
+        if self.queued.load(Relaxed) > 0 && turn_end != u64::MAX {
+            self.timer_wanted(turn_end);
         }
-        if self.queued.load(Relaxed) > 0 && slice_end != u64::MAX {
-            self.timer_wanted(slice_end);
-        }
+    }
+
+    /// Real-time tasks have had their share of the period, and others wait.
+    fn others_wait_for_rt(&self, now: u64) -> bool {
+        self.queued_rt.load(Relaxed) > 0 && self.others_wait() && self.throttle.end(now) <= now
+    }
+
+    /// Somebody waits for this CPU who is no real-time task.
+    pub(super) fn others_wait(&self) -> bool {
+        self.queued.load(Relaxed) > self.queued_rt.load(Relaxed) || !self.next.load(Relaxed).is_null()
     }
 
     /// The running task's class, priority or weight has changed. To be called on this CPU.
@@ -363,7 +386,9 @@ impl Cpu {
     /// Charges the task for what it ran; from then on it runs uncharged since `since`.
     fn charge(&self, entity: &Entity, from: u64, now: u64, since: u64) {
         let ran = entity.charge(from, now, since);
-        if !is_rt(self.current_key.load(Relaxed)) {
+        if is_rt(self.current_key.load(Relaxed)) {
+            self.throttle.charge(ran);
+        } else {
             entity.vruntime.store(entity.vruntime.load(Relaxed) + entity.scale(ran), Relaxed);
         }
         self.counters.charge(ran, now);

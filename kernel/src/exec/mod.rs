@@ -13,7 +13,8 @@
 //!     └────▶ next slot ─────┴─────────────────────┘ the hand-over of a wake by the running task
 //! ```
 //!
-//! * `cpu`: per-CPU state and the main loop; `queue`, `front`: order of tasks; `wake`: where a woken task goes; `tick`: timer and slices.
+//! * `cpu`: per-CPU state and the main loop; `queue`, `front`: order of tasks; `wake`: where a woken task goes; `tick`: timer and slices; `throttle`: what
+//!   real-time tasks leave to others.
 //! * `list`, `wait`, `timer`, `semaphore`, `locks`: what tasks wait in. Nodes live in the waiting futures.
 //! * `interrupt`: waits that end by a signal or a deadline.
 //!
@@ -37,6 +38,7 @@ mod task;
 pub mod test_util;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod tick;
 mod timer;
 mod wait;
@@ -51,6 +53,7 @@ pub use params::{CpuMask, SchedParams, SchedPolicy};
 pub use semaphore::{Acquire, Semaphore};
 pub use stats::{CpuStats, LOAD_SHIFT, cpu_stats, load_average, nr_running};
 pub use task::{budget, give_way, is_current, need_resched, spawn, spawn_entity, yield_now};
+pub use throttle::{rt_bandwidth, set_rt_bandwidth};
 pub use timer::{Sleep, TimerHandle, sleep_until};
 pub use wait::{ANY, WaitEntry, WaitFor, WaitNode, WaitOnce, WaitQueue};
 

@@ -15,7 +15,7 @@
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use intrusive_collections::{KeyAdapter, RBTree, RBTreeAtomicLink, UnsafeRef, intrusive_adapter};
+use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, UnsafeRef, intrusive_adapter};
 
 use super::Runnable;
 use super::cpu::{self, Cpu};
@@ -156,6 +156,17 @@ impl RunQueue {
             return Some(unlinked(cpu, unsafe { first.entity.as_ref() }));
         }
         let entity = self.tree.front_mut().remove()?;
+        Some(unlinked(cpu, &entity))
+    }
+
+    /// The first that is no real-time task.
+    pub(super) fn pop_fair(&mut self, cpu: &Cpu) -> Option<Runnable> {
+        if let Some(index) = self.front.entries().iter().position(|entry| !is_rt(entry.key)) {
+            let entity = self.front.remove(index)?.entity;
+            // SAFETY: as in `pop`.
+            return Some(unlinked(cpu, unsafe { entity.as_ref() }));
+        }
+        let entity = self.tree.lower_bound_mut(Bound::Included(&FAIR)).remove()?;
         Some(unlinked(cpu, &entity))
     }
 

@@ -11,6 +11,8 @@ use super::hw;
 
 /// A task woken by the running one goes to an idle CPU if it had to wait about this long (ns) for the hand-over.
 const HAND_OVER: u64 = 50_000;
+/// How often (ns) a real-time task that has had its share looks whether others wait.
+const LOOK: u64 = 10_000_000;
 /// The running task keeps the CPU for at least this long (ns) after somebody else became runnable.
 const MIN_RUN: u64 = 750_000;
 
@@ -33,13 +35,13 @@ impl Cpu {
 
     /// The timer will end the running task's slice: a woken task that can wait so long needs no IPI.
     pub(super) fn is_ticking(&self) -> bool {
-        self.armed.load(SeqCst) <= self.slice_end.load(Relaxed)
+        self.armed.load(SeqCst) <= self.turn_end.load(Relaxed)
     }
 
     /// Somebody waits for the CPU that a task runs on.
     #[inline]
     pub(super) fn contended(&self) {
-        if self.armed.load(Relaxed) > self.slice_end.load(Relaxed) {
+        if self.armed.load(Relaxed) > self.turn_end.load(Relaxed) {
             self.begin_contention();
         }
     }
@@ -47,10 +49,12 @@ impl Cpu {
     fn begin_contention(&self) {
         let now = hw::now_ns();
         self.update_current(now);
-        let slice_end = self.slice_end.load(Relaxed).max(now + MIN_RUN);
-        self.slice_end.store(slice_end, Relaxed);
-        if slice_end != u64::MAX {
-            self.timer_wanted(slice_end);
+        for end in [&self.slice_end, &self.turn_end] {
+            end.store(end.load(Relaxed).max(now + MIN_RUN), Relaxed);
+        }
+        let turn_end = self.turn_end.load(Relaxed);
+        if turn_end != u64::MAX {
+            self.timer_wanted(turn_end);
         }
     }
 
@@ -76,7 +80,13 @@ impl Cpu {
     }
 
     fn end_slice(&self, now: u64) {
-        if self.has_waiting() && now >= self.slice_end.load(Relaxed) {
+        if self.has_waiting() && now >= self.turn_end.load(Relaxed) {
+            let slice_end = self.slice_end.load(Relaxed);
+            if now < slice_end && !self.others_wait() {
+                // Only for others would a real-time task give way before its slice is over.
+                self.turn_end.store(slice_end.min(now + LOOK), Relaxed);
+                return;
+            }
             self.balance();
             if self.has_waiting() {
                 self.resched.store(true, Relaxed);
@@ -95,9 +105,9 @@ impl Cpu {
     fn rearm(&self, now: u64) {
         let mut deadline = self.timers.first();
         if self.current().is_some() && self.has_waiting() {
-            let slice_end = self.slice_end.load(Relaxed);
-            if slice_end > now {
-                deadline = deadline.min(slice_end);
+            let turn_end = self.turn_end.load(Relaxed);
+            if turn_end > now {
+                deadline = deadline.min(turn_end);
             }
             if !self.next.load(Relaxed).is_null() && exec().idle.load(Relaxed) != 0 {
                 deadline = deadline.min(now + HAND_OVER);

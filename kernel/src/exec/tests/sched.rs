@@ -71,6 +71,13 @@ fn idle_class_gets_next_to_nothing_and_real_time_everything() {
 }
 
 #[test]
+fn real_time_tasks_leave_a_part_to_others() {
+    let shares = shares(1, 4000, &[nice(0), policy(SchedPolicy::Fifo(50)), policy(SchedPolicy::Rr(60))]);
+    assert_close(shares[0], 0.05);
+    assert_close(shares[2], 0.95);
+}
+
+#[test]
 fn round_robin_tasks_of_one_priority_take_turns_and_fifo_ones_do_not() {
     shares(1, 1000, &[policy(SchedPolicy::Rr(5)); 2]).into_iter().for_each(|share| assert_close(share, 0.5));
     let fifo = std::thread::spawn(|| shares(1, 500, &[policy(SchedPolicy::Fifo(5)); 2])).join().unwrap();

@@ -13,7 +13,7 @@ use crate::fs::inotify::limits;
 use crate::fs::{dentry, pipe, tty};
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
-use crate::{mm, sysrq, uts};
+use crate::{exec, mm, sysrq, uts};
 
 pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("vm", VM)];
 
@@ -67,6 +67,8 @@ static KERNEL: &[Static] = &[
     Static::text("pid_max", |out| put!(out, "{}\n", table::PID_MAX)),
     Static::dir("pty", PTY),
     Static::dir("random", RANDOM),
+    setting("sched_rt_period_us", |out| put!(out, "{}\n", exec::rt_bandwidth().0), set_rt_period),
+    setting("sched_rt_runtime_us", show_rt_runtime, set_rt_runtime),
     sysvipc::SEM,
     sysvipc::SHM_RMID_FORCED,
     sysvipc::SHMALL,
@@ -137,6 +139,27 @@ fn drop_caches(bytes: &[u8]) -> Result<()> {
         mm::page_cache::reclaim(usize::MAX);
     }
     Ok(())
+}
+
+fn show_rt_runtime(out: &mut Text) {
+    match exec::rt_bandwidth().1 {
+        Some(runtime) => put!(out, "{runtime}\n"),
+        None => put!(out, "-1\n"),
+    }
+}
+
+fn set_rt_period(bytes: &[u8], _: &Credentials) -> Result<()> {
+    let period = u64::try_from(parse(bytes)?).map_err(|_| Errno::EINVAL)?;
+    exec::set_rt_bandwidth(period, exec::rt_bandwidth().1).then_some(()).ok_or(Errno::EINVAL)
+}
+
+/// -1: no limit.
+fn set_rt_runtime(bytes: &[u8], _: &Credentials) -> Result<()> {
+    let runtime = match parse(bytes)? {
+        -1 => None,
+        runtime => Some(u64::try_from(runtime).map_err(|_| Errno::EINVAL)?),
+    };
+    exec::set_rt_bandwidth(exec::rt_bandwidth().0, runtime).then_some(()).ok_or(Errno::EINVAL)
 }
 
 fn set_sysrq(bytes: &[u8]) -> Result<()> {
