@@ -17,6 +17,7 @@ pub mod errno;
 pub mod exec;
 pub mod fs;
 pub mod futex;
+pub mod io_uring;
 pub mod ipc;
 pub mod klog;
 pub mod mm;

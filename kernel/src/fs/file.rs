@@ -10,7 +10,7 @@ use super::writing::Sigpipe;
 use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
-use crate::mm::{IoBuf, PageSource};
+use crate::mm::{IoBuf, PageSource, Special};
 use crate::process::{Pid, Thread};
 
 bitflags::bitflags! {
@@ -161,6 +161,10 @@ pub trait FileOps: Send + Sync + Any {
     }
     /// What mmap(2) maps; None: ENODEV.
     fn page_source(&self) -> Option<Arc<dyn PageSource>> {
+        None
+    }
+    /// Pages of the kernel that mmap(2) maps at `offset` instead. `file` is to live as long as the mapping.
+    fn shared_pages(&self, _file: &Arc<OpenFile>, _offset: u64) -> Option<Result<Arc<Special>>> {
         None
     }
     /// close(2) of one descriptor by a process (there may be others): POSIX locks, tty hang-ups.

@@ -4,6 +4,7 @@
 //! * [`space`]: [`AddressSpace`], what a process sees: VMAs and page tables, faults, mmap and its family.
 //! * [`page_cache`]: [`PageCache`], the pages of one file, shared by read, write and mmap. [`PageSource`] is what can be
 //!   mapped: an open file, or a piece of shared anonymous memory ([`shmem`]).
+//! * [`shared_pages`]: pages that the kernel and programs use at the same time (io_uring).
 //! * [`shortage`]: what those wait for who find no page.
 //! * [`uaccess`], [`iobuf`]: typed pointers into user memory and the buffers of read and write.
 //!
@@ -15,6 +16,7 @@ pub mod heap;
 mod iobuf;
 mod local;
 pub mod page_cache;
+pub mod shared_pages;
 pub mod shmem;
 mod shortage;
 pub mod space;
@@ -29,9 +31,11 @@ pub use addr::{
 pub use frames::{Frame, FrameRun, alloc_contiguous, alloc_frame, alloc_order, alloc_zeroed, init, is_short};
 pub use iobuf::{IoBuf, IoVec, IoVecs, import_iovec};
 pub use page_cache::{BoxFuture, CachePage, PageCache, PageIo, PageSource};
+pub use shared_pages::SharedPages;
 pub use shortage::set_relief as set_shortage_relief;
 pub use space::{
-    AddressSpace, FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest, Prot, SpaceStats, VmaInfo,
+    AddressSpace, FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest, Prot, SpaceStats, Special,
+    VmaInfo,
 };
 pub use stats::{MemInfo, meminfo};
 pub use uaccess::{UserPtr, UserStr, read_cstr};

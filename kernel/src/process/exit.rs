@@ -1,5 +1,6 @@
 //! The end of threads and processes (exit(2), exit_group(2)).
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use super::table::{self, Pid, Table};
 use super::task::{Task, Thread};
 use crate::exec::WaitQueue;
 use crate::signal::{self, SigInfo};
-use crate::{boot, fs, futex, ipc, time};
+use crate::{boot, fs, futex, io_uring, ipc, time};
 
 /// How a process ended, in the terms of wait(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,9 +76,12 @@ pub async fn exit_thread(mut t: Thread, status: ExitStatus) {
     leave_group(&task, status);
 }
 
-/// What a thread still does to its memory before it leaves it, at exit (`ends`) and exec: robust futexes,
+/// What a thread still does to its memory before it leaves it, at exit (`ends`) and exec: rings, robust futexes,
 /// locks that lend priority, clear_child_tid.
 pub async fn leave_memory(t: &Thread, ends: bool) {
+    if t.rings.lock().is_some() {
+        Box::pin(io_uring::leave(t)).await;
+    }
     futex::exit_robust_list(t).await;
     futex::pi::release_all(t.task(), ends);
     let tid_address = t.clear_child_tid.swap(0, Ordering::Relaxed);

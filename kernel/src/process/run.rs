@@ -16,6 +16,7 @@ use super::table;
 use super::task::{Task, Thread};
 use crate::arch::{self, MAX_CPUS, PerCpu, Trap, UserRegs};
 use crate::errno::Errno;
+use crate::mm::AddressSpace;
 use crate::{exec, mm, signal, syscalls};
 
 /// Starts a thread that is already in the tables.
@@ -114,14 +115,42 @@ impl<F: Future<Output = ()>> Future for UserFuture<F> {
     }
 }
 
+/// Polls a future that acts for a thread (see [`Thread::acting`]): its address space is the current one meanwhile, and
+/// the current task is the thread's. Who calls is the thread itself, which makes its own address space current again, or
+/// a task of the kernel; not another thread ([`may_poll_for`]), as its own poll would then not be seen in [`CURRENT`].
+pub fn poll_for<R>(task: &Arc<Task>, mm: &Arc<AddressSpace>, poll: impl FnOnce() -> R) -> R {
+    mm.activate();
+    let current = CURRENT.get();
+    if !current.load(Ordering::Relaxed).is_null() {
+        return poll();
+    }
+    // Marked: the thread does not run here, and whoever wants it to notice something must wake it.
+    let marked = Arc::as_ptr(task).cast_mut().map_addr(|addr| addr | MARK);
+    current.store(marked, Ordering::Relaxed);
+    let result = poll();
+    // The same CPU: nothing was awaited.
+    current.store(ptr::null_mut(), Ordering::Relaxed);
+    result
+}
+
+/// Is this the thread itself, or a task of the kernel?
+pub fn may_poll_for(task: &Task) -> bool {
+    let current = CURRENT.get().load(Ordering::Relaxed);
+    current.is_null() || ptr::eq(current, task)
+}
+
+/// In an address of [`CURRENT`]: a future is polled that acts for the task.
+const MARK: usize = 1;
+
 /// The task whose future each CPU is polling; null between polls. The future holds the task for as long as it is here.
 static CURRENT: PerCpu<AtomicPtr<Task>> = PerCpu::new([const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS]);
 
 /// Calls `f` with the user thread that is being polled on this CPU, if one is: for code that is not given its thread
 /// (signalfd, log lines). The reference cannot outlive the call, let alone an `.await`.
 pub fn with_current<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
-    let current = CURRENT.get().load(Ordering::Relaxed);
-    // SAFETY: only this CPU writes its slot, and non-null means that the poll of the task's future encloses this call.
+    let current = CURRENT.get().load(Ordering::Relaxed).map_addr(|addr| addr & !MARK);
+    // SAFETY: only this CPU writes its slot, and non-null means that the poll of the task's future, or of one that has a
+    // reference to the task (`poll_for`), encloses this call.
     f(unsafe { current.as_ref() })
 }
 

@@ -2,6 +2,7 @@
 //! its future. The split is what makes the system-call path free of locks: a thread reaches its own address space,
 //! descriptors and registers through `&mut Thread`, and nobody else can.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -13,8 +14,9 @@ use super::limits::{Limit, Resource};
 use super::process::Process;
 use super::table::Pid;
 use crate::arch::{FpRegs, UserRegs};
-use crate::exec::{Entity, Instant};
+use crate::exec::{Entity, Instant, Interrupts};
 use crate::fs::{FdTable, FsContext};
+use crate::io_uring::TaskRings;
 use crate::ipc::sem::UndoSlot;
 use crate::mm::AddressSpace;
 use crate::signal::{Restart, RestartBlock, TaskSignals};
@@ -69,6 +71,8 @@ pub struct Task {
     pub faulting: AtomicBool,
     /// Where its registers are while it lives: see `run::look_at`.
     pub(super) registers: AtomicPtr<UserRegs>,
+    /// The rings of io_uring that it uses.
+    pub rings: SpinLock<Option<Box<TaskRings>>>,
     pub min_faults: AtomicU64,
     pub maj_faults: AtomicU64,
     fp: FpSlot,
@@ -107,6 +111,7 @@ impl Task {
             traced: AtomicBool::new(false),
             faulting: AtomicBool::new(false),
             registers: AtomicPtr::default(),
+            rings: SpinLock::new(None),
             min_faults: AtomicU64::new(0),
             maj_faults: AtomicU64::new(0),
             fp: FpSlot::new(fp),
@@ -196,6 +201,8 @@ pub struct Thread {
     pub fault_esr: u64,
     /// Set when this thread is to end; the wait status as in wait(2).
     pub exit: Option<super::ExitStatus>,
+    /// This is no thread but acts for one, with what it had: what interrupts its waits, instead of signals.
+    stand_in: Option<Arc<dyn Interrupts + Send + Sync>>,
 }
 
 impl Deref for Thread {
@@ -230,7 +237,24 @@ impl Thread {
             fault_address: 0,
             fault_esr: 0,
             exit: None,
+            stand_in: None,
         }
+    }
+
+    /// Somebody who does a thing for this thread while the thread goes on: with the same handles (but no share in the life of
+    /// the address space) and these credentials, and deaf to the thread's signals.
+    pub fn acting(&self, creds: Arc<Credentials>, interrupts: Arc<dyn Interrupts + Send + Sync>) -> Thread {
+        let mm = (self.mm.clone(), Arc::default());
+        let mut other =
+            Thread::new(self.task.clone(), UserRegs::default(), mm, self.files.clone(), self.fs.clone(), creds);
+        other.stand_in = Some(interrupts);
+        other
+    }
+
+    /// What interrupts waits instead of signals: see [`Thread::acting`].
+    #[inline]
+    pub fn stand_in(&self) -> Option<&(dyn Interrupts + Send + Sync)> {
+        self.stand_in.as_deref()
     }
 
     pub fn task(&self) -> &Arc<Task> {

@@ -26,7 +26,10 @@ pub fn fatal_pending(task: &Task) -> bool {
 impl Interrupts for Thread {
     #[inline]
     fn pending(&self) -> bool {
-        self.task().pending()
+        match self.stand_in() {
+            None => self.task().pending(),
+            Some(other) => other.pending(),
+        }
     }
 }
 

@@ -42,7 +42,7 @@ const KNOWN_FLAGS: u32 = raw::O_ACCMODE
     | raw::O_PATH
     | raw::O_TMPFILE;
 
-async fn open_how(t: &Thread, dirfd: i32, path: UserPtr<u8>, how: How) -> SysResult<i32> {
+pub(crate) async fn open_how(t: &Thread, dirfd: i32, path: UserPtr<u8>, how: How) -> SysResult<i32> {
     let path = read_path(t, path).await?;
     if !t.files().has_room() {
         return Err(Errno::EMFILE.into());
@@ -51,38 +51,54 @@ async fn open_how(t: &Thread, dirfd: i32, path: UserPtr<u8>, how: How) -> SysRes
     Ok(t.files().install(file, how.flags & raw::O_CLOEXEC != 0)?)
 }
 
+/// Opens a file without giving it a descriptor.
+pub(crate) async fn open_only(t: &Thread, dirfd: i32, path: UserPtr<u8>, how: How) -> SysResult<Arc<OpenFile>> {
+    let path = read_path(t, path).await?;
+    fs::open(Ctx::of(t), dirfd, &path, how).await
+}
+
+/// What openat(2) makes of its flags.
+pub(crate) fn how_of(flags: u32, mode: u32) -> How {
+    How::new(flags & KNOWN_FLAGS | raw::O_LARGEFILE, mode & 0o7777)
+}
+
 pub async fn openat(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) -> SysResult<i32> {
-    let how = How::new(flags & KNOWN_FLAGS | raw::O_LARGEFILE, mode & 0o7777);
-    open_how(t, dirfd, path, how).await
+    open_how(t, dirfd, path, how_of(flags, mode)).await
 }
 
 pub async fn openat2(t: &Thread, dirfd: i32, path: UserPtr<u8>, how: UserPtr<[u64; 3]>, size: u64) -> SysResult<i32> {
+    let how = read_how(t, how, size).await?;
+    open_how(t, dirfd, path, how).await
+}
+
+/// Reads and checks a `struct open_how`.
+pub(crate) async fn read_how(t: &Thread, how: UserPtr<[u64; 3]>, size: u64) -> Result<How> {
     const SIZE: u64 = 24;
     if size < SIZE {
-        return Err(Errno::EINVAL.into());
+        return Err(Errno::EINVAL);
     }
     if size > 4096 {
-        return Err(Errno::E2BIG.into());
+        return Err(Errno::E2BIG);
     }
     let [flags, mode, resolve] = how.read(t.mm()).await?;
     let rest = UserPtr::<u8>::new(how.addr() + SIZE).read_slice(t.mm(), (size - SIZE) as usize, 4096).await?;
     if rest.iter().any(|byte| *byte != 0) {
-        return Err(Errno::E2BIG.into());
+        return Err(Errno::E2BIG);
     }
     let creates = flags & (raw::O_CREAT as u64 | (raw::O_TMPFILE & !raw::O_DIRECTORY) as u64) != 0;
     if flags & !(KNOWN_FLAGS as u64) != 0 || mode & !0o7777 != 0 || mode != 0 && !creates {
-        return Err(Errno::EINVAL.into());
+        return Err(Errno::EINVAL);
     }
     let path_flags = (raw::O_PATH | raw::O_DIRECTORY | raw::O_NOFOLLOW | raw::O_CLOEXEC) as u64;
     if flags & raw::O_PATH as u64 != 0 && flags & !path_flags != 0 {
-        return Err(Errno::EINVAL.into());
+        return Err(Errno::EINVAL);
     }
     let how = How { flags: flags as u32, mode: mode as u32, resolve: resolve_flags(resolve)? };
     let changes = raw::O_CREAT | raw::O_TRUNC | (raw::O_TMPFILE & !raw::O_DIRECTORY);
     if how.resolve.contains(Flags::CACHED) && how.flags & changes != 0 {
-        return Err(Errno::EAGAIN.into());
+        return Err(Errno::EAGAIN);
     }
-    open_how(t, dirfd, path, how).await
+    Ok(how)
 }
 
 fn resolve_flags(resolve: u64) -> Result<Flags> {

@@ -310,8 +310,11 @@ pub async fn readahead(t: &Thread, fd: i32, _offset: i64, _count: u64) -> Result
 }
 
 pub fn fadvise64(t: &Thread, fd: i32, _offset: i64, len: i64, advice: i32) -> Result<()> {
-    let file = t.files().get_io(fd)?;
-    if fs::pipe::of_file(&file).is_some() {
+    advise_file(&*t.files().get_io(fd)?, len, advice)
+}
+
+pub(crate) fn advise_file(file: &OpenFile, len: i64, advice: i32) -> Result<()> {
+    if fs::pipe::of_file(file).is_some() {
         return Err(Errno::ESPIPE);
     }
     // POSIX_FADV_NORMAL … POSIX_FADV_NOREUSE: hints all.
@@ -327,7 +330,10 @@ pub async fn fdatasync(t: &Thread, fd: i32) -> Result<()> {
 }
 
 pub async fn sync_file_range(t: &Thread, fd: i32, offset: i64, len: i64, flags: u32) -> Result<()> {
-    let file = t.files().get_io(fd)?;
+    sync_range(&*t.files().get_io(fd)?, offset, len, flags).await
+}
+
+pub(crate) async fn sync_range(file: &OpenFile, offset: i64, len: i64, flags: u32) -> Result<()> {
     let start = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
     let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
     if flags & !7 != 0 {
@@ -392,7 +398,10 @@ fn check_allocate_mode(mode: u32) -> Result<()> {
 }
 
 pub async fn fallocate(t: &Thread, fd: i32, mode: u32, offset: i64, len: i64) -> Result<()> {
-    let file = t.files().get_io(fd)?;
+    allocate(t, &*t.files().get_io(fd)?, mode, offset, len).await
+}
+
+pub(crate) async fn allocate(t: &Thread, file: &OpenFile, mode: u32, offset: i64, len: i64) -> Result<()> {
     let (offset, len) = match (u64::try_from(offset), u64::try_from(len)) {
         (Ok(offset), Ok(len)) if len > 0 => (offset, len),
         _ => return Err(Errno::EINVAL),
@@ -402,11 +411,11 @@ pub async fn fallocate(t: &Thread, fd: i32, mode: u32, offset: i64, len: i64) ->
     match file.kind() {
         Kind::Regular(_) => {
             regular::allocate(t, file.inode(), mode, offset, len).await?;
-            hooks::used(&file, raw::IN_MODIFY);
+            hooks::used(file, raw::IN_MODIFY);
             Ok(())
         }
         Kind::Directory => Err(Errno::EISDIR),
-        _ if fs::pipe::of_file(&file).is_some() => Err(Errno::ESPIPE),
+        _ if fs::pipe::of_file(file).is_some() => Err(Errno::ESPIPE),
         _ => Err(Errno::ENODEV),
     }
 }

@@ -64,7 +64,14 @@ async fn answer(t: &Thread, bytes: Vec<u8>, buf: UserPtr<u8>, size: u64) -> Resu
     Ok(bytes.len())
 }
 
-async fn set(t: &Thread, path: &Path, name: UserPtr<u8>, value: UserPtr<u8>, size: u64, flags: u32) -> Result<()> {
+pub(crate) async fn set(
+    t: &Thread,
+    path: &Path,
+    name: UserPtr<u8>,
+    value: UserPtr<u8>,
+    size: u64,
+    flags: u32,
+) -> Result<()> {
     if flags & !3 != 0 || flags == 3 {
         return Err(Errno::EINVAL);
     }
@@ -80,7 +87,7 @@ async fn set(t: &Thread, path: &Path, name: UserPtr<u8>, value: UserPtr<u8>, siz
     Ok(())
 }
 
-async fn get(t: &Thread, path: &Path, name: UserPtr<u8>, buf: UserPtr<u8>, size: u64) -> Result<usize> {
+pub(crate) async fn get(t: &Thread, path: &Path, name: UserPtr<u8>, buf: UserPtr<u8>, size: u64) -> Result<usize> {
     let name = read_name(t, name).await?;
     check(t, path, &name, false)?;
     let value = path.inode().get_xattr(&name).await?;

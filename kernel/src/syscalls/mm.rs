@@ -51,6 +51,10 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
         if map.contains(MapFlags::SHARED) && prot.contains(Prot::WRITE) && !file.writable() || !file.readable() {
             return Err(Errno::EACCES);
         }
+        if let Some(pages) = file.ops().and_then(|ops| ops.shared_pages(&file, offset)) {
+            let request = MmapRequest { addr, len, prot, flags: map, source: None, offset };
+            return t.mm().mmap_special(request, pages?).await;
+        }
         Some(mapped_file.insert(file).page_source()?)
     };
     let request = MmapRequest { addr, len, prot, flags: map, source, offset };

@@ -392,7 +392,7 @@ pub fn epoll_ctl_now(t: &Thread, epfd: i32, op: u32, fd: i32, event: UserPtr<Epo
     Some(change_watch(t, epfd, op, fd, event))
 }
 
-fn change_watch(t: &Thread, epfd: i32, op: u32, fd: i32, event: EpollEvent) -> Result<()> {
+pub(crate) fn change_watch(t: &Thread, epfd: i32, op: u32, fd: i32, event: EpollEvent) -> Result<()> {
     let epoll_file = t.files().get_io(epfd)?;
     let file = t.files().get_io(fd)?;
     let epoll = epoll_file.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;

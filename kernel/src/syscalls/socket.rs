@@ -71,14 +71,23 @@ fn decode(family: u32, kind: u32, protocol: i32) -> Result<(Type, u32)> {
     Ok((kind, flags))
 }
 
-fn install(t: &Thread, socket: Arc<dyn FileOps>, flags: u32) -> Result<i32> {
-    let file = OpenFile::new_socket(socket, linux_raw_sys::general::O_RDWR | flags & O_NONBLOCK);
-    t.files().install(file, flags & SOCK_CLOEXEC != 0)
+pub(crate) fn install(t: &Thread, socket: Arc<dyn FileOps>, flags: u32) -> Result<i32> {
+    t.files().install(open_socket(socket, flags), flags & SOCK_CLOEXEC != 0)
+}
+
+pub(crate) fn open_socket(socket: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile> {
+    OpenFile::new_socket(socket, linux_raw_sys::general::O_RDWR | flags & O_NONBLOCK)
+}
+
+/// socket(2) without a descriptor; with the flags that it asks for.
+pub(crate) fn make(family: u32, kind: u32, protocol: i32) -> Result<(Arc<dyn FileOps>, u32)> {
+    let (kind, flags) = decode(family, kind, protocol)?;
+    Ok((UnixSocket::new(kind), flags))
 }
 
 pub fn socket(t: &Thread, family: u32, kind: u32, protocol: i32) -> Result<i32> {
-    let (kind, flags) = decode(family, kind, protocol)?;
-    install(t, UnixSocket::new(kind), flags)
+    let (socket, flags) = make(family, kind, protocol)?;
+    install(t, socket, flags)
 }
 
 pub async fn socketpair(t: &Thread, family: u32, kind: u32, protocol: i32, fds: UserPtr<[i32; 2]>) -> Result<()> {
@@ -150,9 +159,19 @@ pub async fn accept4(t: &Thread, fd: i32, name: UserPtr<u8>, len: UserPtr<i32>, 
 
 pub async fn connect(t: &Thread, fd: i32, name: UserPtr<u8>, len: i32) -> SysResult<()> {
     let file = t.files().get_io(fd)?;
-    let socket = of_file(&file)?;
+    connect_file(t, &file, name, len, file.is_nonblock()).await
+}
+
+pub(crate) async fn connect_file(
+    t: &Thread,
+    file: &OpenFile,
+    name: UserPtr<u8>,
+    len: i32,
+    nonblock: bool,
+) -> SysResult<()> {
+    let socket = of_file(file)?;
     let address = address::import(t, name, len).await?;
-    socket.connect(t, &address, file.is_nonblock()).await
+    socket.connect(t, &address, nonblock).await
 }
 
 pub async fn getsockname(t: &Thread, fd: i32, name: UserPtr<u8>, len: UserPtr<i32>) -> Result<()> {
@@ -168,8 +187,11 @@ pub async fn getpeername(t: &Thread, fd: i32, name: UserPtr<u8>, len: UserPtr<i3
 }
 
 pub fn shutdown(t: &Thread, fd: i32, how: i32) -> Result<()> {
-    let file = t.files().get_io(fd)?;
-    let socket = of_file(&file)?;
+    shut(&*t.files().get_io(fd)?, how)
+}
+
+pub(crate) fn shut(file: &OpenFile, how: i32) -> Result<()> {
+    let socket = of_file(file)?;
     match how {
         0 => socket.shutdown(true, false),
         1 => socket.shutdown(false, true),
@@ -184,14 +206,13 @@ const SEND_FLAGS: u32 =
 
 async fn send(
     t: &Thread,
-    fd: i32,
+    file: &OpenFile,
     name: (UserPtr<u8>, i32),
     control: (UserPtr<u8>, u64),
     buf: &mut IoBuf<'_>,
     flags: u32,
 ) -> SysResult<usize> {
-    let file = t.files().get_io(fd)?;
-    let socket = of_file(&file)?;
+    let socket = of_file(file)?;
     if flags & raw::MSG_OOB != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
@@ -203,7 +224,7 @@ async fn send(
         let address = address::import(t, name.0, name.1).await?;
         message.target = socket.resolve(t, &address).await?;
     }
-    transfer::send(t, &file, socket, buf, &mut message, flags & SEND_FLAGS).await
+    transfer::send(t, file, socket, buf, &mut message, flags & SEND_FLAGS).await
 }
 
 pub async fn sendto(
@@ -216,34 +237,47 @@ pub async fn sendto(
     name_len: i32,
 ) -> SysResult<usize> {
     let mut buf = IoBuf::user(t.mm(), addr, len)?;
-    send(t, fd, (name, name_len), (UserPtr::new(0), 0), &mut buf, flags).await
+    let file = t.files().get_io(fd)?;
+    send_to(t, &file, &mut buf, flags, (name, name_len)).await
 }
 
-async fn send_header(t: &Thread, fd: i32, header: &MsgHdr, flags: u32) -> SysResult<usize> {
+pub(crate) async fn send_to(
+    t: &Thread,
+    file: &OpenFile,
+    buf: &mut IoBuf<'_>,
+    flags: u32,
+    name: (UserPtr<u8>, i32),
+) -> SysResult<usize> {
+    send(t, file, name, (UserPtr::new(0), 0), buf, flags).await
+}
+
+pub(crate) async fn send_header(t: &Thread, file: &OpenFile, header: &MsgHdr, flags: u32) -> SysResult<usize> {
     if header.iov_len > 1024 {
         return Err(Errno::EMSGSIZE.into());
     }
     let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), header.iov, header.iov_len).await?);
     let name = (UserPtr::new(header.name), header.name_len);
     let control = (UserPtr::new(header.control), if header.control == 0 { 0 } else { header.control_len });
-    send(t, fd, name, control, &mut buf, flags).await
+    send(t, file, name, control, &mut buf, flags).await
 }
 
 pub async fn sendmsg(t: &Thread, fd: i32, header: UserPtr<MsgHdr>, flags: u32) -> SysResult<usize> {
-    of_file(&*t.files().get_io(fd)?)?;
+    let file = t.files().get_io(fd)?;
+    of_file(&file)?;
     let header = header.read(t.mm()).await?;
-    send_header(t, fd, &header, flags).await
+    send_header(t, &file, &header, flags).await
 }
 
 pub async fn sendmmsg(t: &Thread, fd: i32, headers: UserPtr<MMsgHdr>, count: u32, flags: u32) -> SysResult<usize> {
-    of_file(&*t.files().get_io(fd)?)?;
+    let file = t.files().get_io(fd)?;
+    of_file(&file)?;
     let mut done = 0;
     // UIO_MAXIOV bounds one call.
     for index in 0..count.min(1024) as usize {
         let at = headers.at(index);
         let result = async {
             let mut message = at.read(t.mm()).await?;
-            message.len = send_header(t, fd, &message.header, flags).await? as u32;
+            message.len = send_header(t, &file, &message.header, flags).await? as u32;
             at.write(t.mm(), message).await?;
             SysResult::Ok(())
         };
@@ -257,21 +291,19 @@ pub async fn sendmmsg(t: &Thread, fd: i32, headers: UserPtr<MMsgHdr>, count: u32
     Ok(done)
 }
 
-async fn receive(t: &Thread, fd: i32, buf: &mut IoBuf<'_>, flags: u32) -> SysResult<(Arc<OpenFile>, Received)> {
-    let file = t.files().get_io(fd)?;
-    let socket = of_file(&file)?;
+pub(crate) async fn receive(t: &Thread, file: &OpenFile, buf: &mut IoBuf<'_>, flags: u32) -> SysResult<Received> {
+    let socket = of_file(file)?;
     if flags & raw::MSG_OOB != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
     if flags & raw::MSG_ERRQUEUE != 0 {
         return Err(Errno::EAGAIN.into());
     }
-    let received = transfer::receive(t, &file, socket, buf, flags).await?;
-    Ok((file, received))
+    transfer::receive(t, file, socket, buf, flags).await
 }
 
 /// What the call answers: the true length of a message for MSG_TRUNC.
-fn length(socket: &dyn Socket, received: &Received, flags: u32) -> usize {
+pub(crate) fn length(socket: &dyn Socket, received: &Received, flags: u32) -> usize {
     let whole = flags & raw::MSG_TRUNC != 0 && socket.common().kind != Type::Stream;
     if whole { received.full } else { received.len }
 }
@@ -286,14 +318,15 @@ pub async fn recvfrom(
     name_len: UserPtr<i32>,
 ) -> SysResult<usize> {
     let mut buf = IoBuf::user(t.mm(), addr, len)?;
-    let (file, received) = receive(t, fd, &mut buf, flags).await?;
+    let file = t.files().get_io(fd)?;
+    let received = receive(t, &file, &mut buf, flags).await?;
     if !name.is_null() {
         address::export(t, received.from.as_deref().unwrap_or(&[]), name, name_len).await?;
     }
     Ok(length(of_file(&file)?, &received, flags))
 }
 
-async fn receive_header(t: &Thread, fd: i32, at: UserPtr<MsgHdr>, flags: u32) -> SysResult<usize> {
+pub(crate) async fn receive_header(t: &Thread, file: &OpenFile, at: UserPtr<MsgHdr>, flags: u32) -> SysResult<usize> {
     let mut header = at.read(t.mm()).await?;
     if header.name_len < 0 {
         return Err(Errno::EINVAL.into());
@@ -302,8 +335,8 @@ async fn receive_header(t: &Thread, fd: i32, at: UserPtr<MsgHdr>, flags: u32) ->
         return Err(Errno::EMSGSIZE.into());
     }
     let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), header.iov, header.iov_len).await?);
-    let (file, mut received) = receive(t, fd, &mut buf, flags).await?;
-    let socket = of_file(&file)?;
+    let mut received = receive(t, file, &mut buf, flags).await?;
+    let socket = of_file(file)?;
     if header.name != 0 {
         let from = received.from.as_deref().unwrap_or(&[]);
         let cut = from.get(..(header.name_len as usize).min(from.len())).unwrap_or(from);
@@ -325,8 +358,9 @@ async fn receive_header(t: &Thread, fd: i32, at: UserPtr<MsgHdr>, flags: u32) ->
 }
 
 pub async fn recvmsg(t: &Thread, fd: i32, header: UserPtr<MsgHdr>, flags: u32) -> SysResult<usize> {
-    of_file(&*t.files().get_io(fd)?)?;
-    receive_header(t, fd, header, flags).await
+    let file = t.files().get_io(fd)?;
+    of_file(&file)?;
+    receive_header(t, &file, header, flags).await
 }
 
 pub async fn recvmmsg(
@@ -344,7 +378,8 @@ pub async fn recvmmsg(
         }
         None => None,
     };
-    of_file(&*t.files().get_io(fd)?)?;
+    let file = t.files().get_io(fd)?;
+    of_file(&file)?;
     let mut done = 0;
     for index in 0..count.min(1024) as usize {
         let at = headers.at(index);
@@ -352,7 +387,7 @@ pub async fn recvmmsg(
         const MSG_WAITFORONE: u32 = 0x10000;
         let wait = if done > 0 && flags & MSG_WAITFORONE != 0 { raw::MSG_DONTWAIT } else { 0 };
         let result = async {
-            let len = receive_header(t, fd, at.cast(), flags & !MSG_WAITFORONE | wait).await? as u32;
+            let len = receive_header(t, &file, at.cast(), flags & !MSG_WAITFORONE | wait).await? as u32;
             at.cast::<u8>().byte_add(size_of::<MsgHdr>() as u64).cast::<u32>().write(t.mm(), len).await?;
             SysResult::Ok(())
         };

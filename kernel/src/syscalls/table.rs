@@ -10,6 +10,7 @@ use super::socket::{MMsgHdr, MsgHdr};
 use super::time::{Timex, Tms, UserSigEvent};
 use super::{FromReg, IntoSysResult, SysError, SysResult};
 use crate::errno::Errno;
+use crate::io_uring::Params;
 use crate::mm::UserPtr;
 use crate::process::Thread;
 use crate::signal::{SigAction, UserStack};
@@ -323,6 +324,9 @@ syscalls! {
     291 statx(dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32, buf: UserPtr<Statx>) async fs_stat::statx;
     293 rseq(area: u64, len: u32, flags: u32, signature: u32) fn misc::rseq;
     424 pidfd_send_signal(fd: i32, signo: i32, info: UserPtr<u8>, flags: u32) async signal::pidfd_send_signal;
+    425 io_uring_setup(entries: u32, params: UserPtr<Params>) async io_uring::io_uring_setup;
+    426 io_uring_enter(fd: u32, to_submit: u32, min_complete: u32, flags: u32, arg: u64, size: u64) async io_uring::io_uring_enter;
+    427 io_uring_register(fd: i32, opcode: u32, arg: u64, count: u32) async io_uring::io_uring_register;
     434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
     435 clone3(args: UserPtr<u64>, size: usize) async process::clone3;
     436 close_range(first: u32, last: u32, flags: u32) fn fs_open::close_range;

@@ -59,7 +59,7 @@ impl AddressSpace {
         }
         let mut inner = self.inner.lock();
         let start = inner.place(hint, len).ok_or(Errno::ENOMEM)?;
-        let backing = Backing::Special(Arc::new(Special { name, frames }), 0);
+        let backing = Backing::Special(Arc::new(Special { name: name.into(), frames, keep: None }), 0);
         let vma = Vma { end: start + len, prot, flags: VmaFlags::SPECIAL | VmaFlags::DONTDUMP, backing };
         inner.add(start, vma, &self.limits)?;
         Ok(start)
@@ -158,7 +158,7 @@ impl Inner {
                 (info.dev, info.ino) = mapped.source().dev_ino();
                 info.name = mapped.source().name();
             }
-            Backing::Special(special, _) => info.name = special.name.into(),
+            Backing::Special(special, _) => info.name = special.name.clone().into_owned(),
             Backing::Anonymous if start < self.brk && vma.end > self.brk_start => info.name = "[heap]".into(),
             Backing::Anonymous if (start..vma.end).contains(&stack) => info.name = "[stack]".into(),
             Backing::Anonymous => {}

@@ -1,5 +1,6 @@
 //! mmap(2) and munmap(2): where mappings go, and that they go.
 
+use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
@@ -13,7 +14,7 @@ use super::fault::STACK_GUARD;
 use super::tables::LEAF;
 use super::tlb::{Debris, Gather};
 use super::types::{Limits, MapFlags, MmapRequest};
-use super::vma::{Backing, Prot, Vma, VmaFlags};
+use super::vma::{Backing, Prot, Special, Vma, VmaFlags};
 use super::{AddressSpace, Inner, tables};
 use crate::errno::{Errno, Result};
 
@@ -82,7 +83,6 @@ impl AddressSpace {
             Ok(checked) => checked,
             Err(errno) => return (Err(errno), Debris::default()),
         };
-        let fixed = request.flags.intersects(FIXED);
         let shared = flags.contains(VmaFlags::SHARED);
         let backing = match &request.source {
             Some(source) => {
@@ -97,6 +97,36 @@ impl AddressSpace {
             None if shared => Backing::Source(Mapped::new(SharedMemory::new(len), true), 0),
             None => Backing::Anonymous,
         };
+        self.put(request, len, flags, backing)
+    }
+
+    /// mmap(2) of pages that the kernel lends: of a file whose pages are not in a page cache.
+    pub async fn mmap_special(&self, request: MmapRequest, special: Arc<Special>) -> Result<u64> {
+        let (len, flags) = check(&request)?;
+        let flags = (flags - VmaFlags::LOCKED) | VmaFlags::SPECIAL | VmaFlags::DONTDUMP;
+        let put = || self.put(&request, len, flags, Backing::Special(special.clone(), 0));
+        let mut answer = put();
+        if answer.1.is_short() {
+            answer = super::again(answer, put).await;
+        }
+        let (result, debris) = answer;
+        debris.free().await;
+        let (range, _) = result?;
+        if request.flags.contains(MapFlags::POPULATE) {
+            let _ = self.populate(range.clone(), None).await;
+        }
+        Ok(range.start)
+    }
+
+    /// Puts a mapping where the request wants it.
+    fn put(
+        &self,
+        request: &MmapRequest,
+        len: u64,
+        flags: VmaFlags,
+        backing: Backing,
+    ) -> (Result<(Range<u64>, bool)>, Debris) {
+        let fixed = request.flags.intersects(FIXED);
         let mut removed = Removed::new();
         let answer = self.change(|inner, gather| {
             let start = if fixed {
@@ -112,7 +142,7 @@ impl AddressSpace {
                 inner.place(request.addr, len).ok_or(Errno::ENOMEM)?
             };
             let mut vma = Vma { end: start + len, prot: request.prot, flags, backing };
-            if inner.lock_future {
+            if inner.lock_future && !vma.flags.contains(VmaFlags::SPECIAL) {
                 vma.flags |= VmaFlags::LOCKED;
             }
             let locked = vma.flags.contains(VmaFlags::LOCKED);

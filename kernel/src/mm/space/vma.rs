@@ -1,7 +1,10 @@
 //! What is mapped where: one [`Vma`] per range of equal properties. [`super::vma_map`] is the ordered map of them.
 
+use alloc::borrow::Cow;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::any::Any;
+
 use bitflags::bitflags;
 
 use super::super::addr::PAGE;
@@ -40,10 +43,12 @@ bitflags! {
     }
 }
 
-/// Frames that the kernel lends: vDSO, vvar.
+/// Frames that the kernel lends: vDSO, vvar, rings.
 pub struct Special {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub frames: Vec<Frame>,
+    /// What is to live as long as the mapping.
+    pub keep: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// Where the pages of a mapping come from.

@@ -13,6 +13,7 @@ mod signals;
 mod sockets;
 mod syscalls;
 mod time;
+mod uring;
 
 use crate::measure::{Bench, Result};
 
@@ -43,6 +44,7 @@ pub fn all(counting: bool) -> impl Iterator<Item = &'static Row> {
         ready::ROWS,
         files::ROWS,
         time::ROWS,
+        uring::ROWS,
     ]
     .into_iter()
     .chain(by_time)

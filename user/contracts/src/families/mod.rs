@@ -23,6 +23,11 @@ mod inotify_events;
 mod inotify_limits;
 mod inotify_names;
 mod io;
+mod io_uring;
+mod io_uring_cancel;
+mod io_uring_files;
+mod io_uring_net;
+mod io_uring_register;
 mod kill;
 mod limits;
 mod links;
@@ -132,4 +137,9 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("time", time::TESTS),
     ("timer_signals", timer_signals::TESTS),
     ("mount", mount::TESTS),
+    ("io_uring", io_uring::TESTS),
+    ("io_uring_files", io_uring_files::TESTS),
+    ("io_uring_register", io_uring_register::TESTS),
+    ("io_uring_cancel", io_uring_cancel::TESTS),
+    ("io_uring_net", io_uring_net::TESTS),
 ];

@@ -1,0 +1,119 @@
+//! ASYNC_CANCEL, and IORING_REGISTER_SYNC_CANCEL.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
+use core::time::Duration;
+
+use linux_raw_sys::io_uring as raw;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::number;
+use crate::errno::{Errno, Result};
+use crate::exec::{Instant, interruptible, timeout};
+use crate::fs::OpenFile;
+use crate::io_uring::abi::{Flags, Outcome, Sqe};
+use crate::io_uring::request::Request;
+use crate::io_uring::ring::Ring;
+use crate::process::Thread;
+use crate::syscalls::SysResult;
+use crate::time::UserTimespec;
+
+/// Which requests are meant.
+struct Which {
+    flags: u32,
+    user_data: u64,
+    file: Option<Arc<OpenFile>>,
+}
+
+impl Which {
+    fn find(ring: &Ring, t: &Thread, flags: u32, user_data: u64, fd: i32, fixed: bool) -> Result<Which> {
+        let file = match (flags & raw::IORING_ASYNC_CANCEL_FD != 0, fixed) {
+            (false, _) => None,
+            (true, true) => Some(ring.registered.file(fd as u32)?),
+            (true, false) => Some(t.files().get(fd)?),
+        };
+        Ok(Which { flags, user_data, file })
+    }
+
+    fn means(&self, request: &Request) -> bool {
+        if self.flags & raw::IORING_ASYNC_CANCEL_ANY != 0 {
+            return true;
+        }
+        match &self.file {
+            Some(file) => request.file.lock().as_ref().is_some_and(|other| Arc::ptr_eq(other, file)),
+            None => request.user_data.load(Relaxed) == self.user_data,
+        }
+    }
+
+    /// Cancels one, or all that are meant; answers how many for the latter.
+    fn cancel(&self, ring: &Ring, but: Option<&Request>) -> Result<u32> {
+        let mut found = ring.find(|request| {
+            but.is_none_or(|but| !core::ptr::eq(but, request)) && !request.is_cancelled() && self.means(request)
+        });
+        let all = self.flags & (raw::IORING_ASYNC_CANCEL_ALL | raw::IORING_ASYNC_CANCEL_ANY) != 0;
+        if all {
+            let count = found.len() as u32;
+            found.drain(..).for_each(|request| {
+                request.cancel();
+            });
+            return Ok(count);
+        }
+        match found.first() {
+            None => Err(Errno::ENOENT),
+            Some(request) if request.cancel() => Ok(0),
+            Some(_) => Err(Errno::EALREADY),
+        }
+    }
+}
+
+pub fn execute(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Outcome {
+    let fixed = sqe.has(Flags::FIXED_FILE) || sqe.op_flags & raw::IORING_ASYNC_CANCEL_FD_FIXED != 0;
+    let answer = Which::find(&request.ring, t, sqe.op_flags, sqe.addr, sqe.fd, fixed)
+        .and_then(|which| which.cancel(&request.ring, Some(request)));
+    Outcome::of(number(request, answer))
+}
+
+/// `struct io_uring_sync_cancel_reg`.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SyncCancel {
+    addr: u64,
+    fd: i32,
+    flags: u32,
+    timeout: UserTimespec,
+    opcode: u8,
+    pad: [u8; 7],
+    pad2: [u64; 3],
+}
+
+/// Cancels, and waits until what was cancelled is gone.
+/// Answers how many if all are meant.
+pub async fn sync_cancel(ring: &Arc<Ring>, t: &Thread, arg: SyncCancel) -> SysResult<u32> {
+    let known = raw::IORING_ASYNC_CANCEL_ALL
+        | raw::IORING_ASYNC_CANCEL_FD
+        | raw::IORING_ASYNC_CANCEL_ANY
+        | raw::IORING_ASYNC_CANCEL_FD_FIXED;
+    if arg.flags & !known != 0 || arg.pad2 != [0; 3] || arg.pad != [0; 7] || arg.opcode != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let fixed = arg.flags & raw::IORING_ASYNC_CANCEL_FD_FIXED != 0;
+    let which = Which::find(ring, t, arg.flags, arg.addr, arg.fd, fixed)?;
+    match which.cancel(ring, None) {
+        Err(Errno::EALREADY) => {}
+        answer => return Ok(answer?),
+    }
+    let deadline = match (arg.timeout.sec, arg.timeout.nsec) {
+        (-1, -1) => None,
+        (sec, nsec) => {
+            let length =
+                Duration::from_secs(sec.max(0) as u64).saturating_add(Duration::from_nanos(nsec.max(0) as u64));
+            Some(Instant::now().saturating_add(length))
+        }
+    };
+    let gone = || ring.find_one(|request| which.means(request)).is_none().then_some(());
+    match interruptible(t, timeout(deadline, ring.requests.gone().wait_for(gone))).await {
+        Ok(Ok(())) => Ok(0),
+        Ok(Err(_)) => Err(Errno::ETIME.into()),
+        Err(_) => Err(Errno::EINTR.into()),
+    }
+}

@@ -1,0 +1,260 @@
+//! What entries do: each runs the same functions as the system call that it stands for.
+//!
+//! * [`op`]: the operations; [`mod@check`]: what can be said against an entry before it is begun.
+//! * [`at_once`]: what can be answered without a request.
+//! * [`run`]: the future of a request, which goes through its entries; [`rw`], [`net`], [`files`], [`poll`], [`timer`],
+//!   [`cancel`], [`misc`]: what they do.
+
+mod cancel;
+mod check;
+mod files;
+mod misc;
+mod net;
+mod op;
+mod poll;
+mod rw;
+mod timer;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::future::Future;
+use core::pin::pin;
+use core::sync::atomic::Ordering::Relaxed;
+
+use smallvec::SmallVec;
+
+pub use cancel::sync_cancel;
+pub use misc::ring_of;
+pub use op::Op;
+pub use timer::deadline_in;
+
+use super::abi::{Flags, Outcome, Setup, Sqe};
+use super::request::Request;
+use super::ring::{Ring, Tell};
+use super::submit::{Entry, creds_for};
+use crate::errno::{Errno, Result};
+use crate::exec;
+use crate::fs::OpenFile;
+use crate::mm::UserPtr;
+use crate::process::Thread;
+use crate::syscalls::{IntoSysResult, SysError, SysResult};
+use crate::time::UserTimespec;
+
+pub fn known(opcode: u8) -> Result<()> {
+    Op::from_raw(opcode).map(|_| ())
+}
+
+pub fn selects_buffers(opcode: u8) -> bool {
+    Op::from_raw(opcode).is_ok_and(Op::selects_buffers)
+}
+
+pub fn uses_priority(opcode: u8) -> bool {
+    Op::from_raw(opcode).is_ok_and(Op::uses_priority)
+}
+
+pub fn can_be_polled(opcode: u8) -> bool {
+    Op::from_raw(opcode).is_ok_and(Op::can_be_polled)
+}
+
+/// See [`mod@check`]. `before`: the operation that it is linked to.
+pub fn check(ring: &Ring, t: &Thread, sqe: &Sqe, before: Option<u8>) -> Result<()> {
+    let before = before.and_then(|opcode| Op::from_raw(opcode).ok());
+    check::check(ring, t, sqe, Op::from_raw(sqe.opcode)?, before)
+}
+
+/// Does it point to a time?
+pub fn has_time(sqe: &Sqe) -> bool {
+    sqe.opcode == Op::Timeout as u8 || sqe.opcode == Op::LinkTimeout as u8
+}
+
+/// Makes the page with the time present; EFAULT if there is none.
+pub async fn fetch_time(t: &Thread, sqe: &Sqe) -> Result<()> {
+    UserPtr::<UserTimespec>::new(sqe.addr).read(t.mm()).await.map(|_| ())
+}
+
+/// Answers an entry that need not wait, or does nothing.
+pub fn at_once(ring: &Arc<Ring>, t: &Thread, sqe: &Sqe) -> Option<Outcome> {
+    let op = Op::from_raw(sqe.opcode).ok()?;
+    match op {
+        Op::Nop => Some(Outcome::good(0)),
+        _ if sqe.personality != 0 => None,
+        Op::Read | Op::Write if !ring.setup.contains(Setup::IOPOLL) => rw::at_once(ring, t, sqe, op == Op::Write),
+        _ => None,
+    }
+}
+
+/// The file that an entry is about.
+fn file_of(ring: &Ring, t: &Thread, sqe: &Sqe) -> Result<Arc<OpenFile>> {
+    match sqe.has(Flags::FIXED_FILE) {
+        true => ring.registered.file(sqe.fd as u32),
+        false => t.files().get_io(sqe.fd),
+    }
+}
+
+/// The number that a completion has for the answer of a call.
+fn number(request: &Request, answer: impl IntoSysResult) -> i32 {
+    let answer: SysResult = answer.into_sys();
+    match answer {
+        Ok(value) => value as i32,
+        Err(SysError::Errno(Errno::EINTR) | SysError::Restart(_)) if request.is_cancelled() => -Errno::ECANCELED.get(),
+        Err(SysError::Errno(errno)) => -errno.get(),
+        Err(SysError::Restart(_)) => -Errno::EINTR.get(),
+    }
+}
+
+/// The future of a request: its entries, one after another.
+pub async fn run(request: Arc<Request>, mut t: Thread, entries: SmallVec<[Entry; 1]>) {
+    let ring = request.ring.clone();
+    let mut broken = false;
+    let mut silent = false;
+    let mut index = 0;
+    while let Some(Entry { sqe, .. }) = entries.get(index) {
+        index += 1;
+        if broken {
+            if !silent {
+                ring.complete(sqe.user_data, Outcome::of(-Errno::ECANCELED.get()), Tell::Now);
+            }
+            continue;
+        }
+        if index > 1 {
+            if request.is_cancelled() && (ring.is_closing() || request.is_abandoned()) {
+                ring.complete(sqe.user_data, Outcome::of(-Errno::ECANCELED.get()), Tell::Now);
+                continue;
+            }
+            request.renew();
+            if let Some(creds) = creds_for(&ring, &t, sqe) {
+                t = t.acting(creds, request.clone());
+            }
+        }
+        let left = entries.len() - index;
+        request.linked.store(left as u32, Relaxed);
+        let limit = entries.get(index).map(|entry| entry.sqe).filter(|next| next.opcode == Op::LinkTimeout as u8);
+        let outcome = match limit {
+            Some(limit) => {
+                index += 1;
+                Box::pin(run_limited(&request, &t, sqe, &limit)).await
+            }
+            None => {
+                let outcome = run_one(&request, &t, sqe).await;
+                // A poll may have another name by now.
+                let user_data = request.user_data.load(Relaxed);
+                finish(&ring, &Sqe { user_data, ..*sqe }, outcome);
+                outcome
+            }
+        };
+        broken = outcome.failed && !sqe.has(Flags::IO_HARDLINK);
+        silent = outcome.failed && sqe.has(Flags::CQE_SKIP);
+    }
+}
+
+fn finish(ring: &Ring, sqe: &Sqe, outcome: Outcome) {
+    let silent = !outcome.failed && sqe.has(Flags::CQE_SKIP);
+    if sqe.opcode == Op::Timeout as u8 {
+        ring.complete_timeout(sqe.user_data, outcome, silent);
+    } else if !silent {
+        ring.complete(sqe.user_data, outcome, Tell::Now);
+    }
+}
+
+/// An entry with a link timeout after it.
+async fn run_limited(request: &Arc<Request>, t: &Thread, sqe: &Sqe, limit: &Sqe) -> Outcome {
+    let deadline = match timer::read(t, limit.addr, limit.op_flags).await {
+        Ok(deadline) => deadline,
+        Err(errno) => {
+            finish(&request.ring, sqe, Outcome::of(-Errno::ECANCELED.get()));
+            finish(&request.ring, limit, Outcome::of(-errno.get()));
+            return Outcome::of(-errno.get());
+        }
+    };
+    request.link_user_data.store(limit.user_data, Relaxed);
+    timer::set(&request.link_timer, Some(deadline));
+    let (outcome, result) = {
+        let mut entry = pin!(run_one(request, t, sqe));
+        let mut clock = pin!(timer::wait_until(request, &request.link_timer));
+        let first = exec_select(entry.as_mut(), clock.as_mut()).await;
+        match first {
+            Some(outcome) => (outcome, -Errno::ECANCELED.get()),
+            None => {
+                request.cancel();
+                let outcome = entry.await;
+                let cancelled = outcome.res == -Errno::ECANCELED.get();
+                (outcome, if cancelled { -Errno::ETIME.get() } else { -Errno::EALREADY.get() })
+            }
+        }
+    };
+    timer::set(&request.link_timer, None);
+    finish(&request.ring, sqe, outcome);
+    finish(&request.ring, limit, Outcome::of(result));
+    outcome
+}
+
+/// Awaits the first of two; None for the second.
+async fn exec_select<T>(
+    mut first: core::pin::Pin<&mut impl Future<Output = T>>,
+    mut second: core::pin::Pin<&mut impl Future<Output = ()>>,
+) -> Option<T> {
+    core::future::poll_fn(|cx| {
+        if let core::task::Poll::Ready(value) = first.as_mut().poll(cx) {
+            return core::task::Poll::Ready(Some(value));
+        }
+        second.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}
+
+/// Does what an entry asks for.
+async fn run_one(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Outcome {
+    request.user_data.store(sqe.user_data, Relaxed);
+    request.opcode.store(sqe.opcode, Relaxed);
+    let Ok(op) = Op::from_raw(sqe.opcode) else { return Outcome::of(-Errno::EINVAL.get()) };
+    let mut file = None;
+    if op.has_file() {
+        match file_of(&request.ring, t, sqe) {
+            Ok(found) => file = Some(found),
+            Err(errno) => return Outcome::of(-errno.get()),
+        }
+    }
+    (*request.file.lock()).clone_from(&file);
+    if request.is_cancelled() {
+        return Outcome::of(-Errno::ECANCELED.get());
+    }
+    let outcome = match file {
+        Some(file) => with_file(request, t, sqe, op, &file).await,
+        None => without_file(request, t, sqe, op).await,
+    };
+    let file = request.file.lock().take();
+    drop(file);
+    outcome
+}
+
+async fn with_file(request: &Arc<Request>, t: &Thread, sqe: &Sqe, op: Op, file: &Arc<OpenFile>) -> Outcome {
+    match op {
+        Op::Read | Op::Readv | Op::ReadFixed | Op::Write | Op::Writev | Op::WriteFixed => {
+            rw::transfer(request, t, sqe, op, file).await
+        }
+        Op::PollAdd => poll::add(request, sqe, file).await,
+        Op::Accept | Op::Connect | Op::Send | Op::Recv | Op::Sendmsg | Op::Recvmsg | Op::Shutdown => {
+            Box::pin(net::execute(request, t, sqe, op, file)).await
+        }
+        _ => Box::pin(files::with_file(request, t, sqe, op, file)).await,
+    }
+}
+
+async fn without_file(request: &Arc<Request>, t: &Thread, sqe: &Sqe, op: Op) -> Outcome {
+    match op {
+        Op::Nop => Outcome::good(0),
+        Op::Timeout => timer::timeout(request, t, sqe).await,
+        Op::TimeoutRemove => timer::remove(request, t, sqe).await,
+        Op::PollRemove => Outcome::of(number(request, poll::remove(&request.ring, sqe))),
+        Op::AsyncCancel => cancel::execute(request, t, sqe),
+        // Linked to nothing that it could limit, as what it was linked to is over.
+        Op::LinkTimeout => Outcome::of(-Errno::ECANCELED.get()),
+        Op::ProvideBuffers | Op::RemoveBuffers => misc::buffers(request, sqe, op),
+        _ => Box::pin(files::without_file(request, t, sqe, op)).await,
+    }
+}
+
+/// For interruptible waits of a request that must not be one poll of a larger future.
+async fn wait<T>(request: &Arc<Request>, future: impl Future<Output = T>) -> SysResult<T> {
+    Ok(exec::interruptible(&**request, future).await?)
+}
