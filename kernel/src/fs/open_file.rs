@@ -523,7 +523,7 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if !self.is_path() {
+        if !hooks::quiet() && !self.is_path() {
             hooks::used(self, if self.writable() { raw::IN_CLOSE_WRITE } else { raw::IN_CLOSE_NOWRITE });
         }
         if let Kind::Ops(ops) = &self.kind {

@@ -128,17 +128,20 @@ impl Ring {
             self.len -= step;
             self.head = if self.head + step >= self.capacity() { 0 } else { self.head + step };
             // In a nearly full ring the tail has wrapped into the start of the page that the head is leaving.
-            if offset + step == PAGE
-                && self.len > 0
-                && self.len <= self.capacity() - PAGE
-                && let Some(slot) = self.pages.get_mut(page)
-            {
-                *slot = None;
+            if offset + step == PAGE && self.len > 0 && self.len <= self.capacity() - PAGE {
+                self.free(page);
             }
         }
         if self.len == 0 {
             // Start over in the page at hand, which is in the cache.
             self.head = self.pages.iter().position(Option::is_some).unwrap_or(0) * PAGE;
+        }
+    }
+
+    #[inline(never)]
+    fn free(&mut self, page: usize) {
+        if let Some(slot) = self.pages.get_mut(page) {
+            *slot = None;
         }
     }
 
