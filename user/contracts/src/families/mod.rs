@@ -22,6 +22,7 @@ mod inotify;
 mod inotify_events;
 mod inotify_limits;
 mod inotify_names;
+mod interrupted;
 mod io;
 mod io_uring;
 mod io_uring_cancel;
@@ -127,6 +128,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("sigwait", sigwait::TESTS),
     ("sigqueue", sigqueue::TESTS),
     ("restart", restart::TESTS),
+    ("interrupted", interrupted::TESTS),
     ("handlers", handlers::TESTS),
     ("faults", faults::TESTS),
     ("ids", ids::TESTS),
