@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
     ];
     if kernel() == KernelKind::Pollux {
         trials.push(shared("size::the_image_is_below_4_mib", image_size));
+        trials.push(shared("size::threads_that_wait_take_less_than_4_kib", sleepers));
         trials.push(shared("size::idle_memory_is_below_24_mib", idle_memory));
     }
     trials
@@ -50,6 +51,21 @@ fn two_loops() -> Result<()> {
         ratios.push(ratio);
     }
     anyhow::bail!("two loops on two processors take {ratios:.2?} times as long as one")
+}
+
+/// A hundred thousand threads wait for one futex in 1 GiB, and are woken by one call. Under -icount a nanosecond is an instruction.
+fn sleepers() -> Result<()> {
+    let options = MachineOptions { mem: "1G".into(), icount: true, smp: None, ..options() };
+    let text = text_of(run(&options, &["probe", "sleepers", "100000"])?)?;
+    let number = |before: &str| -> Result<u64> {
+        let (_, rest) = text.split_once(before).with_context(|| format!("no {before:?} in {text:?}"))?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
+        Ok(digits.parse()?)
+    };
+    ensure!(number("waits: ")? < 4096, "{text}");
+    ensure!(number("woken: ")? == 100_000 && number("the call ")? < 1500, "{text}");
+    ensure!(number("left behind: ")? < 64, "{text}");
+    Ok(())
 }
 
 /// Pages of the file go from memory and come back. (The disk of the machine is thrown away.)

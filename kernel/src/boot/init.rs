@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::cmdline::{self, Cmdline};
 use super::root;
@@ -90,16 +91,32 @@ pub fn first_thread(root: Path) -> Result<Thread> {
         *b"init\0\0\0\0\0\0\0\0\0\0\0\0",
         FpRegs::default(),
     );
-    process.threads.lock().push(task.clone());
+    task.join(&mut process.threads.lock());
     table.add_task(task.clone());
     drop(table);
     Ok(Thread::new(task, UserRegs::default(), (mm, Arc::default()), files, fs, creds))
 }
 
-/// Linux allows as many threads as fill an eighth of memory with their kernel stacks (16 KiB there).
+/// /proc/sys/kernel/threads-max; 0: not set.
+static THREADS_MAX: AtomicU64 = AtomicU64::new(0);
+
+/// As many threads as fill an eighth of memory with the kernel stacks that Linux gives them (16 KiB), until another number is set.
 pub fn threads_max() -> u64 {
-    static LIMIT: Once<u64> = Once::new();
-    *LIMIT.call_once(|| (crate::mm::meminfo().total / (8 * (16 << 10))).max(20))
+    match THREADS_MAX.load(Ordering::Relaxed) {
+        0 => {
+            static LIMIT: Once<u64> = Once::new();
+            *LIMIT.call_once(|| (crate::mm::meminfo().total / (8 * (16 << 10))).max(20))
+        }
+        max => max,
+    }
+}
+
+/// EINVAL unless thread ids could be so many.
+pub fn set_threads_max(max: i64) -> Result<()> {
+    const FUTEX_TID_MASK: i64 = 0x3fff_ffff;
+    let max = Some(max).filter(|max| (1..=FUTEX_TID_MASK).contains(max)).ok_or(Errno::EINVAL)?;
+    THREADS_MAX.store(max as u64, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Descriptors 0, 1 and 2 on /dev/console; without one init starts with none, as on Linux.

@@ -5,7 +5,7 @@ mod init;
 mod root;
 mod shutdown;
 
-pub use init::{first_thread, threads_max};
+pub use init::{first_thread, set_threads_max, threads_max};
 pub use root::make_clean;
 pub use shutdown::{How, init_exited, shutdown};
 

@@ -16,8 +16,8 @@ use crate::arch::{self, MAX_CPUS};
 use crate::sync::SpinLock;
 
 /// Sizes of the classes, in bytes.
-const SIZES: [usize; CLASSES] = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048];
-const CLASSES: usize = 14;
+const SIZES: [usize; CLASSES] = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 2432];
+const CLASSES: usize = 15;
 const LARGEST: usize = SIZES[CLASSES - 1];
 
 /// Class by size in units of 16 bytes, rounded up.
@@ -50,12 +50,15 @@ const MAGAZINE: usize = 32;
 const BATCH: usize = 16;
 
 struct Magazine {
+    /// How many objects have been asked for on this CPU.
+    asked: u64,
     len: usize,
     objects: [usize; MAGAZINE],
 }
 
-static MAGAZINES: Local<[Magazine; CLASSES]> =
-    Local::new([const { LocalCell::new([const { Magazine { len: 0, objects: [0; MAGAZINE] } }; CLASSES]) }; MAX_CPUS]);
+static MAGAZINES: Local<[Magazine; CLASSES]> = Local::new(
+    [const { LocalCell::new([const { Magazine { asked: 0, len: 0, objects: [0; MAGAZINE] } }; CLASSES]) }; MAX_CPUS],
+);
 
 /// At the start of each slab.
 struct SlabHeader {
@@ -103,6 +106,7 @@ unsafe impl GlobalAlloc for Heap {
         let Some(class) = class_of(layout) else { return alloc_large(layout) };
         let object = MAGAZINES.with(|magazines| {
             let magazine = &mut magazines[class];
+            magazine.asked += 1;
             let left = magazine.len.checked_sub(1)?;
             magazine.len = left;
             magazine.objects.get(left).copied()
@@ -136,6 +140,11 @@ unsafe impl GlobalAlloc for Heap {
             give_back(class, &batch);
         }
     }
+}
+
+/// How many objects the calling CPU has asked for; those that are larger than the largest class do not count.
+pub fn asked_here() -> u64 {
+    MAGAZINES.with(|magazines| magazines.iter().map(|magazine| magazine.asked).sum())
 }
 
 /// The magazine is empty: take a batch from the slabs.

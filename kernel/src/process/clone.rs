@@ -136,7 +136,7 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
         return Err(Errno::EBADF);
     }
     if let Some(tid) = args.set_tid {
-        if !(1..table::PID_MAX).contains(&tid) {
+        if !(1..table::pid_max()).contains(&tid) {
             return Err(Errno::EINVAL);
         }
         if !t.creds().cap_effective.intersects(Caps::CHECKPOINT_RESTORE | Caps::SYS_ADMIN) {
@@ -288,7 +288,7 @@ fn withdraw(child: &Thread) {
     let mut table = table::lock();
     table.remove_task(child.tid());
     let mut threads = process.threads.lock();
-    threads.retain(|task| task.tid() != child.tid());
+    child.task().part(&mut threads);
     if threads.is_empty() {
         table.remove_process(process.pid);
     }

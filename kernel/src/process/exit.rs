@@ -56,9 +56,9 @@ pub fn exit_group(t: &mut Thread, status: ExitStatus) {
     t.exit = Some(status);
 }
 
-/// The last act of a thread's future.
-pub async fn exit_thread(mut t: Thread, status: ExitStatus) {
-    leave_memory(&t, true).await;
+/// What a thread gives up at its end, before its future drops it and calls [`leave_group`].
+pub async fn leave(t: &mut Thread) {
+    leave_memory(t, true).await;
     let vfork = t.vfork.lock().take();
     if let Some(mm) = t.leave_mm() {
         t.process().remember_peak(&mm);
@@ -69,11 +69,8 @@ pub async fn exit_thread(mut t: Thread, status: ExitStatus) {
     }
     t.sem_undo.leave(t.process().pid);
     ipc::shm::thread_exits(t.tid());
-    fp::release(&t);
-    let task = t.task().clone();
+    fp::release(t);
     t.unpublish_handles();
-    drop(t);
-    leave_group(&task, status);
 }
 
 /// What a thread still does to its memory before it leaves it, at exit (`ends`) and exec: rings, robust futexes,
@@ -93,7 +90,7 @@ pub async fn leave_memory(t: &Thread, ends: bool) {
 }
 
 /// Takes the thread out of its group; the last one turns the process into a zombie.
-fn leave_group(task: &Arc<Task>, status: ExitStatus) {
+pub fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     let process = task.process().clone();
     task.exited.store(true, Ordering::Release);
     let mut table = table::lock();
@@ -103,7 +100,7 @@ fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     table.remove_task(task.tid());
     let last = {
         let mut threads = process.threads.lock();
-        threads.retain(|other| !Arc::ptr_eq(other, task));
+        task.part(&mut threads);
         process.dead_threads.lock().add(&task.usage());
         *process.last_creds.lock() = Some(task.shared_creds());
         threads.is_empty()

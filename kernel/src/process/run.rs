@@ -25,43 +25,50 @@ pub fn start(t: Thread) {
     exec::spawn_entity(task.entity.clone(), UserFuture { task, life: life(t) });
 }
 
-/// User code and system calls in turn until the thread ends.
-async fn life(mut t: Thread) {
-    // Here it stays until its end: see `look_at`.
-    let registers = &raw mut t.regs;
-    t.registers.store(registers, Ordering::Release);
-    let status = loop {
-        // At the top, for a thread that was made while its group was being killed or stopped.
-        if signal::work_pending(&t) {
-            signal::deliver(&mut t).await;
-        }
-        if let Some(status) = t.exit {
-            break status;
-        }
-        match enter_user(&mut t) {
-            Trap::Syscall => {
-                if t.traced.load(Ordering::Relaxed) {
-                    // Boxed: it would be the largest state of the future.
-                    Box::pin(syscalls::trace::call(&mut t)).await;
-                } else if !syscalls::dispatch_now(&mut t) {
-                    syscalls::dispatch(&mut t).await;
-                }
+/// User code and system calls in turn until the thread ends. A block, and not a function: that would keep the thread twice, as
+/// its argument and as a variable.
+#[allow(clippy::manual_async_fn)]
+fn life(mut t: Thread) -> impl Future<Output = ()> {
+    async move {
+        // Here it stays until its end: see `look_at`.
+        let registers = &raw mut t.regs;
+        t.registers.store(registers, Ordering::Release);
+        let status = loop {
+            // At the top, for a thread that was made while its group was being killed or stopped.
+            if signal::work_pending(&t) {
+                signal::deliver(&mut t).await;
             }
-            Trap::PageFault { addr, access, esr } => page_fault(&mut t, addr, access, esr).await,
-            Trap::Exception { signal, code, addr, esr } => signal::force_fault(&mut t, signal, code, addr, esr),
-            Trap::FpAccess => fp::on_trap(&t),
-            Trap::Interrupt => {}
-        }
-        // Before it can ask for more.
-        if mm::is_short() {
-            Box::pin(oom::make_room(&t)).await;
-        }
-        if exec::need_resched() {
-            exec::yield_now().await;
-        }
-    };
-    t.registers.store(ptr::null_mut(), Ordering::Release);
-    exit::exit_thread(t, status).await;
+            if let Some(status) = t.exit {
+                break status;
+            }
+            match enter_user(&mut t) {
+                Trap::Syscall => {
+                    if t.traced.load(Ordering::Relaxed) {
+                        // Boxed: it would be the largest state of the future.
+                        Box::pin(syscalls::trace::call(&mut t)).await;
+                    } else if !syscalls::dispatch_now(&mut t) {
+                        syscalls::dispatch(&mut t).await;
+                    }
+                }
+                Trap::PageFault { addr, access, esr } => page_fault(&mut t, addr, access, esr).await,
+                Trap::Exception { signal, code, addr, esr } => signal::force_fault(&mut t, signal, code, addr, esr),
+                Trap::FpAccess => fp::on_trap(&t),
+                Trap::Interrupt => {}
+            }
+            // Before it can ask for more.
+            if mm::is_short() {
+                Box::pin(oom::make_room(&t)).await;
+            }
+            if exec::need_resched() {
+                exec::yield_now().await;
+            }
+        };
+        t.registers.store(ptr::null_mut(), Ordering::Release);
+        exit::leave(&mut t).await;
+        let task = t.task().clone();
+        drop(t);
+        exit::leave_group(&task, status);
+    }
 }
 
 #[inline]

@@ -4,7 +4,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::process::Process;
 use super::task::Task;
@@ -14,8 +14,25 @@ use crate::sync::{SpinGuard, SpinLock};
 /// A process, thread, process-group or session id. Never 0.
 pub type Pid = u32;
 
-/// /proc/sys/kernel/pid_max as Linux sets it on 64-bit machines.
-pub const PID_MAX: Pid = 4_194_304;
+/// Ids are below: what /proc/sys/kernel/pid_max may be at most on 64-bit machines.
+pub const PID_LIMIT: Pid = 4_194_304;
+/// Ids that may be given again from when the greatest was reached.
+const FIRST_AGAIN: Pid = 300;
+
+/// /proc/sys/kernel/pid_max: new ids are below.
+static PID_MAX: AtomicU32 = AtomicU32::new(PID_LIMIT);
+
+pub fn pid_max() -> Pid {
+    PID_MAX.load(Ordering::Relaxed)
+}
+
+/// EINVAL for what leaves too few ids, or is more than there are.
+pub fn set_pid_max(max: i64) -> Result<()> {
+    let range = i64::from(FIRST_AGAIN) + 1..=i64::from(PID_LIMIT);
+    let max = Some(max).filter(|max| range.contains(max)).ok_or(Errno::EINVAL)?;
+    PID_MAX.store(max as Pid, Ordering::Relaxed);
+    Ok(())
+}
 
 struct Node {
     process: Arc<Process>,
@@ -98,8 +115,9 @@ impl Table {
 
     /// Next free id. An id is taken while a thread, process, group or session bears it.
     pub fn allocate_pid(&mut self) -> Result<Pid> {
-        for _ in 0..PID_MAX {
-            self.last_pid = if self.last_pid >= PID_MAX - 1 { 300 } else { self.last_pid + 1 };
+        let max = pid_max();
+        for _ in 0..max {
+            self.last_pid = if self.last_pid >= max - 1 { FIRST_AGAIN } else { self.last_pid + 1 };
             let id = self.last_pid;
             if !self.is_taken(id) {
                 return Ok(id);

@@ -4,7 +4,9 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::Deref;
+use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::creds::Credentials;
@@ -48,6 +50,8 @@ pub struct Task {
     pub robust_list: AtomicU64,
     /// What operations on semaphores are undone at exit (CLONE_SYSVSEM).
     pub sem_undo: UndoSlot,
+    /// Where it is in the list of its process's threads, whose lock guards it.
+    place: AtomicU32,
     /// Whether it has to do with futexes that lend priorities: flags of `futex::pi`.
     pub pi: AtomicU8,
     /// The parent that waits for this thread's exec or exit (CLONE_VFORK).
@@ -99,6 +103,7 @@ impl Task {
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             sem_undo: UndoSlot::default(),
+            place: AtomicU32::new(0),
             pi: AtomicU8::new(0),
             vfork: SpinLock::new(None),
             parent_death_signal: AtomicU32::new(0),
@@ -124,6 +129,24 @@ impl Task {
 
     pub fn set_tid(&self, tid: Pid) {
         self.tid.store(tid, Ordering::Relaxed)
+    }
+
+    /// Puts it into the list of its process's threads.
+    pub fn join(self: &Arc<Self>, threads: &mut Vec<Arc<Task>>) {
+        self.place.store(threads.len() as u32, Ordering::Relaxed);
+        threads.push(self.clone());
+    }
+
+    /// Takes it out of the list, in which another one may change its place: there may be very many.
+    pub fn part(&self, threads: &mut Vec<Arc<Task>>) {
+        let place = self.place.load(Ordering::Relaxed) as usize;
+        if threads.get(place).is_some_and(|task| ptr::eq(&**task, self)) {
+            // Not the last reference: the caller has one.
+            drop(threads.swap_remove(place));
+            if let Some(moved) = threads.get(place) {
+                moved.place.store(place as u32, Ordering::Relaxed);
+            }
+        }
     }
 
     pub fn process(&self) -> &Arc<Process> {

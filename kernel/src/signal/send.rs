@@ -254,7 +254,7 @@ fn mark_killed(process: &Process, threads: &[Arc<Task>], status: Option<ExitStat
 /// because another one replaces the program.
 pub fn adopt(process: &Process, task: &Arc<Task>, maker: &Task) {
     let mut threads = process.threads.lock();
-    threads.push(task.clone());
+    task.join(&mut threads);
     let together = ptr::eq(&**maker.process(), process);
     if process.group_exit.lock().is_some() || together && maker.sig.is_killed() {
         task.sig.raise(KILLED);

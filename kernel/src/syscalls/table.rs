@@ -1,6 +1,8 @@
 //! The one table of system calls: number, name, typed arguments, handler.
 //! The dispatcher, the names in traces and `docs/syscalls.md` come from it.
 
+use alloc::boxed::Box;
+
 use super::fs_stat::{Stat, StatFs, Statx};
 use super::futex::UserWaiter;
 use super::mqueue::MqAttr;
@@ -40,7 +42,8 @@ macro_rules! syscalls {
             table
         };
 
-        /// The calls that may have to wait.
+        /// The calls that may have to wait. Each thread is as large as the largest of them: those that are `boxed` do not
+        /// count, and cost an allocation.
         async fn call(t: &mut Thread) -> SysResult {
             match t.regs.x[8] {
                 $($number => syscalls!(@wait $kind t ($($arg: $ty),*) $($handler)::+),)*
@@ -72,6 +75,11 @@ macro_rules! syscalls {
         })
     };
     (@now $kind:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => { None };
+    (@wait boxed $t:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => {{
+        #[allow(clippy::let_unit_value, clippy::unused_unit)]
+        let ($($arg,)*) = syscalls!(@decode $t ($($arg: $ty),*));
+        IntoSysResult::into_sys(Box::pin(super::$($handler)::+($t $(, $arg)*)).await)
+    }};
     (@wait fn $t:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => { Err(Errno::ENOSYS.into()) };
     (@wait $kind:ident $t:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => {{
         #[allow(clippy::let_unit_value, clippy::unused_unit)]
@@ -147,13 +155,13 @@ syscalls! {
     68 pwrite64(fd: i32, buf: u64, len: u64, pos: i64) async fs_rw::pwrite64;
     69 preadv(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) async fs_rw::preadv;
     70 pwritev(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) async fs_rw::pwritev;
-    71 sendfile(out_fd: i32, in_fd: i32, offset: UserPtr<i64>, count: u64) async fs_rw::sendfile;
+    71 sendfile(out_fd: i32, in_fd: i32, offset: UserPtr<i64>, count: u64) boxed fs_rw::sendfile;
     72 pselect6(count: i32, read: UserPtr<u64>, write: UserPtr<u64>, except: UserPtr<u64>, timeout: UserPtr<UserTimespec>, mask: UserPtr<[u64; 2]>) async poll::pselect6, at once poll::pselect6_now;
     73 ppoll(fds: UserPtr<PollFd>, count: u32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async poll::ppoll, at once poll::ppoll_now;
     74 signalfd4(fd: i32, mask: UserPtr<u64>, size: usize, flags: u32) async signal::signalfd4;
     75 vmsplice(fd: i32, iov: u64, count: u64, flags: u32) async fs_rw::vmsplice;
-    76 splice(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) async fs_rw::splice;
-    77 tee(in_fd: i32, out_fd: i32, len: u64, flags: u32) async fs_rw::tee;
+    76 splice(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) boxed fs_rw::splice;
+    77 tee(in_fd: i32, out_fd: i32, len: u64, flags: u32) boxed fs_rw::tee;
     78 readlinkat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<u8>, size: i32) async fs_stat::readlinkat;
     79 newfstatat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<Stat>, flags: u32) async fs_stat::newfstatat;
     80 fstat(fd: i32, buf: UserPtr<Stat>) async fs_stat::fstat;
@@ -290,19 +298,19 @@ syscalls! {
     216 mremap(addr: u64, old_len: u64, new_len: u64, flags: u32, new_addr: u64) async mm::mremap;
     220 clone(flags: u64, stack: u64, parent_tid: UserPtr<u32>, tls: u64, child_tid: UserPtr<u32>) async process::clone;
     221 execve(path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>) asyncmut process::execve;
-    222 mmap(addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: u64) async mm::mmap;
+    222 mmap(addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: u64) boxed mm::mmap;
     223 fadvise64(fd: i32, offset: i64, len: i64, advice: i32) fn fs_rw::fadvise64;
     226 mprotect(addr: u64, len: u64, prot: u32) async mm::mprotect;
     227 msync(addr: u64, len: u64, flags: u32) async mm::msync;
-    228 mlock(addr: u64, len: u64) async mm::mlock;
+    228 mlock(addr: u64, len: u64) boxed mm::mlock;
     229 munlock(addr: u64, len: u64) async mm::munlock;
-    230 mlockall(flags: u32) async mm::mlockall;
+    230 mlockall(flags: u32) boxed mm::mlockall;
     231 munlockall() fn mm::munlockall;
     232 mincore(addr: u64, len: u64, vec: UserPtr<u8>) async mm::mincore;
-    233 madvise(addr: u64, len: u64, advice: u32) async mm::madvise;
+    233 madvise(addr: u64, len: u64, advice: u32) boxed mm::madvise;
     240 rt_tgsigqueueinfo(tgid: i32, tid: i32, signo: i32, info: UserPtr<u8>) async signal::rt_tgsigqueueinfo;
     242 accept4(fd: i32, name: UserPtr<u8>, len: UserPtr<i32>, flags: u32) async socket::accept4;
-    243 recvmmsg(fd: i32, messages: UserPtr<MMsgHdr>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>) async socket::recvmmsg;
+    243 recvmmsg(fd: i32, messages: UserPtr<MMsgHdr>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>) boxed socket::recvmmsg;
     260 wait4(pid: i32, status: UserPtr<u32>, options: u32, rusage: UserPtr<u8>) async process::wait4;
     261 prlimit64(pid: i32, resource: u32, new: UserPtr<[u64; 2]>, old: UserPtr<[u64; 2]>) async misc::prlimit64;
     264 name_to_handle_at(dirfd: i32, path: UserPtr<u8>, handle: u64, mount_id: u64, flags: u32) async fs_stat::name_to_handle_at;
@@ -317,10 +325,10 @@ syscalls! {
     279 memfd_create(name: UserPtr<u8>, flags: u32) async pipe::memfd_create;
     281 execveat(dirfd: i32, path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>, flags: u32) asyncmut process::execveat;
     283 membarrier(command: i32, flags: u32, cpu: i32) async misc::membarrier;
-    284 mlock2(addr: u64, len: u64, flags: u32) async mm::mlock2;
-    285 copy_file_range(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) async fs_rw::copy_file_range;
+    284 mlock2(addr: u64, len: u64, flags: u32) boxed mm::mlock2;
+    285 copy_file_range(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) boxed fs_rw::copy_file_range;
     286 preadv2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) async fs_rw::preadv2;
-    287 pwritev2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) async fs_rw::pwritev2;
+    287 pwritev2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) boxed fs_rw::pwritev2;
     291 statx(dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32, buf: UserPtr<Statx>) async fs_stat::statx;
     293 rseq(area: u64, len: u32, flags: u32, signature: u32) fn misc::rseq;
     424 pidfd_send_signal(fd: i32, signo: i32, info: UserPtr<u8>, flags: u32) async signal::pidfd_send_signal;
@@ -328,7 +336,7 @@ syscalls! {
     426 io_uring_enter(fd: u32, to_submit: u32, min_complete: u32, flags: u32, arg: u64, size: u64) async io_uring::io_uring_enter;
     427 io_uring_register(fd: i32, opcode: u32, arg: u64, count: u32) async io_uring::io_uring_register;
     434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
-    435 clone3(args: UserPtr<u64>, size: usize) async process::clone3;
+    435 clone3(args: UserPtr<u64>, size: usize) boxed process::clone3;
     436 close_range(first: u32, last: u32, flags: u32) fn fs_open::close_range;
     437 openat2(dirfd: i32, path: UserPtr<u8>, how: UserPtr<[u64; 3]>, size: u64) async fs_open::openat2;
     438 pidfd_getfd(pidfd: i32, fd: i32, flags: u32) fn process::pidfd_getfd;

@@ -9,14 +9,18 @@
 //! * `probe hogs`, `probe mappings PROCESSES`: take more memory than there is.
 //! * `probe pressure MEGABYTES`: uses a file of this size through mappings; prints how many pages were wrong.
 //! * `probe edges`: more of them, at the edges: ends of ranges, rights of others, files without names.
+//! * `probe sleepers COUNT`: what so many waiting threads cost.
+//! * `probe allocations`: how often calls that should not do so use the kernel's heap.
 //! * `probe waits`: what the kernel tells about threads that wait.
 //! * `probe boot`: as the first program: the machine's counter at its start, then power off.
 
+mod allocations;
 mod edges;
 mod files;
 mod pressure;
 mod rules;
 mod shortage;
+mod sleepers;
 mod unix;
 mod waits;
 
@@ -62,6 +66,8 @@ fn main() -> ExitCode {
             Ok(wrong) => println!("{wrong} wrong"),
             Err(error) => println!("failed: {error}"),
         },
+        (Some("sleepers"), Some(count), _) => sleepers::run(count),
+        (Some("allocations"), ..) => allocations::all(),
         (Some("waits"), ..) => waits::all(),
         (Some("edges"), ..) => edges::all(),
         (Some("owners"), ..) => edges::owners_as_user(),
@@ -71,7 +77,7 @@ fn main() -> ExitCode {
         _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
         _ => {
             eprintln!(
-                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | waits | pipes | pressure MEGABYTES | hogs | mappings N | boot"
+                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | waits | allocations | sleepers COUNT | pipes | pressure MEGABYTES | hogs | mappings N | boot"
             );
             return ExitCode::FAILURE;
         }

@@ -13,7 +13,7 @@ use crate::fs::inotify::limits;
 use crate::fs::{dentry, pipe, tty};
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
-use crate::{exec, mm, sysrq, uts};
+use crate::{boot, exec, mm, sysrq, uts};
 
 pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("vm", VM)];
 
@@ -64,7 +64,7 @@ static KERNEL: &[Static] = &[
     Static::text("ostype", |out| put!(out, "{}\n", uts::SYSNAME)),
     Static::text("overflowgid", |out| put!(out, "65534\n")),
     Static::text("overflowuid", |out| put!(out, "65534\n")),
-    Static::text("pid_max", |out| put!(out, "{}\n", table::PID_MAX)),
+    setting("pid_max", |out| put!(out, "{}\n", table::pid_max()), |bytes, _| table::set_pid_max(parse(bytes)?)),
     Static::dir("pty", PTY),
     Static::dir("random", RANDOM),
     setting("sched_rt_period_us", |out| put!(out, "{}\n", exec::rt_bandwidth().0), set_rt_period),
@@ -76,6 +76,11 @@ static KERNEL: &[Static] = &[
     sysvipc::SHMMNI,
     setting("sysrq", |out| put!(out, "{}\n", sysrq::mask()), |bytes, _| set_sysrq(bytes)),
     Static::text("tainted", |out| put!(out, "0\n")),
+    setting(
+        "threads-max",
+        |out| put!(out, "{}\n", boot::threads_max()),
+        |bytes, _| boot::set_threads_max(parse(bytes)?),
+    ),
     Static::text("version", |out| put!(out, "{}\n", uts::VERSION)),
 ];
 

@@ -42,11 +42,15 @@ static ENTRIES: &[Static] = &[
 ];
 
 /// What Linux does not have.
-static POLLUX: &[Static] = &[Static {
-    name: "trace",
-    perm: 0o400,
-    kind: StaticKind::Text(|out| trace::take(TRACE_TEXT, |line| put!(out, "{line}"))),
-}];
+static POLLUX: &[Static] = &[
+    // Of the reader's CPU, for tests of what allocates nothing.
+    Static::text("allocations", |out| put!(out, "{}\n", mm::heap::asked_here())),
+    Static {
+        name: "trace",
+        perm: 0o400,
+        kind: StaticKind::Text(|out| trace::take(TRACE_TEXT, |line| put!(out, "{line}"))),
+    },
+];
 
 /// Bytes of records in one text of /proc/pollux/trace, more or less.
 const TRACE_TEXT: usize = 64 << 10;

@@ -507,6 +507,13 @@ fn many() {
             let _ = thread.join();
         }
         say!("sum of a hundred: {}", total.load(SeqCst));
+        // Who is joined has cleared its id, and may have a little to do before it is gone.
+        for _ in 0..2000 {
+            if threads_of(pid()) == 1 {
+                break;
+            }
+            crate::process::sleep_ms(1);
+        }
         say!("left: {}", threads_of(pid()));
         until_asleep(1);
         0
