@@ -49,6 +49,21 @@ pub async fn enter(t: &Thread, fd: u32, to_submit: u32, least: u32, flags: u32, 
     }
 }
 
+/// One simple entry, which is done at once, and perhaps a wait for one completion, which that is.
+pub fn enter_now(t: &Thread, fd: u32, to_submit: u32, least: u32, flags: u32) -> Option<SysResult<u32>> {
+    if to_submit != 1 || least > 1 || flags & !Enter::GETEVENTS.bits() != 0 {
+        return None;
+    }
+    t.files().with(fd as i32, |file| {
+        let ring = ring_of(file)?;
+        if ring.is_disabled() || ring.has_ready() || !ring.may_submit(t.task()) || !ring.flush_backlog() {
+            return None;
+        }
+        ring.submit_now(t)?;
+        Some(Ok(1))
+    })
+}
+
 /// The signal mask and deadline of IORING_ENTER_EXT_ARG, or the mask alone.
 async fn read_arg(t: &Thread, flags: Enter, arg: u64, size: u64) -> Result<GetEventsArg> {
     if !flags.contains(Enter::EXT_ARG) {

@@ -38,7 +38,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 
 pub use abi::Params;
-pub use enter::enter;
+pub use enter::{enter, enter_now};
 pub use tasks::{TaskRings, leave};
 
 use self::abi::Setup;

@@ -192,6 +192,9 @@ pub struct Requests {
     ready: SpinLock<VecDeque<Arc<Request>>>,
     /// Those that IOSQE_IO_DRAIN holds back, and what was submitted after them; with `true` for the former.
     held: SpinLock<VecDeque<(Arc<Request>, bool)>>,
+    /// Their number, and that of `ready`: written under the locks.
+    holds: AtomicUsize,
+    waits: AtomicUsize,
     /// Begun and not finished.
     active: AtomicUsize,
     /// The driver sleeps here.
@@ -252,6 +255,7 @@ impl Ring {
         let mut held = self.requests.held.lock();
         if !held.is_empty() || drain && self.requests.active.load(SeqCst) > 0 {
             held.push_back((request.clone(), drain));
+            self.requests.holds.store(held.len(), SeqCst);
             return;
         }
         self.requests.active.fetch_add(1, SeqCst);
@@ -261,7 +265,7 @@ impl Ring {
 
     /// Is something held back, so that all else must be too?
     pub fn is_draining(&self) -> bool {
-        !self.requests.held.lock().is_empty()
+        self.requests.holds.load(SeqCst) > 0
     }
 
     fn finished(&self, request: &Arc<Request>) {
@@ -290,6 +294,7 @@ impl Ring {
                 return;
             }
             let Some((request, _)) = held.pop_front() else { return };
+            self.requests.holds.store(held.len(), SeqCst);
             self.requests.active.fetch_add(1, SeqCst);
             drop(held);
             request.begin_later();
@@ -298,7 +303,7 @@ impl Ring {
 
     /// Somebody shall poll this request.
     fn push_ready(&self, request: Arc<Request>) {
-        self.requests.ready.lock().push_back(request);
+        self.put_ready(request);
         if self.queue.wake_where(1, |_, mask| mask & WORK != 0) > 0 {
             return;
         }
@@ -318,21 +323,34 @@ impl Ring {
     }
 
     pub fn has_ready(&self) -> bool {
-        !self.requests.ready.lock().is_empty()
+        self.requests.waits.load(SeqCst) > 0
+    }
+
+    fn put_ready(&self, request: Arc<Request>) {
+        let mut ready = self.requests.ready.lock();
+        ready.push_back(request);
+        self.requests.waits.store(ready.len(), SeqCst);
+    }
+
+    fn take_ready(&self) -> Option<Arc<Request>> {
+        let mut ready = self.requests.ready.lock();
+        let request = ready.pop_front();
+        self.requests.waits.store(ready.len(), SeqCst);
+        request
     }
 
     /// Polls the requests that are ready now. The caller makes its own address space current afterwards. Answers how many.
     pub fn run_ready(&self) -> usize {
-        let count = self.requests.ready.lock().len();
+        let count = self.requests.waits.load(SeqCst);
         let mut polled = 0;
         for _ in 0..count {
-            let Some(request) = self.requests.ready.lock().pop_front() else { break };
+            let Some(request) = self.take_ready() else { break };
             if may_poll_for(&request.task) {
                 request.poll();
                 polled += 1;
             } else {
                 // Another thread's.
-                self.requests.ready.lock().push_back(request);
+                self.put_ready(request);
                 self.requests.driver.wake_one();
             }
         }
@@ -378,6 +396,7 @@ impl Ring {
             }
             !take
         });
+        self.requests.holds.store(held.len(), SeqCst);
         drop(held);
         for request in freed {
             request.cancelled.store(true, SeqCst);

@@ -88,6 +88,39 @@ impl Ring {
         if taken == 0 && no_memory { Err(Errno::EAGAIN) } else { Ok(taken) }
     }
 
+    /// Submits one entry of the simplest kind, if that is what comes next and it need not wait; else does nothing.
+    pub fn submit_now(self: &Arc<Self>, t: &Thread) -> Option<()> {
+        let unusual = Setup::IOPOLL.union(Setup::SQE128);
+        let mut submission = self.submission.try_lock()?;
+        let available = self.rings.load(at::SQ_TAIL, Acquire) != submission.head;
+        if !available
+            || submission.drain_next
+            || self.setup.intersects(unusual)
+            || self.registered.is_restricted()
+            || self.is_draining()
+        {
+            return None;
+        }
+        let slot = submission.head & (self.sq_entries - 1);
+        let index = self.rings.load(self.array_at + 4 * slot as usize, Relaxed);
+        if index >= self.sq_entries {
+            return None;
+        }
+        let mut sqe = Sqe::default();
+        self.sqes.copy_out(index as usize * SQE_SIZE, sqe.as_mut_bytes());
+        if sqe.flags & !Flags::FIXED_FILE.bits() != 0 || sqe.ioprio != 0 || sqe.personality != 0 {
+            return None;
+        }
+        let outcome = ops::at_once(self, t, &sqe)?;
+        submission.head = submission.head.wrapping_add(1);
+        self.rings.store(at::SQ_HEAD, submission.head, Release);
+        drop(submission);
+        self.complete(sqe.user_data, outcome, Tell::Later);
+        self.tell_eventfd(false);
+        self.wake_waiters();
+        Some(())
+    }
+
     /// Takes the next entry; None if the program's index leads nowhere, which is counted.
     fn next_entry(&self, submission: &mut Submission) -> Option<Sqe> {
         let slot = submission.head & (self.sq_entries - 1);

@@ -30,6 +30,18 @@ pub async fn io_uring_enter(
     io_uring::enter(t, fd, to_submit, min_complete, flags, arg, size).await
 }
 
+pub fn io_uring_enter_now(
+    t: &Thread,
+    fd: u32,
+    to_submit: u32,
+    min_complete: u32,
+    flags: u32,
+    _arg: u64,
+    _size: u64,
+) -> Option<SysResult<u32>> {
+    io_uring::enter_now(t, fd, to_submit, min_complete, flags)
+}
+
 pub async fn io_uring_register(t: &Thread, fd: i32, opcode: u32, arg: u64, count: u32) -> SysResult<i32> {
     Box::pin(io_uring::register(t, fd, opcode, arg, count)).await
 }

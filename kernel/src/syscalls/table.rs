@@ -333,7 +333,7 @@ syscalls! {
     293 rseq(area: u64, len: u32, flags: u32, signature: u32) fn misc::rseq;
     424 pidfd_send_signal(fd: i32, signo: i32, info: UserPtr<u8>, flags: u32) async signal::pidfd_send_signal;
     425 io_uring_setup(entries: u32, params: UserPtr<Params>) async io_uring::io_uring_setup;
-    426 io_uring_enter(fd: u32, to_submit: u32, min_complete: u32, flags: u32, arg: u64, size: u64) async io_uring::io_uring_enter;
+    426 io_uring_enter(fd: u32, to_submit: u32, min_complete: u32, flags: u32, arg: u64, size: u64) async io_uring::io_uring_enter, at once io_uring::io_uring_enter_now;
     427 io_uring_register(fd: i32, opcode: u32, arg: u64, count: u32) async io_uring::io_uring_register;
     434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
     435 clone3(args: UserPtr<u64>, size: usize) boxed process::clone3;

@@ -13,6 +13,7 @@ mod restrict;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 
 use linux_raw_sys::io_uring as raw;
@@ -39,6 +40,8 @@ pub struct Registered {
     buffers: SpinLock<Option<Arc<[Fixed]>>>,
     groups: SpinLock<BTreeMap<u16, Group>>,
     eventfd: SpinLock<Option<Notified>>,
+    /// There is one.
+    notifies: AtomicBool,
     personalities: SpinLock<BTreeMap<u16, Arc<Credentials>>>,
     restrictions: Once<Restrictions>,
 }
@@ -73,6 +76,7 @@ impl Registered {
             return Err(Errno::EBUSY);
         }
         *eventfd = Some(Notified { file, only_later, tail: ring.cached_tail() });
+        self.notifies.store(true, Relaxed);
         Ok(())
     }
 
@@ -83,6 +87,9 @@ impl Registered {
 
     /// There are new completions; `later`: of entries that had to wait.
     pub fn signal_eventfd(&self, ring: &Ring, later: bool) {
+        if !self.notifies.load(Relaxed) {
+            return;
+        }
         let mut eventfd = self.eventfd.lock();
         let Some(notified) = eventfd.as_mut() else { return };
         if ring.rings.load(at::CQ_FLAGS, Relaxed) & raw::IORING_CQ_EVENTFD_DISABLED != 0
@@ -122,6 +129,11 @@ impl Registered {
     /// The ids of personalities, for /proc.
     pub fn personalities(&self) -> alloc::vec::Vec<(u16, Arc<Credentials>)> {
         self.personalities.lock().iter().map(|(id, creds)| (*id, creds.clone())).collect()
+    }
+
+    /// Has the ring been told what it may do?
+    pub fn is_restricted(&self) -> bool {
+        self.restrictions.get().is_some()
     }
 
     /// May the entry be begun?
