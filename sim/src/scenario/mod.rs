@@ -11,6 +11,7 @@ mod poll;
 mod process;
 mod signals;
 mod time;
+mod uring;
 
 use pollux_kernel::mm::frames;
 
@@ -73,6 +74,7 @@ pub const ALL: &[Scenario] = &[
     scenario("epoll", poll::epoll, "epoll in all modes, against close"),
     scenario("poll", poll::poll, "poll on pipes whose writers come and go"),
     scenario("timers", time::timers, "sleeps, timerfds, interval and POSIX timers"),
+    scenario("io-uring-cancel", uring::cancel, "requests of rings, cancelled, closed and killed at any moment"),
     scenario("memory", memory::pressure, "copy-on-write and unmapping with little memory"),
     on_disk("ext2", ext2::power_cut, "writers and a power cut: what was synced is there"),
     on_disk("ext2-errors", ext2::errors, "writers on a disk that fails: errors, and nothing worse"),
