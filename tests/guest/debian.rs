@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use pollux_tests::{lab, run_on};
 
@@ -44,7 +44,7 @@ pub fn trials() -> Vec<Trial> {
             "mapped\n/usr/bin/readlink\nAT_BASE\nfindlibrary=\n",
         ),
     ];
-    scripts
+    let mut trials: Vec<Trial> = scripts
         .into_iter()
         .map(|(name, shell, script, expected)| {
             let arguments = [shell, &["-c", script]].concat();
@@ -57,5 +57,20 @@ pub fn trials() -> Vec<Trial> {
                 Ok(())
             })
         })
-        .collect()
+        .collect();
+    trials.push(shared("debian::fio_verifies_what_io_uring_wrote", fio));
+    trials
+}
+
+/// Random reads and writes in the cache and on the disk; fio reads everything again, and fails if it is not what it wrote.
+fn fio() -> Result<()> {
+    const SCRIPT: &str = "for more in --directory=/tmp '--directory=/var/tmp --fixedbufs=1 --registerfiles=1'; do \
+         fio --name=t --ioengine=io_uring --rw=randrw --size=8m --bs=4k --iodepth=16 --verify=crc32c --verify_fatal=1 \
+         --output-format=terse $more > /tmp/out || { cat /tmp/out; exit 1; }; echo verified; done";
+    let machine = lab::machine(&lab::options(), "fio")?;
+    let output = run_on(&machine, &["dash", "-c", SCRIPT], b"", Duration::from_secs(90))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(text == "verified\nverified\n", "stdout {text:?}, stderr {stderr:?}, {:?}", output.outcome);
+    Ok(())
 }
