@@ -5,6 +5,7 @@ mod futex;
 mod ipc;
 mod kernel;
 mod memory;
+mod notify;
 mod pi;
 mod pipe;
 mod poll;
@@ -73,6 +74,8 @@ pub const ALL: &[Scenario] = &[
     scenario("signals", signals::signals, "signals, stops and SIGKILL against every call that blocks"),
     scenario("epoll", poll::epoll, "epoll in all modes, against close"),
     scenario("poll", poll::poll, "poll on pipes whose writers come and go"),
+    scenario("inotify", notify::events, "events of names in order, against watches that come and go"),
+    scenario("packets", notify::packets, "packets of a pipe come whole, with signals about it"),
     scenario("timers", time::timers, "sleeps, timerfds, interval and POSIX timers"),
     scenario("io-uring-cancel", uring::cancel, "requests of rings, cancelled, closed and killed at any moment"),
     scenario("memory", memory::pressure, "copy-on-write and unmapping with little memory"),
