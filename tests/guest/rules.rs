@@ -1,7 +1,7 @@
 //! Rules of processes, signals, Unix sockets and files, asked by a program in the guest: see `probe rules`, `probe unix` and
 //! `probe files`.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use pollux_tests::lab::{self, options, run, text_of};
 use xtask::machine::{KernelKind, MachineOptions};
@@ -135,7 +135,22 @@ pub fn trials() -> Vec<Trial> {
     let edges = [shared("rules::edges_of_files_are_those_of_linux", || compare(2, "edges", EDGES))];
     let pollux = lab::kernel() == KernelKind::Pollux;
     let waits = pollux.then(|| shared("rules::waits_are_told", || compare(2, "waits", WAITS)));
-    rules.into_iter().chain(unix).chain(files).chain(edges).chain(waits).collect()
+    let heap = pollux.then(|| shared("rules::calls_of_every_day_allocate_nothing", allocations));
+    rules.into_iter().chain(unix).chain(files).chain(edges).chain(waits).chain(heap).collect()
+}
+
+/// The heap's own counter around a thousand calls of each kind. A wait for more than four files is the exception.
+fn allocations() -> Result<()> {
+    let text = text_of(run(&options(), &["probe", "allocations"])?)?;
+    let mut rows = 0;
+    for line in text.lines() {
+        let (name, each) = line.split_once(": ").with_context(|| text.clone())?;
+        let excepted = ["poll of 16, until late", "poll of 16, woken"].contains(&name);
+        ensure!(each == "0.0" || excepted, "{name} allocates {each} times");
+        rows += 1;
+    }
+    ensure!(rows == 21, "{text}");
+    Ok(())
 }
 
 fn compare(smp: u8, subject: &str, expected_text: &str) -> Result<()> {

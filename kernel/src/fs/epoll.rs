@@ -16,6 +16,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::file::{Events, FileOps};
 use super::open_file::{Kind, OpenFile};
+use smallvec::SmallVec;
+
 use crate::errno::{Errno, Result};
 use crate::exec::{WaitEntry, WaitQueue};
 use crate::sync::SpinLock;
@@ -124,6 +126,9 @@ impl Watch {
         file.ready() & (Events::from_bits_truncate(interest.events) | Events::ERR | Events::HUP)
     }
 }
+
+/// Events as (events, data). A few need no allocation.
+pub type Collected = SmallVec<[(u32, u64); 8]>;
 
 impl Epoll {
     pub fn new() -> Arc<Epoll> {
@@ -239,8 +244,8 @@ impl Epoll {
     }
 
     /// Up to `max` events that are there now, as (events, data).
-    pub fn collect(&self, max: usize) -> Vec<(u32, u64)> {
-        let mut out = Vec::new();
+    pub fn collect(&self, max: usize) -> Collected {
+        let mut out = Collected::new();
         self.collect_into(max, |events, data| {
             out.push((events, data));
             true
@@ -405,16 +410,16 @@ mod tests {
         let (event, file) = event_file();
         epoll.add(3, &file, IN, 77).unwrap();
         assert_eq!(epoll.add(3, &file, IN, 77), Err(Errno::EEXIST));
-        assert_eq!(epoll.collect(10), []);
+        assert_eq!(epoll.collect(10).to_vec(), []);
         event.signal(1);
-        assert_eq!(epoll.collect(10), [(IN, 77)]);
-        assert_eq!(epoll.collect(10), [(IN, 77)]);
+        assert_eq!(epoll.collect(10).to_vec(), [(IN, 77)]);
+        assert_eq!(epoll.collect(10).to_vec(), [(IN, 77)]);
         assert!(epoll.ready().contains(Events::IN));
         drain(&event, &file).unwrap();
-        assert_eq!(epoll.collect(10), []);
+        assert_eq!(epoll.collect(10).to_vec(), []);
         assert!(epoll.ready().is_empty());
         event.signal(1);
-        assert_eq!(epoll.collect(10), [(IN, 77)]);
+        assert_eq!(epoll.collect(10).to_vec(), [(IN, 77)]);
     }
 
     #[test]
@@ -423,11 +428,11 @@ mod tests {
         let (event, file) = event_file();
         event.signal(1);
         epoll.add(3, &file, IN | EPOLLET, 1).unwrap();
-        assert_eq!(epoll.collect(10), [(IN, 1)]);
-        assert_eq!(epoll.collect(10), []);
+        assert_eq!(epoll.collect(10).to_vec(), [(IN, 1)]);
+        assert_eq!(epoll.collect(10).to_vec(), []);
         event.signal(1);
-        assert_eq!(epoll.collect(10), [(IN, 1)]);
-        assert_eq!(epoll.collect(10), []);
+        assert_eq!(epoll.collect(10).to_vec(), [(IN, 1)]);
+        assert_eq!(epoll.collect(10).to_vec(), []);
     }
 
     #[test]
@@ -436,11 +441,11 @@ mod tests {
         let (event, file) = event_file();
         epoll.add(3, &file, IN | EPOLLONESHOT, 1).unwrap();
         event.signal(1);
-        assert_eq!(epoll.collect(10), [(IN, 1)]);
+        assert_eq!(epoll.collect(10).to_vec(), [(IN, 1)]);
         event.signal(1);
-        assert_eq!(epoll.collect(10), []);
+        assert_eq!(epoll.collect(10).to_vec(), []);
         epoll.modify(3, &file, IN | OUT | EPOLLONESHOT, 2).unwrap();
-        assert_eq!(epoll.collect(10), [(IN | OUT, 2)]);
+        assert_eq!(epoll.collect(10).to_vec(), [(IN | OUT, 2)]);
     }
 
     #[test]
@@ -451,12 +456,12 @@ mod tests {
         event.signal(1);
         epoll.delete(3, &file).unwrap();
         assert_eq!(epoll.delete(3, &file), Err(Errno::ENOENT));
-        assert_eq!(epoll.collect(10), []);
+        assert_eq!(epoll.collect(10).to_vec(), []);
         epoll.add(3, &file, IN, 1).unwrap();
         drop(file);
-        assert_eq!(epoll.collect(10), []);
+        assert_eq!(epoll.collect(10).to_vec(), []);
         event.signal(1);
-        assert_eq!(epoll.collect(10), []);
+        assert_eq!(epoll.collect(10).to_vec(), []);
         assert!(epoll.watches.lock().is_empty());
     }
 
@@ -484,7 +489,7 @@ mod tests {
         let (event, file) = event_file();
         inner.add(3, &file, IN, 1).unwrap();
         event.signal(1);
-        assert_eq!(outer.collect(10), [(IN, 9)]);
+        assert_eq!(outer.collect(10).to_vec(), [(IN, 9)]);
     }
 
     #[test]
@@ -501,7 +506,7 @@ mod tests {
         let found = block_on(async move {
             waiting.queue().wait_for(|| Some(waiting.collect(1)).filter(|found| !found.is_empty())).await
         });
-        assert_eq!(found, [(IN, 5)]);
+        assert_eq!(found.to_vec(), [(IN, 5)]);
         run_until_idle();
         drop(file);
     }

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{SysError, SysResult};
 use crate::errno::{Errno, Result};
 use crate::exec::{Instant, Interrupted, interruptible, timeout};
-use crate::fs::epoll::{EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP, Epoll};
+use crate::fs::epoll::{Collected, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP, Epoll};
 use crate::fs::poll::{WatchList, Watched, poll};
 use crate::fs::{Events, OpenFile};
 use crate::mm::UserPtr;
@@ -490,7 +490,7 @@ async fn epoll_wait(
             return Ok(found);
         }
         if deadline == Some(Instant::BOOT) {
-            return Ok(alloc::vec::Vec::new());
+            return Ok(Collected::new());
         }
         match interruptible(t, timeout(deadline, epoll.queue().wait_for(attempt))).await {
             Ok(found) => Ok(found.unwrap_or_default()),

@@ -127,7 +127,7 @@ fn polls() {
     let set = |count: usize| -> Vec<pollfd> {
         pipes[..count].iter().map(|ends| pollfd { fd: ends.0, events: POLLIN, revents: 0 }).collect()
     };
-    for count in [1, 16] {
+    for count in [1, 4, 16] {
         let mut fds = set(count);
         // SAFETY: a set of so many descriptors; so below.
         row(&format!("poll of {count}, nothing, at once"), || {
