@@ -108,7 +108,8 @@ struct Table<T> {
     by_key: BTreeMap<i32, usize>,
     used: usize,
     round: u32,
-    last: usize,
+    /// Behind the place that was given out last.
+    next: usize,
 }
 
 /// All objects of a kind.
@@ -118,7 +119,7 @@ pub(super) struct Registry<T> {
 
 impl<T: Object> Registry<T> {
     pub const fn new() -> Self {
-        let table = Table { slots: Vec::new(), by_key: BTreeMap::new(), used: 0, round: 0, last: 0 };
+        let table = Table { slots: Vec::new(), by_key: BTreeMap::new(), used: 0, round: 0, next: 0 };
         Registry { table: RwSpinLock::new(table) }
     }
 
@@ -243,10 +244,10 @@ impl<T: Object> Table<T> {
             self.slots.try_reserve(place + 1 - self.slots.len()).map_err(|_| Errno::ENOMEM)?;
             self.slots.resize_with(place + 1, || None);
         }
-        if place <= self.last {
+        if place < self.next {
             self.round = (self.round + 1) % ROUNDS;
         }
-        self.last = place;
+        self.next = place + 1;
         let id = (self.round << PLACE_BITS | place as u32) as i32;
         object.with_perm(|perm| perm.id = id);
         if let Some(slot) = self.slots.get_mut(place) {
@@ -263,8 +264,7 @@ impl<T: Object> Table<T> {
     fn free_place(&self) -> Option<usize> {
         let cycle = (self.used * 3 / 2).clamp(MIN_CYCLE, MAX_OBJECTS);
         let free = |place: &usize| self.slots.get(*place).is_none_or(Option::is_none);
-        let next = if self.slots.is_empty() { 0 } else { self.last + 1 };
-        (next..cycle).find(free).or_else(|| (0..MAX_OBJECTS).find(free))
+        (self.next..cycle).find(free).or_else(|| (0..MAX_OBJECTS).find(free))
     }
 }
 
