@@ -37,7 +37,9 @@ mod memory;
 mod modes;
 mod mount;
 mod mqueue;
+mod mqueue_file;
 mod msg;
+mod msg_ctl;
 mod open;
 mod packets;
 mod pidfd;
@@ -57,7 +59,10 @@ mod robust;
 mod sched;
 mod scripts;
 mod sem;
+mod sem_undo;
+mod sem_wait;
 mod shm;
+mod shm_attach;
 mod sigio;
 mod sigio_files;
 mod signals;
@@ -101,9 +106,14 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("requeue", requeue::TESTS),
     ("robust", robust::TESTS),
     ("mqueue", mqueue::TESTS),
+    ("mqueue_file", mqueue_file::TESTS),
     ("msg", msg::TESTS),
+    ("msg_ctl", msg_ctl::TESTS),
     ("sem", sem::TESTS),
+    ("sem_undo", sem_undo::TESTS),
+    ("sem_wait", sem_wait::TESTS),
     ("shm", shm::TESTS),
+    ("shm_attach", shm_attach::TESTS),
     ("dirs", dirs::TESTS),
     ("links", links::TESTS),
     ("rename", rename::TESTS),

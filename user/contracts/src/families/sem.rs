@@ -5,30 +5,26 @@ use std::ptr::null;
 use libc::*;
 
 use super::sysv::{CREATE, EXCLUSIVE, INFO, NOWAIT, PRIVATE, Perm, REMOVE, SET, STAT, lines_of};
-use crate::memory::shared_words;
-use crate::process::{self, Gate, as_plain_user, child, in_child, sleep_ms, tid, until_asleep, wait};
-use crate::signal;
+use crate::process::{self, as_plain_user, child, in_child, sleep_ms, until_asleep, wait};
 use crate::sys::{NOWHERE, Ret, sys, zeroed};
 use crate::{say, tests};
 
 tests! {
     get, get_refused, limits_of_a_set, values, values_refused, stat, info, stat_by_place, permissions, change_owner,
-    operations, operations_refused, all_or_nothing, nowait, wait_for_more, wait_for_zero, order, order_of_zero, counts,
-    pids, timeouts, removed_while_waiting, interrupted, interrupted_by_stop, undo, undo_clamped, undo_of_threads,
-    undo_after_exec, undo_given_up, undo_forgotten, undo_range, proc_file, settings,
+    operations, operations_refused, all_or_nothing,     pids,     proc_file, settings,
 }
 
 const GETPID: i32 = 11;
 const GETVAL: i32 = 12;
 const GETALL: i32 = 13;
-const GETNCNT: i32 = 14;
-const GETZCNT: i32 = 15;
-const SETVAL: i32 = 16;
+pub(super) const GETNCNT: i32 = 14;
+pub(super) const GETZCNT: i32 = 15;
+pub(super) const SETVAL: i32 = 16;
 const SETALL: i32 = 17;
 const SEM_STAT: i32 = 18;
 const SEM_INFO: i32 = 19;
 const SEM_STAT_ANY: i32 = 20;
-const UNDO: i16 = 0x1000;
+pub(super) const UNDO: i16 = 0x1000;
 const KEY: i32 = 0x5e3a_0001;
 
 #[repr(C)]
@@ -43,46 +39,46 @@ struct Status {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Op(u16, i16, i16);
+pub(super) struct Op(pub u16, pub i16, pub i16);
 
-const NO_WAIT: i16 = NOWAIT as i16;
+pub(super) const NO_WAIT: i16 = NOWAIT as i16;
 
 fn semget(key: i32, count: i32, flags: i32) -> Ret {
     sys!(SYS_semget, key, count, flags)
 }
 
-fn new(count: i32) -> i32 {
+pub(super) fn new(count: i32) -> i32 {
     semget(PRIVATE, count, 0o600).need() as i32
 }
 
-fn ctl(id: i32, index: i32, command: i32, arg: usize) -> Ret {
+pub(super) fn ctl(id: i32, index: i32, command: i32, arg: usize) -> Ret {
     sys!(SYS_semctl, id, index, command, arg)
 }
 
-fn remove(id: i32) -> Ret {
+pub(super) fn remove(id: i32) -> Ret {
     ctl(id, 0, REMOVE, 0)
 }
 
-fn op(id: i32, ops: &[Op]) -> Ret {
+pub(super) fn op(id: i32, ops: &[Op]) -> Ret {
     sys!(SYS_semop, id, ops, ops.len())
 }
 
-fn timed(id: i32, ops: &[Op], milliseconds: i64) -> Ret {
+pub(super) fn timed(id: i32, ops: &[Op], milliseconds: i64) -> Ret {
     let time = timespec { tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000 };
     sys!(SYS_semtimedop, id, ops, ops.len(), &time)
 }
 
-fn value(id: i32, index: i32) -> Ret {
+pub(super) fn value(id: i32, index: i32) -> Ret {
     ctl(id, index, GETVAL, 0)
 }
 
-fn all(id: i32, count: usize) -> String {
+pub(super) fn all(id: i32, count: usize) -> String {
     let mut values = vec![0u16; count];
     let ret = ctl(id, 0, GETALL, values.as_mut_ptr() as usize);
     if ret.ok() { format!("{values:?}") } else { ret.to_string() }
 }
 
-fn set_all(id: i32, values: &[u16]) -> Ret {
+pub(super) fn set_all(id: i32, values: &[u16]) -> Ret {
     ctl(id, 0, SETALL, values.as_ptr() as usize)
 }
 
@@ -93,7 +89,7 @@ fn status(id: i32) -> Status {
 }
 
 /// A child that does these operations and then exits with the error.
-fn waiter(id: i32, ops: &'static [Op]) -> i32 {
+pub(super) fn waiter(id: i32, ops: &'static [Op]) -> i32 {
     let pid = child(move || op(id, ops).errno());
     until_asleep(pid);
     pid
@@ -296,110 +292,6 @@ fn all_or_nothing() {
     remove(id);
 }
 
-fn nowait() {
-    let id = new(2);
-    say!("take: {}", op(id, &[Op(0, -1, NO_WAIT)]));
-    op(id, &[Op(0, 1, 0)]);
-    say!("zero: {}", op(id, &[Op(0, 0, NO_WAIT)]));
-    say!("the flag of the one that blocks counts: {}", timed(id, &[Op(0, -1, NO_WAIT), Op(1, -1, 0)], 20));
-    say!("or: {}", timed(id, &[Op(0, -1, 0), Op(1, -1, NO_WAIT)], 20));
-    remove(id);
-}
-
-fn wait_for_more() {
-    let id = new(1);
-    let pid = waiter(id, &[Op(0, -3, 0)]);
-    op(id, &[Op(0, 2, 0)]);
-    sleep_ms(10);
-    say!("two: {}, {}", process::state(pid), value(id, 0));
-    op(id, &[Op(0, 2, 0)]);
-    say!("four: {}, {}", wait(pid), value(id, 0));
-    let pid = waiter(id, &[Op(0, -3, 0)]);
-    ctl(id, 0, SETVAL, 10);
-    say!("set: {}, {}", wait(pid), value(id, 0));
-    let pid = waiter(id, &[Op(0, -30, 0)]);
-    set_all(id, &[30]);
-    say!("all set: {}, {}", wait(pid), value(id, 0));
-    remove(id);
-}
-
-fn wait_for_zero() {
-    let id = new(2);
-    set_all(id, &[2, 0]);
-    let pids: Vec<i32> = (0..3).map(|_| waiter(id, &[Op(0, 0, 0)])).collect();
-    let both = waiter(id, &[Op(0, 0, 0), Op(1, 1, 0)]);
-    op(id, &[Op(0, -1, 0)]);
-    sleep_ms(10);
-    say!("one: {}", process::state(pids[0]));
-    // They see the zero, although it lasts for no time at all.
-    let taker = waiter(id, &[Op(0, -7, 0)]);
-    op(id, &[Op(0, -1, 0)]);
-    op(id, &[Op(0, 7, 0)]);
-    pids.into_iter().for_each(|pid| say!("{}", wait(pid)));
-    say!("{} {}, {}", wait(both), wait(taker), all(id, 2));
-    remove(id);
-}
-
-fn order() {
-    let id = new(2);
-    let log = shared_words();
-    let start = |number: u32, take: i16| {
-        let pid = child(move || {
-            op(id, &[Op(0, -take, 0)]);
-            let place = log[0].fetch_add(1, std::sync::atomic::Ordering::SeqCst) as usize;
-            log[1 + place].store(number, std::sync::atomic::Ordering::SeqCst);
-            op(id, &[Op(1, 1, 0)]);
-            0
-        });
-        until_asleep(pid);
-        pid
-    };
-    let pids = [start(1, 2), start(2, 1), start(3, 1), start(4, 3)];
-    // One at a time: the next is let go when the last has told.
-    for _ in 0..7 {
-        op(id, &[Op(0, 1, 0)]);
-        sleep_ms(20);
-    }
-    pids.into_iter().for_each(|pid| say!("{}", wait(pid)));
-    let order: Vec<u32> = log[1..5].iter().map(|word| word.load(std::sync::atomic::Ordering::SeqCst)).collect();
-    say!("order: {order:?}, {}", all(id, 2));
-    remove(id);
-}
-
-fn order_of_zero() {
-    let id = new(2);
-    set_all(id, &[1, 0]);
-    let adder = waiter(id, &[Op(1, -1, 0), Op(0, 1, 0)]);
-    let zero = waiter(id, &[Op(0, 0, 0)]);
-    say!("both: {}", op(id, &[Op(0, -1, 0), Op(1, 1, 0)]));
-    say!("{} {}, {}", wait(adder), wait(zero), all(id, 2));
-    remove(id);
-}
-
-fn counts() {
-    let id = new(3);
-    let counts = || {
-        let of = |index| format!("{}/{}", ctl(id, index, GETNCNT, 0), ctl(id, index, GETZCNT, 0));
-        format!("{} {} {}", of(0), of(1), of(2))
-    };
-    set_all(id, &[0, 1, 0]);
-    let pids = [
-        waiter(id, &[Op(0, -1, 0)]),
-        waiter(id, &[Op(0, -2, 0), Op(1, 0, 0)]),
-        waiter(id, &[Op(0, 0, 0), Op(1, 0, 0)]),
-    ];
-    say!("{}", counts());
-    op(id, &[Op(0, 2, 0)]);
-    sleep_ms(10);
-    say!("after two: {}", counts());
-    op(id, &[Op(0, 1, 0)]);
-    sleep_ms(10);
-    say!("after one more: {}", counts());
-    remove(id);
-    let ends: Vec<String> = pids.into_iter().map(|pid| wait(pid).to_string()).collect();
-    say!("{ends:?}");
-}
-
 fn pids() {
     let id = new(3);
     let own = process::pid() as i64;
@@ -423,213 +315,6 @@ fn pids() {
     say!("a waiter's operation: {}", shown());
     set_all(id, &[0, 0, 0]);
     say!("all: {}", shown());
-    remove(id);
-}
-
-fn timeouts() {
-    let id = new(1);
-    let clock = || {
-        let mut now: timespec = zeroed();
-        sys!(SYS_clock_gettime, CLOCK_MONOTONIC, &mut now);
-        now.tv_sec * 1000 + now.tv_nsec / 1_000_000
-    };
-    let start = clock();
-    say!("50 ms: {}, it waited: {}", timed(id, &[Op(0, -1, 0)], 50), clock() - start >= 50);
-    say!("none: {}", timed(id, &[Op(0, -1, 0)], 0));
-    say!("nobody waits: {}", ctl(id, 0, GETNCNT, 0));
-    op(id, &[Op(0, 1, 0)]);
-    say!("none, but it can be done: {}", timed(id, &[Op(0, -1, 0)], 0));
-    let pid = child(|| timed(id, &[Op(0, -1, 0)], 10_000).errno());
-    until_asleep(pid);
-    op(id, &[Op(0, 1, 0)]);
-    say!("in time: {}, {}", wait(pid), value(id, 0));
-    remove(id);
-}
-
-fn removed_while_waiting() {
-    let id = new(2);
-    let pids = [waiter(id, &[Op(0, -1, 0)]), waiter(id, &[Op(1, -1, UNDO)])];
-    set_all(id, &[0, 0]);
-    remove(id);
-    pids.into_iter().for_each(|pid| say!("EIDRM is {EIDRM}: {}", wait(pid)));
-}
-
-fn interrupted() {
-    let id = new(1);
-    for (name, flags) in [("no restart", 0), ("SA_RESTART", SA_RESTART)] {
-        let pid = child(|| {
-            signal::handle(SIGUSR1, signal::count, flags);
-            let ret = op(id, &[Op(0, -1, 0)]);
-            say!("{name}: {ret}, handled: {}", signal::caught());
-            0
-        });
-        until_asleep(pid);
-        process::kill(pid, SIGUSR1);
-        wait(pid);
-    }
-    say!("nobody waits: {}, {}", ctl(id, 0, GETNCNT, 0), value(id, 0));
-    remove(id);
-}
-
-fn interrupted_by_stop() {
-    let id = new(1);
-    let pid = child(|| timed(id, &[Op(0, -1, 0)], 5000).errno());
-    until_asleep(pid);
-    process::kill(pid, SIGSTOP);
-    while process::state(pid) != 'T' {
-        sleep_ms(1);
-    }
-    process::kill(pid, SIGCONT);
-    say!("EINTR is {EINTR}: {}", wait(pid));
-    remove(id);
-}
-
-fn undo() {
-    let id = new(2);
-    set_all(id, &[5, 0]);
-    in_child(|| {
-        op(id, &[Op(0, -2, UNDO), Op(1, 3, UNDO)]);
-        op(id, &[Op(0, -1, 0), Op(1, -1, UNDO)]);
-        say!("in between: {}", all(id, 2));
-        0
-    });
-    say!("after its end: {}", all(id, 2));
-    let gate = Gate::new();
-    let holder = child(|| {
-        op(id, &[Op(0, -4, UNDO)]);
-        gate.pass();
-        0
-    });
-    until_asleep(holder);
-    let pid = waiter(id, &[Op(0, -3, 0)]);
-    say!("held: {}, {}", all(id, 2), process::state(pid));
-    gate.open();
-    say!("{} {}, {}", wait(holder), wait(pid), all(id, 2));
-    let killed = child(|| {
-        op(id, &[Op(0, 7, UNDO)]);
-        process::sleep_ms(100_000);
-        0
-    });
-    until_asleep(killed);
-    say!("before the kill: {}", all(id, 2));
-    process::kill(killed, SIGKILL);
-    say!("{}, {}", wait(killed), all(id, 2));
-    in_child(|| {
-        op(id, &[Op(0, 1, UNDO)]);
-        in_child(|| 0);
-        say!("a child's end undoes nothing of its parent's: {}", all(id, 2));
-        0
-    });
-    say!("{}", all(id, 2));
-    remove(id);
-}
-
-fn undo_clamped() {
-    let id = new(2);
-    in_child(|| {
-        op(id, &[Op(0, 5, UNDO)]);
-        op(id, &[Op(0, -3, 0)]);
-        op(id, &[Op(1, 10, 0)]);
-        op(id, &[Op(1, -10, UNDO)]);
-        op(id, &[Op(1, 32760, 0)]);
-        0
-    });
-    say!("{}", all(id, 2));
-    remove(id);
-}
-
-fn undo_of_threads() {
-    let id = new(1);
-    let gate = Gate::new();
-    let pid = child(|| {
-        std::thread::spawn(move || op(id, &[Op(0, 4, UNDO)])).join().ok();
-        say!("after the thread's end: {}", value(id, 0));
-        gate.pass();
-        0
-    });
-    until_asleep(pid);
-    gate.open();
-    say!("{}, {}", wait(pid), value(id, 0));
-    // Without CLONE_SYSVSEM, even if all else is shared.
-    let mut stack = vec![0u8; 64 << 10];
-    extern "C" fn add(id: usize) -> i32 {
-        op(id as i32, &[Op(0, 4, UNDO)]);
-        0
-    }
-    for (name, flags) in [("alone", 0), ("together", CLONE_SYSVSEM)] {
-        let mut word = [tid(); 1];
-        let tids = [std::ptr::null_mut(), word.as_mut_ptr()];
-        let flags = flags | CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_CHILD_CLEARTID;
-        process::clone_on(flags, &mut stack, tids, add, id as usize).need();
-        // SAFETY: the kernel clears the word.
-        while unsafe { word.as_ptr().read_volatile() } != 0 {
-            sleep_ms(1);
-        }
-        sleep_ms(20);
-        say!("{name}: {}", value(id, 0));
-    }
-    remove(id);
-}
-
-fn undo_after_exec() {
-    let id = new(1);
-    let pid = child(|| {
-        op(id, &[Op(0, 4, UNDO)]);
-        let path = c"/proc/self/exe";
-        let guise = c"--as";
-        let words = [path.as_ptr(), guise.as_ptr(), c"nothing".as_ptr(), null()];
-        sys!(SYS_execve, path, &words, &[0usize; 1]);
-        9
-    });
-    say!("{}, {}", wait(pid), value(id, 0));
-    remove(id);
-}
-
-fn undo_given_up() {
-    let id = new(1);
-    in_child(|| {
-        op(id, &[Op(0, 4, UNDO)]);
-        say!("unshare: {}, {}", sys!(SYS_unshare, CLONE_SYSVSEM), value(id, 0));
-        op(id, &[Op(0, 2, UNDO)]);
-        say!("after it: {}", value(id, 0));
-        0
-    });
-    say!("{}", value(id, 0));
-    remove(id);
-}
-
-fn undo_forgotten() {
-    let id = new(2);
-    in_child(|| {
-        op(id, &[Op(0, 4, UNDO), Op(1, 4, UNDO)]);
-        ctl(id, 0, SETVAL, 7);
-        0
-    });
-    say!("SETVAL: {}", all(id, 2));
-    in_child(|| {
-        op(id, &[Op(0, 4, UNDO), Op(1, 4, UNDO)]);
-        set_all(id, &[8, 9]);
-        0
-    });
-    say!("SETALL: {}", all(id, 2));
-    in_child(|| {
-        op(id, &[Op(0, 4, UNDO)]);
-        remove(id);
-        0
-    });
-    say!("removed: {}", value(id, 0));
-}
-
-fn undo_range() {
-    let id = new(1);
-    in_child(|| {
-        say!("up: {}", op(id, &[Op(0, 32767, UNDO)]));
-        say!("down without: {}", op(id, &[Op(0, -32767, 0)]));
-        say!("one more: {}", op(id, &[Op(0, 1, UNDO)]));
-        say!("two more: {} {}", op(id, &[Op(0, 1, UNDO)]), value(id, 0));
-        0
-    });
-    say!("{}", value(id, 0));
     remove(id);
 }
 
