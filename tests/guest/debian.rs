@@ -9,7 +9,7 @@ use pollux_tests::{lab, run_on};
 use crate::shared;
 
 pub fn trials() -> Vec<Trial> {
-    let scripts: [(&str, &[&str], &str, &str); 5] = [
+    let scripts: [(&str, &[&str], &str, &str); 6] = [
         ("dash_runs", &["dash"], "x=3; echo $((x * 14)); exit 0", "42\n"),
         (
             "bash_runs",
@@ -34,6 +34,14 @@ pub fn trials() -> Vec<Trial> {
              echo $x; coproc cat; echo hey >&${COPROC[1]}; read -r y <&${COPROC[0]}; echo $y; \
              kill $COPROC_PID; trap 'echo bye' EXIT",
             "1,3\n2,4\n0\n50\nhey\nbye\n",
+        ),
+        (
+            "util_linux_ipc",
+            &["bash"],
+            "for what in '-Q -p 0640' '-M 8192' '-S 3'; do ipcmk $what | tr -d 0-9; done; \
+             show() { ipcs | while read -r _ id owner rest; do [[ $owner = root ]] && echo $rest; done; }; \
+             show; ipcrm --all; show; echo none left",
+            "Message queue id: \nShared memory id: \nSemaphore id: \n640 0 0\n644 8192 0\n644 3\nnone left\n",
         ),
         (
             "libraries_are_mapped",
