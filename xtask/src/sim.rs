@@ -132,6 +132,27 @@ struct Break {
 
 const BREAKS: &[Break] = &[
     Break {
+        name: "sem-give-up",
+        about: "a semaphore operation whose time is up forgets that it was done",
+        file: "kernel/src/ipc/sem/wait.rs",
+        old: "Ok(Err(_)) => turn.leave().unwrap_or(Err(Errno::EAGAIN)),",
+        new: "Ok(Err(_)) => Err(Errno::EAGAIN),",
+    },
+    Break {
+        name: "sem-undo",
+        about: "who waits for a semaphore is not served when a process undoes",
+        file: "kernel/src/ipc/sem/undo.rs",
+        old: "        state.settle(now, None, &mut served);\n",
+        new: "",
+    },
+    Break {
+        name: "msg-give-up",
+        about: "a receiver that a signal interrupts forgets the message it was handed",
+        file: "kernel/src/ipc/msg/transfer.rs",
+        old: "Err(_) => turn.leave().ok_or(Restart::NoHand)?,",
+        new: "Err(_) => return Err(Restart::NoHand.into()),",
+    },
+    Break {
         name: "futex-recheck",
         about: "FUTEX_WAIT looks at the word before it locks the bucket",
         file: "kernel/src/futex/wait.rs",
