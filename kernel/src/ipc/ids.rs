@@ -7,6 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::memory;
 use crate::errno::{Errno, Result};
 use crate::process::{Caps, Credentials};
 use crate::sync::RwSpinLock;
@@ -148,6 +149,7 @@ impl<T: Object> Registry<T> {
                 None => {}
             }
         }
+        memory::check()?;
         let made = Arc::new(make()?);
         let mut table = self.table.write();
         // Somebody else may have made one meanwhile.

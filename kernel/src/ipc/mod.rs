@@ -3,6 +3,7 @@
 //!
 //! * [`ids`]: the names of System V objects (keys and ids), and who may do what to them.
 //! * [`mod@line`]: those who wait for what others do in their place: a semaphore operation, a message.
+//! * [`memory`]: how much of the kernel's heap may be taken.
 //! * [`sem`], with the undo lists of its processes; [`msg`]; [`shm`]; [`mqueue`], with its file system.
 //!
 //! An object is behind one spinlock. Whoever changes it serves those who wait in its line, under the lock, and wakes them
@@ -19,7 +20,10 @@
 
 pub mod ids;
 mod line;
+mod memory;
 pub mod mqueue;
 pub mod msg;
 pub mod sem;
 pub mod shm;
+
+pub use memory::buffer;

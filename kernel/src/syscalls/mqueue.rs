@@ -1,7 +1,6 @@
 //! POSIX message queues: mq_open(2) and its kin.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use linux_raw_sys::general as raw;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -11,6 +10,7 @@ use super::fs_open::read_path;
 use super::time::UserSigEvent;
 use crate::errno::{Errno, Result};
 use crate::fs::OpenFile;
+use crate::ipc;
 use crate::ipc::mqueue::{self, How, Size};
 use crate::mm::UserPtr;
 use crate::net::socket;
@@ -69,13 +69,6 @@ fn for_sending(t: &Thread, fd: i32, len: u64) -> Result<Arc<OpenFile>> {
     if len > queue.size.bytes { Err(Errno::EMSGSIZE) } else { Ok(file) }
 }
 
-fn room(len: u64) -> Result<Vec<u8>> {
-    let mut data = Vec::new();
-    data.try_reserve_exact(len as usize).map_err(|_| Errno::ENOMEM)?;
-    data.resize(len as usize, 0);
-    Ok(data)
-}
-
 /// A short message for which there is room is sent at once.
 pub fn mq_timedsend_now(
     t: &Thread,
@@ -90,7 +83,7 @@ pub fn mq_timedsend_now(
         return None;
     }
     let file = for_sending(t, fd, len).ok()?;
-    let mut data = room(len).ok()?;
+    let mut data = ipc::buffer(len as usize).ok()?;
     from.try_read_bytes(&mut data).ok()?;
     mqueue::send_now(t, mqueue::queue_of(&file).ok()?, priority, data).then_some(Ok(()))
 }
@@ -108,7 +101,7 @@ pub async fn mq_timedsend(
         return Err(Errno::EINVAL.into());
     }
     let file = for_sending(t, fd, len)?;
-    let mut data = room(len)?;
+    let mut data = ipc::buffer(len as usize)?;
     from.read_bytes(t.mm(), &mut data).await?;
     mqueue::send(t, mqueue::queue_of(&file)?, priority, data, file.is_nonblock(), deadline).await
 }

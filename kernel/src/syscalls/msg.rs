@@ -1,6 +1,5 @@
 //! System V message queues: msgget(2), msgsnd(2), msgrcv(2), msgctl(2).
 
-use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -8,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::SysResult;
 use super::ipc::{IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, IpcPerm, clamp_int};
 use crate::errno::{Errno, Result};
+use crate::ipc;
 use crate::ipc::ids::IPC_NOWAIT;
 use crate::ipc::msg::{self, Message, Received, Wanted};
 use crate::mm::UserPtr;
@@ -66,16 +66,9 @@ pub fn msgsnd_now(t: &Thread, id: i32, from: UserPtr<i64>, size: u64, _flags: u3
         return None;
     }
     let kind = from.try_read().ok().filter(|kind| *kind > 0)?;
-    let mut data = room(size as usize).ok()?;
+    let mut data = ipc::buffer(size as usize).ok()?;
     from.byte_add(8).cast::<u8>().try_read_bytes(&mut data).ok()?;
     msg::send_now(t, id, &mut Some(Message { kind, data })).transpose()
-}
-
-fn room(size: usize) -> Result<Vec<u8>> {
-    let mut data = Vec::new();
-    data.try_reserve_exact(size).map_err(|_| Errno::ENOMEM)?;
-    data.resize(size, 0);
-    Ok(data)
 }
 
 pub async fn msgsnd(t: &Thread, id: i32, from: UserPtr<i64>, size: u64, flags: u32) -> SysResult<()> {
@@ -83,7 +76,7 @@ pub async fn msgsnd(t: &Thread, id: i32, from: UserPtr<i64>, size: u64, flags: u
     if size > msg::MAX_SIZE.load(Ordering::Relaxed) as u64 || id < 0 || kind < 1 {
         return Err(Errno::EINVAL.into());
     }
-    let mut data = room(size as usize)?;
+    let mut data = ipc::buffer(size as usize)?;
     from.byte_add(8).cast::<u8>().read_bytes(t.mm(), &mut data).await?;
     msg::send(t, id, Message { kind, data }, flags & IPC_NOWAIT != 0).await
 }

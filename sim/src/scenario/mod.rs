@@ -5,6 +5,7 @@ mod futex;
 mod ipc;
 mod kernel;
 mod memory;
+mod mqueue;
 mod notify;
 mod pi;
 mod pipe;
@@ -67,6 +68,11 @@ pub const ALL: &[Scenario] = &[
         "messages",
         ipc::messages,
         "each message of a small queue comes once and in order, with signals and removal",
+    ),
+    scenario(
+        "mqueue",
+        mqueue::mqueue,
+        "each message of a POSIX queue comes once and in order, with deadlines and signals",
     ),
     scenario("wait-queue", kernel::wait_queue, "kernel tasks wait for goods, and give up at any time"),
     scenario("locks", kernel::locks, "kernel tasks take sleeping locks, and give up at any time"),

@@ -19,6 +19,7 @@ pub use self::fs::{MqFile, init, open, queue_of, unlink};
 pub use self::notify::{How, notify};
 pub use self::transfer::{receive, send, send_now};
 use super::line::{Line, Ticket};
+use super::memory;
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::Events;
@@ -86,6 +87,7 @@ impl Queue {
     fn new(t: &Task, size: Option<Size>) -> Result<Queue> {
         let privileged = t.shared_creds().capable(Caps::SYS_RESOURCE);
         let size = check_size(size, privileged)?;
+        memory::check()?;
         let allowed = |count: usize| (privileged || count < MAX_QUEUES.load(Ordering::Relaxed)).then_some(count + 1);
         QUEUES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, allowed).map_err(|_| Errno::ENOSPC)?;
         let charge = charge(t, size).inspect_err(|_| _ = QUEUES.fetch_sub(1, Ordering::Relaxed))?;

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use super::{Message, Queue, REGISTRY, State};
 use crate::errno::{Errno, Result};
 use crate::exec::{WaitQueue, interruptible};
+use crate::ipc::buffer;
 use crate::ipc::ids::{self, READ, WRITE};
 use crate::ipc::line::{Served, Ticket};
 use crate::process::{Pid, Thread};
@@ -192,9 +193,8 @@ impl Queue {
                 return Err(Errno::EINVAL);
             }
             let original = state.messages.get(index).ok_or(Errno::ENOMSG)?;
-            let mut data = alloc::vec::Vec::new();
-            data.try_reserve_exact(size).map_err(|_| Errno::ENOMEM)?;
-            data.extend_from_slice(&original.data);
+            let mut data = buffer(size)?;
+            data.copy_from_slice(&original.data);
             return Ok(Ok(Message { kind: original.kind, data }));
         }
         let message = state.take(index).ok_or(Errno::ENOMSG)?;

@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{MAX_VALUE, SemSet};
 use crate::errno::{Errno, Result};
-use crate::ipc::ids;
 use crate::ipc::line::Served;
+use crate::ipc::{ids, memory};
 use crate::process::Pid;
 use crate::sync::SpinLock;
 
@@ -54,6 +54,7 @@ impl UndoSlot {
         if set.state.lock().undos.contains_key(&list.id) {
             return Ok(());
         }
+        memory::check()?;
         let mut adjustments = Vec::new();
         adjustments.try_reserve_exact(set.count).map_err(|_| Errno::ENOMEM)?;
         adjustments.resize(set.count, 0);
