@@ -244,12 +244,16 @@ impl Cpu {
     }
 
     /// Empties the inbox into the queue.
+    ///
+    /// A thief (`lose_task_to`) may have emptied it and be about to put what it found into the queue, where it leaves what it
+    /// cannot take: to have had the queue's lock since then is to see that.
     pub(super) fn drain(&self) {
         self.flags.fetch_and(!CALLED, SeqCst);
         let Some(inbox) = self.inbox.get() else { return };
         while let Some(runnable) = inbox.pop() {
             self.wake_here(runnable);
         }
+        drop(self.queue.lock());
         // What others put into the queue itself: because the inbox was full, or when they stole from it.
         if self.current().is_some() && self.has_waiting() {
             self.contended();
