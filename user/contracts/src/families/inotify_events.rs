@@ -234,7 +234,10 @@ fn pipes_with_names() {
     process::until_asleep(child);
     write(fd, "x");
     process::wait(child);
-    say!("a read that waited: {}", events(own));
+    // The writer wakes the reader before it reports: on two CPUs either may be first.
+    let seen = events(own);
+    let both = seen.contains("1 MODIFY") && seen.contains("1 ACCESS") && seen.matches(',').count() == 1;
+    say!("a read that waited: {}", if both { "one of each" } else { &seen });
     close(fd);
     say!("closed: {} {}", events(directory), events(own));
 }
