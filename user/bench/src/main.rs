@@ -82,6 +82,9 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
         eprintln!("usage: bench [--counting] [--scale N] [--timeout SECONDS] [--after ROW] [--list] [PART OF A NAME…]");
         return 2;
     };
+    if !options.list {
+        sys::fix_layout(argv);
+    }
     for row in options.rows() {
         if options.list {
             println!("{}", row.name);
