@@ -4,7 +4,7 @@
 //! watch on the epoll's ready list and wakes who waits for it. `epoll_wait` takes watches off the list, asks the files
 //! what is true now, and puts level-triggered ones back.
 //!
-//! Locks: `control`, [`NESTING`], `watches`, a watch's `interest`, `ready`. Wakers run without any wait-queue lock, so epolls
+//! Locks: `control`, [`NESTING`], `watches`, a watch's `state`, `ready`. Wakers run without any wait-queue lock, so epolls
 //! can watch epolls.
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -39,8 +39,12 @@ static NESTING: SpinLock<()> = SpinLock::new(());
 /// The identity of a watch: the description and the descriptor it was added by.
 type Key = (usize, i32);
 
+fn key_of(fd: i32, file: &Arc<OpenFile>) -> Key {
+    (Arc::as_ptr(file).addr(), fd)
+}
+
 pub struct Epoll {
-    /// One epoll_ctl(2) at a time.
+    /// One call at a time that puts an entry into a file's queue, or takes it out.
     control: SpinLock<()>,
     watches: SpinLock<BTreeMap<Key, Arc<Watch>>>,
     ready: SpinLock<VecDeque<Arc<Watch>>>,
@@ -57,12 +61,27 @@ struct Interest {
     armed: bool,
 }
 
+struct State {
+    interest: Interest,
+    /// In the file's queue. None: deleted, or being modified, and looked at afterwards.
+    entry: Option<Arc<WaitEntry>>,
+}
+
+impl State {
+    /// What the program wants to know now.
+    fn asked(&self) -> Events {
+        match self.interest {
+            Interest { events, armed: true, .. } if self.entry.is_some() => Events::from_bits_truncate(wanted(events)),
+            _ => Events::empty(),
+        }
+    }
+}
+
 pub struct Watch {
     epoll: Weak<Epoll>,
     file: Weak<OpenFile>,
     key: Key,
-    interest: SpinLock<Interest>,
-    entry: SpinLock<Option<Arc<WaitEntry>>>,
+    state: SpinLock<State>,
     /// On the ready list.
     listed: AtomicBool,
 }
@@ -92,16 +111,16 @@ fn wanted(events: u32) -> u32 {
 }
 
 impl Watch {
-    /// Puts an entry with the current interest into the file's queue.
+    /// Puts an entry for the events of the current interest into the file's queue.
     fn attach(self: &Arc<Self>, queue: &WaitQueue) {
-        let events = self.interest.lock().events;
+        let events = self.state.lock().interest.events;
         let entry = WaitEntry::new(self.clone().into(), wanted(events));
         queue.add(&entry);
-        *self.entry.lock() = Some(entry);
+        self.state.lock().entry = Some(entry);
     }
 
     fn detach(&self, queue: Option<&WaitQueue>) {
-        let entry = self.entry.lock().take();
+        let entry = self.state.lock().entry.take();
         if let (Some(entry), Some(queue)) = (entry, queue) {
             queue.remove(&entry);
         }
@@ -117,13 +136,17 @@ impl Watch {
 
     /// What the program wants to know and is true now.
     fn current(&self) -> Events {
-        let interest = *self.interest.lock();
-        // Without an entry it was deleted, or is being modified and will be looked at afterwards.
-        if !interest.armed || self.entry.lock().is_none() {
-            return Events::empty();
+        let asked = self.state.lock().asked();
+        if asked.is_empty() {
+            return asked;
         }
         let Some(file) = self.file.upgrade() else { return Events::empty() };
-        file.ready() & (Events::from_bits_truncate(interest.events) | Events::ERR | Events::HUP)
+        file.ready() & asked
+    }
+
+    /// A one-shot watch has said what it was to say.
+    fn disarm(&self) {
+        self.state.lock().interest.armed = false;
     }
 }
 
@@ -143,7 +166,7 @@ impl Epoll {
 
     /// Notes that the watch may have something to say.
     fn list(&self, watch: &Arc<Watch>) {
-        if !watch.interest.lock().armed || watch.entry.lock().is_none() {
+        if watch.state.lock().asked().is_empty() {
             return;
         }
         let mut ready = self.ready.lock();
@@ -179,13 +202,12 @@ impl Epoll {
                 return Err(Errno::ELOOP);
             }
         }
-        let key = (Arc::as_ptr(file).addr(), fd);
+        let key = key_of(fd, file);
         let watch = Arc::new(Watch {
             epoll: self.this.clone(),
             file: Arc::downgrade(file),
             key,
-            interest: SpinLock::new(Interest { events, data, armed: true }),
-            entry: SpinLock::new(None),
+            state: SpinLock::new(State { interest: Interest { events, data, armed: true }, entry: None }),
             listed: AtomicBool::new(false),
         });
         let mut watches = self.watches.lock();
@@ -207,30 +229,54 @@ impl Epoll {
     }
 
     fn find(&self, fd: i32, file: &Arc<OpenFile>) -> Result<Arc<Watch>> {
-        self.watches.lock().get(&(Arc::as_ptr(file).addr(), fd)).cloned().ok_or(Errno::ENOENT)
+        self.watches.lock().get(&key_of(fd, file)).cloned().ok_or(Errno::ENOENT)
     }
 
     /// EPOLL_CTL_MOD.
     pub fn modify(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<()> {
-        let queue = queue_of(file).ok_or(Errno::EPERM)?;
-        let _control = self.control.lock();
-        let watch = self.find(fd, file)?;
-        let old = watch.interest.lock().events;
-        if (old | events) & EPOLLEXCLUSIVE != 0 {
+        let interest = Interest { events, data, armed: true };
+        let watches = self.watches.lock();
+        let Some(watch) = watches.get(&key_of(fd, file)) else {
+            return Err(if queue_of(file).is_some() { Errno::ENOENT } else { Errno::EPERM });
+        };
+        let mut state = watch.state.lock();
+        if (state.interest.events | events) & EPOLLEXCLUSIVE != 0 {
             return Err(Errno::EINVAL);
         }
-        if wanted(old) == wanted(events) {
-            // The entry in the queue wakes for what it should.
-            *watch.interest.lock() = Interest { events, data, armed: true };
+        // The entry in the queue wakes for what it was made for.
+        if wanted(state.interest.events) == wanted(events) {
+            state.interest = interest;
+            drop(state);
+            // Who is woken for a watch on the list takes it off, and sees the new interest.
+            if watch.listed.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            drop(watches);
         } else {
-            watch.detach(Some(queue));
-            *watch.interest.lock() = Interest { events, data, armed: true };
-            watch.attach(queue);
+            drop(state);
+            let watch = watch.clone();
+            drop(watches);
+            self.replace_entry(&watch, file, interest);
         }
-        if !watch.current().is_empty() {
+        if file.ready().bits() & wanted(events) != 0
+            && let Ok(watch) = self.find(fd, file)
+        {
             self.list(&watch);
         }
         Ok(())
+    }
+
+    fn replace_entry(&self, watch: &Arc<Watch>, file: &OpenFile, interest: Interest) {
+        let _control = self.control.lock();
+        let mut state = watch.state.lock();
+        let entry = state.entry.take();
+        state.interest = interest;
+        drop(state);
+        // No entry: it has been deleted meanwhile.
+        if let (Some(entry), Some(queue)) = (entry, queue_of(file)) {
+            queue.remove(&entry);
+            watch.attach(queue);
+        }
     }
 
     /// EPOLL_CTL_DEL.
@@ -270,10 +316,10 @@ impl Epoll {
             if events.is_empty() {
                 continue;
             }
-            let Interest { events: flags, data, .. } = *watch.interest.lock();
+            let Interest { events: flags, data, .. } = watch.state.lock().interest;
             let delivered = deliver(events.bits(), data);
             if delivered && flags & EPOLLONESHOT != 0 {
-                watch.interest.lock().armed = false;
+                watch.disarm();
             } else if !delivered || flags & EPOLLET == 0 {
                 let mut ready = self.ready.lock();
                 if !watch.listed.swap(true, Ordering::AcqRel) {

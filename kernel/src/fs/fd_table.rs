@@ -75,8 +75,13 @@ pub struct Look<'a>(SpinGuard<'a, Table>);
 
 impl Look<'_> {
     #[inline]
+    fn slot(&self, fd: i32) -> Option<&Arc<OpenFile>> {
+        self.0.slots.get(fd as u32 as usize)?.as_ref().map(|slot| &slot.file)
+    }
+
+    #[inline]
     pub fn file(&self, fd: i32) -> Option<&OpenFile> {
-        self.0.slots.get(fd as u32 as usize)?.as_ref().map(|slot| &*slot.file)
+        self.slot(fd).map(|file| &**file)
     }
 }
 
@@ -120,6 +125,14 @@ impl FdTable {
     pub fn get_io(&self, fd: i32) -> Result<Arc<OpenFile>> {
         let file = self.get(fd)?;
         if file.is_path() { Err(Errno::EBADF) } else { Ok(file) }
+    }
+
+    /// Two files at once, as [`FdTable::get_io`] answers them.
+    #[inline]
+    pub fn get_two(&self, first: i32, second: i32) -> Result<[Arc<OpenFile>; 2]> {
+        let look = self.look();
+        let get = |fd| look.slot(fd).filter(|file| !file.is_path()).cloned().ok_or(Errno::EBADF);
+        Ok([get(first)?, get(second)?])
     }
 
     /// Asks the file behind a descriptor; None if there is none.

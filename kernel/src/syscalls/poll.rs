@@ -393,8 +393,7 @@ pub fn epoll_ctl_now(t: &Thread, epfd: i32, op: u32, fd: i32, event: UserPtr<Epo
 }
 
 pub(crate) fn change_watch(t: &Thread, epfd: i32, op: u32, fd: i32, event: EpollEvent) -> Result<()> {
-    let epoll_file = t.files().get_io(epfd)?;
-    let file = t.files().get_io(fd)?;
+    let [epoll_file, file] = t.files().get_two(epfd, fd)?;
     let epoll = epoll_file.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;
     let EpollEvent { events, data, .. } = event;
     if events & EPOLLEXCLUSIVE != 0 {
