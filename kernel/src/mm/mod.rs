@@ -28,7 +28,7 @@ mod uaccess;
 pub use addr::{
     MAX_RW_COUNT, PAGE_SHIFT, PAGE_SIZE, PhysAddr, USER_END, VirtAddr, access_ok, page_down, page_up, untag,
 };
-pub use frames::{Frame, FrameRun, alloc_contiguous, alloc_frame, alloc_order, alloc_zeroed, init, is_short};
+pub use frames::{Frame, FrameRun, OwnPage, alloc_contiguous, alloc_frame, alloc_order, alloc_zeroed, init, is_short};
 pub use iobuf::{IoBuf, IoVec, IoVecs, import_iovec};
 pub use page_cache::{BoxFuture, CachePage, PageCache, PageIo, PageSource};
 pub use shared_pages::SharedPages;

@@ -29,7 +29,7 @@ use super::sigio;
 use super::state::Hold;
 use crate::errno::{Errno, Result};
 use crate::exec::{WaitQueue, interruptible};
-use crate::mm::{IoBuf, UserPtr};
+use crate::mm::{IoBuf, PAGE_SIZE, UserPtr};
 use crate::process::{Caps, Thread};
 use crate::sync::{SpinGuard, SpinLock};
 use crate::syscalls::SysResult;
@@ -287,7 +287,7 @@ impl Pipe {
         if capacity > MAX_CAPACITY && capacity > state.ring.capacity() && !privileged {
             return Err(Errno::EPERM);
         }
-        let used = state.packets.as_ref().map_or(state.ring.len(), |packets| packets.pages() * ring::PAGE);
+        let used = state.packets.as_ref().map_or(state.ring.len(), |packets| packets.pages() * PAGE_SIZE);
         if used > capacity {
             return Err(Errno::EBUSY);
         }

@@ -5,10 +5,10 @@
 
 use alloc::collections::VecDeque;
 
-use super::ring::{PAGE, Ring};
+use super::ring::Ring;
 use crate::errno::{Errno, Result};
 use crate::fs::file::TryError;
-use crate::mm::IoBuf;
+use crate::mm::{IoBuf, PAGE_SIZE};
 
 struct Segment {
     /// Bytes left of it; not 0.
@@ -21,18 +21,18 @@ struct Segment {
 
 impl Segment {
     fn pages(&self) -> usize {
-        if self.packet { 1 } else { self.len.div_ceil(PAGE) }
+        if self.packet { 1 } else { self.len.div_ceil(PAGE_SIZE) }
     }
 
     /// Bytes that are less than a page go into a page with others, if it has room for all of them.
     fn joins(&self, odd: usize) -> bool {
-        !self.packet && odd > 0 && self.fill + odd <= PAGE
+        !self.packet && odd > 0 && self.fill + odd <= PAGE_SIZE
     }
 
     fn append(&mut self, len: usize) {
         self.len += len;
-        self.fill = match len % PAGE {
-            0 => PAGE,
+        self.fill = match len % PAGE_SIZE {
+            0 => PAGE_SIZE,
             odd if self.joins(odd) => self.fill + odd,
             odd => odd,
         };
@@ -47,7 +47,7 @@ impl Packets {
     pub fn new(len: usize) -> Self {
         let mut segments = VecDeque::new();
         if len > 0 {
-            segments.push_back(Segment { len, packet: false, fill: len % PAGE });
+            segments.push_back(Segment { len, packet: false, fill: len % PAGE_SIZE });
         }
         Packets(segments)
     }
@@ -58,14 +58,14 @@ impl Packets {
     }
 
     fn free(&self, ring: &Ring) -> usize {
-        (ring.capacity() / PAGE).saturating_sub(self.pages())
+        (ring.capacity() / PAGE_SIZE).saturating_sub(self.pages())
     }
 
     /// Bytes that can be written without O_DIRECT.
     pub fn room(&self, ring: &Ring) -> usize {
         let last =
-            self.0.back().filter(|last| !last.packet).map_or(0, |last| last.len.next_multiple_of(PAGE) - last.len);
-        self.free(ring) * PAGE + last
+            self.0.back().filter(|last| !last.packet).map_or(0, |last| last.len.next_multiple_of(PAGE_SIZE) - last.len);
+        self.free(ring) * PAGE_SIZE + last
     }
 
     /// A page is free: what pollers want to know.
@@ -126,7 +126,7 @@ impl Packets {
     /// a page joins them, packet or not: so it is on Linux.
     pub fn write(&mut self, ring: &mut Ring, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         let mut done = 0;
-        let odd = buf.remaining() % PAGE;
+        let odd = buf.remaining() % PAGE_SIZE;
         if self.0.back().is_some_and(|last| last.joins(odd)) {
             let cut = buf.limit(odd);
             let result = self.write_plain(ring, buf, true);
@@ -146,11 +146,11 @@ impl Packets {
 
     fn write_one(&mut self, ring: &mut Ring, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         self.0.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let cut = buf.limit(PAGE);
+        let cut = buf.limit(PAGE_SIZE);
         let result = ring.write(buf, true);
         buf.extend(cut);
         let len = result?;
-        self.0.push_back(Segment { len, packet: true, fill: PAGE });
+        self.0.push_back(Segment { len, packet: true, fill: PAGE_SIZE });
         Ok(len)
     }
 
@@ -168,7 +168,7 @@ impl Packets {
         match self.0.back_mut().filter(|last| !last.packet) {
             Some(last) => last.append(len),
             None => {
-                let mut segment = Segment { len: 0, packet: false, fill: PAGE };
+                let mut segment = Segment { len: 0, packet: false, fill: PAGE_SIZE };
                 segment.append(len);
                 self.0.push_back(segment);
             }

@@ -1,30 +1,17 @@
 //! The bytes of a pipe: a ring of pages that are allocated when first written to and freed when read out.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
 use crate::fs::file::TryError;
-use crate::mm::{IoBuf, frames};
-
-pub const PAGE: usize = 4096;
+use crate::mm::{IoBuf, OwnPage, PAGE_SIZE};
 
 pub struct Ring {
-    pages: Vec<Option<Box<[u8]>>>,
+    pages: Vec<Option<OwnPage>>,
     /// Position of the next byte to read; below `capacity`.
     head: usize,
     len: usize,
-}
-
-fn new_page() -> Result<Box<[u8]>> {
-    if !frames::has_spare() {
-        return Err(Errno::ENOMEM);
-    }
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(PAGE).map_err(|_| Errno::ENOMEM)?;
-    bytes.resize(PAGE, 0);
-    Ok(bytes.into_boxed_slice())
 }
 
 /// A fault is in the way of a read that has moved `done` bytes.
@@ -41,12 +28,12 @@ impl Ring {
     /// `capacity` is a multiple of the page size and not 0.
     pub fn new(capacity: usize) -> Self {
         let mut pages = Vec::new();
-        pages.resize_with(capacity / PAGE, || None);
+        pages.resize_with(capacity / PAGE_SIZE, || None);
         Ring { pages, head: 0, len: 0 }
     }
 
     pub fn capacity(&self) -> usize {
-        self.pages.len() * PAGE
+        self.pages.len() * PAGE_SIZE
     }
 
     pub fn len(&self) -> usize {
@@ -64,7 +51,7 @@ impl Ring {
     /// The page that holds ring position `at` and the offset in it.
     fn locate(&self, at: usize) -> (usize, usize) {
         let at = if at >= self.capacity() { at - self.capacity() } else { at };
-        (at / PAGE, at % PAGE)
+        (at / PAGE_SIZE, at % PAGE_SIZE)
     }
 
     /// Copies out as much as both sides allow. What is wanted of a page is taken as a whole: if a fault is in the way it
@@ -74,9 +61,9 @@ impl Ring {
         let mut done = 0;
         while self.len > 0 && !buf.is_empty() {
             let (page, offset) = self.locate(self.head);
-            let end = (offset + self.len).min(PAGE);
+            let end = (offset + self.len).min(PAGE_SIZE);
             let Some(Some(bytes)) = self.pages.get(page) else { break };
-            match buf.copy_to(bytes.get(offset..end).unwrap_or(&[])) {
+            match buf.copy_to(bytes.bytes().get(offset..end).unwrap_or(&[])) {
                 Ok(n) => {
                     if n < end - offset {
                         if let Some(fault) = buf.take_fault() {
@@ -101,9 +88,9 @@ impl Ring {
         let mut done = 0;
         while done < want {
             let (page, offset) = self.locate(self.head + done);
-            let end = (offset + want - done).min(PAGE);
+            let end = (offset + want - done).min(PAGE_SIZE);
             let Some(Some(bytes)) = self.pages.get(page) else { break };
-            let fault = match buf.copy_to(bytes.get(offset..end).unwrap_or(&[])) {
+            let fault = match buf.copy_to(bytes.bytes().get(offset..end).unwrap_or(&[])) {
                 Ok(n) => {
                     done += n;
                     buf.take_fault()
@@ -123,18 +110,18 @@ impl Ring {
         let mut n = n.min(self.len);
         while n > 0 {
             let (page, offset) = self.locate(self.head);
-            let step = n.min(PAGE - offset);
+            let step = n.min(PAGE_SIZE - offset);
             n -= step;
             self.len -= step;
             self.head = if self.head + step >= self.capacity() { 0 } else { self.head + step };
             // In a nearly full ring the tail has wrapped into the start of the page that the head is leaving.
-            if offset + step == PAGE && self.len > 0 && self.len <= self.capacity() - PAGE {
+            if offset + step == PAGE_SIZE && self.len > 0 && self.len <= self.capacity() - PAGE_SIZE {
                 self.free(page);
             }
         }
         if self.len == 0 {
             // Start over in the page at hand, which is in the cache.
-            self.head = self.pages.iter().position(Option::is_some).unwrap_or(0) * PAGE;
+            self.head = self.pages.iter().position(Option::is_some).unwrap_or(0) * PAGE_SIZE;
         }
     }
 
@@ -154,16 +141,16 @@ impl Ring {
                 break None;
             }
             let (page, offset) = self.locate(self.head + self.len + done);
-            let end = (offset + room).min(PAGE);
+            let end = (offset + room).min(PAGE_SIZE);
             let Some(slot) = self.pages.get_mut(page) else { break None };
             let bytes = match slot {
                 Some(bytes) => bytes,
-                None => match new_page() {
+                None => match OwnPage::new() {
                     Ok(bytes) => slot.insert(bytes),
                     Err(errno) => break Some(TryError::Failed(errno)),
                 },
             };
-            match buf.copy_from(bytes.get_mut(offset..end).unwrap_or(&mut [])) {
+            match buf.copy_from(bytes.bytes_mut().get_mut(offset..end).unwrap_or(&mut [])) {
                 Ok(n) => done += n,
                 Err(fault) => break Some(TryError::Fault(fault)),
             }
@@ -187,9 +174,9 @@ impl Ring {
         out.try_reserve_exact(want).map_err(|_| Errno::ENOMEM)?;
         while out.len() < want {
             let (page, offset) = self.locate(self.head + out.len());
-            let end = (offset + want - out.len()).min(PAGE);
+            let end = (offset + want - out.len()).min(PAGE_SIZE);
             let Some(Some(bytes)) = self.pages.get(page) else { break };
-            out.extend_from_slice(bytes.get(offset..end).unwrap_or(&[]));
+            out.extend_from_slice(bytes.bytes().get(offset..end).unwrap_or(&[]));
         }
         Ok(out)
     }
@@ -197,16 +184,16 @@ impl Ring {
     /// The content must fit.
     pub fn set_capacity(&mut self, capacity: usize) -> Result<()> {
         let content = self.peek(self.len)?;
-        let mut pages: Vec<Option<Box<[u8]>>> = Vec::new();
-        pages.try_reserve_exact(capacity / PAGE).map_err(|_| Errno::ENOMEM)?;
-        for chunk in content.chunks(PAGE) {
-            let mut page = new_page()?;
-            for (to, from) in page.iter_mut().zip(chunk) {
+        let mut pages: Vec<Option<OwnPage>> = Vec::new();
+        pages.try_reserve_exact(capacity / PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
+        for chunk in content.chunks(PAGE_SIZE) {
+            let mut page = OwnPage::new()?;
+            for (to, from) in page.bytes_mut().iter_mut().zip(chunk) {
                 *to = *from;
             }
             pages.push(Some(page));
         }
-        pages.resize_with(capacity / PAGE, || None);
+        pages.resize_with(capacity / PAGE_SIZE, || None);
         *self = Ring { pages, head: 0, len: content.len() };
         Ok(())
     }
@@ -218,13 +205,13 @@ mod tests {
 
     #[test]
     fn a_full_ring_keeps_the_tail_that_shares_the_heads_page() {
-        let mut ring = Ring::new(4 * PAGE);
-        let bytes: Vec<u8> = (0..4 * PAGE + 100).map(|i| (i % 251) as u8).collect();
+        let mut ring = Ring::new(4 * PAGE_SIZE);
+        let bytes: Vec<u8> = (0..4 * PAGE_SIZE + 100).map(|i| (i % 251) as u8).collect();
         let mut out = vec![0; bytes.len()];
-        assert_eq!(ring.write(&mut IoBuf::kernel(&bytes[..4 * PAGE]), false), Ok(4 * PAGE));
+        assert_eq!(ring.write(&mut IoBuf::kernel(&bytes[..4 * PAGE_SIZE]), false), Ok(4 * PAGE_SIZE));
         assert_eq!(ring.read(&mut IoBuf::kernel_mut(&mut out[..100])), Ok(100));
-        assert_eq!(ring.write(&mut IoBuf::kernel(&bytes[4 * PAGE..]), false), Ok(100));
-        assert_eq!(ring.read(&mut IoBuf::kernel_mut(&mut out[100..])), Ok(4 * PAGE));
+        assert_eq!(ring.write(&mut IoBuf::kernel(&bytes[4 * PAGE_SIZE..]), false), Ok(100));
+        assert_eq!(ring.read(&mut IoBuf::kernel_mut(&mut out[100..])), Ok(4 * PAGE_SIZE));
         assert!(out == bytes);
     }
 }

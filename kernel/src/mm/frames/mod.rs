@@ -1,6 +1,6 @@
 //! Physical memory: who owns which frame.
 //!
-//! * [`Frame`] is one owned, counted 4 KiB frame; [`FrameRun`] a contiguous piece for DMA and large heap blocks.
+//! * [`Frame`] is one owned, counted 4 KiB frame; [`OwnPage`] one that is not shared; [`FrameRun`] a contiguous piece for DMA and large heap blocks.
 //! * Frames come from a per-CPU stack of free ones (`Local`, no lock), which trades batches with the one
 //!   [`buddy::Buddy`] under [`ZONE`].
 //! * [`page::Page`] holds what is known about a frame: reference count, flags.
@@ -9,6 +9,7 @@
 //! page-cache locks by `try_lock` only; so memory may be allocated under any lock.
 
 pub(crate) mod buddy;
+mod own;
 pub(crate) mod page;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use self::buddy::{Buddy, ORDERS};
+pub use self::own::OwnPage;
 use self::page::{Page, PageFlags, Pfn, frame_ptr, page};
 use super::addr::{PAGE, PAGE_SHIFT, PAGE_SIZE, PhysAddr};
 use super::local::{Local, LocalCell};
