@@ -253,6 +253,9 @@ fn next_cpu() -> Option<usize> {
 
 /// All CPUs sleep: jumps to the next moment at which something happens.
 fn sleep_on() {
+    if exec::nr_running() > 0 {
+        fail("a task waits for a CPU, and all CPUs sleep");
+    }
     let (cpus, event, last) = with(|m| (m.cpus, m.events.keys().next().map(|key| key.0), m.last_progress));
     let timer = (0..cpus).filter_map(sim::timer).min();
     let Some(next) = timer.into_iter().chain(event).min() else {

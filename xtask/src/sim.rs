@@ -174,6 +174,13 @@ const BREAKS: &[Break] = &[
         new: "    fn drop(&mut self) {\n        self.detach();\n",
     },
     Break {
+        name: "drain-lock",
+        about: "a CPU whose inbox a thief has emptied sleeps before the thief has put back what it leaves",
+        file: "kernel/src/exec/wake.rs",
+        old: "        drop(self.queue.lock());\n",
+        new: "",
+    },
+    Break {
         name: "ext2-flush-order",
         about: "sync flushes the disk before it writes metadata",
         file: "kernel/src/fs/ext2/writeback.rs",

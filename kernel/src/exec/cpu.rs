@@ -6,11 +6,11 @@
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64};
-use crossbeam_queue::ArrayQueue;
 
 use super::Runnable;
 use super::entity::{ASLEEP, Entity};
 use super::hw;
+use super::inbox::Inbox;
 use super::params::CpuMask;
 use super::params::SchedPolicy;
 use super::queue::{RR_SLICE, RunQueue, SLICE, Why, allowed, is_rt, outranks, running_key};
@@ -33,7 +33,7 @@ pub struct Cpu {
     /// CALLED and IDLE: see `idle` and `wake::send` for the protocol.
     pub(super) flags: AtomicU32,
     /// Tasks woken by other CPUs.
-    pub(super) inbox: Once<ArrayQueue<Runnable>>,
+    pub(super) inbox: Inbox,
     pub(super) queue: SpinLock<RunQueue>,
     /// Length of `queue`. Written under its lock.
     queued: AtomicI32,
@@ -72,9 +72,6 @@ pub struct Cpu {
     pub(super) turns: AtomicU32,
     pub(super) counters: Counters,
 }
-
-/// Wakes that fit into an inbox; more go through the queue's lock.
-const INBOX: usize = 256;
 
 pub(super) struct Exec {
     cpus: PerCpu<Cpu>,
@@ -141,7 +138,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static Cpu> {
     exec().cpus.iter().take(hw::cpu_count())
 }
 
-pub(super) fn online() -> CpuMask {
+/// CPUs that run tasks.
+pub fn online() -> CpuMask {
     CpuMask(exec().online.load(Relaxed))
 }
 
@@ -181,7 +179,7 @@ impl Cpu {
         Cpu {
             id: AtomicU8::new(0),
             flags: AtomicU32::new(0),
-            inbox: Once::new(),
+            inbox: Inbox::new(),
             queue: SpinLock::new(RunQueue::new()),
             queued: AtomicI32::new(0),
             queued_rt: AtomicI32::new(0),
@@ -207,7 +205,7 @@ impl Cpu {
 
     fn start(&self, id: usize) {
         self.id.store(id as u8, Relaxed);
-        self.inbox.call_once(|| ArrayQueue::new(INBOX));
+        self.inbox.open();
     }
 
     #[inline]

@@ -13,7 +13,7 @@
 //!     └────▶ next slot ─────┴─────────────────────┘ the hand-over of a wake by the running task
 //! ```
 //!
-//! * `cpu`: per-CPU state and the main loop; `queue`, `front`: order of tasks; `wake`: where a woken task goes; `tick`: timer and slices; `throttle`: what
+//! * `cpu`: per-CPU state and the main loop; `queue`, `front`: order of tasks; `wake`: where a woken task goes; `inbox`: what other CPUs wake; `tick`: timer and slices; `throttle`: what
 //!   real-time tasks leave to others.
 //! * `list`, `wait`, `timer`, `semaphore`, `locks`: what tasks wait in. Nodes live in the waiting futures.
 //! * `interrupt`: waits that end by a signal or a deadline.
@@ -25,6 +25,7 @@ mod cpu;
 mod entity;
 mod front;
 mod hw;
+mod inbox;
 mod instant;
 mod interrupt;
 pub mod list;
@@ -44,7 +45,7 @@ mod timer;
 mod wait;
 mod wake;
 
-pub use cpu::{init, run_cpu, set_fp_saver};
+pub use cpu::{init, online, run_cpu, set_fp_saver};
 pub use entity::Entity;
 pub use instant::Instant;
 pub use interrupt::{Elapsed, Interrupted, Interruptible, Interrupts, Timeout, interruptible, timeout};

@@ -95,11 +95,7 @@ pub(super) fn send(target: usize, runnable: Runnable) {
     let changes = CHANGES.load(SeqCst);
     let key = expected_key(runnable.metadata(), cpu);
     let mask = movable_to(runnable.metadata(), cpu);
-    let rest = match cpu.inbox.get() {
-        Some(inbox) => inbox.push(runnable).err(),
-        None => Some(runnable),
-    };
-    if let Some(runnable) = rest {
+    if let Some(runnable) = cpu.inbox.push(runnable) {
         cpu.queue.lock().insert(cpu, runnable, Why::Woken);
     }
     let old = cpu.flags.fetch_or(CALLED, SeqCst);
@@ -249,8 +245,7 @@ impl Cpu {
     /// cannot take: to have had the queue's lock since then is to see that.
     pub(super) fn drain(&self) {
         self.flags.fetch_and(!CALLED, SeqCst);
-        let Some(inbox) = self.inbox.get() else { return };
-        while let Some(runnable) = inbox.pop() {
+        while let Some(runnable) = self.inbox.pop() {
             self.wake_here(runnable);
         }
         drop(self.queue.lock());
@@ -291,7 +286,7 @@ impl Cpu {
     /// Called by the CPU `to`. What is in the inbox is put into the queue on the way.
     fn lose_task_to(&self, to: &Cpu) -> Option<Runnable> {
         let mut queue = self.queue.lock();
-        while let Some(runnable) = self.inbox.get().and_then(|inbox| inbox.pop()) {
+        while let Some(runnable) = self.inbox.pop() {
             queue.insert(self, runnable, Why::Woken);
         }
         queue.take_for(self, to.id())
@@ -327,7 +322,7 @@ impl Cpu {
 
     /// Tasks in the queue and the inbox.
     fn waiting(&self) -> usize {
-        self.queued() + self.inbox.get().map_or(0, |inbox| inbox.len())
+        self.queued() + self.inbox.len()
     }
 
     /// Tasks that run or wait here.

@@ -169,8 +169,7 @@ pub async fn sched_setaffinity(t: &Thread, pid: i32, len: usize, mask: UserPtr<u
     if !may_schedule(t, &task) {
         return Err(Errno::EPERM);
     }
-    let online = CpuMask((1u64 << arch::cpu_count()) - 1);
-    let wanted = CpuMask(u64::from_le_bytes(bytes)).and(online);
+    let wanted = CpuMask(u64::from_le_bytes(bytes)).and(exec::online());
     if wanted.is_empty() {
         return Err(Errno::EINVAL);
     }
@@ -188,8 +187,7 @@ pub async fn sched_getaffinity(t: &Thread, pid: i32, len: usize, mask: UserPtr<u
         return Err(Errno::EINVAL);
     }
     let task = target(t, pid).map_err(|_| Errno::ESRCH)?;
-    let online = CpuMask((1u64 << arch::cpu_count()) - 1);
-    let bytes = task.entity.affinity().and(online).0.to_le_bytes();
+    let bytes = task.entity.affinity().and(exec::online()).0.to_le_bytes();
     mask.write_bytes(t.mm(), &bytes).await?;
     Ok(MASK_BYTES)
 }

@@ -21,7 +21,7 @@ const PHASES: u64 = 1024;
 const TIDS: u64 = 2048;
 const SLOTS: u64 = 3072;
 
-fn style(rng: &mut Rng, shared: bool) -> Style {
+pub(super) fn style(rng: &mut Rng, shared: bool) -> Style {
     let shared = shared || rng.one_in(3);
     Style { shared, timeout: *rng.pick(&[0, 0, 1_000, 20_000]) }
 }

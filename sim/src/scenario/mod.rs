@@ -11,6 +11,7 @@ mod pi;
 mod pipe;
 mod poll;
 mod process;
+mod sched;
 mod signals;
 mod time;
 mod uring;
@@ -61,6 +62,7 @@ pub const ALL: &[Scenario] = &[
     scenario("robust", pi::robust, "processes that are killed as owners of robust locks"),
     scenario("condvar", futex::condvar, "a bounded buffer with condition variables"),
     scenario("barrier", futex::barrier, "threads meet at a barrier, again and again"),
+    scenario("moves", sched::moves, "threads that change their CPUs, and wake each other all at once"),
     scenario("pipe", pipe::stream, "a writer and a reader of a pipe; each byte is checked"),
     scenario("pipe-records", pipe::records, "many writers of atomic records, many readers"),
     scenario("semaphores", ipc::semaphores, "processes take from semaphores, with undo, timeouts, signals and removal"),
