@@ -14,7 +14,7 @@ use crate::sync::SpinLock;
 #[derive(Clone, Debug)]
 pub struct Record {
     pub sequence: u64,
-    /// syslog(3) level, 0 (emergency) to 7 (debug).
+    /// syslog(3) level, 0 (emergency) to 7 (debug); for what programs write, plus eight times their facility.
     pub level: u8,
     /// Nanoseconds since boot.
     pub time: u64,
@@ -82,6 +82,24 @@ pub fn console_level() -> u8 {
 /// Adds a message; also the way in for /dev/kmsg writers.
 pub fn print(level: u8, args: &core::fmt::Arguments<'_>) {
     print_if(level < CONSOLE_LEVEL.load(Ordering::Relaxed), level, args);
+}
+
+/// The longest message that a program may write to /dev/kmsg, bytes.
+pub const LONGEST_WRITTEN: usize = 992;
+
+/// What a program writes to /dev/kmsg: `<priority>text`, where the priority is a level and, times eight, a facility
+/// (Documentation/ABI/testing/dev-kmsg). That of a program is never 0, which is the kernel's.
+pub fn write(text: &str) {
+    const WARNING: u8 = 4;
+    const USER: u8 = 1 << 3;
+    let prefix = text.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+    let (priority, text) = match prefix.and_then(|(number, rest)| Some((number.parse::<u32>().ok()? as u8, rest))) {
+        Some((priority, rest)) if priority < USER => (priority | USER, rest),
+        Some(found) => found,
+        None => (WARNING | USER, text),
+    };
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    print_if(priority & 7 < CONSOLE_LEVEL.load(Ordering::Relaxed), priority, &format_args!("{text}"));
 }
 
 /// Adds a message that is shown on the console whatever its level (LEVEL_INFO).

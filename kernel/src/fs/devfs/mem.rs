@@ -10,6 +10,7 @@ use crate::fs::file::{FileOps, TryError};
 use crate::fs::inode::{DeviceId, FileType};
 use crate::fs::op::Op;
 use crate::fs::open_file::OpenFile;
+use crate::klog;
 use crate::mm::shmem::SharedMemory;
 use crate::mm::{IoBuf, PageSource, UserPtr};
 use crate::process::Thread;
@@ -116,11 +117,14 @@ impl FileOps for Mem {
                 return Ok(n);
             }
             Mem::Kmsg => {
-                let mut bytes = [0; CHUNK];
+                let mut bytes = [0; klog::LONGEST_WRITTEN];
+                if len > bytes.len() {
+                    return Err(Errno::EINVAL.into());
+                }
                 let n = buf.copy_from(&mut bytes)?;
                 let text = alloc::string::String::from_utf8_lossy(bytes.get(..n).unwrap_or(&[]));
-                log::info!(target: "kmsg", "{}", text.trim_end());
-                buf.advance(len - n);
+                klog::write(&text);
+                return Ok(n);
             }
         }
         Ok(len)

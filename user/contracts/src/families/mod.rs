@@ -30,6 +30,7 @@ mod io_uring_files;
 mod io_uring_net;
 mod io_uring_register;
 mod kill;
+mod kmsg;
 mod limits;
 mod links;
 mod locks;
@@ -135,6 +136,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("sigio", sigio::TESTS),
     ("sigio_files", sigio_files::TESTS),
     ("kill", kill::TESTS),
+    ("kmsg", kmsg::TESTS),
     ("sigwait", sigwait::TESTS),
     ("sigqueue", sigqueue::TESTS),
     ("restart", restart::TESTS),
