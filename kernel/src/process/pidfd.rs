@@ -8,7 +8,7 @@ use super::table::{self, Pid};
 use super::task::Thread;
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
-use crate::fs::{Events, FileOps, OpenFile};
+use crate::fs::{Events, FileOps, OpenFile, procfs};
 
 /// PIDFD_NONBLOCK = O_NONBLOCK.
 pub const NONBLOCK: u32 = 0o4000;
@@ -61,6 +61,15 @@ pub fn take_descriptor(t: &Thread, pidfd: i32, fd: i32) -> Result<i32> {
     may_trace(t, &process, false)?;
     let files = task.handles().files.ok_or(Errno::ESRCH)?;
     t.files().install(files.get(fd)?, true)
+}
+
+/// The process that a signal to descriptor `fd` is for: it may also be a directory /proc/PID (pidfd_send_signal(2)).
+pub fn receiver_of(t: &Thread, fd: i32) -> Result<Arc<Process>> {
+    let file = t.files().get(fd)?;
+    match procfs::process_of(&**file.inode()).filter(|_| file.is_dir()) {
+        Some(process) => Ok(process),
+        None => process_of(t, fd),
+    }
 }
 
 /// The process that descriptor `fd` stands for; EBADF if it is not a pidfd.

@@ -334,7 +334,7 @@ pub async fn pidfd_send_signal(t: &Thread, fd: i32, signo: i32, info: UserPtr<u8
     if flags != 0 {
         return Err(Errno::EINVAL);
     }
-    let target = crate::process::pidfd::process_of(t, fd)?;
+    let target = crate::process::pidfd::receiver_of(t, fd)?;
     check_signo(signo)?;
     let info = match info.non_null() {
         None => sent_by(t, signo, signal::SI_USER),

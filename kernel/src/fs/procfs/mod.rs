@@ -24,10 +24,12 @@ use alloc::vec::Vec;
 
 use crate::fs::inode::{DeviceId, FileSystem, Inode, StatFs};
 use crate::fs::op::Op;
+use crate::process::Process;
 use crate::sync::{Once, SpinLock};
 pub use text_file::{Source, TextFile};
 
 use node::{Node, ProcInode};
+use subject::Subject;
 
 /// PROC_SUPER_MAGIC of linux/magic.h.
 const MAGIC: u64 = 0x9fa0;
@@ -50,6 +52,14 @@ pub fn filesystem(source: &[u8]) -> Arc<dyn FileSystem> {
     let fs = instance();
     *fs.source.lock() = source.to_vec();
     fs
+}
+
+/// The process whose directory this is: /proc/PID.
+pub fn process_of(inode: &dyn Inode) -> Option<Arc<Process>> {
+    match inode.as_any().downcast_ref::<ProcInode>()?.node() {
+        Node::Subject(Subject { process, thread: None }) => Some(process.clone()),
+        _ => None,
+    }
 }
 
 /// Makes the type known to mount(2).

@@ -96,6 +96,12 @@ impl Listing<'_> {
     }
 }
 
+impl ProcInode {
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+}
+
 impl Node {
     pub fn kind(&self) -> FileType {
         match self {

@@ -1,5 +1,6 @@
 //! Descriptors of processes.
 
+use std::ffi::CString;
 use std::ptr::null_mut;
 
 use libc::*;
@@ -12,7 +13,7 @@ use crate::sys::{NOWHERE, Ret, sys, zeroed};
 use crate::{say, tests};
 
 tests! {
-    pidfd_of_clone, pidfd_errors, pidfd_polled,
+    pidfd_of_clone, pidfd_errors, pidfd_polled, pidfd_send_signal_to_a_directory,
 }
 
 fn pidfd_of_clone() {
@@ -108,4 +109,30 @@ fn pidfd_polled() {
     say!("it ends: {}", poll(-1));
     say!("{}", wait(pid));
     say!("it has been waited for: {}", poll(0));
+}
+
+fn pidfd_send_signal_to_a_directory() {
+    let gate = Gate::new();
+    let pid = child(|| {
+        gate.pass();
+        0
+    });
+    let open = |path: String, flags: i32| {
+        let path = CString::new(path).unwrap_or_default();
+        sys!(SYS_openat, AT_FDCWD, path.as_ptr(), flags, 0).fd()
+    };
+    let send = |fd: i32, signal: i32| sys!(SYS_pidfd_send_signal, fd, signal, 0, 0);
+    let directory = open(format!("/proc/{pid}"), O_RDONLY | O_DIRECTORY);
+    say!("/proc/PID: {}", send(directory, 0));
+    say!("by its path only: {}", send(open(format!("/proc/{pid}"), O_PATH), 0));
+    say!("a thread: {}", send(open(format!("/proc/{pid}/task/{pid}"), O_RDONLY), 0));
+    say!("what is in it: {}", send(open(format!("/proc/{pid}/stat"), O_RDONLY), 0));
+    say!("/proc: {}", send(open("/proc".into(), O_RDONLY), 0));
+    say!("another directory: {}", send(open("/".into(), O_RDONLY), 0));
+    say!("waitid: {}", sys!(SYS_waitid, P_PIDFD, directory, 0, WEXITED, 0));
+    say!("pidfd_getfd: {}", sys!(SYS_pidfd_getfd, directory, 0, 0));
+    say!("SIGTERM: {}", send(directory, SIGTERM));
+    say!("{}", wait(pid));
+    say!("after the wait: {}", send(directory, 0));
+    gate.open();
 }
