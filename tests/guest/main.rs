@@ -10,6 +10,7 @@ mod parallel;
 mod rules;
 mod terminal;
 mod trace;
+mod workloads;
 
 use std::sync::RwLock;
 
@@ -33,6 +34,7 @@ fn main() {
         parallel::trials(),
         rules::trials(),
         contracts::trials(),
+        workloads::trials(),
         bench::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();

@@ -40,6 +40,7 @@ fn trace(script: &str) -> Result<Vec<Vec<String>>> {
         trace: &mut records,
         log: &mut log,
         timeout: Some(Duration::from_secs(120)),
+        silence: None,
         log_level: 6,
     }
     .run(&machine)?;

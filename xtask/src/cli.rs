@@ -12,7 +12,9 @@ use pollux_wire::Request;
 use crate::image::Image;
 use crate::machine::{KernelKind, Machine, MachineOptions};
 use crate::session::{Input, Outcome, Session};
-use crate::{bench, build, check, contract, doctor, interactive, miri, paths, provision, sim, test, trace, ui};
+use crate::{
+    bench, build, check, contract, doctor, interactive, miri, paths, provision, sim, test, trace, ui, workload,
+};
 
 /// Builds Pollux and its images, runs them in QEMU, and tests them.
 #[derive(Parser)]
@@ -36,6 +38,8 @@ enum Command {
     Contract(contract::Options),
     /// Fork, exec, pipe and write files for minutes, and see whether the memory comes back
     Stress(test::Stress),
+    /// Run programs that load the kernel and check it, also beside Linux
+    Workload(workload::Options),
     /// Measure what single operations of the kernel cost, also compared with Linux
     Bench(bench::Options),
     /// Run the kernel on simulated machines, in which a seed decides what happens when
@@ -120,6 +124,7 @@ impl Cli {
             Command::Test(options) => options.run(),
             Command::Contract(options) => options.run(),
             Command::Stress(stress) => stress.run(),
+            Command::Workload(options) => options.run(),
             Command::Bench(options) => options.run(),
             Command::Sim(options) => options.run(),
             Command::Miri(options) => options.run(),
@@ -171,6 +176,7 @@ impl Qemu {
             trace: &mut io::sink(),
             log: &mut log,
             timeout: self.timeout,
+            silence: None,
             log_level: if self.verbose { 7 } else { 6 },
         }
         .run(machine)?;

@@ -9,6 +9,7 @@
 //! * [`machine`] is a QEMU command line; [`guest`] a running one; [`session`] runs one program in
 //!   it; [`interactive`] gives it the terminal.
 //! * [`contract`] compares what programs see with what Linux shows them.
+//! * [`workload`] runs programs of others that load a kernel and check it.
 //! * [`mod@bench`] measures kernels, [`trace`] shows the system calls of a program.
 //! * [`sim`]: the kernel on simulated machines, without QEMU; [`miri`]: its host tests under Miri.
 
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod contract;
 pub mod cpio;
 pub mod doctor;
+pub mod document;
 pub mod flat;
 mod from_source;
 pub mod guest;
@@ -37,3 +39,4 @@ pub mod sim;
 pub mod test;
 pub mod trace;
 pub mod ui;
+pub mod workload;

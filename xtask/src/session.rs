@@ -77,6 +77,8 @@ pub struct Session<'a> {
     /// Gets the kernel's log as it comes.
     pub log: &'a mut dyn Write,
     pub timeout: Option<Duration>,
+    /// It took too long, too, if the program prints nothing for so long.
+    pub silence: Option<Duration>,
     pub log_level: u8,
 }
 
@@ -114,6 +116,7 @@ pub fn watch(
         trace: &mut io::sink(),
         log: &mut log,
         timeout: Some(timeout),
+        silence: None,
         log_level: 6,
     }
     .run(machine)?;
@@ -137,6 +140,7 @@ impl Session<'_> {
             queue: VecDeque::new(),
             outstanding: 0,
             greeted: None,
+            heard: start,
             permits,
             permitted: Some(permitted),
             exit: None,
@@ -152,6 +156,7 @@ impl Session<'_> {
                 run.greeted.is_none().then_some(greeting),
                 run.panic,
                 run.exit.map(|(_, since)| since + POWER_OFF),
+                run.silent_at(),
             ];
             let limit = limits.into_iter().flatten().min();
             if let Some(outcome) = run.step(limit)? {
@@ -171,6 +176,8 @@ struct Run<'a> {
     queue: VecDeque<Vec<u8>>,
     outstanding: usize,
     greeted: Option<Instant>,
+    /// When the program printed something.
+    heard: Instant,
     /// Lets the thread that reads the host's input read once more.
     permits: SyncSender<()>,
     permitted: Option<Receiver<()>>,
@@ -185,6 +192,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// When a program that prints nothing has taken too long.
+    fn silent_at(&self) -> Option<Instant> {
+        let silence = self.session.silence.filter(|_| self.greeted.is_some() && self.exit.is_none())?;
+        Some(self.heard + silence)
+    }
+
     /// Handles one event, or the end of the patience.
     fn step(&mut self, limit: Option<Instant>) -> Result<Option<Outcome>> {
         let now = Instant::now();
@@ -233,7 +246,7 @@ impl Run<'_> {
             Some(Outcome::Died("the kernel panicked".into()))
         } else if passed(self.exit.map(|(_, since)| since + POWER_OFF)) {
             Some(Outcome::Died("the program has ended, but the machine did not switch off".into()))
-        } else if passed(self.deadline) {
+        } else if passed(self.deadline) || passed(self.silent_at()) {
             Some(Outcome::TimedOut)
         } else if self.greeted.is_none() {
             Some(Outcome::Died(format!(
@@ -266,6 +279,7 @@ impl Run<'_> {
         match frame {
             Frame::Hello(nonce) if nonce == self.nonce && self.greeted.is_none() => {
                 self.greeted = Some(Instant::now());
+                self.heard = Instant::now();
                 let request = self.session.request.encode();
                 self.send_chunks(&request, Frame::Request);
                 self.queue.push_back(Frame::Start.encode());
@@ -273,10 +287,12 @@ impl Run<'_> {
             }
             Frame::Ack(size) => self.outstanding = self.outstanding.saturating_sub(size as usize),
             Frame::Stdout(data) => {
+                self.heard = Instant::now();
                 self.session.stdout.write_all(&data)?;
                 self.session.stdout.flush()?;
             }
             Frame::Stderr(data) => {
+                self.heard = Instant::now();
                 self.session.stderr.write_all(&data)?;
                 self.session.stderr.flush()?;
             }

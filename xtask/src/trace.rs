@@ -68,6 +68,7 @@ impl Trace {
             trace: &mut printer,
             log: &mut log,
             timeout: self.timeout,
+            silence: None,
             log_level: 6,
         }
         .run(&machine)?;

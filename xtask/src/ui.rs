@@ -51,6 +51,15 @@ impl Step {
     pub fn detail(&self, text: impl Into<String>) {
         self.0.set_message(text.into());
     }
+
+    /// Tells of a part that is done.
+    pub fn say(&self, text: impl AsRef<str>) {
+        if self.0.is_hidden() {
+            say(text);
+        } else {
+            self.0.println(text);
+        }
+    }
 }
 
 impl Drop for Step {

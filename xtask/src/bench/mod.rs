@@ -143,7 +143,7 @@ pub fn name_of(kind: KernelKind) -> &'static str {
 }
 
 /// What was compared with what, in words.
-fn versions(kinds: &[KernelKind]) -> Result<String> {
+pub fn versions(kinds: &[KernelKind]) -> Result<String> {
     let qemu = ui::read(QEMU.command()?.arg("--version"))?;
     let qemu = qemu.split_whitespace().nth(3).unwrap_or("of unknown version");
     let mut text = "Pollux".to_string();

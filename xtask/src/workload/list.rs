@@ -1,0 +1,260 @@
+//! What there is to run: `workloads/NAME.toml`. They are data; what they mean is here.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+/// Programs that run one after another in guests with the same image.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    pub name: String,
+    /// One line.
+    pub about: String,
+    /// A recipe's name. The image must have `sh` and `timeout`.
+    pub image: String,
+    /// Memory of the guest, as QEMU takes it.
+    pub mem: String,
+    pub entries: Vec<Entry>,
+}
+
+/// One of them: it went well if it ends in time with status 0, says what it must and nothing that it must not, all
+/// memory comes back, and the kernel warns of nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    pub name: String,
+    /// For the guest's shell, which knows `$name`, `$seconds` and `$cpus`.
+    pub command: String,
+    pub seconds: u32,
+    /// So much longer it may take, in seconds.
+    pub slack: u32,
+    /// Its output has all of these.
+    pub require: Vec<String>,
+    /// No line of its output has one of these.
+    pub forbid: Vec<String>,
+    /// Warnings of the kernel with one of these do not count.
+    pub quiet: Vec<String>,
+    /// It gets a boot of its own.
+    pub fresh: bool,
+}
+
+/// The document.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    about: String,
+    image: String,
+    #[serde(default = "memory")]
+    mem: String,
+    #[serde(default = "seconds")]
+    seconds: u32,
+    #[serde(default = "slack")]
+    slack: u32,
+    /// That of the entries that have none of their own.
+    command: Option<String>,
+    #[serde(default)]
+    require: Vec<String>,
+    #[serde(default)]
+    forbid: Vec<String>,
+    #[serde(default)]
+    quiet: Vec<String>,
+    /// Entries of which there is nothing else to say.
+    #[serde(default)]
+    names: Vec<String>,
+    #[serde(default)]
+    entry: Vec<Special>,
+}
+
+/// What an entry has for itself; lists are added to those of the document.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Special {
+    name: String,
+    command: Option<String>,
+    seconds: Option<u32>,
+    slack: Option<u32>,
+    #[serde(default)]
+    require: Vec<String>,
+    #[serde(default)]
+    forbid: Vec<String>,
+    #[serde(default)]
+    quiet: Vec<String>,
+    #[serde(default)]
+    fresh: bool,
+}
+
+fn memory() -> String {
+    "512M".into()
+}
+
+fn seconds() -> u32 {
+    20
+}
+
+fn slack() -> u32 {
+    60
+}
+
+impl Document {
+    fn entry(&self, special: Special) -> Result<Entry> {
+        let name = special.name;
+        ensure!(
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)),
+            "{name:?} is not a name of letters, digits, `-` and `_`"
+        );
+        let both = |all: &[String], own: Vec<String>| all.iter().cloned().chain(own).collect();
+        let seconds = special.seconds.unwrap_or(self.seconds);
+        ensure!(seconds > 0, "{name} runs for no second at all");
+        Ok(Entry {
+            command: special.command.or(self.command.clone()).with_context(|| format!("{name} has no command"))?,
+            seconds,
+            slack: special.slack.unwrap_or(self.slack),
+            require: both(&self.require, special.require),
+            forbid: both(&self.forbid, special.forbid),
+            quiet: both(&self.quiet, special.quiet),
+            fresh: special.fresh,
+            name,
+        })
+    }
+}
+
+impl Entry {
+    /// What it may take, in seconds.
+    pub fn limit(&self) -> u32 {
+        self.seconds.saturating_add(self.slack)
+    }
+}
+
+impl Workload {
+    pub fn parse(name: &str, text: &str) -> Result<Workload> {
+        let mut document: Document = toml::from_str(text)?;
+        let plain = std::mem::take(&mut document.names).into_iter();
+        let plain = plain.map(|name| Special { name, ..Special::default() });
+        let specials: Vec<_> = plain.chain(std::mem::take(&mut document.entry)).collect();
+        let entries = specials.into_iter().map(|special| document.entry(special)).collect::<Result<Vec<_>>>()?;
+        ensure!(!entries.is_empty(), "there is nothing to run");
+        let mut seen = BTreeSet::new();
+        for entry in &entries {
+            ensure!(seen.insert(&entry.name), "{} is there twice", entry.name);
+        }
+        Ok(Workload { name: name.into(), about: document.about, image: document.image, mem: document.mem, entries })
+    }
+
+    /// The same with another time for all that have one.
+    pub fn lasting(mut self, seconds: Option<u32>) -> Workload {
+        for entry in &mut self.entries {
+            entry.seconds = seconds.unwrap_or(entry.seconds);
+        }
+        self
+    }
+
+    pub fn full_name(&self, entry: &Entry) -> String {
+        format!("{}.{}", self.name, entry.name)
+    }
+}
+
+/// All workloads of a folder, in the order of their names.
+pub fn all(folder: &Path) -> Result<Vec<Workload>> {
+    let files = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths = files.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    let read = |path: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(path)?;
+        Workload::parse(&path.file_stem().unwrap_or_default().to_string_lossy(), &text)
+    };
+    paths.iter().map(|path| read(path).with_context(|| format!("{} is not a workload", path.display()))).collect()
+}
+
+/// Those with these names, `WORKLOAD` or `WORKLOAD.ENTRY`; without names, all.
+pub fn choose(all: Vec<Workload>, names: &[String]) -> Result<Vec<Workload>> {
+    for name in names {
+        let (workload, entry) = name.split_once('.').map_or((name.as_str(), None), |(name, entry)| (name, Some(entry)));
+        let Some(found) = all.iter().find(|other| other.name == workload) else {
+            let known: Vec<&str> = all.iter().map(|workload| workload.name.as_str()).collect();
+            bail!("there is no workload {workload:?} (there are: {})", known.join(", "));
+        };
+        if let Some(entry) = entry.filter(|entry| found.entries.iter().all(|other| other.name != *entry)) {
+            let known: Vec<&str> = found.entries.iter().map(|entry| entry.name.as_str()).collect();
+            bail!("the workload {workload} has no entry {entry:?} (it has: {})", known.join(", "));
+        }
+    }
+    let wanted = |workload: &Workload, entry: &Entry| {
+        names.is_empty() || names.iter().any(|name| *name == workload.name || *name == workload.full_name(entry))
+    };
+    let chosen = all.into_iter().map(|workload| {
+        let entries = workload.entries.iter().filter(|entry| wanted(&workload, entry)).cloned().collect();
+        Workload { entries, ..workload }
+    });
+    Ok(chosen.filter(|workload| !workload.entries.is_empty()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Recipe;
+
+    const TEXT: &str = r#"
+        about = "both"
+        image = "test"
+        seconds = 7
+        command = "run $name"
+        forbid = ["bad"]
+        names = ["one", "two"]
+        [[entry]]
+        name = "three"
+        command = "other"
+        slack = 5
+        forbid = ["worse"]
+        fresh = true
+    "#;
+
+    fn names(workloads: &[Workload]) -> Vec<String> {
+        workloads.iter().flat_map(|all| all.entries.iter().map(|entry| all.full_name(entry))).collect()
+    }
+
+    #[test]
+    fn entries_inherit_and_add() {
+        let workload = Workload::parse("w", TEXT).unwrap();
+        assert_eq!((workload.mem.as_str(), workload.entries.len()), ("512M", 3));
+        let [one, _, three] = &workload.entries[..] else { panic!() };
+        assert_eq!((one.command.as_str(), one.seconds, one.limit(), one.fresh), ("run $name", 7, 67, false));
+        assert_eq!((three.command.as_str(), three.limit(), three.fresh), ("other", 12, true));
+        assert_eq!((&one.forbid[..], &three.forbid[..]), (&["bad".into()][..], &["bad".into(), "worse".into()][..]));
+        assert_eq!(workload.clone().lasting(Some(2)).entries[2].limit(), 7);
+    }
+
+    #[test]
+    fn documents_that_make_no_sense_are_refused() {
+        let refusal = |text: &str| format!("{:#}", Workload::parse("w", text).unwrap_err());
+        let head = "about = \"\"\nimage = \"test\"\n";
+        assert!(refusal(head).contains("nothing to run"));
+        assert!(refusal(&format!("{head}names = [\"a\"]")).contains("a has no command"));
+        assert!(refusal(&format!("{head}command = \"c\"\nnames = [\"a\", \"a\"]")).contains("twice"));
+        assert!(refusal(&format!("{head}command = \"c\"\nnames = [\"a b\"]")).contains("not a name"));
+        assert!(refusal(&format!("{head}command = \"c\"\nnames = [\"a\"]\nseconds = 0")).contains("no second"));
+        assert!(refusal(&format!("{head}colour = 3")).contains("colour"));
+    }
+
+    #[test]
+    fn names_choose() {
+        let all = || vec![Workload::parse("v", TEXT).unwrap(), Workload::parse("w", TEXT).unwrap()];
+        let chosen = |names: &[&str]| choose(all(), &names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+        assert_eq!(names(&chosen(&[]).unwrap()).len(), 6);
+        assert_eq!(names(&chosen(&["w.two"]).unwrap()), ["w.two"]);
+        assert_eq!(names(&chosen(&["w.two", "v"]).unwrap()), ["v.one", "v.two", "v.three", "w.two"]);
+        let refusal = |name: &str| chosen(&[name]).unwrap_err().to_string();
+        assert_eq!(refusal("x"), "there is no workload \"x\" (there are: v, w)");
+        assert_eq!(refusal("v.x"), "the workload v has no entry \"x\" (it has: one, two, three)");
+    }
+
+    #[test]
+    fn all_workloads_can_be_read_and_have_an_image() {
+        let all = all(&crate::paths::root().join("workloads")).unwrap();
+        assert!(all.iter().any(|workload| workload.name == "stress-ng"));
+        for workload in all {
+            Recipe::load(&crate::paths::recipes(), &workload.image).unwrap();
+        }
+    }
+}

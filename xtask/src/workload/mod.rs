@@ -1,0 +1,134 @@
+//! `cargo xtask workload`: programs of others that load a kernel and check what it answers, on Pollux and beside it on Linux.
+//!
+//! * [`list`]: `workloads/NAME.toml` says what to run, in which image, and how one can tell that it went well.
+//! * [`guest`] runs the entries of a workload in as few boots as it can: one that hangs, or takes the machine with it,
+//!   costs the others nothing but another boot.
+//! * [`mod@verdict`] says what is wrong with what was seen, and what of that Linux does not show.
+//! * [`table`] shows it.
+
+pub mod guest;
+pub mod list;
+pub mod table;
+pub mod verdict;
+
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::bench::{name_of, versions};
+use crate::image::Image;
+use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
+use crate::{document, paths, provision, ui};
+use list::Workload;
+use verdict::Row;
+
+/// Where what the programs printed is kept.
+const FOLDER: &str = "target/pollux/workloads";
+
+#[derive(Args)]
+pub struct Options {
+    /// Only these: a workload (stress-ng) or one entry of it (stress-ng.futex)
+    names: Vec<String>,
+    /// Run them on this kernel, too: only what fails on Pollux and not there counts
+    #[arg(long, value_enum, value_name = "KERNEL")]
+    against: Option<Reference>,
+    /// How long each entry runs, where that can be chosen [default: as its workload says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: Option<u32>,
+    /// Processors of the guest
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
+    smp: u8,
+    /// Put the table into this document, between the lines `<!-- figures -->` and
+    /// `<!-- end of figures -->`
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Only tell what there is
+    #[arg(long, conflicts_with_all = ["against", "markdown"])]
+    list: bool,
+}
+
+/// A kernel to compare with.
+#[derive(Clone, Copy, ValueEnum)]
+enum Reference {
+    /// Debian's kernel
+    Linux,
+}
+
+impl Options {
+    pub fn run(self) -> Result<u8> {
+        let chosen = list::choose(list::all(&paths::root().join("workloads"))?, &self.names)?;
+        if self.list {
+            print!("{}", table::list(&chosen));
+            return Ok(0);
+        }
+        // Before the runs, which take their time.
+        let read = |file: &PathBuf| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
+        let old = self.markdown.as_ref().map(read).transpose()?;
+        if let (Some(old), Some(file)) = (&old, &self.markdown) {
+            document::put(old, "").with_context(|| format!("{} cannot take the table", file.display()))?;
+        }
+        provision::need_for_guests()?;
+        let rows = self.rows(chosen)?;
+        let kinds = self.kernels();
+        let head = format!("{}, {} CPUs", versions(&kinds)?, self.smp);
+        print!("{}", table::text(&head, &rows, std::io::stdout().is_terminal()));
+        if let (Some(file), Some(old)) = (&self.markdown, old) {
+            fs::write(file, document::put(&old, &table::markdown(&head, &rows))?)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        let summary = verdict::summary(&rows);
+        if rows.iter().any(Row::failed) {
+            bail!("{summary}; what was printed is in {FOLDER}");
+        }
+        println!("{summary}");
+        Ok(0)
+    }
+
+    fn kernels(&self) -> Vec<KernelKind> {
+        [KernelKind::Pollux].into_iter().chain(self.against.map(|Reference::Linux| KernelKind::Linux)).collect()
+    }
+
+    /// Runs all of it, one workload after the other.
+    fn rows(&self, chosen: Vec<Workload>) -> Result<Vec<Row>> {
+        let folder = paths::root().join(FOLDER);
+        let boots =
+            self.kernels().into_iter().map(|kind| Ok((kind, Boot::prepare(kind)?))).collect::<Result<Vec<_>>>()?;
+        let mut rows = Vec::new();
+        for workload in chosen {
+            let workload = workload.lasting(self.seconds);
+            let mut seen = Vec::new();
+            for (kind, boot) in &boots {
+                let kind = *kind;
+                let options = MachineOptions {
+                    kernel: kind,
+                    smp: Some(self.smp),
+                    mem: workload.mem.clone(),
+                    snapshot: true,
+                    ..MachineOptions::default()
+                };
+                let machine = Machine::new(&options, boot.clone(), Image::find(&workload.image)?)?;
+                let step = ui::step(format!("{} on {}", workload.name, name_of(kind)));
+                let found = guest::run(&machine, &workload, &step)
+                    .with_context(|| format!("{} on {}", workload.name, name_of(kind)))?;
+                for (entry, seen) in workload.entries.iter().zip(&found) {
+                    keep(&folder.join(name_of(kind).to_lowercase()), &workload.full_name(entry), seen)?;
+                }
+                seen.push(found);
+            }
+            rows.extend(verdict::rows(&workload, seen));
+        }
+        Ok(rows)
+    }
+}
+
+/// Writes down what an entry printed, and what the kernel did meanwhile.
+fn keep(folder: &Path, name: &str, seen: &guest::Seen) -> Result<()> {
+    let file = folder.join(format!("{name}.txt"));
+    let text = format!("{}\n-- kernel --\n{}\n", seen.output, seen.log.join("\n"));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&file, text))
+        .with_context(|| format!("cannot write {}", file.display()))
+}

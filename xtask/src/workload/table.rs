@@ -1,0 +1,102 @@
+//! What was seen, for a terminal and for a document.
+
+use std::fmt::Write;
+
+use super::list::Workload;
+use super::verdict::{self, Found, Row};
+
+/// What there is to run.
+pub fn list(workloads: &[Workload]) -> String {
+    let mut text = String::new();
+    for workload in workloads {
+        let _ = writeln!(text, "{:16}{} (image {})", workload.name, workload.about, workload.image);
+        for entry in &workload.entries {
+            let _ = writeln!(text, "    {:36}{:4} s", workload.full_name(entry), entry.seconds);
+        }
+    }
+    text
+}
+
+/// In a word.
+fn word(found: &Found) -> &'static str {
+    if found.problems.is_empty() { "ok" } else { "failed" }
+}
+
+/// Pollux' time as a part of Linux's, where it took long enough to say something.
+fn ratio(row: &Row) -> Option<String> {
+    let linux = row.linux.as_ref()?.seconds;
+    (linux >= 0.1 && row.pollux.seconds > 0.0).then(|| format!("{:.2}", row.pollux.seconds / linux))
+}
+
+/// Lines on what went wrong, each after the name of what it was.
+fn remarks(rows: &[Row]) -> impl Iterator<Item = (&str, String)> {
+    rows.iter().flat_map(|row| {
+        let remark = |kernel: &str, found: &Found| {
+            (!found.problems.is_empty()).then(|| format!("on {kernel}: {}", verdict::shown(&found.problems)))
+        };
+        let both = [remark("Pollux", &row.pollux), row.linux.as_ref().and_then(|found| remark("Linux", found))];
+        both.into_iter().flatten().map(|remark| (row.name.as_str(), remark))
+    })
+}
+
+/// The table for a terminal.
+pub fn text(head: &str, rows: &[Row], colours: bool) -> String {
+    let mut text = format!("{head}\n\n");
+    let compared = rows.iter().any(|row| row.linux.is_some());
+    let names = if compared { ["Linux", "time", "ratio"] } else { [""; 3] };
+    let line = format!("{:32}{:10}{:>9}  {:10}{:>9}{:>8}", "", "Pollux", "time", names[0], names[1], names[2]);
+    let _ = writeln!(text, "{}", line.trim_end());
+    for row in rows {
+        let pollux = format!("{:32}{:10}{:>7.1} s", row.name, word(&row.pollux), row.pollux.seconds);
+        let linux = row.linux.as_ref().map(|linux| format!("  {:10}{:>7.1} s", word(linux), linux.seconds));
+        let line = format!("{pollux}{}{:>8}", linux.unwrap_or_default(), ratio(row).unwrap_or_default());
+        let line = line.trim_end();
+        let _ =
+            if colours && row.failed() { writeln!(text, "\x1b[31m{line}\x1b[0m") } else { writeln!(text, "{line}") };
+    }
+    text.push('\n');
+    for (name, remark) in remarks(rows) {
+        let _ = writeln!(text, "{name} {remark}");
+    }
+    text
+}
+
+/// The table for a document.
+pub fn markdown(head: &str, rows: &[Row]) -> String {
+    let mut text =
+        format!("{head}.\n\n| entry | Pollux | time | Linux | time | ratio |\n|---|---|---:|---|---:|---:|\n");
+    for row in rows {
+        let linux = row.linux.as_ref();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {:.1} s | {} | {} | {} |",
+            row.name,
+            word(&row.pollux),
+            row.pollux.seconds,
+            linux.map(word).unwrap_or_default(),
+            linux.map(|linux| format!("{:.1} s", linux.seconds)).unwrap_or_default(),
+            ratio(row).unwrap_or_default()
+        );
+    }
+    for (index, (name, remark)) in remarks(rows).enumerate() {
+        let _ = writeln!(text, "{}* {name} {remark}", if index == 0 { "\n" } else { "" });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::verdict::tests::table;
+    use super::*;
+
+    #[test]
+    fn both_tables_have_a_row_for_each_entry_and_remarks() {
+        let terminal = text("head", &table(), false);
+        let good = format!("{:32}{:10}{:>9}  {:10}{:>9}{:>8}", "w.good", "ok", "2.0 s", "ok", "4.0 s", "0.50");
+        assert!(terminal.lines().any(|line| line == good), "{terminal}");
+        assert!(terminal.contains("w.both on Linux: its status is 2\n"));
+        let document = markdown("head", &table());
+        assert!(document.contains("| w.good | ok | 2.0 s | ok | 4.0 s | 0.50 |\n"));
+        assert!(document.contains("\n\n* w.both on Pollux: its status is 1\n"));
+    }
+}
