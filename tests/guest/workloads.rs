@@ -37,7 +37,6 @@ const WRONG: &str = r#"
     about = "entries that go wrong, and two that do not"
     image = "test"
     seconds = 1
-    slack = 3
     forbid = ["fail:"]
 
     [[entry]]
@@ -67,6 +66,7 @@ const WRONG: &str = r#"
 
     [[entry]]
     name = "hangs"
+    slack = 3
     command = "sleep 1000 & sleep 1000"
 
     [[entry]]
