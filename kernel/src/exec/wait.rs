@@ -23,7 +23,7 @@ use crate::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering}
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::future::Future;
-use core::pin::Pin;
+use core::pin::{Pin, pin};
 use core::ptr;
 use core::task::{Context, Poll, Waker};
 
@@ -67,6 +67,12 @@ impl Wait {
     const fn new(key: u64, mask: u32, exclusive: bool) -> Self {
         let entry = AtomicPtr::new(ptr::null_mut());
         Wait { key, mask, exclusive, entry, state: AtomicU8::new(IDLE), round: AtomicU64::new(0) }
+    }
+
+    /// Where a wake goes on: a persistent node that no wake reaches.
+    const fn mark() -> Self {
+        let entry = AtomicPtr::new(ptr::dangling_mut());
+        Wait { key: 0, mask: 0, exclusive: false, entry, state: AtomicU8::new(IDLE), round: AtomicU64::new(u64::MAX) }
     }
 
     fn persistent(&self) -> bool {
@@ -135,6 +141,7 @@ impl WaitQueue {
     fn wake_many(&self, mut exclusive: usize, mut matches: impl FnMut(u64, u32) -> bool) -> usize {
         let mut woken = 0;
         let mut round = None;
+        let mark = pin!(Node::new(Wait::mark()));
         loop {
             let mut wakers = ArrayVec::<Waker, BATCH>::new();
             let mut waiters = self.list.lock();
@@ -142,10 +149,9 @@ impl WaitQueue {
                 waiters.round += 1;
                 waiters.round
             });
-            waiters.collect(round, &mut exclusive, &mut matches, &mut wakers);
+            let more = waiters.collect(round, mark.as_ref(), &mut exclusive, &mut matches, &mut wakers);
             self.waiters.store(waiters.list.len(), Ordering::Relaxed);
             drop(waiters);
-            let more = wakers.is_full();
             woken += wakers.len();
             // Not `into_iter`, which would copy the whole array.
             wakers.drain(..).for_each(Waker::wake);
@@ -278,21 +284,37 @@ impl Waiters {
         }
     }
 
-    /// Takes wakers of matching nodes until `wakers` is full, the exclusive ones used up, or the list at its end.
+    /// Takes wakers of matching nodes until `wakers` is full, the exclusive ones used up, or the list at its end. In the first
+    /// case true, and `mark` stands where to go on: else each batch would begin with all that the last one had passed by.
     fn collect<const N: usize>(
         &mut self,
         round: u64,
+        mark: Pin<&Node<Wait>>,
         exclusive: &mut usize,
         matches: &mut impl FnMut(u64, u32) -> bool,
         wakers: &mut ArrayVec<Waker, N>,
-    ) {
-        let mut cursor = self.list.front().map(ptr::from_ref);
+    ) -> bool {
+        // SAFETY: the caller's mark is in this list or in none, and we hold the lock.
+        let mut cursor = unsafe {
+            if mark.is_linked() {
+                let next = self.list.after(&mark).map(ptr::from_ref);
+                self.list.remove(&mark);
+                next
+            } else {
+                self.list.front().map(ptr::from_ref)
+            }
+        };
         while let Some(node) = cursor {
             // SAFETY: linked nodes are alive, and their links belong to the lock we hold.
             let node = unsafe { &*node };
             let wait = &node.data;
-            if wakers.is_full() || wait.exclusive && *exclusive == 0 {
-                return;
+            if wait.exclusive && *exclusive == 0 {
+                return false;
+            }
+            if wakers.is_full() {
+                // SAFETY: the mark is in no list, and its owner calls again before it goes away.
+                unsafe { self.list.insert_before(node, mark) };
+                return true;
             }
             // SAFETY: `node` is in this list.
             cursor = unsafe { self.list.after(node) }.map(ptr::from_ref);
@@ -312,6 +334,7 @@ impl Waiters {
                 }
             }
         }
+        false
     }
 }
 

@@ -183,3 +183,22 @@ fn tasks_wait_for_each_other() {
     assert_eq!(turn.load(SeqCst), 300);
     assert_eq!(block_on(async { 7 }), 7);
 }
+
+#[test]
+fn a_wake_looks_at_each_waiter_once() {
+    let queue = WaitQueue::new();
+    let mut readers: Vec<_> = (0..300).map(|_| Manual::new(queue.wait_for_mask(1, || None::<()>))).collect();
+    let mut writers: Vec<_> = (0..300).map(|_| Manual::new(queue.wait_for_mask(4, || None::<()>))).collect();
+    readers.iter_mut().chain(&mut []).for_each(|waiter| assert!(waiter.poll().is_pending()));
+    writers.iter_mut().for_each(|waiter| assert!(waiter.poll().is_pending()));
+    let mut looks = 0;
+    // Those who came last stand first, in the way of the others.
+    let woken = queue.wake_where(usize::MAX, |_, mask| {
+        looks += 1;
+        mask == 1
+    });
+    assert_eq!(woken, 300);
+    assert!(looks <= 601, "{looks} looks");
+    assert_eq!(queue.wake_all(), 300);
+    assert!(queue.is_empty());
+}
