@@ -4,10 +4,11 @@
 //! * `wait`: the test of the word and the enqueueing are under one bucket lock, as are the waker's look at the bucket, so no
 //!   wake falls between. The word is read without faulting; on a fault the lock is dropped, the page brought in, and
 //!   everything starts again.
-//! * `ops`: wake, requeue and wake-op. `robust`: what a dying thread leaves behind. `pi`: locks that lend priority.
+//! * `ops`: wake, requeue and wake-op; `mark`: wakes of many, in turns. `robust`: what a dying thread leaves behind. `pi`: locks that lend priority.
 //!
 //! Locks: two buckets are locked in the order of their index. Wakers are called after the locks were released.
 
+mod mark;
 mod ops;
 pub mod pi;
 mod robust;

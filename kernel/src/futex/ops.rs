@@ -1,9 +1,11 @@
 //! FUTEX_WAKE, FUTEX_REQUEUE, FUTEX_WAKE_OP.
 
+use core::pin::{Pin, pin};
 use core::sync::atomic::Ordering::Relaxed;
 use core::task::Waker;
 
 use super::Word;
+use super::mark::{self, Mark};
 use super::table::{self, Key, Pair, Wakers};
 use super::wait::{key_after, key_of, try_key};
 use crate::arch::{self, UserFault};
@@ -20,13 +22,34 @@ pub async fn wake(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Res
         Ok(key) => key,
         Err(error) => key_after(mm, word, error).await?,
     };
-    table::wake(key, count.max(1) as usize, bitset)
+    wake_key(key, count, bitset).await
 }
 
-/// The same, if it takes no waiting to find out what the word stands for.
+/// The same, if it takes no waiting to find out what the word stands for, and few wait for it.
 pub fn wake_now(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Option<Result<usize>> {
     let key = try_key(mm, word).ok()?;
-    Some(table::wake(key, count.max(1) as usize, bitset))
+    table::wake_now(key, count.max(1) as usize, bitset)
+}
+
+async fn wake_key(key: Key, count: i32, bitset: u32) -> Result<usize> {
+    let count = count.max(1) as usize;
+    match table::wake_now(key, count, bitset) {
+        Some(answer) => answer,
+        None => wake_many(key, count, bitset).await,
+    }
+}
+
+#[cold]
+async fn wake_many(key: Key, count: usize, bitset: u32) -> Result<usize> {
+    let mut mark = pin!(Mark::new(key));
+    let mut woken = 0;
+    loop {
+        woken += mark::wake_some(mark.as_mut(), key, count - woken, bitset);
+        if !mark.is_set() {
+            return table::woken(key, woken);
+        }
+        exec::budget().await;
+    }
 }
 
 /// The word can be read and has another value: a wait for this one ends at once.
@@ -56,8 +79,9 @@ pub async fn requeue(
         expected: expected.map(|expected| (from.addr, expected)),
         done: 0,
     };
+    let mut mark = pin!(Mark::new(from_key));
     loop {
-        match plan.step()? {
+        match plan.step(mark.as_mut())? {
             Step::Done => return Ok(plan.done),
             Step::More => exec::budget().await,
             Step::Absent(fault) => mm.fault_in(fault).await?,
@@ -85,7 +109,7 @@ enum Step {
 
 impl Requeue {
     /// Does as much as one hold of the locks allows.
-    fn step(&mut self) -> Result<Step> {
+    fn step(&mut self, mut mark: Pin<&mut Mark>) -> Result<Step> {
         let mut wakers = Wakers::new();
         let mut pair = Pair::lock(self.from, self.to);
         if let Some((addr, expected)) = self.expected {
@@ -95,10 +119,10 @@ impl Requeue {
                 Err(fault) => return Ok(Step::Absent(fault)),
             }
         }
-        let woken = table::take(pair.source(), self.from, self.wake, super::ANY, &mut wakers);
+        let woken = mark::take(pair.source(), mark.as_mut(), self.from, self.wake, super::ANY, &mut wakers);
         self.wake -= woken;
         self.done += woken;
-        let more = wakers.is_full() && self.wake > 0;
+        let more = mark.is_set();
         let moved = if more { Ok(0) } else { table::transfer(&mut pair, self.from, self.to, self.requeue) };
         drop(pair);
         wakers.into_iter().for_each(Waker::wake);
@@ -171,9 +195,9 @@ pub async fn wake_op(
         }
     };
     // Waiters that come after the change see the new value; waking them too would be spurious, but allowed.
-    let mut woken = table::wake(first_key, wake_first.max(1) as usize, super::ANY)?;
+    let mut woken = wake_key(first_key, wake_first, super::ANY).await?;
     if condition {
-        woken += table::wake(second_key, wake_second.max(1) as usize, super::ANY)?;
+        woken += wake_key(second_key, wake_second, super::ANY).await?;
     }
     Ok(woken)
 }
@@ -196,9 +220,9 @@ fn change(first: Key, second: Key, addr: u64, op: WakeOp) -> Result<Option<u32>,
 }
 
 /// For callers that have the key already.
-pub(super) fn wake_key(key: Key, count: usize) {
+pub(super) fn wake_next(key: Key) {
     // Whoever else waits for the word is not to be woken by this.
-    let _ = table::wake(key, count, super::ANY);
+    let _ = table::wake_one(key, super::ANY);
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Word;
-use super::ops::wake_key;
+use super::ops::wake_next;
 use super::wait::key_of;
 use crate::arch;
 use crate::errno::Result;
@@ -75,7 +75,7 @@ async fn release(t: &Thread, entry: u64, offset: i64, pending: bool) -> Result<(
         if pending && !is_pi && value & FUTEX_TID_MASK != t.tid() {
             // Released in memory, but it died before it could wake the next one. Or it was woken, and died before it took the
             // lock: if another has taken it since, that one knows of no waiters, and Linux leaves them asleep.
-            wake_key(key, 1);
+            wake_next(key);
             return Ok(());
         }
         if value & FUTEX_TID_MASK != t.tid() {
@@ -85,7 +85,7 @@ async fn release(t: &Thread, entry: u64, offset: i64, pending: bool) -> Result<(
         match arch::user::cmpxchg_u32(addr, value, orphaned) {
             Ok(seen) if seen == value => {
                 if value & FUTEX_WAITERS != 0 && !is_pi {
-                    wake_key(key, 1);
+                    wake_next(key);
                 }
                 return Ok(());
             }
@@ -100,6 +100,6 @@ async fn release(t: &Thread, entry: u64, offset: i64, pending: bool) -> Result<(
 pub async fn wake_clear_tid(t: &Thread, addr: u64) {
     // The page may have been taken away since it was written: a wake must not be lost for that.
     if let Ok(key) = key_of(t.mm(), Word { addr, private: false }).await {
-        wake_key(key, 1);
+        wake_next(key);
     }
 }

@@ -19,10 +19,17 @@ struct Bucket {
     list: SpinLock<List<Waiter>>,
     /// Those who wait for words of this bucket and are none of FUTEX_WAKE's: see `pi`.
     others: AtomicU32,
+    /// Counts wakes of many: one does not reach who came during it. Under the lock of the list.
+    round: AtomicU64,
 }
 
-static TABLE: [Bucket; BUCKETS] =
-    [const { Bucket { list: SpinLock::new(List::new()), others: AtomicU32::new(0) } }; BUCKETS];
+impl Bucket {
+    const fn new() -> Self {
+        Bucket { list: SpinLock::new(List::new()), others: AtomicU32::new(0), round: AtomicU64::new(0) }
+    }
+}
+
+static TABLE: [Bucket; BUCKETS] = [const { Bucket::new() }; BUCKETS];
 
 pub(super) type Guard = SpinGuard<'static, List<Waiter>>;
 
@@ -57,8 +64,8 @@ impl Key {
 }
 
 /// In no bucket: not yet, or not any more.
-const IDLE: u8 = 0;
-const QUEUED: u8 = 1;
+pub(super) const IDLE: u8 = 0;
+pub(super) const QUEUED: u8 = 1;
 /// Taken off its bucket by a wake.
 const WOKEN: u8 = 2;
 
@@ -67,13 +74,15 @@ pub(super) struct Waiter {
     /// The key; changed by a requeue under the locks of both buckets.
     key: (AtomicU64, AtomicU64),
     /// What wakes must have in common with it; nothing does if it is to be requeued to a lock (FUTEX_WAIT_REQUEUE_PI).
-    bitset: u32,
+    pub bitset: u32,
     /// Its real-time priority when it was enqueued: the list is in the order of priorities.
-    priority: AtomicU8,
+    pub priority: AtomicU8,
     /// The bucket it is in. Changed as the key.
     bucket: AtomicU16,
+    /// The bucket's round when it came there. Changed as the key.
+    pub round: AtomicU64,
     /// IDLE → QUEUED by the waiter; QUEUED → WOKEN by a wake, as its last access to the node.
-    state: AtomicU8,
+    pub state: AtomicU8,
 }
 
 /// A place in a bucket, within a pinned future. Dropping it takes it out; a wake that was spent on it and that nobody
@@ -85,14 +94,7 @@ pub(super) struct Queued {
 
 impl Queued {
     pub const fn new(bitset: u32) -> Self {
-        let waiter = Waiter {
-            key: (AtomicU64::new(0), AtomicU64::new(0)),
-            bitset,
-            priority: AtomicU8::new(0),
-            bucket: AtomicU16::new(0),
-            state: AtomicU8::new(IDLE),
-        };
-        Queued { node: Node::new(waiter), reported: false }
+        Queued { node: Node::new(Waiter::new(Key::MIN, bitset)), reported: false }
     }
 
     fn node(self: Pin<&Self>) -> Pin<&Node<Waiter>> {
@@ -171,12 +173,23 @@ impl Drop for Queued {
     fn drop(&mut self) {
         if self.leave() && !self.reported && self.node.data.bitset != TO_LOCK {
             // If there is nobody else, there is nobody to tell.
-            let _ = wake(self.node.data.key(), 1, self.node.data.bitset);
+            let _ = wake_one(self.node.data.key(), self.node.data.bitset);
         }
     }
 }
 
 impl Waiter {
+    pub const fn new(key: Key, bitset: u32) -> Self {
+        Waiter {
+            key: (AtomicU64::new(key.0), AtomicU64::new(key.1)),
+            bitset,
+            priority: AtomicU8::new(0),
+            bucket: AtomicU16::new(0),
+            round: AtomicU64::new(0),
+            state: AtomicU8::new(IDLE),
+        }
+    }
+
     pub fn key(&self) -> Key {
         Key(self.key.0.load(Ordering::Relaxed), self.key.1.load(Ordering::Relaxed))
     }
@@ -188,7 +201,9 @@ impl Waiter {
     fn set_key(&self, key: Key) {
         self.key.0.store(key.0, Ordering::Relaxed);
         self.key.1.store(key.1, Ordering::Relaxed);
-        self.bucket.store(key.bucket() as u16, Ordering::Release);
+        let bucket = key.bucket();
+        self.round.store(TABLE[bucket % BUCKETS].round.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.bucket.store(bucket as u16, Ordering::Release);
     }
 
     /// Locks the bucket that the waiter is in, or was in when a wake took it off.
@@ -212,6 +227,11 @@ pub(super) fn lock(bucket: usize) -> Guard {
 #[inline]
 pub(super) fn others(key: Key) -> &'static AtomicU32 {
     &TABLE[key.bucket() % BUCKETS].others
+}
+
+/// Wakes of many in the key's bucket.
+pub(super) fn rounds(key: Key) -> &'static AtomicU64 {
+    &TABLE[key.bucket() % BUCKETS].round
 }
 
 /// The bitset of a waiter that is to be requeued to a lock.
@@ -289,22 +309,22 @@ impl Pair {
 pub(super) type Wakers = ArrayVec<Waker, 16>;
 
 /// Wakes up to `count` waiters of `key` whose bitset meets `bitset`, the most urgent and oldest first. Answers how many; EINVAL
-/// if there are only others who wait for the word (see `pi`).
+/// if there are only others who wait for the word (see `pi`). None, and nothing is done, if there may be too many for one turn.
 #[inline]
-pub(super) fn wake(key: Key, count: usize, bitset: u32) -> Result<usize> {
+pub(super) fn wake_now(key: Key, count: usize, bitset: u32) -> Option<Result<usize>> {
     if count == 1 {
-        return wake_one(key, bitset).map(usize::from);
+        return Some(wake_one(key, bitset).map(usize::from));
     }
-    wake_many(key, count, bitset)
+    wake_few(key, count, bitset)
 }
 
 #[inline]
-fn wake_one(key: Key, bitset: u32) -> Result<bool> {
+pub(super) fn wake_one(key: Key, bitset: u32) -> Result<bool> {
     let bucket = &TABLE[key.bucket() % BUCKETS];
     let mut list = bucket.list.lock();
     let mut cursor = list.front().map(ptr::from_ref);
     while let Some(node) = cursor {
-        // SAFETY: as in `take`.
+        // SAFETY: nodes in the list are alive, and their links belong to the lock that is held.
         unsafe {
             let node = &*node;
             if node.data.key() == key && node.data.bitset & bitset != 0 {
@@ -325,23 +345,38 @@ fn wake_one(key: Key, bitset: u32) -> Result<bool> {
     Ok(false)
 }
 
-fn wake_many(key: Key, count: usize, bitset: u32) -> Result<usize> {
-    let mut woken = 0;
-    loop {
-        let mut wakers = Wakers::new();
-        let mut list = lock(key.bucket());
-        woken += take(&mut list, key, count - woken, bitset, &mut wakers);
-        drop(list);
-        let more = wakers.is_full() && woken < count;
-        wakers.into_iter().for_each(Waker::wake);
-        if more {
-            continue;
-        }
-        if woken == 0 && others(key).load(Ordering::Relaxed) != 0 {
-            super::pi::check_no_waiters(key)?;
-        }
-        return Ok(woken);
+fn wake_few(key: Key, count: usize, bitset: u32) -> Option<Result<usize>> {
+    let mut wakers = Wakers::new();
+    let mut list = lock(key.bucket());
+    if list.len() > wakers.capacity() {
+        return None;
     }
+    let mut taken = 0;
+    let mut cursor = list.front().map(ptr::from_ref);
+    while let Some(node) = cursor
+        && taken < count
+    {
+        // SAFETY: as in `mark::take`.
+        unsafe {
+            let node = &*node;
+            cursor = list.after(node).map(ptr::from_ref);
+            if node.data.key() == key && node.data.bitset & bitset != 0 {
+                taken += 1;
+                wakers.extend(unlink(&mut list, node));
+            }
+        }
+    }
+    drop(list);
+    wakers.into_iter().for_each(Waker::wake);
+    Some(woken(key, taken))
+}
+
+/// What a wake of `count` answers.
+pub(super) fn woken(key: Key, count: usize) -> Result<usize> {
+    if count == 0 && others(key).load(Ordering::Relaxed) != 0 {
+        super::pi::check_no_waiters(key)?;
+    }
+    Ok(count)
 }
 
 /// Takes a waiter off its list for a wake, or because it now waits for a lock.
@@ -359,28 +394,6 @@ pub(super) unsafe fn unlink(list: &mut List<Waiter>, node: &Node<Waiter>) -> Opt
     waker
 }
 
-/// Takes waiters off a locked list, until `count` or until `wakers` is full.
-pub(super) fn take(list: &mut List<Waiter>, key: Key, count: usize, bitset: u32, wakers: &mut Wakers) -> usize {
-    let mut taken = 0;
-    let mut cursor = list.front().map(ptr::from_ref);
-    while let Some(node) = cursor
-        && taken < count
-        && !wakers.is_full()
-    {
-        // SAFETY: nodes in the list are alive, and their links belong to the lock that the caller holds.
-        unsafe {
-            let node = &*node;
-            cursor = list.after(node).map(ptr::from_ref);
-            if node.data.key() != key || node.data.bitset & bitset == 0 {
-                continue;
-            }
-            taken += 1;
-            wakers.extend(unlink(list, node));
-        }
-    }
-    taken
-}
-
 /// Moves up to `count` waiters of `from` to `to`. Answers how many; EINVAL if one is to be requeued to a lock.
 pub(super) fn transfer(pair: &mut Pair, from: Key, to: Key, count: usize) -> Result<usize> {
     let mut moved = 0;
@@ -388,7 +401,7 @@ pub(super) fn transfer(pair: &mut Pair, from: Key, to: Key, count: usize) -> Res
     while let Some(node) = cursor
         && moved < count
     {
-        // SAFETY: as in `take`; the locks of both buckets are held, and the node is pinned in its future, so it may be
+        // SAFETY: as in `mark::take`; the locks of both buckets are held, and the node is pinned in its future, so it may be
         // linked into the other list.
         unsafe {
             let node = &*node;

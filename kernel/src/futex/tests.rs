@@ -3,12 +3,14 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::task::Wake;
+use alloc::vec::Vec;
 use core::future::Future;
-use core::pin::Pin;
+use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
+use super::mark::{self, Mark};
 use super::wait::{Attempt, Outcome, key_of};
 use super::*;
 use crate::errno::Errno;
@@ -222,5 +224,44 @@ fn bad_words_are_refused() {
         let (mm, at) = space_in_memory().await;
         assert_eq!(wake(&mm, private(at + 1), 1, ANY).await, Err(Errno::EINVAL));
         assert_eq!(wake(&mm, private(1 << 52), 1, ANY).await, Err(Errno::EFAULT));
+    });
+}
+
+#[test]
+fn a_wake_of_many_reaches_those_who_were_there() {
+    block_on(async {
+        let (mm, at) = space_in_memory().await;
+        let key = key_of(&mm, private(at)).await.unwrap();
+        let mut ones = Vec::new();
+        let mut twos = Vec::new();
+        for _ in 0..50 {
+            for (bitset, hands) in [(1, &mut ones), (2, &mut twos)] {
+                let mut hand = Hand::new(&mm, at, 0, bitset).await;
+                assert_eq!(hand.poll(), Poll::Pending);
+                hands.push(hand);
+            }
+        }
+        {
+            let mut mark = pin!(Mark::new(key));
+            let mut woken = mark::wake_some(mark.as_mut(), key, 60, 2);
+            assert!(woken < 50 && mark.is_set());
+            // In its way: one who goes, and one who comes.
+            ones.truncate(40);
+            let mut late = Hand::new(&mm, at, 0, 2).await;
+            assert_eq!(late.poll(), Poll::Pending);
+            while mark.is_set() {
+                woken += mark::wake_some(mark.as_mut(), key, 60 - woken, 2);
+            }
+            assert_eq!((woken, late.poll()), (50, Poll::Pending));
+        }
+        assert!(twos.iter_mut().all(Hand::is_woken) && !ones.iter_mut().any(Hand::is_woken));
+        {
+            // Given up half-way.
+            let mut mark = pin!(Mark::new(key));
+            assert_eq!(mark::wake_some(mark.as_mut(), key, 60, 1), 16);
+            assert!(mark.is_set());
+        }
+        assert_eq!(wake(&mm, private(at), i32::MAX, ANY).await, Ok(24));
+        assert!(ones.iter_mut().all(Hand::is_woken));
     });
 }
