@@ -288,7 +288,12 @@ impl Graph {
         self.first(key).is_some()
     }
 
-    /// A lock of a task that has ended, if there is one left.
+    /// Does the task own a lock that is known here?
+    pub fn owns_any(&self, task: &Arc<Task>) -> bool {
+        self.lock_of(task).is_some()
+    }
+
+    /// A lock of the task, if there is one (left).
     fn lock_of(&self, task: &Arc<Task>) -> Option<Key> {
         let loans = self.loans.range((id(task), 0, Key::MIN)..=(id(task), Rank::MAX, Key::MAX));
         loans.map(|(_, _, key)| *key).next()

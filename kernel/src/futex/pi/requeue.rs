@@ -159,26 +159,41 @@ pub async fn cmp_requeue(t: &Thread, from: Word, to: Word, wake: i32, requeue: i
     if from_key == to_key {
         return Err(Errno::EINVAL);
     }
-    let plan = Plan { from: from.addr, from_key, to: to.addr, to_key, requeue: requeue as usize, expected };
+    let left = requeue as usize + 1;
+    let mut plan = Plan { from: from.addr, from_key, to: to.addr, to_key, left, expected: Some(expected) };
+    let mut moved = 0;
     loop {
         let mut wakers = Wakers::new();
         let step = plan.step(&mut wakers);
         wakers.into_iter().for_each(Waker::wake);
         match step? {
-            Stage::Moved(count) => return Ok(count),
+            Stage::Moved(count) => {
+                moved += count;
+                plan.left -= count.min(plan.left);
+                // The others of them stay on the condition variable, as if this call had come after another.
+                if count < TURN || plan.left == 0 {
+                    return Ok(moved);
+                }
+                exec::budget().await;
+            }
             Stage::Changed => exec::budget().await,
             Stage::Absent(fault) => mm.fault_in(fault).await?,
         }
     }
 }
 
+/// So many waiters are moved while the locks are held.
+const TURN: usize = 32;
+
 struct Plan {
     from: u64,
     from_key: Key,
     to: u64,
     to_key: Key,
-    requeue: usize,
-    expected: u32,
+    /// How many may still be moved.
+    left: usize,
+    /// The comparison that is still to be made.
+    expected: Option<u32>,
 }
 
 enum Stage {
@@ -188,14 +203,16 @@ enum Stage {
 }
 
 impl Plan {
-    fn step(&self, wakers: &mut Wakers) -> Result<Stage> {
+    fn step(&mut self, wakers: &mut Wakers) -> Result<Stage> {
         // The owner is looked up before the locks are taken.
         let owner = Owner::of(self.to);
         let mut pair = Pair::lock(self.from_key, self.to_key);
-        match arch::user::load_u32(self.from) {
-            Ok(value) if value == self.expected => {}
-            Ok(_) => return Err(Errno::EAGAIN),
-            Err(fault) => return Ok(Stage::Absent(fault)),
+        if let Some(expected) = self.expected {
+            match arch::user::load_u32(self.from) {
+                Ok(value) if value == expected => {}
+                Ok(_) => return Err(Errno::EAGAIN),
+                Err(fault) => return Ok(Stage::Absent(fault)),
+            }
         }
         let owner = match owner {
             Ok(owner) => owner,
@@ -205,16 +222,17 @@ impl Plan {
         let mut graph = graph::lock();
         let Some(first) = table::first(pair.source(), self.from_key) else { return Ok(Stage::Moved(0)) };
         let first = self.traveller(first, &graph)?;
-        let taken = match acquire(&mut graph, &first, self.to, self.to_key, &owner, plain, self.requeue > 0)? {
+        let taken = match acquire(&mut graph, &first, self.to, self.to_key, &owner, plain, self.left > 1)? {
             Step::Taken => true,
             Step::Contended => false,
             Step::Changed => return Ok(Stage::Changed),
             Step::Absent(fault) => return Ok(Stage::Absent(fault)),
         };
+        self.expected = None;
         if taken {
             wakers.extend(self.unlink_first(&mut pair));
             graph.grant(&first, self.to_key);
-            if self.requeue > 0 {
+            if self.left > 1 {
                 graph.attach(self.to_key, &first)?;
             }
         }
@@ -223,12 +241,13 @@ impl Plan {
         moved.map(Stage::Moved)
     }
 
-    /// Lets waiters wait for the lock, which has an owner, until `requeue` are moved and the one besides.
+    /// Lets waiters wait for the lock, which has an owner, until as many are moved as may be in this turn.
     fn move_others(&self, pair: &mut Pair, graph: &mut Graph, mut moved: usize) -> Result<usize> {
         let list = pair.source();
         let mut cursor = list.front().map(ptr::from_ref);
+        let mut checked = false;
         while let Some(node) = cursor
-            && moved <= self.requeue
+            && moved < self.left.min(TURN)
         {
             // SAFETY: nodes in the locked list are alive; none is touched after it was taken off.
             let node = unsafe { &*node };
@@ -238,7 +257,10 @@ impl Plan {
                 continue;
             }
             let task = self.traveller(node, graph)?;
-            graph.check_deadlock(&task, self.to_key)?;
+            // The chain of owners is walked once, and for those who might be in it.
+            if !core::mem::replace(&mut checked, true) || graph.owns_any(&task) {
+                graph.check_deadlock(&task, self.to_key)?;
+            }
             // SAFETY: as above.
             let waker = unsafe { table::unlink(list, node) };
             graph.enqueue(&task, self.to_key, waker);
