@@ -11,7 +11,7 @@ use super::SysResult;
 use crate::errno::{Errno, Result};
 use crate::futex::{self, ANY, VectorEntry, WaitRequest, WakeOp, Word, pi};
 use crate::mm::UserPtr;
-use crate::process::{Caps, Thread, table};
+use crate::process::{Thread, may_trace, table};
 use crate::time::{ClockId, Deadline, UserTimespec};
 
 const PRIVATE: u32 = 128;
@@ -164,11 +164,7 @@ pub fn set_robust_list(t: &mut Thread, head: u64, size: usize) -> Result<()> {
 
 pub async fn get_robust_list(t: &Thread, tid: i32, head: UserPtr<u64>, size: UserPtr<u64>) -> Result<()> {
     let task = if tid == 0 { t.task().clone() } else { table::find_task(tid as u32).ok_or(Errno::ESRCH)? };
-    let (mine, theirs) = (t.creds(), task.shared_creds());
-    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|uid| *uid == mine.fsuid);
-    if tid != 0 && !same && !mine.capable(Caps::SYS_PTRACE) {
-        return Err(Errno::EPERM);
-    }
+    may_trace(t, task.process(), false)?;
     size.write(t.mm(), futex::ROBUST_HEAD_SIZE as u64).await?;
     head.write(t.mm(), task.robust_list.load(Ordering::Relaxed)).await
 }

@@ -10,7 +10,7 @@ use crate::sys::{NOWHERE, Ret, sys};
 use crate::{say, tests};
 
 tests! {
-    owner_dies, lists_of_execve, pending_entry, list_calls,
+    owner_dies, lists_of_execve, pending_entry, list_calls, whose_list,
 }
 
 fn time(seconds: i64, nanoseconds: i64) -> timespec {
@@ -184,4 +184,55 @@ fn list_calls() {
         say!("init's, by a user: {}", sys!(SYS_get_robust_list, 1, &mut head, &mut size));
         0
     });
+}
+
+/// Asks for the list of a thread.
+fn list_of(tid: i32) -> Ret {
+    let (mut head, mut size) = (0usize, 0usize);
+    sys!(SYS_get_robust_list, tid, &mut head, &mut size)
+}
+
+/// A process of a user and a group into which others may look, asleep.
+fn sleeper(user: u32, group: u32) -> i32 {
+    let pid = child(|| {
+        sys!(SYS_setresgid, group, group, group).need();
+        sys!(SYS_setresuid, user, user, user).need();
+        sys!(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0).need();
+        process::sleep_ms(100_000);
+        0
+    });
+    until_asleep(pid);
+    pid
+}
+
+fn whose_list() {
+    let [same, other_group, other_user] =
+        [(1000, 1000), (1000, 1001), (1001, 1000)].map(|(user, group)| sleeper(user, group));
+    say!("root: {} {} {}", list_of(same), list_of(other_group), list_of(other_user));
+    process::as_plain_user(|| {
+        say!(
+            "the same user: {}, another group: {}, another user: {}",
+            list_of(same),
+            list_of(other_group),
+            list_of(other_user)
+        );
+    });
+    // The real ids count, not the others.
+    in_child(|| {
+        sys!(SYS_setresgid, 1000, 1000, 1000).need();
+        sys!(SYS_setresuid, 1000, 1001, 1001).need();
+        say!("with its real ids: {}, with its effective ones: {}", list_of(same), list_of(other_user));
+        0
+    });
+    in_child(|| {
+        let (thread, _handle) = process::sleeping_thread(|| process::sleep_ms(100_000));
+        // Of this thread alone.
+        sys!(SYS_setresuid, 1000, 1001, 1001).need();
+        say!("of a thread of its own process: {}", list_of(thread));
+        0
+    });
+    for pid in [same, other_group, other_user] {
+        kill(pid, SIGKILL);
+        wait(pid);
+    }
 }
