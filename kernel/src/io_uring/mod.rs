@@ -75,6 +75,11 @@ pub fn setup(t: &Thread, entries: u32, params: &mut Params) -> Result<i32> {
     t.files().install(file, true)
 }
 
+/// Does the file stand for a ring?
+pub fn is_ring(file: &OpenFile) -> bool {
+    ops::ring_of(file).is_some()
+}
+
 /// io_uring_register(2).
 pub async fn register(t: &Thread, fd: i32, opcode: u32, arg: u64, count: u32) -> SysResult<i32> {
     if !register::is_known(opcode) {

@@ -10,6 +10,7 @@ use super::rights::{self, Rights};
 use super::socket::{Outgoing, Received, Socket, Switches, Ucred};
 use crate::errno::{Errno, Result};
 use crate::fs::OpenFile;
+use crate::io_uring;
 use crate::mm::UserPtr;
 use crate::process::{self, Caps, Thread};
 
@@ -61,7 +62,12 @@ fn import_rights(t: &Thread, data: &[u8], files: &mut Vec<Arc<OpenFile>>) -> Res
         return Err(Errno::EINVAL);
     }
     for fd in fds {
-        files.push(t.files().get(i32::from_ne_bytes(*fd))?);
+        let file = t.files().get(i32::from_ne_bytes(*fd))?;
+        // As Linux since 6.7: with a socket that is registered with it, a ring in a message could keep itself alive.
+        if io_uring::is_ring(&file) {
+            return Err(Errno::EINVAL);
+        }
+        files.push(file);
     }
     Ok(())
 }
