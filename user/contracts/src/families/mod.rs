@@ -52,6 +52,7 @@ mod proc;
 mod proc_waits;
 mod process;
 mod programs;
+mod pthread_locks;
 mod pty;
 mod rename;
 mod requeue;
@@ -151,6 +152,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("time", time::TESTS),
     ("timer_signals", timer_signals::TESTS),
     ("mount", mount::TESTS),
+    ("pthread_locks", pthread_locks::TESTS),
     ("io_uring", io_uring::TESTS),
     ("io_uring_files", io_uring_files::TESTS),
     ("io_uring_register", io_uring_register::TESTS),
