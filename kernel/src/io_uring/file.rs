@@ -15,6 +15,9 @@ use crate::exec::WaitQueue;
 use crate::fs::{Events, FileOps, OpenFile};
 use crate::mm::Special;
 
+/// How much of each kind /proc/PID/fdinfo tells of: a program could have millions.
+const LISTED: usize = 256;
+
 /// What stands behind the descriptor.
 pub struct RingFile {
     pub ring: Arc<Ring>,
@@ -90,8 +93,8 @@ impl FileOps for RingFile {
             sq_tail.wrapping_sub(sq_head),
             cq_tail.wrapping_sub(cq_head),
         );
-        let files = ring.registered.all_files();
-        let _ = writeln!(text, "UserFiles:\t{}", files.len());
+        let (count, files) = ring.registered.first_files(LISTED);
+        let _ = writeln!(text, "UserFiles:\t{count}");
         for (index, file) in files.iter().enumerate() {
             let name = file.as_ref().map(|file| file.path().display(None));
             let name = name.as_deref().map(String::from_utf8_lossy).unwrap_or("<none>".into());
@@ -99,13 +102,13 @@ impl FileOps for RingFile {
         }
         let buffers = ring.registered.all_buffers();
         let _ = writeln!(text, "UserBufs:\t{}", buffers.len());
-        for (index, buffer) in buffers.iter().enumerate() {
+        for (index, buffer) in buffers.iter().enumerate().take(LISTED) {
             let _ = writeln!(text, "{index:5}: {:#x}/{}", buffer.addr, buffer.len);
         }
         let personalities = ring.registered.personalities();
         if !personalities.is_empty() {
             text.push_str("Personalities:\n");
-            for (id, creds) in personalities {
+            for (id, creds) in personalities.into_iter().take(LISTED) {
                 let _ = writeln!(
                     text,
                     "{id:5}\n\tUid:\t{}\t\t{}\t\t{}\t\t{}",
@@ -114,7 +117,7 @@ impl FileOps for RingFile {
             }
         }
         text.push_str("PollList:\nCqOverflowList:\n");
-        for cqe in ring.backlog() {
+        for cqe in ring.backlog(LISTED) {
             let _ = writeln!(text, "  user_data={}, res={}, flags={:x}", cqe.user_data, cqe.res, cqe.flags);
         }
         text

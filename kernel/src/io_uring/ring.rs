@@ -317,9 +317,9 @@ impl Ring {
         empty
     }
 
-    /// Completions in the backlog, for /proc.
-    pub fn backlog(&self) -> alloc::vec::Vec<Cqe> {
-        self.completions.lock().backlog.iter().copied().collect()
+    /// The first completions in the backlog, for /proc.
+    pub fn backlog(&self, most: usize) -> alloc::vec::Vec<Cqe> {
+        self.completions.lock().backlog.iter().take(most).copied().collect()
     }
 
     /// What the kernel has come to in the ring of completions, for /proc.

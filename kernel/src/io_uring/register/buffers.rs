@@ -9,6 +9,7 @@ use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
 use crate::mm::{IoVec, PAGE_SIZE, UserPtr, access_ok};
 use crate::process::{Caps, Resource, Thread};
+use crate::signal::fatal_pending;
 
 /// A range of the program's memory.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,9 @@ async fn touch(t: &Thread, buffer: Fixed) -> Result<()> {
     let mut addr = buffer.addr;
     let end = buffer.addr + buffer.len;
     while addr < end {
+        if fatal_pending(t.task()) {
+            return Err(Errno::EINTR);
+        }
         let byte = UserPtr::<u8>::new(addr);
         // Writing what was read there would race with the program.
         if byte.try_read().is_err() {

@@ -7,6 +7,7 @@ use linux_raw_sys::io_uring as raw;
 
 use super::Registered;
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::fs::OpenFile;
 use crate::io_uring::file::RingFile;
 use crate::mm::UserPtr;
@@ -66,6 +67,9 @@ impl Registered {
             Some(fds) => {
                 for fd in fds.read_slice(t.mm(), count as usize, MAX_FILES as usize).await? {
                     slots.push(to_register(t, fd)?);
+                    if slots.len().is_multiple_of(64) {
+                        exec::budget().await;
+                    }
                 }
             }
         }
@@ -98,6 +102,7 @@ impl Registered {
         let mut done = 0;
         for (index, at) in (first..end).enumerate() {
             let result = self.update_file(t, at as usize, fds.at(index)).await;
+            exec::budget().await;
             match result {
                 Ok(()) => done += 1,
                 Err(_) if done > 0 => break,
@@ -137,7 +142,9 @@ impl Registered {
                     }
                 }
             };
-            match result.await {
+            let result = result.await;
+            exec::budget().await;
+            match result {
                 Ok(()) => done += 1,
                 Err(_) if done > 0 => break,
                 Err(errno) => return Err(errno),
@@ -187,8 +194,10 @@ impl Registered {
         Ok(())
     }
 
-    /// The registered files, for /proc.
-    pub fn all_files(&self) -> Vec<Option<Arc<OpenFile>>> {
-        self.files.lock().as_ref().map(|files| files.slots.clone()).unwrap_or_default()
+    /// How many slots there are, for /proc; and of the first of them up to `most` files.
+    pub fn first_files(&self, most: usize) -> (usize, Vec<Option<Arc<OpenFile>>>) {
+        let files = self.files.lock();
+        let slots = files.as_ref().map_or(&[][..], |files| &files.slots);
+        (slots.len(), slots.iter().take(most).cloned().collect())
     }
 }
