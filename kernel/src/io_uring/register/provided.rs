@@ -28,8 +28,9 @@ pub struct Buffer {
     pub addr: u64,
     pub len: u32,
     id: u16,
-    /// Its whole length, for putting it back.
+    /// Its whole length, and its place in a ring, for putting it back.
     whole: u32,
+    place: Option<u16>,
 }
 
 /// `struct io_uring_buf`. In the first of a ring, `resv` is the tail.
@@ -44,11 +45,12 @@ struct UserBuf {
 
 pub enum Group {
     Queue(VecDeque<Provided>),
-    /// Address, entries, and the head.
+    /// Address, entries, the head, and what was put back after later ones had been taken.
     Ring {
         addr: u64,
         entries: u16,
         head: u16,
+        returned: VecDeque<Provided>,
     },
 }
 
@@ -70,13 +72,14 @@ const EARLY: u16 = 64;
 impl Registered {
     /// PROVIDE_BUFFERS: `count` buffers, one behind the other in memory.
     pub fn provide_buffers(&self, group: u16, first: Provided, count: u32) -> Result<()> {
+        if !frames::has_spare() {
+            return Err(Errno::ENOMEM);
+        }
         let mut groups = self.groups.lock();
         let Group::Queue(queue) = groups.entry(group).or_insert_with(|| Group::Queue(VecDeque::new())) else {
             return Err(Errno::EINVAL);
         };
-        if !frames::has_spare() || queue.try_reserve(count as usize).is_err() {
-            return Err(Errno::ENOMEM);
-        }
+        queue.try_reserve(count as usize).map_err(|_| Errno::ENOMEM)?;
         // As many as ids go round.
         if queue.len() + count as usize > usize::from(u16::MAX) * 16 {
             return Err(Errno::ENOMEM);
@@ -129,7 +132,8 @@ impl Registered {
             Some(_) => return Err(Errno::EEXIST),
             None => {}
         }
-        groups.insert(reg.bgid, Group::Ring { addr: reg.addr, entries: reg.entries as u16, head: 0 });
+        let (entries, returned) = (reg.entries as u16, VecDeque::new());
+        groups.insert(reg.bgid, Group::Ring { addr: reg.addr, entries, head: 0, returned });
         Ok(())
     }
 
@@ -152,12 +156,11 @@ impl Registered {
     /// Takes a buffer; at most `limit` bytes of it are to be used, or all for 0. ENOBUFS if there is none.
     pub fn take_buffer(&self, group: u16, limit: u64) -> Result<Buffer> {
         let mut groups = self.groups.lock();
-        let (addr, whole, id) = match groups.get_mut(&group).ok_or(Errno::ENOBUFS)? {
-            Group::Queue(queue) => {
-                let Provided { addr, len, id } = queue.pop_front().ok_or(Errno::ENOBUFS)?;
-                (addr, len, id)
-            }
-            Group::Ring { addr, entries, head } => {
+        let mut place = None;
+        let provided = match groups.get_mut(&group).ok_or(Errno::ENOBUFS)? {
+            Group::Queue(queue) => queue.pop_front().ok_or(Errno::ENOBUFS)?,
+            Group::Ring { returned, .. } if !returned.is_empty() => returned.pop_front().ok_or(Errno::ENOBUFS)?,
+            Group::Ring { addr, entries, head, .. } => {
                 // A page that is not there is as good as an empty ring; the program has just written it.
                 let tail = UserPtr::<u16>::new(*addr + 14).try_read().map_err(|_| Errno::ENOBUFS)?;
                 if tail == *head {
@@ -165,21 +168,25 @@ impl Registered {
                 }
                 let at = *addr + u64::from(*head & (*entries - 1)) * size_of::<UserBuf>() as u64;
                 let buf = UserPtr::<UserBuf>::new(at).try_read().map_err(|_| Errno::ENOBUFS)?;
+                place = Some(*head);
                 *head = head.wrapping_add(1);
-                (buf.addr, buf.len, buf.bid)
+                Provided { addr: buf.addr, len: buf.len, id: buf.bid }
             }
         };
+        let Provided { addr, len: whole, id } = provided;
         let len = if limit == 0 { whole } else { u64::from(whole).min(limit) as u32 };
-        Ok(Buffer { group, addr, len, id, whole })
+        Ok(Buffer { group, addr, len, id, whole, place })
     }
 
     /// It was not needed.
     pub fn put_buffer_back(&self, buffer: Buffer) {
+        let provided = Provided { addr: buffer.addr, len: buffer.whole, id: buffer.id };
         match self.groups.lock().get_mut(&buffer.group) {
-            Some(Group::Queue(queue)) => {
-                queue.push_front(Provided { addr: buffer.addr, len: buffer.whole, id: buffer.id })
+            Some(Group::Queue(queue)) => queue.push_front(provided),
+            Some(Group::Ring { head, .. }) if buffer.place == Some(head.wrapping_sub(1)) => {
+                *head = head.wrapping_sub(1);
             }
-            Some(Group::Ring { head, .. }) => *head = head.wrapping_sub(1),
+            Some(Group::Ring { returned, .. }) => returned.push_back(provided),
             None => {}
         }
     }
