@@ -53,7 +53,7 @@ pub use locks::{Event, Mutex, MutexGuard, Notify, ReadGuard, RwLock, WriteGuard}
 pub use params::{CpuMask, SchedParams, SchedPolicy};
 pub use semaphore::{Acquire, Semaphore};
 pub use stats::{CpuStats, LOAD_SHIFT, cpu_stats, load_average, nr_running};
-pub use task::{budget, give_way, is_current, need_resched, spawn, spawn_entity, yield_now};
+pub use task::{budget, give_way, is_budget_used, is_current, need_resched, spawn, spawn_entity, yield_now};
 pub use throttle::{rt_bandwidth, set_rt_bandwidth};
 pub use timer::{Sleep, TimerHandle, sleep_until};
 pub use wait::{ANY, WaitEntry, WaitFor, WaitNode, WaitOnce, WaitQueue};

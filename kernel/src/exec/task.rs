@@ -87,6 +87,12 @@ pub async fn budget() {
     }
 }
 
+/// The same for loops that cannot await: they are to end their turn.
+#[inline]
+pub fn is_budget_used() -> bool {
+    cpu::this().budget_used()
+}
+
 /// Is this the task that is being polled on this CPU?
 #[inline]
 pub fn is_current(entity: &Entity) -> bool {

@@ -149,6 +149,11 @@ impl Sqe {
         self.flags & flag.bits() != 0
     }
 
+    /// Is it not to be begun at once?
+    pub fn waits_to_begin(&self) -> bool {
+        self.flags & (Flags::ASYNC | Flags::IO_DRAIN).bits() != 0
+    }
+
     /// Is another entry to be begun after this one?
     pub fn is_linked(&self) -> bool {
         self.has(Flags::LINKS)

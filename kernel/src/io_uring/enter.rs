@@ -11,7 +11,7 @@ use super::ops::{deadline_in, ring_of};
 use super::ring::{LOOK, Ring, WORK};
 use super::tasks;
 use crate::errno::{Errno, Result};
-use crate::exec::{Instant, Interrupted, WaitNode, interruptible, timeout};
+use crate::exec::{Instant, Interrupted, WaitNode, interruptible, is_budget_used, timeout};
 use crate::mm::UserPtr;
 use crate::process::Thread;
 use crate::signal::{SigSet, with_mask};
@@ -86,17 +86,20 @@ async fn read_mask(t: &Thread, arg: &GetEventsArg) -> Result<Option<SigSet>> {
     Ok(Some(SigSet(UserPtr::<u64>::new(arg.sigmask).read(t.mm()).await?)))
 }
 
-/// Polls what is ready, again and again while that makes more ready, within bounds.
-fn work(ring: &Ring, t: &Thread) {
+/// Polls what is ready, again and again while that makes more ready, within bounds. True if there may be more to poll.
+fn work(ring: &Ring, t: &Thread) -> bool {
     if !ring.has_ready() {
-        return;
+        return false;
     }
+    let mut more = false;
     for _ in 0..8 {
-        if ring.run_ready() == 0 {
+        more = ring.run_ready() > 0 && ring.has_ready();
+        if !more || is_budget_used() {
             break;
         }
     }
     t.mm().activate();
+    more
 }
 
 async fn wait(ring: &Arc<Ring>, t: &Thread, least: u32, flags: Enter, arg: u64, size: u64) -> SysResult<()> {
@@ -125,12 +128,18 @@ async fn wait_for(ring: &Ring, t: &Thread, least: u32, deadline: Option<Instant>
     let mut node = pin!(WaitNode::exclusive(&ring.queue, 0, WORK | LOOK));
     let done = poll_fn(|cx| {
         node.as_mut().register(cx.waker());
-        work(ring, t);
+        let more = work(ring, t);
         if !ring.flush_backlog() {
             return Poll::Ready(Err(Errno::EBUSY));
         }
         let enough = ring.rings.load(at::CQ_TAIL, Acquire).wrapping_sub(target) as i32 >= 0;
-        if enough || ring.timeouts.load(SeqCst) != timeouts { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if enough || ring.timeouts.load(SeqCst) != timeouts {
+            return Poll::Ready(Ok(()));
+        }
+        if more {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     });
     match interruptible(t, timeout(deadline, done)).await {
         Ok(Ok(done)) => Ok(done?),

@@ -15,7 +15,7 @@
 //! entry answers. What must not be left half done (transfers of a disk) does not look, and is waited for.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{TryReserveError, VecDeque};
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
@@ -43,6 +43,10 @@ const WOKEN: u8 = 1;
 const RUNNING: u8 = 2;
 const DONE: u8 = 4;
 
+/// In `Request::cancelled`: the entry that is under way is; all of them are, as the ring is closed or the thread goes away.
+const ENTRY: u8 = 1;
+const WHOLE: u8 = 2;
+
 type Body = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A deadline that can be moved while somebody waits for it.
@@ -60,7 +64,7 @@ pub struct Request {
     slot: AtomicUsize,
     state: AtomicU8,
     body: SpinLock<Option<Body>>,
-    cancelled: AtomicBool,
+    cancelled: AtomicU8,
     /// The wait that the last poll ended in looks at `cancelled`.
     interruptible: AtomicBool,
 
@@ -111,7 +115,7 @@ impl Request {
             slot: AtomicUsize::new(usize::MAX),
             state: AtomicU8::new(RUNNING),
             body: SpinLock::new(None),
-            cancelled: AtomicBool::new(false),
+            cancelled: AtomicU8::new(0),
             interruptible: AtomicBool::new(true),
             opcode: AtomicU8::new(0),
             user_data: AtomicU64::new(0),
@@ -142,22 +146,21 @@ impl Request {
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Acquire)
+        self.cancelled.load(Acquire) != 0
     }
 
-    /// Its thread goes away, and waits for it.
-    pub fn is_abandoned(&self) -> bool {
-        self.ring.requests.abandoned.load(SeqCst) > 0
-    }
-
-    /// Another entry of the chain begins. What cancelled the one before is over.
-    pub fn renew(&self) {
-        self.cancelled.store(false, Relaxed);
+    /// Another entry of the chain begins. What cancelled the one before is over; false if that was meant for all.
+    pub fn renew(&self) -> bool {
+        self.cancelled.fetch_and(!ENTRY, SeqCst) & WHOLE == 0
     }
 
     /// Ends what it waits for. False if it does not look, so that it may be long in ending.
     pub fn cancel(self: &Arc<Self>) -> bool {
-        self.cancelled.store(true, SeqCst);
+        self.end(ENTRY)
+    }
+
+    fn end(self: &Arc<Self>, what: u8) -> bool {
+        self.cancelled.fetch_or(what, SeqCst);
         let looks = self.interruptible.load(Relaxed);
         self.wake_by_ref();
         looks
@@ -200,6 +203,8 @@ pub struct Requests {
     /// The driver sleeps here.
     driver: WaitQueue,
     driven: AtomicBool,
+    /// The driver is to tell who polls the descriptor that there are requests to be polled.
+    untold: AtomicBool,
     /// Threads that end and wait for their requests to be gone.
     abandoned: AtomicUsize,
     /// Woken when a request is gone.
@@ -216,7 +221,7 @@ impl Ring {
     /// Takes a request in. It is not begun yet.
     pub fn insert(self: &Arc<Self>, request: &Arc<Request>) -> Result<()> {
         let mut all = self.requests.all.lock();
-        // Room for all to be free, and all to be ready, at once: neither can fail later.
+        // Room for all to be free, ready, or held back at once: none of it can fail later.
         let count = all.slots.len() + 1;
         let more = count.saturating_sub(all.free.len());
         all.free.try_reserve(more).map_err(|_| Errno::EAGAIN)?;
@@ -232,11 +237,7 @@ impl Ring {
             *place = Some(request.clone());
         }
         request.slot.store(slot, Relaxed);
-        let mut ready = self.requests.ready.lock();
-        let more = count.saturating_sub(ready.len());
-        let reserved = ready.try_reserve(more);
-        drop(ready);
-        if reserved.is_err() {
+        if self.requests.reserve(count).is_err() {
             if let Some(place) = all.slots.get_mut(slot) {
                 *place = None;
             }
@@ -304,17 +305,24 @@ impl Ring {
     /// Somebody shall poll this request.
     fn push_ready(&self, request: Arc<Request>) {
         self.put_ready(request);
+        self.announce_ready();
+    }
+
+    fn announce_ready(&self) {
         if self.queue.wake_where(1, |_, mask| mask & WORK != 0) > 0 {
             return;
         }
-        if self.is_driven() {
-            self.requests.driver.wake_one();
-            return;
+        if !self.is_driven() {
+            if self.setup.contains(Setup::TASKRUN_FLAG) {
+                self.rings.change(super::abi::at::SQ_FLAGS, raw::IORING_SQ_TASKRUN, 0);
+            }
+            if self.queue.is_empty() {
+                return;
+            }
+            // Who polls the descriptor may be another ring, and so on: the driver tells them, lest this become a recursion.
+            self.requests.untold.store(true, SeqCst);
         }
-        if self.setup.contains(Setup::TASKRUN_FLAG) {
-            self.rings.change(super::abi::at::SQ_FLAGS, raw::IORING_SQ_TASKRUN, 0);
-        }
-        self.queue.wake(usize::MAX, (Events::IN | Events::RDNORM).bits());
+        self.requests.driver.wake_one();
     }
 
     /// With IORING_SETUP_DEFER_TASKRUN: something is to be done by who asks for completions.
@@ -339,11 +347,15 @@ impl Ring {
         request
     }
 
-    /// Polls the requests that are ready now. The caller makes its own address space current afterwards. Answers how many.
+    /// Polls requests that are ready now, as many as one turn may take. The caller makes its own address space current
+    /// afterwards. Answers how many.
     pub fn run_ready(&self) -> usize {
         let count = self.requests.waits.load(SeqCst);
         let mut polled = 0;
         for _ in 0..count {
+            if polled > 0 && exec::is_budget_used() {
+                break;
+            }
             let Some(request) = self.take_ready() else { break };
             if may_poll_for(&request.task) {
                 request.poll();
@@ -367,16 +379,18 @@ impl Ring {
         }
     }
 
-    /// The requests that satisfy `wanted`, in no order.
-    pub fn find(&self, mut wanted: impl FnMut(&Request) -> bool) -> Vec<Arc<Request>> {
-        let all = self.requests.all.lock();
-        all.slots.iter().flatten().filter(|request| wanted(request)).cloned().collect()
+    /// A request that satisfies `wanted`.
+    pub fn find_one(&self, wanted: impl FnMut(&Request) -> bool) -> Option<Arc<Request>> {
+        self.find_from(&mut 0, wanted)
     }
 
-    /// One of them.
-    pub fn find_one(&self, mut wanted: impl FnMut(&Request) -> bool) -> Option<Arc<Request>> {
+    /// The next one: the search begins at the place `from`, and leaves it at what it found.
+    pub fn find_from(&self, from: &mut usize, mut wanted: impl FnMut(&Request) -> bool) -> Option<Arc<Request>> {
         let all = self.requests.all.lock();
-        all.slots.iter().flatten().find(|request| wanted(request)).cloned()
+        let rest = all.slots.get(*from..)?;
+        let found = rest.iter().position(|slot| slot.as_ref().is_some_and(|request| wanted(request)));
+        *from += found.unwrap_or(rest.len());
+        all.slots.get(*from).cloned().flatten()
     }
 
     pub fn is_idle(&self) -> bool {
@@ -386,24 +400,26 @@ impl Ring {
 
     /// Cancels the requests that satisfy `wanted`, also those that are held back.
     fn cancel_all(&self, wanted: impl Fn(&Request) -> bool) {
+        // Before those that are held back begin: they end at once then.
+        let mut at = 0;
+        while let Some(request) = self.find_from(&mut at, &wanted) {
+            request.end(WHOLE);
+            at += 1;
+        }
         let mut held = self.requests.held.lock();
-        let mut freed = Vec::new();
         held.retain(|(request, _)| {
             let take = wanted(request);
             if take {
                 self.requests.active.fetch_add(1, SeqCst);
-                freed.push(request.clone());
+                request.state.store(WOKEN, Relaxed);
+                self.put_ready(request.clone());
             }
             !take
         });
         self.requests.holds.store(held.len(), SeqCst);
         drop(held);
-        for request in freed {
-            request.cancelled.store(true, SeqCst);
-            request.begin_later();
-        }
-        for request in self.find(wanted) {
-            request.cancel();
+        if self.has_ready() {
+            self.announce_ready();
         }
     }
 
@@ -422,7 +438,9 @@ impl Ring {
         self.cancel_all(mine);
         self.run_ready();
         self.requests.driver.wake_one();
-        self.requests.gone.wait_for(|| self.find_one(mine).is_none().then_some(())).await;
+        // No more of them come: those before `at` are gone for good.
+        let mut at = 0;
+        self.requests.gone.wait_for(|| self.find_from(&mut at, mine).is_none().then_some(())).await;
         self.requests.abandoned.fetch_sub(1, SeqCst);
     }
 
@@ -437,17 +455,34 @@ async fn drive(ring: Arc<Ring>) {
     loop {
         let look = || {
             let over = ring.is_closing() && ring.is_idle();
-            (over || ring.has_ready() && ring.is_driven()).then_some(over)
+            let untold = ring.requests.untold.load(SeqCst);
+            (over || untold || ring.has_ready() && ring.is_driven()).then_some(over)
         };
         if ring.requests.driver.wait_for(look).await {
             return;
         }
-        ring.run_ready();
+        if ring.requests.untold.swap(false, SeqCst) {
+            ring.queue.wake(usize::MAX, (Events::IN | Events::RDNORM).bits());
+        }
+        if ring.is_driven() {
+            ring.run_ready();
+        }
         exec::budget().await;
     }
 }
 
 impl Requests {
+    /// Makes room for `count` requests on the ready list, and among those that are held back.
+    fn reserve(&self, count: usize) -> core::result::Result<(), TryReserveError> {
+        let mut ready = self.ready.lock();
+        let more = count.saturating_sub(ready.len());
+        ready.try_reserve(more)?;
+        drop(ready);
+        let mut held = self.held.lock();
+        let more = count.saturating_sub(held.len());
+        held.try_reserve(more)
+    }
+
     /// Woken when a request is gone.
     pub fn gone(&self) -> &WaitQueue {
         &self.gone

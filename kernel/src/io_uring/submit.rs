@@ -4,6 +4,7 @@
 //! [`Request`], polled once before the next entry is looked at, so that what need not wait completes in order. Linked entries
 //! are one request, which runs one after another.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -17,7 +18,9 @@ use super::ring::{Ring, Tell};
 use super::tasks;
 use crate::errno::{Errno, Result};
 use crate::exec;
+use crate::mm::IoVecs;
 use crate::process::{Credentials, Thread};
+use crate::time::UserTimespec;
 
 /// The submission side of a ring.
 #[derive(Default)]
@@ -30,12 +33,20 @@ pub struct Submission {
     no_draining: bool,
 }
 
-/// An entry that was looked at.
-#[derive(Clone, Copy)]
+/// An entry that was looked at, and what it has to know when it is begun, which may be later.
 pub struct Entry {
     pub sqe: Sqe,
     /// Why it cannot be begun.
     pub error: Option<Errno>,
+    pub creds: Arc<Credentials>,
+    pub fetched: Fetched,
+}
+
+/// What an entry points to, read while the program is in io_uring_enter(2) (IORING_FEAT_SUBMIT_STABLE).
+#[derive(Default)]
+pub struct Fetched {
+    pub time: Option<UserTimespec>,
+    pub vector: Option<Box<IoVecs>>,
 }
 
 /// Entries that are begun one after another.
@@ -59,9 +70,12 @@ impl Ring {
         let mut chain = Chain::default();
         while taken < wanted {
             let Some(sqe) = self.next_entry(&mut submission) else { break };
-            // The time of a timeout is read now, wherever it is.
-            let time = if ops::has_time(&sqe) { ops::fetch_time(t, &sqe).await } else { Ok(()) };
-            let result = self.submit_one(t, &mut submission, &mut chain, sqe, time);
+            let begins_later = !chain.entries.is_empty() || sqe.waits_to_begin() || self.is_draining();
+            let fetched = match ops::points_to(&sqe, begins_later) {
+                Some(what) => ops::fetch(t, &sqe, what).await,
+                None => Ok(Fetched::default()),
+            };
+            let result = self.submit_one(t, &mut submission, &mut chain, sqe, fetched);
             if result == Err(Errno::EAGAIN) {
                 // It stays.
                 submission.head = submission.head.wrapping_sub(1);
@@ -144,10 +158,14 @@ impl Ring {
         submission: &mut Submission,
         chain: &mut Chain,
         sqe: Sqe,
-        time: Result<()>,
+        fetched: Result<Fetched>,
     ) -> Result<()> {
         let single = chain.entries.is_empty() && !sqe.is_linked();
-        let checked = self.check(t, submission, chain, &sqe).and(time);
+        let (fetched, found) = match fetched {
+            Ok(fetched) => (fetched, Ok(())),
+            Err(errno) => (Fetched::default(), Err(errno)),
+        };
+        let mut checked = self.check(t, submission, chain, &sqe).and(found);
         if single
             && checked.is_ok()
             && !chain.drain
@@ -160,7 +178,14 @@ impl Ring {
             }
             return Ok(());
         }
-        chain.entries.push(Entry { sqe, error: checked.err() });
+        let creds = match self.creds_of(t, &sqe) {
+            Ok(creds) => creds,
+            Err(errno) => {
+                checked = checked.and(Err(errno));
+                t.creds().clone()
+            }
+        };
+        chain.entries.push(Entry { sqe, error: checked.err(), creds, fetched });
         if sqe.is_linked() {
             return Ok(());
         }
@@ -194,18 +219,16 @@ impl Ring {
         if self.setup.contains(Setup::IOPOLL) && !ops::can_be_polled(sqe.opcode) {
             return Err(Errno::EINVAL);
         }
-        if sqe.personality != 0 {
-            self.registered.personality(sqe.personality)?;
-        }
+        self.creds_of(t, sqe)?;
         let before = chain.entries.last().map(|entry| entry.sqe.opcode);
         ops::check(self, t, sqe, before)
     }
 
     /// The credentials of an entry.
-    fn creds_of(&self, t: &Thread, sqe: &Sqe) -> Arc<Credentials> {
+    fn creds_of(&self, t: &Thread, sqe: &Sqe) -> Result<Arc<Credentials>> {
         match sqe.personality {
-            0 => t.creds().clone(),
-            id => self.registered.personality(id).unwrap_or_else(|_| t.creds().clone()),
+            0 => Ok(t.creds().clone()),
+            id => self.registered.personality(id),
         }
     }
 
@@ -214,8 +237,8 @@ impl Ring {
             self.refuse(&chain.entries);
             return Ok(());
         }
-        let Some(first) = chain.entries.first().map(|entry| entry.sqe) else { return Ok(()) };
-        let at_once = !first.has(Flags::ASYNC);
+        let Some(first) = chain.entries.first() else { return Ok(()) };
+        let (at_once, creds) = (!first.sqe.has(Flags::ASYNC), first.creds.clone());
         let made = Request::new(self, t).and_then(|request| self.insert(&request).map(|()| request));
         let request = match made {
             Ok(request) => request,
@@ -225,7 +248,6 @@ impl Ring {
                 return Ok(());
             }
         };
-        let creds = self.creds_of(t, &first);
         let thread = t.acting(creds, request.clone());
         tasks::note_use(self, t.task());
         request.set_body(ops::run(request.clone(), thread, chain.entries));
@@ -246,9 +268,4 @@ impl Ring {
             silent = silent || index == 0 && entry.sqe.has(Flags::CQE_SKIP);
         }
     }
-}
-
-/// The credentials of an entry of a chain that is not the first.
-pub fn creds_for(ring: &Ring, t: &Thread, sqe: &Sqe) -> Option<Arc<Credentials>> {
-    (sqe.personality != 0).then(|| ring.creds_of(t, sqe))
 }

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::number;
 use crate::errno::{Errno, Result};
-use crate::exec::{Instant, interruptible, timeout};
+use crate::exec::{self, Instant, interruptible, timeout};
 use crate::fs::OpenFile;
 use crate::io_uring::abi::{Flags, Outcome, Sqe};
 use crate::io_uring::request::Request;
@@ -46,19 +46,21 @@ impl Which {
     }
 
     /// Cancels one, or all that are meant; answers how many for the latter.
-    fn cancel(&self, ring: &Ring, but: Option<&Request>) -> Result<u32> {
-        let mut found = ring.find(|request| {
+    async fn cancel(&self, ring: &Ring, but: Option<&Request>) -> Result<u32> {
+        let meant = |request: &Request| {
             but.is_none_or(|but| !core::ptr::eq(but, request)) && !request.is_cancelled() && self.means(request)
-        });
+        };
         let all = self.flags & (raw::IORING_ASYNC_CANCEL_ALL | raw::IORING_ASYNC_CANCEL_ANY) != 0;
         if all {
-            let count = found.len() as u32;
-            found.drain(..).for_each(|request| {
+            let (mut count, mut at) = (0, 0);
+            while let Some(request) = ring.find_from(&mut at, meant) {
                 request.cancel();
-            });
+                (count, at) = (count + 1, at + 1);
+                exec::budget().await;
+            }
             return Ok(count);
         }
-        match found.first() {
+        match ring.find_one(meant) {
             None => Err(Errno::ENOENT),
             Some(request) if request.cancel() => Ok(0),
             Some(_) => Err(Errno::EALREADY),
@@ -66,10 +68,12 @@ impl Which {
     }
 }
 
-pub fn execute(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Outcome {
+pub async fn execute(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Outcome {
     let fixed = sqe.has(Flags::FIXED_FILE) || sqe.op_flags & raw::IORING_ASYNC_CANCEL_FD_FIXED != 0;
-    let answer = Which::find(&request.ring, t, sqe.op_flags, sqe.addr, sqe.fd, fixed)
-        .and_then(|which| which.cancel(&request.ring, Some(request)));
+    let answer = match Which::find(&request.ring, t, sqe.op_flags, sqe.addr, sqe.fd, fixed) {
+        Ok(which) => which.cancel(&request.ring, Some(request)).await,
+        Err(errno) => Err(errno),
+    };
     Outcome::of(number(request, answer))
 }
 
@@ -98,7 +102,7 @@ pub async fn sync_cancel(ring: &Arc<Ring>, t: &Thread, arg: SyncCancel) -> SysRe
     }
     let fixed = arg.flags & raw::IORING_ASYNC_CANCEL_FD_FIXED != 0;
     let which = Which::find(ring, t, arg.flags, arg.addr, arg.fd, fixed)?;
-    match which.cancel(ring, None) {
+    match which.cancel(ring, None).await {
         Err(Errno::EALREADY) => {}
         answer => return Ok(answer?),
     }

@@ -21,6 +21,7 @@ use core::future::Future;
 use core::pin::pin;
 use core::sync::atomic::Ordering::Relaxed;
 
+use linux_raw_sys::io_uring as raw;
 use smallvec::SmallVec;
 
 pub use cancel::sync_cancel;
@@ -31,14 +32,13 @@ pub use timer::deadline_in;
 use super::abi::{Flags, Outcome, Setup, Sqe};
 use super::request::Request;
 use super::ring::{Ring, Tell};
-use super::submit::{Entry, creds_for};
+use super::submit::{Entry, Fetched};
 use crate::errno::{Errno, Result};
 use crate::exec;
 use crate::fs::OpenFile;
-use crate::mm::UserPtr;
+use crate::mm::{UserPtr, import_iovec};
 use crate::process::Thread;
 use crate::syscalls::{IntoSysResult, SysError, SysResult};
-use crate::time::UserTimespec;
 
 pub fn known(opcode: u8) -> Result<()> {
     Op::from_raw(opcode).map(|_| ())
@@ -62,14 +62,30 @@ pub fn check(ring: &Ring, t: &Thread, sqe: &Sqe, before: Option<u8>) -> Result<(
     check::check(ring, t, sqe, Op::from_raw(sqe.opcode)?, before)
 }
 
-/// Does it point to a time?
-pub fn has_time(sqe: &Sqe) -> bool {
-    sqe.opcode == Op::Timeout as u8 || sqe.opcode == Op::LinkTimeout as u8
+/// What in the program's memory is to be read before io_uring_enter(2) returns.
+pub enum Pointee {
+    Time(u64),
+    Vector,
 }
 
-/// Makes the page with the time present; EFAULT if there is none.
-pub async fn fetch_time(t: &Thread, sqe: &Sqe) -> Result<()> {
-    UserPtr::<UserTimespec>::new(sqe.addr).read(t.mm()).await.map(|_| ())
+/// Does the entry point to a time, or, if it begins later, to a vector?
+pub fn points_to(sqe: &Sqe, later: bool) -> Option<Pointee> {
+    match Op::from_raw(sqe.opcode).ok()? {
+        Op::Timeout | Op::LinkTimeout => Some(Pointee::Time(sqe.addr)),
+        Op::TimeoutRemove if sqe.op_flags & raw::IORING_TIMEOUT_UPDATE_MASK != 0 => Some(Pointee::Time(sqe.off)),
+        Op::Readv | Op::Writev if later => Some(Pointee::Vector),
+        _ => None,
+    }
+}
+
+/// Reads that.
+pub async fn fetch(t: &Thread, sqe: &Sqe, what: Pointee) -> Result<Fetched> {
+    let mut fetched = Fetched::default();
+    match what {
+        Pointee::Time(addr) => fetched.time = Some(UserPtr::new(addr).read(t.mm()).await?),
+        Pointee::Vector => fetched.vector = Some(Box::new(import_iovec(t.mm(), sqe.addr, sqe.len.into()).await?)),
+    }
+    Ok(fetched)
 }
 
 /// Answers an entry that need not wait, or does nothing.
@@ -108,7 +124,8 @@ pub async fn run(request: Arc<Request>, mut t: Thread, entries: SmallVec<[Entry;
     let mut broken = false;
     let mut silent = false;
     let mut index = 0;
-    while let Some(Entry { sqe, .. }) = entries.get(index) {
+    while let Some(entry) = entries.get(index) {
+        let sqe = &entry.sqe;
         index += 1;
         if broken {
             if !silent {
@@ -117,25 +134,24 @@ pub async fn run(request: Arc<Request>, mut t: Thread, entries: SmallVec<[Entry;
             continue;
         }
         if index > 1 {
-            if request.is_cancelled() && (ring.is_closing() || request.is_abandoned()) {
+            if !request.renew() {
                 ring.complete(sqe.user_data, Outcome::of(-Errno::ECANCELED.get()), Tell::Now);
                 continue;
             }
-            request.renew();
-            if let Some(creds) = creds_for(&ring, &t, sqe) {
-                t = t.acting(creds, request.clone());
+            if !Arc::ptr_eq(&entry.creds, t.creds()) {
+                t = t.acting(entry.creds.clone(), request.clone());
             }
         }
         let left = entries.len() - index;
         request.linked.store(left as u32, Relaxed);
-        let limit = entries.get(index).map(|entry| entry.sqe).filter(|next| next.opcode == Op::LinkTimeout as u8);
+        let limit = entries.get(index).filter(|next| next.sqe.opcode == Op::LinkTimeout as u8);
         let outcome = match limit {
             Some(limit) => {
                 index += 1;
-                Box::pin(run_limited(&request, &t, sqe, &limit)).await
+                Box::pin(run_limited(&request, &t, entry, limit)).await
             }
             None => {
-                let outcome = run_one(&request, &t, sqe).await;
+                let outcome = run_one(&request, &t, entry).await;
                 // A poll may have another name by now.
                 let user_data = request.user_data.load(Relaxed);
                 finish(&ring, &Sqe { user_data, ..*sqe }, outcome);
@@ -157,8 +173,9 @@ fn finish(ring: &Ring, sqe: &Sqe, outcome: Outcome) {
 }
 
 /// An entry with a link timeout after it.
-async fn run_limited(request: &Arc<Request>, t: &Thread, sqe: &Sqe, limit: &Sqe) -> Outcome {
-    let deadline = match timer::read(t, limit.addr, limit.op_flags).await {
+async fn run_limited(request: &Arc<Request>, t: &Thread, entry: &Entry, limit: &Entry) -> Outcome {
+    let (sqe, fetched, limit) = (&entry.sqe, &limit.fetched, &limit.sqe);
+    let deadline = match timer::deadline(fetched, limit.op_flags) {
         Ok(deadline) => deadline,
         Err(errno) => {
             finish(&request.ring, sqe, Outcome::of(-Errno::ECANCELED.get()));
@@ -169,7 +186,7 @@ async fn run_limited(request: &Arc<Request>, t: &Thread, sqe: &Sqe, limit: &Sqe)
     request.link_user_data.store(limit.user_data, Relaxed);
     timer::set(&request.link_timer, Some(deadline));
     let (outcome, result) = {
-        let mut entry = pin!(run_one(request, t, sqe));
+        let mut entry = pin!(run_one(request, t, entry));
         let mut clock = pin!(timer::wait_until(request, &request.link_timer));
         let first = exec_select(entry.as_mut(), clock.as_mut()).await;
         match first {
@@ -203,7 +220,8 @@ async fn exec_select<T>(
 }
 
 /// Does what an entry asks for.
-async fn run_one(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Outcome {
+async fn run_one(request: &Arc<Request>, t: &Thread, entry: &Entry) -> Outcome {
+    let sqe = &entry.sqe;
     request.user_data.store(sqe.user_data, Relaxed);
     request.opcode.store(sqe.opcode, Relaxed);
     let Ok(op) = Op::from_raw(sqe.opcode) else { return Outcome::of(-Errno::EINVAL.get()) };
@@ -219,18 +237,19 @@ async fn run_one(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Outcome {
         return Outcome::of(-Errno::ECANCELED.get());
     }
     let outcome = match file {
-        Some(file) => with_file(request, t, sqe, op, &file).await,
-        None => without_file(request, t, sqe, op).await,
+        Some(file) => with_file(request, t, entry, op, &file).await,
+        None => without_file(request, t, entry, op).await,
     };
     let file = request.file.lock().take();
     drop(file);
     outcome
 }
 
-async fn with_file(request: &Arc<Request>, t: &Thread, sqe: &Sqe, op: Op, file: &Arc<OpenFile>) -> Outcome {
+async fn with_file(request: &Arc<Request>, t: &Thread, entry: &Entry, op: Op, file: &Arc<OpenFile>) -> Outcome {
+    let sqe = &entry.sqe;
     match op {
         Op::Read | Op::Readv | Op::ReadFixed | Op::Write | Op::Writev | Op::WriteFixed => {
-            rw::transfer(request, t, sqe, op, file).await
+            rw::transfer(request, t, entry, op, file).await
         }
         Op::PollAdd => poll::add(request, sqe, file).await,
         Op::Accept | Op::Connect | Op::Send | Op::Recv | Op::Sendmsg | Op::Recvmsg | Op::Shutdown => {
@@ -240,13 +259,14 @@ async fn with_file(request: &Arc<Request>, t: &Thread, sqe: &Sqe, op: Op, file: 
     }
 }
 
-async fn without_file(request: &Arc<Request>, t: &Thread, sqe: &Sqe, op: Op) -> Outcome {
+async fn without_file(request: &Arc<Request>, t: &Thread, entry: &Entry, op: Op) -> Outcome {
+    let (sqe, fetched) = (&entry.sqe, &entry.fetched);
     match op {
         Op::Nop => Outcome::good(0),
-        Op::Timeout => timer::timeout(request, t, sqe).await,
-        Op::TimeoutRemove => timer::remove(request, t, sqe).await,
+        Op::Timeout => timer::timeout(request, sqe, fetched).await,
+        Op::TimeoutRemove => timer::remove(request, sqe, fetched),
         Op::PollRemove => Outcome::of(number(request, poll::remove(&request.ring, sqe))),
-        Op::AsyncCancel => cancel::execute(request, t, sqe),
+        Op::AsyncCancel => cancel::execute(request, t, sqe).await,
         // Linked to nothing that it could limit, as what it was linked to is over.
         Op::LinkTimeout => Outcome::of(-Errno::ECANCELED.get()),
         Op::ProvideBuffers | Op::RemoveBuffers => misc::buffers(request, sqe, op),

@@ -5,9 +5,10 @@ use alloc::sync::Arc;
 use linux_raw_sys::{general, io_uring as raw, net};
 
 use super::check::ANY_SLOT;
-use super::rw::ready;
+use super::rw::Patience;
 use super::{Op, number};
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::fs::open_file::{READ_EVENTS, WRITE_EVENTS};
 use crate::fs::{Events, OpenFile, TryError};
 use crate::io_uring::abi::{Flags, Outcome, Sqe};
@@ -38,11 +39,35 @@ pub async fn execute(request: &Arc<Request>, t: &Thread, sqe: &Sqe, op: Op, file
 }
 
 /// Tries again whenever the socket is ready, until it does not say EAGAIN, or is not to wait.
-async fn retry(request: &Arc<Request>, file: &OpenFile, events: Events, sqe: &Sqe, error: SysError) -> SysResult<()> {
-    let waits = sqe.op_flags & net::MSG_DONTWAIT == 0 || sqe.opcode == Op::Accept as u8;
-    match error {
-        SysError::Errno(Errno::EAGAIN) if waits && ready(request, file, events).await? => Ok(()),
-        error => Err(error),
+struct Retry<'a> {
+    request: &'a Arc<Request>,
+    file: &'a OpenFile,
+    events: Events,
+    waits: bool,
+    patience: Patience,
+}
+
+impl<'a> Retry<'a> {
+    fn new(request: &'a Arc<Request>, file: &'a OpenFile, events: Events, sqe: &Sqe) -> Self {
+        let waits = sqe.op_flags & net::MSG_DONTWAIT == 0 || sqe.opcode == Op::Accept as u8;
+        Retry { request, file, events, waits, patience: Patience::default() }
+    }
+
+    /// What the next attempt has beside the flags of the entry.
+    fn flags(&self) -> u32 {
+        if self.patience.is_over() { 0 } else { net::MSG_DONTWAIT }
+    }
+
+    /// An attempt has failed. Ok: make another one.
+    async fn after(&mut self, error: SysError) -> SysResult<()> {
+        match error {
+            SysError::Errno(Errno::EAGAIN)
+                if self.waits && self.patience.ready(self.request, self.file, self.events).await? =>
+            {
+                Ok(())
+            }
+            error => Err(error),
+        }
     }
 }
 
@@ -55,13 +80,14 @@ async fn send(
     wanted: &mut u64,
 ) -> SysResult<usize> {
     of_file(file)?;
-    let flags = sqe.op_flags | net::MSG_NOSIGNAL | net::MSG_DONTWAIT;
+    let flags = sqe.op_flags | net::MSG_NOSIGNAL;
+    let mut retry = Retry::new(request, file, WRITE_EVENTS, sqe);
     if op == Op::Sendmsg {
         let header = UserPtr::new(sqe.addr).read(t.mm()).await?;
         loop {
-            match socket::send_header(t, file, &header, flags).await {
+            match socket::send_header(t, file, &header, flags | retry.flags()).await {
                 Ok(n) => return Ok(n),
-                Err(error) => retry(request, file, WRITE_EVENTS, sqe, error).await?,
+                Err(error) => retry.after(error).await?,
             }
         }
     }
@@ -70,9 +96,9 @@ async fn send(
     let mut buf = IoBuf::user(t.mm(), sqe.addr, sqe.len.into())?;
     let mut done = 0;
     loop {
-        match socket::send_to(t, file, &mut buf, flags, name).await {
+        match socket::send_to(t, file, &mut buf, flags | retry.flags(), name).await {
             Ok(n) => done += n,
-            Err(error) => match retry(request, file, WRITE_EVENTS, sqe, error).await {
+            Err(error) => match retry.after(error).await {
                 Ok(()) => continue,
                 Err(_) if done > 0 => return Ok(done),
                 Err(error) => return Err(error),
@@ -101,6 +127,8 @@ async fn receive(request: &Arc<Request>, t: &Thread, sqe: &Sqe, op: Op, file: &A
             && res > 0
             && ring.complete_part(request.user_data.load(core::sync::atomic::Ordering::Relaxed), res, flags)
         {
+            // Another CPU may go on sending for as long as it likes.
+            exec::budget().await;
             continue;
         }
         let all = sqe.op_flags & net::MSG_WAITALL != 0;
@@ -119,9 +147,10 @@ async fn receive_once(
 ) -> SysResult<usize> {
     let ring = &request.ring;
     let socket = of_file(file)?;
-    let flags = sqe.op_flags | net::MSG_DONTWAIT;
+    let mut retry = Retry::new(request, file, READ_EVENTS, sqe);
     let mut done = 0;
     loop {
+        let flags = sqe.op_flags | retry.flags();
         if sqe.has(Flags::BUFFER_SELECT) {
             let limit = if op == Op::Recv { sqe.len.into() } else { message_room(t, sqe).await? };
             *selected = Some(ring.registered.take_buffer(sqe.buf_index, limit)?);
@@ -154,7 +183,7 @@ async fn receive_once(
                         *selected = Some(buffer);
                     }
                 }
-                match retry(request, file, READ_EVENTS, sqe, error).await {
+                match retry.after(error).await {
                     Ok(()) => {}
                     Err(_) if done > 0 => return Ok(done),
                     Err(error) => return Err(error),
@@ -166,7 +195,7 @@ async fn receive_once(
 
 /// How much a RECVMSG that selects its buffer wants of it.
 async fn message_room(t: &Thread, sqe: &Sqe) -> Result<u64> {
-    let [iov, count]: [u64; 2] = UserPtr::new(sqe.addr + 16).read(t.mm()).await?;
+    let [iov, count]: [u64; 2] = UserPtr::new(sqe.addr.wrapping_add(16)).read(t.mm()).await?;
     match count {
         0 => Ok(0),
         1 => Ok(import_iovec(t.mm(), iov, 1).await?.first().map_or(0, |segment| segment.len)),
@@ -182,6 +211,7 @@ async fn accept(request: &Arc<Request>, t: &Thread, sqe: &Sqe, file: &Arc<OpenFi
         if !multishot || res < 0 || !request.ring.complete_part(user_data, res, 0) {
             return Outcome::of(res);
         }
+        exec::budget().await;
     }
 }
 
@@ -191,11 +221,12 @@ async fn accept_once(request: &Arc<Request>, t: &Thread, sqe: &Sqe, file: &Arc<O
     if sqe.file_index == 0 && !t.files().has_room() {
         return Err(Errno::EMFILE.into());
     }
+    let mut retry = Retry::new(request, file, READ_EVENTS, sqe);
     let (connection, peer) = loop {
         match socket.try_accept() {
             Ok(accepted) => break accepted,
             Err(TryError::Failed(errno)) => return Err(errno.into()),
-            Err(_) => retry(request, file, READ_EVENTS, sqe, Errno::EAGAIN.into()).await?,
+            Err(_) => retry.after(Errno::EAGAIN.into()).await?,
         }
     };
     if sqe.addr != 0 {

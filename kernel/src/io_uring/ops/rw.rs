@@ -13,12 +13,14 @@ use linux_raw_sys::general as raw;
 
 use super::{Op, number, wait};
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::fs::open_file::{Kind, READ_EVENTS, WRITE_EVENTS};
 use crate::fs::{Events, OpenFile};
 use crate::io_uring::abi::{Flags, Outcome, Setup, Sqe};
 use crate::io_uring::register::Buffer;
 use crate::io_uring::request::Request;
 use crate::io_uring::ring::Ring;
+use crate::io_uring::submit::Entry;
 use crate::mm::{IoBuf, PAGE_SIZE, import_iovec};
 use crate::net::socket::Outgoing;
 use crate::net::{socket, transfer};
@@ -80,10 +82,10 @@ fn position(file: &OpenFile, off: u64) -> Result<Option<u64>> {
 /// RWF_* of Linux 6.1, and what of them can be had.
 const RWF_KNOWN: u32 = raw::RWF_HIPRI | raw::RWF_DSYNC | raw::RWF_SYNC | raw::RWF_NOWAIT | raw::RWF_APPEND;
 
-pub async fn transfer(request: &Arc<Request>, t: &Thread, sqe: &Sqe, op: Op, file: &Arc<OpenFile>) -> Outcome {
+pub async fn transfer(request: &Arc<Request>, t: &Thread, entry: &Entry, op: Op, file: &Arc<OpenFile>) -> Outcome {
     let mut selected = None;
     let mut wanted = 0;
-    let answer = attempt_all(request, t, sqe, op, file, &mut selected, &mut wanted).await;
+    let answer = attempt_all(request, t, entry, op, file, &mut selected, &mut wanted).await;
     let mut outcome = outcome(number(request, answer), wanted);
     if let Some(buffer) = selected {
         outcome.flags = request.ring.registered.buffer_used(buffer);
@@ -91,17 +93,21 @@ pub async fn transfer(request: &Arc<Request>, t: &Thread, sqe: &Sqe, op: Op, fil
     outcome
 }
 
+fn writes(sqe: &Sqe) -> bool {
+    Op::from_raw(sqe.opcode).is_ok_and(|op| matches!(op, Op::Write | Op::Writev | Op::WriteFixed))
+}
+
 async fn attempt_all(
     request: &Arc<Request>,
     t: &Thread,
-    sqe: &Sqe,
+    entry: &Entry,
     op: Op,
     file: &Arc<OpenFile>,
     selected: &mut Option<Buffer>,
     wanted: &mut u64,
 ) -> SysResult<usize> {
-    let ring = &request.ring;
-    let write = matches!(op, Op::Write | Op::Writev | Op::WriteFixed);
+    let (sqe, ring) = (&entry.sqe, &request.ring);
+    let write = writes(sqe);
     if write {
         file.check_writable()?;
     } else {
@@ -119,20 +125,24 @@ async fn attempt_all(
     }
     let pos = position(file, sqe.off)?;
     let events = if write { WRITE_EVENTS } else { READ_EVENTS };
+    let mut patience = Patience::default();
+    let vector = match (&entry.fetched.vector, op) {
+        (Some(vector), _) => Some((**vector).clone()),
+        (None, Op::Readv | Op::Writev) => Some(import_iovec(t.mm(), sqe.addr, sqe.len.into()).await?),
+        _ => None,
+    };
     loop {
-        let mut buf = match op {
-            Op::Readv | Op::Writev if !sqe.has(Flags::BUFFER_SELECT) => {
-                IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), sqe.addr, sqe.len.into()).await?)
-            }
-            Op::ReadFixed | Op::WriteFixed => {
+        let mut buf = match &vector {
+            Some(vector) if !sqe.has(Flags::BUFFER_SELECT) => IoBuf::user_iovec(t.mm(), vector.clone()),
+            None if matches!(op, Op::ReadFixed | Op::WriteFixed) => {
                 ring.registered.check_fixed(sqe.buf_index, sqe.addr, sqe.len.into())?;
                 IoBuf::user(t.mm(), sqe.addr, sqe.len.into())?
             }
             _ if sqe.has(Flags::BUFFER_SELECT) => {
-                let limit = match op {
-                    Op::Readv if sqe.len > 1 => return Err(Errno::EINVAL.into()),
-                    Op::Readv => import_iovec(t.mm(), sqe.addr, sqe.len.into()).await?.first().map_or(0, |iov| iov.len),
-                    _ => sqe.len.into(),
+                let limit = match &vector {
+                    Some(_) if sqe.len > 1 => return Err(Errno::EINVAL.into()),
+                    Some(vector) => vector.first().map_or(0, |iov| iov.len),
+                    None => sqe.len.into(),
                 };
                 let buffer = ring.registered.take_buffer(sqe.buf_index, limit)?;
                 *selected = Some(buffer);
@@ -141,12 +151,12 @@ async fn attempt_all(
             _ => IoBuf::user(t.mm(), sqe.addr, sqe.len.into())?,
         };
         *wanted = buf.remaining() as u64;
-        match attempt(t, sqe, file, pos, write, &mut buf).await {
+        match attempt(t, sqe, file, pos, &patience, &mut buf).await {
             Err(SysError::Errno(Errno::EAGAIN)) if sqe.op_flags & raw::RWF_NOWAIT == 0 => {
                 if let Some(buffer) = selected.take() {
                     ring.registered.put_buffer_back(buffer);
                 }
-                if !ready(request, file, events).await? {
+                if !patience.ready(request, file, events).await? {
                     return Err(Errno::EAGAIN.into());
                 }
             }
@@ -155,12 +165,38 @@ async fn attempt_all(
     }
 }
 
-/// Waits until a file has one of the events. False if it cannot be waited for.
-pub async fn ready(request: &Arc<Request>, file: &OpenFile, events: Events) -> SysResult<bool> {
-    let Some(queue) = file.ops().and_then(|ops| ops.wait_queue()) else { return Ok(false) };
-    let look = || file.ready().intersects(events).then_some(());
-    wait(request, queue.wait_for_mask(events.bits(), look)).await?;
-    Ok(true)
+/// Attempts that do not wait, made whenever the file is ready. A file may be ready without end and still refuse: a datagram
+/// socket can send, but the queue of who is to get the message is full. After a few of these the attempt has to wait by itself
+/// (as on Linux, where a worker makes the blocking call).
+#[derive(Default)]
+pub struct Patience {
+    in_vain: u32,
+}
+
+impl Patience {
+    pub fn is_over(&self) -> bool {
+        self.in_vain >= 8
+    }
+
+    /// Waits until a file has one of the events. False if it cannot be waited for, or need not be any more.
+    pub async fn ready(&mut self, request: &Arc<Request>, file: &OpenFile, events: Events) -> SysResult<bool> {
+        let Some(queue) = file.ops().and_then(|ops| ops.wait_queue()) else { return Ok(false) };
+        if self.is_over() {
+            return Ok(false);
+        }
+        let mut waited = false;
+        let look = || {
+            let ready = file.ready().intersects(events);
+            waited |= !ready;
+            ready.then_some(())
+        };
+        wait(request, queue.wait_for_mask(events.bits(), look)).await?;
+        if !waited {
+            self.in_vain += 1;
+            exec::budget().await;
+        }
+        Ok(true)
+    }
 }
 
 async fn attempt(
@@ -168,14 +204,15 @@ async fn attempt(
     sqe: &Sqe,
     file: &Arc<OpenFile>,
     pos: Option<u64>,
-    write: bool,
+    patience: &Patience,
     buf: &mut IoBuf<'_>,
 ) -> SysResult<usize> {
+    let write = writes(sqe);
     if let Ok(socket) = socket::of_file(file) {
-        const DONTWAIT: u32 = linux_raw_sys::net::MSG_DONTWAIT;
+        let flags = if patience.is_over() { 0 } else { linux_raw_sys::net::MSG_DONTWAIT };
         return match write {
-            true => transfer::send(t, file, socket, buf, &mut Outgoing::plain(), DONTWAIT).await,
-            false => transfer::receive(t, file, socket, buf, DONTWAIT).await.map(|received| received.len),
+            true => transfer::send(t, file, socket, buf, &mut Outgoing::plain(), flags).await,
+            false => transfer::receive(t, file, socket, buf, flags).await.map(|received| received.len),
         };
     }
     if sqe.op_flags & raw::RWF_NOWAIT != 0 {

@@ -11,16 +11,15 @@ use crate::errno::{Errno, Result};
 use crate::exec::{self, Instant};
 use crate::io_uring::abi::{Outcome, Sqe};
 use crate::io_uring::request::{Request, Timer};
-use crate::mm::UserPtr;
-use crate::process::Thread;
+use crate::io_uring::submit::Fetched;
 use crate::sync::SpinLock;
 use crate::time::{ClockId, Deadline, UserTimespec};
 
 type Cell = SpinLock<Option<Timer>>;
 
-/// Reads the time of a timeout, from now or as a point on a clock.
-pub async fn read(t: &Thread, addr: u64, flags: u32) -> Result<Deadline> {
-    let time: UserTimespec = UserPtr::new(addr).read(t.mm()).await?;
+/// The time of a timeout, from now or as a point on a clock.
+pub fn deadline(fetched: &Fetched, flags: u32) -> Result<Deadline> {
+    let time = fetched.time.ok_or(Errno::EFAULT)?;
     if time.sec < 0 || time.nsec < 0 {
         return Err(Errno::EINVAL);
     }
@@ -56,12 +55,12 @@ pub async fn wait_until(request: &Request, cell: &Cell) {
     }
 }
 
-pub async fn timeout(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Outcome {
+pub async fn timeout(request: &Arc<Request>, sqe: &Sqe, fetched: &Fetched) -> Outcome {
     let ring = &request.ring;
     // Before anything else can complete.
     let target = ring.counted.load(SeqCst).wrapping_add(sqe.off as u32);
     let counts = sqe.off as u32 != 0;
-    match read(t, sqe.addr, sqe.op_flags).await {
+    match deadline(fetched, sqe.op_flags) {
         Ok(deadline) => set(&request.timer, Some(deadline)),
         Err(errno) => return Outcome::of(-errno.get()),
     }
@@ -83,12 +82,11 @@ pub async fn timeout(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Outcome {
     }
 }
 
-pub async fn remove(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Outcome {
-    let answer = change(request, t, sqe).await;
-    Outcome::of(number(request, answer))
+pub fn remove(request: &Arc<Request>, sqe: &Sqe, fetched: &Fetched) -> Outcome {
+    Outcome::of(number(request, change(request, sqe, fetched)))
 }
 
-async fn change(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Result<()> {
+fn change(request: &Arc<Request>, sqe: &Sqe, fetched: &Fetched) -> Result<()> {
     let ring = &request.ring;
     let is_timeout =
         |other: &Request| other.opcode.load(Relaxed) == Op::Timeout as u8 && other.user_data.load(Relaxed) == sqe.addr;
@@ -96,7 +94,7 @@ async fn change(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Result<()> {
         let found = ring.find_one(is_timeout).ok_or(Errno::ENOENT)?;
         return if found.cancel() { Ok(()) } else { Err(Errno::EALREADY) };
     }
-    let deadline = read(t, sqe.off, sqe.op_flags).await?;
+    let deadline = deadline(fetched, sqe.op_flags)?;
     if sqe.op_flags & raw::IORING_LINK_TIMEOUT_UPDATE != 0 {
         let limited =
             |other: &Request| other.link_user_data.load(Relaxed) == sqe.addr && other.link_timer.lock().is_some();

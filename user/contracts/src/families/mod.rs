@@ -26,6 +26,7 @@ mod interrupted;
 mod io;
 mod io_uring;
 mod io_uring_cancel;
+mod io_uring_edges;
 mod io_uring_files;
 mod io_uring_net;
 mod io_uring_register;
@@ -158,4 +159,5 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("io_uring_register", io_uring_register::TESTS),
     ("io_uring_cancel", io_uring_cancel::TESTS),
     ("io_uring_net", io_uring_net::TESTS),
+    ("io_uring_edges", io_uring_edges::TESTS),
 ];
