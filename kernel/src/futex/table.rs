@@ -345,6 +345,7 @@ pub(super) fn wake_one(key: Key, bitset: u32) -> Result<bool> {
     Ok(false)
 }
 
+#[inline(never)]
 fn wake_few(key: Key, count: usize, bitset: u32) -> Option<Result<usize>> {
     let mut wakers = Wakers::new();
     let mut list = lock(key.bucket());
