@@ -52,6 +52,7 @@ pub mod timerfd;
 pub mod tmpfs;
 pub mod tty;
 pub mod walk;
+mod walk_now;
 pub(crate) mod writing;
 
 #[cfg(test)]
@@ -74,6 +75,7 @@ pub use open_file::OpenFile;
 pub use path::Path;
 pub use state::{Hold, InodeState};
 pub use walk::{AT_FDCWD, Ctx, Flags, lookup};
+pub use walk_now::lookup_now;
 
 use crate::errno::{Errno, Result};
 use crate::process::Thread;

@@ -1,6 +1,6 @@
 //! From path text to a place in the tree: path_resolution(7).
 //!
-//! A [`Walker`] goes from component to component. Names in the cache cost no allocation and no wait; the others are
+//! What the cache of names can answer alone, [`lookup_now`] does. A [`Walker`] goes from component to component. Names in the cache cost no allocation and no wait; the others are
 //! looked up in the file system. Texts of symbolic links are kept on a small stack, so that nesting needs no recursion.
 
 use alloc::sync::Arc;
@@ -13,6 +13,7 @@ use super::inode::{FileType, Inode};
 use super::mount::{self, MountFlags};
 use super::path::Path;
 use super::perm;
+use super::walk_now::lookup_now;
 use crate::errno::{Errno, Result};
 use crate::process::{Credentials, Thread};
 
@@ -55,7 +56,7 @@ impl<'a> Ctx<'a> {
         Ctx { fs: thread.fs(), creds: thread.creds(), files: thread.files(), thread: Some(thread) }
     }
 
-    fn check_search(&self, dir: &dyn Inode) -> Result<()> {
+    pub(super) fn check_search(&self, dir: &dyn Inode) -> Result<()> {
         perm::check_search(self.creds, dir).or_else(|errno| self.granted(dir, errno))
     }
 
@@ -307,7 +308,7 @@ impl<'a, 'p> Walker<'a, 'p> {
 }
 
 /// The directory that relative paths start from.
-fn start_of(ctx: Ctx<'_>, dirfd: i32) -> Result<Path> {
+pub(super) fn start_of(ctx: Ctx<'_>, dirfd: i32) -> Result<Path> {
     if dirfd == AT_FDCWD {
         return Ok(ctx.fs.cwd());
     }
@@ -357,6 +358,13 @@ pub(super) async fn child_locked(dir: &Arc<Dentry>, name: &[u8]) -> Result<Arc<D
 
 /// Resolves a path to an existing object.
 pub async fn lookup(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> Result<Path> {
+    match lookup_now(ctx, dirfd, path, flags) {
+        Some(result) => result,
+        None => walk(ctx, dirfd, path, flags).await,
+    }
+}
+
+async fn walk(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> Result<Path> {
     if path.is_empty() && flags.contains(Flags::EMPTY) {
         return at_descriptor(ctx, dirfd);
     }
@@ -384,7 +392,7 @@ pub async fn lookup(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> Resu
 }
 
 /// AT_EMPTY_PATH: the object behind the descriptor.
-fn at_descriptor(ctx: Ctx<'_>, dirfd: i32) -> Result<Path> {
+pub(super) fn at_descriptor(ctx: Ctx<'_>, dirfd: i32) -> Result<Path> {
     if dirfd == AT_FDCWD {
         return Ok(ctx.fs.cwd());
     }

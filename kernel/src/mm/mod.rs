@@ -38,4 +38,4 @@ pub use space::{
     VmaInfo,
 };
 pub use stats::{MemInfo, meminfo};
-pub use uaccess::{UserPtr, UserStr, read_cstr};
+pub use uaccess::{UserPtr, UserStr, read_cstr, try_read_cstr};

@@ -246,6 +246,12 @@ pub async fn read_cstr(mm: &AddressSpace, addr: u64, max: usize) -> Result<UserS
     }
 }
 
+/// A string that fits into `buf` with its NUL. None: it does not, or a page is missing.
+pub fn try_read_cstr(addr: u64, buf: &mut [u8]) -> Option<&[u8]> {
+    let len = arch::user::copy_string(buf, addr).ok()?;
+    buf.get(..len).filter(|string| string.len() < buf.len())
+}
+
 impl UserFault {
     pub const fn read(addr: u64) -> Self {
         UserFault { addr, access: Access::Read }

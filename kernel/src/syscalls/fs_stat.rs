@@ -11,7 +11,7 @@ use crate::fs::inotify::hooks;
 use crate::fs::path::PATH_MAX;
 use crate::fs::perm::{self, Want};
 use crate::fs::{self, Ctx, DirSink, FileType, Flags, Inode, Metadata, MountFlags, Path, regular};
-use crate::mm::UserPtr;
+use crate::mm::{UserPtr, try_read_cstr};
 use crate::process::{Caps, Credentials, Thread};
 use crate::time::Timespec;
 
@@ -90,6 +90,22 @@ pub async fn newfstatat(t: &Thread, dirfd: i32, path: UserPtr<u8>, out: UserPtr<
     let path = read_path(t, path).await?;
     let place = fs::lookup(Ctx::of(t), dirfd, &path, flags).await?;
     out.write(t.mm(), stat_of(&place)).await
+}
+
+/// What a path leads to by the cache of names alone, see [`fs::lookup_now`].
+fn place_now(ctx: Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: Flags) -> Option<Result<Path>> {
+    let mut buf = [0; SHORT];
+    fs::lookup_now(ctx, dirfd, try_read_cstr(path.addr(), &mut buf)?, flags)
+}
+
+/// Longest path that is not worth a future, with its NUL.
+const SHORT: usize = 128;
+
+pub fn newfstatat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, out: UserPtr<Stat>, flags: u32) -> Option<Result<()>> {
+    match place_now(Ctx::of(t), dirfd, path, at_flags(flags, STAT_FLAGS).ok()?)? {
+        Ok(place) => out.try_write(&stat_of(&place)).ok().map(Ok),
+        Err(errno) => Some(Err(errno)),
+    }
 }
 
 pub async fn fstat(t: &Thread, fd: i32, out: UserPtr<Stat>) -> Result<()> {
@@ -177,14 +193,32 @@ pub async fn statx(
     mask: u32,
     out: UserPtr<Statx>,
 ) -> Result<()> {
+    let flags = statx_flags(flags, mask)?;
+    let path = read_path(t, path).await?;
+    let place = fs::lookup(Ctx::of(t), dirfd, &path, flags).await?;
+    out.write(t.mm(), statx_of(&place)).await
+}
+
+pub fn statx_now(
+    t: &Thread,
+    dirfd: i32,
+    path: UserPtr<u8>,
+    flags: u32,
+    mask: u32,
+    out: UserPtr<Statx>,
+) -> Option<Result<()>> {
+    match place_now(Ctx::of(t), dirfd, path, statx_flags(flags, mask).ok()?)? {
+        Ok(place) => out.try_write(&statx_of(&place)).ok().map(Ok),
+        Err(errno) => Some(Err(errno)),
+    }
+}
+
+fn statx_flags(flags: u32, mask: u32) -> Result<Flags> {
     let sync = raw::AT_STATX_FORCE_SYNC | raw::AT_STATX_DONT_SYNC;
     if mask & raw::STATX__RESERVED != 0 || flags & sync == sync {
         return Err(Errno::EINVAL);
     }
-    let flags = at_flags(flags & !sync, STAT_FLAGS)?;
-    let path = read_path(t, path).await?;
-    let place = fs::lookup(Ctx::of(t), dirfd, &path, flags).await?;
-    out.write(t.mm(), statx_of(&place)).await
+    at_flags(flags & !sync, STAT_FLAGS)
 }
 
 /// `struct statfs` of 64-bit machines.
@@ -272,6 +306,20 @@ async fn access(t: &Thread, dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32
         None => Ctx::of(t),
     };
     let place = fs::lookup(ctx, dirfd, &path, walk).await?;
+    allows(ctx, &place, want)
+}
+
+pub fn faccessat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, mode: u32) -> Option<Result<()>> {
+    let want = Want::from_bits(mode as u16).filter(|_| mode <= 7)?;
+    if real_creds(t.creds()).is_some() {
+        return None;
+    }
+    let ctx = Ctx::of(t);
+    let place = place_now(ctx, dirfd, path, Flags::FOLLOW)?;
+    Some(place.and_then(|place| allows(ctx, &place, want)))
+}
+
+fn allows(ctx: Ctx<'_>, place: &Path, want: Want) -> Result<()> {
     let kind = place.dentry.kind();
     if want.contains(Want::EXEC) && kind == FileType::Regular && place.mount.flags().contains(MountFlags::NOEXEC) {
         return Err(Errno::EACCES);

@@ -133,7 +133,7 @@ syscalls! {
     45 truncate(path: UserPtr<u8>, size: i64) async fs_rw::truncate;
     46 ftruncate(fd: i32, size: i64) async fs_rw::ftruncate;
     47 fallocate(fd: i32, mode: u32, offset: i64, len: i64) async fs_rw::fallocate;
-    48 faccessat(dirfd: i32, path: UserPtr<u8>, mode: u32) async fs_stat::faccessat;
+    48 faccessat(dirfd: i32, path: UserPtr<u8>, mode: u32) async fs_stat::faccessat, at once fs_stat::faccessat_now;
     49 chdir(path: UserPtr<u8>) async fs_change::chdir;
     50 fchdir(fd: i32) fn fs_change::fchdir;
     51 chroot(path: UserPtr<u8>) async fs_change::chroot;
@@ -163,7 +163,7 @@ syscalls! {
     76 splice(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) boxed fs_rw::splice;
     77 tee(in_fd: i32, out_fd: i32, len: u64, flags: u32) boxed fs_rw::tee;
     78 readlinkat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<u8>, size: i32) async fs_stat::readlinkat;
-    79 newfstatat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<Stat>, flags: u32) async fs_stat::newfstatat;
+    79 newfstatat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<Stat>, flags: u32) async fs_stat::newfstatat, at once fs_stat::newfstatat_now;
     80 fstat(fd: i32, buf: UserPtr<Stat>) async fs_stat::fstat;
     81 sync() async fs_rw::sync;
     82 fsync(fd: i32) async fs_rw::fsync;
@@ -329,7 +329,7 @@ syscalls! {
     285 copy_file_range(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) boxed fs_rw::copy_file_range;
     286 preadv2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) async fs_rw::preadv2;
     287 pwritev2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) boxed fs_rw::pwritev2;
-    291 statx(dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32, buf: UserPtr<Statx>) async fs_stat::statx;
+    291 statx(dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32, buf: UserPtr<Statx>) async fs_stat::statx, at once fs_stat::statx_now;
     293 rseq(area: u64, len: u32, flags: u32, signature: u32) fn misc::rseq;
     424 pidfd_send_signal(fd: i32, signo: i32, info: UserPtr<u8>, flags: u32) async signal::pidfd_send_signal;
     425 io_uring_setup(entries: u32, params: UserPtr<Params>) async io_uring::io_uring_setup;
