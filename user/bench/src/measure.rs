@@ -122,7 +122,7 @@ impl Bench {
 /// Into how many parts operations are divided.
 const PARTS: u64 = 5;
 
-fn median(mut costs: Vec<f64>) -> f64 {
+pub fn median(mut costs: Vec<f64>) -> f64 {
     costs.sort_by(f64::total_cmp);
     let middle = costs.len() / 2;
     match costs.len() {

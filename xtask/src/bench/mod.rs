@@ -52,7 +52,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE", requires = "against")]
     html: Option<PathBuf>,
     /// Put the table into this document, between the lines `<!-- figures -->` and
-    /// `<!-- end of figures -->`
+    /// `<!-- end of figures -->`, with --wall `<!-- figures by time, 2 CPUs -->`
     #[arg(long, value_name = "FILE", requires = "against")]
     markdown: Option<PathBuf>,
     /// Fail if a row costs more than 5 % more than this file says

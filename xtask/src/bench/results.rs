@@ -28,10 +28,14 @@ impl Runs {
         self.0.first().into_iter().flatten().map(|(name, _)| name)
     }
 
+    /// What each run found.
+    fn figures(&self, name: &str) -> impl Iterator<Item = Option<&Figure>> {
+        self.0.iter().map(move |rows| rows.iter().find(|(other, _)| other == name).map(|(_, figure)| figure))
+    }
+
     fn summary(&self, name: &str) -> Summary {
-        let figures = self.0.iter().map(|rows| rows.iter().find(|(other, _)| other == name).map(|(_, figure)| figure));
         let mut costs = Vec::new();
-        for figure in figures {
+        for figure in self.figures(name) {
             match figure {
                 Some(Figure::Cost(cost)) => costs.push(*cost),
                 Some(Figure::Absent) => return Summary::Absent,
@@ -40,6 +44,16 @@ impl Runs {
             }
         }
         Summary::of(costs)
+    }
+
+    /// What one row costs as a part of what another one costs, run by run: what else the host does changes both.
+    fn quotients(&self, name: &str, others: &Runs, other: &str) -> Option<Summary> {
+        let pairs = self.figures(name).zip(others.figures(other));
+        let quotients = pairs.map(|pair| match pair {
+            (Some(Figure::Cost(cost)), Some(Figure::Cost(other))) => Some(cost / other),
+            _ => None,
+        });
+        quotients.collect::<Option<Vec<_>>>().filter(|all| !all.is_empty()).map(Summary::of)
     }
 }
 
@@ -66,6 +80,13 @@ impl Summary {
         Summary::Cost { median, spread: (highest - lowest) / median }
     }
 
+    fn times(self, factor: f64) -> Summary {
+        match self {
+            Summary::Cost { median, spread } => Summary::Cost { median: median * factor, spread },
+            other => other,
+        }
+    }
+
     pub fn cost(&self) -> Option<f64> {
         match self {
             Summary::Cost { median, .. } => Some(*median),
@@ -88,11 +109,16 @@ pub struct Line {
     pub linux: Option<Summary>,
     /// What the ratio should be at most.
     pub goal: Option<f64>,
+    /// The ratios of the runs, where these follow each other in pairs and are at the mercy of the host.
+    pub ratios: Option<Summary>,
 }
 
 impl Line {
     /// Pollux' cost as a part of Linux'.
     pub fn ratio(&self) -> Option<f64> {
+        if let Some(ratios) = &self.ratios {
+            return ratios.cost();
+        }
         Some(self.pollux.cost()? / self.linux.as_ref()?.cost()?)
     }
 
@@ -110,9 +136,15 @@ pub struct Report {
     pub lines: Vec<Line>,
     pub unit: Unit,
     pub runs: u8,
+    /// How many times as much two CPUs get done as one, on each kernel.
+    pub scaling: Vec<(KernelKind, Summary)>,
     /// Of what was measured, and with what.
     pub versions: String,
 }
+
+/// One pair of processes on a CPU of its own, and two: see [`Report::scaling`].
+const ONE_PAIR: &str = "pipe_pingpong_one_cpu";
+const TWO_PAIRS: &str = "pipe_pingpong_two_pairs";
 
 impl Report {
     /// `goals` is the text of `tests/bench/goals.tsv`.
@@ -129,13 +161,20 @@ impl Report {
             let mut goals = goals.lines().filter_map(|line| line.split_once('\t'));
             goals.find(|(other, _)| *other == name)?.1.parse().ok()
         };
+        let linux = of(KernelKind::Linux);
+        let paired = linux.filter(|_| unit != Unit::Instructions);
         let lines = pollux.names().map(|name| Line {
             name: name.clone(),
             pollux: pollux.summary(name),
-            linux: of(KernelKind::Linux).map(|linux| linux.summary(name)),
+            linux: linux.map(|linux| linux.summary(name)),
             goal: goal(name),
+            ratios: paired.and_then(|linux| pollux.quotients(name, linux, name)),
         });
-        Ok(Report { lines: lines.collect(), unit, runs, versions })
+        let scaling = measured.iter().filter_map(|(kind, runs)| {
+            let scaling = runs.quotients(ONE_PAIR, runs, TWO_PAIRS)?;
+            Some((*kind, scaling.times(2.0)))
+        });
+        Ok(Report { lines: lines.collect(), unit, runs, scaling: scaling.collect(), versions })
     }
 
     /// Rows that did not do what they should, on either kernel, and why.
@@ -197,6 +236,25 @@ pub mod tests {
         assert_eq!(report.lines[2].ratio(), None);
         assert_eq!(report.lines[0].goal, Some(0.3));
         assert_eq!(report.failed().next(), None);
+    }
+
+    #[test]
+    fn times_are_compared_run_by_run() {
+        // The host was half as quick in the second run.
+        let rows = |one: f64, two: f64| -> Rows {
+            vec![(ONE_PAIR.into(), Figure::Cost(one)), (TWO_PAIRS.into(), Figure::Cost(two))]
+        };
+        let (mut pollux, mut linux) = (Runs::default(), Runs::default());
+        for slower in [1.0, 2.0, 1.0] {
+            pollux.add(rows(10.0 * slower, 10.5 * slower));
+            linux.add(rows(40.0 * slower, 80.0 * slower));
+        }
+        let measured = vec![(KernelKind::Pollux, pollux), (KernelKind::Linux, linux)];
+        let report = Report::new(measured, Unit::Nanoseconds { processors: 2 }, 3, "", String::new()).unwrap();
+        assert_eq!(report.lines[0].ratios, Some(Summary::Cost { median: 0.25, spread: 0.0 }));
+        assert_eq!(report.lines[0].ratio(), Some(0.25));
+        let factors: Vec<_> = report.scaling.iter().map(|(_, factor)| factor.cost().unwrap()).collect();
+        assert!((factors[0] - 20.0 / 10.5).abs() < 1e-9 && factors[1] == 1.0, "{factors:?}");
     }
 
     #[test]

@@ -66,13 +66,16 @@ pub fn table(report: &Report) -> String {
         let linux = line.linux.as_ref().map(shown).unwrap_or_default();
         let ratio = line.ratio().map(quotient).unwrap_or_default();
         let goal = if compared { judged(line) } else { String::new() };
-        let spread = if timed { format!("{:.0} %", line.spread() * 100.0) } else { String::new() };
+        let spread = if timed { spreads(line) } else { String::new() };
         let row = format!("{:32}{:>14}{linux:>14}{ratio:>8}  {goal:14}{spread}", line.name, shown(&line.pollux));
         let _ = writeln!(text, "{}", row.trim_end());
     }
     text.push('\n');
     for mean in means(report) {
         let _ = writeln!(text, "{mean}");
+    }
+    for sentence in scaling(report) {
+        let _ = writeln!(text, "{sentence}");
     }
     for line in report.restless() {
         let spread = line.spread() * 100.0;
@@ -95,19 +98,50 @@ pub fn means(report: &Report) -> Vec<String> {
     means
 }
 
+/// How far the runs are apart: the costs, and the ratios.
+fn spreads(line: &Line) -> String {
+    let percent = |spread: f64| format!("{:.0} %", spread * 100.0);
+    let ratios = line.ratios.as_ref().map(|ratios| format!(", ratio {}", percent(ratios.spread())));
+    percent(line.spread()) + &ratios.unwrap_or_default()
+}
+
+/// What two CPUs get done, in a sentence for each kernel.
+fn scaling(report: &Report) -> impl Iterator<Item = String> {
+    report.scaling.iter().filter_map(|(kind, factor)| {
+        let (times, spread) = (factor.cost()?, factor.spread() * 100.0);
+        let name = super::name_of(*kind);
+        Some(format!(
+            "{name}: two CPUs get {times:.2} times as much done as one (two pairs, pipes; spread {spread:.0} %)"
+        ))
+    })
+}
+
+/// What the place of a report in a document is called.
+fn place(unit: Unit) -> String {
+    match unit {
+        Unit::Instructions => document::FIGURES.to_string(),
+        Unit::Nanoseconds { processors } => format!("figures by time, {processors} CPUs"),
+    }
+}
+
 /// Puts the table into a document, in the place of the one that is there.
 pub fn into_document(old: &str, report: &Report) -> Result<String> {
-    let mut table = format!("{}; {}.\n\n", report.versions, unit(report));
-    for mean in means(report) {
-        let _ = writeln!(table, "* {mean}");
+    let timed = report.unit != Unit::Instructions;
+    let runs = if timed { format!("; medians of {} runs", report.runs) } else { String::new() };
+    let mut table = format!("{}; {}{runs}.\n\n", report.versions, unit(report));
+    for sentence in means(report).into_iter().chain(scaling(report)) {
+        let _ = writeln!(table, "* {sentence}");
     }
-    table += "\n| row | Pollux | Linux | ratio | goal |\n|---|---:|---:|---:|---|\n";
+    let (head, rule) = if timed { (" spread |", "---|") } else { ("", "") };
+    let _ = writeln!(table, "\n| row | Pollux | Linux | ratio | goal |{head}\n|---|---:|---:|---:|---|{rule}");
     for line in &report.lines {
         let linux = line.linux.as_ref().map(shown).unwrap_or_default();
         let ratio = line.ratio().map(quotient).unwrap_or_default();
-        let _ = writeln!(table, "| {} | {} | {linux} | {ratio} | {} |", line.name, shown(&line.pollux), judged(line));
+        let spread = if timed { format!(" {} |", spreads(line)) } else { String::new() };
+        let (name, pollux) = (&line.name, shown(&line.pollux));
+        let _ = writeln!(table, "| {name} | {pollux} | {linux} | {ratio} | {} |{spread}", judged(line));
     }
-    document::put(old, &table)
+    document::put(old, &place(report.unit), &table)
 }
 
 #[cfg(test)]

@@ -68,7 +68,8 @@ impl Options {
         let read = |file: &PathBuf| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
         let old = self.markdown.as_ref().map(read).transpose()?;
         if let (Some(old), Some(file)) = (&old, &self.markdown) {
-            document::put(old, "").with_context(|| format!("{} cannot take the table", file.display()))?;
+            document::put(old, document::FIGURES, "")
+                .with_context(|| format!("{} cannot take the table", file.display()))?;
         }
         provision::need_for_guests()?;
         let rows = self.rows(chosen)?;
@@ -76,7 +77,7 @@ impl Options {
         let head = format!("{}, {} CPUs", versions(&kinds)?, self.smp);
         print!("{}", table::text(&head, &rows, std::io::stdout().is_terminal()));
         if let (Some(file), Some(old)) = (&self.markdown, old) {
-            fs::write(file, document::put(&old, &table::markdown(&head, &rows))?)
+            fs::write(file, document::put(&old, document::FIGURES, &table::markdown(&head, &rows))?)
                 .with_context(|| format!("cannot write {}", file.display()))?;
         }
         let summary = verdict::summary(&rows);

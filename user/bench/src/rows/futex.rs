@@ -10,8 +10,8 @@ use crate::sys;
 pub const ROWS: &[Row] = &[
     row("futex_wake_uncontended", wake_uncontended),
     row("futex_wait_wrong_value", wait_wrong_value),
-    row("futex_pingpong_threads", |bench| ping_pong(bench, Kind::Thread)),
-    row("futex_pingpong_processes", |bench| ping_pong(bench, Kind::Process)),
+    row("futex_pingpong_threads", |bench| ping_pong(bench, Kind::Thread, None)),
+    row("futex_pingpong_processes", |bench| ping_pong(bench, Kind::Process, None)),
     row("condvar_pingpong", condvar),
 ];
 
@@ -50,12 +50,14 @@ fn take(word: &AtomicU32, private: i32) {
     }
 }
 
-fn ping_pong(bench: &Bench, kind: Kind) -> Result<f64> {
+/// The other party on a CPU of its own, or wherever this one may be.
+pub fn ping_pong(bench: &Bench, kind: Kind, cpu: Option<usize>) -> Result<f64> {
     const COUNT: u64 = 2_000;
     let turns = Shared::new(Turns { there: AtomicU32::new(0), back: AtomicU32::new(0) })?.0;
     let private = if kind == Kind::Thread { libc::FUTEX_PRIVATE_FLAG } else { 0 };
     let all = bench.all(COUNT);
     let peer = Peer::start(kind, move || {
+        cpu.map_or(Ok(()), sys::pin)?;
         for _ in 0..all {
             take(&turns.there, private);
             pass(&turns.back, private);

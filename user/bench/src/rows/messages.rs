@@ -16,9 +16,6 @@ pub const ROWS: &[Row] = &[
     row("pipe_throughput_64k_threads", |bench| pipe_throughput(bench, Kind::Thread)),
 ];
 
-/// Only by time: how much two CPUs get in each other's way.
-pub const BY_TIME: &[Row] = &[row("pipe_pingpong_one_cpu", one_pair), row("pipe_pingpong_two_pairs", two_pairs)];
-
 const PING_PONGS: u64 = 2_000;
 
 /// Where one party reads, and where it writes.
@@ -30,8 +27,20 @@ pub struct Ends {
 
 /// Two parties that send a message of so many bytes to and fro: the cost of one round trip.
 pub fn ping_pong<const BYTES: usize>(bench: &Bench, kind: Kind, here: Ends, there: Ends) -> Result<f64> {
+    ping_pong_on::<BYTES>(bench, kind, here, there, None)
+}
+
+/// The same with the other party on a CPU of its choice, or wherever this one may be.
+pub fn ping_pong_on<const BYTES: usize>(
+    bench: &Bench,
+    kind: Kind,
+    here: Ends,
+    there: Ends,
+    cpu: Option<usize>,
+) -> Result<f64> {
     let all = bench.all(PING_PONGS);
     let peer = Peer::start(kind, move || {
+        cpu.map_or(Ok(()), sys::pin)?;
         let mut message = [0; BYTES];
         for _ in 0..all {
             sys::read_exact(there.from, &mut message)?;
@@ -80,7 +89,7 @@ pub fn throughput(bench: &Bench, kind: Kind, here: Ends, there: Ends) -> Result<
 }
 
 /// Two channels, one each way, as two parties see them.
-fn two_pipes() -> Result<(Ends, Ends)> {
+pub fn two_pipes() -> Result<(Ends, Ends)> {
     let (near_from, far_to) = sys::pipe()?;
     let (far_from, near_to) = sys::pipe()?;
     Ok((Ends { from: near_from, to: near_to }, Ends { from: far_from, to: far_to }))
@@ -98,31 +107,6 @@ fn pipe_create_close(bench: &Bench) -> Result<f64> {
 fn pipe_ping_pong(bench: &Bench, kind: Kind) -> Result<f64> {
     let (here, there) = two_pipes()?;
     ping_pong::<1>(bench, kind, here, there)
-}
-
-/// On one CPU: what the next row is to be compared with.
-fn one_pair(bench: &Bench) -> Result<f64> {
-    sys::pin(0)?;
-    pipe_ping_pong(bench, Kind::Process)
-}
-
-/// Two pairs that have nothing to do with each other, each on a CPU of its own if there are two:
-/// the cost of a round trip of both. What both pairs cost more than one on a CPU of its own is what
-/// CPUs cost each other.
-fn two_pairs(bench: &Bench) -> Result<f64> {
-    let other_cpu = usize::from(sys::cpus() > 1);
-    let all = bench.all(PING_PONGS);
-    let other = Peer::start(Kind::Process, move || {
-        sys::pin(other_cpu)?;
-        let (here, there) = two_pipes()?;
-        let bench = Bench { scale: 1, counting: false };
-        (0..all.div_ceil(bench.all(PING_PONGS)))
-            .try_for_each(|_| ping_pong::<1>(&bench, Kind::Process, here, there).map(drop))
-    })?;
-    sys::pin(0)?;
-    let result = pipe_ping_pong(bench, Kind::Process);
-    other.join()?;
-    result
 }
 
 fn fifo_ping_pong(bench: &Bench) -> Result<f64> {

@@ -1,5 +1,6 @@
 //! The operations. A row's name stays what it is: figures of different days are compared by it.
 
+mod across;
 mod disk;
 mod files;
 mod futex;
@@ -30,7 +31,7 @@ const fn row(name: &'static str, run: fn(&Bench) -> Result<f64>) -> Row {
 
 /// All rows that can be measured this way, in the order of the tables that people read.
 pub fn all(counting: bool) -> impl Iterator<Item = &'static Row> {
-    let by_time = if counting { [&[] as &[Row]; 2] } else { [messages::BY_TIME, disk::BY_TIME] };
+    let by_time = if counting { [&[] as &[Row]; 2] } else { [across::BY_TIME, disk::BY_TIME] };
     [
         syscalls::ROWS,
         futex::ROWS,
