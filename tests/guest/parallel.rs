@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         shared("parallel::pipes_cannot_take_all_of_memory", full_pipes),
     ];
     if kernel() == KernelKind::Pollux {
+        trials.push(shared("parallel::pairs_on_eight_cpus_contend_for_no_lock", contention));
         trials.push(shared("size::the_image_is_below_4_mib", image_size));
         trials.push(shared("size::threads_that_wait_take_less_than_4_kib", sleepers));
         trials.push(shared("size::idle_memory_is_below_24_mib", idle_memory));
@@ -51,6 +52,19 @@ fn two_loops() -> Result<()> {
         ratios.push(ratio);
     }
     anyhow::bail!("two loops on two processors take {ratios:.2?} times as long as one")
+}
+
+/// Each CPU has a pair of processes of its own, which exchange messages through pipes, futexes, event counters and Unix sockets.
+/// That a lock which all of them use is seen, shows what follows.
+fn contention() -> Result<()> {
+    let options = MachineOptions { smp: Some(8), ..options() };
+    let text = text_of(run(&options, &["probe", "pairs", "3000"])?)?;
+    let (pairs, one_pipe) = text.split_once("one pipe\n").with_context(|| format!("{text:?}"))?;
+    let working = "each of 8 has made a round trip: true\n";
+    ensure!(pairs == format!("pairs\n{working}"), "locks that independent pairs share:\n{pairs}");
+    let contended = one_pipe.strip_prefix(working).with_context(|| format!("{text:?}"))?;
+    ensure!(contended.contains("fs::pipe"), "the lock of the pipe is not among those contended:\n{contended}");
+    Ok(())
 }
 
 /// A hundred thousand threads wait for one futex in 1 GiB, and are woken by one call. Under -icount a nanosecond is an instruction.

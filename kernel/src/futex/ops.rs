@@ -26,6 +26,7 @@ pub async fn wake(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Res
 }
 
 /// The same, if it takes no waiting to find out what the word stands for, and few wait for it.
+#[inline(always)]
 pub fn wake_now(mm: &AddressSpace, word: Word, count: i32, bitset: u32) -> Option<Result<usize>> {
     let key = try_key(mm, word).ok()?;
     table::wake_now(key, count.max(1) as usize, bitset)

@@ -17,6 +17,7 @@ use crate::process::Thread;
 use crate::syscalls::{SysError, SysResult};
 
 /// Replaces the thread's mask; answers the old one.
+#[inline(always)]
 pub fn set_mask(t: &Thread, mask: SigSet) -> SigSet {
     let mask = mask.blockable();
     let mut local = t.sig.lock();

@@ -11,12 +11,14 @@
 //! * `probe edges`: more of them, at the edges: ends of ranges, rights of others, files without names.
 //! * `probe sleepers COUNT`: what so many waiting threads cost.
 //! * `probe allocations`: how often calls that should not do so use the kernel's heap.
+//! * `probe pairs MILLISECONDS`: which spinlocks are contended while each processor has a conversation of its own, and while all share one pipe.
 //! * `probe waits`: what the kernel tells about threads that wait.
 //! * `probe boot`: as the first program: the machine's counter at its start, then power off.
 
 mod allocations;
 mod edges;
 mod files;
+mod pairs;
 mod pressure;
 mod rules;
 mod shortage;
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
             Err(error) => println!("failed: {error}"),
         },
         (Some("sleepers"), Some(count), _) => sleepers::run(count),
+        (Some("pairs"), Some(milliseconds), _) => pairs::run(milliseconds),
         (Some("allocations"), ..) => allocations::all(),
         (Some("waits"), ..) => waits::all(),
         (Some("edges"), ..) => edges::all(),
@@ -77,7 +80,7 @@ fn main() -> ExitCode {
         _ if arguments.iter().any(|argument| argument == "boot") => boot(started),
         _ => {
             eprintln!(
-                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | waits | allocations | sleepers COUNT | pipes | pressure MEGABYTES | hogs | mappings N | boot"
+                "usage: probe spin N ROUNDS | cpus N SECONDS | rules | unix | files | edges | waits | allocations | pairs MILLISECONDS | sleepers COUNT | pipes | pressure MEGABYTES | hogs | mappings N | boot"
             );
             return ExitCode::FAILURE;
         }

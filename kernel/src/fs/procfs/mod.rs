@@ -7,6 +7,7 @@
 //! moment (`text_file`). `text` knows the formats and nothing of the kernel.
 
 mod fds;
+mod lock_stat;
 mod memory;
 mod node;
 mod process;

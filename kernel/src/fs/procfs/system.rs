@@ -1,5 +1,6 @@
 //! /proc itself: the files about the whole system.
 
+use super::lock_stat;
 use super::node::{Static, StaticKind};
 use super::sys;
 use super::sysvipc;
@@ -24,6 +25,7 @@ static ENTRIES: &[Static] = &[
         out.bytes(&fs::proc_filesystems());
     }),
     Static::text("loadavg", loadavg),
+    lock_stat::FILE,
     Static::text("meminfo", meminfo),
     Static::link("mounts", "self/mounts"),
     Static::text("partitions", partitions),
