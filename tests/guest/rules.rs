@@ -107,6 +107,10 @@ waits for child CHILD
 in wait4
 since N
 held by CHILD
+a ring:
+waits for completions of a ring (descriptor 100): POLL_ADD pipe:[N] TIMEOUT
+in io_uring_enter
+since N
 a lock:
 waits for a wake of futex N (private)
 in futex

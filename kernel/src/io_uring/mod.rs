@@ -34,6 +34,8 @@ mod submit;
 mod tasks;
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
 
 use linux_raw_sys::general as raw;
 
@@ -79,6 +81,24 @@ pub fn setup(t: &Thread, entries: u32, params: &mut Params) -> Result<i32> {
 pub fn is_ring(file: &OpenFile) -> bool {
     ops::ring_of(file).is_some()
 }
+
+/// What the first `most` requests of a ring do, and how many there are in all; None if the file is no ring.
+pub fn requests_of(file: &OpenFile, most: usize) -> Option<(Vec<Doing>, usize)> {
+    let ring = ops::ring_of(file)?;
+    let (mut requests, mut count) = (Vec::new(), 0);
+    let _ = ring.find_one(|request| {
+        count += 1;
+        if requests.len() < most {
+            let name = ops::Op::name(request.opcode.load(Relaxed));
+            requests.push((name, request.file.lock().clone()));
+        }
+        false
+    });
+    Some((requests, count))
+}
+
+/// The name of an operation, and its file.
+pub type Doing = (&'static str, Option<Arc<OpenFile>>);
 
 /// io_uring_register(2).
 pub async fn register(t: &Thread, fd: i32, opcode: u32, arg: u64, count: u32) -> SysResult<i32> {

@@ -117,7 +117,7 @@ impl Request {
             body: SpinLock::new(None),
             cancelled: AtomicU8::new(0),
             interruptible: AtomicBool::new(true),
-            opcode: AtomicU8::new(0),
+            opcode: AtomicU8::new(u8::MAX),
             user_data: AtomicU64::new(0),
             file: SpinLock::new(None),
             linked: AtomicU32::new(0),

@@ -15,6 +15,7 @@ use super::task::Task;
 use crate::arch::UserRegs;
 use crate::exec::Instant;
 use crate::fs::{OpenFile, pipe};
+use crate::io_uring;
 use crate::syscalls;
 
 /// A thread that waits.
@@ -34,6 +35,9 @@ pub struct Wait {
 const MAX_FILES: usize = 1 << 16;
 /// Descriptors of a poll set that are named.
 const MAX_NAMED: u64 = 16;
+
+/// IORING_ENTER_REGISTERED_RING.
+const REGISTERED_RING: u64 = 16;
 
 const FUTEX_WAITERS: u32 = 0x8000_0000;
 const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
@@ -73,6 +77,8 @@ fn describe(task: &Arc<Task>, regs: &UserRegs) -> Wait {
         206 | 211 | 269 => file(task, x[0] as i32, "room in", false),
         32 => file(task, x[0] as i32, "a lock of", false),
         25 => file(task, x[0] as i32, "a lock of a part of", false),
+        426 if x[3] & REGISTERED_RING == 0 => ring(task, x[0] as i32),
+        426 => wait("completions of a registered ring".into()),
         22 | 441 => file(task, x[0] as i32, "events of", true),
         73 => poll_set(task, x[0], x[1]),
         72 => wait(format!("one of {} descriptors, or a time", x[0])),
@@ -121,6 +127,23 @@ fn file(task: &Arc<Task>, fd: i32, verb: &str, reads: bool) -> Wait {
         wait.bound = true;
     }
     wait
+}
+
+/// Completions of a ring: of these requests.
+fn ring(task: &Arc<Task>, fd: i32) -> Wait {
+    let found = task.handles().files.and_then(|files| files.get(fd).ok());
+    let Some((requests, count)) = found.and_then(|file| io_uring::requests_of(&file, MAX_NAMED as usize)) else {
+        return plain(task, format!("completions of descriptor {fd}"));
+    };
+    let named: Vec<String> = requests
+        .iter()
+        .map(|(what, file)| match file {
+            Some(file) => format!("{what} {}", name_of(file)),
+            None => String::from(*what),
+        })
+        .collect();
+    let more = if count > named.len() { ", and more" } else { "" };
+    plain(task, format!("completions of a ring (descriptor {fd}): {}{more}", named.join(", ")))
 }
 
 fn name_of(file: &OpenFile) -> String {

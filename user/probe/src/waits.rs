@@ -123,9 +123,37 @@ pub fn all() {
     println!("a child:\n{}", told(TIDS[2].load(SeqCst), "await").replace(&child.to_string(), "CHILD").trim_end());
     // SAFETY: the child is there.
     unsafe { kill(child, SIGKILL) };
+    TIDS[2].store(0, SeqCst);
+    thread(2, move || ring(reading));
+    show("a ring", 2);
     circle();
     // SAFETY: closing what was opened.
     unsafe { close(writing) };
+}
+
+/// Waits for completions of a ring, of a poll and a timeout.
+fn ring(polled: c_int) {
+    const FD: c_int = 100;
+    const GETEVENTS: c_int = 1;
+    let time = [1000u64, 0];
+    // `struct io_uring_sqe` in words: opcode and descriptor; offset; address; length and flags.
+    let poll = [6 | (polled as u64) << 32, 0, 0, (POLLIN as u64) << 32, 0, 0, 0, 0];
+    let timeout = [11, 0, time.as_ptr() as u64, 1, 0, 0, 0, 0];
+    // `struct io_uring_params`: the offsets of the tail and of the array are words 11 and 16.
+    let mut params = [0u32; 30];
+    // SAFETY: the ring has room for two entries, in pages that it maps.
+    unsafe {
+        let fd = syscall(SYS_io_uring_setup, 2, params.as_mut_ptr()) as c_int;
+        dup2(fd, FD);
+        let map = |offset| mmap(std::ptr::null_mut(), 4096, PROT_READ | PROT_WRITE, MAP_SHARED, FD, offset);
+        let (rings, entries) = (map(0).cast::<u8>(), map(0x1000_0000).cast::<[u64; 8]>());
+        for (index, entry) in [poll, timeout].into_iter().enumerate() {
+            entries.add(index).write_volatile(entry);
+            rings.add(params[16] as usize).cast::<u32>().add(index).write_volatile(index as u32);
+        }
+        rings.add(params[11] as usize).cast::<u32>().write_volatile(2);
+        syscall(SYS_io_uring_enter, FD, 2, 1, GETEVENTS, 0, 0);
+    }
 }
 
 /// Two threads that wait for each other, a third that waits for a lock that lends priority; and what key `w` says.

@@ -22,6 +22,14 @@ macro_rules! operations {
                 Err(Errno::EINVAL)
             }
 
+            /// As in IORING_OP_NAME.
+            pub fn name(number: u8) -> &'static str {
+                $(if number == Op::$name as u8 {
+                    return stringify!($number).trim_start_matches("IORING_OP_");
+                })*
+                "an entry that has not begun"
+            }
+
             const fn traits(self) -> Traits {
                 match self {
                     $(Op::$name => Traits { $($traits: true,)* ..Traits::NONE }),*
