@@ -1,5 +1,7 @@
 //! A person at the console: editing, job control, full-screen programs, switching off.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
         shared("terminal::the_window_has_the_hosts_size", window),
         shared("terminal::exit_hands_its_status_on", exit),
         shared("terminal::the_escape_key_leaves", escape),
+        shared("terminal::a_break_and_a_letter_ask_the_kernel", breaks),
     ]
 }
 
@@ -228,6 +231,45 @@ fn exit() -> Result<()> {
 fn escape() -> Result<()> {
     let mut console = console("escape")?;
     console.type_in("\u{1d}q")?;
+    let status = console.end()?;
+    ensure!(status == 0, "status {status}");
+    Ok(())
+}
+
+/// A break on the serial line comes from QEMU's monitor; the letter is typed.
+fn breaks() -> Result<()> {
+    let image = lab::copy_of("test", "breaks")?;
+    // The path of a socket must be short.
+    let monitor = std::env::temp_dir().join(format!("pollux-monitor-{}", std::process::id()));
+    let arguments = format!("-monitor unix:{},server=on,wait=off", monitor.display());
+    let mut console = Console::boot(&image, &["--append", "init=/sbin/init", "--smp", "2", "--qemu", &arguments])?;
+    let path = monitor;
+    let mut monitor = UnixStream::connect(&path)?;
+    std::fs::remove_file(&path)?;
+    let mut press = |console: &mut Console, letter: &str| -> Result<()> {
+        monitor.write_all(b"chardev-send-break console\n")?;
+        // The monitor does not say when it has done it.
+        sleep(Duration::from_millis(500));
+        console.type_in(letter)
+    };
+    press(&mut console, "h")?;
+    console.wait_for(r"sysrq: HELP : loglevel\(0-9\) .*show-blocked-tasks\(w\)")?;
+    console.command("")?;
+    // Switched off, and the letter is input.
+    console.command("echo 0 > /proc/sys/kernel/sysrq")?;
+    console.type_in("echo t")?;
+    press(&mut console, "h")?;
+    console.expect("ree", "three")?;
+    // Bits: only the level of messages may be set.
+    console.command("echo 2 > /proc/sys/kernel/sysrq")?;
+    press(&mut console, "w")?;
+    console.wait_for("sysrq: This sysrq operation is disabled.")?;
+    console.command("")?;
+    console.command("echo 1 > /proc/sys/kernel/sysrq")?;
+    press(&mut console, "w")?;
+    console.wait_for("sysrq: Show Blocked State")?;
+    console.wait_for("init")?;
+    press(&mut console, "o")?;
     let status = console.end()?;
     ensure!(status == 0, "status {status}");
     Ok(())
