@@ -128,8 +128,11 @@ impl Inotify {
 
     /// inotify_rm_watch(2).
     pub fn remove(&self, wd: i32) -> Result<()> {
-        let watch = self.state.lock().watches.remove(&wd).ok_or(Errno::EINVAL)?;
+        let mut state = self.state.lock();
+        let watch = state.watches.remove(&wd).ok_or(Errno::EINVAL)?;
+        // In one step: who adds a watch for this inode must not find the one that goes.
         watch.detach();
+        drop(state);
         self.account.remove_watch();
         self.push(Event::new(wd, raw::IN_IGNORED, 0, None));
         Ok(())

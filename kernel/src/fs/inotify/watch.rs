@@ -95,7 +95,7 @@ impl List {
 /// and the number of the inode.
 static ELSEWHERE: SpinLock<BTreeMap<(usize, u64), List>> = SpinLock::new(BTreeMap::new());
 
-/// Watches in there.
+/// Watches in there. Changed under its lock.
 static ELSEWHERE_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// The watches of an inode.
@@ -124,10 +124,13 @@ impl Watches<'_> {
             }
             Watches::Elsewhere(key) => {
                 let mut all = ELSEWHERE.lock();
-                let result = f(all.entry(*key).or_default());
-                let count = all.values().map(|list| list.watches.len()).sum();
-                ELSEWHERE_COUNT.store(count, Ordering::Relaxed);
-                if all.get(key).is_some_and(|list| list.watches.is_empty()) {
+                let list = all.entry(*key).or_default();
+                let before = list.watches.len();
+                let result = f(list);
+                let after = list.watches.len();
+                let count = ELSEWHERE_COUNT.load(Ordering::Relaxed);
+                ELSEWHERE_COUNT.store(count + after - before, Ordering::Relaxed);
+                if after == 0 {
                     all.remove(key);
                 }
                 result
