@@ -313,8 +313,10 @@ impl FileOps for PtyMaster {
         // Asked first: what the slave wrote before it was closed is in the queue then.
         let closed = link.slave_closed.load(Ordering::Acquire);
         let packet = link.packet.load(Ordering::Acquire) && !buf.is_empty();
-        if packet && link.status.load(Ordering::Acquire) != 0 {
-            let status = link.status.swap(0, Ordering::AcqRel);
+        let news = packet && link.status.load(Ordering::Acquire) != 0;
+        let status = if news { link.status.swap(0, Ordering::AcqRel) } else { 0 };
+        // None if another reader was faster.
+        if status != 0 {
             return buf.copy_to(&[status as u8]).map_err(|fault| {
                 link.status.fetch_or(status, Ordering::AcqRel);
                 fault.into()
