@@ -4,7 +4,6 @@
 //! found in the object's wait queue.
 
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
@@ -45,13 +44,13 @@ struct Place<W> {
 /// See the module's comment. `W` is what one waits for, `R` what comes of it.
 pub struct Line<W, R> {
     waiting: VecDeque<Place<W>>,
-    /// Results that were not fetched yet.
-    results: Vec<(Ticket, R)>,
+    /// Results that were not fetched yet, by ticket.
+    results: VecDeque<(Ticket, R)>,
 }
 
 impl<W, R> Line<W, R> {
     pub const fn new() -> Self {
-        Line { waiting: VecDeque::new(), results: Vec::new() }
+        Line { waiting: VecDeque::new(), results: VecDeque::new() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -84,7 +83,12 @@ impl<W, R> Line<W, R> {
     /// Leaves a result for the one at `index`, who leaves the line.
     pub fn serve(&mut self, index: usize, result: R, served: &mut Served) -> Option<W> {
         let place = self.waiting.remove(index)?;
-        self.results.push((place.ticket, result));
+        // Mostly those are served first who came first.
+        let at = match self.results.back() {
+            Some((last, _)) if *last > place.ticket => self.results.partition_point(|(owner, _)| *owner < place.ticket),
+            _ => self.results.len(),
+        };
+        self.results.insert(at, (place.ticket, result));
         served.push(place.ticket);
         Some(place.wants)
     }
@@ -100,8 +104,8 @@ impl<W, R> Line<W, R> {
 
     /// The result, if there is one.
     pub fn fetch(&mut self, ticket: Ticket) -> Option<R> {
-        let index = self.results.iter().position(|(owner, _)| *owner == ticket)?;
-        Some(self.results.swap_remove(index).1)
+        let index = self.results.binary_search_by_key(&ticket, |(owner, _)| *owner).ok()?;
+        Some(self.results.remove(index)?.1)
     }
 
     /// Leaves the line, with the result if there was one already.
@@ -109,7 +113,11 @@ impl<W, R> Line<W, R> {
         if let Some(result) = self.fetch(ticket) {
             return Some(result);
         }
-        if let Some(index) = self.waiting.iter().position(|place| place.ticket == ticket) {
+        // A line in order of rank is not one in order of tickets.
+        let found = self.waiting.binary_search_by_key(&ticket, |place| place.ticket).ok();
+        let right = |index: &usize| self.waiting.get(*index).is_some_and(|place| place.ticket == ticket);
+        let search = || self.waiting.iter().position(|place| place.ticket == ticket);
+        if let Some(index) = found.filter(right).or_else(search) {
             self.waiting.remove(index);
         }
         None

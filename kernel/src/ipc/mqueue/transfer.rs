@@ -63,9 +63,14 @@ pub async fn send(
     };
     let turn = Turn { queue, ticket, sends: true };
     let sent = queue.senders.wait_for_key(ticket, || queue.state.lock().senders.fetch(ticket)).after_trying();
-    let ended = wait(t, sent, deadline).await;
-    // Sent in the meantime is sent.
-    ended.or_else(|error| turn.queue.state.lock().senders.leave(ticket).ok_or(error))
+    match wait(t, sent, deadline).await {
+        Ok(()) => {
+            turn.end();
+            Ok(())
+        }
+        // Sent in the meantime is sent.
+        Err(error) => queue.state.lock().senders.leave(ticket).ok_or(error),
+    }
 }
 
 /// Takes the oldest of the messages of the highest priority, when there is one: priority and data.
@@ -82,8 +87,13 @@ pub async fn receive(
     };
     let turn = Turn { queue, ticket, sends: false };
     let received = queue.receivers.wait_for_key(ticket, || queue.state.lock().receivers.fetch(ticket)).after_trying();
-    let ended = wait(t, received, deadline).await;
-    let message = ended.or_else(|error| turn.queue.state.lock().receivers.leave(ticket).ok_or(error))?;
+    let message = match wait(t, received, deadline).await {
+        Ok(message) => {
+            turn.end();
+            message
+        }
+        Err(error) => queue.state.lock().receivers.leave(ticket).ok_or(error)?,
+    };
     Ok((message.priority, message.data))
 }
 
@@ -166,6 +176,13 @@ struct Turn<'a> {
     queue: &'a Queue,
     ticket: Ticket,
     sends: bool,
+}
+
+impl Turn<'_> {
+    /// It was served: nothing to look for once more.
+    fn end(self) {
+        core::mem::forget(self);
+    }
 }
 
 impl Drop for Turn<'_> {

@@ -135,7 +135,10 @@ pub async fn receive(t: &Thread, id: i32, request: Received) -> SysResult<Messag
         };
         let served = queue.receivers.wait_for_key(turn.ticket, || turn.look()).after_trying();
         let outcome = match interruptible(t, served).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                turn.end();
+                outcome
+            }
             // What was handed over in the meantime has left the queue.
             Err(_) => turn.leave().ok_or(Restart::NoHand)?,
         };
@@ -234,6 +237,11 @@ impl Turn<'_> {
         let removed = state.removed;
         let outcome = state.waiting.leave(self.ticket);
         outcome.or_else(|| removed.then_some(Outcome::Failed(Errno::EIDRM)))
+    }
+
+    /// It was served, or there is no line any more: nothing to look for once more.
+    fn end(self) {
+        core::mem::forget(self);
     }
 }
 

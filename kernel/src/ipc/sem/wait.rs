@@ -72,7 +72,10 @@ pub async fn operate(t: &Thread, id: i32, ops: Ops, deadline: Option<Instant>) -
     let turn = Turn { set: &set, ticket, change };
     let served = set.queue.wait_for_key(ticket, || turn.look()).after_trying();
     match interruptible(t, timeout(deadline, served)).await {
-        Ok(Ok(result)) => result,
+        Ok(Ok(result)) => {
+            turn.end();
+            result
+        }
         // What was done in the meantime counts.
         Ok(Err(_)) => turn.leave().unwrap_or(Err(Errno::EAGAIN)),
         Err(_) => turn.leave().unwrap_or(Err(Errno::EINTR)),
@@ -142,6 +145,11 @@ impl Turn<'_> {
         let removed = state.removed;
         let line = if self.change { &mut state.changers } else { &mut state.for_zero };
         line.leave(self.ticket).or_else(|| removed.then_some(Err(Errno::EIDRM)))
+    }
+
+    /// It was served, or there is no line any more: nothing to look for once more.
+    fn end(self) {
+        core::mem::forget(self);
     }
 }
 
