@@ -6,6 +6,7 @@
 //!
 //! Lock order: address space → segment. A segment's lock is held for plain stores only.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -36,6 +37,9 @@ const SHM_NORESERVE: u32 = 0o10000;
 static REGISTRY: Registry<Segment> = Registry::new();
 /// Pages of all segments, present or not.
 static PAGES: AtomicU64 = AtomicU64::new(0);
+
+/// Threads and the segments that they have made. Not all of these need be there any more.
+static MADE: SpinLock<BTreeSet<(Pid, i32)>> = SpinLock::new(BTreeSet::new());
 
 /// A shared memory segment.
 pub struct Segment {
@@ -86,7 +90,11 @@ fn pages(size: u64) -> u64 {
 pub fn get(t: &Thread, key: i32, size: u64, flags: u32) -> Result<i32> {
     let fits = |segment: &Segment| if segment.size < size { Err(Errno::EINVAL) } else { Ok(()) };
     let limit = MAX_SEGMENTS.load(Ordering::Relaxed);
-    REGISTRY.get_or_make(key, flags, limit, t.creds(), fits, || Segment::new(t, key, size, flags))
+    let id = REGISTRY.get_or_make(key, flags, limit, t.creds(), fits, || Segment::new(t, key, size, flags))?;
+    if REGISTRY.get(id).is_ok_and(|segment| segment.state.lock().maker == t.tid()) {
+        MADE.lock().insert((t.tid(), id));
+    }
+    Ok(id)
 }
 
 impl Segment {
@@ -135,8 +143,9 @@ impl Segment {
             return;
         }
         state.gone = true;
-        let id = state.perm.id;
+        let (id, maker) = (state.perm.id, state.maker);
         drop(state);
+        MADE.lock().remove(&(maker, id));
         REGISTRY.remove(id);
     }
 }
@@ -413,7 +422,10 @@ pub fn thread_exits(tid: Pid) {
     if PAGES.load(Ordering::Relaxed) == 0 {
         return;
     }
-    for segment in REGISTRY.all() {
+    let made: Vec<_> = MADE.lock().range((tid, 0)..=(tid, i32::MAX)).copied().collect();
+    for entry in made {
+        MADE.lock().remove(&entry);
+        let Ok(segment) = REGISTRY.get(entry.1) else { continue };
         let mut state = segment.state.lock();
         if state.maker == tid {
             state.maker = 0;
