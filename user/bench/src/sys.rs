@@ -6,35 +6,11 @@ use std::ptr;
 use crate::measure::{Result, Stop, now};
 
 /// A raw system call with up to six arguments; answers what the kernel does, negated errno included.
-#[cfg(target_arch = "aarch64")]
 #[inline(always)]
 pub fn raw<const N: usize>(number: i64, arguments: [usize; N]) -> isize {
-    let argument = |index: usize| if index < N { arguments[index] } else { 0 };
-    let result;
+    let all = std::array::from_fn(|index| if index < N { arguments[index] } else { 0 });
     // SAFETY: what the call does to memory, its callers answer for: they pass live buffers.
-    unsafe {
-        std::arch::asm!(
-            "svc 0",
-            in("x8") number,
-            inlateout("x0") argument(0) => result,
-            in("x1") argument(1),
-            in("x2") argument(2),
-            in("x3") argument(3),
-            in("x4") argument(4),
-            in("x5") argument(5),
-            options(nostack),
-        );
-    }
-    result
-}
-
-#[cfg(not(target_arch = "aarch64"))]
-pub fn raw<const N: usize>(number: i64, arguments: [usize; N]) -> isize {
-    let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
-    let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(argument);
-    // SAFETY: as above.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
-    if result < 0 { -(errno() as isize) } else { result as isize }
+    unsafe { pollux_door::raw(number, all) }
 }
 
 /// A system call that must succeed.

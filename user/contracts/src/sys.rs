@@ -126,34 +126,10 @@ impl Argument for &str {
 }
 
 /// A system call with up to six arguments.
-#[cfg(target_arch = "aarch64")]
 pub fn raw(number: i64, arguments: &[usize]) -> Ret {
-    let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
-    let result: i64;
+    let all = std::array::from_fn(|index| arguments.get(index).copied().unwrap_or(0));
     // SAFETY: see the top: memory that the call changes is the test's.
-    unsafe {
-        std::arch::asm!(
-            "svc 0",
-            in("x8") number,
-            inlateout("x0") argument(0) => result,
-            in("x1") argument(1),
-            in("x2") argument(2),
-            in("x3") argument(3),
-            in("x4") argument(4),
-            in("x5") argument(5),
-            options(nostack),
-        );
-    }
-    Ret(result)
-}
-
-#[cfg(not(target_arch = "aarch64"))]
-pub fn raw(number: i64, arguments: &[usize]) -> Ret {
-    let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
-    let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(argument);
-    // SAFETY: as above.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
-    Ret(if result < 0 { -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)) } else { result })
+    Ret(unsafe { pollux_door::raw(number, all) } as i64)
 }
 
 /// The start of a structure that the kernel fills, all zero.

@@ -1,9 +1,9 @@
 //! msgctl(2), permissions and limits of System V message queues.
 
-use super::msg::{KEY, Status, ctl, ends, fill, filled, msgget, new, next, receive, remove, send, status, waiting};
-use super::sysv::{CREATE, INFO, NOWAIT, PRIVATE, SET, STAT, lines_of};
+use super::msg::{KEY, ctl, ends, fill, filled, msgget, new, next, receive, remove, send, status, waiting};
+use super::sysv::{self, CREATE, INFO, NOWAIT, PRIVATE, SET, STAT, lines_of};
 use crate::process::{self, as_plain_user, child, in_child, until_asleep};
-use crate::sys::{NOWHERE, zeroed};
+use crate::sys::NOWHERE;
 use crate::{say, tests};
 
 const MSG_STAT: i32 = 11;
@@ -32,18 +32,7 @@ fn stat() {
 }
 
 fn stat_by_place() {
-    let id = new();
-    let place = id & 0x7fff;
-    let mut found: Status = zeroed();
-    say!("{}", ctl(place, MSG_STAT, &raw mut found as usize).0 as i32 == id);
-    as_plain_user(|| {
-        let mut found: Status = zeroed();
-        say!("another user: {}", ctl(place, MSG_STAT, &raw mut found as usize));
-        say!("any: {}", ctl(place, MSG_STAT_ANY, &raw mut found as usize).0 as i32 == id);
-        say!("by id: {}", ctl(id, STAT, &raw mut found as usize));
-    });
-    remove(id);
-    say!("none: {}", ctl(place, MSG_STAT, &raw mut found as usize));
+    sysv::stat_by_place(new(), ctl, [MSG_STAT, MSG_STAT_ANY]);
 }
 
 fn info() {

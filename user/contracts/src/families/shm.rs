@@ -2,7 +2,7 @@
 
 use libc::*;
 
-use super::sysv::{CREATE, EXCLUSIVE, INFO, PRIVATE, Perm, REMOVE, SET, STAT, lines_of};
+use super::sysv::{self, CREATE, EXCLUSIVE, INFO, PRIVATE, Perm, REMOVE, SET, STAT, lines_of};
 use crate::memory::{PAGE, pages, peek, poke, try_poke};
 use crate::process::{self, as_plain_user, in_child};
 use crate::sys::{NOWHERE, Ret, sys, zeroed};
@@ -181,18 +181,7 @@ fn stat() {
 }
 
 fn stat_by_place() {
-    let id = new(1);
-    let place = id & 0x7fff;
-    let mut found: Status = zeroed();
-    say!("{}", ctl(place, SHM_STAT, &raw mut found as usize).0 as i32 == id);
-    as_plain_user(|| {
-        let mut found: Status = zeroed();
-        say!("another user: {}", ctl(place, SHM_STAT, &raw mut found as usize));
-        say!("any: {}", ctl(place, SHM_STAT_ANY, &raw mut found as usize).0 as i32 == id);
-        say!("by id: {}", ctl(id, STAT, &raw mut found as usize));
-    });
-    remove(id);
-    say!("none: {}", ctl(place, SHM_STAT, &raw mut found as usize));
+    sysv::stat_by_place(new(1), ctl, [SHM_STAT, SHM_STAT_ANY]);
 }
 
 fn info() {

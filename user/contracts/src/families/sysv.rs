@@ -1,6 +1,8 @@
 //! What the tests of System V IPC share.
 
+use crate::process::as_plain_user;
 use crate::say;
+use crate::sys::Ret;
 
 pub const PRIVATE: i32 = 0;
 pub const CREATE: i32 = 0o1000;
@@ -24,6 +26,21 @@ pub struct Perm {
     pub seq: u16,
     pad: [u16; 3],
     unused: [u64; 2],
+}
+
+/// Asks for an object by its place in the table of all, which another user may do in one way only, and removes it.
+pub fn stat_by_place(id: i32, ctl: fn(i32, i32, usize) -> Ret, [stat, stat_any]: [i32; 2]) {
+    let place = id & 0x7fff;
+    let mut found = [0u64; 32];
+    let found = found.as_mut_ptr() as usize;
+    say!("{}", ctl(place, stat, found).0 as i32 == id);
+    as_plain_user(|| {
+        say!("another user: {}", ctl(place, stat, found));
+        say!("any: {}", ctl(place, stat_any, found).0 as i32 == id);
+        say!("by id: {}", ctl(id, STAT, found));
+    });
+    ctl(id, REMOVE, 0);
+    say!("none: {}", ctl(place, stat, found));
 }
 
 /// Shows the head of a file of /proc/sysvipc and the line of a key, without what differs from run to run.

@@ -1,15 +1,22 @@
 //! execve(2) and execveat(2): what a new program finds, and what is refused.
 
+mod changes;
+mod programs;
+
 use std::ffi::{CStr, CString};
 use std::ptr::null;
 
 use libc::*;
 
-use crate::file::{self, close, create, open};
+use self::changes::{
+    attributes, by_a_thread, descriptors, failed_call_changes_nothing, memory_is_new, names, of_threads, signals,
+    timers,
+};
+use self::programs::{broken_headers, interpreter_missing, not_permitted, not_programs, small_program};
+use crate::file::{self, close, open};
 use crate::memory::{PAGE, pages, poke};
-use crate::process::{self, Status, as_user, child, in_child, wait};
-use crate::signal;
-use crate::sys::{KERNEL, NOWHERE, Ret, sys, zeroed};
+use crate::process::{Status, in_child};
+use crate::sys::{KERNEL, NOWHERE, Ret, sys};
 use crate::{say, tests};
 
 tests! {
@@ -181,51 +188,6 @@ fn stack_limit_and_strings() {
     }
 }
 
-fn not_programs() {
-    for (name, contents) in
-        [("empty", &b""[..]), ("text", b"echo hello\n"), ("ELF's first letters", b"\x7fELF"), ("zeros", &[0; 200])]
-    {
-        write_file(c"f", contents, 0o755);
-        say!("{name}: {}", refused(c"./f"));
-    }
-    say!("a directory: {}", refused(c"."));
-    say!("a device: {}", refused(c"/dev/null"));
-    sys!(SYS_mknodat, AT_FDCWD, c"fifo", S_IFIFO | 0o755, 0);
-    say!("a fifo: {}", refused(c"fifo"));
-    sys!(SYS_mknodat, AT_FDCWD, c"socket", S_IFSOCK | 0o755, 0);
-    say!("a socket: {}", refused(c"socket"));
-    say!("a link of /proc to a pipe: {}", refused(&c(&format!("/proc/self/fd/{}", file::pipe()[0]))));
-}
-
-fn not_permitted() {
-    sys!(SYS_mkdirat, AT_FDCWD, c"locked", 0o700);
-    write_file(c"locked/f", &small(), 0o755);
-    for (name, mode) in [
-        ("nobody's", 0o644),
-        ("others'", 0o001),
-        ("the owner's", 0o100),
-        ("the group's", 0o010),
-        ("all but read", 0o111),
-    ] {
-        write_file(c"f", &small(), mode);
-        let root = refused(c"./f");
-        as_user(1000, || {
-            say!("{name}, mode {mode:o}: root {root}, a user {}", refused(c"./f"));
-            0
-        });
-    }
-    as_user(1000, || {
-        say!("in a locked directory: {}", refused(c"locked/f"));
-        0
-    });
-    write_file(c"g", &small(), 0o654);
-    sys!(SYS_fchownat, AT_FDCWD, c"g", 1000, 1000, 0);
-    as_user(1000, || {
-        say!("the owner's lack of a right counts: {}", refused(c"./g"));
-        0
-    });
-}
-
 /// A program of a few instructions: an ELF header, one segment, the code.
 pub(super) fn program(code: &[u32]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -268,84 +230,6 @@ fn counting_program() -> Vec<u8> {
     program(&[0xf940_03e0, 0xd280_0ba8, 0xd400_0001])
 }
 
-fn small_program() {
-    write_file(c"f", &small(), 0o755);
-    say!("{}", in_child(|| exec_with(c"./f", &[c"f"], &[]).errno()));
-    // Registers at the start: x0 is 0.
-    write_file(c"f", &program(&[0xd280_0ba8, 0xd400_0001]), 0o755);
-    say!("x0 at the start: {}", in_child(|| exec_with(c"./f", &[c"f"], &[]).errno()));
-    // and x0, sp, #15
-    write_file(c"f", &program(&[0x9100_03e1, 0x9240_0c20, 0xd280_0ba8, 0xd400_0001]), 0o755);
-    say!("the stack pointer's last bits: {}", in_child(|| exec_with(c"./f", &[c"f"], &[]).errno()));
-    write_file(c"f", &counting_program(), 0o755);
-    say!("argc: {}", in_child(|| exec_with(c"./f", &[c"f", c"g", c"h"], &[]).errno()));
-    // mov x0, x30 and x29, which must be zero.
-    write_file(c"f", &program(&[0xaa1d_03c0, 0xd280_0ba8, 0xd400_0001]), 0o755);
-    say!("frame and link: {}", in_child(|| exec_with(c"./f", &[c"f"], &[]).errno()));
-    // fmov x0, d31
-    write_file(c"f", &program(&[0x9e66_03e0, 0xd280_0ba8, 0xd400_0001]), 0o755);
-    say!("a vector register: {}", in_child(|| exec_with(c"./f", &[c"f"], &[]).errno()));
-}
-
-fn broken_headers() {
-    let with = |changes: &[(usize, &[u8])]| {
-        let mut bytes = small();
-        for (at, value) in changes {
-            bytes[*at..*at + value.len()].copy_from_slice(value);
-        }
-        write_file(c"f", &bytes, 0o755);
-        refused(c"./f")
-    };
-    say!("another first letter: {}", with(&[(0, b"\x7e")]));
-    say!("type 1: {}", with(&[(16, &[1])]));
-    say!("type 4: {}", with(&[(16, &[4])]));
-    say!("another machine: {}", with(&[(18, &[62])]));
-    say!("program headers of another size: {}", with(&[(54, &[55])]));
-    say!("no program headers: {}", with(&[(56, &[0])]));
-    say!("too many program headers: {}", with(&[(56, &[0xff, 0xff])]));
-    say!("program headers after the end: {}", with(&[(32, &[0, 0, 1])]));
-    say!("cut within the header: {}", {
-        write_file(c"f", &small()[..63], 0o755);
-        refused(c"./f")
-    });
-    say!("cut within the program headers: {}", {
-        write_file(c"f", &small()[..100], 0o755);
-        refused(c"./f")
-    });
-}
-
-fn interpreter_missing() {
-    // PT_INTERP in the place of the code, before the segment.
-    let with = |name: &[u8], size: u64| {
-        let mut bytes = small();
-        bytes[56] = 2;
-        let mut header = Vec::new();
-        header.extend_from_slice(&3u32.to_le_bytes());
-        header.extend_from_slice(&4u32.to_le_bytes());
-        for value in [0x200u64, 0x40_0200, 0x40_0200, size, size, 1] {
-            header.extend_from_slice(&value.to_le_bytes());
-        }
-        bytes.splice(120..120, header);
-        bytes.resize(0x200, 0);
-        bytes.extend_from_slice(name);
-        write_file(c"f", &bytes, 0o755);
-        refused(c"./f")
-    };
-    say!("not there: {}", with(b"/nowhere\0", 9));
-    say!("a directory: {}", with(b"/bin\0", 5));
-    say!("text: {}", {
-        write_file(c"text", b"hello, this is no program and long enough to be looked at as a header of one.", 0o755);
-        with(b"./text\0", 7)
-    });
-    say!("not to be run: {}", {
-        write_file(c"locked", b"x", 0o644);
-        with(b"./locked\0", 9)
-    });
-    say!("a name without an end: {}", with(b"/nowhere", 8));
-    say!("a name of one: {}", with(b"\0", 1));
-    say!("too long a name: {}", with(b"/nowhere\0", 5000));
-}
-
 fn paths() {
     write_file(c"f", &small(), 0o755);
     sys!(SYS_symlinkat, c"f", AT_FDCWD, c"link");
@@ -354,30 +238,6 @@ fn paths() {
     for path in [c"f", c"./f", c"link", c"loop", c"dangling", c"f/", c"f/x", c"nothing/x", c"", c"link/."] {
         say!("{path:?}: {}", in_child(|| exec_with(path, &[c"f"], &[]).errno()));
     }
-}
-
-fn descriptors() {
-    let fd = create(c"f", "0123456789");
-    sys!(SYS_lseek, fd, 5, SEEK_SET);
-    sys!(SYS_dup3, fd, 20, O_CLOEXEC);
-    sys!(SYS_dup3, fd, 21, 0);
-    sys!(SYS_dup3, fd, 40, O_CLOEXEC);
-    sys!(SYS_dup3, fd, 41, 0);
-    sys!(SYS_fcntl, 41, F_SETFD, FD_CLOEXEC);
-    sys!(SYS_fcntl, 41, F_SETFD, 0);
-    exec_as(SELF, c"descriptors", &[]);
-}
-
-fn signals() {
-    signal::handle(SIGUSR1, signal::count, SA_RESTART | SA_NODEFER);
-    signal::ignore(SIGUSR2);
-    signal::ignore(SIGCHLD);
-    signal::handle(SIGTERM, signal::count, SA_NOCLDWAIT);
-    signal::mask(SIG_BLOCK, signal::bit(SIGHUP) | signal::bit(SIGUSR1) | signal::bit(40));
-    signal::kill_self(SIGHUP);
-    signal::kill_self(40);
-    process::kill(sys!(SYS_getpid).0 as i32, SIGUSR1);
-    exec_as(SELF, c"signals", &[]);
 }
 
 fn execveat_paths() {
@@ -431,144 +291,4 @@ fn execveat_flags() {
     say!("a file in memory: {}", call(memory, c"", AT_EMPTY_PATH));
     sys!(SYS_fchmod, memory, 0o600);
     say!("not to be run: {}", call(memory, c"", AT_EMPTY_PATH));
-}
-
-fn by_a_thread() {
-    let pid = child(|| {
-        std::thread::spawn(|| {
-            signal::block(SIGUSR1);
-            signal::block(SIGUSR2);
-            signal::kill_self(SIGUSR1);
-            process::kill(sys!(SYS_getpid).0 as i32, SIGUSR2);
-            exec_as(SELF, c"threads", &[])
-        });
-        loop {
-            signal::block(SIGUSR2);
-            process::sleep_ms(100_000);
-        }
-    });
-    say!("{}", wait(pid));
-    let pid = child(|| {
-        std::thread::spawn(|| {
-            let leader = sys!(SYS_getpid).0 as i32;
-            while process::state(leader) != 'Z' {
-                process::sleep_ms(1);
-            }
-            // What /proc has of a leader that has ended is no program.
-            exec_as(c"/usr/bin/contracts", c"threads", &[])
-        });
-        sys!(SYS_exit, 3);
-        0
-    });
-    say!("after the leader: {}", wait(pid));
-}
-
-fn of_threads() {
-    let pid = child(|| {
-        for _ in 0..3 {
-            process::sleeping_thread(|| process::sleep_ms(100_000));
-        }
-        let pipe = file::pipe();
-        process::sleeping_thread(move || file::read(pipe[0], 1));
-        std::thread::spawn(|| {
-            loop {
-                std::hint::black_box(0);
-            }
-        });
-        say!("a failed call leaves them: {}", exec_with(c"/nowhere", &[c"x"], &[]));
-        say!("threads: {}", std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count));
-        exec_as(SELF, c"threads", &[]).errno()
-    });
-    say!("{}", wait(pid));
-}
-
-fn names() {
-    copy_of_self(c"a-name-longer-than-fifteen", (0, 0), 0o755);
-    sys!(SYS_symlinkat, c"a-name-longer-than-fifteen", AT_FDCWD, c"link");
-    for path in [c"./a-name-longer-than-fifteen", c"./link", c"/var/contract/./link"] {
-        run_as(path, c"names", &[c"more"]);
-    }
-    say!("removed while it runs:");
-    in_child(|| {
-        let fd = open(c"a-name-longer-than-fifteen", O_PATH).fd();
-        sys!(SYS_unlinkat, AT_FDCWD, c"a-name-longer-than-fifteen", 0);
-        let words = [c"contracts".as_ptr(), c"--as".as_ptr(), c"names".as_ptr(), null()];
-        sys!(SYS_execveat, fd, c"", &words, 0, AT_EMPTY_PATH).errno()
-    });
-}
-
-fn attributes() {
-    sys!(SYS_umask, 0o27);
-    sys!(SYS_mkdirat, AT_FDCWD, c"d", 0o755);
-    sys!(SYS_chdir, c"d");
-    sys!(SYS_setpriority, PRIO_PROCESS, 0, 7);
-    for (option, value) in [
-        (PR_SET_NO_NEW_PRIVS, 1),
-        (PR_SET_TIMERSLACK, 12345),
-        (PR_SET_KEEPCAPS, 1),
-        (PR_SET_DUMPABLE, 0),
-        (PR_SET_PDEATHSIG, SIGUSR1 as usize),
-        (PR_SET_CHILD_SUBREAPER, 1),
-    ] {
-        sys!(SYS_prctl, option, value, 0, 0, 0);
-    }
-    let limit = rlimit { rlim_cur: 100, rlim_max: 200 };
-    sys!(SYS_setrlimit, RLIMIT_NOFILE, &limit);
-    sys!(SYS_personality, 0x004_0000);
-    let mut interval: itimerval = zeroed();
-    interval.it_value.tv_sec = 1000;
-    sys!(SYS_setitimer, ITIMER_REAL, &interval, 0);
-    let mut event: sigevent = zeroed();
-    event.sigev_notify = SIGEV_NONE;
-    let mut timer = 0i32;
-    sys!(SYS_timer_create, CLOCK_MONOTONIC, &mut event, &mut timer);
-    sys!(SYS_sched_setaffinity, 0, 8, &1u64);
-    sys!(SYS_sched_setscheduler, 0, SCHED_BATCH, &0i32);
-    sys!(SYS_set_robust_list, pages(1), 24);
-    exec_as(SELF, c"attributes", &[]);
-}
-
-fn timers() {
-    // An alarm goes on, and its signal comes to the new program, which has no handler any more.
-    let status = in_child(|| {
-        signal::handle(SIGALRM, signal::count, 0);
-        let mut interval: itimerval = zeroed();
-        interval.it_value.tv_usec = 50_000;
-        sys!(SYS_setitimer, ITIMER_REAL, &interval, 0);
-        exec_with(c"/bin/sleep", &[c"sleep", c"100"], &[]).errno()
-    });
-    say!("an alarm: {status}");
-}
-
-fn memory_is_new() {
-    let shared = crate::memory::shared_words();
-    let status = in_child(|| {
-        shared[0].store(1, std::sync::atomic::Ordering::SeqCst);
-        let at = pages(1);
-        let where_ = c(&format!("{:x}", at as usize));
-        let _ = where_;
-        exec_as(SELF, c"nothing", &[]).errno()
-    });
-    say!("{status}, shared memory stays with its others: {}", shared[0].load(std::sync::atomic::Ordering::SeqCst));
-    let stack = stack_t { ss_sp: pages(4).cast(), ss_flags: 0, ss_size: 16384 };
-    sys!(SYS_sigaltstack, &stack, 0);
-    // add x1, sp, #-64; mov x0, #0; mov x8, #132; svc 0; ldr w0, [x1, #8]
-    let code = [0xd101_03ff, 0x9100_03e1, 0xd280_0000, 0xd280_1088, 0xd400_0001, 0xb940_0be0, 0xd280_0ba8, 0xd400_0001];
-    write_file(c"f", &program(&code), 0o755);
-    say!("the alternate stack is gone: {}", in_child(|| exec_with(c"./f", &[c"f"], &[]).errno()));
-}
-
-fn failed_call_changes_nothing() {
-    signal::handle(SIGUSR1, signal::count, 0);
-    let fd = sys!(SYS_fcntl, 1, F_DUPFD_CLOEXEC, 30).fd();
-    sys!(SYS_prctl, PR_SET_NAME, c"before", 0, 0, 0);
-    write_file(c"f", b"text", 0o755);
-    for path in [c"/nowhere", c"./f", c"/dev/null", c"."] {
-        say!("{path:?}: {}", exec_with(path, &[c"x"], &[]));
-    }
-    signal::kill_self(SIGUSR1);
-    say!("handlers: {}", signal::caught());
-    say!("descriptors: {}", sys!(SYS_fcntl, fd, F_GETFD, 0));
-    let comm = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
-    say!("name: {}", comm.trim());
 }

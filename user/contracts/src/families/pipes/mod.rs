@@ -1,12 +1,16 @@
 //! Pipes and FIFOs.
 
+mod fifos;
+mod sizes;
+
 use libc::*;
 
+use self::fifos::{fifo_ends, fifo_opens, fifo_waits, through_proc};
+use self::sizes::{atomic_writes, bytes_in_it, capacity, full, packets};
 use crate::file::{close, create, open, pipe, pipe_with, read, read_at, write};
-use crate::memory;
 use crate::process::{self, Gate};
 use crate::sys::{NOWHERE, sys};
-use crate::{say, signal, tests};
+use crate::{memory, say, signal, tests};
 
 tests! {
     transfer, flags, nobody_reads, nobody_writes, full, atomic_writes, large_writes, capacity, packets, bytes_in_it,
@@ -132,66 +136,6 @@ fn nobody_writes() {
     say!("empty and closed: {}", read(reader, 1));
 }
 
-fn full() {
-    let [reader, writer] = pipe();
-    say!("holds: {}", fill(writer));
-    say!("one more: {}", write(writer, "x"));
-    say!("ready: {:#x}", poll_of(writer));
-    let mut page = [0u8; 4096];
-    say!("a page taken: {}", sys!(SYS_read, reader, &mut page, 4096));
-    say!("ready: {:#x}", poll_of(writer));
-    say!("then: {}", write(writer, &"y".repeat(4096)));
-    say!("again: {}", write(writer, "z"));
-    say!("inside: {}", inside(reader));
-    let [reader, writer] = pipe();
-    let mut count = 0;
-    sys!(SYS_fcntl, writer, F_SETFL, O_NONBLOCK);
-    while write(writer, "1").ok() {
-        count += 1;
-    }
-    say!("single bytes: {count}");
-    say!("and: {}", inside(reader));
-}
-
-fn atomic_writes() {
-    let [reader, writer] = pipe();
-    fill(writer);
-    let mut page = vec![0u8; 4096];
-    sys!(SYS_read, reader, &mut page[..], 4096);
-    say!("a page and more than PIPE_BUF: {}", write(writer, &"p".repeat(5000)));
-    sys!(SYS_read, reader, &mut page[..], 4096);
-    say!("PIPE_BUF into a free page: {}", write(writer, &"q".repeat(4096)));
-    say!("a byte: {}", write(writer, "r"));
-    // Writers of up to PIPE_BUF bytes do not mix.
-    let [reader, writer] = pipe();
-    let children: Vec<i32> = (0..4u8)
-        .map(|index| {
-            process::child(|| {
-                let line = vec![b'a' + index; 1000];
-                for _ in 0..50 {
-                    sys!(SYS_write, writer, &line[..], 1000);
-                }
-                0
-            })
-        })
-        .collect();
-    close(writer);
-    let mut all = Vec::new();
-    let mut buffer = vec![0u8; 3000];
-    loop {
-        let ret = sys!(SYS_read, reader, &mut buffer[..], 3000);
-        if ret.0 <= 0 {
-            break;
-        }
-        all.extend_from_slice(&buffer[..ret.0 as usize]);
-    }
-    for child in children {
-        process::wait(child);
-    }
-    let whole = all.chunks(1000).filter(|chunk| chunk.iter().all(|byte| *byte == chunk[0])).count();
-    say!("bytes {}, whole lines {whole}", all.len());
-}
-
 fn large_writes() {
     let [reader, writer] = pipe();
     let child = process::child(|| {
@@ -233,73 +177,6 @@ fn large_writes() {
     process::until_asleep(child);
     close(reader);
     process::wait(child);
-}
-
-fn capacity() {
-    let [reader, writer] = pipe();
-    let size = |fd: i32| sys!(SYS_fcntl, fd, F_GETPIPE_SZ, 0);
-    let set = |bytes: i64| sys!(SYS_fcntl, writer, F_SETPIPE_SZ, bytes);
-    say!("at first: {} {}", size(reader), size(writer));
-    for bytes in [1, 4096, 4097, 65536, 100_000, 1 << 20, (1 << 20) + 1] {
-        say!("{bytes}: {} {}", set(bytes), size(reader));
-    }
-    say!("0: {}", set(0));
-    say!("minus one: {}", set(-1));
-    sys!(SYS_fcntl, writer, F_SETPIPE_SZ, 16384);
-    say!("holds: {}", fill(writer));
-    say!("smaller than what is inside: {}", set(4096));
-    say!("larger: {} {}", set(32768), size(reader));
-    say!("more goes in: {}", write(writer, "x"));
-    say!("not a pipe: {} {}", size(0), sys!(SYS_fcntl, create(c"f", ""), F_SETPIPE_SZ, 4096));
-    process::as_plain_user(|| {
-        let [_, writer] = pipe();
-        say!("a user: {} {}", sys!(SYS_fcntl, writer, F_SETPIPE_SZ, 1 << 20), {
-            sys!(SYS_fcntl, writer, F_SETPIPE_SZ, 1 << 21)
-        });
-    });
-}
-
-fn packets() {
-    let [reader, writer] = pipe_with(O_DIRECT);
-    say!("write: {} {}", write(writer, "first"), write(writer, "second"));
-    say!("read more: {}", read(reader, 100));
-    say!("read less: {}", read(reader, 3));
-    write(writer, "third");
-    say!("the rest is gone: {}", read(reader, 100));
-    say!("write of nothing: {}", write(writer, ""));
-    say!("a large one: {}", write(writer, &"l".repeat(6000)));
-    say!("comes in: {} and {}", read(reader, 10_000).len() - 2, read(reader, 10_000).len() - 2);
-    sys!(SYS_fcntl, writer, F_SETFL, 0);
-    write(writer, "plain ");
-    write(writer, "bytes");
-    say!("turned off: {}", read(reader, 100));
-    let [reader, writer] = pipe();
-    say!("turned on: {}", sys!(SYS_fcntl, writer, F_SETFL, O_DIRECT));
-    write(writer, "one");
-    write(writer, "two");
-    say!("then: {} {}", read(reader, 100), read(reader, 100));
-    sys!(SYS_fcntl, writer, F_SETFL, O_DIRECT | O_NONBLOCK);
-    let mut count = 0;
-    while write(writer, "small").ok() {
-        count += 1;
-    }
-    say!("packets that fit: {count}");
-}
-
-fn bytes_in_it() {
-    let [reader, writer] = pipe();
-    say!("empty: {} {}", inside(reader), inside(writer));
-    write(writer, "12345");
-    say!("five: {} {}", inside(reader), inside(writer));
-    read(reader, 2);
-    say!("three: {}", inside(reader));
-    say!("bad pointer: {}", sys!(SYS_ioctl, reader, FIONREAD, NOWHERE));
-    say!("other ioctls: {} {}", sys!(SYS_ioctl, reader, TCGETS, NOWHERE), sys!(SYS_ioctl, reader, 0x1234, 0));
-    let mut on = 1i32;
-    say!("FIONBIO: {}", sys!(SYS_ioctl, reader, FIONBIO, &mut on));
-    say!("status: {:o}", sys!(SYS_fcntl, reader, F_GETFL, 0).0);
-    close(writer);
-    say!("closed: {}", inside(reader));
 }
 
 fn waiting() {
@@ -381,117 +258,6 @@ fn interrupted() {
     process::until_asleep(child);
     process::kill(child, SIGUSR1);
     process::wait(child);
-}
-
-fn fifo_opens() {
-    sys!(SYS_mknodat, AT_FDCWD, c"p", S_IFIFO | 0o644, 0);
-    say!("to write, nobody reads: {}", open(c"p", O_WRONLY | O_NONBLOCK));
-    let reader = open(c"p", O_RDONLY | O_NONBLOCK);
-    say!("to read, nobody writes: {}", reader.ok_or_error());
-    say!("read: {} ready {:#x}", read(reader.fd(), 1), poll_of(reader.fd()));
-    let writer = open(c"p", O_WRONLY | O_NONBLOCK).fd();
-    say!("read: {} ready {:#x}", read(reader.fd(), 1), poll_of(reader.fd()));
-    write(writer, "abc");
-    close(writer);
-    say!("left behind: {} ready {:#x}", read(reader.fd(), 10), poll_of(reader.fd()));
-    say!("then: {}", read(reader.fd(), 1));
-    let writer = open(c"p", O_WRONLY).fd();
-    say!("a new writer: ready {:#x}", poll_of(reader.fd()));
-    close(reader.fd());
-    signal::ignore(SIGPIPE);
-    say!("the reader has gone: {} ready {:#x}", write(writer, "x"), poll_of(writer));
-    let both = open(c"p", O_RDWR).fd();
-    say!("both ways: {} {}", write(both, "self"), read(both, 10));
-    say!("ready: {:#x}", poll_of(both));
-    say!("O_TRUNC and O_APPEND: {}", open(c"p", O_RDWR | O_TRUNC | O_APPEND).ok_or_error());
-    say!("O_DIRECTORY: {}", open(c"p", O_RDONLY | O_DIRECTORY | O_NONBLOCK));
-    say!("O_DIRECT: {}", open(c"p", O_RDWR | O_DIRECT));
-    say!("size: {}", crate::file::described(crate::file::stat(c"p")));
-}
-
-fn fifo_waits() {
-    sys!(SYS_mknodat, AT_FDCWD, c"p", S_IFIFO | 0o644, 0);
-    let child = process::child(|| {
-        let fd = open(c"p", O_RDONLY).fd();
-        say!("the reader got: {}", read(fd, 100));
-        0
-    });
-    process::until_asleep(child);
-    let writer = open(c"p", O_WRONLY).fd();
-    write(writer, "met");
-    say!("the child: {}", process::wait(child));
-    close(writer);
-    let child = process::child(|| {
-        let fd = open(c"p", O_WRONLY).fd();
-        write(fd, "the other way");
-        0
-    });
-    process::until_asleep(child);
-    let reader = open(c"p", O_RDONLY).fd();
-    say!("read: {}", read(reader, 100));
-    say!("the child: {}", process::wait(child));
-    close(reader);
-    let child = process::child(|| {
-        signal::handle(SIGUSR1, signal::count, 0);
-        say!("interrupted: {}", open(c"p", O_RDONLY));
-        0
-    });
-    process::until_asleep(child);
-    process::kill(child, SIGUSR1);
-    process::wait(child);
-    // A writer that comes and goes lets the reader's open return.
-    let child = process::child(|| {
-        let fd = open(c"p", O_RDONLY);
-        say!("somebody was there: {} {}", fd.ok_or_error(), read(fd.fd(), 10));
-        0
-    });
-    process::until_asleep(child);
-    close(open(c"p", O_WRONLY | O_NONBLOCK).fd());
-    process::wait(child);
-}
-
-fn fifo_ends() {
-    sys!(SYS_mknodat, AT_FDCWD, c"p", S_IFIFO | 0o644, 0);
-    let both = open(c"p", O_RDWR).fd();
-    let writer = open(c"p", O_WRONLY).fd();
-    let reader = open(c"p", O_RDONLY).fd();
-    write(writer, "kept");
-    close(reader);
-    say!("another reader: {}", read(open(c"p", O_RDONLY).fd(), 2));
-    crate::file::unlink(c"p");
-    say!("unlinked: {} {}", write(writer, "!"), read(both, 10));
-    sys!(SYS_mknodat, AT_FDCWD, c"p", S_IFIFO | 0o644, 0);
-    let new = open(c"p", O_RDWR | O_NONBLOCK).fd();
-    write(writer, "old");
-    say!("a new one of that name: {}", read(new, 10));
-    close(new);
-    let again = open(c"p", O_RDWR | O_NONBLOCK).fd();
-    write(again, "gone with the last descriptor");
-    close(again);
-    say!("empty again: {}", read(open(c"p", O_RDWR | O_NONBLOCK).fd(), 10));
-    crate::file::link(c"p", c"q");
-    let one = open(c"p", O_RDWR | O_NONBLOCK).fd();
-    let two = open(c"q", O_RDWR | O_NONBLOCK).fd();
-    write(one, "two names");
-    say!("one fifo: {}", read(two, 20));
-}
-
-fn through_proc() {
-    let [reader, writer] = pipe();
-    let name = |fd: i32| crate::file::path(format!("/proc/self/fd/{fd}"));
-    let again = open(&name(writer), O_RDONLY | O_NONBLOCK).fd();
-    write(writer, "opened again");
-    say!("a reader of the writer's: {}", read(again, 6));
-    let second = open(&name(reader), O_WRONLY).fd();
-    say!("a writer of the reader's: {}", write(second, "!"));
-    say!("all: {}", read(reader, 20));
-    close(writer);
-    say!("still a writer: {:#x}", poll_of(reader));
-    close(second);
-    say!("none: {:#x}", poll_of(reader));
-    let link = std::fs::read_link(format!("/proc/self/fd/{reader}")).unwrap_or_default();
-    say!("link: {}", link.to_string_lossy().starts_with("pipe:["));
-    say!("an O_DIRECTORY: {}", open(&name(reader), O_RDONLY | O_DIRECTORY));
 }
 
 fn vmsplice_moves() {

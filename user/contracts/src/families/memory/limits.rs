@@ -1,0 +1,131 @@
+//! How much there may be: brk(2), stacks, limits, locked memory.
+
+use libc::*;
+
+use super::{PRIVATE, RW, SHARED, advise, page, remap, unmap};
+use crate::memory::{PAGE, map, map_at, pages, peek, poke, try_peek};
+use crate::sys::sys;
+use crate::{process, say};
+
+pub(super) fn break_area() {
+    let start = sys!(SYS_brk, 0).0;
+    let grown = sys!(SYS_brk, start + 3 * PAGE as i64 + 5).0;
+    say!("grown by {}", grown - start);
+    let memory = start as *mut u8;
+    let last = memory.wrapping_add(3 * PAGE);
+    poke(last, 3);
+    say!("the last byte's page: {}", peek(last));
+    say!("shrunk by {}", grown - sys!(SYS_brk, start + PAGE as i64).0);
+    say!("gone: {}", try_peek(last));
+    sys!(SYS_brk, grown);
+    say!("back, empty: {}", peek(last));
+    say!("below its start nothing happens: {}", sys!(SYS_brk, start - (1 << 20)).0 == grown);
+    say!("into the kernel neither: {}", sys!(SYS_brk, crate::sys::KERNEL).0 == grown);
+}
+
+pub(super) fn break_limits() {
+    let start = sys!(SYS_brk, 0).0;
+    let limit = [1u64 << 20, 1 << 20];
+    say!("setrlimit: {}", sys!(SYS_prlimit64, 0, RLIMIT_DATA, &limit, 0));
+    say!("4 MiB: {}", sys!(SYS_brk, start + (4 << 20)).0 - start);
+    let obstacle = map_at((start as usize + (16 << 20)) as *mut _, PAGE, PROT_NONE, PRIVATE | MAP_FIXED, -1, 0);
+    say!("an obstacle: {}", obstacle.ok_or_error());
+    say!("beyond it: {}", sys!(SYS_brk, start + (32 << 20)).0 - start);
+}
+
+#[inline(never)]
+fn dig(depth: usize) -> usize {
+    let room = std::hint::black_box([depth as u8; 16 * 1024]);
+    if depth == 0 { usize::from(room[0]) } else { dig(depth - 1) + usize::from(room[1] == depth as u8) }
+}
+
+pub(super) fn stack_grows() {
+    say!("4 MiB deep: {}", dig(256));
+}
+
+pub(super) fn stack_limit() {
+    let limit = [1u64 << 20, 1 << 20];
+    say!("1 MiB: {}", sys!(SYS_prlimit64, 0, RLIMIT_STACK, &limit, 0));
+    say!("half of it: {}", process::in_child(|| i32::from(dig(32) != 32)));
+    say!("4 MiB: {}", process::in_child(|| i32::from(dig(256) != 256)));
+}
+
+pub(super) fn growsdown() {
+    let memory = pages(512);
+    unmap(memory, 512 * PAGE);
+    let top = page(memory, 510);
+    let flags = PRIVATE | MAP_GROWSDOWN | MAP_FIXED;
+    map_at(top.cast(), 2 * PAGE, RW, flags, -1, 0).need();
+    poke(top.wrapping_sub(1), 3);
+    say!("one page down: {}", peek(top.wrapping_sub(1)));
+    poke(page(memory, 300), 4);
+    say!("far down: {}", peek(page(memory, 300)));
+    say!("shared: {}", map(PAGE, RW, SHARED | MAP_GROWSDOWN, -1, 0));
+}
+
+pub(super) fn lock_limits() {
+    let memory = pages(64);
+    say!("mlock: {}", sys!(SYS_mlock, memory, 64 * PAGE));
+    say!("munlock: {}", sys!(SYS_munlock, memory, 64 * PAGE));
+    say!("mlock2, unknown flag: {}", sys!(SYS_mlock2, memory, PAGE, 2));
+    say!("mlock2 ONFAULT: {}", sys!(SYS_mlock2, memory, PAGE, 1));
+    say!("mlockall of nothing: {}", sys!(SYS_mlockall, 0));
+    say!("mlockall, unknown: {}", sys!(SYS_mlockall, 8));
+    say!("MCL_ONFAULT alone: {}", sys!(SYS_mlockall, 4));
+    process::in_child(|| {
+        let limit = [8 * PAGE as u64, 8 * PAGE as u64];
+        sys!(SYS_prlimit64, 0, RLIMIT_MEMLOCK, &limit, 0);
+        sys!(SYS_setuid, 1000);
+        say!("a user, within the limit: {}", sys!(SYS_mlock, memory, 8 * PAGE));
+        say!("one page more: {}", sys!(SYS_mlock, page(memory, 8), PAGE));
+        say!("the same again: {}", sys!(SYS_mlock, memory, 8 * PAGE));
+        say!("MAP_LOCKED: {}", map(PAGE, RW, PRIVATE | MAP_LOCKED, -1, 0));
+        say!("mlockall: {}", sys!(SYS_mlockall, MCL_CURRENT));
+        0
+    });
+    process::in_child(|| {
+        let limit = [0u64, 0];
+        sys!(SYS_prlimit64, 0, RLIMIT_MEMLOCK, &limit, 0);
+        sys!(SYS_setuid, 1000);
+        say!("a user with nothing: {}", sys!(SYS_mlock, memory, PAGE));
+        say!("munlock: {}", sys!(SYS_munlock, memory, PAGE));
+        0
+    });
+}
+
+pub(super) fn locked_stay_over_fork() {
+    let memory = pages(1);
+    sys!(SYS_mlock, memory, PAGE);
+    poke(memory, 7);
+    process::in_child(|| {
+        say!("a child: {}; MADV_DONTNEED {}", peek(memory), advise(memory, PAGE, MADV_DONTNEED));
+        0
+    });
+}
+
+pub(super) fn noreserve_is_large() {
+    let memory = map(64 << 30, RW, PRIVATE | MAP_NORESERVE, -1, 0);
+    say!("64 GiB: {}", memory.ok_or_error());
+    let memory = memory.need() as *mut u8;
+    poke(memory.wrapping_add(63 << 30), 1);
+    say!("a byte in it: {}", peek(memory.wrapping_add(63 << 30)));
+    say!("PROT_NONE, 1 TiB: {}", map(1 << 40, PROT_NONE, PRIVATE | MAP_NORESERVE, -1, 0).ok_or_error());
+}
+
+pub(super) fn address_space_limit() {
+    let limit = [64u64 << 20, 64 << 20];
+    say!("setrlimit: {}", sys!(SYS_prlimit64, 0, RLIMIT_AS, &limit, 0));
+    say!("128 MiB: {}", map(128 << 20, RW, PRIVATE, -1, 0));
+    say!("1 MiB: {}", map(1 << 20, RW, PRIVATE, -1, 0).ok_or_error());
+    let memory = pages(1);
+    say!("mremap: {}", remap(memory, PAGE, 128 << 20, MREMAP_MAYMOVE, memory));
+    say!("over what is there: {}", map_at(memory.cast(), PAGE, RW, PRIVATE | MAP_FIXED, -1, 0).ok_or_error());
+}
+
+pub(super) fn data_limit() {
+    let limit = [16u64 << 20, 16 << 20];
+    say!("setrlimit: {}", sys!(SYS_prlimit64, 0, RLIMIT_DATA, &limit, 0));
+    say!("private, writable: {}", map(64 << 20, RW, PRIVATE, -1, 0));
+    say!("private, read-only: {}", map(64 << 20, PROT_READ, PRIVATE, -1, 0).ok_or_error());
+    say!("shared: {}", map(64 << 20, RW, SHARED, -1, 0).ok_or_error());
+}
