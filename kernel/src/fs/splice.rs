@@ -7,14 +7,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as raw;
+use linux_raw_sys::net::MSG_DONTWAIT;
 
 use super::open_file::{Kind, OpenFile, READ_EVENTS, WRITE_EVENTS, settled};
-use super::pipe::{self, Pipe};
+use super::pipe::{self, Cut, Pipe};
 use super::writing::{Sigpipe, Writing};
 use super::{Events, TryError};
 use crate::errno::{Errno, Result};
 use crate::exec::{budget, interruptible};
 use crate::mm::IoBuf;
+use crate::net::transfer;
 use crate::process::Thread;
 use crate::syscalls::{SysError, SysResult};
 
@@ -48,6 +50,11 @@ impl Ends<'_> {
 
     async fn read_input(&mut self, t: &Thread, piece: &mut [u8]) -> SysResult<usize> {
         let mut buf = IoBuf::kernel_mut(piece);
+        if self.nonblock
+            && let Ok(socket) = crate::net::socket::of_file(self.input)
+        {
+            return Ok(transfer::receive(t, self.input, socket, &mut buf, MSG_DONTWAIT).await?.len);
+        }
         match &mut self.in_pos {
             Some(pos) => {
                 let n = self.input.read_at(t, &mut buf, *pos).await?;
@@ -179,15 +186,7 @@ async fn settle<T>(
     } else {
         interruptible(t, pipe.wait_queue().wait_for_mask(events.bits(), || settled(attempt()))).await?
     };
-    result.map_err(|error| match error {
-        TryError::Failed(errno) => errno.into(),
-        _ => Errno::EAGAIN.into(),
-    })
-}
-
-/// Waits until something can be written to the pipe, or nobody reads it any more; answers the room.
-async fn room(t: &Thread, pipe: &Pipe, nonblock: bool) -> SysResult<usize> {
-    settle(t, pipe, WRITE_EVENTS, nonblock, || pipe.room().ok_or(TryError::WouldBlock)).await
+    result.map_err(settled_error)
 }
 
 /// splice(2).
@@ -208,7 +207,7 @@ pub async fn splice(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysResult<usiz
         (Some(from), Some(to)) if Arc::ptr_eq(&from, &to) => Err(Errno::EINVAL.into()),
         (Some(from), Some(to)) => {
             let nonblock = (ends.nonblock || ends.input.is_nonblock(), ends.nonblock || ends.output.is_nonblock());
-            pipe_to_pipe(t, &from, &to, max, nonblock).await
+            pipe_to_pipe(t, &from, &to, max, nonblock, false).await
         }
         (Some(from), None) => {
             let nonblock = ends.nonblock || ends.input.is_nonblock();
@@ -218,53 +217,83 @@ pub async fn splice(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysResult<usiz
             Ok(n)
         }
         (None, Some(to)) => {
-            let room = room(t, &to, ends.nonblock || ends.output.is_nonblock()).await?;
-            let mut piece = buffer(max.min(room.max(1)))?;
+            let nonblock = ends.nonblock || ends.output.is_nonblock();
+            let claim = with_sigpipe(t, settle(t, &to, WRITE_EVENTS, nonblock, || to.claim(max)).await)?;
+            let mut piece = buffer(claim.room())?;
             let n = ends.read_input(t, &mut piece).await?;
-            let result = ends.write_output(t, piece.get(..n).unwrap_or(&[])).await;
+            // There is room for it.
+            let result = claim.write(piece.get(..n).unwrap_or(&[]));
             ends.unread(n - result.as_ref().map_or(0, |written| *written)).await;
-            result
+            with_sigpipe(t, result.map_err(settled_error))
         }
         (None, None) => Err(Errno::EINVAL.into()),
     }
 }
 
-/// Neither pipe's bytes are held while the other is waited for.
+/// Who writes to a pipe that nobody reads gets a signal.
+fn with_sigpipe<T>(t: &Thread, result: SysResult<T>) -> SysResult<T> {
+    if matches!(result, Err(SysError::Errno(Errno::EPIPE))) {
+        super::raise(t, raw::SIGPIPE);
+    }
+    result
+}
+
+fn settled_error(error: TryError) -> SysError {
+    match error {
+        TryError::Failed(errno) => errno.into(),
+        _ => Errno::EAGAIN.into(),
+    }
+}
+
+/// Moves, or if `stays` copies. Neither pipe's bytes are held while the other is waited for.
 async fn pipe_to_pipe(
     t: &Thread,
     from: &Pipe,
     to: &Pipe,
     max: usize,
     (nonblock_in, nonblock_out): (bool, bool),
+    stays: bool,
 ) -> SysResult<usize> {
     loop {
         // Something to be moved, before anything else: at the end of the input nobody waits for room.
         if settle(t, from, READ_EVENTS, nonblock_in, || from.at_end()).await? {
             return Ok(0);
         }
-        let room = room(t, to, nonblock_out).await?;
-        let loan = match from.lend(max.min(room.max(1))) {
-            Ok(Some(loan)) => loan,
-            Err(TryError::Failed(errno)) => return Err(errno.into()),
+        let (attempt, first) = if stays { copy_now(from, to, max) } else { move_now(from, to, max) };
+        match (attempt, first) {
+            (Err(TryError::WouldBlock), Some(_)) if nonblock_out => return Err(Errno::EAGAIN.into()),
+            (Err(TryError::WouldBlock), Some(first)) => {
+                let place = || to.has_place(first).then_some(()).ok_or(TryError::WouldBlock);
+                settle(t, to, WRITE_EVENTS, false, place).await?;
+            }
             // Others were faster.
-            _ => continue,
-        };
-        match to.try_write(&mut IoBuf::kernel(loan.bytes()), None) {
-            Ok(n) => {
-                loan.settle(n);
-                return Ok(n);
-            }
-            // Others have filled it.
-            Err(TryError::WouldBlock) if !nonblock_out => {}
-            Err(TryError::Failed(errno)) => {
-                if errno == Errno::EPIPE {
-                    super::raise(t, raw::SIGPIPE);
-                }
-                return Err(errno.into());
-            }
-            Err(_) => return Err(Errno::EAGAIN.into()),
+            (Err(TryError::WouldBlock), None) => {}
+            (attempt, _) => return with_sigpipe(t, attempt.map_err(settled_error)),
         }
         budget().await;
+    }
+}
+
+/// An attempt of `pipe_to_pipe`, and what there was to move first.
+type Attempt = (Result<usize, TryError>, Option<Cut>);
+
+fn move_now(from: &Pipe, to: &Pipe, max: usize) -> Attempt {
+    let loan = match from.lend(max) {
+        Ok(Some(loan)) => loan,
+        Ok(None) => return (Ok(0), None),
+        Err(error) => return (Err(error), None),
+    };
+    let first = loan.cuts().first().copied();
+    let attempt = to.put(loan.bytes(), loan.cuts());
+    loan.settle(*attempt.as_ref().unwrap_or(&0));
+    (attempt, first)
+}
+
+fn copy_now(from: &Pipe, to: &Pipe, max: usize) -> Attempt {
+    match from.peek(max) {
+        Ok((bytes, _)) if bytes.is_empty() => (Ok(0), None),
+        Ok((bytes, cuts)) => (to.put(&bytes, &cuts), cuts.first().copied()),
+        Err(error) => (Err(error), None),
     }
 }
 
@@ -275,7 +304,7 @@ pub async fn vmsplice(t: &Thread, file: &OpenFile, buf: &mut IoBuf<'_>, nonblock
     let events = if write { WRITE_EVENTS } else { READ_EVENTS };
     let mut moving = Writing::new(false, Sigpipe::Always);
     loop {
-        let mut attempt = || if write { pipe.try_write(buf, Some(file)) } else { pipe.try_read(buf) };
+        let mut attempt = || if write { pipe.try_write(buf, None) } else { pipe.try_take(buf) };
         let result = if nonblock || file.is_nonblock() {
             Ok(attempt())
         } else {
@@ -305,11 +334,6 @@ pub async fn tee(
         return Err(Errno::EINVAL.into());
     }
     let max = len.min(PIECE as u64) as usize;
-    let bytes = settle(t, from, READ_EVENTS, nonblock || input.is_nonblock(), || from.peek(max)).await?;
-    if bytes.is_empty() {
-        return Ok(0);
-    }
-    let room = room(t, to, nonblock || output.is_nonblock()).await?;
-    let mut buf = IoBuf::kernel(bytes.get(..bytes.len().min(room.max(1))).unwrap_or(&[]));
-    output.write(t, &mut buf).await
+    let nonblock = (nonblock || input.is_nonblock(), nonblock || output.is_nonblock());
+    pipe_to_pipe(t, from, to, max, nonblock, true).await
 }

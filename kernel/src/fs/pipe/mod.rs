@@ -19,7 +19,8 @@ use core::any::Any;
 
 use linux_raw_sys::general as raw;
 
-use self::packets::Packets;
+pub use self::packets::Cut;
+use self::packets::{Cuts, Packets};
 pub use self::ring::Ring;
 use super::anon::{self, Label};
 use super::file::{Events, FileOps, TryError};
@@ -40,6 +41,8 @@ pub const PIPE_BUF: usize = 4096;
 const CAPACITY: usize = 64 * 1024;
 /// /proc/sys/fs/pipe-max-size: what F_SETPIPE_SZ allows everybody.
 pub const MAX_CAPACITY: usize = 1024 * 1024;
+/// What nobody gets: for more, Linux finds no memory that it could keep the pages' places in.
+const MOST_CAPACITY: usize = 256 << 20;
 const FIONREAD: u32 = 0x541b;
 
 bitflags::bitflags! {
@@ -60,8 +63,10 @@ struct State {
     /// Made for the first writer with O_DIRECT.
     packets: Option<Box<Packets>>,
     readers: u32,
-    /// The same, but 0 while there are packets: writes to a plain pipe that somebody reads look no further.
+    /// The same, but 0 while there are packets or a [`Claim`]: writes to a plain pipe that somebody reads look no further.
     plain_readers: u32,
+    /// Bytes of room that a [`Claim`] holds; nobody else may write meanwhile.
+    claimed: usize,
     writers: u32,
     /// Ends that were ever opened, so that a FIFO's opener sees a partner that came and went.
     readers_seen: u64,
@@ -78,11 +83,12 @@ const WRITABLE: u32 = Events::OUT.union(Events::WRNORM).bits();
 
 impl State {
     fn count_readers(&mut self) {
-        self.plain_readers = if self.packets.is_some() { 0 } else { self.readers };
+        self.plain_readers = if self.packets.is_some() || self.claimed > 0 { 0 } else { self.readers };
     }
 
     fn writable(&self) -> bool {
         match &self.packets {
+            _ if self.claimed > 0 => false,
             Some(packets) => packets.writable(&self.ring),
             None => self.ring.room() >= PIPE_BUF,
         }
@@ -92,9 +98,20 @@ impl State {
         self.packets.as_ref().map_or(self.ring.room(), |packets| packets.room(&self.ring))
     }
 
-    /// How many of `max` bytes can be moved elsewhere as one.
-    fn reach(&self, max: usize) -> usize {
-        self.packets.as_ref().map_or(max, |packets| packets.reach().min(max))
+    /// A copy of the first bytes, and where they are cut.
+    fn copy(&self, max: usize) -> Result<(Vec<u8>, Cuts)> {
+        let bytes = self.ring.peek(max)?;
+        let plain = || Cuts::from_slice(&[Cut { len: bytes.len(), packet: false }]);
+        let cuts = self.packets.as_ref().map_or_else(plain, |packets| packets.cuts(bytes.len()));
+        Ok((bytes, cuts))
+    }
+
+    fn make_packets(&mut self) {
+        if self.packets.is_none() {
+            self.packets = Some(Box::new(Packets::new(self.ring.len())));
+            self.odd |= Odd::PACKETS;
+            self.count_readers();
+        }
     }
 
     fn read(&mut self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
@@ -114,6 +131,7 @@ impl Pipe {
             packets: None,
             readers: 0,
             plain_readers: 0,
+            claimed: 0,
             writers: 0,
             readers_seen: 0,
             writers_seen: 0,
@@ -211,6 +229,9 @@ impl Pipe {
         if state.readers == 0 {
             return Err(TryError::Failed(Errno::EPIPE));
         }
+        if state.claimed > 0 {
+            return Err(TryError::WouldBlock);
+        }
         let State { ring, packets, .. } = &mut *state;
         let Some(packets) = packets else { return Err(TryError::WouldBlock) };
         let n = if file.is_some_and(|file| file.flags() & raw::O_DIRECT != 0) {
@@ -225,21 +246,93 @@ impl Pipe {
 
     /// A writer has O_DIRECT: from now on its writes are packets.
     pub fn begin_packets(&self) {
-        let mut state = self.state.lock();
-        if state.packets.is_none() {
-            state.packets = Some(Box::new(Packets::new(state.ring.len())));
-            state.odd |= Odd::PACKETS;
-            state.count_readers();
-        }
+        self.state.lock().make_packets();
     }
 
-    /// A copy of up to `max` bytes that stay in the pipe (tee). Empty at the end.
-    pub fn peek(&self, max: usize) -> Result<Vec<u8>, TryError> {
-        let state = self.state.lock();
-        if state.ring.is_empty() {
-            return if state.writers == 0 { Ok(Vec::new()) } else { Err(TryError::WouldBlock) };
+    /// Reads bytes, whether packets or not: what a packet has beyond them stays (vmsplice).
+    pub fn try_take(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        let mut state = self.state.lock();
+        if state.packets.is_none() || state.odd.contains(Odd::LENT) || state.ring.is_empty() {
+            drop(state);
+            return self.try_read(buf);
         }
-        Ok(state.ring.peek(state.reach(max))?)
+        let n = state.ring.read(buf)?;
+        if let Some(packets) = &mut state.packets {
+            packets.consumed(n);
+        }
+        drop(state);
+        self.queue.wake(usize::MAX, WRITABLE | sigio::OUT);
+        Ok(n)
+    }
+
+    /// A copy of up to `max` bytes that stay in the pipe (tee), and where they are cut. Empty at the end.
+    pub fn peek(&self, max: usize) -> Result<(Vec<u8>, Cuts), TryError> {
+        let state = self.state.lock();
+        if state.odd.contains(Odd::LENT) || state.ring.is_empty() && state.writers > 0 {
+            return Err(TryError::WouldBlock);
+        }
+        Ok(state.copy(max)?)
+    }
+
+    /// Takes in what comes from another pipe, cut as it was there: as much of it as there is room for.
+    pub fn put(&self, bytes: &[u8], cuts: &[Cut]) -> Result<usize, TryError> {
+        let mut state = self.state.lock();
+        if state.readers == 0 {
+            return Err(Errno::EPIPE.into());
+        }
+        if state.claimed > 0 {
+            return Err(TryError::WouldBlock);
+        }
+        if cuts.iter().any(|cut| cut.packet) {
+            state.make_packets();
+        }
+        let State { ring, packets, .. } = &mut *state;
+        let mut buf = IoBuf::kernel(bytes);
+        let mut done = 0;
+        for cut in cuts {
+            let result = match packets {
+                Some(packets) => packets.put(ring, &mut buf, *cut),
+                None if ring.room() == 0 => Err(TryError::WouldBlock),
+                None => ring.write(&mut buf, false),
+            };
+            match result {
+                Ok(n) => done += n,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+            if result != Ok(cut.len) {
+                break;
+            }
+        }
+        drop(state);
+        self.written();
+        Ok(done)
+    }
+
+    /// Could `put` take in something that begins so? An answer that is an error counts, too.
+    pub fn has_place(&self, cut: Cut) -> bool {
+        let state = self.state.lock();
+        let place = match &state.packets {
+            Some(packets) if cut.packet => packets.writable(&state.ring),
+            None if cut.packet => Packets::new(state.ring.len()).writable(&state.ring),
+            _ => state.room() > 0,
+        };
+        state.readers == 0 || state.claimed == 0 && place
+    }
+
+    /// Room for up to `max` bytes that nobody else can take.
+    pub fn claim(&self, max: usize) -> Result<Claim<'_>, TryError> {
+        let mut state = self.state.lock();
+        if state.readers == 0 {
+            return Err(Errno::EPIPE.into());
+        }
+        let room = state.room().min(max);
+        if room == 0 || state.claimed > 0 {
+            return Err(TryError::WouldBlock);
+        }
+        state.claimed = room;
+        state.count_readers();
+        Ok(Claim { pipe: self, room })
     }
 
     /// Up to `max` bytes to be moved elsewhere (splice). None at the end.
@@ -251,9 +344,9 @@ impl Pipe {
         if state.ring.is_empty() {
             return if state.writers == 0 { Ok(None) } else { Err(TryError::WouldBlock) };
         }
-        let bytes = state.ring.peek(state.reach(max))?;
+        let (bytes, cuts) = state.copy(max)?;
         state.odd |= Odd::LENT;
-        Ok(Some(Loan { pipe: self, bytes, taken: 0 }))
+        Ok(Some(Loan { pipe: self, bytes, cuts, taken: 0 }))
     }
 
     /// Whether a reader would find the end, once one would find anything.
@@ -264,13 +357,6 @@ impl Pipe {
             true if state.writers > 0 => Err(TryError::WouldBlock),
             empty => Ok(empty),
         }
-    }
-
-    /// Room for more, once something can be written or an attempt would fail.
-    pub fn room(&self) -> Option<usize> {
-        let state = self.state.lock();
-        let room = state.room();
-        (room > 0 || state.readers == 0).then_some(room)
     }
 
     pub fn capacity(&self) -> usize {
@@ -287,8 +373,11 @@ impl Pipe {
         if capacity > MAX_CAPACITY && capacity > state.ring.capacity() && !privileged {
             return Err(Errno::EPERM);
         }
+        if capacity > MOST_CAPACITY {
+            return Err(Errno::ENOMEM);
+        }
         let used = state.packets.as_ref().map_or(state.ring.len(), |packets| packets.pages() * PAGE_SIZE);
-        if used > capacity {
+        if used + state.claimed > capacity {
             return Err(Errno::EBUSY);
         }
         state.ring.set_capacity(capacity)?;
@@ -307,12 +396,17 @@ impl Pipe {
 pub struct Loan<'a> {
     pipe: &'a Pipe,
     bytes: Vec<u8>,
+    cuts: Cuts,
     taken: usize,
 }
 
 impl Loan<'_> {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    pub fn cuts(&self) -> &[Cut] {
+        &self.cuts
     }
 
     /// So many of them have been moved.
@@ -332,6 +426,45 @@ impl Drop for Loan<'_> {
         state.odd -= Odd::LENT;
         drop(state);
         self.pipe.queue.wake(usize::MAX, sigio::QUIET | if taken > 0 { sigio::OUT } else { 0 });
+    }
+}
+
+/// Room in a pipe for something that is being fetched: so nothing is fetched in vain.
+pub struct Claim<'a> {
+    pipe: &'a Pipe,
+    room: usize,
+}
+
+impl Claim<'_> {
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Writes it, as bytes.
+    pub fn write(self, bytes: &[u8]) -> Result<usize, TryError> {
+        let mut state = self.pipe.state.lock();
+        if state.readers == 0 {
+            return Err(Errno::EPIPE.into());
+        }
+        let State { ring, packets, .. } = &mut *state;
+        let mut buf = IoBuf::kernel(bytes);
+        let n = match packets {
+            Some(packets) => packets.write_plain(ring, &mut buf, false)?,
+            None => ring.write(&mut buf, false)?,
+        };
+        drop(state);
+        self.pipe.written();
+        Ok(n)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pipe.state.lock();
+        state.claimed = 0;
+        state.count_readers();
+        drop(state);
+        self.pipe.queue.wake(usize::MAX, WRITABLE);
     }
 }
 

@@ -5,6 +5,8 @@
 
 use alloc::collections::VecDeque;
 
+use smallvec::SmallVec;
+
 use super::ring::Ring;
 use crate::errno::{Errno, Result};
 use crate::fs::file::TryError;
@@ -39,6 +41,15 @@ impl Segment {
     }
 }
 
+/// A part of a pipe's content on its way to another pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub len: usize,
+    pub packet: bool,
+}
+
+pub type Cuts = SmallVec<[Cut; 2]>;
+
 /// Where the content of a ring is cut.
 pub struct Packets(VecDeque<Segment>);
 
@@ -47,7 +58,8 @@ impl Packets {
     pub fn new(len: usize) -> Self {
         let mut segments = VecDeque::new();
         if len > 0 {
-            segments.push_back(Segment { len, packet: false, fill: len % PAGE_SIZE });
+            let fill = if len.is_multiple_of(PAGE_SIZE) { PAGE_SIZE } else { len % PAGE_SIZE };
+            segments.push_back(Segment { len, packet: false, fill });
         }
         Packets(segments)
     }
@@ -73,9 +85,30 @@ impl Packets {
         self.free(ring) > 0
     }
 
-    /// Up to this many bytes can be moved elsewhere without going into another packet.
-    pub fn reach(&self) -> usize {
-        self.0.front().map_or(0, |first| first.len)
+    /// Where the first bytes are cut.
+    pub fn cuts(&self, mut len: usize) -> Cuts {
+        let mut cuts = Cuts::new();
+        for segment in &self.0 {
+            if len == 0 {
+                break;
+            }
+            let part = segment.len.min(len);
+            cuts.push(Cut { len: part, packet: segment.packet });
+            len -= part;
+        }
+        cuts
+    }
+
+    /// Takes in a part of another pipe: a packet as a whole, of bytes what there is room for.
+    pub fn put(&mut self, ring: &mut Ring, buf: &mut IoBuf<'_>, cut: Cut) -> Result<usize, TryError> {
+        let rest = buf.limit(cut.len);
+        let result = match cut.packet {
+            true if self.writable(ring) => self.write_one(ring, buf),
+            true => Err(TryError::WouldBlock),
+            false => self.write_plain(ring, buf, false),
+        };
+        buf.extend(rest);
+        result
     }
 
     /// So many bytes were taken off the ring's head.

@@ -167,6 +167,12 @@ impl Ring {
         }
     }
 
+    /// The byte at this distance from the head.
+    pub fn byte(&self, distance: usize) -> Option<u8> {
+        let (page, offset) = self.locate(self.head + distance);
+        if distance < self.len { self.pages.get(page)?.as_ref()?.bytes().get(offset).copied() } else { None }
+    }
+
     /// A copy of the first bytes.
     pub fn peek(&self, max: usize) -> Result<Vec<u8>> {
         let want = max.min(self.len);
@@ -181,21 +187,40 @@ impl Ring {
         Ok(out)
     }
 
-    /// The content must fit.
+    /// The content must fit. Its pages move as they are; only where the last bytes share a page with the first ones, or come
+    /// to, they are copied.
     pub fn set_capacity(&mut self, capacity: usize) -> Result<()> {
-        let content = self.peek(self.len)?;
+        let (old_count, count) = (self.pages.len(), capacity / PAGE_SIZE);
         let mut pages: Vec<Option<OwnPage>> = Vec::new();
-        pages.try_reserve_exact(capacity / PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
-        for chunk in content.chunks(PAGE_SIZE) {
-            let mut page = OwnPage::new()?;
-            for (to, from) in page.bytes_mut().iter_mut().zip(chunk) {
-                *to = *from;
+        pages.try_reserve_exact(count + 1).map_err(|_| Errno::ENOMEM)?;
+        let (first, offset) = self.locate(self.head);
+        let end = offset + self.len;
+        // In a row, the content takes up one page more than the ring has if the tail has wrapped into the head's page.
+        let mut spare = if end > self.capacity() { Some(OwnPage::new()?) } else { None };
+        let tail = if end.is_multiple_of(PAGE_SIZE) { PAGE_SIZE } else { end % PAGE_SIZE };
+        for index in 0..end.div_ceil(PAGE_SIZE) {
+            if index == old_count {
+                copy_start(pages.first(), spare.as_mut(), tail);
+                pages.push(spare.take());
+            } else {
+                pages.push(self.pages.get_mut((first + index) % old_count).and_then(Option::take));
             }
-            pages.push(Some(page));
         }
-        pages.resize_with(capacity / PAGE_SIZE, || None);
-        *self = Ring { pages, head: 0, len: content.len() };
+        if pages.len() > count {
+            let last = pages.pop();
+            copy_start(last.as_ref(), pages.first_mut().and_then(Option::as_mut), tail);
+        }
+        pages.resize_with(count, || None);
+        *self = Ring { pages, head: offset, len: self.len };
         Ok(())
+    }
+}
+
+/// Copies the first `len` bytes of a page.
+fn copy_start(from: Option<&Option<OwnPage>>, to: Option<&mut OwnPage>, len: usize) {
+    if let (Some(Some(from)), Some(to)) = (from, to) {
+        let bytes = to.bytes_mut().iter_mut().zip(from.bytes());
+        bytes.take(len).for_each(|(to, from)| *to = *from);
     }
 }
 
@@ -213,5 +238,33 @@ mod tests {
         assert_eq!(ring.write(&mut IoBuf::kernel(&bytes[4 * PAGE_SIZE..]), false), Ok(100));
         assert_eq!(ring.read(&mut IoBuf::kernel_mut(&mut out[100..])), Ok(4 * PAGE_SIZE));
         assert!(out == bytes);
+    }
+
+    #[test]
+    fn a_ring_that_changes_its_size_keeps_its_bytes() {
+        let bytes: Vec<u8> = (0..6 * PAGE_SIZE).map(|i| (i % 251) as u8).collect();
+        for (start, len) in [
+            (0, 0),
+            (0, PAGE_SIZE),
+            (100, 4 * PAGE_SIZE),
+            (4000, 4 * PAGE_SIZE),
+            (5000, 2 * PAGE_SIZE),
+            (1, 2 * PAGE_SIZE - 1),
+        ] {
+            for count in [2, 3, 4, 8].into_iter().filter(|count| len <= count * PAGE_SIZE) {
+                let mut ring = Ring::new(4 * PAGE_SIZE);
+                let mut out = vec![0; 6 * PAGE_SIZE];
+                ring.write(&mut IoBuf::kernel(&bytes[..start]), false).unwrap();
+                ring.write(&mut IoBuf::kernel(&bytes[start..(start + len).min(4 * PAGE_SIZE)]), false).unwrap();
+                ring.read(&mut IoBuf::kernel_mut(&mut out[..start])).unwrap();
+                ring.write(&mut IoBuf::kernel(&bytes[(start + len).min(4 * PAGE_SIZE)..start + len]), false).unwrap();
+                ring.set_capacity(count * PAGE_SIZE).unwrap();
+                assert_eq!((ring.len(), ring.capacity()), (len, count * PAGE_SIZE));
+                let more = ring.room().min(6 * PAGE_SIZE - start - len);
+                ring.write(&mut IoBuf::kernel(&bytes[start + len..start + len + more]), false).unwrap();
+                assert_eq!(ring.read(&mut IoBuf::kernel_mut(&mut out[start..])), Ok(len + more));
+                assert!(out[..start + len + more] == bytes[..start + len + more], "{start} {len} {count}");
+            }
+        }
     }
 }

@@ -71,6 +71,7 @@ mod sigio_files;
 mod signals;
 mod sigqueue;
 mod sigwait;
+mod splices;
 mod stat;
 mod sysv;
 mod threads;
@@ -126,6 +127,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("locks", locks::TESTS),
     ("pipes", pipes::TESTS),
     ("packets", packets::TESTS),
+    ("splices", splices::TESTS),
     ("poll", poll::TESTS),
     ("tty", tty::TESTS),
     ("tty_session", tty_session::TESTS),
