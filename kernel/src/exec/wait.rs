@@ -519,4 +519,11 @@ impl WaitEntry {
         unsafe { node.set_waker(&waker) };
         Arc::new(WaitEntry { node, queue: AtomicPtr::new(ptr::null_mut()) })
     }
+
+    /// Takes it out of the one of `queues` that it is in, if there is one.
+    pub fn leave(self: &Arc<Self>, queues: &'static [WaitQueue]) -> bool {
+        let offset = self.queue.load(Ordering::Acquire).addr().checked_sub(queues.as_ptr().addr());
+        let queue = offset.and_then(|offset| queues.get(offset / size_of::<WaitQueue>()));
+        queue.is_some_and(|queue| queue.remove(self))
+    }
 }

@@ -6,10 +6,11 @@ use core::any::Any;
 
 use super::op::Op;
 use super::open_file::OpenFile;
+use super::sigio::Owner;
 use super::writing::Sigpipe;
 use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
-use crate::exec::WaitQueue;
+use crate::exec::{WaitEntry, WaitQueue};
 use crate::mm::{IoBuf, PageSource, Special};
 use crate::process::{Pid, Thread};
 
@@ -105,6 +106,12 @@ pub trait FileOps: Send + Sync + Any {
     fn wait_queue(&self) -> Option<&WaitQueue> {
         None
     }
+    /// Takes an entry out of the queue that `wait_queue` answered when it was put there.
+    fn unwatch(&self, entry: &Arc<WaitEntry>) {
+        if let Some(queue) = self.wait_queue() {
+            queue.remove(entry);
+        }
+    }
 
     /// What it sends signals about with O_ASYNC: bits of [`super::sigio`], with which `wait_queue` is then woken. 0: it sends
     /// none.
@@ -113,6 +120,8 @@ pub trait FileOps: Send + Sync + Any {
     }
     /// From now on somebody wants those signals, or another.
     fn told(&self) {}
+    /// Signals of the file it stands for are for this owner.
+    fn owned(&self, _owner: &Arc<Owner>) {}
     /// A terminal's foreground group, or 0 if it has none: whom its signals are for, unless somebody is named.
     fn foreground(&self) -> Option<Pid> {
         None

@@ -26,8 +26,10 @@ pub const OUT: u32 = 1 << 18;
 pub const ERR: u32 = 1 << 19;
 /// The other side hung up.
 pub const HUP: u32 = 1 << 20;
+/// Something urgent came.
+pub const URG: u32 = 1 << 21;
 /// Wakes everybody, and sends no signal.
-pub const QUIET: u32 = !(IN | OUT | ERR | HUP);
+pub const QUIET: u32 = !(IN | OUT | ERR | HUP | URG);
 
 /// POLL_* of sigaction(2) and the events of poll that go with it.
 fn record(news: u32) -> (i32, u32) {
@@ -35,6 +37,7 @@ fn record(news: u32) -> (i32, u32) {
         IN => (1, raw::POLLIN | raw::POLLRDNORM),
         OUT => (2, raw::POLLOUT | raw::POLLWRNORM | raw::POLLWRBAND),
         ERR => (4, raw::POLLERR),
+        URG => (5, raw::POLLPRI | raw::POLLRDBAND),
         _ => (6, raw::POLLHUP | raw::POLLERR),
     }
 }
@@ -188,9 +191,29 @@ impl Owner {
         matches!(self.0.lock().target, Target::Nobody)
     }
 
+    /// Sends SIGURG, O_ASYNC or not. False if there is no owner.
+    pub fn urge(&self) -> bool {
+        let state = self.0.lock().clone();
+        for (process, task) in state.target.receivers() {
+            let creds = task.as_ref().map(|task| task.shared_creds()).or_else(|| process.creds());
+            if creds.is_some_and(|creds| state.may_signal(&creds)) {
+                let info = SigInfo::kernel(raw::SIGURG as u8);
+                let _ = match &task {
+                    Some(task) => signal::send_to_task(task, info),
+                    None => signal::send_to_process(&process, info),
+                };
+            }
+        }
+        !matches!(state.target, Target::Nobody)
+    }
+
     /// Sends the signal for some news about descriptor `fd`.
     fn tell(&self, fd: i32, news: u32) {
         let state = self.0.lock().clone();
+        if news == URG && state.signal == 0 {
+            // SIGURG has said it.
+            return;
+        }
         let (code, band) = record(news);
         for (process, task) in state.target.receivers() {
             let creds = task.as_ref().map(|task| task.shared_creds()).or_else(|| process.creds());
@@ -220,7 +243,7 @@ impl State {
 pub struct Signals {
     owner: Arc<Owner>,
     /// In the wait queue, while O_ASYNC is on.
-    entries: SpinLock<SmallVec<[Arc<WaitEntry>; 4]>>,
+    entries: SpinLock<SmallVec<[Arc<WaitEntry>; 5]>>,
 }
 
 impl Signals {
@@ -229,6 +252,10 @@ impl Signals {
     }
 
     pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    pub(super) fn shared_owner(&self) -> &Arc<Owner> {
         &self.owner
     }
 
@@ -276,7 +303,7 @@ pub fn switch(t: &Thread, file: &OpenFile, fd: i32, on: bool) -> Result<()> {
     if !on {
         return Ok(());
     }
-    for news in [IN, OUT, ERR, HUP].into_iter().filter(|news| ops.news() & news != 0) {
+    for news in [IN, OUT, ERR, HUP, URG].into_iter().filter(|news| ops.news() & news != 0) {
         let bell = Arc::new(Bell { owner: signals.owner.clone(), fd, news });
         let entry = WaitEntry::new(bell.into(), news);
         queue.add(&entry);

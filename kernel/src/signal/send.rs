@@ -102,7 +102,7 @@ fn post_to_task(task: &Arc<Task>, info: SigInfo) -> Result<()> {
     if deliverable {
         kick(task);
     }
-    signalfd::notify();
+    signalfd::notify(task.process());
     Ok(())
 }
 
@@ -142,7 +142,7 @@ fn post_to_process(process: &Arc<Process>, only: Option<&Arc<Task>>, info: SigIn
         process.sig.stop_wait.wake_all();
         job::notify_parent(process, CLD_CONTINUED, SIGCONT);
     }
-    signalfd::notify();
+    signalfd::notify(process);
     result
 }
 

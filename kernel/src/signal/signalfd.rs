@@ -11,21 +11,27 @@ use super::deliver::dequeue;
 use super::info::{SI_QUEUE, SI_TIMER, SigInfo};
 use super::set::{SIGCHLD, SigSet};
 use crate::errno::{Errno, Result};
-use crate::exec::WaitQueue;
+use crate::exec::{WaitEntry, WaitQueue};
 use crate::fs::eventfd::copy_whole;
 use crate::fs::{Events, FileOps, OpenFile, TryError};
 use crate::mm::IoBuf;
-use crate::process::{Task, Thread, run};
+use crate::process::{Pid, Process, Task, Thread, run};
 
-/// All signalfds wait here: whose signals they read depends on who reads (signalfd(2), "fork(2) semantics").
-static QUEUE: WaitQueue = WaitQueue::new();
+/// Who waits for a signalfd waits for signals of its own process (signalfd(2), "fork(2) semantics"), so it is not the file that
+/// has a queue but the process: by its id. Processes whose ids fall together wake each other in vain, and look again.
+/// An epoll's watch is in the queue of the process that added it, as on Linux.
+static QUEUES: [WaitQueue; 1024] = [const { WaitQueue::new() }; 1024];
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// A signal became pending somewhere.
+fn queue_of(pid: Pid) -> &'static WaitQueue {
+    &QUEUES[pid as usize % QUEUES.len()]
+}
+
+/// A signal became pending for a process or one of its threads.
 #[inline]
-pub(super) fn notify() {
+pub(super) fn notify(process: &Process) {
     if OPEN.load(Ordering::Relaxed) != 0 {
-        QUEUE.wake(usize::MAX, Events::IN.bits() | Events::RDNORM.bits());
+        queue_of(process.pid).wake(usize::MAX, Events::IN.bits() | Events::RDNORM.bits());
     }
 }
 
@@ -145,7 +151,12 @@ impl FileOps for SignalFile {
     }
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
-        Some(&QUEUE)
+        run::with_current(|task| task.map(|task| queue_of(task.process().pid)))
+    }
+
+    /// It may be another process that takes it out.
+    fn unwatch(&self, entry: &Arc<WaitEntry>) {
+        entry.leave(&QUEUES);
     }
 }
 
@@ -175,6 +186,6 @@ pub fn signalfd(t: &Thread, fd: i32, mask: SigSet, flags: u32) -> Result<i32> {
     let ops = file.ops().ok_or(Errno::EINVAL)?;
     let signal_file = ops.as_any().downcast_ref::<SignalFile>().ok_or(Errno::EINVAL)?;
     signal_file.mask.store(mask.0, Ordering::Relaxed);
-    notify();
+    notify(t.process());
     Ok(fd)
 }

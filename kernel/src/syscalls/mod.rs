@@ -13,6 +13,7 @@
 mod args;
 #[cfg(test)]
 mod doc;
+pub(crate) mod epoll;
 pub(crate) mod fs_change;
 mod fs_mount;
 pub(crate) mod fs_open;

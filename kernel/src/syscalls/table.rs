@@ -3,10 +3,11 @@
 
 use alloc::boxed::Box;
 
+use super::epoll::EpollEvent;
 use super::fs_stat::{Stat, StatFs, Statx};
 use super::futex::UserWaiter;
 use super::mqueue::MqAttr;
-use super::poll::{EpollEvent, PollFd};
+use super::poll::PollFd;
 use super::sem::SemBuf;
 use super::socket::{MMsgHdr, MsgHdr};
 use super::time::{Timex, Tms, UserSigEvent};
@@ -108,9 +109,9 @@ syscalls! {
     16 fremovexattr(fd: i32, name: UserPtr<u8>) async fs_xattr::fremovexattr;
     17 getcwd(buf: UserPtr<u8>, size: u64) async fs_stat::getcwd;
     19 eventfd2(initial: u32, flags: u32) fn pipe::eventfd2;
-    20 epoll_create1(flags: u32) fn poll::epoll_create1;
-    21 epoll_ctl(epfd: i32, op: u32, fd: i32, event: UserPtr<EpollEvent>) async poll::epoll_ctl, at once poll::epoll_ctl_now;
-    22 epoll_pwait(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: i32, mask: UserPtr<u64>, mask_size: u64) async poll::epoll_pwait, at once poll::epoll_pwait_now;
+    20 epoll_create1(flags: u32) fn epoll::epoll_create1;
+    21 epoll_ctl(epfd: i32, op: u32, fd: i32, event: UserPtr<EpollEvent>) async epoll::epoll_ctl, at once epoll::epoll_ctl_now;
+    22 epoll_pwait(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: i32, mask: UserPtr<u64>, mask_size: u64) async epoll::epoll_pwait, at once epoll::epoll_pwait_now;
     23 dup(fd: i32) fn fs_open::dup;
     24 dup3(old: i32, new: i32, flags: u32) fn fs_open::dup3;
     25 fcntl(fd: i32, cmd: u32, arg: u64) async fs_open::fcntl, at once fs_open::fcntl_now;
@@ -341,7 +342,7 @@ syscalls! {
     437 openat2(dirfd: i32, path: UserPtr<u8>, how: UserPtr<[u64; 3]>, size: u64) async fs_open::openat2;
     438 pidfd_getfd(pidfd: i32, fd: i32, flags: u32) fn process::pidfd_getfd;
     439 faccessat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_stat::faccessat2;
-    441 epoll_pwait2(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async poll::epoll_pwait2;
+    441 epoll_pwait2(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async epoll::epoll_pwait2;
     449 futex_waitv(waiters: UserPtr<UserWaiter>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>, clock: i32) async futex::futex_waitv;
     452 fchmodat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_change::fchmodat2;
 }

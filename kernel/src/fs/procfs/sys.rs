@@ -10,7 +10,7 @@ use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::fd_table::NR_OPEN;
 use crate::fs::inotify::limits;
-use crate::fs::{dentry, pipe, tty};
+use crate::fs::{dentry, epoll, pipe, tty};
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
 use crate::{boot, exec, mm, sysrq, uts};
@@ -18,6 +18,7 @@ use crate::{boot, exec, mm, sysrq, uts};
 pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("vm", VM)];
 
 static FS: &[Static] = &[
+    Static::dir("epoll", EPOLL),
     Static::dir("inotify", INOTIFY),
     Static::dir("mqueue", sysvipc::MQUEUE),
     Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n")),
@@ -25,6 +26,12 @@ static FS: &[Static] = &[
     Static { name: "protected_symlinks", perm: 0o400, kind: StaticKind::Text(|out| put!(out, "1\n")) },
     Static::text("pipe-max-size", |out| put!(out, "{}\n", pipe::MAX_CAPACITY)),
 ];
+
+static EPOLL: &[Static] = &[setting(
+    "max_user_watches",
+    |out| put!(out, "{}\n", epoll::limits::user_watches()),
+    |bytes, _| number(bytes).map(epoll::limits::set_user_watches),
+)];
 
 static INOTIFY: &[Static] = &[
     setting(

@@ -77,7 +77,7 @@ pub async fn without_file(request: &Arc<Request>, t: &Thread, sqe: &Sqe, op: Op)
         Op::Symlinkat => number(request, fs_change::symlinkat(t, first, sqe.fd, second).await),
         Op::Linkat => number(request, fs_change::linkat(t, sqe.fd, first, sqe.len as i32, second, flags).await),
         Op::EpollCtl => {
-            number(request, syscalls::poll::epoll_ctl(t, sqe.fd, sqe.len, sqe.off as i32, first.cast()).await)
+            number(request, syscalls::epoll::epoll_ctl(t, sqe.fd, sqe.len, sqe.off as i32, first.cast()).await)
         }
         Op::FilesUpdate => number(request, misc::update_files(request, t, sqe).await),
         Op::Socket => number(request, socket(request, t, sqe)),

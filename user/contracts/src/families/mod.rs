@@ -5,6 +5,7 @@ mod bad_fd;
 mod bad_pointer;
 mod clone;
 mod dirs;
+mod epoll_nesting;
 mod exec;
 mod faults;
 mod fifo;
@@ -129,6 +130,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("packets", packets::TESTS),
     ("splices", splices::TESTS),
     ("poll", poll::TESTS),
+    ("epoll_nesting", epoll_nesting::TESTS),
     ("tty", tty::TESTS),
     ("tty_session", tty_session::TESTS),
     ("pty", pty::TESTS),

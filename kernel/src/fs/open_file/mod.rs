@@ -1,10 +1,12 @@
 //! An open file description: what file descriptors point to.
 //!
 //! Content of regular files goes through the page cache (`regular`), directories through `read_dir`, all else through
-//! [`FileOps`]. The loops here turn the non-waiting attempts of `FileOps` into blocking calls.
+//! [`FileOps`]. `transfer` turns the non-waiting attempts of `FileOps` into blocking calls.
 //!
 //! The position of seekable files is behind an async mutex, so that threads and processes that share it read and write
 //! one after another (POSIX 2.9.7); streams have none and take no lock.
+
+mod transfer;
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -13,7 +15,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general as raw;
 
-use super::epoll::Watch;
+use super::anon;
+use super::epoll::{self, Epoll, Watch};
 use super::file::{Events, FileOps, TryError};
 use super::file_source::FileSource;
 use super::inode::{FileType, Inode};
@@ -22,16 +25,10 @@ use super::locks::Owner;
 use super::path::Path;
 use super::sigio::Signals;
 use super::state::Hold;
-use super::writing::Writing;
-use super::{anon, regular};
 use crate::errno::{Errno, Result};
-use crate::exec::{Mutex, WaitQueue, interruptible};
-use crate::mm::{IoBuf, PageCache, PageSource};
-use crate::net::socket::Outgoing;
-use crate::net::transfer;
-use crate::process::Thread;
+use crate::exec::Mutex;
+use crate::mm::{PageCache, PageSource};
 use crate::sync::{Once, SpinLock};
-use crate::syscalls::{SysError, SysResult};
 
 /// What F_SETFL can change, besides O_ASYNC ([`super::sigio::switch`]).
 pub const SETFL_MASK: u32 = raw::O_APPEND | raw::O_NONBLOCK | raw::O_DIRECT | raw::O_NOATIME;
@@ -218,7 +215,13 @@ impl OpenFile {
 
     /// Signals about this file, and whom they are for.
     pub fn signals(&self) -> &Signals {
-        self.signals.call_once(|| Box::new(Signals::new()))
+        self.signals.call_once(|| {
+            let signals = Box::new(Signals::new());
+            if let Kind::Ops(ops) = &self.kind {
+                ops.owned(signals.shared_owner());
+            }
+            signals
+        })
     }
 
     /// The same, if anybody has asked for it.
@@ -244,231 +247,6 @@ impl OpenFile {
             Plain::Nameless => true,
             Plain::Named => hooks::quiet(),
             Plain::No => ops.answers_at_once(),
-        }
-    }
-
-    /// So many bytes have been read.
-    #[inline]
-    fn accessed(&self, n: usize) {
-        if n > 0 {
-            hooks::used(self, raw::IN_ACCESS);
-        }
-    }
-
-    #[inline]
-    fn modified(&self, n: usize) {
-        if n > 0 {
-            hooks::used(self, raw::IN_MODIFY);
-        }
-    }
-
-    /// A read that need not wait, into memory of one page. None: nothing was done.
-    pub fn read_now(&self, buf: &mut IoBuf<'_>) -> Option<usize> {
-        self.at_once(self.readable(), |ops, pos| ops.try_read(self, buf, pos).ok())
-    }
-
-    /// The same for a write.
-    pub fn write_now(&self, buf: &mut IoBuf<'_>) -> Option<usize> {
-        self.at_once(self.writable(), |ops, pos| ops.try_write(self, buf, pos).ok())
-    }
-
-    #[inline]
-    fn at_once(&self, allowed: bool, attempt: impl FnOnce(&dyn FileOps, u64) -> Option<usize>) -> Option<usize> {
-        let Kind::Ops(ops) = &self.kind else { return None };
-        if !allowed || !self.answers_at_once(&**ops) {
-            return None;
-        }
-        if !ops.seekable() {
-            return attempt(&**ops, 0);
-        }
-        let mut pos = self.pos.try_lock()?;
-        let n = attempt(&**ops, *pos)?;
-        *pos += n as u64;
-        Some(n)
-    }
-
-    /// What a blocking read of a plain stream waits for.
-    pub fn blocking_stream(&self) -> Option<(&dyn FileOps, &WaitQueue)> {
-        match &self.kind {
-            Kind::Ops(ops) if self.readable() && !self.is_nonblock() && !ops.seekable() => {
-                self.answers_at_once(&**ops).then_some((&**ops, ops.wait_queue()?))
-            }
-            _ => None,
-        }
-    }
-
-    /// read(2), readv(2).
-    pub async fn read(&self, t: &Thread, buf: &mut IoBuf<'_>) -> SysResult<usize> {
-        self.check_readable()?;
-        match &self.kind {
-            Kind::Regular(cache) => {
-                let mut pos = self.pos.lock().await;
-                check_range(*pos, buf)?;
-                let n = regular::read(self, cache, *pos, buf).await?;
-                *pos += n as u64;
-                self.accessed(n);
-                Ok(n)
-            }
-            Kind::Ops(ops) if !ops.seekable() => self.read_ops(t, &**ops, buf, 0).await.inspect(|n| self.accessed(*n)),
-            Kind::Ops(ops) => {
-                let mut pos = self.pos.lock().await;
-                let n = self.read_ops(t, &**ops, buf, *pos).await?;
-                *pos += n as u64;
-                self.accessed(n);
-                Ok(n)
-            }
-            Kind::Directory => Err(Errno::EISDIR.into()),
-            Kind::Path => Err(Errno::EBADF.into()),
-        }
-    }
-
-    /// pread64(2), preadv(2): does not touch the position.
-    pub async fn read_at(&self, t: &Thread, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
-        if !self.seekable() {
-            return Err(if self.is_path() { Errno::EBADF } else { Errno::ESPIPE }.into());
-        }
-        self.check_readable()?;
-        check_range(pos, buf)?;
-        let n = match &self.kind {
-            Kind::Regular(cache) => regular::read(self, cache, pos, buf).await?,
-            Kind::Ops(ops) => self.read_ops(t, &**ops, buf, pos).await?,
-            _ => return Err(Errno::EISDIR.into()),
-        };
-        self.accessed(n);
-        Ok(n)
-    }
-
-    /// write(2), writev(2).
-    pub async fn write(&self, t: &Thread, buf: &mut IoBuf<'_>) -> SysResult<usize> {
-        self.check_writable()?;
-        match &self.kind {
-            Kind::Regular(cache) => {
-                let mut pos = self.pos.lock().await;
-                check_range(*pos, buf)?;
-                let append = self.flags() & raw::O_APPEND != 0;
-                let (n, end) = regular::write(self, t, cache, (!append).then_some(*pos), buf).await?;
-                *pos = end;
-                self.modified(n);
-                Ok(n)
-            }
-            Kind::Ops(ops) if !ops.seekable() => self.write_ops(t, &**ops, buf, 0).await.inspect(|n| self.modified(*n)),
-            Kind::Ops(ops) => {
-                let mut pos = self.pos.lock().await;
-                let n = self.write_ops(t, &**ops, buf, *pos).await?;
-                *pos += n as u64;
-                self.modified(n);
-                Ok(n)
-            }
-            _ => Err(Errno::EBADF.into()),
-        }
-    }
-
-    /// pwritev2(2) with RWF_APPEND, to a regular file.
-    pub async fn append(&self, t: &Thread, buf: &mut IoBuf<'_>, keep_position: bool) -> SysResult<usize> {
-        self.check_writable()?;
-        let Kind::Regular(cache) = &self.kind else { return Err(Errno::EINVAL.into()) };
-        let mut pos = self.pos.lock().await;
-        let (n, end) = regular::write(self, t, cache, None, buf).await?;
-        if !keep_position {
-            *pos = end;
-        }
-        self.modified(n);
-        Ok(n)
-    }
-
-    /// pwrite64(2), pwritev(2). With O_APPEND Linux appends whatever the offset (pwrite(2), BUGS).
-    pub async fn write_at(&self, t: &Thread, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
-        if !self.seekable() {
-            return Err(if self.is_path() { Errno::EBADF } else { Errno::ESPIPE }.into());
-        }
-        self.check_writable()?;
-        check_range(pos, buf)?;
-        let n = match &self.kind {
-            Kind::Regular(cache) => {
-                let append = self.flags() & raw::O_APPEND != 0;
-                regular::write(self, t, cache, (!append).then_some(pos), buf).await?.0
-            }
-            Kind::Ops(ops) => self.write_ops(t, &**ops, buf, pos).await?,
-            _ => return Err(Errno::EBADF.into()),
-        };
-        self.modified(n);
-        Ok(n)
-    }
-
-    async fn read_ops(&self, t: &Thread, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
-        interruptible(t, ops.admit(self, t, false)).await??;
-        if ops.has_limits() && !buf.is_empty() {
-            let socket = crate::net::socket::of_file(self)?;
-            return Ok(Box::pin(transfer::receive(t, self, socket, buf, 0)).await?.len);
-        }
-        let wanted = buf.remaining();
-        let read = match ops.read(self, buf, pos) {
-            Some(op) => Some(interruptible(t, op).await),
-            None => None,
-        };
-        match (read, wanted - buf.remaining()) {
-            // What is in the buffer has been taken from the file and would be lost.
-            (Some(Err(_)), done @ 1..) => return Ok(done),
-            (Some(read), _) => return Ok(read??),
-            (None, _) => {}
-        }
-        loop {
-            let attempt = match ops.wait_queue() {
-                Some(queue) if !self.is_nonblock() => {
-                    let attempt = || settled(ops.try_read(self, buf, pos));
-                    interruptible(t, queue.wait_for_mask(READ_EVENTS.bits(), attempt)).await?
-                }
-                _ => ops.try_read(self, buf, pos),
-            };
-            match attempt {
-                Ok(n) => return Ok(n + self.read_on(ops, buf, pos + n as u64).await),
-                Err(TryError::WouldBlock) => return Err(Errno::EAGAIN.into()),
-                Err(TryError::Fault(fault)) => buf.fault_in(&fault).await?,
-                Err(TryError::Failed(errno)) => return Err(errno.into()),
-            }
-        }
-    }
-
-    /// Goes on with a read that only a page fault cut short; what was read counts, whatever happens now.
-    pub async fn read_on(&self, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> usize {
-        let mut more = 0;
-        while let Some(fault) = buf.take_fault() {
-            if buf.fault_in(&fault).await.is_err() {
-                break;
-            }
-            match ops.try_read(self, buf, pos + more as u64) {
-                Ok(n) => more += n,
-                Err(_) => break,
-            }
-        }
-        more
-    }
-
-    /// Blocking writes go on until everything is written; what was written before an error counts.
-    async fn write_ops(&self, t: &Thread, ops: &dyn FileOps, buf: &mut IoBuf<'_>, pos: u64) -> SysResult<usize> {
-        interruptible(t, ops.admit(self, t, true)).await??;
-        if ops.has_limits() {
-            let socket = crate::net::socket::of_file(self)?;
-            let mut message = Outgoing::plain();
-            return Box::pin(transfer::send(t, self, socket, buf, &mut message, 0)).await;
-        }
-        if let Some(op) = ops.write(self, buf, pos) {
-            return Ok(interruptible(t, op).await??);
-        }
-        let mut writing = Writing::new(true, ops.sigpipe());
-        loop {
-            let at = pos + writing.done() as u64;
-            let attempt = match ops.wait_queue() {
-                Some(queue) if !self.is_nonblock() => {
-                    let attempt = || settled(ops.try_write(self, buf, at));
-                    let wait = queue.wait_for_mask(WRITE_EVENTS.bits(), attempt);
-                    interruptible(t, wait).await.map_err(SysError::from)
-                }
-                _ => Ok(ops.try_write(self, buf, at)),
-            };
-            if let Some(answer) = writing.after(t, buf, attempt).await {
-                return answer;
-            }
         }
     }
 
@@ -514,10 +292,13 @@ impl OpenFile {
         }
     }
 
-    pub(super) fn add_watch(&self, watch: Weak<Watch>) {
-        let mut watches = self.watches.lock();
-        watches.retain(|watch| watch.strong_count() > 0);
-        watches.push(watch);
+    pub(super) fn add_watch(&self, watch: &Arc<Watch>) {
+        epoll::remember(&mut self.watches.lock(), watch);
+    }
+
+    /// The epolls that watch it, each as often as it does.
+    pub(super) fn watchers(&self) -> Vec<Arc<Epoll>> {
+        epoll::epolls_of(&self.watches.lock())
     }
 }
 
@@ -544,14 +325,6 @@ impl Drop for OpenFile {
         if let Some(locks) = self.inode().state().locks_if_any() {
             locks.release(self.lock_owner());
         }
-    }
-}
-
-/// No transfer goes beyond the largest offset (rw_verify_area of Linux): EINVAL.
-fn check_range(pos: u64, buf: &IoBuf<'_>) -> Result<()> {
-    match pos.checked_add(buf.remaining() as u64) {
-        Some(end) if end <= i64::MAX as u64 => Ok(()),
-        _ => Err(Errno::EINVAL),
     }
 }
 
