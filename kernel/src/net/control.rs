@@ -134,7 +134,7 @@ impl Writer {
         received: &mut Received,
         cloexec: bool,
     ) -> Result<()> {
-        if socket.common().is_on(Switches::PASSCRED) {
+        if socket.common().is_on(Switches::PASSCRED) && !received.urgent {
             let creds = received.creds.unwrap_or(Ucred { pid: 0, uid: 65534, gid: 65534 });
             self.put(t, raw::SCM_CREDENTIALS, creds.as_bytes()).await?;
         }

@@ -186,12 +186,14 @@ pub struct Outgoing {
     pub rights: Option<Rights>,
     /// Given by the sender (SCM_CREDENTIALS).
     pub creds: Option<Ucred>,
+    /// The last byte is urgent (MSG_OOB).
+    pub urgent: bool,
 }
 
 impl Outgoing {
     /// Nothing but bytes, to the peer.
     pub fn plain() -> Self {
-        Outgoing { target: Target::Connected, rights: None, creds: None }
+        Outgoing { target: Target::Connected, rights: None, creds: None, urgent: false }
     }
 }
 
@@ -215,6 +217,8 @@ pub struct Received {
     pub creds: Option<Ucred>,
     /// A stream goes on with something that must not be mixed with this.
     pub barrier: bool,
+    /// The urgent byte, which comes without anything else.
+    pub urgent: bool,
 }
 
 /// A socket of some family. The `try_` calls never wait; see [`super::transfer`].
@@ -235,6 +239,8 @@ pub trait Socket: FileOps {
     fn resolve<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<Target>>;
     fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError>;
     fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError>;
+    /// The urgent byte, which with `peek` stays (MSG_OOB). EINVAL if there is none.
+    fn take_urgent(&self, peek: bool) -> Result<u8>;
     /// SHUT_RD, SHUT_WR: which directions end.
     fn shutdown(&self, receive: bool, send: bool) -> Result<()>;
 

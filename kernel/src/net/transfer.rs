@@ -108,6 +108,17 @@ pub async fn receive(
     }
 }
 
+/// The urgent byte. Once it is taken it is gone, whether there is a place for it or not, as on Linux.
+pub async fn receive_urgent(socket: &dyn Socket, buf: &mut IoBuf<'_>, flags: u32) -> Result<Received> {
+    let byte = [socket.take_urgent(flags & raw::MSG_PEEK != 0)?];
+    if !buf.is_empty() {
+        while let Err(fault) = buf.copy_to(&byte) {
+            buf.fault_in(&fault).await?;
+        }
+    }
+    Ok(Received { len: 1, full: 1, urgent: true, ..Received::default() })
+}
+
 /// Two pieces of a stream as one.
 fn join(before: Received, piece: Received) -> Received {
     let len = before.len + piece.len;
@@ -118,5 +129,6 @@ fn join(before: Received, piece: Received) -> Received {
         rights: before.rights.or(piece.rights),
         creds: before.creds.or(piece.creds),
         barrier: piece.barrier,
+        urgent: false,
     }
 }

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::SysResult;
 use crate::errno::{Errno, Result};
 use crate::exec::{Interrupted, interruptible, timeout};
-use crate::fs::open_file::{READ_EVENTS, settled};
+use crate::fs::open_file::settled;
 use crate::fs::{FileOps, OpenFile, TryError};
 use crate::mm::{IoBuf, UserPtr, import_iovec};
 use crate::net::control;
@@ -134,7 +134,8 @@ pub async fn accept4(t: &Thread, fd: i32, name: UserPtr<u8>, len: UserPtr<i32>, 
     } else {
         let deadline = socket.common().receive_deadline();
         let attempt = || settled(socket.try_accept());
-        let wait = socket.queue().wait_for_mask(READ_EVENTS.bits(), attempt);
+        // Each connection is for one of those who wait here.
+        let wait = socket.queue().wait_for_exclusive(attempt);
         match interruptible(t, timeout(deadline, wait)).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(TryError::WouldBlock),
@@ -200,7 +201,7 @@ pub(crate) fn shut(file: &OpenFile, how: i32) -> Result<()> {
     }
 }
 
-/// MSG_* that are understood. MSG_OOB is not there, and without routes MSG_DONTROUTE and MSG_CONFIRM mean nothing.
+/// MSG_* that attempts are told of. Without routes MSG_DONTROUTE and MSG_CONFIRM mean nothing.
 const SEND_FLAGS: u32 =
     raw::MSG_DONTROUTE | raw::MSG_DONTWAIT | raw::MSG_EOR | raw::MSG_CONFIRM | raw::MSG_NOSIGNAL | raw::MSG_MORE;
 
@@ -213,12 +214,13 @@ async fn send(
     flags: u32,
 ) -> SysResult<usize> {
     let socket = of_file(file)?;
-    if flags & raw::MSG_OOB != 0 {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
     let mut message = Outgoing::plain();
     if control.1 > 0 {
         control::import(t, control.0, control.1, &mut message).await?;
+    }
+    message.urgent = flags & raw::MSG_OOB != 0;
+    if message.urgent && (socket.common().kind != Type::Stream || buf.is_empty()) {
+        return Err(Errno::EOPNOTSUPP.into());
     }
     if !name.0.is_null() && name.1 != 0 {
         let address = address::import(t, name.0, name.1).await?;
@@ -294,7 +296,7 @@ pub async fn sendmmsg(t: &Thread, fd: i32, headers: UserPtr<MMsgHdr>, count: u32
 pub(crate) async fn receive(t: &Thread, file: &OpenFile, buf: &mut IoBuf<'_>, flags: u32) -> SysResult<Received> {
     let socket = of_file(file)?;
     if flags & raw::MSG_OOB != 0 {
-        return Err(Errno::EOPNOTSUPP.into());
+        return Ok(transfer::receive_urgent(socket, buf, flags).await?);
     }
     if flags & raw::MSG_ERRQUEUE != 0 {
         return Err(Errno::EAGAIN.into());
@@ -352,6 +354,9 @@ pub(crate) async fn receive_header(t: &Thread, file: &OpenFile, at: UserPtr<MsgH
     }
     if received.full > received.len {
         header.flags |= raw::MSG_TRUNC;
+    }
+    if received.urgent {
+        header.flags |= raw::MSG_OOB;
     }
     at.write(t.mm(), header).await?;
     Ok(length(socket, &received, flags))

@@ -130,7 +130,8 @@ impl UnixSocket {
         };
         drop(state);
         connection.state.lock().listener = None;
-        self.room.wake_all();
+        // There is room for one.
+        self.room.wake_one();
         let address = connection.peer_address().unwrap_or_else(|_| name::to_address(None));
         Ok((connection, address))
     }
@@ -148,12 +149,19 @@ impl UnixSocket {
             let errno = if self.is_listening() { Errno::EINVAL } else { Errno::ECONNREFUSED };
             return Err(errno.into());
         }
-        let attempt = || settled(self.try_connect(t, &listener));
+        let attempt = || {
+            let result = settled(self.try_connect(t, &listener));
+            if matches!(result, Some(Err(_))) {
+                // Whatever woke this one was meant for another.
+                listener.room.wake_one();
+            }
+            result
+        };
         let result = if nonblock {
             self.try_connect(t, &listener)
         } else {
             let deadline = self.common.send_deadline();
-            match interruptible(t, timeout(deadline, listener.room.wait_for(attempt))).await {
+            match interruptible(t, timeout(deadline, listener.room.wait_for_exclusive(attempt))).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err(TryError::WouldBlock),
                 Err(Interrupted) if deadline.is_some() => return Err(Errno::EINTR.into()),
@@ -198,7 +206,8 @@ impl UnixSocket {
         connection.common.switch(Switches::PASSCRED, listener.common.is_on(Switches::PASSCRED));
         other.waiting.push_back(connection);
         drop((own, other));
-        listener.queue.wake(usize::MAX, ARRIVED);
+        // One of those in accept(2), and everybody else.
+        listener.queue.wake(1, ARRIVED);
         self.queue.wake(usize::MAX, WRITABLE.bits());
         Ok(())
     }
@@ -227,11 +236,12 @@ impl UnixSocket {
         };
         let mut state = self.state.lock();
         state.phase = if target.is_some() { Phase::Connected } else { Phase::Idle };
-        state.peer_name = name;
+        let old_name = core::mem::replace(&mut state.peer_name, name);
         (state.peer_creds, state.peer_groups) = (creds, groups);
         let new = target.as_ref().map(Arc::downgrade);
         let old = core::mem::replace(&mut state.peer, new).and_then(|old| old.upgrade());
         drop(state);
+        drop(old_name);
         let changed = match (&old, &target) {
             (Some(old), Some(new)) => !Arc::ptr_eq(old, new),
             (old, _) => old.is_some(),

@@ -3,6 +3,9 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Weak;
+use core::ops::Range;
+
+use smallvec::SmallVec;
 
 use super::UnixSocket;
 use crate::errno::{Errno, Result};
@@ -26,14 +29,28 @@ pub struct Packet {
     pub charge: usize,
 }
 
-/// Ancillary data of a part of a stream.
+/// What a marked part of a stream is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    Bytes,
+    /// The byte that was sent with MSG_OOB last, and is waiting to be taken with MSG_OOB.
+    Urgent,
+    /// It was taken. The place stays, and ends reads that come to it, as on Linux 6.1.
+    Taken,
+}
+
+/// A part of a stream that something came along with.
 pub struct Mark {
     /// Positions of its first byte and of the byte after it, counted from the first byte that was ever sent.
     start: u64,
     end: u64,
+    part: Part,
     rights: Option<Rights>,
     creds: Option<Ucred>,
 }
+
+/// Most of them in a stream: they take up memory, too.
+const MAX_MARKS: usize = 1024;
 
 /// Bytes in order.
 pub struct Stream {
@@ -41,6 +58,10 @@ pub struct Stream {
     marks: VecDeque<Mark>,
     /// Position of the next byte to be read.
     head: u64,
+    /// Position of the byte that is [`Part::Urgent`].
+    urgent: Option<u64>,
+    /// How many bytes are [`Part::Taken`].
+    taken: usize,
 }
 
 pub enum Inbox {
@@ -73,10 +94,31 @@ impl Inbox {
         }
     }
 
+    /// There is something that nobody has received.
+    pub fn has_unread(&self) -> bool {
+        match self {
+            Inbox::Stream(_) => self.available() > 0,
+            Inbox::Packets(packets) => !packets.is_empty(),
+        }
+    }
+
+    /// There is an urgent byte.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self, Inbox::Stream(stream) if stream.urgent.is_some())
+    }
+
+    /// SIOCATMARK: it is the next one to be read.
+    pub fn at_mark(&self) -> Option<bool> {
+        match self {
+            Inbox::Stream(stream) => Some(stream.urgent == Some(stream.head)),
+            Inbox::Packets(_) => None,
+        }
+    }
+
     /// SIOCINQ: bytes of a stream, or of the next message.
     pub fn available(&self) -> usize {
         match self {
-            Inbox::Stream(stream) => stream.ring.len(),
+            Inbox::Stream(stream) => stream.ring.len() - stream.taken,
             Inbox::Packets(packets) => packets.front().map_or(0, |packet| packet.data.len()),
         }
     }
@@ -84,15 +126,27 @@ impl Inbox {
 
 impl Stream {
     pub fn new() -> Self {
-        Stream { ring: Ring::new(STREAM_CAPACITY), marks: VecDeque::new(), head: 0 }
+        Stream { ring: Ring::new(STREAM_CAPACITY), marks: VecDeque::new(), head: 0, urgent: None, taken: 0 }
     }
 
     pub fn len(&self) -> usize {
         self.ring.len()
     }
 
+    /// Bytes that can be sent.
     pub fn room(&self) -> usize {
-        self.ring.room()
+        if self.marks.len() < MAX_MARKS { self.ring.room() } else { 0 }
+    }
+
+    /// Half of the buffer is kept for small writes, as Linux does: a poller is told when a quarter is used at most.
+    pub fn has_room(&self) -> bool {
+        Stream::has_bytes_room(self.ring.len()) && self.marks.len() * 4 <= MAX_MARKS
+    }
+
+    /// The same for a stream of `len` bytes with nothing else.
+    #[inline]
+    pub fn has_bytes_room(len: usize) -> bool {
+        len * 4 <= STREAM_CAPACITY
     }
 
     /// Bytes without anything that came along. None: there are no bytes, or not such.
@@ -124,20 +178,116 @@ impl Stream {
         let end = start + len as u64;
         match self.marks.back_mut() {
             // The same writer goes on.
-            Some(last) if rights.is_none() && last.rights.is_none() && last.creds == creds && last.end == start => {
+            Some(last)
+                if rights.is_none()
+                    && last.rights.is_none()
+                    && last.creds == creds
+                    && last.end == start
+                    && last.part == Part::Bytes =>
+            {
                 last.end = end;
             }
             _ if rights.is_some() || creds.is_some() => {
-                self.marks.push_back(Mark { start, end, rights: rights.take(), creds });
+                self.marks.push_back(Mark { start, end, part: Part::Bytes, rights: rights.take(), creds });
             }
             _ => {}
         }
         Ok(len)
     }
 
-    /// Does the message that a read would begin with, or run into, hold Unix sockets?
-    pub fn next_has_sockets(&self) -> bool {
-        self.marks.iter().find_map(|mark| mark.rights.as_ref()).is_some_and(Rights::has_sockets)
+    /// Takes in an urgent byte. One that was there before is one like others from now on.
+    pub fn write_urgent(
+        &mut self,
+        buf: &mut IoBuf<'_>,
+        rights: &mut Option<Rights>,
+        creds: Option<Ucred>,
+    ) -> Result<usize, TryError> {
+        let start = self.head + self.ring.len() as u64;
+        self.marks.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let cut = buf.limit(1);
+        let result = self.ring.write(buf, true);
+        buf.extend(cut);
+        if result? == 0 {
+            return Ok(0);
+        }
+        if let Some(at) = self.urgent.replace(start)
+            && let Some(index) = self.mark_at(at)
+            && let Some(mark) = self.marks.get_mut(index)
+        {
+            mark.part = Part::Bytes;
+            if mark.rights.is_none() && mark.creds.is_none() {
+                self.marks.remove(index);
+            }
+        }
+        let (end, part) = (start + 1, Part::Urgent);
+        self.marks.push_back(Mark { start, end, part, rights: rights.take(), creds });
+        Ok(1)
+    }
+
+    fn mark_at(&self, start: u64) -> Option<usize> {
+        self.marks.binary_search_by_key(&start, |mark| mark.start).ok()
+    }
+
+    /// The urgent byte, which with `peek` stays; and descriptors that came along with it, which nobody gets.
+    pub fn take_urgent(&mut self, peek: bool) -> Option<(u8, Option<Rights>)> {
+        let at = self.urgent?;
+        let byte = self.ring.byte((at - self.head) as usize)?;
+        if peek {
+            return Some((byte, None));
+        }
+        self.urgent = None;
+        self.taken += 1;
+        let index = self.mark_at(at)?;
+        let mark = self.marks.get_mut(index)?;
+        (mark.part, mark.creds) = (Part::Taken, None);
+        let rights = mark.rights.take();
+        // Taken bytes side by side are one place.
+        if let Some(before) = index.checked_sub(1).and_then(|before| self.marks.get_mut(before))
+            && before.part == Part::Taken
+            && before.end == at
+        {
+            before.end += 1;
+            self.marks.remove(index);
+        }
+        Some((byte, rights))
+    }
+
+    /// Goes past the place of a byte that was taken.
+    fn pass_taken(&mut self) {
+        while let Some(mark) = self.marks.front().filter(|mark| mark.start == self.head && mark.part == Part::Taken) {
+            let len = (mark.end - mark.start) as usize;
+            self.taken -= len;
+            self.drop_bytes(len);
+            self.marks.pop_front();
+        }
+    }
+
+    fn drop_bytes(&mut self, len: usize) {
+        self.ring.consume(len);
+        self.head += len as u64;
+    }
+
+    /// Before a read: goes past an urgent byte that stands first, which nobody has taken and which is lost then, unless it is
+    /// to be read like others (SO_OOBINLINE). Answers what came along with it.
+    pub fn pass_urgent(&mut self, in_line: bool) -> Option<Rights> {
+        self.pass_taken();
+        if self.urgent != Some(self.head) {
+            return None;
+        }
+        self.urgent = None;
+        let index = self.mark_at(self.head)?;
+        if in_line {
+            let mark = self.marks.get_mut(index)?;
+            mark.part = Part::Bytes;
+            return None;
+        }
+        self.drop_bytes(1);
+        self.marks.remove(index)?.rights
+    }
+
+    /// Does a message in it hold Unix sockets?
+    pub fn has_sockets(&self) -> bool {
+        self.marks.iter().filter_map(|mark| mark.rights.as_ref()).any(Rights::has_sockets)
     }
 
     /// How many bytes can be read before something that must not be mixed with them. `by_writer`: the receiver wants to
@@ -145,6 +295,9 @@ impl Stream {
     fn reach(&self, by_writer: bool) -> usize {
         let creds = self.creds_at_head();
         for mark in &self.marks {
+            if mark.part != Part::Bytes {
+                return (mark.start - self.head) as usize;
+            }
             let apart = by_writer && mark.start > self.head && mark.creds != creds;
             if apart {
                 return (mark.start - self.head) as usize;
@@ -177,16 +330,54 @@ impl Stream {
             }
             self.marks.pop_front();
         }
+        // A read that would go on has come to the place, and ends there.
+        if !buf.is_empty() {
+            self.pass_taken();
+        }
         Ok(taken)
     }
 
-    /// The same, and everything stays.
-    pub fn peek(&mut self, buf: &mut IoBuf<'_>, by_writer: bool) -> Result<(Taken, Option<&Rights>), TryError> {
-        let bytes = self.ring.peek(self.reach(by_writer).min(buf.remaining()))?;
-        let len = buf.copy_to(&bytes)?;
+    /// The same, and everything stays. The places of bytes that were taken are no end of it.
+    pub fn peek(
+        &mut self,
+        buf: &mut IoBuf<'_>,
+        by_writer: bool,
+        in_line: bool,
+    ) -> Result<(Taken, Option<&Rights>), TryError> {
         let creds = self.creds_at_head();
-        let end = self.head + len as u64;
+        let (skipped, reach) = self.peek_reach(by_writer, in_line);
+        let mut bytes = self.ring.peek(reach)?;
+        let mut index = 0;
+        bytes.retain(|_| {
+            index += 1;
+            !skipped.iter().any(|part| part.contains(&(index - 1)))
+        });
+        bytes.truncate(buf.remaining());
+        let len = if bytes.is_empty() { 0 } else { buf.copy_to(&bytes)? };
+        let end = self.head + reach as u64;
         let rights = self.marks.iter().take_while(|mark| mark.start < end).find_map(|mark| mark.rights.as_ref());
         Ok((Taken { len, creds, rights: None, barrier: true }, rights))
+    }
+
+    /// How many bytes a look goes over, and which of them it passes.
+    fn peek_reach(&self, by_writer: bool, in_line: bool) -> (SmallVec<[Range<usize>; 2]>, usize) {
+        let mut skipped = SmallVec::new();
+        let at = |position: u64| (position - self.head) as usize;
+        let mut begun = false;
+        for mark in &self.marks {
+            begun |= at(mark.start) > skipped.last().map_or(0, |last: &Range<usize>| last.end);
+            match mark.part {
+                Part::Taken => skipped.push(at(mark.start)..at(mark.end)),
+                Part::Urgent if begun => return (skipped, at(mark.start)),
+                Part::Urgent if in_line => begun = true,
+                Part::Urgent => skipped.push(at(mark.start)..at(mark.end)),
+                Part::Bytes if by_writer && begun && mark.creds != self.creds_at_head() => {
+                    return (skipped, at(mark.start));
+                }
+                Part::Bytes if mark.rights.is_some() || by_writer => return (skipped, at(mark.end)),
+                Part::Bytes => begun = true,
+            }
+        }
+        (skipped, self.ring.len())
     }
 }

@@ -5,11 +5,11 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use super::inbox::{Inbox, Packet};
+use super::inbox::{Inbox, Packet, Stream, Taken};
 use super::{ARRIVED, Phase, UnixSocket, name, release, unblock};
 use crate::errno::{Errno, Result};
-use crate::fs::TryError;
 use crate::fs::pipe::PIPE_BUF;
+use crate::fs::{Events, TryError, sigio};
 use crate::mm::{IoBuf, PAGE_SIZE, frames};
 use crate::net::rights::{self, Rights};
 use crate::net::socket::{Outgoing, Receive, Received, Switches, Target, Type, Ucred};
@@ -56,7 +56,15 @@ impl UnixSocket {
         if let (Some(in_flight), Some(rights)) = (&mut in_flight, &message.rights) {
             rights.take_off(in_flight, &peer);
         }
-        let result = stream.write(buf, &mut message.rights, creds);
+        // Of a message with an urgent byte the others go first, and it goes alone.
+        let alone = message.urgent && buf.remaining() == 1;
+        let cut = if message.urgent && !alone { buf.limit(buf.remaining() - 1) } else { 0 };
+        let result = if alone {
+            stream.write_urgent(buf, &mut message.rights, creds)
+        } else {
+            stream.write(buf, &mut message.rights, creds)
+        };
+        buf.extend(cut);
         if let (Some(in_flight), Some(rights)) = (&mut in_flight, &message.rights) {
             // It stayed here.
             rights.land(in_flight);
@@ -64,10 +72,37 @@ impl UnixSocket {
         drop(state);
         drop(in_flight);
         let len = result?;
-        if !peer.queue.is_empty() {
+        if alone && len > 0 {
+            peer.urge();
+        } else if !peer.queue.is_empty() {
             peer.queue.wake(usize::MAX, ARRIVED);
         }
         Ok(len)
+    }
+
+    /// An urgent byte has come: tells the owner of the file (fcntl(2), F_SETOWN), and who waits.
+    fn urge(&self) {
+        let owner = self.owner_of_file.get().and_then(Weak::upgrade);
+        let told = owner.is_some_and(|owner| owner.urge());
+        let news = if told { sigio::URG } else { 0 };
+        self.queue.wake(usize::MAX, ARRIVED | (Events::PRI | Events::RDBAND).bits() | news);
+    }
+
+    pub(super) fn receive_urgent(&self, peek: bool) -> Result<u8> {
+        if self.common.is_on(Switches::OOBINLINE) {
+            return Err(Errno::EINVAL);
+        }
+        let mut in_flight = rights::lock();
+        let mut state = self.state.lock();
+        let Inbox::Stream(stream) = &mut state.inbox else { return Err(Errno::EOPNOTSUPP) };
+        let (byte, rights) = stream.take_urgent(peek).ok_or(Errno::EINVAL)?;
+        drop(state);
+        if let Some(rights) = &rights {
+            rights.land(&mut in_flight);
+        }
+        drop(in_flight);
+        drop(rights);
+        Ok(byte)
     }
 
     pub(super) fn send_packet(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
@@ -102,14 +137,17 @@ impl UnixSocket {
 
     /// Where a packet goes.
     fn destination(&self, message: &Outgoing) -> Result<Arc<UnixSocket>> {
+        // Goes after the lock: it may be the last reference to one that is being closed.
+        let peer;
         let mut state = self.state.lock();
         if self.kind() == Type::SeqPacket && state.phase != Phase::Connected {
             return Err(Errno::ENOTCONN);
         }
+        peer = state.peer.as_ref().map(Weak::upgrade);
         let target = match &message.target {
             Target::Unix(target) => target.clone(),
-            Target::Connected => match state.peer.as_ref().map(Weak::upgrade) {
-                Some(Some(peer)) if !peer.is_closed() => peer,
+            Target::Connected => match &peer {
+                Some(Some(peer)) if !peer.is_closed() => peer.clone(),
                 Some(_) if self.kind() == Type::SeqPacket => return Err(Errno::EPIPE),
                 Some(_) => {
                     state.peer = None;
@@ -164,7 +202,7 @@ impl UnixSocket {
         let Inbox::Stream(stream) = &mut state.inbox else { return None };
         let before = stream.len();
         let result = stream.read_plain(buf)?;
-        let writer = match !Self::has_room(before) && Self::has_room(stream.len()) {
+        let writer = match !Stream::has_bytes_room(before) && Stream::has_bytes_room(stream.len()) {
             true => state.peer.as_ref().and_then(Weak::upgrade),
             false => None,
         };
@@ -191,32 +229,49 @@ impl UnixSocket {
                     None => Err(TryError::WouldBlock),
                 };
             }
-            if in_flight.is_some() || !stream.next_has_sockets() {
+            if in_flight.is_some() || !stream.has_sockets() {
                 break state;
             }
             drop(state);
             in_flight = Some(rights::lock());
         };
         let Inbox::Stream(stream) = &mut state.inbox else { return Err(Errno::EINVAL.into()) };
-        let before = stream.len();
+        let in_line = self.common.is_on(Switches::OOBINLINE);
         if how.peek {
-            let (taken, rights) = stream.peek(buf, by_writer)?;
+            let (taken, rights) = stream.peek(buf, by_writer, in_line)?;
+            if taken.len == 0 && !buf.is_empty() {
+                // There was nothing but what is passed.
+                return if state.receive_shut { Ok(Received::default()) } else { Err(TryError::WouldBlock) };
+            }
             let (len, creds) = (taken.len, taken.creds);
             let files = rights.map(|rights| rights.files().to_vec());
-            return Ok(Received { len, full: len, rights: files, creds, barrier: true, from: None });
+            return Ok(Received { len, full: len, rights: files, creds, barrier: true, ..Received::default() });
         }
-        let taken = stream.read(buf, by_writer)?;
-        let had_no_room = !Self::has_room(before);
-        let has_room = Self::has_room(stream.len());
-        let writer = if had_no_room && has_room { state.peer.as_ref().and_then(Weak::upgrade) } else { None };
+        let had_room = stream.has_room();
+        let lost = stream.pass_urgent(in_line);
+        let nothing = stream.len() == 0;
+        let taken = if nothing { Ok(Taken::default()) } else { stream.read(buf, by_writer) };
+        let writer = if !had_room && stream.has_room() { state.peer.as_ref().and_then(Weak::upgrade) } else { None };
+        let ended = state.receive_shut;
         drop(state);
-        let files = taken.rights.map(|rights| received_files(rights, in_flight.as_deref_mut()));
+        if let (Some(lost), Some(in_flight)) = (&lost, in_flight.as_deref_mut()) {
+            lost.land(in_flight);
+        }
+        let taken = taken.map(|mut taken| {
+            let files = taken.rights.take().map(|rights| received_files(rights, in_flight.as_deref_mut()));
+            (taken, files)
+        });
         drop(in_flight);
+        drop(lost);
         if let Some(writer) = writer {
             writer.wake_sender();
         }
+        let (taken, files) = taken?;
+        if nothing && !ended {
+            return Err(TryError::WouldBlock);
+        }
         let (len, creds, barrier) = (taken.len, taken.creds, taken.barrier);
-        Ok(Received { len, full: len, rights: files, creds, barrier, from: None })
+        Ok(Received { len, full: len, rights: files, creds, barrier, ..Received::default() })
     }
 
     pub(super) fn receive_packet(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {

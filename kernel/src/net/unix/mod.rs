@@ -32,7 +32,7 @@ use crate::fs::writing::Sigpipe;
 use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
 use crate::mm::{IoBuf, UserPtr};
 use crate::process::Thread;
-use crate::sync::SpinLock;
+use crate::sync::{Once, SpinLock};
 use crate::syscalls::SysResult;
 
 pub use name::AF_UNIX;
@@ -51,6 +51,8 @@ pub struct UnixSocket {
     outstanding: AtomicUsize,
     /// A sender found its buffer full: news for [`sigio`] when there is room again.
     lacked_room: AtomicBool,
+    /// Whom signals of the file are for: it is told of urgent bytes.
+    owner_of_file: Once<Weak<sigio::Owner>>,
     /// Its last descriptor is closed. Set before the state is emptied, so what is put there after a look at this under
     /// the state's lock is thrown away.
     closed: AtomicBool,
@@ -120,6 +122,7 @@ impl UnixSocket {
             room: WaitQueue::new(),
             outstanding: AtomicUsize::new(0),
             lacked_room: AtomicBool::new(false),
+            owner_of_file: Once::new(),
             closed: AtomicBool::new(false),
         })
     }
@@ -170,11 +173,6 @@ impl UnixSocket {
         drop(waiting);
     }
 
-    /// Half of the buffer is kept for small writes, as Linux does: a poller is told when a quarter is used at most.
-    fn has_room(len: usize) -> bool {
-        len * 4 <= inbox::STREAM_CAPACITY
-    }
-
     fn send_buffer(&self) -> usize {
         self.common.send_buffer.load(Ordering::Relaxed) as usize
     }
@@ -204,7 +202,7 @@ impl UnixSocket {
         drop(state);
         if self.kind() == Type::Stream {
             return match &peer {
-                Some(peer) => matches!(&peer.state.lock().inbox, Inbox::Stream(stream) if Self::has_room(stream.len())),
+                Some(peer) => matches!(&peer.state.lock().inbox, Inbox::Stream(stream) if stream.has_room()),
                 None => true,
             };
         }
@@ -268,7 +266,7 @@ impl UnixSocket {
         let peer = state.peer.take().and_then(|peer| peer.upgrade());
         let (name, blocked) = (state.name.take(), core::mem::take(&mut state.blocked));
         // Unread bytes, or a connection that nobody accepted: the peer is told that they are lost.
-        let lost = !state.inbox.is_empty() || state.listener.is_some();
+        let lost = state.inbox.has_unread() || state.listener.is_some();
         drop(state);
         if let Some(name) = name {
             name::release(&name, self);
@@ -352,6 +350,9 @@ impl FileOps for UnixSocket {
         if !state.inbox.is_empty() || !state.waiting.is_empty() {
             events |= READABLE;
         }
+        if state.inbox.is_urgent() {
+            events |= Events::PRI;
+        }
         drop(state);
         if self.can_send() {
             events |= WRITABLE;
@@ -364,7 +365,11 @@ impl FileOps for UnixSocket {
     }
 
     fn news(&self) -> u32 {
-        sigio::IN | sigio::OUT | sigio::ERR | sigio::HUP
+        sigio::IN | sigio::OUT | sigio::ERR | sigio::HUP | sigio::URG
+    }
+
+    fn owned(&self, owner: &Arc<sigio::Owner>) {
+        self.owner_of_file.call_once(|| Arc::downgrade(owner));
     }
 
     fn told(&self) {
@@ -374,7 +379,12 @@ impl FileOps for UnixSocket {
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
         const FIONREAD: u32 = 0x541b;
         const TIOCOUTQ: u32 = 0x5411;
+        const SIOCATMARK: u32 = 0x8905;
         let value = match cmd {
+            SIOCATMARK => match self.state.lock().inbox.at_mark() {
+                Some(answer) => usize::from(answer),
+                None => return Op::ready(Err(Errno::EOPNOTSUPP)),
+            },
             FIONREAD if self.is_listening() => return Op::ready(Err(Errno::EINVAL)),
             FIONREAD => self.state.lock().inbox.available(),
             TIOCOUTQ => self.unreceived(),
@@ -460,6 +470,10 @@ impl Socket for UnixSocket {
             Type::Stream => self.receive_bytes(buf, how),
             _ => self.receive_packet(buf, how),
         }
+    }
+
+    fn take_urgent(&self, peek: bool) -> Result<u8> {
+        self.receive_urgent(peek)
     }
 
     fn shutdown(&self, receive: bool, send: bool) -> Result<()> {

@@ -131,7 +131,7 @@ fn a_sender_that_waits_is_told_that_the_receiver_is_closed() {
     let result = Arc::new(SpinLock::new(None));
     let (sender, told) = (a.clone(), result.clone());
     spawn("sender", async move {
-        let mut message = Outgoing { target: Target::Unix(b), rights: None, creds: None };
+        let mut message = Outgoing { target: Target::Unix(b), ..Outgoing::plain() };
         let attempt = || settled(sender.try_send(&mut IoBuf::kernel(b"more"), &mut message));
         let end = sender.queue.wait_for_mask(WRITE_EVENTS.bits(), attempt).await;
         *told.lock() = Some(end);

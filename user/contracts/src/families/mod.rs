@@ -80,6 +80,7 @@ mod time;
 mod timer_signals;
 mod tty;
 mod tty_session;
+mod unix_oob;
 mod wait;
 
 use crate::Test;
@@ -131,6 +132,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("splices", splices::TESTS),
     ("poll", poll::TESTS),
     ("epoll_nesting", epoll_nesting::TESTS),
+    ("unix_oob", unix_oob::TESTS),
     ("tty", tty::TESTS),
     ("tty_session", tty_session::TESTS),
     ("pty", pty::TESTS),
