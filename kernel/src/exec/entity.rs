@@ -59,6 +59,32 @@ pub struct Entity {
     /// [`ASLEEP`] when it ran last.
     pub(super) run_since: AtomicU64,
     pub(super) user_since: AtomicU64,
+    /// Bytes: see [`Storage`].
+    storage: [AtomicU64; 3],
+}
+
+/// What a task has done about storage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Storage {
+    /// It had this fetched.
+    Read,
+    /// It changed this in memory, to be stored.
+    Written,
+    /// It threw away what was to be stored.
+    Cancelled,
+}
+
+/// Counts bytes for the task that runs, if one does.
+pub fn count_storage(what: Storage, bytes: usize) {
+    if let Some(entity) = cpu::this().current() {
+        let [read, written, cancelled] = &entity.storage;
+        let counter = match what {
+            Storage::Read => read,
+            Storage::Written => written,
+            Storage::Cancelled => cancelled,
+        };
+        counter.fetch_add(bytes as u64, Relaxed);
+    }
 }
 
 const NEVER_RAN: u8 = u8::MAX;
@@ -68,6 +94,11 @@ pub(super) const ASLEEP: u64 = 1 << 63;
 const DISTRUST: u8 = 16;
 
 impl Entity {
+    /// Bytes by [`Storage`].
+    pub fn storage(&self) -> [u64; 3] {
+        self.storage.each_ref().map(|counter| counter.load(Relaxed))
+    }
+
     pub fn new(params: SchedParams) -> Arc<Self> {
         Entity::named("thread", params)
     }
@@ -98,6 +129,7 @@ impl Entity {
             involuntary: AtomicU64::new(0),
             run_since: AtomicU64::new(0),
             user_since: AtomicU64::new(0),
+            storage: [const { AtomicU64::new(0) }; 3],
         };
         Arc::new(entity)
     }

@@ -46,7 +46,7 @@ mod wait;
 mod wake;
 
 pub use cpu::{init, online, run_cpu, set_fp_saver};
-pub use entity::Entity;
+pub use entity::{Entity, Storage, count_storage};
 pub use instant::Instant;
 pub use interrupt::{Elapsed, Interrupted, Interruptible, Interrupts, Timeout, interruptible, timeout};
 pub use locks::{Event, Mutex, MutexGuard, Notify, ReadGuard, RwLock, WriteGuard};

@@ -2,12 +2,13 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use smallvec::SmallVec;
 
 use super::open_file::OpenFile;
 use crate::errno::{Errno, Result};
-use crate::sync::{SpinGuard, SpinLock};
+use crate::exec::budget;
+use crate::sync::{Lazy, SpinGuard, SpinLock};
 
 /// fs.nr_open of Linux: no table grows beyond it, whatever RLIMIT_NOFILE says.
 pub const NR_OPEN: usize = 1024 * 1024;
@@ -33,6 +34,20 @@ impl Table {
             let free = !word & mask;
             if free != 0 {
                 return word_at * 64 + free.trailing_zeros() as usize;
+            }
+            word_at += 1;
+            mask = !0;
+        }
+        from.max(word_at * 64)
+    }
+
+    fn first_used(&self, from: usize) -> usize {
+        let mut word_at = from / 64;
+        let mut mask = !0u64 << (from % 64);
+        while let Some(word) = self.used.get(word_at) {
+            let used = word & mask;
+            if used != 0 {
+                return word_at * 64 + used.trailing_zeros() as usize;
             }
             word_at += 1;
             mask = !0;
@@ -68,6 +83,13 @@ pub struct FdTable {
     table: SpinLock<Table>,
     /// The soft limit of RLIMIT_NOFILE.
     limit: AtomicU64,
+    /// The table as the owner of POSIX record locks.
+    id: usize,
+}
+
+fn new_id() -> usize {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
 }
 
 /// See [`FdTable::look`].
@@ -87,7 +109,7 @@ impl Look<'_> {
 
 impl Default for FdTable {
     fn default() -> Self {
-        FdTable { table: SpinLock::default(), limit: AtomicU64::new(1024) }
+        FdTable { table: SpinLock::default(), limit: AtomicU64::new(1024), id: new_id() }
     }
 }
 
@@ -107,7 +129,7 @@ impl FdTable {
 
     /// Identifies the table as the owner of POSIX record locks.
     pub fn lock_owner(&self) -> usize {
-        core::ptr::from_ref(self).addr()
+        self.id
     }
 
     /// The file behind a descriptor; EBADF if there is none.
@@ -175,7 +197,7 @@ impl FdTable {
         }
         let old = self.table.lock().put(fd, Slot { file, cloexec })?;
         if let Some(old) = old {
-            old.file.closed_by(self.lock_owner());
+            old.file.closed_by(self.id);
         }
         Ok(())
     }
@@ -188,7 +210,7 @@ impl FdTable {
 
     /// close(2).
     pub fn close(&self, fd: i32) -> Result<()> {
-        self.remove(fd)?.closed_by(self.lock_owner());
+        self.remove(fd)?.closed_by(self.id);
         Ok(())
     }
 
@@ -216,35 +238,63 @@ impl FdTable {
         FdTable {
             table: SpinLock::new(Table { slots, used }),
             limit: AtomicU64::new(self.limit.load(Ordering::Relaxed)),
+            id: new_id(),
+        }
+    }
+
+    /// Takes out the next few open descriptors in `*fd..=last` that `pick` wants, and moves `fd` behind them.
+    fn take_some(&self, fd: &mut usize, last: u32, pick: impl Fn(bool) -> bool) -> SmallVec<[Arc<OpenFile>; 8]> {
+        let mut batch = SmallVec::new();
+        let mut table = self.table.lock();
+        let end = (last as usize).saturating_add(1).min(table.slots.len());
+        while batch.len() < 8 {
+            *fd = table.first_used(*fd);
+            if *fd >= end {
+                break;
+            }
+            if matches!(table.slots.get(*fd), Some(Some(slot)) if pick(slot.cloexec)) {
+                batch.extend(table.take(*fd).map(|slot| slot.file));
+            }
+            *fd += 1;
+        }
+        batch
+    }
+
+    fn close_all_of(&self, batch: SmallVec<[Arc<OpenFile>; 8]>) {
+        for file in batch {
+            file.closed_by(self.id);
         }
     }
 
     /// Closes the open descriptors in `first..=last` that `pick` wants.
-    fn close_where(&self, first: u32, last: u32, pick: impl Fn(bool) -> bool) {
+    async fn close_where(&self, first: u32, last: u32, pick: impl Fn(bool) -> bool) {
         let mut fd = first as usize;
         loop {
-            let mut batch: SmallVec<[Arc<OpenFile>; 8]> = SmallVec::new();
-            let mut table = self.table.lock();
-            let end = (last as usize).saturating_add(1).min(table.slots.len());
-            while fd < end && batch.len() < 8 {
-                if matches!(table.slots.get(fd), Some(Some(slot)) if pick(slot.cloexec)) {
-                    batch.extend(table.take(fd).map(|slot| slot.file));
-                }
-                fd += 1;
-            }
-            drop(table);
+            let batch = self.take_some(&mut fd, last, &pick);
             if batch.is_empty() {
                 return;
             }
-            for file in batch {
-                file.closed_by(self.lock_owner());
-            }
+            self.close_all_of(batch);
+            budget().await;
         }
     }
 
     /// close_range(2).
-    pub fn close_range(&self, first: u32, last: u32) {
-        self.close_where(first, last, |_| true)
+    pub async fn close_range(&self, first: u32, last: u32) {
+        self.close_where(first, last, |_| true).await
+    }
+
+    /// A thread gives up its share in the table; who gives up the last one closes what is open.
+    pub async fn leave(this: Arc<FdTable>) {
+        if let Some(table) = Arc::into_inner(this) {
+            table.close_range(0, u32::MAX).await;
+        }
+    }
+
+    /// The table of a thread that has left its own.
+    pub fn none() -> Arc<FdTable> {
+        static NONE: Lazy<Arc<FdTable>> = Lazy::new(|| Arc::new(FdTable::new()));
+        NONE.clone()
     }
 
     /// close_range(2) with CLOSE_RANGE_CLOEXEC.
@@ -257,8 +307,8 @@ impl FdTable {
     }
 
     /// execve(2): closes what is marked close-on-exec.
-    pub fn close_on_exec(&self) {
-        self.close_where(0, u32::MAX, |cloexec| cloexec);
+    pub async fn close_on_exec(&self) {
+        self.close_where(0, u32::MAX, |cloexec| cloexec).await;
     }
 
     /// The open descriptors, ascending (for /proc/PID/fd).
@@ -274,9 +324,16 @@ impl FdTable {
 }
 
 impl Drop for FdTable {
-    /// The end of the last process that used the table.
+    /// Whatever [`FdTable::leave`] has not closed.
     fn drop(&mut self) {
-        self.close_range(0, u32::MAX);
+        let mut fd = 0;
+        loop {
+            let batch = self.take_some(&mut fd, u32::MAX, |_| true);
+            if batch.is_empty() {
+                return;
+            }
+            self.close_all_of(batch);
+        }
     }
 }
 
@@ -307,11 +364,12 @@ mod tests {
 
     #[test]
     fn exec_closes_marked_descriptors_only() {
-        let table = FdTable::new();
+        let table = Arc::new(FdTable::new());
         table.install(file(), false).unwrap();
         table.install(file(), true).unwrap();
         let copy = table.fork();
-        table.close_on_exec();
+        let marked = table.clone();
+        crate::exec::test_util::block_on(async move { marked.close_on_exec().await });
         assert_eq!(table.open_fds(), [0]);
         assert_eq!(copy.open_fds(), [0, 1]);
     }

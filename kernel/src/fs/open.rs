@@ -103,8 +103,7 @@ pub async fn open_place(ctx: Ctx<'_>, place: Path, how: &How, created: bool) -> 
     if !created && how.has(raw::O_TRUNC) && kind == FileType::Regular {
         // Truncation excludes running programs even for O_RDONLY.
         let _truncating = HoldGuard::new(&inode, Hold::Writer)?;
-        regular::truncate(ctx.thread, &inode, 0).await?;
-        hooks::changed(&place, raw::IN_MODIFY);
+        regular::truncate(ctx.thread, &place, 0).await?;
     }
     let opened = open_kind(ctx, &inode, kind, how.flags).await?;
     if how.has(raw::O_DIRECT) && kind != FileType::BlockDevice && inode.direct_alignment().is_none() {
@@ -293,7 +292,5 @@ pub async fn truncate(ctx: Ctx<'_>, path: &[u8], size: u64) -> Result<()> {
     place.mount.check_writable()?;
     perm::check(ctx.creds, &**place.inode(), Want::WRITE)?;
     let _writing = HoldGuard::new(place.inode(), Hold::Writer)?;
-    regular::truncate(ctx.thread, place.inode(), size).await?;
-    hooks::changed(&place, raw::IN_MODIFY);
-    Ok(())
+    regular::truncate(ctx.thread, &place, size).await
 }

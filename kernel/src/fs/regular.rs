@@ -6,6 +6,7 @@ use linux_raw_sys::general as raw;
 
 use super::attr::without_set_id;
 use super::inode::{Inode, Metadata, SetAttr};
+use super::inotify::hooks;
 use super::mount::MountFlags;
 use super::open_file::OpenFile;
 use super::path::Path;
@@ -125,6 +126,7 @@ pub async fn write(
     }
     buf.limit(usize::try_from(room).unwrap_or(usize::MAX));
     let mut end = pos;
+    let clears_set_id = !hooks::quiet() && clears_set_id(inode, t);
     let result = loop {
         let step = write_step(inode, cache, end, buf, t.creds().capable(Caps::FSETID)).await;
         match step {
@@ -141,11 +143,19 @@ pub async fn write(
     if n == 0 {
         result?;
     }
+    if n > 0 && clears_set_id {
+        hooks::changed(file.path(), raw::IN_ATTRIB);
+    }
     if file.flags() & (raw::O_SYNC | raw::O_DSYNC) != 0 && n > 0 {
         cache.write_back(pos / 4096..(end - 1) / 4096 + 1).await?;
         inode.sync(file.flags() & raw::O_SYNC != raw::O_SYNC).await?;
     }
     Ok((n, end))
+}
+
+/// A change of its content by this thread clears set-id bits.
+fn clears_set_id(inode: &Arc<dyn Inode>, t: &Thread) -> bool {
+    without_set_id(&inode.metadata()).is_some() && !t.creds().capable(Caps::FSETID)
 }
 
 /// Bytes that are written between two looks at the clock.
@@ -193,7 +203,14 @@ fn room_at(t: &Thread, pos: u64) -> Result<u64> {
 }
 
 /// Sets the size: ftruncate, truncate, O_TRUNC. Permissions were checked.
-pub async fn truncate(t: Option<&Thread>, inode: &Arc<dyn Inode>, size: u64) -> Result<()> {
+pub async fn truncate(t: Option<&Thread>, place: &Path, size: u64) -> Result<()> {
+    let clears_set_id = !hooks::quiet() && t.is_some_and(|t| clears_set_id(place.inode(), t));
+    set_size(t, place.inode(), size).await?;
+    hooks::changed(place, raw::IN_MODIFY | if clears_set_id { raw::IN_ATTRIB } else { 0 });
+    Ok(())
+}
+
+async fn set_size(t: Option<&Thread>, inode: &Arc<dyn Inode>, size: u64) -> Result<()> {
     let _guard = inode.state().lock.lock().await;
     let meta = inode.metadata();
     let seal = if size < meta.size { Seals::SHRINK } else { Seals::GROW };

@@ -491,8 +491,8 @@ fn content_of_tmpfs_files() {
         assert_eq!(n, 15_000);
         assert!(back[..5000].iter().all(|byte| *byte == 0));
         assert_eq!(back[5000..15_000], data[..]);
-        regular::truncate(None, file.inode(), 6000).await.unwrap();
-        regular::truncate(None, file.inode(), 9000).await.unwrap();
+        regular::truncate(None, file.path(), 6000).await.unwrap();
+        regular::truncate(None, file.path(), 9000).await.unwrap();
         let n = regular::read(&file, &cache, 0, &mut IoBuf::kernel_mut(&mut back)).await.unwrap();
         assert_eq!(n, 9000);
         assert_eq!(back[5000..6000], data[..1000]);

@@ -295,7 +295,7 @@ fn withdraw(child: &Thread) {
 }
 
 /// unshare(2).
-pub fn unshare(t: &mut Thread, flags: u64) -> Result<()> {
+pub async fn unshare(t: &mut Thread, flags: u64) -> Result<()> {
     let flags = CloneFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     let own = CloneFlags::FS | CloneFlags::FILES | CloneFlags::VM | CloneFlags::SIGHAND | CloneFlags::THREAD;
     if !(own | CloneFlags::SYSVSEM | CloneFlags::NAMESPACES).contains(flags) {
@@ -317,7 +317,7 @@ pub fn unshare(t: &mut Thread, flags: u64) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     if flags.contains(CloneFlags::SYSVSEM) {
-        t.sem_undo.leave(t.process().pid);
+        t.sem_undo.leave(t.process().pid).await;
     }
     if flags.contains(CloneFlags::FS) {
         let fs = Arc::new(t.fs().fork());

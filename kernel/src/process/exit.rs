@@ -10,6 +10,7 @@ use super::process::{Process, State};
 use super::table::{self, Pid, Table};
 use super::task::{Task, Thread};
 use crate::exec::WaitQueue;
+use crate::fs::FdTable;
 use crate::signal::{self, SigInfo};
 use crate::{boot, fs, futex, io_uring, ipc, time};
 
@@ -67,10 +68,11 @@ pub async fn leave(t: &mut Thread) {
     if let Some(done) = vfork {
         done.complete();
     }
-    t.sem_undo.leave(t.process().pid);
+    t.sem_undo.leave(t.process().pid).await;
     ipc::shm::thread_exits(t.tid());
     fp::release(t);
     t.unpublish_handles();
+    FdTable::leave(t.leave_files()).await;
 }
 
 /// What a thread still does to its memory before it leaves it, at exit (`ends`) and exec: rings, robust futexes,
@@ -102,6 +104,7 @@ pub fn leave_group(task: &Arc<Task>, status: ExitStatus) {
         let mut threads = process.threads.lock();
         task.part(&mut threads);
         process.dead_threads.lock().add(&task.usage());
+        process.dead_io.lock().add(&task.io_usage());
         *process.last_creds.lock() = Some(task.shared_creds());
         threads.is_empty()
     };

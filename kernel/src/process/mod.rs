@@ -15,6 +15,7 @@ pub mod exec;
 pub mod exit;
 pub mod fp;
 pub mod group;
+mod io;
 pub mod limits;
 pub mod membarrier;
 pub mod oom;

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::ExitStatus;
 use super::creds::{Caps, Credentials};
+use super::io::IoUsage;
 use super::limits::{Limit, Limits, Resource};
 use super::session::Session;
 use super::table::Pid;
@@ -88,6 +89,7 @@ pub struct Process {
     pub last_comm: SpinLock<[u8; 16]>,
     /// Usage of threads that have ended, and of children that were waited for.
     pub dead_threads: SpinLock<Usage>,
+    pub(super) dead_io: SpinLock<IoUsage>,
     pub reaped_children: SpinLock<Usage>,
     pub exe: SpinLock<Option<Path>>,
     pub start: Instant,
@@ -146,6 +148,7 @@ impl Process {
             last_creds: SpinLock::new(None),
             last_comm: SpinLock::new([0; 16]),
             dead_threads: SpinLock::new(Usage::default()),
+            dead_io: SpinLock::new(IoUsage::default()),
             reaped_children: SpinLock::new(Usage::default()),
             exe: SpinLock::new(None),
             start: Instant::now(),

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, 
 use super::creds::Credentials;
 use super::exit::VforkDone;
 use super::fp::FpSlot;
+use super::io::IoCounts;
 use super::limits::{Limit, Resource};
 use super::process::Process;
 use super::table::Pid;
@@ -79,6 +80,7 @@ pub struct Task {
     pub rings: SpinLock<Option<Box<TaskRings>>>,
     pub min_faults: AtomicU64,
     pub maj_faults: AtomicU64,
+    pub io: IoCounts,
     fp: FpSlot,
 }
 
@@ -119,6 +121,7 @@ impl Task {
             rings: SpinLock::new(None),
             min_faults: AtomicU64::new(0),
             maj_faults: AtomicU64::new(0),
+            io: IoCounts::default(),
             fp: FpSlot::new(fp),
         })
     }
@@ -342,6 +345,11 @@ impl Thread {
     pub fn set_files(&mut self, files: Arc<FdTable>) {
         self.task.handles.lock().files = Some(files.clone());
         self.files = files;
+    }
+
+    /// Leaves the table of descriptors at exit.
+    pub fn leave_files(&mut self) -> Arc<FdTable> {
+        core::mem::replace(&mut self.files, FdTable::none())
     }
 
     pub fn set_fs(&mut self, fs: Arc<FsContext>) {

@@ -107,6 +107,7 @@ fn look(t: &Task, parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Opt
     if matches!(report.change, Change::Ended(_)) && !options.contains(WaitOptions::NOWAIT) {
         *child.state.lock() = State::Dead;
         parent.reaped_children.lock().add(&report.usage);
+        parent.adopt_io(&child);
         table.remove_process(child.pid);
     }
     Some(Ok(Some(report)))

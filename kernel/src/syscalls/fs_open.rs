@@ -131,7 +131,7 @@ pub fn close(t: &Thread, fd: i32) -> Result<()> {
 const CLOSE_RANGE_UNSHARE: u32 = 2;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
-pub fn close_range(t: &mut Thread, first: u32, last: u32, flags: u32) -> Result<()> {
+pub async fn close_range(t: &mut Thread, first: u32, last: u32, flags: u32) -> Result<()> {
     if flags & !(CLOSE_RANGE_CLOEXEC | CLOSE_RANGE_UNSHARE) != 0 || first > last {
         return Err(Errno::EINVAL);
     }
@@ -142,7 +142,7 @@ pub fn close_range(t: &mut Thread, first: u32, last: u32, flags: u32) -> Result<
     if flags & CLOSE_RANGE_CLOEXEC != 0 {
         t.files().set_cloexec_range(first, last);
     } else {
-        t.files().close_range(first, last);
+        t.files().close_range(first, last).await;
     }
     Ok(())
 }

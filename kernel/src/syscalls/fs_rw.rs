@@ -2,7 +2,7 @@
 
 use linux_raw_sys::general as raw;
 
-use super::SysResult;
+use super::{SysError, SysResult};
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
 use crate::fs::inotify::hooks;
@@ -20,26 +20,47 @@ pub async fn read(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> 
         let wait = queue.wait_for_mask(READ_EVENTS.bits(), attempt);
         let wait = if within_page(addr, len) { wait.after_trying() } else { wait };
         if let Ok(n) = interruptible(t, wait).await? {
-            return Ok(if buf.is_cut() { n + file.read_on(ops, &mut buf, 0).await } else { n });
+            let n = if buf.is_cut() { n + file.read_on(ops, &mut buf, 0).await } else { n };
+            t.io.count_read(n);
+            return Ok(n);
         }
     }
-    file.read(t, &mut buf).await
+    counted_read(t, file.read(t, &mut buf).await)
+}
+
+/// For /proc/PID/io, where calls count that were not refused at once.
+fn counted_read(t: &Thread, result: SysResult<usize>) -> SysResult<usize> {
+    if !matches!(result, Err(SysError::Errno(Errno::EBADF))) {
+        t.io.count_read(*result.as_ref().unwrap_or(&0));
+    }
+    result
+}
+
+fn counted_write(t: &Thread, result: SysResult<usize>) -> SysResult<usize> {
+    if !matches!(result, Err(SysError::Errno(Errno::EBADF))) {
+        t.io.count_write(*result.as_ref().unwrap_or(&0));
+    }
+    result
 }
 
 pub async fn write(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> {
     let file = t.files().get_io(fd)?;
     let mut buf = IoBuf::user(t.mm(), addr, len)?;
-    file.write(t, &mut buf).await
+    counted_write(t, file.write(t, &mut buf).await)
 }
 
 pub fn read_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<usize>> {
     within_page(addr, len).then_some(())?;
-    t.files().with(fd, |file| file.read_now(&mut IoBuf::user(t.mm(), addr, len).ok()?)).map(Ok)
+    let n = t.files().with(fd, |file| file.read_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
+    t.io.count_read(n);
+    Some(Ok(n))
 }
 
 pub fn write_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<usize>> {
     within_page(addr, len).then_some(())?;
-    t.files().with(fd, |file| file.write_now(&mut IoBuf::user(t.mm(), addr, len).ok()?)).map(Ok)
+    let n = t.files().with(fd, |file| file.write_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
+    t.io.count_write(n);
+    Some(Ok(n))
 }
 
 /// A transfer that a page fault stops before its first byte or not at all.
@@ -54,13 +75,13 @@ pub async fn readv(t: &Thread, fd: i32, iov: u64, count: u64) -> SysResult<usize
         // Other than read(2), it does not ask the file then.
         return Ok(file.check_readable().map(|()| 0)?);
     }
-    file.read(t, &mut buf).await
+    counted_read(t, file.read(t, &mut buf).await)
 }
 
 pub async fn writev(t: &Thread, fd: i32, iov: u64, count: u64) -> SysResult<usize> {
     let file = t.files().get_io(fd)?;
     let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
-    file.write(t, &mut buf).await
+    counted_write(t, file.write(t, &mut buf).await)
 }
 
 fn offset(pos: i64) -> Result<u64> {
@@ -71,28 +92,28 @@ pub async fn pread64(t: &Thread, fd: i32, addr: u64, len: u64, pos: i64) -> SysR
     let pos = offset(pos)?;
     let file = t.files().get_io(fd)?;
     let mut buf = IoBuf::user(t.mm(), addr, len)?;
-    file.read_at(t, &mut buf, pos).await
+    counted_read(t, file.read_at(t, &mut buf, pos).await)
 }
 
 pub async fn pwrite64(t: &Thread, fd: i32, addr: u64, len: u64, pos: i64) -> SysResult<usize> {
     let pos = offset(pos)?;
     let file = t.files().get_io(fd)?;
     let mut buf = IoBuf::user(t.mm(), addr, len)?;
-    file.write_at(t, &mut buf, pos).await
+    counted_write(t, file.write_at(t, &mut buf, pos).await)
 }
 
 pub async fn preadv(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high: u64) -> SysResult<usize> {
     let pos = offset(pos)?;
     let file = t.files().get_io(fd)?;
     let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
-    file.read_at(t, &mut buf, pos).await
+    counted_read(t, file.read_at(t, &mut buf, pos).await)
 }
 
 pub async fn pwritev(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high: u64) -> SysResult<usize> {
     let pos = offset(pos)?;
     let file = t.files().get_io(fd)?;
     let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
-    file.write_at(t, &mut buf, pos).await
+    counted_write(t, file.write_at(t, &mut buf, pos).await)
 }
 
 /// RWF_* that are honoured; those for writing mean nothing when reading, and RWF_HIPRI is a hint.
@@ -116,7 +137,7 @@ pub async fn pwritev2(t: &Thread, fd: i32, iov: u64, count: u64, pos: i64, _high
             offset(pos)?;
         }
         let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), iov, count).await?);
-        file.append(t, &mut buf, keep_position).await?
+        counted_write(t, file.append(t, &mut buf, keep_position).await)?
     } else if pos == -1 {
         writev(t, fd, iov, count).await?
     } else {
@@ -185,6 +206,8 @@ pub async fn sendfile(t: &Thread, out_fd: i32, in_fd: i32, offset: UserPtr<i64>,
         None => None,
     };
     let (n, end) = splice::sendfile(t, &output, &input, pos, count).await?;
+    t.io.count_read(n);
+    t.io.count_write(n);
     if let Some(pointer) = offset.non_null() {
         pointer.write(t.mm(), end as i64).await?;
     }
@@ -375,9 +398,7 @@ pub async fn ftruncate(t: &Thread, fd: i32, size: i64) -> Result<()> {
     if !matches!(file.kind(), Kind::Regular(_)) || !file.writable() {
         return Err(Errno::EINVAL);
     }
-    regular::truncate(Some(t), file.inode(), size).await?;
-    hooks::changed(file.path(), raw::IN_MODIFY);
-    Ok(())
+    regular::truncate(Some(t), file.path(), size).await
 }
 
 /// The combinations that fallocate(2) forbids, in Linux's order.

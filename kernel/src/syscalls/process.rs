@@ -309,8 +309,8 @@ pub fn pidfd_getfd(t: &mut Thread, pidfd: i32, fd: i32, flags: u32) -> Result<i3
     pidfd::take_descriptor(t, pidfd, fd)
 }
 
-pub fn unshare(t: &mut Thread, flags: u64) -> Result<()> {
-    process::clone::unshare(t, flags)
+pub async fn unshare(t: &mut Thread, flags: u64) -> Result<()> {
+    process::clone::unshare(t, flags).await
 }
 
 pub fn setns(t: &mut Thread, fd: i32, _kind: u32) -> Result<()> {

@@ -181,7 +181,7 @@ syscalls! {
     94 exit_group(code: i32) fn process::exit_group;
     95 waitid(idtype: u32, id: u32, info: UserPtr<u8>, options: u32, rusage: UserPtr<u8>) async process::waitid;
     96 set_tid_address(addr: u64) fn process::set_tid_address;
-    97 unshare(flags: u64) fn process::unshare;
+    97 unshare(flags: u64) boxed process::unshare;
     98 futex(addr: u64, op: u32, value: u32, timeout: u64, addr2: u64, value3: u32) async futex::futex, at once futex::futex_now;
     99 set_robust_list(head: u64, size: usize) fn futex::set_robust_list;
     100 get_robust_list(tid: i32, head: UserPtr<u64>, size: UserPtr<u64>) async futex::get_robust_list;
@@ -338,7 +338,7 @@ syscalls! {
     427 io_uring_register(fd: i32, opcode: u32, arg: u64, count: u32) async io_uring::io_uring_register;
     434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
     435 clone3(args: UserPtr<u64>, size: usize) boxed process::clone3;
-    436 close_range(first: u32, last: u32, flags: u32) fn fs_open::close_range;
+    436 close_range(first: u32, last: u32, flags: u32) boxed fs_open::close_range;
     437 openat2(dirfd: i32, path: UserPtr<u8>, how: UserPtr<[u64; 3]>, size: u64) async fs_open::openat2;
     438 pidfd_getfd(pidfd: i32, fd: i32, flags: u32) fn process::pidfd_getfd;
     439 faccessat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_stat::faccessat2;

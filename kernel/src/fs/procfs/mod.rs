@@ -8,6 +8,7 @@
 
 mod fds;
 mod lock_stat;
+mod mem_file;
 mod memory;
 mod node;
 mod process;

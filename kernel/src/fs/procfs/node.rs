@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 
+use super::mem_file::MemFile;
 use super::memory;
 use super::process::{ENTRIES, Entry, EntryKind, TASK_ENTRIES};
 use super::subject::Subject;
@@ -114,9 +115,11 @@ impl Node {
             Node::Entry(_, entry) => match entry.kind {
                 EntryKind::Fds | EntryKind::FdInfos | EntryKind::Tasks => FileType::Directory,
                 EntryKind::Link(_) => FileType::Symlink,
-                EntryKind::Text(_) | EntryKind::Discreet(_) | EntryKind::Memory(_) | EntryKind::Setting(..) => {
-                    FileType::Regular
-                }
+                EntryKind::Text(_)
+                | EntryKind::Discreet(_)
+                | EntryKind::Memory(_)
+                | EntryKind::Space
+                | EntryKind::Setting(..) => FileType::Regular,
             },
             Node::Fd(..) => FileType::Symlink,
             Node::FdInfo(..) => FileType::Regular,
@@ -446,6 +449,10 @@ impl Inode for ProcInode {
     }
 
     fn open<'a>(&'a self, _flags: u32, thread: &'a Thread) -> Op<'a, Result<Option<Arc<dyn FileOps>>>> {
+        if let Node::Entry(subject, Entry { kind: EntryKind::Space, .. }) = &self.node {
+            let opened = subject.check_access(thread).map(|()| Some(MemFile::open(subject) as Arc<dyn FileOps>));
+            return Op::ready(opened);
+        }
         Op::ready(self.open_text(thread).map(|file| file.map(|file| Arc::new(file) as Arc<dyn FileOps>)))
     }
 }

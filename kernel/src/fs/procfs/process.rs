@@ -31,6 +31,8 @@ pub enum EntryKind {
     Discreet(DiscreetText),
     Setting(SubjectText, SubjectStore),
     Memory(Memory),
+    /// All of its memory.
+    Space,
     /// A magic link.
     Link(fn(&Subject) -> Result<Path>),
     Fds,
@@ -71,6 +73,7 @@ pub static ENTRIES: &[Entry] = &[
     Entry { name: "stat", perm: 0o444, private: false, kind: EntryKind::Discreet(status::stat) },
     text("statm", status::statm),
     private("maps", 0o444, maps),
+    Entry { name: "mem", perm: 0o600, private: true, kind: EntryKind::Space },
     link("cwd", cwd),
     link("root", root),
     link("exe", exe),
@@ -91,6 +94,7 @@ pub static ENTRIES: &[Entry] = &[
         private: false,
         kind: EntryKind::Setting(oom_score_adj, set_oom_score_adj),
     },
+    private("io", 0o400, io),
     Entry { name: "trace", perm: 0o600, private: false, kind: EntryKind::Setting(traced, set_traced) },
     dir("task", 0o555, EntryKind::Tasks),
 ];
@@ -140,6 +144,19 @@ fn set_comm(subject: &Subject, bytes: &[u8], _creds: &Credentials) -> Result<()>
         return Err(Errno::EINVAL);
     }
     task.set_comm(bytes.strip_suffix(b"\n").unwrap_or(bytes));
+    Ok(())
+}
+
+/// Of the thread, or of all threads of the process.
+fn io(subject: &Subject, out: &mut Text) -> Result<()> {
+    let usage = match &subject.thread {
+        Some(task) => task.io_usage(),
+        None => subject.process.io_usage(),
+    };
+    let [read, written, cancelled] = usage.storage;
+    put!(out, "rchar: {}\nwchar: {}\n", usage.read, usage.written);
+    put!(out, "syscr: {}\nsyscw: {}\n", usage.reads, usage.writes);
+    put!(out, "read_bytes: {read}\nwrite_bytes: {written}\ncancelled_write_bytes: {cancelled}\n");
     Ok(())
 }
 

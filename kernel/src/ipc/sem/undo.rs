@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{MAX_VALUE, SemSet};
 use crate::errno::{Errno, Result};
+use crate::exec::budget;
 use crate::ipc::line::Served;
 use crate::ipc::{ids, memory};
 use crate::process::Pid;
@@ -70,12 +71,13 @@ impl UndoSlot {
     }
 
     /// Gives up the share, at exit or unshare(2): the last one undoes.
-    pub fn leave(&self, pid: Pid) {
+    pub async fn leave(&self, pid: Pid) {
         let Some(list) = self.0.lock().take() else { return };
         let Some(list) = Arc::into_inner(list) else { return };
         for set in list.sets.into_inner() {
             if let Some(set) = set.upgrade() {
                 set.undo(list.id, pid);
+                budget().await;
             }
         }
     }

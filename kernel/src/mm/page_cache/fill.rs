@@ -2,12 +2,13 @@
 
 use alloc::vec::Vec;
 
-use super::super::addr::PAGE;
+use super::super::addr::{PAGE, PAGE_SIZE};
 use super::super::frames::page::PageFlags;
 use super::super::frames::{Frame, alloc_frame, alloc_zeroed};
 use super::tree::Tree;
 use super::{CachePage, PageCache, reclaim, wait};
 use crate::errno::{Errno, Result};
+use crate::exec::{Storage, count_storage};
 
 /// Pages that one request reads at most.
 const MAX_WINDOW: usize = 64;
@@ -123,6 +124,7 @@ impl Fill<'_> {
         let io = self.cache.io.as_ref().and_then(|io| io.upgrade()).ok_or(Errno::EIO)?;
         let page = self.pages.first().cloned().ok_or(Errno::EIO)?;
         io.read_pages(page.index, &self.pages).await?;
+        count_storage(Storage::Read, self.pages.len() * PAGE_SIZE);
         for page in self.pages.drain(..) {
             let state = page.frame.page();
             state.set(PageFlags::UPTODATE | PageFlags::REFERENCED);

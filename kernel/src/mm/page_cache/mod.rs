@@ -34,10 +34,12 @@ use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use self::tree::Tree;
+use super::addr::PAGE_SIZE;
 use super::frames::Frame;
 use super::frames::page::PageFlags;
 use super::stats;
 use crate::errno::Result;
+use crate::exec::{Storage, count_storage};
 use crate::sync::RwSpinLock;
 
 pub(crate) use self::reclaim::{reclaim, relieve};
@@ -290,6 +292,7 @@ impl PageCache {
             return;
         }
         tree.mark_dirty(index);
+        count_storage(Storage::Written, PAGE_SIZE);
         stats::DIRTY.add(1);
         self.dirty.fetch_add(1, Ordering::Relaxed);
         if !self.listed.swap(true, Ordering::AcqRel) {

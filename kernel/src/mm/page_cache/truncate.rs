@@ -8,7 +8,7 @@ use super::super::frames::page::PageFlags;
 use super::super::{space, stats};
 use super::PageCache;
 use super::tree::Tree;
-use crate::exec;
+use crate::exec::{self, Storage, count_storage};
 
 /// Pages that are dropped under one hold of the lock.
 const CHUNK: usize = 256;
@@ -112,6 +112,7 @@ impl PageCache {
         self.counter().add(-1);
         if dirty {
             frame.page().clear(PageFlags::DIRTY);
+            count_storage(Storage::Cancelled, PAGE_SIZE);
             stats::DIRTY.add(-1);
             self.dirty.fetch_sub(1, Ordering::Relaxed);
         }

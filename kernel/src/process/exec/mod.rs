@@ -167,7 +167,7 @@ async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials
         let files = Arc::new(t.files().fork());
         t.set_files(files);
     }
-    t.files().close_on_exec();
+    t.files().close_on_exec().await;
     let handlers = Arc::new(process.handlers.read().after_exec());
     *process.handlers.write() = handlers;
     t.sig.after_exec();

@@ -9,7 +9,7 @@ use crate::sys::{Ret, sys};
 use crate::{say, tests};
 
 tests! {
-    opening, creating, reading_and_writing, reads_of_nothing, positions_and_vectors, truncating, attributes, times,
+    opening, creating, reading_and_writing, reads_of_nothing, positions_and_vectors, truncating, attributes, set_id_bits, times,
     extended_attributes, of_a_directory, in_a_directory, programs, pipes_with_names, devices, unmounting,
     memory_files, o_path, copies, proc_files, listing,
 }
@@ -134,6 +134,38 @@ fn attributes() {
     say!("refused: {}", events(file));
     sys!(SYS_fchmodat, AT_FDCWD, c"d", 0o700);
     say!("of the directory: {}", events(directory));
+}
+
+fn set_id_bits() {
+    let (directory, file) = both();
+    let set = || {
+        sys!(SYS_fchmodat, AT_FDCWD, c"d/f", 0o6777);
+        events(directory);
+        events(file);
+    };
+    let fd = open(c"d/f", O_RDWR).fd();
+    set();
+    write(fd, "x");
+    say!("root writes: {} {}", events(directory), events(file));
+    process::as_plain_user(|| {
+        set();
+        write(fd, "x");
+    });
+    say!("a user writes: {} {}", events(directory), events(file));
+    process::as_plain_user(|| {
+        write(fd, "x");
+    });
+    say!("again: {} {}", events(directory), events(file));
+    set();
+    process::as_plain_user(|| {
+        sys!(SYS_ftruncate, fd, 3);
+    });
+    say!("a user truncates: {} {}", events(directory), events(file));
+    set();
+    process::as_plain_user(|| {
+        open(c"d/f", O_WRONLY | O_TRUNC);
+    });
+    say!("by an open: {} {}", events(directory), events(file));
 }
 
 fn times() {

@@ -51,6 +51,7 @@ mod poll;
 mod prctl;
 mod privileges;
 mod proc;
+mod proc_memory;
 mod proc_waits;
 mod process;
 mod programs;
@@ -156,6 +157,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("sched", sched::TESTS),
     ("proc", proc::TESTS),
     ("proc_waits", proc_waits::TESTS),
+    ("proc_memory", proc_memory::TESTS),
     ("time", time::TESTS),
     ("timer_signals", timer_signals::TESTS),
     ("mount", mount::TESTS),
