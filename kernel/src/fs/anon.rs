@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::dentry::Dentry;
 use super::file::FileOps;
-use super::inode::{DeviceId, FileSystem, FileType, Inode, Metadata, SetAttr, StatFs};
+use super::inode::{Attributes, DeviceId, FileSystem, FileType, Inode, Metadata, NewAttr, SetAttr, StatFs};
 use super::mount::Mount;
 use super::op::Op;
 use super::open_file::{Kind, OpenFile};
@@ -17,7 +17,6 @@ use super::state::{Hold, InodeState};
 use crate::errno::Result;
 use crate::process;
 use crate::sync::{Lazy, SpinLock};
-use crate::time::Timespec;
 
 /// What /proc/PID/fd shows.
 pub enum Label<'a> {
@@ -39,19 +38,10 @@ struct AnonInode {
     fs: Arc<AnonFs>,
     ino: u64,
     kind: FileType,
-    attr: SpinLock<Attr>,
+    attr: SpinLock<Attributes>,
     /// What /proc/PID/fd/N of a pipe opens.
     pipe: Weak<Pipe>,
     state: InodeState,
-}
-
-struct Attr {
-    perm: u16,
-    uid: u32,
-    gid: u32,
-    atime: Timespec,
-    mtime: Timespec,
-    ctime: Timespec,
 }
 
 struct Home {
@@ -76,7 +66,6 @@ fn new_inode(fs: &Arc<AnonFs>, kind: FileType, perm: u16) -> Arc<dyn Inode> {
 }
 
 fn new_inode_for(fs: &Arc<AnonFs>, kind: FileType, perm: u16, pipe: Weak<Pipe>) -> Arc<dyn Inode> {
-    let now = super::now();
     // Pipes and sockets are their maker's; what Linux calls anonymous inodes is nobody's.
     let (uid, gid) = match kind {
         FileType::Fifo | FileType::Socket => process::with_current(|task| {
@@ -92,7 +81,7 @@ fn new_inode_for(fs: &Arc<AnonFs>, kind: FileType, perm: u16, pipe: Weak<Pipe>) 
         fs: fs.clone(),
         ino: NEXT_INO.fetch_add(1, Ordering::Relaxed),
         kind,
-        attr: SpinLock::new(Attr { perm, uid, gid, atime: now, mtime: now, ctime: now }),
+        attr: SpinLock::new(Attributes::new(NewAttr { perm, uid, gid })),
         state: InodeState::default(),
     })
 }
@@ -163,13 +152,7 @@ impl Inode for AnonInode {
     }
 
     fn set_attr(&self, new: SetAttr) -> Op<'_, Result<()>> {
-        let mut attr = self.attr.lock();
-        attr.perm = new.perm.unwrap_or(attr.perm);
-        attr.uid = new.uid.unwrap_or(attr.uid);
-        attr.gid = new.gid.unwrap_or(attr.gid);
-        attr.atime = new.atime.unwrap_or(attr.atime);
-        attr.mtime = new.mtime.unwrap_or(attr.mtime);
-        attr.ctime = new.ctime.unwrap_or(attr.ctime);
+        self.attr.lock().set(&new);
         Op::ready(Ok(()))
     }
 }

@@ -126,6 +126,34 @@ pub struct SetAttr {
     pub ctime: Option<Timespec>,
 }
 
+/// What file systems in memory keep of any inode.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes {
+    pub perm: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub atime: Timespec,
+    pub mtime: Timespec,
+    pub ctime: Timespec,
+}
+
+impl Attributes {
+    /// Of an inode that is made now.
+    pub fn new(NewAttr { perm, uid, gid }: NewAttr) -> Self {
+        let now = super::now();
+        Attributes { perm, uid, gid, atime: now, mtime: now, ctime: now }
+    }
+
+    pub fn set(&mut self, new: &SetAttr) {
+        self.perm = new.perm.unwrap_or(self.perm);
+        self.uid = new.uid.unwrap_or(self.uid);
+        self.gid = new.gid.unwrap_or(self.gid);
+        self.atime = new.atime.unwrap_or(self.atime);
+        self.mtime = new.mtime.unwrap_or(self.mtime);
+        self.ctime = new.ctime.unwrap_or(self.ctime);
+    }
+}
+
 /// What `create` makes.
 #[derive(Clone, Copy, Debug)]
 pub enum NewNode<'a> {

@@ -66,7 +66,8 @@ pub use dentry::Dentry;
 pub use fd_table::FdTable;
 pub use file::{Events, FileOps, TryError};
 pub use inode::{
-    DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr, StatFs,
+    Attributes, DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
+    StatFs,
 };
 pub use mount::{Mount, MountFlags, mount_root};
 pub use op::Op;

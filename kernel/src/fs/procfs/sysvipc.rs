@@ -14,22 +14,17 @@ use crate::process::{Caps, Credentials};
 pub static ENTRIES: &[Static] =
     &[Static::text("msg", queues), Static::text("sem", semaphores), Static::text("shm", segments)];
 
+/// A number that may be set within a range.
+macro_rules! limit {
+    ($name:literal, $limit:path, $range:expr) => {
+        setting($name, |out| put_limit(out, &$limit), |bytes, creds| store_within(&$limit, $range, bytes, creds))
+    };
+}
+
 // What of /proc/sys/kernel is about IPC.
-pub const MSGMAX: Static = setting(
-    "msgmax",
-    |out| put_limit(out, &msg::MAX_SIZE),
-    |bytes, creds| store_within(&msg::MAX_SIZE, 0..=INT_MAX, bytes, creds),
-);
-pub const MSGMNB: Static = setting(
-    "msgmnb",
-    |out| put_limit(out, &msg::MAX_BYTES),
-    |bytes, creds| store_within(&msg::MAX_BYTES, 0..=INT_MAX, bytes, creds),
-);
-pub const MSGMNI: Static = setting(
-    "msgmni",
-    |out| put_limit(out, &msg::MAX_QUEUES),
-    |bytes, creds| store_within(&msg::MAX_QUEUES, 0..=ids::MAX_OBJECTS, bytes, creds),
-);
+pub const MSGMAX: Static = limit!("msgmax", msg::MAX_SIZE, 0..=INT_MAX);
+pub const MSGMNB: Static = limit!("msgmnb", msg::MAX_BYTES, 0..=INT_MAX);
+pub const MSGMNI: Static = limit!("msgmni", msg::MAX_QUEUES, 0..=ids::MAX_OBJECTS);
 pub const SEM: Static = setting("sem", show_sem, store_sem);
 pub const SHMALL: Static = setting(
     "shmall",
@@ -41,11 +36,7 @@ pub const SHMMAX: Static = setting(
     |out| put!(out, "{}\n", shm::MAX_SIZE.load(Ordering::Relaxed)),
     |bytes, creds| written_number(bytes, creds).map(|size: u64| shm::MAX_SIZE.store(size, Ordering::Relaxed)),
 );
-pub const SHMMNI: Static = setting(
-    "shmmni",
-    |out| put_limit(out, &shm::MAX_SEGMENTS),
-    |bytes, creds| store_within(&shm::MAX_SEGMENTS, 0..=ids::MAX_OBJECTS, bytes, creds),
-);
+pub const SHMMNI: Static = limit!("shmmni", shm::MAX_SEGMENTS, 0..=ids::MAX_OBJECTS);
 pub const SHM_RMID_FORCED: Static = setting(
     "shm_rmid_forced",
     |out| put!(out, "{}\n", u8::from(shm::is_remove_forced())),
@@ -70,31 +61,11 @@ fn semaphores(out: &mut Text) {
 
 /// /proc/sys/fs/mqueue.
 pub static MQUEUE: &[Static] = &[
-    setting(
-        "msg_default",
-        |out| put_limit(out, &mqueue::DEFAULT_MESSAGES),
-        |bytes, creds| store_within(&mqueue::DEFAULT_MESSAGES, MESSAGES, bytes, creds),
-    ),
-    setting(
-        "msg_max",
-        |out| put_limit(out, &mqueue::MAX_MESSAGES),
-        |bytes, creds| store_within(&mqueue::MAX_MESSAGES, MESSAGES, bytes, creds),
-    ),
-    setting(
-        "msgsize_default",
-        |out| put_limit(out, &mqueue::DEFAULT_SIZE),
-        |bytes, creds| store_within(&mqueue::DEFAULT_SIZE, SIZES, bytes, creds),
-    ),
-    setting(
-        "msgsize_max",
-        |out| put_limit(out, &mqueue::MAX_SIZE),
-        |bytes, creds| store_within(&mqueue::MAX_SIZE, SIZES, bytes, creds),
-    ),
-    setting(
-        "queues_max",
-        |out| put_limit(out, &mqueue::MAX_QUEUES),
-        |bytes, creds| store_within(&mqueue::MAX_QUEUES, 0..=INT_MAX, bytes, creds),
-    ),
+    limit!("msg_default", mqueue::DEFAULT_MESSAGES, MESSAGES),
+    limit!("msg_max", mqueue::MAX_MESSAGES, MESSAGES),
+    limit!("msgsize_default", mqueue::DEFAULT_SIZE, SIZES),
+    limit!("msgsize_max", mqueue::MAX_SIZE, SIZES),
+    limit!("queues_max", mqueue::MAX_QUEUES, 0..=INT_MAX),
 ];
 
 const MESSAGES: RangeInclusive<usize> = 1..=mqueue::HARD_MAX_MESSAGES as usize;

@@ -17,8 +17,8 @@ use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::perm::{self, Want};
 use crate::fs::{
-    Dentry, DeviceId, DirSink, Events, FileOps, FileSystem, FileType, Inode, InodeState, Metadata, Mount, NewAttr,
-    NewNode, Op, OpenFile, Path, SetAttr, StatFs, TryError,
+    Attributes, Dentry, DeviceId, DirSink, Events, FileOps, FileSystem, FileType, Inode, InodeState, Metadata, Mount,
+    NewAttr, NewNode, Op, OpenFile, Path, SetAttr, StatFs, TryError,
 };
 use crate::mm::IoBuf;
 use crate::process::{self, Thread};
@@ -138,13 +138,8 @@ struct Dir {
 }
 
 struct Attr {
-    perm: u16,
-    uid: u32,
-    gid: u32,
+    common: Attributes,
     nlink: u32,
-    atime: Timespec,
-    mtime: Timespec,
-    ctime: Timespec,
 }
 
 pub struct MqInode {
@@ -156,10 +151,8 @@ pub struct MqInode {
 
 impl MqInode {
     fn new(ino: u64, attr: NewAttr, content: Content) -> Arc<MqInode> {
-        let now = crate::fs::now();
         let nlink = if matches!(content, Content::Root(_)) { 2 } else { 1 };
-        let NewAttr { perm, uid, gid } = attr;
-        let attr = Attr { perm, uid, gid, nlink, atime: now, mtime: now, ctime: now };
+        let attr = Attr { common: Attributes::new(attr), nlink };
         Arc::new(MqInode { ino, attr: SpinLock::new(attr), content, state: InodeState::default() })
     }
 
@@ -205,14 +198,14 @@ impl MqInode {
         if let Some((_, inode)) = removed {
             let mut attr = inode.attr.lock();
             attr.nlink = 0;
-            attr.ctime = crate::fs::now();
+            attr.common.ctime = crate::fs::now();
         }
     }
 
     /// The directory has changed.
     fn touch(&self) {
         let now = crate::fs::now();
-        let mut attr = self.attr.lock();
+        let attr = &mut self.attr.lock().common;
         (attr.atime, attr.mtime, attr.ctime) = (now, now, now);
     }
 }
@@ -226,12 +219,12 @@ impl Inode for MqInode {
             }
             Content::Queue(queue) => (FileType::Regular, QUEUE_SIZE, queue.used()),
         };
-        let attr = self.attr.lock();
+        let Attr { common: attr, nlink } = &*self.attr.lock();
         Metadata {
             ino: self.ino,
             kind,
             perm: attr.perm,
-            nlink: attr.nlink,
+            nlink: *nlink,
             uid: attr.uid,
             gid: attr.gid,
             rdev: DeviceId::default(),
@@ -258,13 +251,7 @@ impl Inode for MqInode {
     }
 
     fn set_attr(&self, new: SetAttr) -> Op<'_, Result<()>> {
-        let mut attr = self.attr.lock();
-        attr.perm = new.perm.unwrap_or(attr.perm);
-        attr.uid = new.uid.unwrap_or(attr.uid);
-        attr.gid = new.gid.unwrap_or(attr.gid);
-        attr.atime = new.atime.unwrap_or(attr.atime);
-        attr.mtime = new.mtime.unwrap_or(attr.mtime);
-        attr.ctime = new.ctime.unwrap_or(attr.ctime);
+        self.attr.lock().common.set(&new);
         Op::ready(Ok(()))
     }
 

@@ -1,19 +1,18 @@
 //! Objects of a tmpfs.
 
+mod ops;
+
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::any::Any;
 use core::ops::{Bound, Range};
 use core::sync::atomic::{AtomicU64, Ordering};
-
-use linux_raw_sys::general::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
 
 use super::TmpFs;
 use crate::errno::{Errno, Result};
 use crate::fs::dentry::Name;
 use crate::fs::inode::{
-    DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
+    Attributes, DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
 };
 use crate::fs::op::Op;
 use crate::fs::state::InodeState;
@@ -27,14 +26,9 @@ const ENTRY_SIZE: u64 = 20;
 const XATTR_ROOM: usize = 64 * 1024;
 
 struct Attr {
-    perm: u16,
-    uid: u32,
-    gid: u32,
+    common: Attributes,
     nlink: u32,
     size: u64,
-    atime: Timespec,
-    mtime: Timespec,
-    ctime: Timespec,
 }
 
 enum Content {
@@ -93,7 +87,6 @@ impl Dir {
 
 impl TmpInode {
     pub(super) fn make(fs: &Arc<TmpFs>, node: NewNode<'_>, attr: NewAttr) -> Arc<TmpInode> {
-        let now = crate::fs::now();
         let (content, nlink, size) = match node {
             NewNode::Regular => (Content::File { cache: PageCache::memory(), charged: AtomicU64::new(0) }, 1, 0),
             NewNode::Directory => (Content::Dir(SpinLock::default()), 2, 2 * ENTRY_SIZE),
@@ -103,12 +96,11 @@ impl TmpInode {
             NewNode::Fifo => (Content::Special(FileType::Fifo, DeviceId::default()), 1, 0),
             NewNode::Socket => (Content::Special(FileType::Socket, DeviceId::default()), 1, 0),
         };
-        let NewAttr { perm, uid, gid } = attr;
-        let attr = Attr { perm, uid, gid, nlink, size, atime: now, mtime: now, ctime: now };
+        let attr = Attr { common: Attributes::new(attr), nlink, size };
         let inode = Arc::new_cyclic(|this| TmpInode {
             fs: Arc::downgrade(fs),
             ino: fs.number(),
-            born: now,
+            born: attr.common.ctime,
             attr: SpinLock::new(attr),
             content,
             xattrs: SpinLock::new(BTreeMap::new()),
@@ -160,8 +152,8 @@ impl TmpInode {
         dir.lock().insert(name, child.clone());
         let mut attr = self.attr.lock();
         attr.size += ENTRY_SIZE;
-        attr.mtime = crate::fs::now();
-        attr.ctime = attr.mtime;
+        attr.common.mtime = crate::fs::now();
+        attr.common.ctime = attr.common.mtime;
     }
 
     fn leave(&self, dir: &SpinLock<Dir>, name: &[u8], child: &Arc<TmpInode>) {
@@ -169,8 +161,8 @@ impl TmpInode {
         let now = crate::fs::now();
         let mut attr = self.attr.lock();
         attr.size = attr.size.saturating_sub(ENTRY_SIZE);
-        attr.mtime = now;
-        attr.ctime = now;
+        attr.common.mtime = now;
+        attr.common.ctime = now;
         if matches!(child.content, Content::Dir(_)) {
             attr.nlink = attr.nlink.saturating_sub(1);
         }
@@ -183,7 +175,7 @@ impl TmpInode {
         let mut attr = self.attr.lock();
         let names = if matches!(self.content, Content::Dir(_)) { 2 } else { 1 };
         attr.nlink = attr.nlink.saturating_sub(names);
-        attr.ctime = crate::fs::now();
+        attr.common.ctime = crate::fs::now();
     }
 
     fn check_empty(&self) -> Result<()> {
@@ -236,14 +228,14 @@ impl TmpInode {
         if let Some(whiteout) = whiteout {
             self.enter(from, old_name, &whiteout);
         }
-        moved.attr.lock().ctime = crate::fs::now();
+        moved.attr.lock().common.ctime = crate::fs::now();
         Ok(())
     }
 
     /// What RENAME_WHITEOUT leaves in the old place: a character device 0/0 (rename(2)).
     fn whiteout(&self) -> Result<Arc<TmpInode>> {
         let attr = self.attr.lock();
-        let (uid, gid) = (attr.uid, attr.gid);
+        let (uid, gid) = (attr.common.uid, attr.common.gid);
         drop(attr);
         self.instance().new_inode(NewNode::CharDevice(DeviceId::default()), NewAttr { perm: 0, uid, gid })
     }
@@ -307,8 +299,8 @@ impl TmpInode {
     fn touch(&self) {
         let now = crate::fs::now();
         let mut attr = self.attr.lock();
-        attr.mtime = now;
-        attr.ctime = now;
+        attr.common.mtime = now;
+        attr.common.ctime = now;
     }
 
     /// Pages behind the new end are gone: gives their room back.
@@ -339,234 +331,4 @@ fn of_users(name: &[u8]) -> bool {
 
 fn own(inode: &Arc<dyn Inode>) -> Result<Arc<TmpInode>> {
     inode.as_any().downcast_ref::<TmpInode>().and_then(|inode| inode.this.upgrade()).ok_or(Errno::EXDEV)
-}
-
-impl Inode for TmpInode {
-    fn metadata(&self) -> Metadata {
-        let attr = self.attr.lock();
-        let rdev = match &self.content {
-            Content::Special(_, device) => *device,
-            _ => DeviceId::default(),
-        };
-        let blocks = match &self.content {
-            Content::File { cache, .. } => cache.page_count() as u64 * (PAGE_SIZE as u64 / 512),
-            _ => 0,
-        };
-        Metadata {
-            ino: self.ino,
-            kind: self.kind(),
-            perm: attr.perm,
-            nlink: attr.nlink,
-            uid: attr.uid,
-            gid: attr.gid,
-            rdev,
-            size: attr.size,
-            block_size: PAGE_SIZE as u32,
-            blocks,
-            atime: attr.atime,
-            mtime: attr.mtime,
-            ctime: attr.ctime,
-            btime: Some(self.born),
-        }
-    }
-
-    fn fs(&self) -> Arc<dyn FileSystem> {
-        self.instance()
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn state(&self) -> &InodeState {
-        &self.state
-    }
-
-    fn kind(&self) -> FileType {
-        match &self.content {
-            Content::File { .. } => FileType::Regular,
-            Content::Dir(_) => FileType::Directory,
-            Content::Link(_) => FileType::Symlink,
-            Content::Special(kind, _) => *kind,
-        }
-    }
-
-    fn size(&self) -> u64 {
-        self.attr.lock().size
-    }
-
-    fn set_attr(&self, new: SetAttr) -> Op<'_, Result<()>> {
-        let mut attr = self.attr.lock();
-        attr.perm = new.perm.unwrap_or(attr.perm);
-        attr.uid = new.uid.unwrap_or(attr.uid);
-        attr.gid = new.gid.unwrap_or(attr.gid);
-        attr.atime = new.atime.unwrap_or(attr.atime);
-        attr.mtime = new.mtime.unwrap_or(attr.mtime);
-        attr.ctime = new.ctime.unwrap_or(attr.ctime);
-        let Some(size) = new.size else { return Op::ready(Ok(())) };
-        let shrinks = size < attr.size;
-        attr.size = size;
-        drop(attr);
-        match &self.content {
-            Content::File { cache, .. } if shrinks => Op::boxed(async move {
-                cache.truncate(size).await;
-                self.settle_charge();
-                Ok(())
-            }),
-            _ => Op::ready(Ok(())),
-        }
-    }
-
-    fn lookup<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Arc<dyn Inode>>> {
-        Op::ready(self.child(name).map(|child| child as Arc<dyn Inode>))
-    }
-
-    fn create<'a>(&'a self, name: &'a [u8], node: NewNode<'a>, attr: NewAttr) -> Op<'a, Result<Arc<dyn Inode>>> {
-        Op::ready(self.make_child(name, node, attr).map(|child| child as Arc<dyn Inode>))
-    }
-
-    fn create_unnamed(&self, attr: NewAttr) -> Op<'_, Result<Arc<dyn Inode>>> {
-        Op::ready(self.instance().new_file(attr).map(|inode| inode as Arc<dyn Inode>))
-    }
-
-    fn link<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
-        let link = || {
-            let target = own(target)?;
-            let mut attr = target.attr.lock();
-            target.state.check_link(attr.nlink)?;
-            attr.nlink += 1;
-            attr.ctime = crate::fs::now();
-            drop(attr);
-            self.enter(self.dir()?, name, &target);
-            Ok(())
-        };
-        Op::ready(link())
-    }
-
-    fn unlink<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
-        Op::ready(own(target).and_then(|target| self.unlink_now(name, &target)))
-    }
-
-    fn rename<'a>(
-        &'a self,
-        old_name: &'a [u8],
-        moved: &'a Arc<dyn Inode>,
-        new_dir: &'a Arc<dyn Inode>,
-        new_name: &'a [u8],
-        replaced: Option<&'a Arc<dyn Inode>>,
-        flags: RenameFlags,
-    ) -> Op<'a, Result<()>> {
-        let rename = || {
-            let (moved, new_dir, replaced) = (own(moved)?, own(new_dir)?, replaced.map(own).transpose()?);
-            self.rename_now(old_name, &moved, &new_dir, new_name, replaced.as_ref(), flags)
-        };
-        Op::ready(rename())
-    }
-
-    fn read_dir<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Op<'a, Result<()>> {
-        Op::ready(self.read_dir_now(cookie, sink))
-    }
-
-    fn read_link(&self) -> Op<'_, Result<Vec<u8>>> {
-        Op::ready(match &self.content {
-            Content::Link(text) => Ok(text.clone()),
-            _ => Err(Errno::EINVAL),
-        })
-    }
-
-    fn page_cache(&self) -> Option<&Arc<PageCache>> {
-        match &self.content {
-            Content::File { cache, .. } => Some(cache),
-            _ => None,
-        }
-    }
-
-    fn prepare_write(&self, offset: u64, len: u64) -> Op<'_, Result<()>> {
-        let Content::File { cache, charged } = &self.content else { return Op::ready(Err(Errno::EINVAL)) };
-        let (first, end) = (offset / PAGE_SIZE as u64, offset.saturating_add(len).div_ceil(PAGE_SIZE as u64));
-        let missing = (first..end).filter(|index| cache.lookup(*index).is_none()).count() as u64;
-        if missing == 0 {
-            return Op::ready(Ok(()));
-        }
-        // An earlier write may have ended before it made the pages that it was charged for. The file is locked.
-        let more = (cache.page_count() as u64 + missing).saturating_sub(charged.load(Ordering::Acquire));
-        let result = self.instance().charge(more);
-        if result.is_ok() {
-            charged.fetch_add(more, Ordering::AcqRel);
-        }
-        Op::ready(result)
-    }
-
-    fn next_data(&self, offset: u64) -> Op<'_, Result<Option<Range<u64>>>> {
-        const PAGE: u64 = PAGE_SIZE as u64;
-        let Content::File { cache, .. } = &self.content else { return Op::ready(Ok(None)) };
-        let page = cache.next_present(offset / PAGE).filter(|page| page * PAGE < self.size());
-        Op::ready(Ok(page.map(|page| page * PAGE..(page + 1) * PAGE)))
-    }
-
-    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Op<'_, Result<()>> {
-        const PUNCH: u32 = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-        let Content::File { cache, .. } = &self.content else { return Op::ready(Err(Errno::ENODEV)) };
-        let Some(end) = offset.checked_add(len) else { return Op::ready(Err(Errno::EFBIG)) };
-        match mode {
-            0 | FALLOC_FL_KEEP_SIZE => Op::boxed(self.provide(cache, offset..end, mode == 0)),
-            PUNCH => Op::boxed(async move {
-                let pages = cache.zero_ends(self.size(), offset..end).await;
-                cache.punch(pages).await;
-                self.settle_charge();
-                self.touch();
-                Ok(())
-            }),
-            _ => Op::ready(Err(Errno::EOPNOTSUPP)),
-        }
-    }
-
-    fn get_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Vec<u8>>> {
-        if of_users(name) {
-            return Op::ready(Err(Errno::EOPNOTSUPP));
-        }
-        Op::ready(self.xattrs.lock().get(name).cloned().ok_or(Errno::ENODATA))
-    }
-
-    fn set_xattr<'a>(&'a self, name: &'a [u8], value: &'a [u8], flags: u32) -> Op<'a, Result<()>> {
-        const CREATE: u32 = 1;
-        const REPLACE: u32 = 2;
-        if of_users(name) {
-            return Op::ready(Err(Errno::EOPNOTSUPP));
-        }
-        let mut xattrs = self.xattrs.lock();
-        let exists = xattrs.contains_key(name);
-        if exists && flags & CREATE != 0 {
-            return Op::ready(Err(Errno::EEXIST));
-        }
-        if !exists && flags & REPLACE != 0 {
-            return Op::ready(Err(Errno::ENODATA));
-        }
-        let used: usize =
-            xattrs.iter().filter(|(key, _)| **key != name).map(|(key, value)| key.len() + value.len()).sum();
-        if used + name.len() + value.len() > XATTR_ROOM {
-            return Op::ready(Err(Errno::ENOSPC));
-        }
-        xattrs.insert(name.into(), value.into());
-        drop(xattrs);
-        self.attr.lock().ctime = crate::fs::now();
-        Op::ready(Ok(()))
-    }
-
-    fn list_xattr(&self) -> Op<'_, Result<Vec<u8>>> {
-        let mut names = Vec::new();
-        for name in self.xattrs.lock().keys() {
-            names.extend_from_slice(name);
-            names.push(0);
-        }
-        Op::ready(Ok(names))
-    }
-
-    fn remove_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<()>> {
-        if of_users(name) {
-            return Op::ready(Err(Errno::EOPNOTSUPP));
-        }
-        let removed = self.xattrs.lock().remove(name);
-        Op::ready(if removed.is_some() { Ok(()) } else { Err(Errno::ENODATA) })
-    }
 }
