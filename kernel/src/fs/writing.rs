@@ -1,10 +1,13 @@
 //! How a write call is made of attempts: what files and sockets have in common.
 
+use alloc::boxed::Box;
+use core::time::Duration;
+
 use linux_raw_sys::general::SIGPIPE;
 
 use super::file::TryError;
 use crate::errno::Errno;
-use crate::exec::budget;
+use crate::exec::{Instant, budget, interruptible, sleep_until};
 use crate::mm::IoBuf;
 use crate::process::Thread;
 use crate::syscalls::{SysError, SysResult};
@@ -25,11 +28,17 @@ pub struct Writing {
     whole: bool,
     sigpipe: Sigpipe,
     done: usize,
+    /// How often it has waited for memory.
+    waits: usize,
 }
+
+/// For how many breaths a write waits for memory.
+const WAITS: usize = 100;
+const BREATH: Duration = Duration::from_millis(10);
 
 impl Writing {
     pub fn new(whole: bool, sigpipe: Sigpipe) -> Self {
-        Writing { whole, sigpipe, done: 0 }
+        Writing { whole, sigpipe, done: 0, waits: 0 }
     }
 
     /// Bytes written so far.
@@ -58,6 +67,15 @@ impl Writing {
                 Err(errno) => errno.into(),
             },
             Ok(Err(TryError::WouldBlock)) => Errno::EAGAIN.into(),
+            // What pipes and sockets hold has filled memory: its readers get time to take some of it, as they do while
+            // Linux looks for a page. That is not told to the writer, unless nobody reads.
+            Ok(Err(TryError::Failed(Errno::ENOMEM))) if self.waits < WAITS => {
+                self.waits += 1;
+                match Box::pin(interruptible(t, sleep_until(Instant::now().saturating_add(BREATH)))).await {
+                    Ok(()) => return None,
+                    Err(interrupted) => interrupted.into(),
+                }
+            }
             Ok(Err(TryError::Failed(errno))) => {
                 if errno == Errno::EPIPE && self.raises_sigpipe() {
                     super::raise(t, SIGPIPE);
