@@ -13,11 +13,7 @@ use xtask::{paths, ui};
 use crate::shared;
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        shared("workload::a_few_go_well", few),
-        shared("workload::writers_wait_while_readers_make_room", crowded),
-        shared("workload::what_goes_wrong_is_reported", wrong),
-    ]
+    vec![shared("workload::a_few_go_well", few), shared("workload::what_goes_wrong_is_reported", wrong)]
 }
 
 /// A few of each kind; all of them are for people with time.
@@ -34,17 +30,6 @@ fn few() -> Result<()> {
         let problems = problems(entry, &seen);
         ensure!(problems.is_empty(), "{}: {}\n{seen:#?}", entry.name, verdict::shown(&problems));
     }
-    Ok(())
-}
-
-/// More sockets than there is memory for what could be in them.
-fn crowded() -> Result<()> {
-    let command = "stress-ng --sockpair 4 --timeout $seconds --verify";
-    let text = format!("about = ''\nimage = 'stress'\nmem = '256M'\nseconds = 6\ncommand = '{command}'\n");
-    let crowded = Workload::parse("crowded", &format!("{text}forbid = ['fail:']\nnames = ['sockpair']\n"))?;
-    let seen = run(&crowded)?;
-    let problems = problems(&crowded.entries[0], &seen[0]);
-    ensure!(problems.is_empty(), "{}\n{seen:#?}", verdict::shown(&problems));
     Ok(())
 }
 
