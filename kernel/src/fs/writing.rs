@@ -32,8 +32,8 @@ pub struct Writing {
     waits: usize,
 }
 
-/// For how many breaths a write waits for memory: ten seconds, in which a machine with many readers has let each of them run.
-const WAITS: usize = 1000;
+/// For how many breaths a write waits for memory.
+const WAITS: usize = 100;
 const BREATH: Duration = Duration::from_millis(10);
 
 impl Writing {
