@@ -228,6 +228,23 @@ impl<'a> IoBuf<'a> {
         })
     }
 
+    /// Copies `src` and faults pages in on the way. Answers how many bytes were moved before the buffer was full or a page
+    /// was not there; EFAULT only if that is none.
+    pub async fn copy_all_to(&mut self, src: &[u8]) -> Result<usize> {
+        let mut moved = 0;
+        while let Some(rest) = src.get(moved..).filter(|rest| !rest.is_empty() && !self.is_empty()) {
+            match self.copy_to(rest) {
+                Ok(n) => moved += n,
+                Err(fault) => match self.fault_in(&fault).await {
+                    Ok(()) => {}
+                    Err(_) if moved > 0 => break,
+                    Err(errno) => return Err(errno),
+                },
+            }
+        }
+        Ok(moved)
+    }
+
     /// Skips `len` bytes (at most what remains).
     pub fn advance(&mut self, len: usize) {
         let _ = self.transfer(len, |_, _, _| Ok(()));
@@ -288,11 +305,8 @@ impl<'a> IoBuf<'a> {
                 Err((copied, fault)) => {
                     self.moved(copied);
                     at += copied;
-                    if at == 0 {
-                        return Err(fault);
-                    }
                     self.cut_by = Some(fault);
-                    return Ok(at);
+                    return if at == 0 { Err(fault) } else { Ok(at) };
                 }
             }
         }

@@ -46,19 +46,10 @@ impl MemFile {
             let found = page.get_mut(..want).ok_or(Errno::EIO)?;
             // As far as it goes.
             let Ok(n) = space.read_remote(at, found).await else { break };
-            let mut rest = page.get(..n).unwrap_or(&[]);
-            while !rest.is_empty() {
-                match buf.copy_to(rest) {
-                    Ok(copied) => {
-                        total += copied;
-                        rest = rest.get(copied..).unwrap_or(&[]);
-                    }
-                    Err(fault) => match buf.fault_in(&fault).await {
-                        Ok(()) => {}
-                        Err(_) if total > 0 => return Ok(total),
-                        Err(errno) => return Err(errno),
-                    },
-                }
+            match buf.copy_all_to(page.get(..n).unwrap_or(&[])).await {
+                Ok(moved) => total += moved,
+                Err(_) if total > 0 => break,
+                Err(errno) => return Err(errno),
             }
             budget().await;
         }

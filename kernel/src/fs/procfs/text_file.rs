@@ -112,16 +112,11 @@ impl TextFile {
             }
         };
         let mut total = 0;
-        for mut rest in text.text.pieces(usize::try_from(pos).unwrap_or(usize::MAX)) {
-            while !rest.is_empty() && !buf.is_empty() {
-                match buf.copy_to(rest) {
-                    Ok(copied) => {
-                        total += copied;
-                        rest = rest.get(copied..).unwrap_or(&[]);
-                    }
-                    Err(_) if total > 0 => return Ok(total),
-                    Err(fault) => buf.fault_in(&fault).await?,
-                }
+        for piece in text.text.pieces(usize::try_from(pos).unwrap_or(usize::MAX)) {
+            match buf.copy_all_to(piece).await {
+                Ok(moved) => total += moved,
+                Err(_) if total > 0 => break,
+                Err(errno) => return Err(errno),
             }
         }
         Ok(total)

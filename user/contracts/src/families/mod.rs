@@ -5,6 +5,7 @@ mod bad_fd;
 mod bad_pointer;
 mod clone;
 mod dirs;
+mod edges;
 mod epoll_nesting;
 mod exec;
 mod faults;
@@ -127,6 +128,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("modes", modes::TESTS),
     ("stat", stat::TESTS),
     ("io", io::TESTS),
+    ("edges", edges::TESTS),
     ("locks", locks::TESTS),
     ("pipes", pipes::TESTS),
     ("packets", packets::TESTS),
