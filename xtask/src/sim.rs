@@ -181,6 +181,16 @@ const BREAKS: &[Break] = &[
         new: "",
     },
     Break {
+        name: "task-woken",
+        about: "a task that is woken between its poll and its sleep is not polled again",
+        file: "kernel/src/exec/runnable.rs",
+        old: "        if state.bits.fetch_and(!POLLED, AcqRel) & WOKEN != 0 {",
+        new: "        let woken = state.bits.load(Acquire) & WOKEN != 0;
+        switch_point();
+        state.bits.store(0, Release);
+        if woken {",
+    },
+    Break {
         name: "ext2-flush-order",
         about: "sync flushes the disk before it writes metadata",
         file: "kernel/src/fs/ext2/writeback.rs",

@@ -7,13 +7,13 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64};
 
-use super::Runnable;
 use super::entity::{ASLEEP, Entity};
 use super::hw;
 use super::inbox::Inbox;
 use super::params::CpuMask;
 use super::params::SchedPolicy;
 use super::queue::{RR_SLICE, RunQueue, SLICE, Why, allowed, is_rt, outranks, running_key};
+use super::runnable::Runnable;
 use super::stats::Counters;
 use super::throttle::Throttle;
 use super::timer::Timers;
@@ -54,7 +54,7 @@ pub struct Cpu {
     /// It has asked for that itself.
     polite: AtomicBool,
     /// Woken by the running task: runs next, in what is left of the slice. Owned by this CPU.
-    pub(super) next: AtomicPtr<()>,
+    pub(super) next: AtomicPtr<Entity>,
     /// `next` was there already when the timer looked last.
     pub(super) next_seen: AtomicBool,
 
@@ -245,10 +245,8 @@ impl Cpu {
             self.drain();
         }
         let Some(runnable) = self.pick() else { return false };
-        self.begin(runnable.metadata());
-        runnable.run();
-        // `end` did it, unless the task was closed and not polled at all.
-        self.current.store(ptr::null_mut(), Relaxed);
+        self.begin(runnable.entity());
+        runnable.run(self);
         true
     }
 
@@ -270,7 +268,7 @@ impl Cpu {
             let runnable = if throttled { queue.pop_fair(self).or_else(|| queue.pop(self)) } else { queue.pop(self) }?;
             drop(queue);
             if let Some(runnable) = self.keep(runnable) {
-                self.begin_slice(runnable.metadata(), now);
+                self.begin_slice(runnable.entity(), now);
                 return Some(runnable);
             }
         }
@@ -278,7 +276,7 @@ impl Cpu {
 
     /// Sends a task away that may not run here (any more).
     fn keep(&self, runnable: Runnable) -> Option<Runnable> {
-        let entity = runnable.metadata();
+        let entity = runnable.entity();
         if allowed(entity).has(self.id()) || !self.release_fp(entity) {
             return Some(runnable);
         }
@@ -354,8 +352,8 @@ impl Cpu {
 
     /// A poll begins. The entity lives until `end` at least: its runnable is about to run.
     ///
-    /// `current` is set before the task's state becomes RUNNING (a read-modify-write in async-task), and `Entity::wake` looks
-    /// at it after it has changed that state: it sees the task here, or the task sees what it was woken for.
+    /// `current` is set before the task's state becomes POLLED, and `Entity::wake` looks at it after it has changed that
+    /// state: it sees the task here, or the task sees what it was woken for.
     #[inline]
     fn begin(&self, entity: &Entity) {
         let now = self.now.load(Relaxed);
@@ -407,7 +405,7 @@ impl Cpu {
     pub(super) fn requeue(&self, runnable: Runnable) {
         let Some(runnable) = self.keep(runnable) else { return };
         let slice_over = self.now.load(Relaxed) >= self.slice_end.load(Relaxed);
-        let round = slice_over && matches!(runnable.metadata().active_policy(), SchedPolicy::Rr(_));
+        let round = slice_over && matches!(runnable.entity().active_policy(), SchedPolicy::Rr(_));
         let made_to = self.resched.load(Relaxed) && !self.polite.load(Relaxed);
         let gives_way = self.yielding.load(Relaxed) && !made_to;
         let why = if round || gives_way { Why::Yielded } else { Why::Preempted };

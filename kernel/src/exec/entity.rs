@@ -3,14 +3,14 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::fence;
-use core::sync::atomic::{AtomicBool, AtomicI8, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
-use core::task::Waker;
+use core::sync::atomic::{AtomicBool, AtomicI8, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 use intrusive_collections::RBTreeAtomicLink;
 
 use super::cpu;
 use super::hw;
 use super::instant::Instant;
 use super::params::{CpuMask, SchedParams, SchedPolicy, UNIT, weight};
+use super::runnable::State;
 use super::wake;
 use crate::sync::SpinLock;
 
@@ -22,8 +22,8 @@ pub struct Entity {
     name: &'static str,
     /// In a run queue's tree, under its lock.
     pub(super) link: RBTreeAtomicLink,
-    /// The `Runnable` while it is in a run queue, which owns it.
-    pub(super) runnable: AtomicPtr<()>,
+    /// Its future, and who may poll it.
+    pub(super) state: State,
     /// Position in the run queue. See `queue`.
     pub(super) key: AtomicU64,
     /// Weighted run time (fair class), comparable with the virtual time of `cpu`.
@@ -47,8 +47,6 @@ pub struct Entity {
 
     /// CPU + 1 whose registers hold the FP state; 0: it is in memory.
     fp_live: AtomicU8,
-    /// Wakes the task; None before it is spawned and after it has ended (else task and entity would keep each other).
-    waker: SpinLock<Option<Waker>>,
 
     /// Run time (ns), user time (ticks) and numbers of switches.
     pub(super) ran: AtomicU64,
@@ -108,7 +106,7 @@ impl Entity {
         let entity = Entity {
             name,
             link: RBTreeAtomicLink::new(),
-            runnable: AtomicPtr::default(),
+            state: State::new(),
             key: AtomicU64::new(0),
             vruntime: AtomicU64::new(0),
             cpu: AtomicU8::new(NEVER_RAN),
@@ -122,7 +120,6 @@ impl Entity {
             weight: AtomicU32::new(weight(params.policy, params.nice)),
             affinity: AtomicU64::new(params.affinity.0),
             fp_live: AtomicU8::new(0),
-            waker: SpinLock::new(None),
             ran: AtomicU64::new(0),
             user: AtomicU64::new(0),
             voluntary: AtomicU64::new(0),
@@ -252,16 +249,8 @@ impl Entity {
     /// Makes the task look around, whatever it does: a signal was posted, or it is being killed. It is woken if it sleeps, polled
     /// again if it is being polled, and interrupted if it runs user code on another CPU.
     pub fn wake(&self) {
-        if let Some(waker) = &*self.waker.lock() {
-            waker.wake_by_ref();
-        }
+        self.poll_again();
         wake::interrupt(self);
-    }
-
-    pub(super) fn set_waker(&self, waker: Option<Waker>) {
-        // The old one may hold the last reference to the task: drop it outside of the lock.
-        let old = core::mem::replace(&mut *self.waker.lock(), waker);
-        drop(old);
     }
 
     /// Runs user code: time inside `enter` is user time, and wakes that interrupt handlers issue meanwhile are told from

@@ -4,7 +4,7 @@
 
 use crossbeam_queue::ArrayQueue;
 
-use super::Runnable;
+use super::runnable::Runnable;
 use crate::arch::switch_point;
 use crate::sync::Once;
 

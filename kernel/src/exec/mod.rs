@@ -1,6 +1,6 @@
 //! The executor: runs tasks on CPUs, lets them wait, and shares the CPUs among them.
 //!
-//! A *task* is a future in an async-task allocation; its [`Entity`] is what the scheduler knows of it. Every CPU runs
+//! A *task* is a future with its [`Entity`], which is what the scheduler knows of it. Every CPU runs
 //! [`run_cpu`]: service interrupts, pick a task, poll it, again. A task that answers `Pending` has left its waker somewhere:
 //! in a [`WaitQueue`], a timer, a lock. Waking makes a `Runnable` of it, which belongs to exactly one place at a time:
 //!
@@ -13,13 +13,12 @@
 //!     └────▶ next slot ─────┴─────────────────────┘ the hand-over of a wake by the running task
 //! ```
 //!
-//! * `cpu`: per-CPU state and the main loop; `queue`, `front`: order of tasks; `wake`: where a woken task goes; `inbox`: what other CPUs wake; `tick`: timer and slices; `throttle`: what
+//! * `runnable`: what is polled, and its states; `cpu`: per-CPU state and the main loop; `queue`, `front`: order of tasks; `wake`: where a woken task goes; `inbox`: what other CPUs wake; `tick`: timer and slices; `throttle`: what
 //!   real-time tasks leave to others.
 //! * `list`, `wait`, `timer`, `semaphore`, `locks`: what tasks wait in. Nodes live in the waiting futures.
 //! * `interrupt`: waits that end by a signal or a deadline.
 //!
-//! Locks: spinlocks here are leaves, except that a task's waker cell (`Entity::wake`) is locked while a run queue is. Wakers are
-//! called with no other lock of this module held.
+//! Locks: spinlocks here are leaves. Wakers are called with no lock of this module held.
 
 mod cpu;
 mod entity;
@@ -32,6 +31,7 @@ pub mod list;
 mod locks;
 mod params;
 mod queue;
+mod runnable;
 mod semaphore;
 mod stats;
 mod task;
@@ -57,5 +57,3 @@ pub use task::{budget, give_way, is_budget_used, is_current, need_resched, spawn
 pub use throttle::{rt_bandwidth, set_rt_bandwidth};
 pub use timer::{Sleep, TimerHandle, sleep_until};
 pub use wait::{ANY, WaitEntry, WaitFor, WaitNode, WaitOnce, WaitQueue};
-
-type Runnable = async_task::Runnable<alloc::sync::Arc<Entity>>;

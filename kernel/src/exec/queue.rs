@@ -17,11 +17,11 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeAtomicLink, UnsafeRef, intrusive_adapter};
 
-use super::Runnable;
 use super::cpu::{self, Cpu};
 use super::entity::Entity;
 use super::front::{Entry, Front};
 use super::params::CpuMask;
+use super::runnable::Runnable;
 
 /// How long a task runs before others get their turn (ns).
 pub(super) const SLICE: u64 = 3_000_000;
@@ -96,14 +96,12 @@ impl RunQueue {
 
     /// Queues a task on `cpu`, whose queue this is. Answers its key.
     pub(super) fn insert(&mut self, cpu: &Cpu, runnable: Runnable, why: Why) -> u64 {
-        let entity: *const Entity = &**runnable.metadata();
-        // SAFETY: the runnable owns the entity, and stays in `entity.runnable` until the entity leaves the tree.
-        let entity = unsafe { &*entity };
+        // SAFETY: a task that is to be polled keeps its entity; the runnable is made again when the entity leaves the queue.
+        let entity = unsafe { runnable.into_raw().as_ref() };
         if why == Why::Woken {
             place(entity, cpu);
         }
         entity.cpu.store(cpu.id() as u8, Relaxed);
-        entity.runnable.store(runnable.into_raw().as_ptr(), Relaxed);
         entity.queued.store(true, Release);
         self.link(cpu, entity, why)
     }
@@ -207,13 +205,12 @@ impl RunQueue {
     }
 }
 
-/// Gets the runnable of a task that was just taken out of the tree.
+/// Makes the runnable of a task again that was just taken out of the queue.
 fn unlinked(cpu: &Cpu, entity: &Entity) -> Runnable {
     cpu.note_queued(entity.key.load(Relaxed), -1);
     entity.queued.store(false, Relaxed);
-    let runnable = entity.runnable.swap(ptr::null_mut(), Relaxed);
     // SAFETY: `insert` put it there, and it is taken out once.
-    unsafe { Runnable::from_raw(NonNull::new_unchecked(runnable)) }
+    unsafe { Runnable::from_raw(NonNull::from_ref(entity)) }
 }
 
 /// Moves a task's virtual time to where it belongs on `cpu`.

@@ -1,15 +1,15 @@
 //! Tasks: starting them, and how they give way.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
-use async_task::{Builder, WithInfo};
 use core::future::{Future, poll_fn};
-use core::pin::Pin;
 use core::sync::atomic::Ordering::Relaxed;
-use core::task::{Context, Poll};
+use core::task::Poll;
 
 use super::cpu;
 use super::entity::Entity;
 use super::params::SchedParams;
+use super::runnable::Runnable;
 use super::wake;
 
 /// Starts a kernel task with default parameters.
@@ -17,41 +17,10 @@ pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'stat
     spawn_entity(Entity::named(name, SchedParams::default()), future);
 }
 
-/// Starts a task. The entity must be new: an entity is one task's.
+/// Starts a task. The entity must be new: an entity is one task's at a time, and a second one is not started.
 pub fn spawn_entity(entity: Arc<Entity>, future: impl Future<Output = ()> + Send + 'static) {
-    let body = Body { entity: entity.clone(), future };
-    let (runnable, task) = Builder::new().metadata(entity).spawn(move |_| body, WithInfo(wake::schedule));
-    task.detach();
-    runnable.metadata().set_waker(Some(runnable.waker()));
-    wake::start(runnable);
-}
-
-/// The future of a task with the accounting after each poll (`Cpu::begin` has the other half). It has to be done here:
-/// async-task may schedule the task again, or free it, before `run` returns.
-struct Body<F> {
-    entity: Arc<Entity>,
-    future: F,
-}
-
-impl<F: Future<Output = ()>> Future for Body<F> {
-    type Output = ();
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // SAFETY: the future stays pinned where it is; the entity is not pinned.
-        let (entity, future) = unsafe {
-            let this = self.get_unchecked_mut();
-            (&*this.entity, Pin::new_unchecked(&mut this.future))
-        };
-        let result = future.poll(cx);
-        cpu::this().end(entity);
-        result
-    }
-}
-
-impl<F> Drop for Body<F> {
-    fn drop(&mut self) {
-        self.entity.set_waker(None);
+    if let Some(runnable) = Runnable::begin(entity, Box::pin(future)) {
+        wake::start(runnable);
     }
 }
 

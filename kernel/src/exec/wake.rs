@@ -1,26 +1,22 @@
 //! Where a woken task goes: placement, hand-over, calls to other CPUs, stealing and balance.
 
-use async_task::ScheduleInfo;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::Runnable;
 use super::cpu::{self, CALLED, Cpu, IDLE, exec};
 use super::entity::Entity;
 use super::hw;
 use super::params::CpuMask;
 use super::queue::{Why, allowed, expected_key, place, preempts};
+use super::runnable::Runnable;
 
 /// Every `ROTATION`th slice end evens out a difference of one task, so that three tasks share two CPUs.
 const ROTATION: u32 = 32;
 
-/// What async-task calls when a task becomes runnable.
-pub(super) fn schedule(runnable: Runnable, info: ScheduleInfo) {
+/// A task that was asleep is to be polled.
+pub(super) fn schedule(runnable: Runnable) {
     let cpu = cpu::this();
-    if info.woken_while_running {
-        return cpu.requeue(runnable);
-    }
-    match choose(runnable.metadata(), cpu) {
+    match choose(runnable.entity(), cpu) {
         Place::Next => cpu.hand_over(runnable),
         Place::Here => cpu.wake_here(runnable),
         Place::Cpu(target) => send(target, runnable),
@@ -39,7 +35,7 @@ enum Place {
 /// A new task starts on an idle CPU or on this one.
 pub(super) fn start(runnable: Runnable) {
     let cpu = cpu::this();
-    let mask = allowed(runnable.metadata());
+    let mask = allowed(runnable.entity());
     let target = match claim_idle(mask) {
         Some(idle) => idle,
         None if mask.has(cpu.id()) => cpu.id(),
@@ -93,8 +89,8 @@ fn claim_idle(mask: CpuMask) -> Option<usize> {
 pub(super) fn send(target: usize, runnable: Runnable) {
     let cpu = cpu::on(target);
     let changes = CHANGES.load(SeqCst);
-    let key = expected_key(runnable.metadata(), cpu);
-    let mask = movable_to(runnable.metadata(), cpu);
+    let key = expected_key(runnable.entity(), cpu);
+    let mask = movable_to(runnable.entity(), cpu);
     if let Some(runnable) = cpu.inbox.push(runnable) {
         cpu.queue.lock().insert(cpu, runnable, Why::Woken);
     }
@@ -123,7 +119,7 @@ fn movable_to(entity: &Entity, cpu: &Cpu) -> CpuMask {
 
 /// Sends a task to a CPU that it may run on.
 pub(super) fn send_away(runnable: Runnable) {
-    let mask = allowed(runnable.metadata());
+    let mask = allowed(runnable.entity());
     let target = claim_idle(mask).or(mask.first()).unwrap_or(hw::cpu_id());
     send(target, runnable);
 }
@@ -208,7 +204,7 @@ impl Cpu {
     }
 
     fn hand_over(&self, runnable: Runnable) {
-        let entity = runnable.metadata();
+        let entity = runnable.entity();
         self.contended();
         place(entity, self);
         entity.cpu.store(self.id() as u8, Relaxed);
@@ -222,7 +218,7 @@ impl Cpu {
 
     /// Queues a woken task on this CPU.
     pub(super) fn wake_here(&self, runnable: Runnable) {
-        let mask = movable_to(runnable.metadata(), self);
+        let mask = movable_to(runnable.entity(), self);
         let running = self.current().is_some();
         if running {
             // Before the task is placed: it brings the virtual time up to date.
@@ -314,7 +310,7 @@ impl Cpu {
         if let Some(current) = self.current() {
             current.broke_hand_over();
         }
-        match claim_idle(movable_to(runnable.metadata(), self)) {
+        match claim_idle(movable_to(runnable.entity(), self)) {
             Some(idle) => send(idle, runnable),
             None => self.wake_here(runnable),
         }
