@@ -19,10 +19,11 @@ pub struct Node<T> {
 }
 
 struct Links<T> {
-    linked: bool,
     prev: Option<NonNull<Node<T>>>,
     next: Option<NonNull<Node<T>>>,
     waker: Option<Waker>,
+    /// 1 or 0. A word: a new node has no padding in the middle then, and is stored instead of copied.
+    linked: usize,
 }
 
 // SAFETY: `links` is only touched by the holder of the list's lock (contract of List's unsafe methods).
@@ -32,7 +33,7 @@ unsafe impl<T: Send + Sync> Sync for Node<T> {}
 
 impl<T> Node<T> {
     pub const fn new(data: T) -> Self {
-        let links = Links { linked: false, prev: None, next: None, waker: None };
+        let links = Links { prev: None, next: None, waker: None, linked: 0 };
         Node { links: UnsafeCell::new(links), data, _pinned: PhantomPinned }
     }
 
@@ -40,7 +41,7 @@ impl<T> Node<T> {
     /// The caller holds the lock of the list that the node is in (or may be in).
     pub unsafe fn is_linked(&self) -> bool {
         // SAFETY: the lock gives exclusive access to `links`.
-        unsafe { (*self.links.get()).linked }
+        unsafe { (*self.links.get()).linked != 0 }
     }
 
     /// Remembers whom to wake; cheap if it is the same task as before. Answers the waker that it replaced, to be dropped
@@ -124,8 +125,8 @@ impl<T> List<T> {
         // SAFETY: the node is not shared with any other list's lock; the tail is alive.
         unsafe {
             let links = &mut *this.as_ref().links.get();
-            debug_assert!(!links.linked);
-            links.linked = true;
+            debug_assert!(links.linked == 0);
+            links.linked = 1;
             links.prev = self.tail;
             links.next = None;
             match self.tail {
@@ -144,8 +145,8 @@ impl<T> List<T> {
         // SAFETY: the node is not shared with any other list's lock; the head is alive.
         unsafe {
             let links = &mut *this.as_ref().links.get();
-            debug_assert!(!links.linked);
-            links.linked = true;
+            debug_assert!(links.linked == 0);
+            links.linked = 1;
             links.prev = None;
             links.next = self.head;
             match self.head {
@@ -168,8 +169,8 @@ impl<T> List<T> {
             let after = &mut *place.links.get();
             let Some(before) = after.prev else { return self.push_front(node) };
             let links = &mut *this.as_ref().links.get();
-            debug_assert!(!links.linked);
-            links.linked = true;
+            debug_assert!(links.linked == 0);
+            links.linked = 1;
             links.prev = Some(before);
             links.next = Some(NonNull::from(place));
             after.prev = Some(this);
@@ -184,8 +185,8 @@ impl<T> List<T> {
         // SAFETY: the node and its neighbours are in this list, hence alive, and the caller holds its lock.
         unsafe {
             let links = &mut *node.links.get();
-            debug_assert!(links.linked);
-            links.linked = false;
+            debug_assert!(links.linked != 0);
+            links.linked = 0;
             let (prev, next) = (links.prev.take(), links.next.take());
             match prev {
                 Some(prev) => (*prev.as_ref().links.get()).next = next,

@@ -390,25 +390,30 @@ impl<'q> WaitNode<'q> {
         self.detach()
     }
 
+    #[inline]
     fn detach(&self) -> bool {
         let state = &self.node.data.state;
-        // LINKED may become WOKEN under our eyes; nothing else changes without us.
-        if state.load(Ordering::Acquire) == LINKED {
-            let mut waiters = self.queue.list.lock();
-            // SAFETY: the lock is held, and the node can be in this queue only.
-            unsafe {
-                if self.node.is_linked() {
-                    waiters.list.remove(&self.node);
-                    self.queue.waiters.store(waiters.list.len(), Ordering::Relaxed);
-                    state.store(IDLE, Ordering::Relaxed);
-                }
-            }
+        match state.load(Ordering::Acquire) {
+            IDLE => return false,
+            // It may become WOKEN under our eyes; nothing else changes without us.
+            LINKED => self.unlink(),
+            _ => {}
         }
         let woken = state.load(Ordering::Acquire) == WOKEN;
-        if woken {
-            state.store(IDLE, Ordering::Relaxed);
-        }
+        state.store(IDLE, Ordering::Relaxed);
         woken
+    }
+
+    #[inline(never)]
+    fn unlink(&self) {
+        let mut waiters = self.queue.list.lock();
+        // SAFETY: the lock is held, and the node can be in this queue only.
+        unsafe {
+            if self.node.is_linked() {
+                waiters.list.remove(&self.node);
+                self.queue.waiters.store(waiters.list.len(), Ordering::Relaxed);
+            }
+        }
     }
 
     /// A wake was spent on it since it was registered.
@@ -417,12 +422,14 @@ impl<'q> WaitNode<'q> {
     }
 
     /// The waiter is served. A wake that came too late for `woken`, what it knew before it looked, goes to the next.
+    #[inline]
     fn finish(&self, woken: bool) {
         if self.detach() && !woken {
             self.pass_on();
         }
     }
 
+    #[inline(never)]
     fn pass_on(&self) {
         if self.node.data.exclusive {
             let (key, mask) = (self.node.data.key, self.node.data.mask);
@@ -432,6 +439,7 @@ impl<'q> WaitNode<'q> {
 }
 
 impl Drop for WaitNode<'_> {
+    #[inline]
     fn drop(&mut self) {
         if self.detach() {
             self.pass_on();

@@ -136,17 +136,22 @@ impl<'a> IoBuf<'a> {
     /// Copies `src` into the buffer (for read(2)).
     #[inline]
     pub fn copy_to(&mut self, src: &[u8]) -> Result<usize, UserFault> {
-        // The most common buffer, without a fault: nothing of the general case is needed.
-        let len = src.len().min(self.remaining);
-        if let Target::User { next, .. } = &mut self.target
-            // SAFETY: `src` is valid for `len` bytes.
-            && unsafe { arch::user::copy_to(*next, src.as_ptr(), len) }.is_ok()
-        {
-            *next += len as u64;
-            self.count(len);
-            return Ok(len);
+        match self.copy_to_now(src) {
+            Some(len) => Ok(len),
+            None => self.copy_to_pieces(src),
         }
-        self.copy_to_pieces(src)
+    }
+
+    /// The most common buffer, without a fault: nothing of the general case is needed. None: nothing was moved.
+    #[inline]
+    pub fn copy_to_now(&mut self, src: &[u8]) -> Option<usize> {
+        let len = src.len().min(self.remaining);
+        let Target::User { next, .. } = &mut self.target else { return None };
+        // SAFETY: `src` is valid for `len` bytes.
+        unsafe { arch::user::copy_to(*next, src.as_ptr(), len) }.ok()?;
+        *next += len as u64;
+        self.count(len);
+        Some(len)
     }
 
     #[inline]
@@ -178,23 +183,38 @@ impl<'a> IoBuf<'a> {
         unsafe { self.copy_from_raw(dst.as_mut_ptr(), dst.len()) }
     }
 
+    /// The counterpart of [`IoBuf::copy_to_now`].
+    #[inline]
+    pub fn copy_from_now(&mut self, dst: &mut [u8]) -> Option<usize> {
+        // SAFETY: `dst` is valid for writes of its length.
+        unsafe { self.copy_from_raw_now(dst.as_mut_ptr(), dst.len()) }
+    }
+
     /// Like `copy_from`, into memory that others may look at meanwhile (page-cache pages).
     ///
     /// # Safety
     /// `dst` must be valid for writes of `len` bytes.
     #[inline]
     pub unsafe fn copy_from_raw(&mut self, dst: *mut u8, len: usize) -> Result<usize, UserFault> {
-        let wanted = len.min(self.remaining);
-        if let Target::User { next, .. } = &mut self.target
-            // SAFETY: `dst` is valid for `len` bytes.
-            && unsafe { arch::user::copy_from(dst, *next, wanted) }.is_ok()
-        {
-            *next += wanted as u64;
-            self.count(wanted);
-            return Ok(wanted);
-        }
         // SAFETY: as the caller says.
-        unsafe { self.copy_from_pieces(dst, len) }
+        match unsafe { self.copy_from_raw_now(dst, len) } {
+            Some(len) => Ok(len),
+            // SAFETY: as the caller says.
+            None => unsafe { self.copy_from_pieces(dst, len) },
+        }
+    }
+
+    /// # Safety
+    /// As for [`IoBuf::copy_from_raw`].
+    #[inline]
+    unsafe fn copy_from_raw_now(&mut self, dst: *mut u8, len: usize) -> Option<usize> {
+        let wanted = len.min(self.remaining);
+        let Target::User { next, .. } = &mut self.target else { return None };
+        // SAFETY: `dst` is valid for `len` bytes.
+        unsafe { arch::user::copy_from(dst, *next, wanted) }.ok()?;
+        *next += wanted as u64;
+        self.count(wanted);
+        Some(wanted)
     }
 
     /// # Safety

@@ -227,6 +227,8 @@ pub struct Thread {
     pub fault_esr: u64,
     /// Set when this thread is to end; the wait status as in wait(2).
     pub exit: Option<super::ExitStatus>,
+    /// Its last read had to wait: the next one does not try first, but waits at once, and looks whether there is something then.
+    pub read_waits: AtomicBool,
     /// This is no thread but acts for one, with what it had: what interrupts its waits, instead of signals.
     stand_in: Option<Arc<dyn Interrupts + Send + Sync>>,
 }
@@ -263,6 +265,7 @@ impl Thread {
             fault_address: 0,
             fault_esr: 0,
             exit: None,
+            read_waits: AtomicBool::new(false),
             stand_in: None,
         }
     }

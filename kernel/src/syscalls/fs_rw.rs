@@ -1,5 +1,7 @@
 //! Reading, writing and positioning.
 
+use core::sync::atomic::Ordering;
+
 use linux_raw_sys::general as raw;
 
 use super::{SysError, SysResult};
@@ -16,15 +18,23 @@ pub async fn read(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> 
     let mut buf = IoBuf::user(t.mm(), addr, len)?;
     // The most common wait of all gets a future of its own, without the layers that others need.
     if let Some((ops, queue)) = file.blocking_stream() {
-        let attempt = || settled(ops.try_read(&file, &mut buf, 0));
+        let mut attempts = 0;
+        let attempt = || {
+            attempts += 1;
+            settled(ops.try_read(&file, &mut buf, 0))
+        };
         let wait = queue.wait_for_mask(READ_EVENTS.bits(), attempt);
+        // `read_now` has tried, or has not because it does not pay.
         let wait = if within_page(addr, len) { wait.after_trying() } else { wait };
-        if let Ok(n) = interruptible(t, wait).await? {
+        let result = interruptible(t, wait).await?;
+        t.read_waits.store(attempts > 1, Ordering::Relaxed);
+        if let Ok(n) = result {
             let n = if buf.is_cut() { n + file.read_on(ops, &mut buf, 0).await } else { n };
             t.io.count_read(n);
             return Ok(n);
         }
     }
+    t.read_waits.store(false, Ordering::Relaxed);
     counted_read(t, file.read(t, &mut buf).await)
 }
 
@@ -50,7 +60,9 @@ pub async fn write(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize>
 }
 
 pub fn read_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<usize>> {
-    within_page(addr, len).then_some(())?;
+    if !within_page(addr, len) || t.read_waits.load(Ordering::Relaxed) {
+        return None;
+    }
     let n = t.files().with(fd, |file| file.read_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
     t.io.count_read(n);
     Some(Ok(n))

@@ -66,6 +66,8 @@ pub struct OpenFile {
     path: Path,
     kind: Kind,
     plain: Plain,
+    /// It has operations of its own and no position.
+    stream: bool,
     flags: AtomicU32,
     pos: Mutex<u64>,
     /// What it holds of the inode, and gives back at the end.
@@ -84,6 +86,7 @@ impl OpenFile {
             Kind::Ops(ops) if ops.is_plain() => Plain::Named,
             _ => Plain::No,
         };
+        let stream = matches!(&kind, Kind::Ops(ops) if !ops.seekable());
         if matches!(hold, Hold::Writer) {
             path.mount.count_writer(true);
         }
@@ -91,6 +94,7 @@ impl OpenFile {
             path,
             kind,
             plain,
+            stream,
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
             hold,
@@ -190,7 +194,7 @@ impl OpenFile {
     pub fn seekable(&self) -> bool {
         match &self.kind {
             Kind::Regular(_) | Kind::Directory => true,
-            Kind::Ops(ops) => ops.seekable(),
+            Kind::Ops(_) => !self.stream,
             Kind::Path => false,
         }
     }

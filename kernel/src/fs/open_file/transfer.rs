@@ -49,7 +49,7 @@ impl OpenFile {
         if !allowed || !self.answers_at_once(&**ops) {
             return None;
         }
-        if !ops.seekable() {
+        if self.stream {
             return attempt(&**ops, 0);
         }
         let mut pos = self.pos.try_lock()?;
@@ -61,7 +61,7 @@ impl OpenFile {
     /// What a blocking read of a plain stream waits for.
     pub fn blocking_stream(&self) -> Option<(&dyn FileOps, &WaitQueue)> {
         match &self.kind {
-            Kind::Ops(ops) if self.readable() && !self.is_nonblock() && !ops.seekable() => {
+            Kind::Ops(ops) if self.stream && self.readable() && !self.is_nonblock() => {
                 self.answers_at_once(&**ops).then_some((&**ops, ops.wait_queue()?))
             }
             _ => None,
@@ -80,7 +80,7 @@ impl OpenFile {
                 self.accessed(n);
                 Ok(n)
             }
-            Kind::Ops(ops) if !ops.seekable() => self.read_ops(t, &**ops, buf, 0).await.inspect(|n| self.accessed(*n)),
+            Kind::Ops(ops) if self.stream => self.read_ops(t, &**ops, buf, 0).await.inspect(|n| self.accessed(*n)),
             Kind::Ops(ops) => {
                 let mut pos = self.pos.lock().await;
                 let n = self.read_ops(t, &**ops, buf, *pos).await?;
@@ -122,7 +122,7 @@ impl OpenFile {
                 self.modified(n);
                 Ok(n)
             }
-            Kind::Ops(ops) if !ops.seekable() => self.write_ops(t, &**ops, buf, 0).await.inspect(|n| self.modified(*n)),
+            Kind::Ops(ops) if self.stream => self.write_ops(t, &**ops, buf, 0).await.inspect(|n| self.modified(*n)),
             Kind::Ops(ops) => {
                 let mut pos = self.pos.lock().await;
                 let n = self.write_ops(t, &**ops, buf, *pos).await?;

@@ -58,6 +58,26 @@ impl Ring {
     /// stays, as on Linux. The fault is the answer if nothing was moved.
     #[inline]
     pub fn read(&mut self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        match self.read_from_page(buf) {
+            Some(n) => Ok(n),
+            None => self.read_from_pages(buf),
+        }
+    }
+
+    /// The most common read: everything is in one page, and no fault is in the way. None: nothing was done.
+    #[inline]
+    fn read_from_page(&mut self, buf: &mut IoBuf<'_>) -> Option<usize> {
+        let offset = self.head % PAGE_SIZE;
+        let page = self.pages.get(self.head / PAGE_SIZE)?.as_ref()?;
+        let n = buf.copy_to_now(page.bytes().get(offset..offset + self.len)?)?;
+        self.len -= n;
+        // What is empty starts over in this page, which is in the cache.
+        self.head = if self.len == 0 { self.head - offset } else { self.head + n };
+        Some(n)
+    }
+
+    #[inline(never)]
+    fn read_from_pages(&mut self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         let mut done = 0;
         while self.len > 0 && !buf.is_empty() {
             let (page, offset) = self.locate(self.head);
@@ -133,7 +153,30 @@ impl Ring {
     }
 
     /// Copies in as much as both sides allow; if `atomic`, all of the buffer (there is room) or nothing.
+    #[inline]
     pub fn write(&mut self, buf: &mut IoBuf<'_>, atomic: bool) -> Result<usize, TryError> {
+        match self.write_to_page(buf) {
+            Some(n) => Ok(n),
+            None => self.write_to_pages(buf, atomic),
+        }
+    }
+
+    /// The most common write: everything goes to a page that is there, and no fault is in the way. None: nothing was done.
+    #[inline]
+    fn write_to_page(&mut self, buf: &mut IoBuf<'_>) -> Option<usize> {
+        let len = buf.remaining();
+        if len > self.room() {
+            return None;
+        }
+        let (page, offset) = self.locate(self.head + self.len);
+        let page = self.pages.get_mut(page)?.as_mut()?;
+        let n = buf.copy_from_now(page.bytes_mut().get_mut(offset..offset + len)?)?;
+        self.len += n;
+        Some(n)
+    }
+
+    #[inline(never)]
+    fn write_to_pages(&mut self, buf: &mut IoBuf<'_>, atomic: bool) -> Result<usize, TryError> {
         let mut done = 0;
         let stop = loop {
             let room = self.room() - done;
