@@ -6,7 +6,7 @@
 //!   text to path, by way of the name cache.
 //! * [`mod@open`], [`open_file`], [`regular`], [`writing`], [`splice`], [`fd_table`]: open files and their content;
 //!   `file_source`: the same for mmap(2). [`change`], [`attr`], [`perm`]: changes of names and attributes, and who may make
-//!   them. [`context`]: root, working directory and umask of a process.
+//!   them; [`xattr`]: names of extended ones. [`context`]: root, working directory and umask of a process.
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //!   [`sigio`]: signals instead of waiting. [`inotify`]: being told what happens to files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
@@ -54,6 +54,7 @@ pub mod tty;
 pub mod walk;
 mod walk_now;
 pub(crate) mod writing;
+pub mod xattr;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use linux_raw_sys::general as raw;
 use crate::errno::{Errno, Result};
 use crate::fs::inotify::hooks;
 use crate::fs::perm::{self, Want};
+use crate::fs::xattr::{self, Space};
 use crate::fs::{FileType, Flags, Path};
 use crate::mm::{UserPtr, UserStr, read_cstr};
 use crate::process::{Caps, Thread};
@@ -16,6 +17,8 @@ use super::fs_open::lookup_cwd;
 /// XATTR_NAME_MAX and XATTR_SIZE_MAX of linux/limits.h.
 const NAME_MAX: usize = 255;
 const SIZE_MAX: usize = 65536;
+/// Capabilities of programs: exec knows nothing of them, so nobody must believe that a program has some.
+const CAPABILITIES: &[u8] = b"security.capability";
 
 async fn read_name(t: &Thread, name: UserPtr<u8>) -> Result<UserStr> {
     match read_cstr(t.mm(), name.addr(), NAME_MAX + 1).await {
@@ -25,29 +28,26 @@ async fn read_name(t: &Thread, name: UserPtr<u8>) -> Result<UserStr> {
     }
 }
 
-/// Who may read or change attributes of which class.
+/// Who may read or change attributes of which kind.
 fn check(t: &Thread, path: &Path, name: &[u8], write: bool) -> Result<()> {
-    if write {
-        path.mount.check_writable()?;
-    }
     let meta = path.inode().metadata();
-    if name.starts_with(b"trusted.") {
-        let refusal = if write { Errno::EPERM } else { Errno::ENODATA };
-        return if t.creds().capable(Caps::SYS_ADMIN) { Ok(()) } else { Err(refusal) };
-    }
-    if name.starts_with(b"security.") || name.starts_with(b"system.") {
-        let allowed = !write || perm::is_owner(t.creds(), &meta) && t.creds().capable(Caps::SYS_ADMIN);
-        return if allowed { Ok(()) } else { Err(Errno::EPERM) };
-    }
-    if !name.starts_with(b"user.") {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    if !matches!(meta.kind, FileType::Regular | FileType::Directory) {
-        return Err(if write { Errno::EPERM } else { Errno::ENODATA });
-    }
-    let sticky = meta.kind == FileType::Directory && meta.perm & 0o1000 != 0;
-    if write && sticky && !perm::is_owner(t.creds(), &meta) {
-        return Err(Errno::EPERM);
+    let privileged = t.creds().capable(Caps::SYS_ADMIN);
+    match xattr::split(name) {
+        Some((Space::Security, _)) => return if privileged || !write { Ok(()) } else { Err(Errno::EPERM) },
+        // POSIX ACLs, as on a mount without them.
+        Some((Space::System, _)) => return Err(Errno::EOPNOTSUPP),
+        Some((Space::Trusted, _)) if privileged => return Ok(()),
+        Some((Space::Trusted, _)) => return Err(if write { Errno::EPERM } else { Errno::ENODATA }),
+        Some((Space::User, _)) => {
+            if !matches!(meta.kind, FileType::Regular | FileType::Directory) {
+                return Err(if write { Errno::EPERM } else { Errno::ENODATA });
+            }
+            let sticky = meta.kind == FileType::Directory && meta.perm & 0o1000 != 0;
+            if write && sticky && !perm::is_owner(t.creds(), &meta) {
+                return Err(Errno::EPERM);
+            }
+        }
+        None => {}
     }
     perm::check(t.creds(), &**path.inode(), if write { Want::WRITE } else { Want::READ })
 }
@@ -72,7 +72,8 @@ pub(crate) async fn set(
     size: u64,
     flags: u32,
 ) -> Result<()> {
-    if flags & !3 != 0 || flags == 3 {
+    path.mount.check_writable()?;
+    if flags & !(raw::XATTR_CREATE | raw::XATTR_REPLACE) != 0 {
         return Err(Errno::EINVAL);
     }
     let name = read_name(t, name).await?;
@@ -81,6 +82,9 @@ pub(crate) async fn set(
     }
     let value = value.read_slice(t.mm(), size as usize, SIZE_MAX).await?;
     check(t, path, &name, true)?;
+    if *name == *CAPABILITIES {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let _guard = path.inode().state().lock.lock().await;
     path.inode().set_xattr(&name, &value, flags).await?;
     hooks::changed(path, raw::IN_ATTRIB);
@@ -108,6 +112,7 @@ async fn list(t: &Thread, path: &Path, buf: UserPtr<u8>, size: u64) -> Result<us
 }
 
 async fn remove(t: &Thread, path: &Path, name: UserPtr<u8>) -> Result<()> {
+    path.mount.check_writable()?;
     let name = read_name(t, name).await?;
     check(t, path, &name, true)?;
     let _guard = path.inode().state().lock.lock().await;

@@ -14,6 +14,7 @@ use linux_raw_sys::general::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
 use super::map::Extent;
 use super::names::{Content, Rename};
 use super::node::Node;
+use super::xattr::area::Name;
 use crate::errno::{Errno, Result};
 use crate::fs::InodeState;
 use crate::fs::inode::{DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr};
@@ -353,6 +354,28 @@ impl Inode for Ext2Inode {
         };
         let punch = Self::punch(self.node.clone(), cache, offset..offset.saturating_add(len));
         Op::boxed(self.node.volume.run_to_end(punch))
+    }
+
+    fn get_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Vec<u8>>> {
+        try_now(move || async move { self.node.attribute(Name::parse(name)?).await })
+    }
+
+    fn set_xattr<'a>(&'a self, name: &'a [u8], value: &'a [u8], flags: u32) -> Op<'a, Result<()>> {
+        let (node, name, value) = (self.node.clone(), name.to_vec(), value.to_vec());
+        Op::boxed(
+            self.node
+                .volume
+                .run_to_end(async move { node.change_attribute(Name::parse(&name)?, Some(&value), flags).await }),
+        )
+    }
+
+    fn list_xattr(&self) -> Op<'_, Result<Vec<u8>>> {
+        try_now(|| self.node.attribute_names())
+    }
+
+    fn remove_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<()>> {
+        let (node, name) = (self.node.clone(), name.to_vec());
+        Op::boxed(self.node.volume.run_to_end(async move { node.change_attribute(Name::parse(&name)?, None, 0).await }))
     }
 
     fn sync(&self, _data_only: bool) -> Op<'_, Result<()>> {

@@ -24,6 +24,15 @@ pub const LINK_MAX: u32 = 32_000;
 pub const NAME_MAX: usize = 255;
 
 bitflags::bitflags! {
+    /// Features that a driver need not know.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Compat: u32 {
+        const EXT_ATTR = 0x8;
+        const _ = !0;
+    }
+}
+
+bitflags::bitflags! {
     /// Features that a driver must know to read the file system.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct Incompat: u32 {

@@ -13,6 +13,7 @@
 //! * Metadata lives in the buffer cache (`buffers`), file content in the page cache. Blocks for content are reserved by
 //!   write(2) and allocated by write-back (`file`).
 //! * Unlinked inodes that are in use are on a list on disk (`orphans`).
+//! * Extended attributes are in the inode or a block of theirs (`xattr`).
 //! * Every change runs to its end once it has begun, even if the task that asked for it is killed
 //!   ([`volume::Volume::run_to_end`]).
 //!
@@ -39,6 +40,7 @@ mod ranges;
 mod tests;
 mod volume;
 mod writeback;
+mod xattr;
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -68,32 +70,43 @@ pub fn init() {
         Op::boxed(async move {
             let id = request.device.ok_or(Errno::ENOTBLK)?;
             let disk = super::block::find(id).ok_or(Errno::ENXIO)?;
-            let read_only_on_error = parse_options(request.data)?;
+            let options = parse_options(request.data)?;
             let fs = mount_shared(disk.device, id, request.source.to_vec(), request.read_only).await?;
-            if let Some(read_only) = read_only_on_error {
+            if let Some(read_only) = options.read_only_on_error {
                 fs.volume.set_error_policy(read_only);
+            }
+            if let Some(there) = options.user_attributes {
+                fs.volume.set_user_attributes(there);
             }
             Ok(fs as Arc<dyn FileSystem>)
         })
     });
 }
 
-/// The options string of mount(2). Answers what "errors=" says, if it is there.
-fn parse_options(data: &[u8]) -> Result<Option<bool>> {
-    let mut read_only_on_error = None;
+/// What the options string of mount(2) says, if it does.
+#[derive(Default)]
+struct Options {
+    read_only_on_error: Option<bool>,
+    user_attributes: Option<bool>,
+}
+
+fn parse_options(data: &[u8]) -> Result<Options> {
+    let mut options = Options::default();
     for option in data.split(|&byte| byte == b',').filter(|option| !option.is_empty()) {
         match option {
-            b"errors=continue" => read_only_on_error = Some(false),
-            b"errors=remount-ro" => read_only_on_error = Some(true),
+            b"errors=continue" => options.read_only_on_error = Some(false),
+            b"errors=remount-ro" => options.read_only_on_error = Some(true),
+            b"user_xattr" => options.user_attributes = Some(true),
+            b"nouser_xattr" => options.user_attributes = Some(false),
             // What is the case anyway.
-            b"bsddf" | b"nocheck" | b"check=none" | b"nogrpid" | b"sysvgroups" | b"noacl" | b"nouser_xattr" => {}
+            b"bsddf" | b"nocheck" | b"check=none" | b"nogrpid" | b"sysvgroups" | b"noacl" => {}
             _ => {
                 log::warn!("ext2: unknown mount option {}", alloc::string::String::from_utf8_lossy(option));
                 return Err(Errno::EINVAL);
             }
         }
     }
-    Ok(read_only_on_error)
+    Ok(options)
 }
 
 /// Mounts the file system on `device`. `id` is the device's number and `source` its name for /proc/mounts.

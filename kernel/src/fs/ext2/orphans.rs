@@ -6,13 +6,9 @@ use alloc::sync::Arc;
 use super::inode::Ext2Inode;
 use super::node::{self, Node};
 use super::volume::Volume;
-use crate::errno::{Errno, Result};
+use crate::errno::Result;
 use crate::fs::inode::FileType;
 use crate::mm::PageCache;
-
-/// The magic number of a block of extended attributes, and where its reference count is.
-const XATTR_MAGIC: u32 = 0xea02_0000;
-const XATTR_REFS: usize = 1;
 
 impl Volume {
     /// The inode's last name is gone.
@@ -70,24 +66,7 @@ impl Volume {
         if has_blocks(node) {
             node.free_blocks_from(0).await?;
         }
-        let xattr = core::mem::take(&mut node.state.lock().file_acl);
-        if xattr == 0 {
-            return Ok(());
-        }
-        if !self.layout.valid_block(xattr) {
-            return Err(Errno::EIO);
-        }
-        let buffer = self.buffers.read(xattr).await?;
-        let last = buffer.get_u32(0) != XATTR_MAGIC || buffer.get_u32(XATTR_REFS) <= 1;
-        node.update(|state| state.sectors = state.sectors.saturating_sub(self.layout.sectors_per_block()));
-        if !last {
-            // Other inodes share the block.
-            buffer.set_u32(XATTR_REFS, buffer.get_u32(XATTR_REFS) - 1);
-            return Ok(());
-        }
-        self.buffers.forget(xattr).await;
-        let run = super::groups::Run { start: xattr, len: 1 };
-        self.groups.free_run(&self.layout, &self.buffers, run).await
+        node.drop_attribute_block().await
     }
 
     /// Frees what a crash left on the list.

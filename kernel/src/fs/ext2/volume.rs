@@ -16,7 +16,7 @@ use super::Ext2;
 use super::buffers::Buffers;
 use super::groups::Groups;
 use super::inodes::InodeTable;
-use super::layout::{self, Incompat, Layout, RoCompat, SuperBlock};
+use super::layout::{self, Compat, Incompat, Layout, RoCompat, SuperBlock};
 use super::node::Node;
 use crate::errno::{Errno, Result};
 use crate::exec::{Mutex, Notify, WaitQueue};
@@ -55,6 +55,7 @@ pub struct Volume {
     /// Features that may be mounted but not written.
     pub(super) must_read_only: bool,
     read_only_on_error: AtomicBool,
+    user_attributes: AtomicBool,
     pub(super) read_only: AtomicBool,
     pub(super) inodes: SpinLock<InodeTable>,
     pub(super) dirty_nodes: SpinLock<BTreeMap<u32, Arc<Node>>>,
@@ -92,6 +93,7 @@ impl Volume {
             found_state: sb.state.get(),
             must_read_only,
             read_only_on_error: AtomicBool::new(sb.errors.get() == ERRORS_READ_ONLY),
+            user_attributes: AtomicBool::new(true),
             layout,
             device,
             buffers,
@@ -172,6 +174,21 @@ impl Volume {
         }
     }
 
+    /// The same for a feature that others need not know.
+    pub fn need_compat(&self, feature: Compat) {
+        let mut sb = self.superblock.lock();
+        let features = sb.compat.get();
+        if features & feature.bits() == 0 {
+            sb.compat.set(features | feature.bits());
+            self.superblock_dirty.store(true, Ordering::Release);
+        }
+    }
+
+    /// A format without features and without attributes.
+    pub fn is_revision_0(&self) -> bool {
+        self.superblock.lock().revision.get() == 0
+    }
+
     pub fn set_last_orphan(&self, ino: u32) {
         self.superblock.lock().last_orphan.set(ino);
         self.superblock_dirty.store(true, Ordering::Release);
@@ -215,6 +232,15 @@ impl Volume {
     /// The mount option "errors=": what to do when the volume contradicts itself.
     pub fn set_error_policy(&self, read_only: bool) {
         self.read_only_on_error.store(read_only, Ordering::Relaxed);
+    }
+
+    /// The mount option "user_xattr".
+    pub fn set_user_attributes(&self, there: bool) {
+        self.user_attributes.store(there, Ordering::Relaxed);
+    }
+
+    pub fn has_user_attributes(&self) -> bool {
+        self.user_attributes.load(Ordering::Relaxed)
     }
 
     pub fn statfs(&self) -> StatFs {

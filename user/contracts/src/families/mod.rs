@@ -84,6 +84,7 @@ mod tty;
 mod tty_session;
 mod unix_oob;
 mod wait;
+mod xattr;
 
 use crate::Test;
 
@@ -170,4 +171,5 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("io_uring_cancel", io_uring_cancel::TESTS),
     ("io_uring_net", io_uring_net::TESTS),
     ("io_uring_edges", io_uring_edges::TESTS),
+    ("xattr", xattr::TESTS),
 ];

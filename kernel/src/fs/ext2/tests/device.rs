@@ -191,6 +191,16 @@ pub fn debugfs(image: &[u8], commands: &[&str]) -> Vec<u8> {
     take(&path)
 }
 
+/// What a command of debugfs says about an image.
+pub fn debugfs_output(image: &[u8], command: &str) -> String {
+    let path = temporary();
+    std::fs::write(&path, image).unwrap();
+    let (code, text) = run(tool("debugfs").args(["-R", command]).arg(&path));
+    assert_eq!(code, 0, "debugfs {command}: {text}");
+    std::fs::remove_file(&path).unwrap();
+    text
+}
+
 /// Gives all large directories a hash tree.
 pub fn optimize_directories(image: &[u8]) -> Vec<u8> {
     let path = temporary();

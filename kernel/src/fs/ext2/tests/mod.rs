@@ -2,6 +2,7 @@
 
 mod device;
 mod model;
+mod xattr;
 
 use alloc::string::String;
 use alloc::sync::Arc;

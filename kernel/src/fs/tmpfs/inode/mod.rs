@@ -16,6 +16,7 @@ use crate::fs::inode::{
 };
 use crate::fs::op::Op;
 use crate::fs::state::InodeState;
+use crate::fs::xattr::{self, Space};
 use crate::mm::{PAGE_SIZE, PageCache};
 use crate::sync::SpinLock;
 use crate::time::Timespec;
@@ -324,9 +325,14 @@ impl Drop for TmpInode {
     }
 }
 
-/// An attribute that anybody may set: nothing limits the memory they would take (nor has Linux 6.1 any here).
-fn of_users(name: &[u8]) -> bool {
-    name.starts_with(b"user.")
+/// Refuses attributes that tmpfs has not: nothing would limit the memory that those of users take (nor has Linux 6.1 any
+/// here).
+fn check_xattr(name: &[u8]) -> Result<()> {
+    match xattr::split(name) {
+        Some((Space::Trusted | Space::Security, b"")) => Err(Errno::EINVAL),
+        Some((Space::Trusted | Space::Security, _)) => Ok(()),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
 }
 
 fn own(inode: &Arc<dyn Inode>) -> Result<Arc<TmpInode>> {

@@ -184,8 +184,8 @@ impl Inode for TmpInode {
     }
 
     fn get_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Vec<u8>>> {
-        if of_users(name) {
-            return Op::ready(Err(Errno::EOPNOTSUPP));
+        if let Err(errno) = check_xattr(name) {
+            return Op::ready(Err(errno));
         }
         Op::ready(self.xattrs.lock().get(name).cloned().ok_or(Errno::ENODATA))
     }
@@ -193,8 +193,8 @@ impl Inode for TmpInode {
     fn set_xattr<'a>(&'a self, name: &'a [u8], value: &'a [u8], flags: u32) -> Op<'a, Result<()>> {
         const CREATE: u32 = 1;
         const REPLACE: u32 = 2;
-        if of_users(name) {
-            return Op::ready(Err(Errno::EOPNOTSUPP));
+        if let Err(errno) = check_xattr(name) {
+            return Op::ready(Err(errno));
         }
         let mut xattrs = self.xattrs.lock();
         let exists = xattrs.contains_key(name);
@@ -225,8 +225,8 @@ impl Inode for TmpInode {
     }
 
     fn remove_xattr<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<()>> {
-        if of_users(name) {
-            return Op::ready(Err(Errno::EOPNOTSUPP));
+        if let Err(errno) = check_xattr(name) {
+            return Op::ready(Err(errno));
         }
         let removed = self.xattrs.lock().remove(name);
         Op::ready(if removed.is_some() { Ok(()) } else { Err(Errno::ENODATA) })

@@ -3,19 +3,22 @@
 //! Each worker has a directory of its own and knows what is in it. Power goes at a random moment; e2fsck must then be able to
 //! repair the image, and everything that a worker had synced and not touched since must be there.
 
+mod image;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::rc::Rc;
-use std::sync::OnceLock;
 
+use self::image::{BLOCK_SIZES, check, contents, images};
 use super::Setup;
 use crate::disk::{self, Habits};
 use crate::machine;
 use crate::rng::Rng;
 use crate::user::{Program, Sys, U, errno, program};
 
+const NR_SETXATTR: u64 = 5;
+const NR_GETXATTR: u64 = 8;
+const NR_REMOVEXATTR: u64 = 14;
 const NR_MKDIRAT: u64 = 34;
 const NR_UNLINKAT: u64 = 35;
 const NR_UMOUNT2: u64 = 39;
@@ -31,6 +34,7 @@ const AT_FDCWD: u64 = -100i64 as u64;
 const O_RDWR: u64 = 2;
 const O_CREAT: u64 = 0o100;
 const EIO: Sys = -5;
+const ENODATA: Sys = -61;
 const ENOSPC: Sys = -28;
 const EROFS: Sys = -30;
 
@@ -38,6 +42,8 @@ const PIECE: u64 = 12_000;
 const LONGEST: u64 = 40_000;
 
 type Files = BTreeMap<String, Vec<u8>>;
+/// By file and name.
+type Attributes = BTreeMap<(String, String), Vec<u8>>;
 
 /// What one worker knows.
 #[derive(Default)]
@@ -47,6 +53,9 @@ struct Model {
     named: BTreeSet<String>,
     /// Content that is.
     synced: Files,
+    attributes: Attributes,
+    /// Those that are on the disk for sure.
+    synced_attributes: Attributes,
 }
 
 impl Model {
@@ -59,116 +68,31 @@ impl Model {
     fn touch_name(&mut self, path: &str) {
         self.synced.remove(path);
         self.named.remove(path);
+        self.synced_attributes.retain(|(of, _), _| of != path);
+    }
+
+    /// The file has gone, or has another name.
+    fn move_attributes(&mut self, from: &str, to: Option<&str>) {
+        self.attributes.retain(|(of, _), _| Some(of.as_str()) != to);
+        let (moved, rest): (Attributes, _) =
+            std::mem::take(&mut self.attributes).into_iter().partition(|((of, _), _)| of == from);
+        self.attributes = rest;
+        if let Some(to) = to {
+            self.attributes.extend(moved.into_iter().map(|((_, name), value)| ((to.into(), name), value)));
+        }
     }
 
     fn all_synced(&mut self) {
         self.synced = self.files.clone();
         self.named = self.files.keys().cloned().collect();
+        self.synced_attributes = self.attributes.clone();
     }
 }
 
 type Models = Rc<RefCell<BTreeMap<String, Model>>>;
 
-fn tool(name: &str) -> Command {
-    let mut command = Command::new(name);
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
-    // Images must be the same in each run.
-    command.env("E2FSPROGS_FAKE_TIME", "1700000000");
-    command
-}
-
-fn run_tool(command: &mut Command) -> (i32, String) {
-    let output = command.output().expect("e2fsprogs is needed: mke2fs, e2fsck, debugfs");
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
-}
-
-/// A directory that goes away with the value.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn new() -> Temporary {
-        let path = std::env::temp_dir().join(format!("pollux-sim-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a temporary directory");
-        Temporary(path)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-const BLOCK_SIZES: [usize; 2] = [1024, 4096];
-
-/// Empty file systems, made once for all seeds.
-fn images() -> &'static [Vec<u8>; 2] {
-    static IMAGES: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
-    IMAGES.get_or_init(|| {
-        BLOCK_SIZES.map(|size| {
-            let dir = Temporary::new();
-            let path = dir.0.join("image");
-            std::fs::write(&path, vec![0; 4 << 20]).expect("room for an image");
-            let id = "00000000-0000-4000-8000-000000000001";
-            let mut command = tool("mke2fs");
-            command.args(["-q", "-F", "-t", "ext2", "-m", "0", "-U", id, "-E"]).arg(format!("hash_seed={id}"));
-            let (code, text) = run_tool(command.args(["-b", &size.to_string()]).arg(&path));
-            assert_eq!(code, 0, "mke2fs: {text}");
-            std::fs::read(&path).expect("what was just written")
-        })
-    })
-}
-
 pub fn prepare() {
     images();
-}
-
-/// What the files of an image are, by their paths, after e2fsck has repaired it.
-fn contents(image: &[u8], clean: bool) -> Files {
-    let dir = Temporary::new();
-    let (path, root) = (dir.0.join("image"), dir.0.join("root"));
-    std::fs::write(&path, image).expect("room for an image");
-    if !clean {
-        std::fs::copy(&path, dir.0.join("before")).expect("room for an image");
-        let (code, text) = run_tool(tool("e2fsck").args(["-f", "-y"]).arg(&path));
-        text.lines().for_each(machine::note);
-        assert!(code & !3 == 0, "e2fsck cannot repair the image ({code}):\n{text}");
-    }
-    let (code, text) = run_tool(tool("e2fsck").args(["-f", "-n"]).arg(&path));
-    assert_eq!(code, 0, "e2fsck: {text}");
-    std::fs::create_dir(&root).expect("a directory");
-    let (code, text) = run_tool(tool("debugfs").arg("-R").arg(format!("rdump / {}", root.display())).arg(&path));
-    assert_eq!(code, 0, "debugfs: {text}");
-    let mut files = Files::new();
-    collect(&root, "", &mut files);
-    files
-}
-
-fn collect(dir: &Path, name: &str, files: &mut Files) {
-    for entry in std::fs::read_dir(dir).expect("what debugfs wrote").flatten() {
-        let name = format!("{name}/{}", entry.file_name().to_string_lossy());
-        match entry.path() {
-            path if path.is_dir() => collect(&path, &name, files),
-            path => {
-                files.insert(name, std::fs::read(path).unwrap_or_default());
-            }
-        }
-    }
-}
-
-fn check(found: &Files, expected: &Files, what: &str) {
-    for (path, content) in expected {
-        let Some(there) = found.get(path) else { panic!("{what}: {path} is missing") };
-        let same = there.iter().zip(content).take_while(|(a, b)| a == b).count();
-        assert!(
-            there == content,
-            "{what}: {path} has {} bytes instead of {}, the first {same} are right",
-            there.len(),
-            content.len()
-        );
-    }
 }
 
 impl U {
@@ -233,7 +157,7 @@ impl Worker {
 
     async fn step(&mut self) {
         let path = self.random_path();
-        let choice = self.rng.below(12);
+        let choice = self.rng.below(16);
         machine::trace(format!("worker: {choice} {path}"));
         match choice {
             0..=4 => self.write(&path).await,
@@ -242,6 +166,9 @@ impl Worker {
             7 => self.unlink(&path).await,
             8 => self.read(&path).await,
             9 | 10 => self.fsync(&path).await,
+            11 | 12 => self.set_attribute(&path).await,
+            13 => self.remove_attribute(&path).await,
+            14 => self.get_attribute(&path).await,
             _ => {
                 let synced = self.u.call(NR_SYNC, &[]).await;
                 assert_eq!(synced, 0);
@@ -303,6 +230,9 @@ impl Worker {
         } else if self.went_well("rename", answer) {
             self.model(|model| {
                 if let Some(content) = model.files.remove(from) {
+                    if from != to {
+                        model.move_attributes(from, Some(&to));
+                    }
                     model.files.insert(to, content);
                 }
             });
@@ -316,7 +246,10 @@ impl Worker {
         if answer == -2 {
             assert!(self.errors || !exists, "{path} is gone");
         } else if self.went_well("unlink", answer) {
-            self.model(|model| model.files.remove(path));
+            self.model(|model| {
+                model.files.remove(path);
+                model.move_attributes(path, None);
+            });
         }
     }
 
@@ -339,6 +272,61 @@ impl Worker {
         self.u.close(fd).await;
     }
 
+    /// A name, and the arguments that each call on it begins with.
+    async fn attribute(&mut self, path: &str) -> ((String, String), [u64; 2]) {
+        let name = format!("user.{}", self.rng.below(4));
+        let arguments = [self.u.place_str(&format!("/mnt{path}")).await, self.u.place_str(&name).await];
+        ((path.to_owned(), name), arguments)
+    }
+
+    async fn set_attribute(&mut self, path: &str) {
+        let (key, [at, name]) = self.attribute(path).await;
+        self.model(|model| model.synced_attributes.remove(&key));
+        let value = vec![self.rng.below(256) as u8 | 1; *self.rng.pick(&[1, 30, 200])];
+        self.u.write_bytes(self.buffer, &value).await;
+        let answer = self.u.call(NR_SETXATTR, &[at, name, self.buffer, value.len() as u64, 0]).await;
+        if self.there(path, answer) && self.went_well("setxattr", answer) {
+            self.model(|model| model.attributes.insert(key, value));
+        }
+    }
+
+    async fn remove_attribute(&mut self, path: &str) {
+        let (key, [at, name]) = self.attribute(path).await;
+        self.model(|model| model.synced_attributes.remove(&key));
+        let answer = self.u.call(NR_REMOVEXATTR, &[at, name]).await;
+        if !self.there(path, answer) {
+            return;
+        }
+        let known = self.model(|model| model.attributes.contains_key(&key));
+        if answer == ENODATA {
+            assert!(self.errors || !known, "{key:?} is gone");
+        } else if self.went_well("removexattr", answer) {
+            self.model(|model| model.attributes.remove(&key));
+        }
+    }
+
+    async fn get_attribute(&mut self, path: &str) {
+        let (key, [at, name]) = self.attribute(path).await;
+        let answer = self.u.call(NR_GETXATTR, &[at, name, self.buffer, PIECE]).await;
+        if !self.there(path, answer) {
+            return;
+        }
+        let known = self.model(|model| model.attributes.get(&key).cloned());
+        if answer == ENODATA {
+            assert!(self.errors || known.is_none(), "{key:?} is gone");
+        } else if self.went_well("getxattr", answer) {
+            let value = self.u.read_bytes(self.buffer, answer as usize).await;
+            assert!(self.errors || known == Some(value), "{key:?} has another value");
+        }
+    }
+
+    /// Whether the file of a call on a path is there, which it must be if it is known.
+    fn there(&self, path: &str, answer: Sys) -> bool {
+        let known = self.model(|model| model.files.contains_key(path));
+        assert!(answer != -2 || self.errors || !known, "{path} is gone");
+        answer != -2
+    }
+
     async fn fsync(&mut self, path: &str) {
         let Some(fd) = self.open(path, O_RDWR).await else { return };
         if self.went_well("fsync", self.u.call(NR_FSYNC, &[fd]).await) && !self.errors {
@@ -347,6 +335,9 @@ impl Worker {
                     && let Some(content) = model.files.get(path)
                 {
                     model.synced.insert(path.into(), content.clone());
+                    let known = model.attributes.iter().filter(|((of, _), _)| of == path);
+                    let known: Vec<_> = known.map(|(key, value)| (key.clone(), value.clone())).collect();
+                    model.synced_attributes.extend(known);
                 }
             });
         }
@@ -414,8 +405,13 @@ pub fn power_cut(setup: &mut Setup) -> Program {
     let cut = setup.rng.range(1, 60) * setup.rng.range(1, 4000) * 1000;
     setup.afterwards = Some(Box::new(move |ended| {
         let (image, clean) = if ended { (disk::image(), true) } else { (disk::image_after_power_cut(), false) };
-        let found = contents(&image, clean);
+        let expected = |model: &Model| if clean { model.attributes.clone() } else { model.synced_attributes.clone() };
+        let names: Vec<_> = models.borrow().values().flat_map(|model| expected(model).into_keys()).collect();
+        let (found, attributes) = contents(&image, clean, &names);
         for model in models.borrow().values() {
+            for (key, value) in &expected(model) {
+                assert!(attributes.get(key) == Some(value), "{key:?} is {:?}, not {value:?}", attributes.get(key));
+            }
             check(&found, if clean { &model.files } else { &model.synced }, if clean { "unmounted" } else { "synced" });
         }
     }));
@@ -433,6 +429,6 @@ pub fn errors(setup: &mut Setup) -> Program {
     setup.may_lose = i64::MAX;
     choose_disk(setup, often);
     let main = work(setup, &models, true);
-    setup.afterwards = Some(Box::new(|_| drop(contents(&disk::image(), false))));
+    setup.afterwards = Some(Box::new(|_| drop(contents(&disk::image(), false, &[]))));
     main
 }
