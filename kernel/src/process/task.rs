@@ -18,6 +18,7 @@ use super::process::Process;
 use super::table::Pid;
 use crate::arch::{FpRegs, UserRegs};
 use crate::exec::{Entity, Instant, Interrupts};
+use crate::fs::poll::Spare;
 use crate::fs::{FdTable, FsContext};
 use crate::io_uring::TaskRings;
 use crate::ipc::sem::UndoSlot;
@@ -229,6 +230,8 @@ pub struct Thread {
     pub exit: Option<super::ExitStatus>,
     /// Its last read had to wait: the next one does not try first, but waits at once, and looks whether there is something then.
     pub read_waits: AtomicBool,
+    /// What its last poll of some files has used.
+    pub poll_spare: Spare,
     /// This is no thread but acts for one, with what it had: what interrupts its waits, instead of signals.
     stand_in: Option<Arc<dyn Interrupts + Send + Sync>>,
 }
@@ -266,6 +269,7 @@ impl Thread {
             fault_esr: 0,
             exit: None,
             read_waits: AtomicBool::new(false),
+            poll_spare: Spare::default(),
             stand_in: None,
         }
     }

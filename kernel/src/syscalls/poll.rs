@@ -87,16 +87,17 @@ pub async fn ppoll(
     if count as u64 > t.files().limit() {
         return Err(Errno::EINVAL.into());
     }
-    let mut polled: SmallVec<[PollFd; 4]> = SmallVec::new();
+    let mut polled: SmallVec<[PollFd; 16]> = SmallVec::new();
     polled.try_reserve(count as usize).map_err(|_| Errno::ENOMEM)?;
     polled.resize(count as usize, PollFd::default());
     fds.cast::<u8>().read_bytes(t.mm(), polled.as_mut_slice().as_mut_bytes()).await?;
-    let mut list: WatchList = polled.iter().map(|entry| watched(t, entry)).collect();
+    let mut list = WatchList::new(polled.len(), &t.poll_spare)?;
+    polled.iter().for_each(|entry| list.push(watched(t, entry)));
     let result = with_mask(t, mask, no_handler(poll(t, &mut list, deadline))).await;
     write_rest(t, time, deadline).await;
     let found = result?;
-    for (entry, watched) in polled.iter_mut().zip(&list) {
-        entry.revents = watched.found.bits() as u16;
+    for (entry, watched) in polled.iter_mut().zip(list.iter()) {
+        entry.revents = watched.found().bits() as u16;
     }
     fds.cast::<u8>().write_bytes(t.mm(), polled.as_slice().as_bytes()).await?;
     Ok(found)
@@ -105,11 +106,11 @@ pub async fn ppoll(
 fn watched(t: &Thread, entry: &PollFd) -> Watched {
     let events = Events::from_bits_truncate(entry.events as u32);
     if entry.fd < 0 {
-        return Watched { file: None, events, found: Events::empty() };
+        return Watched::new(None, events, Events::empty());
     }
     match t.files().get(entry.fd) {
-        Ok(file) => Watched { file: Some(file), events, found: Events::empty() },
-        Err(_) => Watched { file: None, events, found: Events::NVAL },
+        Ok(file) => Watched::new(Some(file), events, Events::empty()),
+        Err(_) => Watched::new(None, events, Events::NVAL),
     }
 }
 
@@ -253,19 +254,17 @@ pub async fn pselect6(
     let words = count.div_ceil(64);
     let mut sets =
         [read_set(t, read, words).await?, read_set(t, write, words).await?, read_set(t, except, words).await?];
-    let mut fds: SmallVec<[usize; 4]> = SmallVec::new();
-    let mut list = WatchList::new();
-    for fd in 0..count {
+    let asked = |fd: &usize| sets.iter().any(|set| has(set, *fd));
+    let fds: SmallVec<[usize; 16]> = (0..count).filter(asked).collect();
+    let mut list = WatchList::new(fds.len(), &t.poll_spare)?;
+    for fd in &fds {
         let mut events = Events::empty();
         for (set, bits) in sets.iter().zip([READ_SET, WRITE_SET, EXCEPT_SET]) {
-            if has(set, fd) {
+            if has(set, *fd) {
                 events |= bits;
             }
         }
-        if !events.is_empty() {
-            fds.push(fd);
-            list.push(Watched { file: Some(t.files().get(fd as i32)?), events, found: Events::empty() });
-        }
+        list.push(Watched::new(Some(t.files().get(*fd as i32)?), events, Events::empty()));
     }
     let result = with_mask(t, mask, no_handler(poll(t, &mut list, deadline))).await;
     write_rest(t, time, deadline).await;
@@ -275,9 +274,9 @@ pub async fn pselect6(
     for set in &mut sets {
         set.resize(words, 0);
     }
-    for (fd, watched) in fds.iter().zip(&list) {
+    for (fd, watched) in fds.iter().zip(list.iter()) {
         for ((set, wanted), bits) in sets.iter_mut().zip(&wanted).zip([READ_SET, WRITE_SET, EXCEPT_SET]) {
-            if has(wanted, *fd) && watched.found.intersects(bits) {
+            if has(wanted, *fd) && watched.found().intersects(bits) {
                 put(set, *fd);
                 total += 1;
             }

@@ -181,4 +181,17 @@ fn polls() {
         unsafe { poll(fds.as_mut_ptr(), 16, -1) };
         read_byte(pipes[0].0);
     });
+    let last = pipes[15].0;
+    row("select of 16, woken", || {
+        write_byte(asks.1);
+        // SAFETY: a set has no pointers; all of the descriptors are in it.
+        let mut set: fd_set = unsafe { std::mem::zeroed() };
+        for ends in &pipes {
+            // SAFETY: as above.
+            unsafe { FD_SET(ends.0, &mut set) };
+        }
+        // SAFETY: the set is there for the call.
+        unsafe { select(last + 1, &mut set, null_mut(), null_mut(), null_mut()) };
+        read_byte(pipes[0].0);
+    });
 }
