@@ -164,6 +164,11 @@ impl Entity {
         decode(self.active.load(Relaxed))
     }
 
+    /// Has it become a real-time task by now? SeqCst: see `wake::params_changed`.
+    pub(super) fn is_rt_now(&self) -> bool {
+        decode(self.active.load(SeqCst)).is_rt()
+    }
+
     /// Lends the task a real-time priority, instead of what it was lent before; 0 takes it back. As for `set_policy`.
     pub fn lend(&self, priority: u8) {
         let ranks = self.ranks.lock();

@@ -150,6 +150,14 @@ fn call_idle(mask: CpuMask) {
 
 /// The task's class, priority or weight has changed.
 ///
+/// A task in a one-slot place waits for the running one to wait; if it has become a real-time task it is not to:
+///
+/// ```text
+/// who hands it over (hand_over)             who changes it
+///   next = the task (SeqCst)                  active = better (SeqCst)
+///   active is real-time → give way            it is some CPU's next → that one gives way
+/// ```
+///
 /// A task on its way to a CPU may have been found not urgent enough to interrupt that CPU:
 ///
 /// ```text
@@ -171,6 +179,11 @@ pub(super) fn params_changed(entity: &Entity) {
     }
     if core::ptr::eq(cpu.current.load(SeqCst), entity) {
         if home == hw::cpu_id() { cpu.rank_changed(entity) } else { cpu.force_resched() }
+    }
+    if entity.is_rt_now()
+        && let Some(cpu) = cpu::all().find(|cpu| core::ptr::eq(cpu.next.load(SeqCst), entity))
+    {
+        cpu.force_resched();
     }
     CHANGES.fetch_add(1, SeqCst);
     for cpu in cpu::all().filter(|cpu| cpu.id() != hw::cpu_id()) {
@@ -204,13 +217,18 @@ impl Cpu {
     }
 
     fn hand_over(&self, runnable: Runnable) {
-        let entity = runnable.entity();
         self.contended();
+        // SAFETY: only this CPU takes the runnable out of the place again.
+        let entity = unsafe { runnable.into_raw().as_ref() };
         place(entity, self);
         entity.cpu.store(self.id() as u8, Relaxed);
         let mask = allowed(entity);
         self.next_seen.store(false, Relaxed);
-        self.next.store(runnable.into_raw().as_ptr(), Relaxed);
+        // The order of this and the next look at the policy: see `params_changed`.
+        self.next.store(core::ptr::from_ref(entity).cast_mut(), SeqCst);
+        if entity.is_rt_now() {
+            self.resched.store(true, Relaxed);
+        }
         if !CpuMask(exec().idle.load(Relaxed)).and(mask).is_empty() {
             self.expect_hand_over();
         }

@@ -1,7 +1,7 @@
 //! Who gets how much of which CPU, in virtual time.
 
 use crate::exec::test_util::machine::{self, Clock};
-use crate::exec::test_util::set_cpus;
+use crate::exec::test_util::{run_until_idle, set_cpus};
 use crate::exec::{
     CpuMask, Entity, SchedParams, SchedPolicy, WaitQueue, need_resched, sleep_until, spawn_entity, yield_now,
 };
@@ -247,6 +247,29 @@ fn times_are_accounted_and_a_lone_loop_takes_no_timer_interrupts() {
     assert!(stats.timer_irqs <= 1, "{stats:?}");
     let other = cpu_stats(1 - entity.last_cpu());
     assert!(other.idle_ns > 98 * MS && other.timer_irqs == 0, "{other:?}");
+}
+
+#[test]
+fn a_task_that_waits_for_a_hand_over_and_becomes_a_real_time_task_runs_at_once() {
+    let (queue, woken) = (Arc::new(WaitQueue::new()), Arc::new(AtomicBool::new(false)));
+    let (told, wait, ran) = (Arc::new(AtomicBool::new(false)), queue.clone(), woken.clone());
+    let sleeper = Entity::new(SchedParams::default());
+    spawn_entity(sleeper.clone(), async move {
+        wait.wait().await;
+        ran.store(true, SeqCst);
+    });
+    let result = told.clone();
+    spawn_entity(Entity::new(SchedParams::default()), async move {
+        yield_now().await;
+        queue.wake_all();
+        assert!(!need_resched(), "it is to wait until this task does");
+        sleeper.set_policy(SchedPolicy::Fifo(1));
+        told.store(need_resched(), SeqCst);
+        yield_now().await;
+        assert!(woken.load(SeqCst));
+    });
+    run_until_idle();
+    assert!(result.load(SeqCst));
 }
 
 #[test]
