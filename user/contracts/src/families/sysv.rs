@@ -55,6 +55,8 @@ pub fn lines_of(file: &str, key: i32) {
         say!("{} bytes", line.len());
         for (name, word) in names.iter().zip(line.split_whitespace()) {
             match *name {
+                // The first object of a machine has 0.
+                "shmid" | "semid" | "msqid" if word.parse::<i32>().is_ok() => say!("{name}: an id"),
                 name if name.ends_with("time") => say!("{name}: {}", if word == "0" { "0" } else { "a time" }),
                 name if name.ends_with("id") && name != "uid" && !name.ends_with("gid") && name != "cuid" => {
                     say!("{name}: {}", if word == "0" { "0" } else { "an id" });
