@@ -356,9 +356,7 @@ enum Segment {
     User(u64),
 }
 
-/// Reads and checks an array of `count` iovecs: more than UIO_MAXIOV or a negative length is EINVAL, a segment outside
-/// the user half EFAULT; the total is cut at MAX_RW_COUNT (readv(2)).
-pub async fn import_iovec(mm: &AddressSpace, addr: u64, count: u64) -> Result<IoVecs> {
+async fn fetch_iovec(mm: &AddressSpace, addr: u64, count: u64) -> Result<IoVecs> {
     if count > UIO_MAXIOV {
         return Err(Errno::EINVAL);
     }
@@ -366,6 +364,20 @@ pub async fn import_iovec(mm: &AddressSpace, addr: u64, count: u64) -> Result<Io
     segments.try_reserve(count as usize).map_err(|_| Errno::ENOMEM)?;
     segments.resize(count as usize, IoVec::default());
     UserPtr::<u8>::new(addr).read_bytes(mm, segments.as_mut_slice().as_mut_bytes()).await?;
+    Ok(segments)
+}
+
+/// Reads an array of `count` iovecs of memory that is not the caller's: more than UIO_MAXIOV or a negative length is
+/// EINVAL.
+pub async fn read_iovec(mm: &AddressSpace, addr: u64, count: u64) -> Result<IoVecs> {
+    let segments = fetch_iovec(mm, addr, count).await?;
+    if segments.iter().any(|segment| segment.len > i64::MAX as u64) { Err(Errno::EINVAL) } else { Ok(segments) }
+}
+
+/// Reads and checks an array of `count` iovecs: more than UIO_MAXIOV or a negative length is EINVAL, a segment outside
+/// the user half EFAULT; the total is cut at MAX_RW_COUNT (readv(2)).
+pub async fn import_iovec(mm: &AddressSpace, addr: u64, count: u64) -> Result<IoVecs> {
+    let mut segments = fetch_iovec(mm, addr, count).await?;
     let mut total = 0;
     for segment in &mut segments {
         if segment.len > i64::MAX as u64 {

@@ -29,13 +29,13 @@ pub use addr::{
     MAX_RW_COUNT, PAGE_SHIFT, PAGE_SIZE, PhysAddr, USER_END, VirtAddr, access_ok, page_down, page_up, untag,
 };
 pub use frames::{Frame, FrameRun, OwnPage, alloc_contiguous, alloc_frame, alloc_order, alloc_zeroed, init, is_short};
-pub use iobuf::{IoBuf, IoVec, IoVecs, import_iovec};
+pub use iobuf::{IoBuf, IoVec, IoVecs, import_iovec, read_iovec};
 pub use page_cache::{BoxFuture, CachePage, PageCache, PageIo, PageSource};
 pub use shared_pages::SharedPages;
 pub use shortage::set_relief as set_shortage_relief;
 pub use space::{
-    AddressSpace, FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest, Prot, SpaceStats, Special,
-    VmaInfo,
+    AddressSpace, Cut, FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest, Prot, SpaceStats,
+    Special, VmaInfo,
 };
 pub use stats::{MemInfo, meminfo};
 pub use uaccess::{UserPtr, UserStr, read_cstr, try_read_cstr};

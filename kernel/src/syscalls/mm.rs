@@ -88,6 +88,20 @@ pub async fn mremap(t: &Thread, addr: u64, old_len: u64, new_len: u64, flags: u3
     t.mm().mremap(MremapRequest { addr, old_len, new_len, flags, new_addr }).await
 }
 
+/// Maps other pages of a file, or of shared memory, where some of it is mapped.
+pub async fn remap_file_pages(t: &Thread, addr: u64, len: u64, prot: u64, page: u64, flags: u64) -> Result<()> {
+    const MASK: u64 = !(PAGE_SIZE as u64 - 1);
+    let (start, len) = (untag(addr) & MASK, len & MASK);
+    let end = start.checked_add(len).filter(|&end| end > start).ok_or(Errno::EINVAL)?;
+    if prot != 0 || page.checked_add(len / PAGE_SIZE as u64).is_none() {
+        return Err(Errno::EINVAL);
+    }
+    let mut request = t.mm().remap_request(start..end)?;
+    request.offset = page.checked_mul(PAGE_SIZE as u64).ok_or(Errno::EOVERFLOW)?;
+    request.flags |= MapFlags::from_bits_truncate(flags as u32) & MapFlags::NONBLOCK;
+    killable(t, t.mm().mmap(request)).await?.map(drop)
+}
+
 pub async fn brk(t: &Thread, addr: u64) -> Result<u64> {
     Ok(t.mm().brk(addr).await)
 }

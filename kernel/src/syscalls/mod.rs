@@ -27,6 +27,7 @@ mod io_uring;
 mod ipc;
 mod misc;
 pub(crate) mod mm;
+pub(crate) mod mm_remote;
 mod mqueue;
 mod msg;
 mod pipe;

@@ -309,6 +309,7 @@ syscalls! {
     231 munlockall() fn mm::munlockall;
     232 mincore(addr: u64, len: u64, vec: UserPtr<u8>) async mm::mincore;
     233 madvise(addr: u64, len: u64, advice: u32) boxed mm::madvise;
+    234 remap_file_pages(addr: u64, len: u64, prot: u64, page: u64, flags: u64) boxed mm::remap_file_pages;
     240 rt_tgsigqueueinfo(tgid: i32, tid: i32, signo: i32, info: UserPtr<u8>) async signal::rt_tgsigqueueinfo;
     242 accept4(fd: i32, name: UserPtr<u8>, len: UserPtr<i32>, flags: u32) async socket::accept4;
     243 recvmmsg(fd: i32, messages: UserPtr<MMsgHdr>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>) boxed socket::recvmmsg;
@@ -319,6 +320,8 @@ syscalls! {
     267 syncfs(fd: i32) async fs_rw::syncfs;
     268 setns(fd: i32, kind: u32) fn process::setns;
     269 sendmmsg(fd: i32, messages: UserPtr<MMsgHdr>, count: u32, flags: u32) async socket::sendmmsg;
+    270 process_vm_readv(pid: i32, local: u64, local_count: u64, remote: u64, remote_count: u64, flags: u64) boxed mm_remote::process_vm_readv;
+    271 process_vm_writev(pid: i32, local: u64, local_count: u64, remote: u64, remote_count: u64, flags: u64) boxed mm_remote::process_vm_writev;
     274 sched_setattr(pid: i32, attr: UserPtr<u32>, flags: u32) async sched::sched_setattr;
     275 sched_getattr(pid: i32, attr: UserPtr<u8>, size: u32, flags: u32) async sched::sched_getattr;
     276 renameat2(old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>, flags: u32) async fs_change::renameat2;
@@ -342,7 +345,9 @@ syscalls! {
     437 openat2(dirfd: i32, path: UserPtr<u8>, how: UserPtr<[u64; 3]>, size: u64) async fs_open::openat2;
     438 pidfd_getfd(pidfd: i32, fd: i32, flags: u32) fn process::pidfd_getfd;
     439 faccessat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_stat::faccessat2;
+    440 process_madvise(fd: i32, vectors: u64, count: u64, advice: u32, flags: u32) boxed mm_remote::process_madvise;
     441 epoll_pwait2(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async epoll::epoll_pwait2;
+    448 process_mrelease(fd: i32, flags: u32) boxed mm_remote::process_mrelease;
     449 futex_waitv(waiters: UserPtr<UserWaiter>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>, clock: i32) async futex::futex_waitv;
     452 fchmodat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_change::fchmodat2;
 }

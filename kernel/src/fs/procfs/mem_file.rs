@@ -4,17 +4,15 @@
 //! here, too.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::any::Any;
 
 use super::memory::space_of;
 use super::subject::Subject;
 use crate::errno::{Errno, Result};
-use crate::exec::budget;
 use crate::fs::file::FileOps;
 use crate::fs::op::Op;
 use crate::fs::open_file::OpenFile;
-use crate::mm::{AddressSpace, IoBuf, PAGE_SIZE};
+use crate::mm::{AddressSpace, Cut, IoBuf};
 
 pub struct MemFile {
     /// None for a zombie.
@@ -38,61 +36,23 @@ impl MemFile {
 
     async fn read_at(&self, buf: &mut IoBuf<'_>, pos: u64) -> Result<usize> {
         let Some(space) = self.space() else { return Ok(0) };
-        let mut page = page()?;
-        let mut total = 0;
-        while !buf.is_empty() {
-            let at = pos + total as u64;
-            let want = piece(at, buf);
-            let found = page.get_mut(..want).ok_or(Errno::EIO)?;
-            // As far as it goes.
-            let Ok(n) = space.read_remote(at, found).await else { break };
-            match buf.copy_all_to(page.get(..n).unwrap_or(&[])).await {
-                Ok(moved) => total += moved,
-                Err(_) if total > 0 => break,
-                Err(errno) => return Err(errno),
-            }
-            budget().await;
-        }
-        if total == 0 && !buf.is_empty() { Err(Errno::EIO) } else { Ok(total) }
+        answer(space.copy_from_remote(pos, buf).await)
     }
 
     async fn write_at(&self, buf: &mut IoBuf<'_>, pos: u64) -> Result<usize> {
         let Some(space) = self.space() else { return Ok(0) };
-        let mut page = page()?;
-        let mut total = 0;
-        while !buf.is_empty() {
-            let at = pos + total as u64;
-            let want = piece(at, buf);
-            let bytes = page.get_mut(..want).ok_or(Errno::EIO)?;
-            let n = match buf.copy_from(bytes) {
-                Ok(n) => n,
-                Err(fault) => match buf.fault_in(&fault).await {
-                    Ok(()) => continue,
-                    Err(_) if total > 0 => return Ok(total),
-                    Err(errno) => return Err(errno),
-                },
-            };
-            match space.write_remote(at, page.get(..n).unwrap_or(&[])).await {
-                Ok(written) => total += written,
-                Err(_) if total > 0 => return Ok(total),
-                Err(_) => return Err(Errno::EIO),
-            }
-            budget().await;
-        }
-        Ok(total)
+        answer(space.copy_to_remote(pos, buf).await)
     }
 }
 
-fn page() -> Result<Vec<u8>> {
-    let mut page = Vec::new();
-    page.try_reserve_exact(PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
-    page.resize(PAGE_SIZE, 0);
-    Ok(page)
-}
-
-/// Bytes from `at` to the end of the page, if as many are wanted.
-fn piece(at: u64, buf: &IoBuf<'_>) -> usize {
-    buf.remaining().min(PAGE_SIZE - at as usize % PAGE_SIZE)
+/// As far as it went; an error if that is nowhere.
+fn answer((moved, end): (usize, Option<Cut>)) -> Result<usize> {
+    match end {
+        Some(_) if moved > 0 => Ok(moved),
+        Some(Cut::There) => Err(Errno::EIO),
+        Some(Cut::Here(errno)) => Err(errno),
+        None => Ok(moved),
+    }
 }
 
 impl FileOps for MemFile {

@@ -38,6 +38,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub use self::info::{SpaceStats, VmaInfo};
 pub use self::map::MAX_MAPPINGS;
+pub use self::remote::Cut;
 use self::tables::Tables;
 use self::tlb::{Debris, Gather};
 pub use self::types::{FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest};

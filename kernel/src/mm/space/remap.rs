@@ -1,11 +1,11 @@
-//! mremap(2): growing, shrinking and moving mappings with their pages.
+//! mremap(2): growing, shrinking and moving mappings with their pages; remap_file_pages(2).
 
 use core::ops::Range;
 
 use super::super::addr::{PAGE, page_up, untag};
 use super::map::{MAX_MAPPINGS, MMAP_MIN_ADDR, Removed, check_overcommit, let_go, page_range};
 use super::tlb::Gather;
-use super::types::{Limits, MremapRequest};
+use super::types::{Limits, MapFlags, MmapRequest, MremapRequest};
 use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
 use crate::errno::{Errno, Result};
@@ -40,6 +40,30 @@ impl AddressSpace {
             let _ = self.populate(start..start + new_len, None).await;
         }
         Ok(start)
+    }
+}
+
+impl AddressSpace {
+    /// For remap_file_pages(2): what maps the range as it is mapped. EINVAL unless all of it is one shared object, with the
+    /// same rights.
+    pub fn remap_request(&self, range: Range<u64>) -> Result<MmapRequest> {
+        let inner = self.inner.lock();
+        if !inner.vmas.covers(range.clone()) {
+            return Err(Errno::EINVAL);
+        }
+        let (_, first) = inner.vmas.find(range.start).ok_or(Errno::EINVAL)?;
+        let Backing::Source(mapped, _) = &first.backing else { return Err(Errno::EINVAL) };
+        let same = |vma: &Vma| {
+            let object = matches!(&vma.backing, Backing::Source(other, _) if other.same(mapped));
+            object && vma.flags == first.flags && vma.prot == first.prot
+        };
+        if !first.is_shared() || !inner.vmas.overlapping(range.clone()).all(|(_, vma)| same(vma)) {
+            return Err(Errno::EINVAL);
+        }
+        let mut flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE | MapFlags::LOW;
+        flags.set(MapFlags::LOCKED, first.flags.contains(VmaFlags::LOCKED));
+        let source = Some(mapped.source().clone());
+        Ok(MmapRequest { addr: range.start, len: range.end - range.start, prot: first.prot, flags, source, offset: 0 })
     }
 }
 

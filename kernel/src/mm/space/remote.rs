@@ -1,14 +1,104 @@
 //! Access to memory of a space that need not be current: /proc/PID/mem, ptrace, process_vm_readv, a new program's stack.
 
+use alloc::vec::Vec;
+
 use super::super::addr::{PAGE, PAGE_SIZE, USER_END, page_down, untag};
 use super::super::frames::Frame;
+use super::super::iobuf::IoBuf;
 use super::AddressSpace;
+use super::vma::{Backing, Vma, VmaFlags};
 use crate::arch::pte::PteFlags;
 use crate::arch::{Access, paging};
 use crate::errno::{Errno, Result};
 use crate::exec;
 
+/// What ended a copy between two memories before all was moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// A page of the other space.
+    There,
+    /// The memory of the caller.
+    Here(Errno),
+}
+
+fn bounce_page() -> Result<Vec<u8>, Cut> {
+    let mut page = Vec::new();
+    page.try_reserve_exact(PAGE_SIZE).map_err(|_| Cut::Here(Errno::ENOMEM))?;
+    page.resize(PAGE_SIZE, 0);
+    Ok(page)
+}
+
+/// Bytes from `at` to the end of the page, if as many are wanted.
+fn piece(at: u64, buf: &IoBuf<'_>) -> usize {
+    buf.remaining().min(PAGE_SIZE - (at % PAGE) as usize)
+}
+
 impl AddressSpace {
+    /// Fills `buf` with what is at `addr`. Answers how much was moved, and what kept it from more.
+    pub async fn copy_from_remote(&self, addr: u64, buf: &mut IoBuf<'_>) -> (usize, Option<Cut>) {
+        let mut total = 0;
+        let result = async {
+            let mut page = bounce_page()?;
+            while !buf.is_empty() {
+                let at = addr.wrapping_add(total as u64);
+                let wanted = &mut page[..piece(at, buf)];
+                let n = self.read_remote(at, wanted).await.map_err(|_| Cut::There)?;
+                let moved = buf.copy_all_to(&wanted[..n]).await.map_err(Cut::Here)?;
+                total += moved;
+                if moved < n {
+                    return Err(Cut::Here(Errno::EFAULT));
+                }
+                exec::budget().await;
+            }
+            Ok(())
+        };
+        let end = result.await.err();
+        (total, end)
+    }
+
+    /// Writes what is in `buf` to `addr`, like `copy_from_remote`.
+    pub async fn copy_to_remote(&self, addr: u64, buf: &mut IoBuf<'_>) -> (usize, Option<Cut>) {
+        let mut total = 0;
+        let result = async {
+            let mut page = bounce_page()?;
+            while !buf.is_empty() {
+                let at = addr.wrapping_add(total as u64);
+                let bytes = &mut page[..piece(at, buf)];
+                let n = match buf.copy_from(bytes) {
+                    Ok(n) => n,
+                    Err(fault) => {
+                        buf.fault_in(&fault).await.map_err(Cut::Here)?;
+                        continue;
+                    }
+                };
+                total += self.write_remote(at, &bytes[..n]).await.map_err(|_| Cut::There)?;
+                exec::budget().await;
+            }
+            Ok(())
+        };
+        let end = result.await.err();
+        (total, end)
+    }
+
+    /// Takes private memory without a file away from whoever still runs here, on his way to his end: he finds nothing
+    /// mapped, not zeros.
+    pub async fn release_private(&self) -> Result<()> {
+        let mut next = 0;
+        loop {
+            let range = {
+                let inner = self.inner.lock();
+                let fixed = VmaFlags::LOCKED | VmaFlags::SPECIAL;
+                let private = |vma: &Vma| matches!(vma.backing, Backing::Anonymous) && !vma.flags.intersects(fixed);
+                let mut found = inner.vmas.overlapping(next..USER_END).filter(|(_, vma)| private(vma));
+                found.next().map(|(start, vma)| start..vma.end)
+            };
+            let Some(range) = range else { return Ok(()) };
+            next = range.end;
+            self.munmap(range.start, range.end - range.start).await?;
+            exec::budget().await;
+        }
+    }
+
     /// A word of a page that is in memory.
     pub fn peek(&self, addr: u64) -> Option<u32> {
         let mut word = [0; 4];

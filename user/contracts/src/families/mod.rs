@@ -58,6 +58,7 @@ mod process;
 mod programs;
 mod pthread_locks;
 mod pty;
+mod remote_memory;
 mod rename;
 mod requeue;
 mod restart;
@@ -172,4 +173,5 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("io_uring_net", io_uring_net::TESTS),
     ("io_uring_edges", io_uring_edges::TESTS),
     ("xattr", xattr::TESTS),
+    ("remote_memory", remote_memory::TESTS),
 ];
