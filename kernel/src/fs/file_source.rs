@@ -1,13 +1,17 @@
 //! Regular files as something to be mapped (mmap(2)).
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
+use core::ops::Range;
 
 use super::inode::SetAttr;
 use super::mount::MountFlags;
 use super::open_file::OpenFile;
+use super::regular;
 use super::state::Seals;
-use crate::mm::{PageCache, PageSource};
+use crate::errno::Result;
+use crate::mm::{BoxFuture, PAGE_SIZE, PageCache, PageSource};
 
 /// What a mapping holds of its file.
 pub struct FileSource {
@@ -47,6 +51,11 @@ impl PageSource for FileSource {
 
     fn executable(&self) -> bool {
         !self.file.path().mount.flags().contains(MountFlags::NOEXEC)
+    }
+
+    fn punch(&self, pages: Range<u64>) -> BoxFuture<'_, Result<()>> {
+        const PAGE: u64 = PAGE_SIZE as u64;
+        Box::pin(regular::punch(self.file.inode(), pages.start * PAGE, (pages.end - pages.start) * PAGE))
     }
 
     fn modified(&self) {

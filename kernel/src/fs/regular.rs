@@ -243,13 +243,26 @@ async fn truncate_locked(inode: &Arc<dyn Inode>, meta: &Metadata, size: u64, kee
 pub async fn allocate(t: &Thread, inode: &Arc<dyn Inode>, mode: u32, offset: u64, len: u64) -> Result<()> {
     let end = offset.checked_add(len).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
     let _guard = inode.state().lock.lock().await;
-    let keeps_size = mode & raw::FALLOC_FL_KEEP_SIZE != 0;
+    let punches = mode & raw::FALLOC_FL_PUNCH_HOLE != 0;
+    if punches && inode.state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE) {
+        return Err(Errno::EPERM);
+    }
     let size = inode.size();
-    if !keeps_size && end > size {
+    // Whether the size is kept or not (tmpfs of Linux).
+    if !punches && end > size {
         room_at(t, end - 1)?;
         if inode.state().is_sealed(Seals::GROW) {
             return Err(Errno::EPERM);
         }
     }
     inode.allocate(mode, offset, len).await
+}
+
+/// A hole by way of a mapping (MADV_REMOVE).
+pub async fn punch(inode: &Arc<dyn Inode>, offset: u64, len: u64) -> Result<()> {
+    let _guard = inode.state().lock.lock().await;
+    if inode.state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE) {
+        return Err(Errno::EPERM);
+    }
+    inode.allocate(raw::FALLOC_FL_PUNCH_HOLE | raw::FALLOC_FL_KEEP_SIZE, offset, len).await
 }

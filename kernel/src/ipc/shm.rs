@@ -6,15 +6,17 @@
 //!
 //! Lock order: address space → segment. A segment's lock is held for plain stores only.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::ids::{self, Change, EXEC, Object, Perm, READ, Registry, WRITE};
 use crate::errno::{Errno, Result};
-use crate::mm::{self, MapFlags, MmapRequest, PAGE_SIZE, PageCache, PageSource, Prot};
+use crate::mm::{self, BoxFuture, MapFlags, MmapRequest, PAGE_SIZE, PageCache, PageSource, Prot};
 use crate::process::{self, Caps, Credentials, Pid, Resource, Thread};
 use crate::sync::SpinLock;
 
@@ -175,6 +177,13 @@ impl PageSource for Attached {
 
     fn writable(&self) -> bool {
         self.writable
+    }
+
+    fn punch(&self, pages: Range<u64>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.segment.cache.punch(pages).await;
+            Ok(())
+        })
     }
 
     fn attached_size(&self) -> Option<u64> {

@@ -1,9 +1,12 @@
 //! Shared anonymous memory: what mmap(MAP_SHARED | MAP_ANONYMOUS) maps.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
+use core::ops::Range;
 
-use super::page_cache::{PageCache, PageSource};
+use super::page_cache::{BoxFuture, PageCache, PageSource};
+use crate::errno::Result;
 
 /// A nameless memory object.
 pub struct SharedMemory {
@@ -28,6 +31,13 @@ impl PageSource for SharedMemory {
 
     fn name(&self) -> String {
         "/dev/zero (deleted)".into()
+    }
+
+    fn punch(&self, pages: Range<u64>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.cache.punch(pages).await;
+            Ok(())
+        })
     }
 
     fn dev_ino(&self) -> (u64, u64) {

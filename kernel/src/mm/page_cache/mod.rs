@@ -38,7 +38,7 @@ use super::addr::PAGE_SIZE;
 use super::frames::Frame;
 use super::frames::page::PageFlags;
 use super::stats;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::exec::{Storage, count_storage};
 use crate::sync::RwSpinLock;
 
@@ -81,6 +81,10 @@ pub trait PageSource: Send + Sync {
     /// May pages be executed (the mount is not noexec)?
     fn executable(&self) -> bool {
         true
+    }
+    /// Makes a hole of these whole pages (MADV_REMOVE).
+    fn punch(&self, _pages: Range<u64>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Err(Errno::EOPNOTSUPP) })
     }
     /// A shared mapping was written to for the first time since the page was cleaned: update mtime and ctime. Called under
     /// an address space's lock.

@@ -29,6 +29,7 @@ enum Advice {
     Set(VmaFlags),
     Clear(VmaFlags),
     Populate(Access),
+    Remove,
 }
 
 impl Advice {
@@ -47,7 +48,8 @@ impl Advice {
             19 => Advice::Clear(VmaFlags::WIPEONFORK),
             22 => Advice::Populate(Access::Read),
             23 => Advice::Populate(Access::Write),
-            // REMOVE, the KSM, huge-page, memory-failure and collapse advice: like a kernel built without them.
+            9 => Advice::Remove,
+            // The KSM, huge-page, memory-failure and collapse advice: like a kernel built without them.
             _ => return Err(Errno::EINVAL),
         })
     }
@@ -67,6 +69,7 @@ impl AddressSpace {
         }
         match advice {
             Advice::Populate(access) => return self.populate(range, Some(access)).await,
+            Advice::Remove => return self.punch(range).await,
             Advice::WillNeed => self.read_ahead(range.clone()).await,
             _ => {}
         }
@@ -102,6 +105,37 @@ impl AddressSpace {
             }
             at = end;
         }
+    }
+
+    /// Makes holes in what is mapped there, which others can write, too.
+    async fn punch(&self, range: Range<u64>) -> Result<()> {
+        let mut at = range.start;
+        let mut result = Ok(());
+        while at < range.end {
+            let (source, pages, end) = {
+                let inner = self.inner.lock();
+                let Some((start, vma)) = inner.vmas.overlapping(at..range.end).next() else {
+                    return Err(Errno::ENOMEM);
+                };
+                let Some(source) = vma.source().filter(|_| !vma.flags.contains(VmaFlags::LOCKED)) else {
+                    return Err(Errno::EINVAL);
+                };
+                if !vma.is_shared() || vma.flags.contains(VmaFlags::NO_WRITE) {
+                    return Err(Errno::EACCES);
+                }
+                let (from, to) = (start.max(at), vma.end.min(range.end));
+                if from > at {
+                    // A hole in the range is reported after the rest was done.
+                    result = Err(Errno::ENOMEM);
+                }
+                let first = vma.source_offset(start, from) / PAGE;
+                (source.clone(), first..first + (to - from) / PAGE, to)
+            };
+            source.punch(pages).await?;
+            exec::budget().await;
+            at = end;
+        }
+        result
     }
 
     /// The first file mapping in `at..end`: what it maps, which pages, and where it ends.
@@ -280,7 +314,7 @@ fn set(flag: VmaFlags, value: bool) -> impl FnMut(u64, &mut Vma) -> bool {
 impl Inner {
     fn advise(&mut self, range: Range<u64>, advice: Advice, gather: &mut Gather) -> Result<()> {
         match advice {
-            Advice::Hint | Advice::WillNeed | Advice::Populate(_) => Ok(()),
+            Advice::Hint | Advice::WillNeed | Advice::Populate(_) | Advice::Remove => Ok(()),
             Advice::Cold => {
                 let fixed = VmaFlags::LOCKED | VmaFlags::SPECIAL;
                 let refused = self.vmas.overlapping(range).any(|(_, vma)| vma.flags.intersects(fixed));
