@@ -191,6 +191,29 @@ const BREAKS: &[Break] = &[
         if woken {",
     },
     Break {
+        name: "accept-room",
+        about: "who waits to connect is not told that an accept has made room",
+        file: "kernel/src/net/unix/connect.rs",
+        old: "        // There is room for one.
+        self.room.wake_one();
+",
+        new: "",
+    },
+    Break {
+        name: "splice-claim",
+        about: "a splice that gives up room in a pipe does not tell who waits for it",
+        file: "kernel/src/fs/pipe/mod.rs",
+        old: "        state.claimed = 0;
+        state.count_readers();
+        drop(state);
+        self.pipe.queue.wake(usize::MAX, WRITABLE);
+",
+        new: "        state.claimed = 0;
+        state.count_readers();
+        drop(state);
+",
+    },
+    Break {
         name: "ext2-flush-order",
         about: "sync flushes the disk before it writes metadata",
         file: "kernel/src/fs/ext2/writeback.rs",
@@ -226,7 +249,7 @@ fn broken_tree(way: &Break) -> Result<(PathBuf, PathBuf)> {
     Ok((tree, copy.join("target")))
 }
 
-/// Copies files, touching only those that change.
+/// Copies files, touching only those that change, and removes what is not there any more.
 fn copy_tree(from: &Path, to: &Path, content: &dyn Fn(&Path) -> Result<Vec<u8>>) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -238,6 +261,13 @@ fn copy_tree(from: &Path, to: &Path, content: &dyn Fn(&Path) -> Result<Vec<u8>>)
             }
         } else if name != ".git" {
             build::write_if_changed(&to.join(name), &content(&path)?)?;
+        }
+    }
+    for entry in fs::read_dir(to)? {
+        let entry = entry?;
+        if !from.join(entry.file_name()).exists() {
+            let path = entry.path();
+            if entry.file_type()?.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
         }
     }
     Ok(())

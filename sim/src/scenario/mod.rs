@@ -14,6 +14,7 @@ mod process;
 mod sched;
 mod signals;
 mod time;
+mod unix;
 mod uring;
 
 use pollux_kernel::mm::frames;
@@ -65,6 +66,8 @@ pub const ALL: &[Scenario] = &[
     scenario("moves", sched::moves, "threads that change their CPUs, and wake each other all at once"),
     scenario("pipe", pipe::stream, "a writer and a reader of a pipe; each byte is checked"),
     scenario("pipe-records", pipe::records, "many writers of atomic records, many readers"),
+    scenario("pipe-splice", pipe::spliced, "several splice a pipe's bytes into another or a socket, and are killed"),
+    scenario("connections", unix::connections, "connections of Unix sockets are accepted once, with a small backlog"),
     scenario("semaphores", ipc::semaphores, "processes take from semaphores, with undo, timeouts, signals and removal"),
     scenario(
         "messages",
