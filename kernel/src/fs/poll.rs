@@ -138,7 +138,7 @@ impl Nodes<'_> {
 
 /// An empty vector with the memory of `nodes`: collecting an iterator over a vector reuses it.
 fn without_borrows<'q>(nodes: Vec<WaitNode<'_>>) -> Vec<WaitNode<'q>> {
-    nodes.into_iter().filter_map(|_| None).collect()
+    nodes.into_iter().map_while(|_| None).collect()
 }
 
 /// Waits until some file has an event, the deadline, or an interruption. Answers how many have one; 0 at the deadline.
