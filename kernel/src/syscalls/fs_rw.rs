@@ -9,7 +9,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
 use crate::fs::inotify::hooks;
 use crate::fs::open_file::{Kind, OpenFile, READ_EVENTS, settled};
-use crate::fs::{self, Ctx, FileType, mount, regular, splice};
+use crate::fs::{self, Ctx, FileType, TryError, mount, regular, splice};
 use crate::mm::{self, IoBuf, PAGE_SIZE, UserPtr, import_iovec};
 use crate::process::Thread;
 
@@ -28,10 +28,15 @@ pub async fn read(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> 
         let wait = if within_page(addr, len) { wait.after_trying() } else { wait };
         let result = interruptible(t, wait).await?;
         t.read_waits.store(attempts > 1, Ordering::Relaxed);
-        if let Ok(n) = result {
-            let n = if buf.is_cut() { n + file.read_on(ops, &mut buf, 0).await } else { n };
-            t.io.count_read(n);
-            return Ok(n);
+        match result {
+            Ok(n) => {
+                let n = if buf.is_cut() { n + file.read_on(ops, &mut buf, 0).await } else { n };
+                t.io.count_read(n);
+                return Ok(n);
+            }
+            // A socket tells of its error once.
+            Err(TryError::Failed(errno)) => return counted_read(t, Err(errno.into())),
+            Err(_) => {}
         }
     }
     t.read_waits.store(false, Ordering::Relaxed);
@@ -64,15 +69,19 @@ pub fn read_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<us
         return None;
     }
     let n = t.files().with(fd, |file| file.read_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
-    t.io.count_read(n);
-    Some(Ok(n))
+    if let Ok(n) = n {
+        t.io.count_read(n);
+    }
+    Some(n.map_err(SysError::from))
 }
 
 pub fn write_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<usize>> {
     within_page(addr, len).then_some(())?;
     let n = t.files().with(fd, |file| file.write_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
-    t.io.count_write(n);
-    Some(Ok(n))
+    if let Ok(n) = n {
+        t.io.count_write(n);
+    }
+    Some(n.map_err(SysError::from))
 }
 
 /// A transfer that a page fault stops before its first byte or not at all.

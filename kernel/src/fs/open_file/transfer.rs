@@ -34,28 +34,32 @@ impl OpenFile {
     }
 
     /// A read that need not wait, into memory of one page. None: nothing was done.
-    pub fn read_now(&self, buf: &mut IoBuf<'_>) -> Option<usize> {
-        self.at_once(self.readable(), |ops, pos| ops.try_read(self, buf, pos).ok())
+    pub fn read_now(&self, buf: &mut IoBuf<'_>) -> Option<Result<usize>> {
+        self.at_once(self.readable(), |ops, pos| ops.try_read(self, buf, pos))
     }
 
     /// The same for a write.
-    pub fn write_now(&self, buf: &mut IoBuf<'_>) -> Option<usize> {
-        self.at_once(self.writable(), |ops, pos| ops.try_write(self, buf, pos).ok())
+    pub fn write_now(&self, buf: &mut IoBuf<'_>) -> Option<Result<usize>> {
+        self.at_once(self.writable(), |ops, pos| ops.try_write(self, buf, pos))
     }
 
     #[inline]
-    fn at_once(&self, allowed: bool, attempt: impl FnOnce(&dyn FileOps, u64) -> Option<usize>) -> Option<usize> {
+    fn at_once(
+        &self,
+        allowed: bool,
+        attempt: impl FnOnce(&dyn FileOps, u64) -> Result<usize, TryError>,
+    ) -> Option<Result<usize>> {
         let Kind::Ops(ops) = &self.kind else { return None };
         if !allowed || !self.answers_at_once(&**ops) {
             return None;
         }
         if self.stream {
-            return attempt(&**ops, 0);
+            return attempt(&**ops, 0).map(Ok).or_else(told_once).ok();
         }
         let mut pos = self.pos.try_lock()?;
-        let n = attempt(&**ops, *pos)?;
+        let n = attempt(&**ops, *pos).ok()?;
         *pos += n as u64;
-        Some(n)
+        Some(Ok(n))
     }
 
     /// What a blocking read of a plain stream waits for.
@@ -241,6 +245,15 @@ impl OpenFile {
                 return answer;
             }
         }
+    }
+}
+
+/// An error that a socket tells of once is an answer. Others come again, to who knows what else belongs to them.
+#[cold]
+fn told_once(error: TryError) -> Result<Result<usize>, TryError> {
+    match error {
+        TryError::Failed(errno) if errno != Errno::EPIPE && errno != Errno::ENOMEM => Ok(Err(errno)),
+        other => Err(other),
     }
 }
 

@@ -43,7 +43,7 @@ pub fn at_once(ring: &Ring, t: &Thread, sqe: &Sqe, write: bool) -> Option<Outcom
     match file.kind() {
         Kind::Ops(_) if within_page(sqe.addr, len) && (!file.seekable() || sqe.off == u64::MAX) => {
             let moved = if write { file.write_now(&mut buf) } else { file.read_now(&mut buf) };
-            moved.map(|n| outcome(n as i32, len))
+            moved.map(|moved| outcome(moved.map_or_else(|errno| -errno.get(), |n| n as i32), len))
         }
         // Dropped and made again as a request if it has to wait: it moves the same bytes to or from the same place.
         Kind::Regular(_) if sqe.off <= i64::MAX as u64 && file.flags() & (raw::O_APPEND | raw::O_SYNC) == 0 => {
