@@ -12,6 +12,7 @@ use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
 use crate::exec::{WaitEntry, WaitQueue};
 use crate::mm::{IoBuf, PageSource, Special};
+use crate::net::socket::Socket;
 use crate::process::{Pid, Thread};
 
 bitflags::bitflags! {
@@ -63,6 +64,10 @@ impl From<UserFault> for TryError {
 /// count, even if it met a fault or would block after them.
 pub trait FileOps: Send + Sync + Any {
     fn as_any(&self) -> &dyn Any;
+    /// The socket that it is, if it is one.
+    fn as_socket(&self) -> Option<&dyn Socket> {
+        None
+    }
 
     fn try_read(&self, _file: &OpenFile, _buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         Err(TryError::Failed(Errno::EINVAL))

@@ -12,6 +12,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::io_uring;
 use crate::mm::UserPtr;
+use crate::net::unix::AF_UNIX;
 use crate::process::{self, Caps, Thread};
 
 /// sizeof(struct cmsghdr): length (8 bytes), level, type.
@@ -19,12 +20,23 @@ const HEADER: usize = 16;
 /// net.core.optmem_max: the most that is read, bytes.
 const MAX: u64 = 20_480;
 
+fn is_unix(socket: &dyn Socket) -> bool {
+    socket.common().family == AF_UNIX
+}
+
 fn align(len: usize) -> usize {
     len.next_multiple_of(8)
 }
 
 /// Reads the control messages of sendmsg(2) into `message`.
-pub async fn import(t: &Thread, address: UserPtr<u8>, len: u64, message: &mut Outgoing) -> Result<()> {
+/// What belongs to Unix sockets is passed over by others.
+pub async fn import(
+    t: &Thread,
+    socket: &dyn Socket,
+    address: UserPtr<u8>,
+    len: u64,
+    message: &mut Outgoing,
+) -> Result<()> {
     if len > MAX {
         return Err(Errno::ENOBUFS);
     }
@@ -39,6 +51,7 @@ pub async fn import(t: &Thread, address: UserPtr<u8>, len: u64, message: &mut Ou
         let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
         let data = rest.get(HEADER..size).ok_or(Errno::EINVAL)?;
         match (level, kind) {
+            (raw::SOL_SOCKET, raw::SCM_RIGHTS | raw::SCM_CREDENTIALS) if !is_unix(socket) => {}
             (raw::SOL_SOCKET, raw::SCM_RIGHTS) => import_rights(t, data, &mut files)?,
             (raw::SOL_SOCKET, raw::SCM_CREDENTIALS) => {
                 let creds = Ucred::read_from_bytes(data).map_err(|_| Errno::EINVAL)?;
@@ -134,7 +147,7 @@ impl Writer {
         received: &mut Received,
         cloexec: bool,
     ) -> Result<()> {
-        if socket.common().is_on(Switches::PASSCRED) && !received.urgent {
+        if is_unix(socket) && socket.common().is_on(Switches::PASSCRED) && !received.urgent {
             let creds = received.creds.unwrap_or(Ucred { pid: 0, uid: 65534, gid: 65534 });
             self.put(t, raw::SCM_CREDENTIALS, creds.as_bytes()).await?;
         }

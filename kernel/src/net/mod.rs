@@ -1,4 +1,4 @@
-//! Sockets: socket(7), unix(7).
+//! Sockets: socket(7), unix(7), ip(7).
 //!
 //! * [`socket`]: the trait of all families and [`socket::Common`], what every socket has: type, options, pending error.
 //! * [`transfer`]: the loops of sendmsg and recvmsg. A family only makes attempts that do not wait; blocking, O_NONBLOCK,
@@ -6,14 +6,18 @@
 //!   same attempts through [`crate::fs::FileOps`].
 //! * [`address`], [`control`], [`options`]: `struct sockaddr`, ancillary data and socket options in user memory.
 //! * [`rights`]: descriptors on their way (SCM_RIGHTS), and the collector of sockets that only lead to each other.
-//! * [`unix`] is AF_UNIX.
+//! * [`unix`] is AF_UNIX, [`inet`] AF_INET and AF_INET6, and [`interface`] what addresses the machine has.
+//! * [`packet`]: the bytes of a datagram on their way from user memory and into it.
 //!
 //! Locks: `rights::IN_FLIGHT` → the state of a Unix socket, of two the one at the lower address first → leaves (wait
 //! queues, the table of abstract names). Nothing that holds an open file is dropped under any of them.
 
 pub mod address;
 pub mod control;
+pub mod inet;
+pub mod interface;
 pub mod options;
+mod packet;
 pub mod rights;
 pub mod socket;
 pub mod transfer;

@@ -42,7 +42,7 @@ pub fn get(socket: &dyn Socket, option: u32) -> Result<Vec<u8>> {
         raw::SO_DEBUG => 0,
         raw::SO_TYPE => common.kind.raw(),
         raw::SO_DOMAIN => common.family.into(),
-        raw::SO_PROTOCOL => 0,
+        raw::SO_PROTOCOL => common.protocol.into(),
         raw::SO_ERROR => common.take_error().map_or(0, |errno| errno.get() as u32),
         raw::SO_SNDBUF => common.send_buffer.load(Ordering::Relaxed),
         raw::SO_RCVBUF => common.receive_buffer.load(Ordering::Relaxed),

@@ -9,6 +9,7 @@ use linux_raw_sys::net as raw;
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::inet::Endpoint;
 use super::rights::Rights;
 use super::unix::UnixSocket;
 use crate::errno::{Errno, Result};
@@ -95,6 +96,8 @@ pub const DEFAULT_BUFFER: u32 = 212_992;
 pub struct Common {
     pub family: u16,
     pub kind: Type,
+    /// SO_PROTOCOL: IPPROTO_*, 0 for families that have one only.
+    pub protocol: u8,
     switches: AtomicU32,
     /// SO_SNDBUF and SO_RCVBUF as getsockopt answers them: twice what was asked for.
     pub send_buffer: AtomicU32,
@@ -112,10 +115,11 @@ pub struct Common {
 }
 
 impl Common {
-    pub fn new(family: u16, kind: Type) -> Self {
+    pub fn new(family: u16, kind: Type, protocol: u8) -> Self {
         Common {
             family,
             kind,
+            protocol,
             switches: AtomicU32::new(0),
             send_buffer: AtomicU32::new(DEFAULT_BUFFER),
             receive_buffer: AtomicU32::new(DEFAULT_BUFFER),
@@ -141,6 +145,10 @@ impl Common {
         }
     }
 
+    pub fn copy_switches(&self, from: &Common) {
+        self.switches.store(from.switches.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     pub fn set_error(&self, errno: Errno) {
         self.error.store(errno.get() as u32, Ordering::Relaxed);
     }
@@ -155,6 +163,12 @@ impl Common {
             return None;
         }
         Errno::from_raw(self.error.swap(0, Ordering::Relaxed) as i32)
+    }
+
+    /// See [`FileOps::has_limits`].
+    pub fn has_limits(&self) -> bool {
+        self.receive_timeout.load(Ordering::Relaxed) | self.send_timeout.load(Ordering::Relaxed) != 0
+            || self.receive_low.load(Ordering::Relaxed) > 1
     }
 
     fn deadline(timeout: &AtomicU64) -> Option<Instant> {
@@ -178,6 +192,7 @@ pub enum Target {
     /// The peer.
     Connected,
     Unix(Arc<UnixSocket>),
+    Inet(Endpoint),
 }
 
 /// A message to be sent. What an attempt sends off is taken out.
@@ -203,6 +218,8 @@ pub struct Receive {
     /// Leave it there (MSG_PEEK).
     pub peek: bool,
     pub nonblock: bool,
+    /// MSG_TRUNC: bytes of a TCP stream are thrown away instead of copied (tcp(7)).
+    pub discard: bool,
 }
 
 /// What was received besides the bytes.
@@ -247,15 +264,24 @@ pub trait Socket: FileOps {
     /// SO_ACCEPTCONN.
     fn is_listening(&self) -> bool;
     /// SO_PEERCRED.
-    fn peer_creds(&self) -> Ucred;
+    fn peer_creds(&self) -> Ucred {
+        Ucred::NOBODY
+    }
     /// SO_PEERGROUPS: the supplementary groups of the peer.
-    fn peer_groups(&self) -> Option<Arc<[u32]>>;
+    fn peer_groups(&self) -> Option<Arc<[u32]>> {
+        None
+    }
+
+    /// The value of an option of another level than SOL_SOCKET, in full.
+    fn get_option(&self, _level: u32, _option: u32) -> Result<Vec<u8>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    fn set_option(&self, _t: &Thread, _level: u32, _option: u32, _value: &[u8]) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
 }
 
 /// The socket behind an open file; ENOTSOCK if it is none.
 pub fn of_file(file: &OpenFile) -> Result<&dyn Socket> {
-    match file.ops_as::<UnixSocket>() {
-        Some(socket) => Ok(socket),
-        None => Err(Errno::ENOTSOCK),
-    }
+    file.ops().and_then(|ops| ops.as_socket()).ok_or(Errno::ENOTSOCK)
 }

@@ -65,7 +65,7 @@ pub async fn receive(
     flags: u32,
 ) -> SysResult<Received> {
     let nonblock = file.is_nonblock() || flags & raw::MSG_DONTWAIT != 0;
-    let how = Receive { peek: flags & raw::MSG_PEEK != 0, nonblock };
+    let how = Receive { peek: flags & raw::MSG_PEEK != 0, nonblock, discard: flags & raw::MSG_TRUNC != 0 };
     let stream = socket.common().kind == Type::Stream;
     let deadline = socket.common().receive_deadline();
     let low = socket.common().receive_low.load(core::sync::atomic::Ordering::Relaxed) as usize;

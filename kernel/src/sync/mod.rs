@@ -242,3 +242,14 @@ impl<T: ?Sized> RwSpinLock<T> {
 pub type SpinGuard<'a, T> = lock_api::MutexGuard<'a, RawSpin, T>;
 pub type Lazy<T, F = fn() -> T> = spin::lazylock::LazyLock<T, F, Relax>;
 pub type Once<T> = spin::once::Once<T, Relax>;
+
+/// Two different locks of a kind, the one at the lower address first; the guards in the order of the arguments.
+pub fn lock_both<'a, T>(a: &'a SpinLock<T>, b: &'a SpinLock<T>) -> (SpinGuard<'a, T>, SpinGuard<'a, T>) {
+    if core::ptr::from_ref(a).addr() < core::ptr::from_ref(b).addr() {
+        let a = a.lock();
+        (a, b.lock())
+    } else {
+        let b = b.lock();
+        (a.lock(), b)
+    }
+}

@@ -11,10 +11,10 @@ use crate::exec::{Interrupted, interruptible, timeout};
 use crate::fs::open_file::settled;
 use crate::fs::{FileOps, OpenFile, TryError};
 use crate::mm::{IoBuf, UserPtr, import_iovec};
-use crate::net::control;
+use crate::net::inet::{self, AF_INET, AF_INET6};
 use crate::net::socket::{Outgoing, Received, Socket, Type, of_file};
 use crate::net::unix::{self, AF_UNIX, UnixSocket};
-use crate::net::{address, options, transfer};
+use crate::net::{address, control, options, transfer};
 use crate::process::Thread;
 use crate::time::UserTimespec;
 
@@ -47,28 +47,9 @@ pub struct MMsgHdr {
 }
 
 /// Type and flags of socket(2) and socketpair(2).
-fn decode(family: u32, kind: u32, protocol: i32) -> Result<(Type, u32)> {
+fn decode(kind: u32) -> Result<(u32, u32)> {
     let flags = kind & !TYPE_MASK;
-    if flags & !(SOCK_CLOEXEC | O_NONBLOCK) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    if family != u32::from(AF_UNIX) {
-        return Err(Errno::EAFNOSUPPORT);
-    }
-    // PF_UNIX is a protocol of its own, too.
-    if protocol != 0 && protocol != i32::from(AF_UNIX) {
-        return Err(Errno::EPROTONOSUPPORT);
-    }
-    let kind = match kind & TYPE_MASK {
-        raw::SOCK_STREAM => Type::Stream,
-        // "For portability", as net/unix has it: raw sockets are datagram sockets.
-        raw::SOCK_DGRAM | raw::SOCK_RAW => Type::Datagram,
-        raw::SOCK_SEQPACKET => Type::SeqPacket,
-        // SOCK_MAX.
-        11.. => return Err(Errno::EINVAL),
-        _ => return Err(Errno::ESOCKTNOSUPPORT),
-    };
-    Ok((kind, flags))
+    if flags & !(SOCK_CLOEXEC | O_NONBLOCK) != 0 { Err(Errno::EINVAL) } else { Ok((kind & TYPE_MASK, flags)) }
 }
 
 pub(crate) fn install(t: &Thread, socket: Arc<dyn FileOps>, flags: u32) -> Result<i32> {
@@ -80,19 +61,28 @@ pub(crate) fn open_socket(socket: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile>
 }
 
 /// socket(2) without a descriptor; with the flags that it asks for.
-pub(crate) fn make(family: u32, kind: u32, protocol: i32) -> Result<(Arc<dyn FileOps>, u32)> {
-    let (kind, flags) = decode(family, kind, protocol)?;
-    Ok((UnixSocket::new(kind), flags))
+pub(crate) fn make(t: &Thread, family: u32, kind: u32, protocol: i32) -> Result<(Arc<dyn FileOps>, u32)> {
+    let (kind, flags) = decode(kind)?;
+    let socket: Arc<dyn FileOps> = match u16::try_from(family) {
+        Ok(AF_UNIX) => UnixSocket::new(unix::kind(kind, protocol)?),
+        Ok(family @ (AF_INET | AF_INET6)) => inet::make(t, family, kind, protocol)?,
+        _ => return Err(Errno::EAFNOSUPPORT),
+    };
+    Ok((socket, flags))
 }
 
 pub fn socket(t: &Thread, family: u32, kind: u32, protocol: i32) -> Result<i32> {
-    let (socket, flags) = make(family, kind, protocol)?;
+    let (socket, flags) = make(t, family, kind, protocol)?;
     install(t, socket, flags)
 }
 
 pub async fn socketpair(t: &Thread, family: u32, kind: u32, protocol: i32, fds: UserPtr<[i32; 2]>) -> Result<()> {
-    let (kind, flags) = decode(family, kind, protocol)?;
-    let (a, b) = unix::pair(t, kind);
+    if family != u32::from(AF_UNIX) {
+        make(t, family, kind, protocol)?;
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let (kind, flags) = decode(kind)?;
+    let (a, b) = unix::pair(t, unix::kind(kind, protocol)?);
     let first = install(t, a, flags)?;
     let close = |fd| {
         let _ = t.files().close(fd);
@@ -216,7 +206,7 @@ async fn send(
     let socket = of_file(file)?;
     let mut message = Outgoing::plain();
     if control.1 > 0 {
-        control::import(t, control.0, control.1, &mut message).await?;
+        control::import(t, socket, control.0, control.1, &mut message).await?;
     }
     message.urgent = flags & raw::MSG_OOB != 0;
     if message.urgent && (socket.common().kind != Type::Stream || buf.is_empty()) {
@@ -295,7 +285,8 @@ pub async fn sendmmsg(t: &Thread, fd: i32, headers: UserPtr<MMsgHdr>, count: u32
 
 pub(crate) async fn receive(t: &Thread, file: &OpenFile, buf: &mut IoBuf<'_>, flags: u32) -> SysResult<Received> {
     let socket = of_file(file)?;
-    if flags & raw::MSG_OOB != 0 {
+    // Of UDP there are no urgent bytes, and the flag is not looked at.
+    if flags & raw::MSG_OOB != 0 && socket.common().protocol != inet::IPPROTO_UDP {
         return Ok(transfer::receive_urgent(socket, buf, flags).await?);
     }
     if flags & raw::MSG_ERRQUEUE != 0 {
@@ -414,13 +405,13 @@ pub async fn setsockopt(t: &Thread, fd: i32, level: u32, option: u32, value: Use
     let file = t.files().get_io(fd)?;
     let socket = of_file(&file)?;
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
-    if level != raw::SOL_SOCKET {
-        return Err(Errno::EOPNOTSUPP);
-    }
     let mut bytes = [0; 32];
     let bytes = bytes.get_mut(..len.min(32)).ok_or(Errno::EINVAL)?;
     value.read_bytes(t.mm(), bytes).await?;
-    options::set(t, socket, option, bytes)
+    match level {
+        raw::SOL_SOCKET => options::set(t, socket, option, bytes),
+        level => socket.set_option(t, level, option, bytes),
+    }
 }
 
 pub async fn getsockopt(
@@ -433,12 +424,12 @@ pub async fn getsockopt(
 ) -> Result<()> {
     let file = t.files().get_io(fd)?;
     let socket = of_file(&file)?;
-    if level != raw::SOL_SOCKET {
-        return Err(Errno::EOPNOTSUPP);
-    }
     let room = usize::try_from(len.read(t.mm()).await?).map_err(|_| Errno::EINVAL)?;
-    let bytes = options::get(socket, option)?;
-    if option == raw::SO_PEERGROUPS && bytes.len() > room {
+    let bytes = match level {
+        raw::SOL_SOCKET => options::get(socket, option)?,
+        level => socket.get_option(level, option)?,
+    };
+    if level == raw::SOL_SOCKET && option == raw::SO_PEERGROUPS && bytes.len() > room {
         len.write(t.mm(), bytes.len() as i32).await?;
         return Err(Errno::ERANGE);
     }

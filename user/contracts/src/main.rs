@@ -8,6 +8,7 @@
 //! * [`families`] has the tests, a file a family. A test is a function that calls [`say!`].
 //! * [`mod@sys`] is the door to the kernel and names what comes back; [`process`], [`signal`], [`memory`] and
 //!   [`mod@file`] are what many tests need; [`terminal`] has ptys.
+//! * [`inet`] is about sockets on the loopback.
 //! * [`ring`] is a small library for io_uring.
 //! * [`guise`] is what this program does when a test executes it.
 //! * [`runner`] gives each test a process, an empty directory and a time limit, and clears away what it leaves behind.
@@ -15,6 +16,7 @@
 mod families;
 mod file;
 mod guise;
+mod inet;
 mod memory;
 mod process;
 mod ring;

@@ -118,7 +118,7 @@ fn close(request: &Request, t: &Thread, sqe: &Sqe) -> Result<()> {
 }
 
 fn socket(request: &Request, t: &Thread, sqe: &Sqe) -> Result<i32> {
-    let (socket, flags) = syscalls::socket::make(sqe.fd as u32, sqe.off as u32, sqe.len as i32)?;
+    let (socket, flags) = syscalls::socket::make(t, sqe.fd as u32, sqe.off as u32, sqe.len as i32)?;
     let file = syscalls::socket::open_socket(socket, flags);
     place(request, t, sqe.file_index, file, flags & general::O_CLOEXEC != 0)
 }

@@ -10,22 +10,11 @@ use crate::fs::open_file::settled;
 use crate::fs::{FileOps, TryError, sigio};
 use crate::net::socket::{Address, Socket, Switches, Type, Ucred};
 use crate::process::Thread;
-use crate::sync::SpinGuard;
+use crate::sync::lock_both;
 use crate::syscalls::{SysError, SysResult};
 
 /// net.core.somaxconn.
 const MAX_BACKLOG: u32 = 4096;
-
-/// The states of two different sockets, in the order of their arguments.
-fn lock_both<'a>(a: &'a UnixSocket, b: &'a UnixSocket) -> (SpinGuard<'a, State>, SpinGuard<'a, State>) {
-    if core::ptr::from_ref(a).addr() < core::ptr::from_ref(b).addr() {
-        let a = a.state.lock();
-        (a, b.state.lock())
-    } else {
-        let b = b.state.lock();
-        (a.state.lock(), b)
-    }
-}
 
 /// Two sockets that are connected to each other.
 pub fn pair(t: &Thread, kind: Type) -> (Arc<UnixSocket>, Arc<UnixSocket>) {
@@ -177,7 +166,7 @@ impl UnixSocket {
     /// Leaves a connection with the listener, unless it has too many already.
     fn try_connect(&self, t: &Thread, listener: &UnixSocket) -> Result<(), TryError> {
         let connection = UnixSocket::new(self.kind());
-        let (mut own, mut other) = lock_both(self, listener);
+        let (mut own, mut other) = lock_both(&self.state, &listener.state);
         if other.phase != Phase::Listening || other.receive_shut {
             return Err(Errno::ECONNREFUSED.into());
         }

@@ -1,6 +1,5 @@
 //! Sending and receiving.
 
-use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -10,7 +9,8 @@ use super::{ARRIVED, Phase, UnixSocket, name, release, unblock};
 use crate::errno::{Errno, Result};
 use crate::fs::pipe::PIPE_BUF;
 use crate::fs::{Events, TryError, sigio};
-use crate::mm::{IoBuf, PAGE_SIZE, frames};
+use crate::mm::IoBuf;
+use crate::net::packet::{copy_in, copy_out};
 use crate::net::rights::{self, Rights};
 use crate::net::socket::{Outgoing, Receive, Received, Switches, Target, Type, Ucred};
 
@@ -146,6 +146,7 @@ impl UnixSocket {
         peer = state.peer.as_ref().map(Weak::upgrade);
         let target = match &message.target {
             Target::Unix(target) => target.clone(),
+            Target::Inet(_) => return Err(Errno::EINVAL),
             Target::Connected => match &peer {
                 Some(Some(peer)) if !peer.is_closed() => peer.clone(),
                 Some(_) if self.kind() == Type::SeqPacket => return Err(Errno::EPIPE),
@@ -326,36 +327,4 @@ fn received_files(rights: Rights, in_flight: Option<&mut rights::InFlight>) -> V
         rights.land(in_flight);
     }
     rights.into_files()
-}
-
-/// The bytes of a message; nothing is taken on a fault.
-fn copy_in(buf: &mut IoBuf<'_>) -> Result<Box<[u8]>, TryError> {
-    let len = buf.remaining();
-    // Small ones are limited by their number.
-    if len >= PAGE_SIZE && !frames::has_spare() {
-        return Err(Errno::ENOBUFS.into());
-    }
-    let mut data = Vec::new();
-    data.try_reserve_exact(len).map_err(|_| Errno::ENOBUFS)?;
-    data.resize(len, 0);
-    let done = buf.copy_from(&mut data)?;
-    match buf.take_fault() {
-        Some(fault) if done < len => {
-            buf.rewind(done);
-            Err(fault.into())
-        }
-        _ => Ok(data.into_boxed_slice()),
-    }
-}
-
-/// As much of a message as the receiver has room for.
-fn copy_out(buf: &mut IoBuf<'_>, data: &[u8]) -> Result<usize, TryError> {
-    let done = buf.copy_to(data)?;
-    match buf.take_fault() {
-        Some(fault) => {
-            buf.rewind(done);
-            Err(fault.into())
-        }
-        None => Ok(done),
-    }
 }

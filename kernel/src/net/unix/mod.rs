@@ -22,10 +22,12 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use linux_raw_sys::net as raw;
+
 use self::inbox::{Inbox, Packet, Stream};
 use self::name::Name;
-use super::rights;
 use super::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, Type, Ucred};
+use super::{interface, rights};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
@@ -36,6 +38,23 @@ use crate::sync::{Once, SpinLock};
 use crate::syscalls::SysResult;
 
 pub use name::AF_UNIX;
+
+/// The type of socket that socket(2) asks for by a SOCK_* `kind`.
+pub fn kind(kind: u32, protocol: i32) -> Result<Type> {
+    // PF_UNIX is a protocol of its own, too.
+    if protocol != 0 && protocol != i32::from(AF_UNIX) {
+        return Err(Errno::EPROTONOSUPPORT);
+    }
+    match kind {
+        raw::SOCK_STREAM => Ok(Type::Stream),
+        // "For portability", as net/unix has it: raw sockets are datagram sockets.
+        raw::SOCK_DGRAM | raw::SOCK_RAW => Ok(Type::Datagram),
+        raw::SOCK_SEQPACKET => Ok(Type::SeqPacket),
+        // SOCK_MAX.
+        11.. => Err(Errno::EINVAL),
+        _ => Err(Errno::ESOCKTNOSUPPORT),
+    }
+}
 
 /// net.unix.max_dgram_qlen.
 const MAX_DATAGRAMS: usize = 10;
@@ -101,7 +120,7 @@ impl UnixSocket {
         };
         Arc::new_cyclic(|this| UnixSocket {
             this: this.clone(),
-            common: Common::new(AF_UNIX, kind),
+            common: Common::new(AF_UNIX, kind, 0),
             state: SpinLock::new(State {
                 phase: Phase::Idle,
                 peer: None,
@@ -302,6 +321,10 @@ impl FileOps for UnixSocket {
         self
     }
 
+    fn as_socket(&self) -> Option<&dyn Socket> {
+        Some(self)
+    }
+
     fn try_read(&self, file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
         if buf.is_empty() {
             return Ok(0);
@@ -310,7 +333,7 @@ impl FileOps for UnixSocket {
             return result;
         }
         // Descriptors that come along are closed: nobody asked for them.
-        Ok(self.try_receive(buf, Receive { peek: false, nonblock: file.is_nonblock() })?.len)
+        Ok(self.try_receive(buf, Receive { nonblock: file.is_nonblock(), ..Receive::default() })?.len)
     }
 
     fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
@@ -322,9 +345,7 @@ impl FileOps for UnixSocket {
     }
 
     fn has_limits(&self) -> bool {
-        let common = &self.common;
-        common.receive_timeout.load(Ordering::Relaxed) | common.send_timeout.load(Ordering::Relaxed) != 0
-            || common.receive_low.load(Ordering::Relaxed) > 1
+        self.common.has_limits()
     }
 
     fn sigpipe(&self) -> Sigpipe {
@@ -388,7 +409,7 @@ impl FileOps for UnixSocket {
             FIONREAD if self.is_listening() => return Op::ready(Err(Errno::EINVAL)),
             FIONREAD => self.state.lock().inbox.available(),
             TIOCOUTQ => self.unreceived(),
-            _ => return Op::ready(Err(Errno::ENOTTY)),
+            _ => return interface::ioctl(thread, cmd, arg),
         };
         Op::boxed(async move {
             UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;

@@ -31,7 +31,8 @@ fn send(socket: &UnixSocket, bytes: &[u8], files: &[&Arc<OpenFile>]) -> Result<u
 
 fn receive(socket: &UnixSocket, len: usize, peek: bool) -> Result<(Vec<u8>, Received), TryError> {
     let mut bytes = vec![0; len];
-    let received = socket.try_receive(&mut IoBuf::kernel_mut(&mut bytes), Receive { peek, nonblock: true })?;
+    let received = socket
+        .try_receive(&mut IoBuf::kernel_mut(&mut bytes), Receive { peek, nonblock: true, ..Receive::default() })?;
     bytes.truncate(received.len);
     Ok((bytes, received))
 }

@@ -20,6 +20,13 @@ mod groups;
 mod handlers;
 mod hostile;
 mod ids;
+mod inet6;
+mod inet_close;
+mod inet_connect;
+mod inet_names;
+mod inet_options;
+mod inet_tcp;
+mod inet_udp;
 mod inotify;
 mod inotify_events;
 mod inotify_limits;
@@ -115,6 +122,13 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("futex_pi_requeue", futex_pi_requeue::TESTS),
     ("requeue", requeue::TESTS),
     ("robust", robust::TESTS),
+    ("inet_names", inet_names::TESTS),
+    ("inet_connect", inet_connect::TESTS),
+    ("inet_tcp", inet_tcp::TESTS),
+    ("inet_close", inet_close::TESTS),
+    ("inet_udp", inet_udp::TESTS),
+    ("inet_options", inet_options::TESTS),
+    ("inet6", inet6::TESTS),
     ("mqueue", mqueue::TESTS),
     ("mqueue_file", mqueue_file::TESTS),
     ("msg", msg::TESTS),

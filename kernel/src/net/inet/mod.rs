@@ -1,0 +1,82 @@
+//! Internet sockets: ip(7), ipv6(7), tcp(7), udp(7).
+//!
+//! Two sockets of this machine need no packets: a sender puts its bytes straight into the receiver's queue, as Unix sockets
+//! do, and what would be a SYN, a FIN or an RST is a call of the other one's. There are no checksums, windows or timers, so the
+//! loopback is as fast as memory. Other machines cannot be reached yet: ENETUNREACH.
+//!
+//! * [`Endpoint`]: address and port, and the two forms of `struct sockaddr`.
+//! * [`ports`]: who has which port; also how a connection finds its listener and a datagram its receiver.
+//! * [`tcp`], [`udp`]: the sockets. [`options`]: what IPPROTO_IP, IPPROTO_IPV6 and IPPROTO_TCP know.
+//!
+//! Locks: the state of a TCP socket, of two the one at the lower address first → a shard of ports → leaves.
+
+mod endpoint;
+mod options;
+mod ports;
+pub mod tcp;
+#[cfg(test)]
+mod tests;
+pub mod udp;
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::net as raw;
+
+use self::tcp::TcpSocket;
+use self::udp::UdpSocket;
+use super::interface;
+use super::socket::Switches;
+use crate::errno::{Errno, Result};
+use crate::fs::FileOps;
+use crate::process::{Caps, Thread};
+
+pub use endpoint::{AF_INET, AF_INET6, Endpoint};
+
+pub const IPPROTO_ICMP: u8 = raw::IPPROTO_ICMP as u8;
+pub const IPPROTO_TCP: u8 = raw::IPPROTO_TCP as u8;
+pub const IPPROTO_UDP: u8 = raw::IPPROTO_UDP as u8;
+const IPPROTO_ICMPV6: u8 = raw::IPPROTO_ICMPV6 as u8;
+/// One more than the largest protocol number of Linux (IPPROTO_MPTCP is the last).
+const IPPROTO_MAX: i32 = 263;
+/// net.ipv4.ip_unprivileged_port_start.
+const PRIVILEGED: u16 = 1024;
+
+/// A socket of AF_INET or AF_INET6 of the SOCK_* `kind`.
+pub fn make(t: &Thread, family: u16, kind: u32, protocol: i32) -> Result<Arc<dyn FileOps>> {
+    if !(0..IPPROTO_MAX).contains(&protocol) {
+        return Err(Errno::EINVAL);
+    }
+    let protocol = u8::try_from(protocol).ok();
+    match (kind, protocol) {
+        (raw::SOCK_STREAM, Some(0 | IPPROTO_TCP)) => Ok(TcpSocket::new(family)),
+        (raw::SOCK_DGRAM, Some(0 | IPPROTO_UDP)) => Ok(UdpSocket::new(family)),
+        // No group is in net.ipv4.ping_group_range.
+        (raw::SOCK_DGRAM, Some(IPPROTO_ICMP)) if family == AF_INET => Err(Errno::EACCES),
+        (raw::SOCK_DGRAM, Some(IPPROTO_ICMPV6)) if family == AF_INET6 => Err(Errno::EACCES),
+        (raw::SOCK_RAW, protocol) if protocol != Some(0) && !t.creds().capable(Caps::NET_RAW) => Err(Errno::EPERM),
+        (raw::SOCK_STREAM | raw::SOCK_DGRAM | raw::SOCK_RAW, _) => Err(Errno::EPROTONOSUPPORT),
+        // SOCK_MAX.
+        (11.., _) => Err(Errno::EINVAL),
+        _ => Err(Errno::ESOCKTNOSUPPORT),
+    }
+}
+
+/// Whether `t` may bind a socket to `local`.
+fn check_bindable(t: &Thread, local: Endpoint) -> Result<()> {
+    if !interface::is_bindable(local.ip) {
+        return Err(Errno::EADDRNOTAVAIL);
+    }
+    if local.port != 0 && local.port < PRIVILEGED && !t.creds().capable(Caps::NET_BIND_SERVICE) {
+        return Err(Errno::EACCES);
+    }
+    Ok(())
+}
+
+/// What a socket with these options says of a port that it wants.
+fn claim(common: &super::socket::Common, local: Endpoint, only_v6: bool, user: u32) -> ports::Claim {
+    let mut claim = ports::Claim::new(local);
+    claim.only_v6 = only_v6;
+    claim.reuse = common.is_on(Switches::REUSEADDR);
+    claim.shared_by = common.is_on(Switches::REUSEPORT).then_some(user);
+    claim
+}

@@ -1,0 +1,298 @@
+//! Who has which port of a protocol.
+//!
+//! A table is split by port into shards with a lock each, which is a leaf: nothing is called, and no last reference to a
+//! socket goes, under it. What is asked of sockets at other times (SO_REUSEADDR, who listens) is noted here.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use core::net::IpAddr;
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::Endpoint;
+use crate::drivers::random;
+use crate::errno::{Errno, Result};
+use crate::exec::Instant;
+use crate::sync::SpinLock;
+
+/// net.ipv4.ip_local_port_range.
+const FIRST: u32 = 32_768;
+const LAST: u32 = 60_999;
+/// TCP_TIMEWAIT_LEN of Linux.
+const TIME_WAIT: Duration = Duration::from_secs(60);
+/// net.ipv4.tcp_tw_reuse = 2: within the machine a new connection may follow an old one after this long.
+const TIME_WAIT_REUSE: Duration = Duration::from_secs(1);
+/// The most connections that are kept in TIME_WAIT (net.ipv4.tcp_max_tw_buckets is of this size on small machines).
+const MAX_TIME_WAITS: u32 = 8192;
+
+const SHARDS: usize = 64;
+
+/// How a port is held.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub local: Endpoint,
+    pub remote: Option<Endpoint>,
+    /// IPV6_V6ONLY.
+    pub only_v6: bool,
+    /// SO_REUSEADDR.
+    pub reuse: bool,
+    /// SO_REUSEPORT, by this user.
+    pub shared_by: Option<u32>,
+    pub listening: bool,
+}
+
+enum Holder<S> {
+    Socket(Weak<S>),
+    /// A connection that has ended not long ago (TIME_WAIT of RFC 9293).
+    Past {
+        end: Instant,
+    },
+}
+
+struct Entry<S> {
+    holder: Holder<S>,
+    claim: Claim,
+}
+
+type Entries<S> = SmallVec<[Entry<S>; 2]>;
+type Shard<S> = SpinLock<BTreeMap<u16, Entries<S>>>;
+
+/// The ports of a protocol.
+pub struct Ports<S> {
+    shards: [Shard<S>; SHARDS],
+    /// Where the search for a free port goes on.
+    next: AtomicU32,
+    past: AtomicU32,
+}
+
+impl Claim {
+    pub fn new(local: Endpoint) -> Self {
+        Claim { local, remote: None, only_v6: false, reuse: false, shared_by: None, listening: false }
+    }
+
+    /// Is `ip` one of its addresses?
+    fn covers(&self, ip: IpAddr) -> bool {
+        match self.local.ip {
+            own if own == ip => true,
+            own if !own.is_unspecified() => false,
+            IpAddr::V4(_) => ip.is_ipv4(),
+            IpAddr::V6(_) => ip.is_ipv6() || !self.only_v6,
+        }
+    }
+
+    fn overlaps(&self, other: &Claim) -> bool {
+        self.covers(other.local.ip) || other.covers(self.local.ip)
+    }
+
+    /// Can both have the port? As Linux decides it for bind(2) and listen(2).
+    fn agrees(&self, other: &Claim) -> bool {
+        let both_reuse = self.reuse && other.reuse && !other.listening;
+        let both_share = self.shared_by.is_some() && self.shared_by == other.shared_by;
+        both_reuse || both_share || !self.overlaps(other)
+    }
+}
+
+impl<S> Entry<S> {
+    fn is(&self, socket: *const S) -> bool {
+        matches!(&self.holder, Holder::Socket(holder) if core::ptr::eq(holder.as_ptr(), socket))
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        matches!(self.holder, Holder::Past { end } if end <= now)
+    }
+
+    /// May a connection from its port to `remote` begin?
+    fn lets_connect(&self, local: IpAddr, remote: Endpoint, now: Instant) -> bool {
+        let Some(theirs) = self.claim.remote else { return false };
+        match self.holder {
+            _ if theirs != remote || self.claim.local.ip != local => true,
+            Holder::Past { end } => end.as_nanos() <= now.saturating_add(TIME_WAIT - TIME_WAIT_REUSE).as_nanos(),
+            Holder::Socket(_) => false,
+        }
+    }
+}
+
+impl<S> Ports<S> {
+    pub const fn new() -> Self {
+        let shards = [const { SpinLock::new(BTreeMap::new()) }; SHARDS];
+        Ports { shards, next: AtomicU32::new(0), past: AtomicU32::new(0) }
+    }
+
+    fn shard(&self, port: u16) -> &Shard<S> {
+        &self.shards[usize::from(port) % SHARDS]
+    }
+
+    /// Gives `socket` the port that the claim names if everybody who has it agrees.
+    pub fn claim(&self, socket: &Weak<S>, claim: Claim) -> Result<()> {
+        let mut shard = self.shard(claim.local.port).lock();
+        let entries = Self::entries(&mut shard, claim.local.port, &self.past);
+        if !entries.iter().all(|entry| claim.agrees(&entry.claim)) {
+            return Err(Errno::EADDRINUSE);
+        }
+        entries.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        entries.push(Entry { holder: Holder::Socket(socket.clone()), claim });
+        Ok(())
+    }
+
+    /// The port that bind(2) names, or a free one for port 0.
+    pub fn claim_given(&self, socket: &Weak<S>, claim: Claim) -> Result<u16> {
+        match claim.local.port {
+            0 => self.claim_any(socket, claim),
+            port => self.claim(socket, claim).map(|()| port),
+        }
+    }
+
+    /// A free port for bind(2) to port 0, and for datagrams.
+    pub fn claim_any(&self, socket: &Weak<S>, claim: Claim) -> Result<u16> {
+        let found = self.search(|port| {
+            let mut shard = self.shard(port).lock();
+            let entries = Self::entries(&mut shard, port, &self.past);
+            if !entries.is_empty() {
+                return None;
+            }
+            let local = Endpoint { port, ..claim.local };
+            entries.push(Entry { holder: Holder::Socket(socket.clone()), claim: Claim { local, ..claim } });
+            Some(port)
+        });
+        found.ok_or(Errno::EADDRINUSE)
+    }
+
+    /// A port for a connection: if none is free, one that others connect from to somebody else.
+    pub fn claim_for_connection(&self, socket: &Weak<S>, claim: Claim, remote: Endpoint) -> Result<u16> {
+        if let Ok(port) = self.claim_any(socket, claim) {
+            return Ok(port);
+        }
+        self.search(|port| {
+            let now = Instant::now();
+            let mut shard = self.shard(port).lock();
+            let entries = shard.get_mut(&port)?;
+            if !entries.iter().all(|entry| entry.lets_connect(claim.local.ip, remote, now)) {
+                return None;
+            }
+            if entries.try_reserve(1).is_err() {
+                return Some(Err(Errno::ENOMEM));
+            }
+            let mut claim = claim;
+            claim.local.port = port;
+            entries.push(Entry { holder: Holder::Socket(socket.clone()), claim });
+            Some(Ok(port))
+        })
+        .unwrap_or(Err(Errno::EADDRNOTAVAIL))
+    }
+
+    /// Asks about each port of the range, from some place on.
+    fn search<T>(&self, mut ask: impl FnMut(u16) -> Option<T>) -> Option<T> {
+        let count = LAST - FIRST + 1;
+        if self.next.load(Ordering::Relaxed) == 0 {
+            self.next.store(random::u64() as u32 % count + 1, Ordering::Relaxed);
+        }
+        (0..count).find_map(|_| {
+            let step = self.next.fetch_add(1, Ordering::Relaxed);
+            ask((FIRST + step % count) as u16)
+        })
+    }
+
+    /// Who has the port, without those that had it long ago.
+    fn entries<'a>(shard: &'a mut BTreeMap<u16, Entries<S>>, port: u16, past: &AtomicU32) -> &'a mut Entries<S> {
+        let entries = shard.entry(port).or_default();
+        let now = Instant::now();
+        let before = entries.len();
+        entries.retain(|entry| !entry.is_over(now));
+        past.fetch_sub((before - entries.len()) as u32, Ordering::Relaxed);
+        entries
+    }
+
+    /// A socket that `listener` makes has its port, too, whoever else has it.
+    pub fn share(&self, socket: &Weak<S>, listener: *const S, local: Endpoint, remote: Endpoint) -> Result<()> {
+        let mut shard = self.shard(local.port).lock();
+        let entries = shard.get_mut(&local.port).ok_or(Errno::ECONNREFUSED)?;
+        let theirs = entries.iter().find(|entry| entry.is(listener)).ok_or(Errno::ECONNREFUSED)?;
+        let claim = Claim { local, remote: Some(remote), listening: false, ..theirs.claim };
+        entries.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        entries.push(Entry { holder: Holder::Socket(socket.clone()), claim });
+        Ok(())
+    }
+
+    /// Changes what is noted of a socket. Nothing changes if somebody does not agree: EADDRINUSE if it is to listen,
+    /// EADDRNOTAVAIL if it connects to a peer that another connection from the port has.
+    pub fn change(&self, socket: *const S, port: u16, change: impl FnOnce(&mut Claim)) -> Result<()> {
+        let mut shard = self.shard(port).lock();
+        let Some(entries) = shard.get_mut(&port) else { return Ok(()) };
+        let Some(index) = entries.iter().position(|entry| entry.is(socket)) else { return Ok(()) };
+        let Some(mut claim) = entries.get(index).map(|entry| entry.claim) else { return Ok(()) };
+        change(&mut claim);
+        let others = || entries.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, entry)| entry);
+        if claim.listening && !others().all(|entry| claim.agrees(&entry.claim)) {
+            return Err(Errno::EADDRINUSE);
+        }
+        let now = Instant::now();
+        if let Some(remote) = claim.remote
+            && others().any(|entry| entry.claim.remote.is_some() && !entry.lets_connect(claim.local.ip, remote, now))
+        {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        if let Some(entry) = entries.get_mut(index) {
+            entry.claim = claim;
+        }
+        Ok(())
+    }
+
+    /// The socket gives its port back. `wait`: its connection has ended in an order that keeps it in TIME_WAIT.
+    pub fn release(&self, socket: *const S, port: u16, wait: bool) {
+        let mut shard = self.shard(port).lock();
+        let Some(entries) = shard.get_mut(&port) else { return };
+        if let Some(index) = entries.iter().position(|entry| entry.is(socket)) {
+            // Weak: no socket goes with it.
+            let entry = entries.swap_remove(index);
+            if wait && self.past.load(Ordering::Relaxed) < MAX_TIME_WAITS {
+                let end = Instant::now().saturating_add(TIME_WAIT);
+                self.past.fetch_add(1, Ordering::Relaxed);
+                entries.push(Entry { holder: Holder::Past { end }, claim: entry.claim });
+            }
+        }
+        if entries.is_empty() {
+            shard.remove(&port);
+        }
+    }
+
+    /// A connection was reset after all: nothing of it is left to wait for.
+    pub fn forget(&self, local: Endpoint, remote: Endpoint) {
+        let mut shard = self.shard(local.port).lock();
+        let Some(entries) = shard.get_mut(&local.port) else { return };
+        let found = entries.iter().position(|entry| {
+            matches!(entry.holder, Holder::Past { .. })
+                && entry.claim.remote == Some(remote)
+                && entry.claim.local.ip == local.ip
+        });
+        if let Some(index) = found {
+            entries.swap_remove(index);
+            self.past.fetch_sub(1, Ordering::Relaxed);
+        }
+        if entries.is_empty() {
+            shard.remove(&local.port);
+        }
+    }
+
+    /// Who is meant by what comes from `remote` to `local`: the one whose claim says most, and of several the next in turn.
+    pub fn find(&self, local: Endpoint, remote: Endpoint, wanted: impl Fn(&Claim) -> bool) -> Option<Arc<S>> {
+        let shard = self.shard(local.port).lock();
+        let entries = shard.get(&local.port)?;
+        let fits = |claim: &Claim| {
+            if !wanted(claim) || !claim.covers(local.ip) || claim.remote.is_some_and(|theirs| theirs != remote) {
+                return None;
+            }
+            Some(2 * u32::from(claim.remote.is_some()) + u32::from(!claim.local.is_any()))
+        };
+        let scored = || entries.iter().filter_map(|entry| Some((fits(&entry.claim)?, entry)));
+        let best = scored().map(|(score, _)| score).max()?;
+        let count = scored().filter(|(score, _)| *score == best).count();
+        let turn = if count > 1 { random::u64() as usize % count } else { 0 };
+        let (_, entry) = scored().filter(|(score, _)| *score == best).nth(turn)?;
+        match &entry.holder {
+            Holder::Socket(socket) => socket.upgrade(),
+            Holder::Past { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Ports and connections: bind(2), listen(2), connect(2), accept(2).
+
+use alloc::sync::{Arc, Weak};
+use core::net::IpAddr;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+use super::{ARRIVED, PORTS, Phase, State, TcpSocket, Told, WRITABLE};
+use crate::errno::{Errno, Result};
+use crate::exec::{Instant, Interrupted, interruptible, timeout};
+use crate::fs::{FileOps, TryError, sigio};
+use crate::net::address;
+use crate::net::inet::endpoint::{self, AF_UNSPEC};
+use crate::net::inet::{Endpoint, check_bindable, claim};
+use crate::net::interface;
+use crate::net::socket::{Address, Common};
+use crate::process::Thread;
+use crate::sync::lock_both;
+use crate::syscalls::SysResult;
+
+/// net.core.somaxconn.
+const MAX_BACKLOG: u32 = 4096;
+/// How long connect(2) goes on: what the retries of net.ipv4.tcp_syn_retries take.
+const CONNECT_TIME: Duration = Duration::from_secs(127);
+
+impl TcpSocket {
+    pub(super) fn bind_to(&self, t: &Thread, address: &[u8]) -> Result<()> {
+        let local = endpoint::parse_own(self.common.family, address)?;
+        if local.ip.is_ipv4() && self.only_v6() {
+            return Err(Errno::EINVAL);
+        }
+        check_bindable(t, local)?;
+        self.bind_as(t.creds().euid, local)
+    }
+
+    pub(in super::super) fn bind_as(&self, user: u32, local: Endpoint) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Closed || state.has_port {
+            return Err(Errno::EINVAL);
+        }
+        let claim = claim(&self.common, local, self.only_v6(), user);
+        let port = PORTS.claim_given(&self.this, claim)?;
+        state.local = Endpoint { ip: local.ip, port };
+        state.address_given = !local.is_any();
+        (state.port_given, state.has_port) = (local.port != 0, true);
+        Ok(())
+    }
+
+    fn only_v6(&self) -> bool {
+        self.ip.lock().only_v6
+    }
+
+    pub(in super::super) fn start_listening(&self, user: u32, backlog: u32) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.told != Told::Nothing || !matches!(state.phase, Phase::Closed | Phase::Listening) {
+            return Err(Errno::EINVAL);
+        }
+        state.backlog = backlog.min(MAX_BACKLOG) as usize;
+        if state.phase == Phase::Listening {
+            drop(state);
+            self.admit_pending();
+            return Ok(());
+        }
+        if !state.has_port {
+            let claim = claim(&self.common, state.local, self.only_v6(), user);
+            state.local.port = PORTS.claim_any(&self.this, claim)?;
+            state.has_port = true;
+        }
+        PORTS.change(self, state.local.port, |claim| claim.listening = true)?;
+        (state.receive_shut, state.send_shut) = (false, false);
+        state.phase = Phase::Listening;
+        Ok(())
+    }
+
+    /// Connections that nobody has accepted are reset, those that found no room refused.
+    pub(super) fn stop_listening(&self) {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Listening {
+            return;
+        }
+        state.phase = Phase::Closed;
+        let (waiting, pending) = (core::mem::take(&mut state.waiting), core::mem::take(&mut state.pending));
+        let forgotten = self.forget_port(&mut state);
+        drop(state);
+        if !forgotten {
+            let _ = PORTS.change(self, self.state.lock().local.port, |claim| claim.listening = false);
+        }
+        for connection in waiting {
+            connection.abort();
+        }
+        for socket in pending.iter().filter_map(Weak::upgrade) {
+            socket.reset();
+        }
+        self.queue.wake(usize::MAX, sigio::QUIET);
+    }
+
+    /// Gives back a port that the program has not asked for; getsockname(2) goes on to tell it, as on Linux.
+    fn forget_port(&self, state: &mut State) -> bool {
+        let local = state.local;
+        if !state.address_given {
+            state.local.ip = Endpoint::any(self.common.family).ip;
+        }
+        if state.port_given || !state.has_port {
+            return false;
+        }
+        state.has_port = false;
+        PORTS.release(self, local.port, false);
+        true
+    }
+
+    pub(in super::super) fn take_connection(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Listening {
+            return Err(Errno::EINVAL.into());
+        }
+        let connection = state.waiting.pop_front().ok_or(TryError::WouldBlock)?;
+        let crowd = !state.pending.is_empty();
+        drop(state);
+        if crowd {
+            self.admit_pending();
+        }
+        let remote = connection.state.lock().remote;
+        let address = remote.unwrap_or(Endpoint::any(self.common.family)).to_address(self.common.family);
+        Ok((connection, address))
+    }
+
+    /// There is room for those who wait for some.
+    fn admit_pending(&self) {
+        loop {
+            let mut state = self.state.lock();
+            if state.phase != Phase::Listening || state.waiting.len() > state.backlog {
+                return;
+            }
+            let Some(next) = state.pending.pop_front() else { return };
+            drop(state);
+            if let (Some(next), Some(this)) = (next.upgrade(), self.this.upgrade()) {
+                next.meet(&this);
+            }
+        }
+    }
+
+    /// As inet_stream_connect of Linux: what is told depends on what was told before.
+    pub(super) async fn connect_to(&self, t: &Thread, address: &[u8], nonblock: bool) -> SysResult<()> {
+        if address::family(address)? == AF_UNSPEC {
+            self.disconnect();
+            return Ok(());
+        }
+        let told = self.state.lock().told;
+        let unfinished = match told {
+            Told::Connected => return Err(Errno::EISCONN.into()),
+            Told::InProgress => Errno::EALREADY,
+            Told::Nothing => {
+                self.begin(t, address)?;
+                if nonblock {
+                    return Err(Errno::EINPROGRESS.into());
+                }
+                Errno::EINPROGRESS
+            }
+        };
+        if self.is_connecting() {
+            if nonblock {
+                return Err(unfinished.into());
+            }
+            self.await_connection(t, unfinished).await?;
+        }
+        let mut state = self.state.lock();
+        if state.phase == Phase::Closed {
+            state.told = Told::Nothing;
+            (state.receive_shut, state.send_shut) = (false, false);
+            self.forget_port(&mut state);
+            drop(state);
+            return Err(self.common.take_error().unwrap_or(Errno::ECONNABORTED).into());
+        }
+        state.told = Told::Connected;
+        Ok(())
+    }
+
+    pub(in super::super) fn is_connecting(&self) -> bool {
+        self.state.lock().phase == Phase::Connecting
+    }
+
+    async fn await_connection(&self, t: &Thread, unfinished: Errno) -> SysResult<()> {
+        let deadline = self.common.send_deadline();
+        let last = Instant::now().saturating_add(CONNECT_TIME);
+        let end = deadline.map_or(last, |deadline| deadline.min(last));
+        let settled = self.queue.wait_for(|| (!self.is_connecting()).then_some(()));
+        match interruptible(t, timeout(Some(end), settled)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) if deadline.is_some_and(|deadline| deadline <= last) => Err(unfinished.into()),
+            Ok(Err(_)) => {
+                self.give_up_connecting();
+                Err(Errno::ETIMEDOUT.into())
+            }
+            Err(Interrupted) if deadline.is_some() => Err(Errno::EINTR.into()),
+            Err(interrupted) => Err(interrupted.into()),
+        }
+    }
+
+    /// Looks for a listener and makes the connection, or leaves it for when the listener has room.
+    fn begin(&self, t: &Thread, address: &[u8]) -> Result<()> {
+        if self.state.lock().phase != Phase::Closed {
+            return Err(Errno::EISCONN);
+        }
+        let remote = endpoint::parse_peer(self.common.family, address, false)?;
+        if remote.ip.is_multicast() || remote.ip.is_ipv4() && self.only_v6() {
+            return Err(Errno::ENETUNREACH);
+        }
+        self.begin_as(t.creds().euid, interface::source_for(remote.ip)?, remote)
+    }
+
+    pub(in super::super) fn begin_as(&self, user: u32, source: IpAddr, remote: Endpoint) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Closed || state.told != Told::Nothing {
+            return Err(Errno::EALREADY);
+        }
+        self.take_port(user, &mut state, source, remote)?;
+        state.remote = Some(remote);
+        state.phase = Phase::Connecting;
+        state.told = Told::InProgress;
+        (state.receive_shut, state.send_shut) = (false, false);
+        (state.end_sent, state.end_received, state.ended_first) = (false, false, false);
+        let local = state.local;
+        drop(state);
+        match PORTS.find(remote, local, |claim| claim.listening) {
+            Some(listener) if !core::ptr::eq(&*listener, self) => self.meet(&listener),
+            _ => self.reset(),
+        }
+        Ok(())
+    }
+
+    /// Source and port of a connection that begins.
+    fn take_port(&self, user: u32, state: &mut State, source: IpAddr, remote: Endpoint) -> Result<()> {
+        let ip = if state.local.is_any() { source } else { state.local.ip };
+        if ip.is_ipv4() != remote.ip.is_ipv4() {
+            return Err(Errno::EINVAL);
+        }
+        if !state.has_port {
+            let mut claim = claim(&self.common, Endpoint { ip, port: 0 }, self.only_v6(), user);
+            claim.remote = Some(remote);
+            state.local.port = PORTS.claim_for_connection(&self.this, claim, remote)?;
+            state.has_port = true;
+        } else {
+            PORTS.change(self, state.local.port, |claim| {
+                claim.local.ip = ip;
+                claim.remote = Some(remote);
+            })?;
+        }
+        state.local.ip = ip;
+        Ok(())
+    }
+
+    /// A socket that is connecting meets a listener.
+    fn meet(&self, listener: &Arc<TcpSocket>) {
+        let (local, remote) = {
+            let state = self.state.lock();
+            let Some(remote) = state.remote else { return };
+            (state.local, remote)
+        };
+        let connection = listener.child(remote, local);
+        if PORTS.share(&Arc::downgrade(&connection), Arc::as_ptr(listener), remote, local).is_err() {
+            return self.reset();
+        }
+        let (mut own, mut other) = lock_both(&self.state, &listener.state);
+        if own.phase != Phase::Connecting {
+            return;
+        }
+        if other.phase != Phase::Listening {
+            drop((own, other));
+            return self.reset();
+        }
+        if other.waiting.len() > other.backlog {
+            own.listener = Some(Arc::downgrade(listener));
+            other.pending.push_back(self.this.clone());
+            drop((own, other));
+            return;
+        }
+        {
+            let mut state = connection.state.lock();
+            state.phase = Phase::Open;
+            state.told = Told::Connected;
+            state.peer = Some(self.this.clone());
+        }
+        own.listener = None;
+        own.phase = Phase::Open;
+        own.peer = Some(Arc::downgrade(&connection));
+        other.waiting.push_back(connection);
+        drop((own, other));
+        // One of those in accept(2), and everybody else.
+        listener.queue.wake(1, ARRIVED);
+        self.queue.wake(usize::MAX, WRITABLE.bits() | sigio::OUT);
+    }
+
+    /// What accept(2) will answer: it has the listener's options.
+    fn child(&self, local: Endpoint, remote: Endpoint) -> Arc<TcpSocket> {
+        let common = self.common.inherit();
+        let child = TcpSocket::with(common, *self.ip.lock(), *self.tcp.lock());
+        {
+            let mut state = child.state.lock();
+            state.local = local;
+            state.remote = Some(remote);
+            (state.address_given, state.port_given, state.has_port) = (true, true, true);
+        }
+        child
+    }
+
+    /// connect(2), shutdown(2) or close(2) of a socket whose connection has not been made.
+    pub(super) fn give_up_connecting(&self) {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Connecting {
+            return;
+        }
+        state.phase = Phase::Closed;
+        state.told = Told::Nothing;
+        let listener = state.listener.take().and_then(|listener| listener.upgrade());
+        self.forget_port(&mut state);
+        drop(state);
+        if let Some(listener) = listener {
+            let this = self.this.as_ptr();
+            listener.state.lock().pending.retain(|socket| !core::ptr::eq(socket.as_ptr(), this));
+        }
+    }
+
+    /// connect(2) to AF_UNSPEC.
+    fn disconnect(&self) {
+        let phase = self.state.lock().phase;
+        match phase {
+            Phase::Listening => self.stop_listening(),
+            Phase::Connecting => {
+                self.give_up_connecting();
+                self.common.set_error(Errno::ECONNRESET);
+            }
+            Phase::Open => {
+                self.abort();
+                self.common.set_error(Errno::ECONNRESET);
+            }
+            Phase::Closed => {}
+        }
+        let mut state = self.state.lock();
+        if state.phase != Phase::Closed {
+            return;
+        }
+        state.told = Told::Nothing;
+        (state.remote, state.peer) = (None, None);
+        (state.receive_shut, state.send_shut) = (false, false);
+        (state.end_sent, state.end_received, state.ended_first) = (false, false, false);
+        let inbox = core::mem::replace(&mut state.inbox, crate::fs::pipe::Ring::new(0));
+        if (phase == Phase::Closed || !self.forget_port(&mut state)) && state.has_port {
+            let ip = state.local.ip;
+            let _ = PORTS.change(self, state.local.port, |claim| {
+                claim.local.ip = ip;
+                claim.remote = None;
+            });
+        }
+        drop(state);
+        drop(inbox);
+        self.queue.wake(usize::MAX, sigio::QUIET);
+    }
+}
+
+impl Common {
+    /// The options that a socket has from the listener that made it.
+    fn inherit(&self) -> Common {
+        let new = Common::new(self.family, self.kind, self.protocol);
+        new.copy_switches(self);
+        let pairs = [
+            (&new.send_buffer, &self.send_buffer),
+            (&new.receive_buffer, &self.receive_buffer),
+            (&new.receive_low, &self.receive_low),
+            (&new.priority, &self.priority),
+            (&new.mark, &self.mark),
+        ];
+        for (to, from) in pairs {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        for (to, from) in [(&new.receive_timeout, &self.receive_timeout), (&new.send_timeout, &self.send_timeout)] {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        *new.linger.lock() = *self.linger.lock();
+        new
+    }
+}

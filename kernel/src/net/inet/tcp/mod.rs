@@ -1,0 +1,385 @@
+//! TCP sockets: tcp(7).
+//!
+//! ```text
+//!            listen              accept
+//!   Closed ─────────▶ Listening ────────▶ a new socket, Open
+//!     │ ▲
+//!     │ │ connect: refused, or reset
+//!     ▼ │         room in the backlog
+//!   Connecting ─────────────────────────▶ Open ──▶ Closed: both have sent their end, or one a reset
+//! ```
+//!
+//! Of RFC 9293's states, Open with what was sent and received of the ends is ESTABLISHED, FIN-WAIT-2 or CLOSE-WAIT; the others
+//! take no time here. A socket that was closed first keeps its port in TIME-WAIT ([`super::ports`]).
+//!
+//! Each socket holds what its peer has sent and nobody has read (`State::inbox`), and knows the peer by a weak reference. Who
+//! waits for bytes, or for room in the peer's inbox, for a connection or for the end of connect(2), does on the socket's own
+//! queue. It ends with its last descriptor, as a Unix socket does.
+
+mod connect;
+mod stream;
+
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::options::{IpOptions, TcpOptions};
+use super::ports::Ports;
+use super::{Endpoint, IPPROTO_TCP, options};
+use crate::errno::{Errno, Result};
+use crate::exec::WaitQueue;
+use crate::fs::pipe::Ring;
+use crate::fs::writing::Sigpipe;
+use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
+use crate::mm::{IoBuf, PAGE_SIZE, UserPtr};
+use crate::net::interface;
+use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, Type};
+use crate::process::Thread;
+use crate::sync::SpinLock;
+use crate::syscalls::SysResult;
+
+/// net.ipv4.tcp_wmem and tcp_rmem: what a socket begins with, bytes.
+const SEND_BUFFER: u32 = 16_384;
+const RECEIVE_BUFFER: u32 = 131_072;
+/// What each of both grows to while it has that value.
+const GROWN_BUFFER: usize = 1 << 20;
+/// The most that is on its way in one direction, whatever SO_SNDBUFFORCE says.
+const MAX_ON_ITS_WAY: usize = 16 << 20;
+/// What the ring for it begins with.
+const FIRST_RING: usize = 16 * PAGE_SIZE;
+
+const READABLE: Events = Events::IN.union(Events::RDNORM);
+const WRITABLE: Events = Events::OUT.union(Events::WRNORM);
+const ARRIVED: u32 = READABLE.bits() | sigio::IN;
+
+static PORTS: Ports<TcpSocket> = Ports::new();
+
+pub struct TcpSocket {
+    this: Weak<TcpSocket>,
+    common: Common,
+    state: SpinLock<State>,
+    queue: WaitQueue,
+    ip: SpinLock<IpOptions>,
+    tcp: SpinLock<TcpOptions>,
+    /// A sender found no room: news for [`sigio`] when there is some again.
+    lacked_room: AtomicBool,
+    /// Its last descriptor is closed.
+    closed: AtomicBool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Closed,
+    Listening,
+    Connecting,
+    Open,
+}
+
+/// What connect(2) has told its caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    Nothing,
+    InProgress,
+    Connected,
+}
+
+struct State {
+    phase: Phase,
+    told: Told,
+    local: Endpoint,
+    /// The program chose the address, the port.
+    address_given: bool,
+    port_given: bool,
+    /// The port is in the table.
+    has_port: bool,
+    remote: Option<Endpoint>,
+    peer: Option<Weak<TcpSocket>>,
+    inbox: Ring,
+    /// Nothing will be received, sent: by shutdown(2), or because the connection says so.
+    receive_shut: bool,
+    send_shut: bool,
+    end_sent: bool,
+    end_received: bool,
+    /// Its end was the first one.
+    ended_first: bool,
+    /// Of a listener: how many connections wait for accept(2) at most (and one more), those that do, and sockets whose connections
+    /// found no room.
+    backlog: usize,
+    waiting: VecDeque<Arc<TcpSocket>>,
+    pending: VecDeque<Weak<TcpSocket>>,
+    /// In whose `pending` it is.
+    listener: Option<Weak<TcpSocket>>,
+}
+
+impl TcpSocket {
+    pub fn new(family: u16) -> Arc<TcpSocket> {
+        let common = Common::new(family, Type::Stream, IPPROTO_TCP);
+        common.send_buffer.store(SEND_BUFFER, Ordering::Relaxed);
+        common.receive_buffer.store(RECEIVE_BUFFER, Ordering::Relaxed);
+        TcpSocket::with(common, IpOptions::new(), TcpOptions::new())
+    }
+
+    fn with(common: Common, ip: IpOptions, tcp: TcpOptions) -> Arc<TcpSocket> {
+        let state = State::new(common.family);
+        Arc::new_cyclic(|this| TcpSocket {
+            this: this.clone(),
+            common,
+            state: SpinLock::new(state),
+            queue: WaitQueue::new(),
+            ip: SpinLock::new(ip),
+            tcp: SpinLock::new(tcp),
+            lacked_room: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// How many bytes may be on their way to `peer`.
+    fn limit(&self, peer: &TcpSocket) -> usize {
+        let grown = |size: u32, first| if size == first { GROWN_BUFFER } else { size as usize };
+        let send = grown(self.common.send_buffer.load(Ordering::Relaxed), SEND_BUFFER);
+        let receive = grown(peer.common.receive_buffer.load(Ordering::Relaxed), RECEIVE_BUFFER);
+        (send + receive).next_multiple_of(PAGE_SIZE).clamp(2 * PAGE_SIZE, MAX_ON_ITS_WAY)
+    }
+
+    /// A poller is told of room when a third of it is free.
+    fn has_room(len: usize, limit: usize) -> bool {
+        len * 3 <= limit * 2
+    }
+
+    fn can_send(&self, peer: Option<Arc<TcpSocket>>) -> bool {
+        peer.is_none_or(|peer| TcpSocket::has_room(peer.state.lock().inbox.len(), self.limit(&peer)))
+    }
+}
+
+impl State {
+    fn new(family: u16) -> Self {
+        State {
+            phase: Phase::Closed,
+            told: Told::Nothing,
+            local: Endpoint::any(family),
+            address_given: false,
+            port_given: false,
+            has_port: false,
+            remote: None,
+            peer: None,
+            inbox: Ring::new(0),
+            receive_shut: false,
+            send_shut: false,
+            end_sent: false,
+            end_received: false,
+            ended_first: false,
+            backlog: 0,
+            waiting: VecDeque::new(),
+            pending: VecDeque::new(),
+            listener: None,
+        }
+    }
+
+    fn peer(&self) -> Option<Arc<TcpSocket>> {
+        self.peer.as_ref().and_then(Weak::upgrade)
+    }
+
+    /// The connection is over; what has been received stays.
+    fn end(&mut self) {
+        self.phase = Phase::Closed;
+        (self.receive_shut, self.send_shut) = (true, true);
+    }
+
+    /// TCP_INFO's tcpi_state: the numbers of Linux.
+    fn number(&self) -> u8 {
+        match (self.phase, self.end_sent, self.end_received) {
+            (Phase::Open, false, false) => 1,
+            (Phase::Connecting, ..) => 2,
+            (Phase::Open, true, _) => 5,
+            (Phase::Closed, ..) => 7,
+            (Phase::Open, false, true) => 8,
+            (Phase::Listening, ..) => 10,
+        }
+    }
+}
+
+impl Drop for TcpSocket {
+    /// For a socket that never got a descriptor.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl FileOps for TcpSocket {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_socket(&self) -> Option<&dyn Socket> {
+        Some(self)
+    }
+
+    fn try_read(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        if buf.is_empty() { Ok(0) } else { self.receive_bytes(buf, Receive::default()) }
+    }
+
+    fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        self.send_bytes(buf)
+    }
+
+    fn answers_at_once(&self) -> bool {
+        !self.has_limits()
+    }
+
+    fn has_limits(&self) -> bool {
+        self.common.has_limits()
+    }
+
+    fn sigpipe(&self) -> Sigpipe {
+        Sigpipe::IfNothingWritten
+    }
+
+    fn released(&self) {
+        self.close();
+    }
+
+    /// As Linux's tcp_poll has it.
+    fn ready(&self) -> Events {
+        let state = self.state.lock();
+        let mut events = Events::empty();
+        if self.common.has_error() {
+            events |= Events::ERR;
+        }
+        if state.phase == Phase::Listening {
+            return if state.waiting.is_empty() { events } else { events | READABLE };
+        }
+        if state.receive_shut && state.send_shut || state.phase == Phase::Closed {
+            events |= Events::HUP;
+        }
+        if state.receive_shut {
+            events |= READABLE | Events::RDHUP;
+        }
+        if state.phase == Phase::Connecting {
+            return events;
+        }
+        let low = self.common.receive_low.load(Ordering::Relaxed) as usize;
+        if !state.inbox.is_empty() && state.inbox.len() >= low {
+            events |= READABLE;
+        }
+        let (shut, peer) = (state.send_shut, state.peer());
+        drop(state);
+        if shut || self.can_send(peer) {
+            events |= WRITABLE;
+        }
+        events
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.queue)
+    }
+
+    fn news(&self) -> u32 {
+        sigio::IN | sigio::OUT | sigio::ERR | sigio::HUP
+    }
+
+    fn told(&self) {
+        self.lacked_room.store(false, Ordering::Relaxed);
+    }
+
+    fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
+        const FIONREAD: u32 = 0x541b;
+        const TIOCOUTQ: u32 = 0x5411;
+        const SIOCATMARK: u32 = 0x8905;
+        let value = match cmd {
+            FIONREAD | TIOCOUTQ if self.is_listening() => return Op::ready(Err(Errno::EINVAL)),
+            FIONREAD => self.state.lock().inbox.len(),
+            // What was sent has been received; and there are no urgent bytes.
+            TIOCOUTQ | SIOCATMARK => 0,
+            _ => return interface::ioctl(thread, cmd, arg),
+        };
+        Op::boxed(async move {
+            UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
+            Ok(0)
+        })
+    }
+}
+
+impl Socket for TcpSocket {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    fn bind<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>> {
+        Op::ready(self.bind_to(t, address))
+    }
+
+    fn listen(&self, t: &Thread, backlog: u32) -> Result<()> {
+        self.start_listening(t.creds().euid, backlog)
+    }
+
+    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
+        self.take_connection()
+    }
+
+    fn connect<'a>(&'a self, t: &'a Thread, address: &'a [u8], nonblock: bool) -> Op<'a, SysResult<()>> {
+        Op::boxed(self.connect_to(t, address, nonblock))
+    }
+
+    fn local_address(&self) -> Address {
+        self.state.lock().local.to_address(self.common.family)
+    }
+
+    fn peer_address(&self) -> Result<Address> {
+        let state = self.state.lock();
+        let remote = state.remote.filter(|_| state.phase == Phase::Open).ok_or(Errno::ENOTCONN)?;
+        Ok(remote.to_address(self.common.family))
+    }
+
+    /// An address beside the bytes is not looked at.
+    fn resolve<'a>(&'a self, _t: &'a Thread, _address: &'a [u8]) -> Op<'a, Result<Target>> {
+        Op::ready(Ok(Target::Connected))
+    }
+
+    fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
+        // Urgent bytes are not there.
+        if message.urgent { Err(Errno::EOPNOTSUPP.into()) } else { self.send_bytes(buf) }
+    }
+
+    fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
+        let len = self.receive_bytes(buf, how)?;
+        Ok(Received { len, full: len, ..Received::default() })
+    }
+
+    fn take_urgent(&self, _peek: bool) -> Result<u8> {
+        Err(Errno::EINVAL)
+    }
+
+    fn shutdown(&self, receive: bool, send: bool) -> Result<()> {
+        self.shut(receive, send)
+    }
+
+    fn is_listening(&self) -> bool {
+        self.state.lock().phase == Phase::Listening
+    }
+
+    fn get_option(&self, level: u32, option: u32) -> Result<Vec<u8>> {
+        if level != options::SOL_TCP {
+            return self.ip.lock().get(&self.common, level, option);
+        }
+        let state = self.state.lock().number();
+        self.tcp.lock().get(option, state)
+    }
+
+    fn set_option(&self, _t: &Thread, level: u32, option: u32, value: &[u8]) -> Result<()> {
+        if level == options::SOL_TCP {
+            return self.tcp.lock().set(option, value);
+        }
+        let bound = self.state.lock().has_port;
+        self.ip.lock().set(&self.common, level, option, value, bound)
+    }
+}

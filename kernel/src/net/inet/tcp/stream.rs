@@ -1,0 +1,283 @@
+//! Bytes, ends and resets.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use super::{ARRIVED, PORTS, Phase, State, TcpSocket, WRITABLE};
+use crate::errno::{Errno, Result};
+use crate::fs::pipe::{PIPE_BUF, Ring};
+use crate::fs::{TryError, sigio};
+use crate::mm::IoBuf;
+use crate::net::socket::Receive;
+
+impl TcpSocket {
+    pub(super) fn send_bytes(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        let state = self.state.lock();
+        if state.phase == Phase::Connecting {
+            return Err(TryError::WouldBlock);
+        }
+        if state.phase != Phase::Open || state.send_shut || self.common.has_error() {
+            drop(state);
+            return Err(self.common.take_error().unwrap_or(Errno::EPIPE).into());
+        }
+        let peer = state.peer();
+        drop(state);
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        match peer {
+            Some(peer) if !peer.is_closed() => self.put(&peer, buf),
+            _ => Ok(self.send_after_close(buf)),
+        }
+    }
+
+    /// Puts bytes into the peer's inbox.
+    fn put(&self, peer: &Arc<TcpSocket>, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        let limit = self.limit(peer);
+        let mut state = peer.state.lock();
+        if state.phase != Phase::Open {
+            // It has been closed or reset just now.
+            drop(state);
+            return Ok(self.send_after_close(buf));
+        }
+        if state.end_sent && state.receive_shut {
+            // Nobody will ever read this (RFC 1122, 4.2.2.13).
+            drop(state);
+            peer.reset();
+            return Ok(self.send_after_close(buf));
+        }
+        let room = limit.saturating_sub(state.inbox.len());
+        // As in pipes, what is small goes as a whole.
+        if room < buf.remaining().min(PIPE_BUF) {
+            self.lacked_room.store(true, Ordering::Relaxed);
+            return Err(TryError::WouldBlock);
+        }
+        let want = buf.remaining().min(room);
+        grow(&mut state.inbox, want, limit)?;
+        let cut = buf.limit(want);
+        let result = state.inbox.write(buf, want <= PIPE_BUF);
+        buf.extend(cut);
+        drop(state);
+        let len = result?;
+        if !peer.queue.is_empty() {
+            peer.queue.wake(usize::MAX, ARRIVED);
+        }
+        Ok(len)
+    }
+
+    /// The other side answers bytes with a reset; the call that sent them is told by the next one.
+    fn send_after_close(&self, buf: &mut IoBuf<'_>) -> usize {
+        let len = buf.remaining();
+        buf.advance(len);
+        let state = self.state.lock();
+        let (local, remote) = (state.local, state.remote);
+        drop(state);
+        if let Some(remote) = remote {
+            PORTS.forget(remote, local);
+        }
+        self.reset();
+        len
+    }
+
+    pub(super) fn receive_bytes(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<usize, TryError> {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Listening {
+            return Err(Errno::ENOTCONN.into());
+        }
+        if state.inbox.is_empty() {
+            return self.nothing_to_receive(&state);
+        }
+        if how.discard || how.peek {
+            let len = state.inbox.len().min(buf.remaining());
+            match (how.discard, how.peek) {
+                (true, _) => buf.advance(len),
+                (false, _) => return Ok(state.inbox.copy(buf, len)?),
+            }
+            if how.peek {
+                return Ok(len);
+            }
+            let before = state.inbox.len();
+            state.inbox.consume(len);
+            self.made_room(state, before);
+            return Ok(len);
+        }
+        let before = state.inbox.len();
+        let len = state.inbox.read(buf)?;
+        self.made_room(state, before);
+        Ok(len)
+    }
+
+    /// Wakes the peer's writers if they have been waiting for this.
+    fn made_room(&self, state: crate::sync::SpinGuard<'_, State>, before: usize) {
+        // Less than what any limit lets through needs nobody to look at the peer.
+        if TcpSocket::has_room(before, super::FIRST_RING / 8) {
+            return;
+        }
+        let (after, peer) = (state.inbox.len(), state.peer());
+        drop(state);
+        if let Some(peer) = peer {
+            let limit = peer.limit(self);
+            if !TcpSocket::has_room(before, limit) && TcpSocket::has_room(after, limit) {
+                peer.wake_sender();
+            }
+        }
+    }
+
+    pub(super) fn wake_sender(&self) {
+        let lacked = self.lacked_room.load(Ordering::Relaxed) && self.lacked_room.swap(false, Ordering::Relaxed);
+        self.queue.wake(usize::MAX, WRITABLE.bits() | if lacked { sigio::OUT } else { 0 });
+    }
+
+    /// Why: the order is that of Linux's tcp_recvmsg.
+    fn nothing_to_receive(&self, state: &State) -> Result<usize, TryError> {
+        if state.end_received {
+            return Ok(0);
+        }
+        if let Some(errno) = self.common.take_error() {
+            return Err(errno.into());
+        }
+        match state.phase {
+            _ if state.receive_shut => Ok(0),
+            Phase::Closed => Err(Errno::ENOTCONN.into()),
+            _ => Err(TryError::WouldBlock),
+        }
+    }
+
+    /// The peer sends its end.
+    fn receive_end(&self) {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return;
+        }
+        state.end_received = true;
+        state.receive_shut = true;
+        if state.end_sent {
+            state.end();
+        }
+        let news = if state.send_shut { sigio::HUP } else { sigio::IN };
+        drop(state);
+        self.queue.wake(usize::MAX, sigio::QUIET | news);
+    }
+
+    /// Sends its own end, once.
+    fn send_end(&self) {
+        let mut state = self.state.lock();
+        state.send_shut = true;
+        if state.phase != Phase::Open || state.end_sent {
+            return;
+        }
+        state.end_sent = true;
+        if state.end_received {
+            state.end();
+        } else {
+            state.ended_first = true;
+        }
+        let peer = state.peer();
+        drop(state);
+        if let Some(peer) = peer {
+            peer.receive_end();
+        }
+    }
+
+    /// A reset comes: the next call is told.
+    pub(super) fn reset(&self) {
+        let mut state = self.state.lock();
+        let errno = match state.phase {
+            Phase::Connecting => Errno::ECONNREFUSED,
+            Phase::Open if state.end_received => Errno::EPIPE,
+            Phase::Open => Errno::ECONNRESET,
+            Phase::Closed | Phase::Listening => return,
+        };
+        state.end();
+        state.ended_first = false;
+        self.common.set_error(errno);
+        drop(state);
+        self.queue.wake(usize::MAX, sigio::QUIET | sigio::ERR);
+    }
+
+    /// Ends the connection at once, and tells the peer.
+    pub(super) fn abort(&self) {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return;
+        }
+        let (local, remote, peer) = (state.local, state.remote, state.peer());
+        state.end();
+        state.ended_first = false;
+        drop(state);
+        match (peer, remote) {
+            (Some(peer), _) if !peer.is_closed() => peer.reset(),
+            (_, Some(remote)) => PORTS.forget(remote, local),
+            _ => {}
+        }
+    }
+
+    pub(super) fn shut(&self, receive: bool, send: bool) -> Result<()> {
+        let mut state = self.state.lock();
+        match state.phase {
+            Phase::Listening => {
+                drop(state);
+                if receive {
+                    self.stop_listening();
+                }
+            }
+            Phase::Connecting => {
+                drop(state);
+                self.give_up_connecting();
+                self.common.set_error(Errno::ECONNRESET);
+            }
+            phase => {
+                state.receive_shut |= receive;
+                drop(state);
+                if send {
+                    self.send_end();
+                }
+                self.queue.wake(usize::MAX, sigio::QUIET);
+                if phase == Phase::Closed {
+                    return Err(Errno::ENOTCONN);
+                }
+                return Ok(());
+            }
+        }
+        self.queue.wake(usize::MAX, sigio::QUIET);
+        Ok(())
+    }
+
+    /// The last descriptor is closed. Bytes that nobody has read are lost, and the peer is told so (RFC 1122, 4.2.2.13).
+    pub(super) fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let state = self.state.lock();
+        let (phase, unread) = (state.phase, !state.inbox.is_empty());
+        drop(state);
+        match phase {
+            Phase::Listening => self.stop_listening(),
+            Phase::Connecting => self.give_up_connecting(),
+            Phase::Open if unread || *self.common.linger.lock() == (true, 0) => self.abort(),
+            Phase::Open => self.send_end(),
+            Phase::Closed => {}
+        }
+        let mut state = self.state.lock();
+        let inbox = core::mem::replace(&mut state.inbox, Ring::new(0));
+        let (has_port, port, wait) = (state.has_port, state.local.port, state.ended_first);
+        state.has_port = false;
+        drop(state);
+        drop(inbox);
+        if has_port {
+            PORTS.release(self, port, wait);
+        }
+    }
+}
+
+/// Makes room for `want` more bytes, which the limit allows.
+fn grow(inbox: &mut Ring, want: usize, limit: usize) -> Result<()> {
+    if inbox.room() >= want {
+        return Ok(());
+    }
+    let size = (inbox.len() + want).next_power_of_two().clamp(super::FIRST_RING, limit.max(super::FIRST_RING));
+    match inbox.set_capacity(size) {
+        Err(errno) if inbox.room() == 0 => Err(errno),
+        _ => Ok(()),
+    }
+}

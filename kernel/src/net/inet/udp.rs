@@ -1,0 +1,435 @@
+//! UDP sockets: udp(7).
+//!
+//! A datagram goes straight into the queue of its receiver. If that has no room it is lost, and nobody is told, as with any
+//! network; if there is no receiver, a connected sender is told by its next call.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::net::IpAddr;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::endpoint::{self, AF_UNSPEC};
+use super::options::IpOptions;
+use super::ports::Ports;
+use super::{Endpoint, IPPROTO_UDP, check_bindable, claim};
+use crate::errno::{Errno, Result};
+use crate::exec::WaitQueue;
+use crate::fs::writing::Sigpipe;
+use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
+use crate::mm::{IoBuf, UserPtr};
+use crate::net::packet::{copy_in, copy_out};
+use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, Type};
+use crate::net::{address, interface};
+use crate::process::Thread;
+use crate::sync::SpinLock;
+use crate::syscalls::SysResult;
+
+/// Bytes of the largest datagram: what a length of 16 bits leaves beside the headers (those of IPv6 are not counted).
+const MAX: usize = 65_507;
+const MAX6: usize = 65_527;
+/// What a datagram takes up in the receive buffer besides its bytes, about as on Linux.
+const OVERHEAD: usize = 768;
+
+const READABLE: Events = Events::IN.union(Events::RDNORM);
+const WRITABLE: Events = Events::OUT.union(Events::WRNORM).union(Events::WRBAND);
+
+static PORTS: Ports<UdpSocket> = Ports::new();
+
+pub struct UdpSocket {
+    this: Weak<UdpSocket>,
+    common: Common,
+    state: SpinLock<State>,
+    queue: WaitQueue,
+    ip: SpinLock<IpOptions>,
+    /// Its last descriptor is closed.
+    closed: AtomicBool,
+}
+
+struct State {
+    /// Port 0: none yet.
+    local: Endpoint,
+    /// The program chose the address, the port.
+    address_given: bool,
+    port_given: bool,
+    remote: Option<Endpoint>,
+    inbox: VecDeque<Datagram>,
+    /// What these take up.
+    charge: usize,
+    receive_shut: bool,
+    send_shut: bool,
+}
+
+struct Datagram {
+    from: Endpoint,
+    data: Box<[u8]>,
+}
+
+impl UdpSocket {
+    pub fn new(family: u16) -> Arc<UdpSocket> {
+        Arc::new_cyclic(|this| UdpSocket {
+            this: this.clone(),
+            common: Common::new(family, Type::Datagram, IPPROTO_UDP),
+            state: SpinLock::new(State {
+                local: Endpoint::any(family),
+                address_given: false,
+                port_given: false,
+                remote: None,
+                inbox: VecDeque::new(),
+                charge: 0,
+                receive_shut: false,
+                send_shut: false,
+            }),
+            queue: WaitQueue::new(),
+            ip: SpinLock::new(IpOptions::new()),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    fn only_v6(&self) -> bool {
+        self.ip.lock().only_v6
+    }
+
+    fn bind_to(&self, t: &Thread, address: &[u8]) -> Result<()> {
+        let local = endpoint::parse_own(self.common.family, address)?;
+        if local.ip.is_ipv4() && self.only_v6() {
+            return Err(Errno::EINVAL);
+        }
+        check_bindable(t, local)?;
+        self.bind_as(t.creds().euid, local)
+    }
+
+    pub(super) fn bind_as(&self, user: u32, local: Endpoint) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.local.port != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let claim = claim(&self.common, local, self.only_v6(), user);
+        let port = PORTS.claim_given(&self.this, claim)?;
+        state.local = Endpoint { ip: local.ip, port };
+        state.address_given = !local.is_any();
+        state.port_given = local.port != 0;
+        Ok(())
+    }
+
+    /// A socket that sends has a port. A port that nobody chose is shared with nobody.
+    fn take_port(&self, state: &mut State) -> Result<()> {
+        if state.local.port == 0 {
+            let mut claim = claim(&self.common, state.local, self.only_v6(), 0);
+            claim.shared_by = None;
+            state.local.port = PORTS.claim_any(&self.this, claim).map_err(|_| Errno::EAGAIN)?;
+        }
+        Ok(())
+    }
+
+    /// Where a datagram for `remote` comes from; why it cannot be sent there.
+    fn source_for(&self, remote: Endpoint) -> Result<IpAddr> {
+        if remote.ip.is_ipv4() && self.only_v6() {
+            return Err(Errno::ENETUNREACH);
+        }
+        interface::source_for(remote.ip)
+    }
+
+    fn set_destination(&self, address: &[u8]) -> Result<()> {
+        if address::family(address)? == AF_UNSPEC {
+            self.disconnect();
+            return Ok(());
+        }
+        let remote = endpoint::parse_peer(self.common.family, address, true)?;
+        let source = self.source_for(remote)?;
+        let mut state = self.state.lock();
+        let ip = if state.local.is_any() { source } else { state.local.ip };
+        if ip.is_ipv4() != remote.ip.is_ipv4() {
+            return Err(Errno::EINVAL);
+        }
+        self.take_port(&mut state)?;
+        state.local.ip = ip;
+        state.remote = Some(remote);
+        PORTS.change(self, state.local.port, |claim| {
+            claim.local.ip = ip;
+            claim.remote = Some(remote);
+        })
+    }
+
+    /// connect(2) to AF_UNSPEC: an address or port that the program did not choose goes, too.
+    fn disconnect(&self) {
+        let mut state = self.state.lock();
+        state.remote = None;
+        if !state.address_given {
+            state.local.ip = Endpoint::any(self.common.family).ip;
+        }
+        let local = state.local;
+        if !state.port_given && local.port != 0 {
+            state.local.port = 0;
+            PORTS.release(self, local.port, false);
+        } else {
+            let _ = PORTS.change(self, local.port, |claim| (claim.local, claim.remote) = (local, None));
+        }
+    }
+
+    fn send_datagram(&self, buf: &mut IoBuf<'_>, message: &Outgoing) -> Result<usize, TryError> {
+        let len = buf.remaining();
+        let mut state = self.state.lock();
+        self.take_port(&mut state)?;
+        if len > usize::from(u16::MAX) {
+            return Err(Errno::EMSGSIZE.into());
+        }
+        let remote = match (&message.target, state.remote) {
+            (Target::Inet(remote), _) => *remote,
+            (_, Some(remote)) => remote,
+            _ => return Err(Errno::EDESTADDRREQ.into()),
+        };
+        if remote.port == 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        let source = self.source_for(remote)?;
+        let ip = if state.local.is_any() { source } else { state.local.ip };
+        if ip.is_ipv4() != remote.ip.is_ipv4() {
+            return Err(Errno::ENETUNREACH.into());
+        }
+        let from = Endpoint { ip, port: state.local.port };
+        let (shut, connected) = (state.send_shut, state.remote.is_some());
+        drop(state);
+        if len > if ip.is_ipv4() { MAX } else { MAX6 } {
+            return Err(Errno::EMSGSIZE.into());
+        }
+        if let Some(errno) = self.common.take_error() {
+            return Err(errno.into());
+        }
+        if shut {
+            return Err(Errno::EPIPE.into());
+        }
+        let data = copy_in(buf)?;
+        match PORTS.find(remote, from, |_| true) {
+            Some(receiver) => receiver.deliver(Datagram { from, data }),
+            None if connected => self.refused(),
+            None => {}
+        }
+        Ok(len)
+    }
+
+    /// The other side has answered that nobody is there.
+    fn refused(&self) {
+        self.common.set_error(Errno::ECONNREFUSED);
+        self.queue.wake(usize::MAX, sigio::QUIET | sigio::ERR);
+    }
+
+    fn deliver(&self, datagram: Datagram) {
+        let mut state = self.state.lock();
+        let limit = self.common.receive_buffer.load(Ordering::Relaxed) as usize;
+        // One that fits at all may go beyond the limit, but only one.
+        let refused = state.charge > limit || self.closed.load(Ordering::Acquire);
+        if refused || state.inbox.try_reserve(1).is_err() {
+            return;
+        }
+        state.charge += datagram.data.len() + OVERHEAD;
+        state.inbox.push_back(datagram);
+        drop(state);
+        if !self.queue.is_empty() {
+            self.queue.wake(usize::MAX, READABLE.bits() | sigio::IN);
+        }
+    }
+
+    fn receive_datagram(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
+        let mut state = self.state.lock();
+        if let Some(errno) = self.common.take_error() {
+            return Err(errno.into());
+        }
+        let Some(datagram) = state.inbox.front() else {
+            // A datagram socket that is shut down ends waiting only.
+            let end = state.receive_shut && !how.nonblock;
+            return if end { Ok(Received::default()) } else { Err(TryError::WouldBlock) };
+        };
+        let len = copy_out(buf, &datagram.data)?;
+        let from = Some(datagram.from.to_address(self.common.family));
+        let received = Received { len, full: datagram.data.len(), from, ..Received::default() };
+        if how.peek {
+            return Ok(received);
+        }
+        let datagram = state.inbox.pop_front();
+        state.charge -= received.full + OVERHEAD;
+        drop(state);
+        drop(datagram);
+        Ok(received)
+    }
+
+    fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut state = self.state.lock();
+        let (inbox, port) = (core::mem::take(&mut state.inbox), state.local.port);
+        state.charge = 0;
+        drop(state);
+        drop(inbox);
+        if port != 0 {
+            PORTS.release(self, port, false);
+        }
+    }
+}
+
+impl Drop for UdpSocket {
+    /// For a socket that never got a descriptor.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl FileOps for UdpSocket {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_socket(&self) -> Option<&dyn Socket> {
+        Some(self)
+    }
+
+    fn try_read(&self, file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        Ok(self.receive_datagram(buf, Receive { nonblock: file.is_nonblock(), ..Receive::default() })?.len)
+    }
+
+    fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        self.send_datagram(buf, &Outgoing::plain())
+    }
+
+    fn answers_at_once(&self) -> bool {
+        !self.has_limits()
+    }
+
+    fn has_limits(&self) -> bool {
+        self.common.has_limits()
+    }
+
+    fn sigpipe(&self) -> Sigpipe {
+        Sigpipe::Never
+    }
+
+    fn released(&self) {
+        self.close();
+    }
+
+    fn ready(&self) -> Events {
+        let state = self.state.lock();
+        // What is sent is at its receiver at once: there is always room.
+        let mut events = WRITABLE;
+        if self.common.has_error() {
+            events |= Events::ERR;
+        }
+        if state.receive_shut {
+            events |= READABLE | Events::RDHUP;
+        }
+        if state.receive_shut && state.send_shut {
+            events |= Events::HUP;
+        }
+        if !state.inbox.is_empty() {
+            events |= READABLE;
+        }
+        events
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.queue)
+    }
+
+    fn news(&self) -> u32 {
+        sigio::IN | sigio::OUT | sigio::ERR | sigio::HUP
+    }
+
+    fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
+        const FIONREAD: u32 = 0x541b;
+        const TIOCOUTQ: u32 = 0x5411;
+        let value = match cmd {
+            FIONREAD => self.state.lock().inbox.front().map_or(0, |datagram| datagram.data.len()),
+            TIOCOUTQ => 0,
+            _ => return interface::ioctl(thread, cmd, arg),
+        };
+        Op::boxed(async move {
+            UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
+            Ok(0)
+        })
+    }
+}
+
+impl Socket for UdpSocket {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    fn bind<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>> {
+        Op::ready(self.bind_to(t, address))
+    }
+
+    fn listen(&self, _t: &Thread, _backlog: u32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    fn connect<'a>(&'a self, _t: &'a Thread, address: &'a [u8], _nonblock: bool) -> Op<'a, SysResult<()>> {
+        Op::ready(self.set_destination(address).map_err(Into::into))
+    }
+
+    fn local_address(&self) -> Address {
+        self.state.lock().local.to_address(self.common.family)
+    }
+
+    fn peer_address(&self) -> Result<Address> {
+        let remote = self.state.lock().remote.ok_or(Errno::ENOTCONN)?;
+        Ok(remote.to_address(self.common.family))
+    }
+
+    fn resolve<'a>(&'a self, _t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<Target>> {
+        // Old programs leave the family out (udp_sendmsg of Linux).
+        let mut bytes = Address::from_slice(address);
+        if bytes.first_chunk() == Some(&AF_UNSPEC.to_ne_bytes()) && self.common.family == super::AF_INET {
+            bytes.iter_mut().zip(super::AF_INET.to_ne_bytes()).for_each(|(to, from)| *to = from);
+        }
+        Op::ready(endpoint::parse_peer(self.common.family, &bytes, true).map(Target::Inet))
+    }
+
+    fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
+        self.send_datagram(buf, message)
+    }
+
+    fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
+        self.receive_datagram(buf, how)
+    }
+
+    fn take_urgent(&self, _peek: bool) -> Result<u8> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn shutdown(&self, receive: bool, send: bool) -> Result<()> {
+        let mut state = self.state.lock();
+        state.receive_shut |= receive;
+        state.send_shut |= send;
+        let connected = state.remote.is_some();
+        drop(state);
+        self.queue.wake(usize::MAX, sigio::QUIET);
+        if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
+    }
+
+    fn is_listening(&self) -> bool {
+        false
+    }
+
+    fn get_option(&self, level: u32, option: u32) -> Result<Vec<u8>> {
+        self.ip.lock().get(&self.common, level, option)
+    }
+
+    fn set_option(&self, _t: &Thread, level: u32, option: u32, value: &[u8]) -> Result<()> {
+        let bound = self.state.lock().local.port != 0;
+        self.ip.lock().set(&self.common, level, option, value, bound)
+    }
+}
