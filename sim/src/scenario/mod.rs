@@ -13,8 +13,8 @@ mod poll;
 mod process;
 mod sched;
 mod signals;
+mod sockets;
 mod time;
-mod unix;
 mod uring;
 
 use pollux_kernel::mm::frames;
@@ -67,7 +67,8 @@ pub const ALL: &[Scenario] = &[
     scenario("pipe", pipe::stream, "a writer and a reader of a pipe; each byte is checked"),
     scenario("pipe-records", pipe::records, "many writers of atomic records, many readers"),
     scenario("pipe-splice", pipe::spliced, "several splice a pipe's bytes into another or a socket, and are killed"),
-    scenario("connections", unix::connections, "connections of Unix sockets are accepted once, with a small backlog"),
+    scenario("connections", sockets::unix, "connections of Unix sockets are accepted once, with a small backlog"),
+    scenario("tcp-connections", sockets::tcp, "the same of TCP sockets on the loopback"),
     scenario("semaphores", ipc::semaphores, "processes take from semaphores, with undo, timeouts, signals and removal"),
     scenario(
         "messages",

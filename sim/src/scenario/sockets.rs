@@ -1,4 +1,4 @@
-//! Unix sockets: every connection is accepted once.
+//! Stream sockets: every connection is accepted once.
 
 use super::Setup;
 use crate::user::{Program, U, errno, program};
@@ -10,16 +10,23 @@ const NR_BIND: u64 = 200;
 const NR_LISTEN: u64 = 201;
 const NR_ACCEPT: u64 = 202;
 const NR_CONNECT: u64 = 203;
-const AF_UNIX: u64 = 1;
+const NR_SETSOCKOPT: u64 = 208;
+const SOL_SOCKET: u64 = 1;
+const SO_REUSEADDR: u64 = 2;
 const SOCK_STREAM: u64 = 1;
 const EINTR: i64 = -4;
 const SIGUSR1: u64 = 10;
 /// What a connection says that ends who accepts it.
 const STOP: u32 = u32::MAX;
 
+/// Where the listener is: `struct sockaddr_un` with an abstract name, `struct sockaddr_in` on the loopback.
+const UNIX: &[u8] = b"\x01\0\0name";
+const TCP: &[u8] = b"\x02\0\x13\x88\x7f\0\0\x01\0\0\0\0\0\0\0\0";
+
 impl U {
-    async fn stream_socket(self) -> u64 {
-        let fd = self.call(NR_SOCKET, &[AF_UNIX, SOCK_STREAM, 0]).await;
+    /// A socket of the family of this address.
+    async fn stream_socket(self, name: &[u8]) -> u64 {
+        let fd = self.call(NR_SOCKET, &[name[0].into(), SOCK_STREAM, 0]).await;
         assert!(fd >= 0, "socket: {}", errno(fd));
         fd as u64
     }
@@ -34,10 +41,11 @@ impl U {
         }
     }
 
-    /// Connects to the listener of this abstract name and says a number.
-    async fn say_number(self, name: u64, len: u64, number: u32) {
-        let fd = self.stream_socket().await;
-        let answer = self.insist(NR_CONNECT, &[fd, name, len]).await;
+    /// Connects to the listener of this name and says a number.
+    async fn say_number(self, name: &[u8], number: u32) {
+        let fd = self.stream_socket(name).await;
+        let at = self.place(name).await;
+        let answer = self.insist(NR_CONNECT, &[fd, at, name.len() as u64]).await;
         assert!(answer == 0, "connect: {}", errno(answer));
         let word = self.place(&number.to_le_bytes()).await;
         self.write_all(fd, word, 4).await;
@@ -45,20 +53,30 @@ impl U {
     }
 }
 
+pub fn unix(setup: &mut Setup) -> Program {
+    connections(setup, UNIX)
+}
+
+pub fn tcp(setup: &mut Setup) -> Program {
+    pollux_kernel::net::interface::set_loopback(true);
+    connections(setup, TCP)
+}
+
 /// Several accept, and more connect than the backlog has room for; signals interrupt all of them.
-pub fn connections(setup: &mut Setup) -> Program {
+fn connections(setup: &mut Setup, name: &'static [u8]) -> Program {
     let (acceptors, connectors) = (setup.rng.range(1, 5), setup.rng.range(1, 5));
     let each = setup.rng.range(1, 12);
     let backlog = setup.rng.range(0, 4);
     let signals = *setup.rng.pick(&[0, 10, 60]);
     let restart = if setup.rng.one_in(2) { 0x1000_0000 } else { 0 };
     program(move |u| async move {
-        const NAME: &[u8] = b"\x01\0\0name";
         u.handle(SIGUSR1 as i32, restart, |u, _| async move { u.pause(2000).await }).await;
         let seen = u.map(connectors * each * 4, true).await;
-        let listener = u.stream_socket().await;
-        let (name, len) = (u.place(NAME).await, NAME.len() as u64);
-        assert_eq!(u.call(NR_BIND, &[listener, name, len]).await, 0, "bind");
+        let listener = u.stream_socket(name).await;
+        let one = u.place(&1u32.to_le_bytes()).await;
+        assert_eq!(u.call(NR_SETSOCKOPT, &[listener, SOL_SOCKET, SO_REUSEADDR, one, 4]).await, 0, "setsockopt");
+        let at = u.place(name).await;
+        assert_eq!(u.call(NR_BIND, &[listener, at, name.len() as u64]).await, 0, "bind");
         assert_eq!(u.call(NR_LISTEN, &[listener, backlog]).await, 0, "listen");
         let mut accepting = Vec::new();
         for _ in 0..acceptors {
@@ -67,9 +85,8 @@ pub fn connections(setup: &mut Setup) -> Program {
         let mut connecting = Vec::new();
         for connector in 0..connectors {
             let body = program(move |u| async move {
-                let name = u.place(NAME).await;
                 for number in 0..each {
-                    u.say_number(name, len, (connector * each + number) as u32).await;
+                    u.say_number(name, (connector * each + number) as u32).await;
                     u.pause(5000).await;
                 }
                 0
@@ -86,7 +103,7 @@ pub fn connections(setup: &mut Setup) -> Program {
             assert_eq!(u.wait_for(child).await, 0);
         }
         for _ in 0..acceptors {
-            u.say_number(name, len, STOP).await;
+            u.say_number(name, STOP).await;
         }
         for child in accepting {
             assert_eq!(u.wait_for(child).await, 0);
