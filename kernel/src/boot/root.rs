@@ -51,9 +51,9 @@ pub async fn make_clean() {
     if let Err(errno) = mount::sync_all().await {
         log::error!("File systems could not be written: {errno:?}");
     }
-    for mount in mount::all() {
-        if let Err(errno) = mount.fs().set_read_only(true).await {
-            log::error!("{} could not be made read-only: {errno:?}", mount.fs().type_name());
+    for instance in mount::instances() {
+        if let Err(errno) = instance.fs().set_read_only(true).await {
+            log::error!("{} could not be made read-only: {errno:?}", instance.fs().type_name());
         }
     }
 }

@@ -366,6 +366,10 @@ pub trait FileSystem: Send + Sync + Any {
     fn set_read_only(&self, read_only: bool) -> Op<'_, Result<()>> {
         if read_only { self.sync() } else { Op::ready(Ok(())) }
     }
+    /// Other options of a mounted file system (a remount).
+    fn reconfigure(&self, _options: &[u8]) -> Result<()> {
+        Ok(())
+    }
     /// Extra mount options for /proc/mounts, starting with a comma, or empty.
     fn options(&self) -> Vec<u8> {
         Vec::new()

@@ -5,7 +5,7 @@
 //! * [`dentry`], [`mount`], [`path`], [`walk`]: names. A [`Path`] is a [`Dentry`] seen through a [`Mount`]; [`lookup`] goes from
 //!   text to path, by way of the name cache.
 //! * [`mod@open`], [`open_file`], [`regular`], [`writing`], [`splice`], [`fd_table`]: open files and their content;
-//!   `file_source`: the same for mmap(2). [`change`], [`attr`], [`perm`]: changes of names and attributes, and who may make
+//!   `file_source`: the same for mmap(2). [`configure`]: mounting step by step. [`change`], [`attr`], [`perm`]: changes of names and attributes, and who may make
 //!   them; [`xattr`]: names of extended ones. [`context`]: root, working directory and umask of a process.
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //!   [`sigio`]: signals instead of waiting. [`inotify`]: being told what happens to files.
@@ -21,6 +21,7 @@ pub mod attr;
 pub mod block;
 mod block_file;
 pub mod change;
+pub mod configure;
 pub mod context;
 pub mod dentry;
 pub mod devfs;
@@ -99,24 +100,40 @@ pub struct MountRequest<'a> {
 /// Makes an instance of a file system.
 pub type MountFn = for<'a> fn(MountRequest<'a>) -> Op<'a, Result<Arc<dyn FileSystem>>>;
 
+/// Says whether a new instance would take an option ("key" or "key=value").
+pub type CheckFn = fn(&[u8]) -> Result<()>;
+
+/// For file systems without options.
+pub fn no_options(_option: &[u8]) -> Result<()> {
+    Err(Errno::EINVAL)
+}
+
 #[derive(Clone, Copy)]
 struct FsType {
     name: &'static str,
     /// Wants a block device as source: no "nodev" in /proc/filesystems.
     needs_device: bool,
     mount: MountFn,
+    check: CheckFn,
 }
 
 static TYPES: RwSpinLock<Vec<FsType>> = RwSpinLock::new(Vec::new());
 
 /// Makes a file-system type known to mount(2).
-pub fn register_fs_type(name: &'static str, needs_device: bool, mount: MountFn) {
-    TYPES.write().push(FsType { name, needs_device, mount });
+pub fn register_fs_type(name: &'static str, needs_device: bool, check: CheckFn, mount: MountFn) {
+    TYPES.write().push(FsType { name, needs_device, mount, check });
+}
+
+fn find_type(name: &[u8]) -> Option<FsType> {
+    TYPES.read().iter().find(|t| t.name.as_bytes() == name).copied()
 }
 
 /// A new instance of a registered type; ENODEV if there is none of this name. A source that is no block device is ENOTBLK.
 pub async fn new_instance(name: &[u8], request: MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
-    let fs_type = TYPES.read().iter().find(|t| t.name.as_bytes() == name).copied().ok_or(Errno::ENODEV)?;
+    instance_of_type(find_type(name).ok_or(Errno::ENODEV)?, request).await
+}
+
+async fn instance_of_type(fs_type: FsType, request: MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     if fs_type.needs_device && request.device.is_none() {
         return Err(Errno::ENOTBLK);
     }
@@ -137,15 +154,26 @@ pub fn proc_filesystems() -> Vec<u8> {
 
 /// Registers the file systems and devices of this module.
 pub fn init() {
-    register_fs_type("tmpfs", false, mount_tmpfs);
-    register_fs_type("ramfs", false, mount_tmpfs);
-    register_fs_type("devtmpfs", false, |_| Op::ready(Ok(devfs::instance())));
+    register_fs_type("tmpfs", false, check_tmpfs, mount_tmpfs);
+    register_fs_type("ramfs", false, check_tmpfs, mount_tmpfs);
+    register_fs_type("devtmpfs", false, check_tmpfs, |_| Op::boxed(mount_devtmpfs()));
     devfs::init();
     ext2::init();
     procfs::init();
     sysfs::init();
     tty::init();
     crate::ipc::mqueue::init();
+}
+
+async fn mount_devtmpfs() -> Result<Arc<dyn FileSystem>> {
+    let fs = devfs::instance();
+    // The end of its last mount has left it read-only.
+    fs.set_read_only(false).await?;
+    Ok(fs)
+}
+
+fn check_tmpfs(option: &[u8]) -> Result<()> {
+    tmpfs::parse_options(option).map(drop)
 }
 
 fn mount_tmpfs(request: MountRequest<'_>) -> Op<'_, Result<Arc<dyn FileSystem>>> {

@@ -90,6 +90,11 @@ pub async fn open(ctx: Ctx<'_>, dirfd: i32, path: &[u8], mut how: How) -> SysRes
     Ok(file)
 }
 
+/// A descriptor's worth of a place (O_PATH). With `tree` it is the root of a detached tree of mounts, which goes with it.
+pub fn open_path(place: Path, tree: bool) -> Arc<OpenFile> {
+    OpenFile::new(place, Kind::Path, raw::O_PATH, if tree { Hold::Tree } else { Hold::None })
+}
+
 /// Opens what `place` is, which was just `created` or must be checked.
 pub async fn open_place(ctx: Ctx<'_>, place: Path, how: &How, created: bool) -> SysResult<Arc<OpenFile>> {
     if !created {

@@ -56,6 +56,8 @@ pub enum Hold {
     Writer,
     /// A program runs from it: nobody may open it for writing.
     Program,
+    /// It is the root of a detached tree of mounts, which goes with the file (see [`super::mount`]).
+    Tree,
 }
 
 /// What few inodes need.
@@ -84,7 +86,7 @@ impl InodeState {
     /// Takes a hold; ETXTBSY if one of the other kind is in the way.
     pub fn take(&self, hold: Hold) -> Result<()> {
         let step = match hold {
-            Hold::None => return Ok(()),
+            Hold::None | Hold::Tree => return Ok(()),
             Hold::Writer => |n: i32| if n < 0 { None } else { n.checked_add(1) },
             Hold::Program => |n: i32| if n > 0 { None } else { n.checked_sub(1) },
         };
@@ -93,7 +95,7 @@ impl InodeState {
 
     pub fn release(&self, hold: Hold) {
         let step = match hold {
-            Hold::None => 0,
+            Hold::None | Hold::Tree => 0,
             Hold::Writer => -1,
             Hold::Program => 1,
         };

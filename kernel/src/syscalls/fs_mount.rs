@@ -6,7 +6,8 @@ use linux_raw_sys::general as raw;
 
 use super::fs_open::{lookup_cwd, read_path};
 use crate::errno::{Errno, Result};
-use crate::fs::{self, AT_FDCWD, Ctx, Flags, MountFlags, MountRequest, Path, mount as table};
+use crate::fs::mount::{self as table, Manner};
+use crate::fs::{self, AT_FDCWD, Ctx, Flags, MountFlags, MountRequest, Path};
 use crate::mm::{PAGE_SIZE, UserPtr};
 use crate::process::{Caps, Thread};
 
@@ -55,7 +56,8 @@ pub async fn mount(
         return Err(Errno::EPERM);
     }
     if flags & raw::MS_REMOUNT != 0 {
-        return remount(&at, flags, false).await;
+        let data = read_data(t, data).await?;
+        return remount(&at, flags, &data, false).await;
     }
     if flags & raw::MS_BIND != 0 {
         let from = lookup_cwd(t, source, Flags::FOLLOW).await?;
@@ -91,14 +93,14 @@ pub async fn mount(
 }
 
 /// The block device that a source names, if it is one; an error if it names nothing.
-async fn device_of(t: &Thread, source: &[u8]) -> Result<Option<fs::DeviceId>> {
+pub(super) async fn device_of(t: &Thread, source: &[u8]) -> Result<Option<fs::DeviceId>> {
     let place = fs::lookup(Ctx::of(t), AT_FDCWD, source, Flags::FOLLOW).await?;
     let meta = place.inode().metadata();
     Ok((meta.kind == fs::FileType::BlockDevice).then_some(meta.rdev))
 }
 
 /// `unmounting`: it is the end, whoever still has something open.
-async fn remount(at: &Path, flags: u32, unmounting: bool) -> Result<()> {
+async fn remount(at: &Path, flags: u32, data: &[u8], unmounting: bool) -> Result<()> {
     if !alloc::sync::Arc::ptr_eq(&at.dentry, at.mount.root()) {
         return Err(Errno::EINVAL);
     }
@@ -113,6 +115,7 @@ async fn remount(at: &Path, flags: u32, unmounting: bool) -> Result<()> {
             at.mount.set_flags(at.mount.flags() | MountFlags::RDONLY);
             crate::mm::page_cache::sync_all().await?;
         }
+        at.mount.fs().reconfigure(data)?;
         at.mount.fs().set_read_only(read_only).await?;
     }
     at.mount.set_flags(new);
@@ -139,11 +142,17 @@ pub async fn umount2(t: &Thread, target: UserPtr<u8>, flags: u32) -> Result<()> 
     if !t.creds().capable(Caps::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
-    if at == t.fs().root() && flags & raw::MNT_DETACH == 0 && at.mount.place().is_none() {
+    let manner = match flags & (raw::MNT_DETACH | raw::MNT_EXPIRE) {
+        raw::MNT_DETACH => Manner::Lazy,
+        raw::MNT_EXPIRE if at == t.fs().root() => return Err(Errno::EINVAL),
+        raw::MNT_EXPIRE => Manner::Expire,
+        _ => Manner::Refuse,
+    };
+    if at == t.fs().root() && manner != Manner::Lazy && at.mount.place().is_none() {
         // Unmounting the root means making it read-only (umount2 in Linux).
-        return remount(&at, at.mount.flags().bits() | raw::MS_RDONLY, true).await;
+        return remount(&at, at.mount.flags().bits() | raw::MS_RDONLY, &[], true).await;
     }
-    if let Some(instance) = table::unmount(&at, flags & raw::MNT_DETACH != 0)? {
+    if let Some(instance) = table::unmount(&at, manner)? {
         drop(at);
         crate::mm::page_cache::sync_all().await?;
         instance.set_read_only(true).await?;

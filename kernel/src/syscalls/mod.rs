@@ -16,6 +16,7 @@ mod doc;
 pub(crate) mod epoll;
 pub(crate) mod fs_change;
 mod fs_mount;
+pub(crate) mod fs_mount_fd;
 pub(crate) mod fs_open;
 pub(crate) mod fs_rw;
 pub(crate) mod fs_stat;

@@ -339,6 +339,12 @@ syscalls! {
     425 io_uring_setup(entries: u32, params: UserPtr<Params>) async io_uring::io_uring_setup;
     426 io_uring_enter(fd: u32, to_submit: u32, min_complete: u32, flags: u32, arg: u64, size: u64) async io_uring::io_uring_enter, at once io_uring::io_uring_enter_now;
     427 io_uring_register(fd: i32, opcode: u32, arg: u64, count: u32) async io_uring::io_uring_register;
+    428 open_tree(dirfd: i32, path: UserPtr<u8>, flags: u32) boxed fs_mount_fd::open_tree;
+    429 move_mount(from_fd: i32, from: UserPtr<u8>, to_fd: i32, to: UserPtr<u8>, flags: u32) boxed fs_mount_fd::move_mount;
+    430 fsopen(name: UserPtr<u8>, flags: u32) boxed fs_mount_fd::fsopen;
+    431 fsconfig(fd: i32, command: u32, key: UserPtr<u8>, value: UserPtr<u8>, aux: i32) boxed fs_mount_fd::fsconfig;
+    432 fsmount(fd: i32, flags: u32, attributes: u32) boxed fs_mount_fd::fsmount;
+    433 fspick(dirfd: i32, path: UserPtr<u8>, flags: u32) boxed fs_mount_fd::fspick;
     434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
     435 clone3(args: UserPtr<u64>, size: usize) boxed process::clone3;
     436 close_range(first: u32, last: u32, flags: u32) boxed fs_open::close_range;
@@ -347,6 +353,7 @@ syscalls! {
     439 faccessat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_stat::faccessat2;
     440 process_madvise(fd: i32, vectors: u64, count: u64, advice: u32, flags: u32) boxed mm_remote::process_madvise;
     441 epoll_pwait2(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async epoll::epoll_pwait2;
+    442 mount_setattr(dirfd: i32, path: UserPtr<u8>, flags: u32, attr: UserPtr<u8>, size: u64) boxed fs_mount_fd::mount_setattr;
     448 process_mrelease(fd: i32, flags: u32) boxed mm_remote::process_mrelease;
     449 futex_waitv(waiters: UserPtr<UserWaiter>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>, clock: i32) async futex::futex_waitv;
     452 fchmodat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_change::fchmodat2;

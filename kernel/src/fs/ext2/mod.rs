@@ -66,21 +66,21 @@ pub struct Ext2 {
 
 /// Makes the type known to mount(2).
 pub fn init() {
-    super::register_fs_type("ext2", true, |request| {
-        Op::boxed(async move {
-            let id = request.device.ok_or(Errno::ENOTBLK)?;
-            let disk = super::block::find(id).ok_or(Errno::ENXIO)?;
-            let options = parse_options(request.data)?;
-            let fs = mount_shared(disk.device, id, request.source.to_vec(), request.read_only).await?;
-            if let Some(read_only) = options.read_only_on_error {
-                fs.volume.set_error_policy(read_only);
-            }
-            if let Some(there) = options.user_attributes {
-                fs.volume.set_user_attributes(there);
-            }
-            Ok(fs as Arc<dyn FileSystem>)
-        })
-    });
+    super::register_fs_type(
+        "ext2",
+        true,
+        |option| parse_options(option).map(drop),
+        |request| {
+            Op::boxed(async move {
+                let id = request.device.ok_or(Errno::ENOTBLK)?;
+                let disk = super::block::find(id).ok_or(Errno::ENXIO)?;
+                let options = parse_options(request.data)?;
+                let fs = mount_shared(disk.device, id, request.source.to_vec(), request.read_only).await?;
+                options.apply(&fs.volume);
+                Ok(fs as Arc<dyn FileSystem>)
+            })
+        },
+    );
 }
 
 /// What the options string of mount(2) says, if it does.
@@ -88,6 +88,17 @@ pub fn init() {
 struct Options {
     read_only_on_error: Option<bool>,
     user_attributes: Option<bool>,
+}
+
+impl Options {
+    fn apply(&self, volume: &Volume) {
+        if let Some(read_only) = self.read_only_on_error {
+            volume.set_error_policy(read_only);
+        }
+        if let Some(there) = self.user_attributes {
+            volume.set_user_attributes(there);
+        }
+    }
 }
 
 fn parse_options(data: &[u8]) -> Result<Options> {
@@ -221,6 +232,11 @@ impl FileSystem for Ext2 {
     fn set_read_only(&self, read_only: bool) -> Op<'_, Result<()>> {
         let volume = self.volume.clone();
         Op::boxed(self.volume.run_to_end(async move { volume.set_read_only(read_only).await }))
+    }
+
+    fn reconfigure(&self, options: &[u8]) -> Result<()> {
+        parse_options(options)?.apply(&self.volume);
+        Ok(())
     }
 
     fn sync(&self) -> Op<'_, Result<()>> {

@@ -22,6 +22,7 @@ use super::file_source::FileSource;
 use super::inode::{FileType, Inode};
 use super::inotify::hooks;
 use super::locks::Owner;
+use super::mount;
 use super::path::Path;
 use super::sigio::Signals;
 use super::state::Hold;
@@ -323,8 +324,10 @@ impl Drop for OpenFile {
             }
         }
         self.inode().state().release(self.hold);
-        if matches!(self.hold, Hold::Writer) {
-            self.path.mount.count_writer(false);
+        match self.hold {
+            Hold::Writer => self.path.mount.count_writer(false),
+            Hold::Tree => mount::dissolve(&self.path.mount),
+            Hold::None | Hold::Program => {}
         }
         if let Some(locks) = self.inode().state().locks_if_any() {
             locks.release(self.lock_owner());

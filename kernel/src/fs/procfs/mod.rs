@@ -66,7 +66,9 @@ pub fn process_of(inode: &dyn Inode) -> Option<Arc<Process>> {
 
 /// Makes the type known to mount(2).
 pub fn init() {
-    crate::fs::register_fs_type("proc", false, |request| Op::ready(Ok(filesystem(request.source))));
+    crate::fs::register_fs_type("proc", false, crate::fs::no_options, |request| {
+        Op::ready(Ok(filesystem(request.source)))
+    });
 }
 
 impl FileSystem for ProcFs {

@@ -37,7 +37,9 @@ pub fn filesystem(source: &[u8]) -> Arc<dyn FileSystem> {
 
 /// Makes the type known to mount(2).
 pub fn init() {
-    crate::fs::register_fs_type("sysfs", false, |request| Op::ready(Ok(filesystem(request.source))));
+    crate::fs::register_fs_type("sysfs", false, crate::fs::no_options, |request| {
+        Op::ready(Ok(filesystem(request.source)))
+    });
 }
 
 impl FileSystem for SysFs {

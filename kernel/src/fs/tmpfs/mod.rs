@@ -8,10 +8,11 @@ mod inode;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 pub use self::inode::TmpInode;
 use super::inode::{DeviceId, FileSystem, Inode, NewAttr, NewNode, StatFs};
+use super::op::Op;
 use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
 use crate::mm::PAGE_SIZE;
@@ -31,7 +32,8 @@ pub struct TmpFs {
     limit: AtomicU64,
     used: AtomicU64,
     inodes: AtomicU64,
-    inode_limit: u64,
+    inode_limit: AtomicU64,
+    read_only: AtomicBool,
     rename_lock: Mutex<()>,
 }
 
@@ -76,7 +78,8 @@ impl TmpFs {
             limit: AtomicU64::new(options.size.map_or(pages / 2, |size| size.div_ceil(PAGE_SIZE as u64))),
             used: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
-            inode_limit: options.inodes.unwrap_or(pages.max(1024) / 2),
+            inode_limit: AtomicU64::new(options.inodes.unwrap_or(pages.max(1024) / 2)),
+            read_only: AtomicBool::new(false),
             rename_lock: Mutex::new(()),
         });
         let root = TmpInode::make(&fs, NewNode::Directory, options.root);
@@ -97,7 +100,8 @@ impl TmpFs {
 
     fn new_inode(self: &Arc<Self>, node: NewNode<'_>, attr: NewAttr) -> Result<Arc<TmpInode>> {
         let old = self.inodes.fetch_add(1, Ordering::Relaxed);
-        if self.inode_limit != 0 && old >= self.inode_limit {
+        let limit = self.inode_limit.load(Ordering::Relaxed);
+        if limit != 0 && old >= limit {
             self.inodes.fetch_sub(1, Ordering::Relaxed);
             return Err(Errno::ENOSPC);
         }
@@ -153,17 +157,46 @@ impl FileSystem for TmpFs {
     fn statfs(&self) -> StatFs {
         let (limit, used) = (self.limit.load(Ordering::Relaxed), self.used.load(Ordering::Relaxed));
         let inodes = self.inodes.load(Ordering::Relaxed);
+        let inode_limit = self.inode_limit.load(Ordering::Relaxed);
         StatFs {
             magic: MAGIC,
             block_size: PAGE_SIZE as u64,
             blocks: limit,
             free: limit.saturating_sub(used),
             available: limit.saturating_sub(used),
-            files: self.inode_limit,
-            files_free: self.inode_limit.saturating_sub(inodes),
+            files: inode_limit,
+            files_free: inode_limit.saturating_sub(inodes),
             name_max: 255,
             fsid: [self.device.minor, 0],
         }
+    }
+
+    fn read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
+    }
+
+    fn set_read_only(&self, read_only: bool) -> Op<'_, Result<()>> {
+        self.read_only.store(read_only, Ordering::Relaxed);
+        Op::ready(Ok(()))
+    }
+
+    /// Limits can be moved, but not below what is in use, nor set where there were none.
+    fn reconfigure(&self, options: &[u8]) -> Result<()> {
+        let options = parse_options(options)?;
+        let pages = options.size.map(|size| size.div_ceil(PAGE_SIZE as u64));
+        let moves = |limit: &AtomicU64, used: &AtomicU64, new: Option<u64>| {
+            let (old, used) = (limit.load(Ordering::Relaxed), used.load(Ordering::Relaxed));
+            new.is_none_or(|new| new == 0 || old != 0 && new >= used)
+        };
+        if !moves(&self.limit, &self.used, pages) || !moves(&self.inode_limit, &self.inodes, options.inodes) {
+            return Err(Errno::EINVAL);
+        }
+        for (limit, new) in [(&self.limit, pages), (&self.inode_limit, options.inodes)] {
+            if let Some(new) = new {
+                limit.store(new, Ordering::Relaxed);
+            }
+        }
+        Ok(())
     }
 
     fn options(&self) -> Vec<u8> {

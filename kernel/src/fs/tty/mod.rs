@@ -78,7 +78,13 @@ fn opened(file: Arc<TtyFile>, flags: u32, thread: &Thread) -> Arc<dyn FileOps> {
 
 /// Registers the terminal devices and devpts.
 pub fn init() {
-    crate::fs::register_fs_type("devpts", false, |request| Op::ready(devpts::filesystem(request.source, request.data)));
+    // Its options are looked at together.
+    crate::fs::register_fs_type(
+        "devpts",
+        false,
+        |_| Ok(()),
+        |request| Op::ready(devpts::filesystem(request.source, request.data)),
+    );
     let devices = [
         ("console", console::DEV_CONSOLE, 0o600),
         ("tty", console::DEV_TTY, 0o666),

@@ -54,7 +54,7 @@ static HOME: Lazy<Home> = Lazy::new(|| {
 
 /// Makes the type known to mount(2).
 pub fn init() {
-    crate::fs::register_fs_type("mqueue", false, |request| {
+    crate::fs::register_fs_type("mqueue", false, crate::fs::no_options, |request| {
         *HOME.fs.source.lock() = request.source.to_vec();
         Op::ready(Ok(HOME.fs.clone() as Arc<dyn FileSystem>))
     });

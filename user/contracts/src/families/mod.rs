@@ -47,6 +47,8 @@ mod locks;
 mod memory;
 mod modes;
 mod mount;
+mod mount_attr;
+mod mount_fds;
 mod mqueue;
 mod mqueue_file;
 mod msg;
@@ -188,4 +190,6 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("io_uring_edges", io_uring_edges::TESTS),
     ("xattr", xattr::TESTS),
     ("remote_memory", remote_memory::TESTS),
+    ("mount_fds", mount_fds::TESTS),
+    ("mount_attr", mount_attr::TESTS),
 ];

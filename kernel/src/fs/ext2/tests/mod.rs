@@ -2,6 +2,7 @@
 
 mod device;
 mod model;
+mod mounts;
 mod xattr;
 
 use alloc::string::String;

@@ -2,14 +2,24 @@
 //!
 //! There is one mount namespace. A mount's place is a path in another mount; the root mount has none. Mounts on the same
 //! path stack: the later one is mounted on the root of the earlier one.
+//!
+//! Besides there are detached trees, made by fsmount(2) and open_tree(2): their root is in no table and belongs to an open
+//! file, until move_mount(2) puts it somewhere. What is mounted in such a tree is in the table as usual.
+//!
+//! All mounts of a file system share an [`Instance`]; when the last of them is gone, also from under those who have files
+//! open in it, the file system is written back and let go.
+
+mod instance;
+mod show;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+pub use self::instance::{Instance, instances};
+pub use self::show::{proc_mountinfo, proc_mounts};
 use super::dentry::{self, Dentry};
 use super::inode::{FileSystem, FileType};
-use super::inotify;
 use super::op::Op;
 use super::path::Path;
 use crate::errno::{Errno, Result};
@@ -33,7 +43,7 @@ bitflags::bitflags! {
 
 pub struct Mount {
     id: u64,
-    fs: Arc<dyn FileSystem>,
+    instance: Arc<Instance>,
     root: Arc<Dentry>,
     flags: AtomicU32,
     place: SpinLock<Option<Path>>,
@@ -41,6 +51,10 @@ pub struct Mount {
     writers: AtomicUsize,
     /// For pipes, sockets and the like: in no namespace.
     internal: bool,
+    /// The root of a tree that is not in the namespace yet.
+    detached: AtomicBool,
+    /// How often somebody has come here since umount2(2) with MNT_EXPIRE, plus one; 0: nobody counts.
+    expiring: AtomicU32,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(20);
@@ -48,17 +62,29 @@ static TABLE: RwSpinLock<Vec<Arc<Mount>>> = RwSpinLock::new(Vec::new());
 
 impl Mount {
     pub fn new(fs: Arc<dyn FileSystem>, root: Arc<Dentry>, flags: MountFlags) -> Arc<Mount> {
-        Mount::make(fs, root, flags, false)
+        Mount::of(Instance::of(fs), root, flags)
     }
 
     pub(crate) fn new_internal(fs: Arc<dyn FileSystem>, root: Arc<Dentry>) -> Arc<Mount> {
-        Mount::make(fs, root, MountFlags::empty(), true)
+        Mount::make(Instance::of(fs), root, MountFlags::empty(), true)
     }
 
-    fn make(fs: Arc<dyn FileSystem>, root: Arc<Dentry>, flags: MountFlags, internal: bool) -> Arc<Mount> {
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let (flags, place) = (AtomicU32::new(flags.bits()), SpinLock::new(None));
-        Arc::new(Mount { id, fs, root, flags, place, writers: AtomicUsize::new(0), internal })
+    pub(super) fn of(instance: Arc<Instance>, root: Arc<Dentry>, flags: MountFlags) -> Arc<Mount> {
+        Mount::make(instance, root, flags, false)
+    }
+
+    fn make(instance: Arc<Instance>, root: Arc<Dentry>, flags: MountFlags, internal: bool) -> Arc<Mount> {
+        Arc::new(Mount {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            instance,
+            root,
+            flags: AtomicU32::new(flags.bits()),
+            place: SpinLock::new(None),
+            writers: AtomicUsize::new(0),
+            internal,
+            detached: AtomicBool::new(false),
+            expiring: AtomicU32::new(0),
+        })
     }
 
     pub fn id(&self) -> u64 {
@@ -66,7 +92,11 @@ impl Mount {
     }
 
     pub fn fs(&self) -> &Arc<dyn FileSystem> {
-        &self.fs
+        self.instance.fs()
+    }
+
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.instance
     }
 
     pub fn root(&self) -> &Arc<Dentry> {
@@ -100,14 +130,23 @@ impl Mount {
 
     /// Is a file of its file system open for writing, through whichever mount?
     pub fn has_writers(&self) -> bool {
-        let counted = |mount: &Mount| mount.writers.load(Ordering::Relaxed) > 0;
-        counted(self) || TABLE.read().iter().any(|mount| Arc::ptr_eq(&mount.fs, &self.fs) && counted(mount))
+        self.is_written() || has_writers(&self.instance)
+    }
+
+    /// Is a file open for writing through this mount?
+    pub fn is_written(&self) -> bool {
+        self.writers.load(Ordering::Relaxed) > 0
     }
 
     /// EROFS if the mount or its file system may not be written.
     pub fn check_writable(&self) -> Result<()> {
-        if self.flags().contains(MountFlags::RDONLY) || self.fs.read_only() { Err(Errno::EROFS) } else { Ok(()) }
+        if self.flags().contains(MountFlags::RDONLY) || self.fs().read_only() { Err(Errno::EROFS) } else { Ok(()) }
     }
+}
+
+/// Is a file of the file system open for writing, through a mount of the table?
+pub fn has_writers(instance: &Arc<Instance>) -> bool {
+    TABLE.read().iter().any(|mount| Arc::ptr_eq(&mount.instance, instance) && mount.is_written())
 }
 
 /// The mount that covers `path`, if any (only the one directly on it).
@@ -122,6 +161,9 @@ pub fn mounted_on(path: &Path) -> Option<Arc<Mount>> {
 pub fn descend(path: &mut Path) -> bool {
     let mut moved = false;
     while let Some(mount) = mounted_on(path) {
+        if mount.expiring.load(Ordering::Relaxed) != 0 {
+            mount.expiring.fetch_add(1, Ordering::Relaxed);
+        }
         *path = Path { dentry: mount.root.clone(), mount };
         moved = true;
     }
@@ -158,12 +200,31 @@ pub fn attach(mount: Arc<Mount>, mut at: Path) -> Result<()> {
     descend(&mut at);
     check_place(&mount, &at)?;
     at.dentry.add_mount();
-    if at.mount.fs.volatile_names() {
+    if at.mount.fs().volatile_names() {
         dentry::pin(&at.dentry);
     }
+    let below = mounts_below(&top_of(&mount));
     *mount.place.lock() = Some(at);
-    TABLE.write().push(mount);
+    mount.detached.store(false, Ordering::Relaxed);
+    // What is mounted in it stays behind it.
+    let mut table = TABLE.write();
+    table.retain(|other| !below.iter().any(|mount| Arc::ptr_eq(mount, other)));
+    table.push(mount);
+    table.extend(below);
     Ok(())
+}
+
+fn top_of(mount: &Arc<Mount>) -> Path {
+    Path { mount: mount.clone(), dentry: mount.root.clone() }
+}
+
+/// The topmost mount above, if it is in the namespace.
+fn is_in_namespace(mount: &Arc<Mount>) -> bool {
+    let mut top = mount.clone();
+    while let Some(place) = top.place() {
+        top = place.mount;
+    }
+    TABLE.read().iter().any(|other| Arc::ptr_eq(other, &top))
 }
 
 /// Mounts a file system on a directory.
@@ -179,22 +240,51 @@ pub fn bind(source: &Path, at: Path, recursive: bool) -> Result<()> {
     if source.dentry.is_dir() != at.dentry.is_dir() {
         return Err(Errno::ENOTDIR);
     }
-    let copy = Mount::new(source.mount.fs.clone(), source.dentry.clone(), source.mount.flags());
+    let copy = copy_tree(source, recursive)?;
+    attach(copy.clone(), at).inspect_err(|_| dissolve(&copy))
+}
+
+/// A detached copy of a tree of mounts. EINVAL for what is in no namespace itself.
+pub fn copy_tree(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
+    if !is_in_namespace(&source.mount) {
+        return Err(Errno::EINVAL);
+    }
+    let copy = Mount::of(source.mount.instance.clone(), source.dentry.clone(), source.mount.flags());
+    copy.detached.store(true, Ordering::Relaxed);
     let below: Vec<Arc<Mount>> = if recursive { mounts_below(source) } else { Vec::new() };
-    attach(copy.clone(), at)?;
     // Parents come before children in the table, so a copied parent is known when its child's turn comes.
-    let mut copies = vec![(source.mount.clone(), copy)];
+    let mut copies = vec![(source.mount.clone(), copy.clone())];
     for mount in below {
         let Some(place) = mount.place() else { continue };
         let Some(parent) = copies.iter().find(|(old, _)| Arc::ptr_eq(old, &place.mount)).map(|(_, new)| new.clone())
         else {
             continue;
         };
-        let child = Mount::new(mount.fs.clone(), mount.root.clone(), mount.flags());
-        attach(child.clone(), Path { mount: parent, dentry: place.dentry })?;
+        let child = Mount::of(mount.instance.clone(), mount.root.clone(), mount.flags());
+        if let Err(errno) = attach(child.clone(), Path { mount: parent, dentry: place.dentry }) {
+            dissolve(&copy);
+            return Err(errno);
+        }
         copies.push((mount, child));
     }
-    Ok(())
+    Ok(copy)
+}
+
+/// A mount of a new instance that has no place yet (fsmount(2)).
+pub fn detached(instance: Arc<Instance>, flags: MountFlags) -> Arc<Mount> {
+    let root = Dentry::new_root(instance.fs().root());
+    let mount = Mount::of(instance, root, flags);
+    mount.detached.store(true, Ordering::Relaxed);
+    mount
+}
+
+/// The file that a detached tree belongs to is gone: so is the tree, unless it has got a place.
+pub fn dissolve(mount: &Arc<Mount>) {
+    if mount.detached.swap(false, Ordering::Relaxed) {
+        for child in mounts_below(&top_of(mount)).iter().rev() {
+            detach(child);
+        }
+    }
 }
 
 /// Mounts whose place is at or below `top` (not counting `top`'s own mount), parents first.
@@ -211,10 +301,12 @@ fn mounts_below(top: &Path) -> Vec<Arc<Mount>> {
     found
 }
 
-/// MS_MOVE: the mount at `source` goes to `at`.
+/// MS_MOVE, move_mount(2): the mount at `source`, which may be a detached tree, goes to `at`.
 pub fn move_mount(source: &Path, at: Path) -> Result<()> {
     let mount = &source.mount;
-    if !Arc::ptr_eq(&mount.root, &source.dentry) || mount.place().is_none() {
+    let movable = is_in_namespace(mount) || mount.detached.load(Ordering::Relaxed);
+    let whole = Arc::ptr_eq(&mount.root, &source.dentry);
+    if !movable || !whole || !is_in_namespace(&at.mount) || source.dentry.is_dir() != at.dentry.is_dir() {
         return Err(Errno::EINVAL);
     }
     let mut up = at.clone();
@@ -230,8 +322,31 @@ pub fn move_mount(source: &Path, at: Path) -> Result<()> {
     let mut top = at.clone();
     descend(&mut top);
     check_place(mount, &top)?;
-    detach(mount);
+    if mount.place().is_some() {
+        detach(mount);
+    }
     attach(mount.clone(), at)
+}
+
+/// mount_setattr(2): other flags for the mount at `top`, with `recursive` for those below it, too. All or none.
+pub fn change_flags(top: &Path, recursive: bool, set: MountFlags, clear: MountFlags) -> Result<()> {
+    let mount = &top.mount;
+    let known = is_in_namespace(mount) || mount.detached.load(Ordering::Relaxed);
+    if !known || !Arc::ptr_eq(&mount.root, &top.dentry) {
+        return Err(Errno::EINVAL);
+    }
+    let mut mounts = vec![mount.clone()];
+    if recursive {
+        mounts.extend(mounts_below(top));
+    }
+    let turns = |mount: &Arc<Mount>| set.contains(MountFlags::RDONLY) && !mount.flags().contains(MountFlags::RDONLY);
+    if mounts.iter().any(|mount| turns(mount) && mount.is_written()) {
+        return Err(Errno::EBUSY);
+    }
+    for mount in mounts {
+        mount.set_flags((mount.flags() - clear) | set);
+    }
+    Ok(())
 }
 
 /// May the mount be put there?
@@ -249,38 +364,55 @@ fn detach(mount: &Arc<Mount>) {
     let place = mount.place.lock().take();
     if let Some(place) = place {
         place.dentry.remove_mount();
-        if place.mount.fs.volatile_names() && !place.dentry.is_mount_point() {
+        if place.mount.fs().volatile_names() && !place.dentry.is_mount_point() {
             dentry::unpin(&place.dentry);
         }
     }
 }
 
-/// umount2(2) of the mount whose root is `at`. Lazily (MNT_DETACH) it goes with everything below it, in use or not.
-/// Answers the file system to be synced if this was its last mount.
-pub fn unmount(at: &Path, lazy: bool) -> Result<Option<Arc<dyn FileSystem>>> {
+/// How umount2(2) treats a mount that is in use, or was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// EBUSY.
+    Refuse,
+    /// MNT_DETACH: it goes with everything below it, and is let go of when nobody uses it any more.
+    Lazy,
+    /// MNT_EXPIRE: EAGAIN, unless nobody has come here since the last such call.
+    Expire,
+}
+
+/// umount2(2) of the mount whose root is `at`. Answers the file system to be synced if this was its last mount and nobody
+/// uses it.
+pub fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSystem>>> {
     let mount = &at.mount;
-    if !Arc::ptr_eq(&mount.root, &at.dentry) {
+    if !Arc::ptr_eq(&mount.root, &at.dentry) || !is_in_namespace(mount) {
         return Err(Errno::EINVAL);
     }
+    let lazy = manner == Manner::Lazy;
     if mount.place().is_none() {
         return Err(if lazy { Errno::EINVAL } else { Errno::EBUSY });
     }
-    let below = mounts_below(&Path { mount: mount.clone(), dentry: mount.root.clone() });
+    let used = in_use(mount);
+    let below = mounts_below(&top_of(mount));
+    if manner == Manner::Expire {
+        if used {
+            return Err(Errno::EBUSY);
+        }
+        // The caller's own way here counts as one.
+        if mount.expiring.swap(1, Ordering::Relaxed) != 2 {
+            return Err(Errno::EAGAIN);
+        }
+    }
     if lazy {
         for child in below.iter().rev() {
             detach(child);
         }
-    } else if !below.is_empty() || in_use(mount) {
+    } else if !below.is_empty() || used {
         return Err(Errno::EBUSY);
     }
     detach(mount);
-    let last = !TABLE.read().iter().any(|m| Arc::ptr_eq(&m.fs, &mount.fs));
-    if last {
-        inotify::unmounted(&mount.fs);
-        dentry::forget_fs(&mount.fs);
-        return Ok(Some(mount.fs.clone()));
-    }
-    Ok(None)
+    let last = !used && below.is_empty() && Arc::strong_count(&mount.instance) == 1;
+    Ok(last.then(|| mount.instance.end()))
 }
 
 /// Open files, working directories and programs hold the mount through their paths: two references are the table's
@@ -316,107 +448,13 @@ pub fn all() -> Vec<Arc<Mount>> {
     TABLE.read().clone()
 }
 
-/// sync(2): every mounted file system.
+/// sync(2): every mounted file system, also those that have no place any more and are in use.
 pub fn sync_all() -> Op<'static, Result<()>> {
     Op::boxed(async {
-        let mut done: Vec<Arc<dyn FileSystem>> = Vec::new();
         let mut result = Ok(());
-        for mount in all() {
-            if !done.iter().any(|fs| Arc::ptr_eq(fs, &mount.fs)) {
-                done.push(mount.fs.clone());
-                result = result.and(mount.fs.sync().await);
-            }
+        for instance in instances() {
+            result = result.and(instance.fs().sync().await);
         }
         result
     })
-}
-
-fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
-    for &byte in text {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\\' => {
-                out.extend_from_slice(&[b'\\', b'0' + (byte >> 6), b'0' + ((byte >> 3) & 7), b'0' + (byte & 7)]);
-            }
-            _ => out.push(byte),
-        }
-    }
-}
-
-fn push_flags(out: &mut Vec<u8>, mount: &Mount) {
-    let flags = mount.flags();
-    let read_only = flags.contains(MountFlags::RDONLY) || mount.fs.read_only();
-    out.extend_from_slice(if read_only { b"ro" } else { b"rw" });
-    for (flag, name) in [
-        (MountFlags::NOSUID, &b",nosuid"[..]),
-        (MountFlags::NODEV, b",nodev"),
-        (MountFlags::NOEXEC, b",noexec"),
-        (MountFlags::NOATIME, b",noatime"),
-        (MountFlags::NODIRATIME, b",nodiratime"),
-        (MountFlags::RELATIME, b",relatime"),
-        (MountFlags::NOSYMFOLLOW, b",nosymfollow"),
-    ] {
-        if flags.contains(flag) {
-            out.extend_from_slice(name);
-        }
-    }
-}
-
-/// The text of /proc/mounts as a process with this root directory sees it.
-pub fn proc_mounts(root: &Path) -> Vec<u8> {
-    let mut out = Vec::new();
-    for mount in all() {
-        let Some(place) = mount_path(&mount, root) else { continue };
-        push_escaped(&mut out, &mount.fs.source());
-        out.push(b' ');
-        push_escaped(&mut out, &place);
-        out.push(b' ');
-        out.extend_from_slice(mount.fs.type_name().as_bytes());
-        out.push(b' ');
-        push_flags(&mut out, &mount);
-        out.extend_from_slice(&mount.fs.options());
-        out.extend_from_slice(b" 0 0\n");
-    }
-    out
-}
-
-/// The text of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
-pub fn proc_mountinfo(root: &Path) -> Vec<u8> {
-    let mut out = Vec::new();
-    for mount in all() {
-        let Some(place) = mount_path(&mount, root) else { continue };
-        let parent = mount.place().map_or(mount.id, |p| p.mount.id);
-        let dev = mount.fs.device();
-        out.extend_from_slice(format!("{} {} {}:{} ", mount.id, parent, dev.major, dev.minor).as_bytes());
-        let inside = Path {
-            mount: Mount::new(mount.fs.clone(), fs_top(&mount.root), MountFlags::empty()),
-            dentry: mount.root.clone(),
-        };
-        push_escaped(&mut out, &inside.display(None));
-        out.push(b' ');
-        push_escaped(&mut out, &place);
-        out.push(b' ');
-        push_flags(&mut out, &mount);
-        out.extend_from_slice(b" - ");
-        out.extend_from_slice(mount.fs.type_name().as_bytes());
-        out.push(b' ');
-        push_escaped(&mut out, &mount.fs.source());
-        out.extend_from_slice(if mount.fs.read_only() { b" ro" } else { b" rw" });
-        out.extend_from_slice(&mount.fs.options());
-        out.push(b'\n');
-    }
-    out
-}
-
-fn fs_top(dentry: &Arc<Dentry>) -> Arc<Dentry> {
-    let mut top = dentry.clone();
-    while let Some(parent) = top.parent() {
-        top = parent;
-    }
-    top
-}
-
-/// Where a mount is seen from `root`; None if it is not below it.
-fn mount_path(mount: &Arc<Mount>, root: &Path) -> Option<Vec<u8>> {
-    let at = Path { mount: mount.clone(), dentry: mount.root.clone() };
-    at.display_below(root)
 }
