@@ -12,10 +12,10 @@ use super::mount::Mount;
 use super::op::Op;
 use super::open_file::{Kind, OpenFile};
 use super::path::Path;
+use super::perm;
 use super::pipe::Pipe;
 use super::state::{Hold, InodeState};
 use crate::errno::Result;
-use crate::process;
 use crate::sync::{Lazy, SpinLock};
 
 /// What /proc/PID/fd shows.
@@ -68,12 +68,7 @@ fn new_inode(fs: &Arc<AnonFs>, kind: FileType, perm: u16) -> Arc<dyn Inode> {
 fn new_inode_for(fs: &Arc<AnonFs>, kind: FileType, perm: u16, pipe: Weak<Pipe>) -> Arc<dyn Inode> {
     // Pipes and sockets are their maker's; what Linux calls anonymous inodes is nobody's.
     let (uid, gid) = match kind {
-        FileType::Fifo | FileType::Socket => process::with_current(|task| {
-            task.map_or((0, 0), |task| {
-                let creds = task.shared_creds();
-                (creds.fsuid, creds.fsgid)
-            })
-        }),
+        FileType::Fifo | FileType::Socket => perm::current_ids(),
         _ => (0, 0),
     };
     Arc::new(AnonInode {

@@ -212,6 +212,12 @@ async fn lock_pair<'a>(
     (Some(tree), outer, Some(inner))
 }
 
+/// What RENAME_WHITEOUT leaves (rename(2)) is a character device 0/0 of the caller's.
+pub fn whiteout_attr() -> NewAttr {
+    let (uid, gid) = perm::current_ids();
+    NewAttr { perm: 0, uid, gid }
+}
+
 /// renameat2(2).
 pub async fn rename(
     ctx: Ctx<'_>,

@@ -314,6 +314,7 @@ impl Inode for Ext2Inode {
                 new_name: new_name.to_vec(),
                 replaced: replaced.map(ours).transpose()?,
                 flags,
+                whiteout: flags.contains(RenameFlags::WHITEOUT).then(crate::fs::change::whiteout_attr),
             })
         };
         let rename = match arguments() {

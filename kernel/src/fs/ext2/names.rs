@@ -272,9 +272,23 @@ impl Node {
         if rename.flags.contains(RenameFlags::EXCHANGE) {
             return self.exchange(rename, old).await;
         }
-        if !(rename.flags - RenameFlags::NOREPLACE).is_empty() {
+        if !(rename.flags - RenameFlags::NOREPLACE - RenameFlags::WHITEOUT).is_empty() {
             return Err(Errno::EINVAL);
         }
+        let Some(owner) = rename.whiteout else { return self.move_name(rename, old, None).await };
+        let whiteout = self.new_inode(FileType::CharDevice, owner, 1).await?;
+        let result = self.move_name(rename, old, Some(&whiteout)).await;
+        if result.is_err() {
+            // The last drop frees it.
+            whiteout.node.update(|state| state.nlink = 0);
+            self.volume.release_when_unused(&whiteout);
+        }
+        result
+    }
+
+    /// Leads the new name of a rename to what it moves, and the old one to nothing or to a whiteout.
+    async fn move_name(self: &Arc<Self>, rename: &Rename, old: Found, whiteout: Option<&Arc<Ext2Inode>>) -> Result<()> {
+        let new_dir = &rename.new_dir.node;
         let moved = &rename.moved.node;
         let directory = moved.kind == FileType::Directory;
         let parent_changes = directory && self.ino != new_dir.ino;
@@ -290,7 +304,10 @@ impl Node {
             new_dir.add_name(&rename.new_name, moved.ino, moved.kind).await?;
         }
         // Places stay valid when other names come, so `old` still holds.
-        self.remove_name(old).await?;
+        match whiteout {
+            Some(whiteout) => self.set_name(old, whiteout.node.ino, FileType::CharDevice).await?,
+            None => self.remove_name(old).await?,
+        }
         if parent_changes {
             moved.set_parent(new_dir.ino).await?;
             self.update(|state| state.nlink = state.nlink.saturating_sub(1));
@@ -387,4 +404,6 @@ pub struct Rename {
     pub new_name: Vec<u8>,
     pub replaced: Option<Arc<Ext2Inode>>,
     pub flags: RenameFlags,
+    /// RENAME_WHITEOUT: whose the character device 0/0 is that is left in the old place.
+    pub whiteout: Option<NewAttr>,
 }

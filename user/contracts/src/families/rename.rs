@@ -12,7 +12,7 @@ use crate::sys::{NOWHERE, Ret, sys};
 use crate::{say, tests};
 
 tests! {
-    files, directories, same_file, into_itself, no_replace, exchange, whiteout, flags, sticky, busy, while_open, symbolic,
+    files, directories, same_file, into_itself, no_replace, exchange, whiteout, whiteout_on_disk, flags, sticky, busy, while_open, symbolic,
     names, rights, in_tmpfs, parents,
 }
 
@@ -152,6 +152,34 @@ fn exchange() {
     mkdir(c"r");
     say!("two directories, with slashes: {}", rename(c"q/", c"r/", RENAME_EXCHANGE));
     say!("now: {}", is_there(c"r/file"));
+}
+
+fn whiteout_on_disk() {
+    mkdir(c"p");
+    mkdir(c"q");
+    close(create(c"p/f", "moved"));
+    close(create(c"p/g", "moved, too"));
+    close(create(c"q/g", "replaced"));
+    mkdir(c"p/d");
+    close(create(c"p/d/inside", ""));
+    say!("a file: {} {}", rename(c"p/f", c"q/f", RENAME_WHITEOUT), contents(c"q/f"));
+    let left = stat(c"p/f");
+    say!("what is left: {}, device {}", described(left), left.map_or(9, |stat| stat.st_rdev));
+    say!("opened: {}", open(c"p/f", O_RDONLY));
+    say!("over another: {} {}", rename(c"p/g", c"q/g", RENAME_WHITEOUT), contents(c"q/g"));
+    say!("a directory: {} {}", rename(c"p/d", c"q/d", RENAME_WHITEOUT), is_there(c"q/d/inside"));
+    let links = |path| stat(path).map_or(0, |stat| stat.st_nlink);
+    say!("links of both: {} {}", links(c"p"), links(c"q"));
+    say!("over a whiteout: {} {}", rename(c"q/f", c"p/f", 0), contents(c"p/f"));
+    say!("unlinked: {} {}", unlink(c"p/g"), unlink(c"p/d"));
+    sys!(SYS_fchmodat, AT_FDCWD, c"p", 0o777);
+    sys!(SYS_fchmodat, AT_FDCWD, c".", 0o777);
+    process::as_plain_user(|| {
+        close(create(c"p/mine", ""));
+        say!("as a user: {} {}", rename(c"p/mine", c"p/other", RENAME_WHITEOUT), described(stat(c"p/mine")));
+    });
+    say!("in the same directory: {} {}", rename(c"p/f", c"p/h", RENAME_WHITEOUT), contents(c"p/h"));
+    say!("to itself: {}", rename(c"p/h", c"p/h", RENAME_WHITEOUT));
 }
 
 fn whiteout() {

@@ -3,6 +3,7 @@
 mod device;
 mod model;
 mod mounts;
+mod whiteouts;
 mod xattr;
 
 use alloc::string::String;

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::TmpFs;
 use crate::errno::{Errno, Result};
+use crate::fs::change::whiteout_attr;
 use crate::fs::dentry::Name;
 use crate::fs::inode::{
     Attributes, DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
@@ -233,12 +234,8 @@ impl TmpInode {
         Ok(())
     }
 
-    /// What RENAME_WHITEOUT leaves in the old place: a character device 0/0 (rename(2)).
     fn whiteout(&self) -> Result<Arc<TmpInode>> {
-        let attr = self.attr.lock();
-        let (uid, gid) = (attr.common.uid, attr.common.gid);
-        drop(attr);
-        self.instance().new_inode(NewNode::CharDevice(DeviceId::default()), NewAttr { perm: 0, uid, gid })
+        self.instance().new_inode(NewNode::CharDevice(DeviceId::default()), whiteout_attr())
     }
 
     fn read_dir_now(&self, mut cookie: u64, sink: &mut dyn DirSink) -> Result<()> {
