@@ -99,6 +99,9 @@ pub struct Common {
     /// SO_PROTOCOL: IPPROTO_*, 0 for families that have one only.
     pub protocol: u8,
     switches: AtomicU32,
+    /// Number and owner of its inode, for /proc/net; 0 until it has one.
+    pub inode: AtomicU64,
+    pub uid: AtomicU32,
     /// SO_SNDBUF and SO_RCVBUF as getsockopt answers them: twice what was asked for.
     pub send_buffer: AtomicU32,
     pub receive_buffer: AtomicU32,
@@ -121,6 +124,8 @@ impl Common {
             kind,
             protocol,
             switches: AtomicU32::new(0),
+            inode: AtomicU64::new(0),
+            uid: AtomicU32::new(0),
             send_buffer: AtomicU32::new(DEFAULT_BUFFER),
             receive_buffer: AtomicU32::new(DEFAULT_BUFFER),
             receive_low: AtomicU32::new(1),

@@ -1,6 +1,7 @@
 //! Sockets: socket(2) and its relatives.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use linux_raw_sys::net as raw;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -57,7 +58,16 @@ pub(crate) fn install(t: &Thread, socket: Arc<dyn FileOps>, flags: u32) -> Resul
 }
 
 pub(crate) fn open_socket(socket: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile> {
-    OpenFile::new_socket(socket, linux_raw_sys::general::O_RDWR | flags & O_NONBLOCK)
+    let file = OpenFile::new_socket(socket, linux_raw_sys::general::O_RDWR | flags & O_NONBLOCK);
+    // Those of Unix sockets are told nowhere.
+    if let Ok(socket) = of_file(&file)
+        && socket.common().family != AF_UNIX
+    {
+        let inode = file.inode().metadata();
+        socket.common().inode.store(inode.ino, Ordering::Relaxed);
+        socket.common().uid.store(inode.uid, Ordering::Relaxed);
+    }
+    file
 }
 
 /// socket(2) without a descriptor; with the flags that it asks for.

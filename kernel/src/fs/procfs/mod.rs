@@ -10,6 +10,7 @@ mod fds;
 mod lock_stat;
 mod mem_file;
 mod memory;
+mod net;
 mod node;
 mod process;
 mod status;

@@ -104,6 +104,13 @@ impl ProcInode {
 }
 
 impl Node {
+    fn of(subject: &Subject, entry: &'static Entry) -> Node {
+        match entry.kind {
+            EntryKind::Static(entry) => Node::Static(entry),
+            _ => Node::Entry(subject.clone(), entry),
+        }
+    }
+
     pub fn kind(&self) -> FileType {
         match self {
             Node::Static(entry) => match entry.kind {
@@ -113,7 +120,7 @@ impl Node {
             },
             Node::Subject(_) => FileType::Directory,
             Node::Entry(_, entry) => match entry.kind {
-                EntryKind::Fds | EntryKind::FdInfos | EntryKind::Tasks => FileType::Directory,
+                EntryKind::Fds | EntryKind::FdInfos | EntryKind::Tasks | EntryKind::Static(_) => FileType::Directory,
                 EntryKind::Link(_) => FileType::Symlink,
                 EntryKind::Text(_)
                 | EntryKind::Discreet(_)
@@ -164,7 +171,7 @@ impl Node {
             Node::Static(Static { kind: StaticKind::Dir(entries), .. }) => subdirs_of(entries),
             Node::Subject(subject) => {
                 let entries = entries_of(subject).iter();
-                entries.filter(|e| matches!(e.kind, EntryKind::Fds | EntryKind::FdInfos | EntryKind::Tasks)).count()
+                entries.filter(|entry| Node::of(subject, entry).kind() == FileType::Directory).count()
             }
             Node::Entry(subject, Entry { kind: EntryKind::Tasks, .. }) => subject.process.tasks().len(),
             Node::Entry(_, Entry { kind: EntryKind::Fds | EntryKind::FdInfos, .. }) => 0,
@@ -194,7 +201,7 @@ impl Node {
             Node::Subject(subject) => {
                 subject.check_exists()?;
                 let entry = entries_of(subject).iter().find(|entry| entry.name.as_bytes() == name);
-                entry.map(|entry| Node::Entry(subject.clone(), entry)).ok_or(Errno::ENOENT)
+                entry.map(|entry| Node::of(subject, entry)).ok_or(Errno::ENOENT)
             }
             Node::Entry(subject, entry) => {
                 let number = parse_number(name).ok_or(Errno::ENOENT)?;
@@ -231,7 +238,7 @@ impl Node {
             Node::Subject(subject) => {
                 subject.check_exists().map_err(|_| Errno::ENOENT)?;
                 for (entry, cookie) in entries_of(subject).iter().zip(FIRST_ENTRY..) {
-                    if !out.offer_node(cookie, &Node::Entry(subject.clone(), entry), entry.name.as_bytes()) {
+                    if !out.offer_node(cookie, &Node::of(subject, entry), entry.name.as_bytes()) {
                         break;
                     }
                 }

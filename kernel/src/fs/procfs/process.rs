@@ -4,6 +4,8 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::memory::Memory;
+use super::net;
+use super::node::Static;
 use super::status;
 use super::subject::Subject;
 use super::text::{MapLine, Text, put, put_limit, trim_nul};
@@ -38,6 +40,8 @@ pub enum EntryKind {
     Fds,
     FdInfos,
     Tasks,
+    /// The same for all processes.
+    Static(&'static Static),
 }
 
 const fn text(name: &'static str, text: SubjectText) -> Entry {
@@ -96,6 +100,7 @@ pub static ENTRIES: &[Entry] = &[
     },
     private("io", 0o400, io),
     Entry { name: "trace", perm: 0o600, private: false, kind: EntryKind::Setting(traced, set_traced) },
+    dir("net", 0o555, EntryKind::Static(&net::DIR)),
     dir("task", 0o555, EntryKind::Tasks),
 ];
 

@@ -28,6 +28,7 @@ static ENTRIES: &[Static] = &[
     lock_stat::FILE,
     Static::text("meminfo", meminfo),
     Static::link("mounts", "self/mounts"),
+    Static::link("net", "self/net"),
     Static::text("partitions", partitions),
     Static::dir("pollux", POLLUX),
     Static { name: "self", perm: 0o777, kind: StaticKind::SelfLink },

@@ -41,6 +41,19 @@ const IPPROTO_MAX: i32 = 263;
 /// net.ipv4.ip_unprivileged_port_start.
 const PRIVILEGED: u16 = 1024;
 
+/// What /proc/net tells of a socket.
+pub struct Row {
+    pub local: Endpoint,
+    pub remote: Endpoint,
+    /// TCP_* of Linux.
+    pub state: u8,
+    /// Bytes that were not sent, not read; of a listener connections that wait.
+    pub sending: usize,
+    pub receiving: usize,
+    pub uid: u32,
+    pub inode: u64,
+}
+
 /// A socket of AF_INET or AF_INET6 of the SOCK_* `kind`.
 pub fn make(t: &Thread, family: u16, kind: u32, protocol: i32) -> Result<Arc<dyn FileOps>> {
     if !(0..IPPROTO_MAX).contains(&protocol) {

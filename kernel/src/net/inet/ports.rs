@@ -5,6 +5,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
@@ -273,6 +274,31 @@ impl<S> Ports<S> {
         if entries.is_empty() {
             shard.remove(&local.port);
         }
+    }
+
+    /// Who has ports: sockets, or what is left of connections (None), by port.
+    pub fn list(&self) -> Vec<(Option<Arc<S>>, Claim)> {
+        let now = Instant::now();
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let entries = shard.values().flatten().filter(|entry| !entry.is_over(now));
+            for entry in entries {
+                // First, so that no last reference to a socket goes under the lock.
+                if all.try_reserve(1).is_err() {
+                    break;
+                }
+                let socket = match &entry.holder {
+                    Holder::Socket(socket) => Some(socket.upgrade()),
+                    Holder::Past { .. } => None,
+                };
+                if socket.as_ref().is_none_or(Option::is_some) {
+                    all.push((socket.flatten(), entry.claim));
+                }
+            }
+        }
+        all.sort_by_key(|(_, claim)| claim.local.port);
+        all
     }
 
     /// Who is meant by what comes from `remote` to `local`: the one whose claim says most, and of several the next in turn.

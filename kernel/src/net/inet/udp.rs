@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::endpoint::{self, AF_UNSPEC};
 use super::options::IpOptions;
 use super::ports::Ports;
-use super::{Endpoint, IPPROTO_UDP, check_bindable, claim};
+use super::{Endpoint, IPPROTO_UDP, Row, check_bindable, claim};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
@@ -65,6 +65,27 @@ struct State {
 struct Datagram {
     from: Endpoint,
     data: Box<[u8]>,
+}
+
+/// The sockets of a family that have ports. Like Linux it shows connected ones as established, others as closed.
+pub fn rows(family: u16) -> Vec<Row> {
+    let sockets = PORTS.list().into_iter().filter_map(|(socket, _)| socket);
+    let mut rows = Vec::new();
+    for socket in sockets.filter(|socket| socket.common.family == family) {
+        let state = socket.state.lock();
+        if rows.try_reserve(1).is_ok() {
+            rows.push(Row {
+                local: state.local,
+                remote: state.remote.unwrap_or(Endpoint::any(family)),
+                state: if state.remote.is_some() { 1 } else { 7 },
+                sending: 0,
+                receiving: state.charge,
+                uid: socket.common.uid.load(Ordering::Relaxed),
+                inode: socket.common.inode.load(Ordering::Relaxed),
+            });
+        }
+    }
+    rows
 }
 
 impl UdpSocket {

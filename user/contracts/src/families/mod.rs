@@ -25,6 +25,7 @@ mod inet_close;
 mod inet_connect;
 mod inet_names;
 mod inet_options;
+mod inet_proc;
 mod inet_tcp;
 mod inet_udp;
 mod inotify;
@@ -130,6 +131,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("inet_close", inet_close::TESTS),
     ("inet_udp", inet_udp::TESTS),
     ("inet_options", inet_options::TESTS),
+    ("inet_proc", inet_proc::TESTS),
     ("inet6", inet6::TESTS),
     ("mqueue", mqueue::TESTS),
     ("mqueue_file", mqueue_file::TESTS),

@@ -27,7 +27,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::options::{IpOptions, TcpOptions};
 use super::ports::Ports;
-use super::{Endpoint, IPPROTO_TCP, options};
+use super::{AF_INET, Endpoint, IPPROTO_TCP, Row, options};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::pipe::Ring;
@@ -113,7 +113,49 @@ struct State {
     listener: Option<Weak<TcpSocket>>,
 }
 
+/// TCP_LISTEN and TCP_TIME_WAIT of Linux.
+pub const LISTEN: u8 = 10;
+pub const TIME_WAIT: u8 = 6;
+
+/// The sockets of a family that listen or are connected, and what is left of connections.
+pub fn rows(family: u16) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (socket, claim) in PORTS.list() {
+        let row = match socket {
+            Some(socket) if socket.common.family == family => socket.row(),
+            None if claim.local.ip.is_ipv4() == (family == AF_INET) => claim.remote.map(|remote| Row {
+                local: claim.local,
+                remote,
+                state: TIME_WAIT,
+                sending: 0,
+                receiving: 0,
+                uid: 0,
+                inode: 0,
+            }),
+            _ => None,
+        };
+        if rows.try_reserve(1).is_ok() {
+            rows.extend(row);
+        }
+    }
+    rows
+}
+
 impl TcpSocket {
+    fn row(&self) -> Option<Row> {
+        let state = self.state.lock();
+        let receiving = if state.phase == Phase::Listening { state.waiting.len() } else { state.inbox.len() };
+        (state.phase != Phase::Closed).then(|| Row {
+            local: state.local,
+            remote: state.remote.unwrap_or(Endpoint::any(self.common.family)),
+            state: state.number(),
+            sending: 0,
+            receiving,
+            uid: self.common.uid.load(Ordering::Relaxed),
+            inode: self.common.inode.load(Ordering::Relaxed),
+        })
+    }
+
     pub fn new(family: u16) -> Arc<TcpSocket> {
         let common = Common::new(family, Type::Stream, IPPROTO_TCP);
         common.send_buffer.store(SEND_BUFFER, Ordering::Relaxed);
@@ -199,7 +241,7 @@ impl State {
             (Phase::Open, true, _) => 5,
             (Phase::Closed, ..) => 7,
             (Phase::Open, false, true) => 8,
-            (Phase::Listening, ..) => 10,
+            (Phase::Listening, ..) => LISTEN,
         }
     }
 }
