@@ -154,8 +154,7 @@ pub async fn umount2(t: &Thread, target: UserPtr<u8>, flags: u32) -> Result<()> 
     }
     if let Some(instance) = table::unmount(&at, manner)? {
         drop(at);
-        crate::mm::page_cache::sync_all().await?;
-        instance.set_read_only(true).await?;
+        table::write_back(&instance).await?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::inode::FileSystem;
 use super::super::{dentry, inotify};
+use crate::errno::Result;
 use crate::exec;
 use crate::sync::SpinLock;
 
@@ -22,7 +23,7 @@ impl Instance {
     pub fn of(fs: Arc<dyn FileSystem>) -> Arc<Instance> {
         let mut known = KNOWN.lock();
         known.retain(|instance| instance.strong_count() > 0);
-        if let Some(instance) = known.iter().filter_map(Weak::upgrade).find(|instance| Arc::ptr_eq(&instance.fs, &fs)) {
+        if let Some(instance) = known.iter().filter_map(Weak::upgrade).find(|instance| instance.is_of(&fs)) {
             return instance;
         }
         let instance = Arc::new(Instance { fs, ended: AtomicBool::new(false) });
@@ -32,6 +33,11 @@ impl Instance {
 
     pub fn fs(&self) -> &Arc<dyn FileSystem> {
         &self.fs
+    }
+
+    /// Has not ended, and is this file system's.
+    fn is_of(&self, fs: &Arc<dyn FileSystem>) -> bool {
+        Arc::ptr_eq(&self.fs, fs) && !self.ended.load(Ordering::Relaxed)
     }
 
     /// The last mount is gone, and whoever asks writes the file system back.
@@ -47,6 +53,15 @@ fn forget(fs: &Arc<dyn FileSystem>) {
     dentry::forget_fs(fs);
 }
 
+/// Writes back what no mount is left of, unless it has been mounted again meanwhile.
+pub async fn write_back(fs: &Arc<dyn FileSystem>) -> Result<()> {
+    let written = crate::mm::page_cache::sync_all().await;
+    if instances().iter().any(|instance| instance.is_of(fs)) {
+        return written;
+    }
+    written.and(fs.set_read_only(true).await)
+}
+
 /// Those that are there.
 pub fn instances() -> Vec<Arc<Instance>> {
     KNOWN.lock().iter().filter_map(Weak::upgrade).collect()
@@ -59,13 +74,8 @@ impl Drop for Instance {
         }
         let fs = self.fs.clone();
         exec::spawn("unmount", async move {
-            // A device may have been mounted again meanwhile.
-            if instances().iter().any(|instance| Arc::ptr_eq(&instance.fs, &fs)) {
-                return;
-            }
             forget(&fs);
-            let written = crate::mm::page_cache::sync_all().await;
-            if let Err(errno) = written.and(fs.set_read_only(true).await) {
+            if let Err(errno) = write_back(&fs).await {
                 log::error!("{} could not be written: {errno:?}", fs.type_name());
             }
         });

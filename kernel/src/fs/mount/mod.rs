@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-pub use self::instance::{Instance, instances};
+pub use self::instance::{Instance, instances, write_back};
 pub use self::show::{proc_mountinfo, proc_mounts};
 use super::dentry::{self, Dentry};
 use super::inode::{FileSystem, FileType};
