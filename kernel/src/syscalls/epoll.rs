@@ -1,5 +1,6 @@
 //! Waiting for files: epoll(7).
 
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use linux_raw_sys::general as raw;
@@ -51,7 +52,19 @@ pub fn epoll_ctl_now(t: &Thread, epfd: i32, op: u32, fd: i32, event: UserPtr<Epo
 
 pub(crate) fn change_watch(t: &Thread, epfd: i32, op: u32, fd: i32, event: EpollEvent) -> Result<()> {
     let [epoll_file, file] = t.files().get_two(epfd, fd)?;
-    let epoll = epoll_file.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;
+    let result = match epoll_file.ops_as::<Epoll>() {
+        Some(epoll) => change_watch_of(epoll, op, fd, &file, event),
+        None => Err(Errno::EINVAL),
+    };
+    match result {
+        // Linux asks for these first: a file that cannot be watched, and the epoll itself.
+        Err(Errno::EINVAL) if !Epoll::can_watch(&file) => Err(Errno::EPERM),
+        Err(Errno::ENOENT) if Arc::ptr_eq(&epoll_file, &file) => Err(Errno::EINVAL),
+        result => result,
+    }
+}
+
+fn change_watch_of(epoll: &Epoll, op: u32, fd: i32, file: &Arc<OpenFile>, event: EpollEvent) -> Result<()> {
     let EpollEvent { events, data, .. } = event;
     if events & EPOLLEXCLUSIVE != 0 {
         let allowed = EPOLLEXCLUSIVE | EPOLLET | EPOLLWAKEUP | 0x1d;
@@ -60,9 +73,9 @@ pub(crate) fn change_watch(t: &Thread, epfd: i32, op: u32, fd: i32, event: Epoll
         }
     }
     match op {
-        raw::EPOLL_CTL_ADD => epoll.add(fd, &file, events, data),
-        raw::EPOLL_CTL_MOD => epoll.modify(fd, &file, events, data),
-        raw::EPOLL_CTL_DEL => epoll.delete(fd, &file),
+        raw::EPOLL_CTL_ADD => epoll.add(fd, file, events, data),
+        raw::EPOLL_CTL_MOD => epoll.modify(fd, file, events, data),
+        raw::EPOLL_CTL_DEL => epoll.delete(fd, file),
         _ => Err(Errno::EINVAL),
     }
 }

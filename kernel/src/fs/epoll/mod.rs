@@ -20,7 +20,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::Ordering::Relaxed;
 
 use smallvec::SmallVec;
 
@@ -31,7 +31,7 @@ use self::watch::{Interest, Key, key_of, queue_of, wanted};
 use super::file::{Events, FileOps};
 use super::open_file::OpenFile;
 use crate::errno::{Errno, Result};
-use crate::exec::WaitQueue;
+use crate::exec::{self, WaitQueue};
 use crate::sync::SpinLock;
 
 pub const EPOLLEXCLUSIVE: u32 = 1 << 28;
@@ -50,12 +50,71 @@ pub struct Epoll {
     /// One call at a time that puts an entry into a file's queue, or takes it out.
     control: SpinLock<()>,
     watches: SpinLock<BTreeMap<Key, Arc<Watch>>>,
-    ready: SpinLock<VecDeque<Arc<Watch>>>,
+    ready: SpinLock<Ready>,
     queue: WaitQueue,
     /// Watches of this epoll by others.
     outer: SpinLock<Vec<Weak<Watch>>>,
     account: Account,
     this: Weak<Epoll>,
+}
+
+/// The watches that may have something to say.
+#[derive(Default)]
+struct Ready {
+    list: VecDeque<Arc<Watch>>,
+    /// How many of them are deleted already.
+    deleted: usize,
+    /// Calls that have taken a watch off the list and look at it.
+    looking: usize,
+    /// Somebody found nothing listed meanwhile.
+    missed: bool,
+}
+
+/// So many events are handed out between two looks at the clock.
+const SOME: usize = 16;
+/// Deleted watches may stay on the list until they are so many, and more than half of it.
+const FEW_DELETED: usize = 16;
+
+impl Ready {
+    /// Is the watch to be put on the list? If so, the caller does.
+    #[inline]
+    fn lists(&self, watch: &Watch) -> bool {
+        let new = !watch.listed.load(Relaxed) && !watch.deleted.load(Relaxed);
+        if new {
+            watch.listed.store(true, Relaxed);
+        }
+        new
+    }
+
+    /// Takes the first one off that is not deleted, of the first `turns`. `listed` is cleared before its file is asked: an event that
+    /// comes later lists it again.
+    #[inline]
+    fn pop(&mut self, turns: &mut usize) -> Option<Arc<Watch>> {
+        while *turns > 0 {
+            *turns -= 1;
+            let watch = self.list.pop_front()?;
+            if !watch.deleted.load(Relaxed) {
+                watch.listed.store(false, Relaxed);
+                return Some(watch);
+            }
+            self.deleted -= 1;
+        }
+        None
+    }
+
+    /// The watch is deleted. It leaves the list when its turn comes, or with many others.
+    fn delete(&mut self, watch: &Watch) {
+        watch.deleted.store(true, Relaxed);
+        if !watch.listed.load(Relaxed) {
+            return;
+        }
+        self.deleted += 1;
+        // Not under the eyes of somebody who counts turns.
+        if self.looking == 0 && self.deleted > FEW_DELETED && self.deleted > self.list.len() / 2 {
+            self.list.retain(|watch| !watch.deleted.load(Relaxed));
+            self.deleted = 0;
+        }
+    }
 }
 
 /// Events as (events, data). A few need no allocation.
@@ -67,7 +126,7 @@ impl Epoll {
         Arc::new_cyclic(|this| Epoll {
             control: SpinLock::new(()),
             watches: SpinLock::new(BTreeMap::new()),
-            ready: SpinLock::new(VecDeque::new()),
+            ready: SpinLock::new(Ready::default()),
             queue: WaitQueue::new(),
             outer: SpinLock::new(Vec::new()),
             account: Account::of(uid),
@@ -81,23 +140,27 @@ impl Epoll {
             return;
         }
         let mut ready = self.ready.lock();
-        if !watch.listed.swap(true, Ordering::AcqRel) {
-            // There is room: `add` reserved a place for every watch.
-            ready.push_back(watch.clone());
+        if ready.lists(watch) {
+            // There is room: `insert` reserved a place for every watch.
+            ready.list.push_back(watch.clone());
         }
         drop(ready);
         self.queue.wake(1, (Events::IN | Events::RDNORM).bits());
     }
 
     fn forget(&self, key: Key) -> Option<Arc<Watch>> {
-        let watch = self.watches.lock().remove(&key)?;
+        let mut watches = self.watches.lock();
+        let watch = watches.remove(&key)?;
+        // With the other lock: see `insert`.
+        self.ready.lock().delete(&watch);
+        drop(watches);
         self.account.remove(1);
-        let mut ready = self.ready.lock();
-        if watch.listed.swap(false, Ordering::AcqRel) {
-            ready.retain(|other| !Arc::ptr_eq(other, &watch));
-        }
-        drop(ready);
         Some(watch)
+    }
+
+    /// Files that are always ready cannot be watched.
+    pub fn can_watch(file: &OpenFile) -> bool {
+        queue_of(file).is_some()
     }
 
     /// EPOLL_CTL_ADD.
@@ -148,8 +211,8 @@ impl Epoll {
             return Err(Errno::EEXIST);
         }
         let mut ready = self.ready.lock();
-        let missing = (watches.len() + 1).saturating_sub(ready.len());
-        ready.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
+        let missing = (watches.len() + 1 + ready.deleted).saturating_sub(ready.list.len());
+        ready.list.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
         drop(ready);
         self.account.add()?;
         watches.insert(key, watch.clone());
@@ -171,12 +234,13 @@ impl Epoll {
         if (state.interest.events | events) & EPOLLEXCLUSIVE != 0 {
             return Err(Errno::EINVAL);
         }
+        state.changes = state.changes.wrapping_add(1);
         // The entry in the queue wakes for what it was made for.
         if wanted(state.interest.events) == wanted(events) {
             state.interest = interest;
             drop(state);
             // Who is woken for a watch on the list takes it off, and sees the new interest.
-            if watch.listed.load(Ordering::Acquire) {
+            if watch.listed.load(Relaxed) {
                 return Ok(());
             }
             drop(watches);
@@ -221,8 +285,11 @@ impl Epoll {
     pub fn collect(&self, max: usize) -> Collected {
         let mut out = Collected::new();
         self.collect_into(max, |events, data| {
-            out.push((events, data));
-            true
+            let room = out.try_reserve(1).is_ok();
+            if room {
+                out.push((events, data));
+            }
+            room
         });
         out
     }
@@ -231,38 +298,43 @@ impl Epoll {
     pub fn collect_into(&self, max: usize, mut deliver: impl FnMut(u32, u64) -> bool) -> usize {
         let mut count = 0;
         let mut stays = false;
+        let mut ready = self.ready.lock();
         // Each watch that is listed now gets its turn once.
-        let mut turns = self.ready.lock().len();
-        while turns > 0 && count < max {
-            turns -= 1;
-            let mut ready = self.ready.lock();
-            let Some(watch) = ready.pop_front() else { break };
-            // Cleared before the file is asked: an event that comes later lists the watch again.
-            watch.listed.store(false, Ordering::Release);
+        let mut turns = ready.list.len();
+        ready.looking += 1;
+        while count < max {
+            let Some(watch) = ready.pop(&mut turns) else { break };
             drop(ready);
-            let events = watch.current();
-            if events.is_empty() {
-                continue;
+            let said = watch.take_event();
+            let delivered = said.as_ref().is_some_and(|said| deliver(said.events.bits(), said.data));
+            ready = self.ready.lock();
+            let Some(said) = said else { continue };
+            if !delivered {
+                watch.give_back(&said);
             }
-            let Interest { events: flags, data, .. } = watch.state.lock().interest;
-            let delivered = deliver(events.bits(), data);
-            if delivered && flags & EPOLLONESHOT != 0 {
-                watch.disarm();
-            } else if !delivered || flags & EPOLLET == 0 {
-                let mut ready = self.ready.lock();
-                if !watch.listed.swap(true, Ordering::AcqRel) {
-                    ready.push_back(watch);
-                }
+            if said.stays || !delivered {
                 stays = true;
+                if ready.lists(&watch) {
+                    ready.list.push_back(watch);
+                }
             }
             if !delivered {
                 break;
             }
             count += 1;
+            // The others stay on the list.
+            if count.is_multiple_of(SOME) && exec::is_budget_used() {
+                stays |= turns > 0;
+                break;
+            }
         }
-        // Others may have looked while the watch was off the list: under its lock, after they had entered the queue.
+        ready.looking -= 1;
+        let missed = stays && core::mem::take(&mut ready.missed);
+        drop(ready);
+        // Others may have looked while the watch was off the list: under its lock, after they had entered the queue. Who polls or watches
+        // the epoll is told only if it did.
         if stays && !self.queue.is_empty() {
-            self.queue.wake(1, LOOK_AGAIN);
+            self.queue.wake(1, if missed { LOOK_AGAIN | (Events::IN | Events::RDNORM).bits() } else { LOOK_AGAIN });
         }
         count
     }
@@ -274,14 +346,22 @@ impl Epoll {
     /// Is anything ready? Watches that turn out not to be are taken off the list.
     fn any_ready(&self) -> bool {
         loop {
-            let Some(watch) = self.ready.lock().front().cloned() else { return false };
+            let mut ready = self.ready.lock();
+            let Some(watch) = ready.list.front().cloned() else {
+                ready.missed = ready.looking > 0;
+                return false;
+            };
+            drop(ready);
             if !watch.current().is_empty() {
                 return true;
             }
             let mut ready = self.ready.lock();
-            if ready.front().is_some_and(|front| Arc::ptr_eq(front, &watch)) {
-                ready.pop_front();
-                watch.listed.store(false, Ordering::Release);
+            if ready.list.front().is_some_and(|front| Arc::ptr_eq(front, &watch)) {
+                if watch.deleted.load(Relaxed) {
+                    ready.deleted -= 1;
+                }
+                ready.list.pop_front();
+                watch.listed.store(false, Relaxed);
                 drop(ready);
                 // It may have become ready between the test and the removal.
                 if !watch.current().is_empty() {

@@ -152,3 +152,52 @@ fn a_waiter_is_woken() {
     run_until_idle();
     drop(file);
 }
+
+#[test]
+fn deleted_watches_do_not_pile_up_on_the_ready_list() {
+    let epoll = Epoll::new(0);
+    let (event, file) = event_file();
+    event.signal(1);
+    for fd in 0..1000 {
+        epoll.add(fd, &file, IN, fd as u64).unwrap();
+        if fd >= 5 {
+            epoll.delete(fd, &file).unwrap();
+        }
+    }
+    let ready = epoll.ready.lock();
+    assert!(ready.list.len() <= 5 + 2 * FEW_DELETED, "{}", ready.list.len());
+    drop(ready);
+    assert_eq!(epoll.collect(1000).to_vec(), [0, 1, 2, 3, 4].map(|fd| (IN, fd)));
+    assert_eq!(epoll.ready.lock().deleted, 0);
+}
+
+#[test]
+fn who_looks_while_a_watch_is_looked_at_is_told_when_it_stays() {
+    let epoll = Epoll::new(0);
+    let (event, file) = event_file();
+    event.signal(1);
+    epoll.add(3, &file, IN, 7).unwrap();
+    let poller = epoll.clone();
+    let mut seen = None;
+    let woken = Arc::new(core::sync::atomic::AtomicUsize::new(0));
+    struct Count(Arc<core::sync::atomic::AtomicUsize>);
+    impl alloc::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, core::sync::atomic::Ordering::SeqCst);
+        }
+    }
+    let entry = crate::exec::WaitEntry::new(Arc::new(Count(woken.clone())).into(), Events::IN.bits());
+    epoll.queue().add(&entry);
+    assert_eq!(
+        epoll.collect_into(1, |_, _| {
+            seen = Some(poller.ready());
+            true
+        }),
+        1
+    );
+    assert_eq!(seen, Some(Events::empty()), "the only one is off the list");
+    assert_eq!(woken.load(core::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(epoll.collect(1).len(), 1);
+    assert_eq!(woken.load(core::sync::atomic::Ordering::SeqCst), 1, "nobody has looked in vain");
+    epoll.queue().remove(&entry);
+}

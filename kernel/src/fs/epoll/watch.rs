@@ -4,7 +4,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
 use core::sync::atomic::AtomicBool;
 
-use super::Epoll;
+use super::{EPOLLET, EPOLLONESHOT, Epoll};
 use crate::exec::{WaitEntry, WaitQueue};
 use crate::fs::file::Events;
 use crate::fs::open_file::{Kind, OpenFile};
@@ -30,6 +30,8 @@ pub(super) struct State {
     pub interest: Interest,
     /// In the file's queue. None: deleted, or being modified, and looked at afterwards.
     pub entry: Option<Arc<WaitEntry>>,
+    /// EPOLL_CTL_MODs.
+    pub changes: u32,
 }
 
 impl State {
@@ -47,8 +49,11 @@ pub struct Watch {
     file: Weak<OpenFile>,
     pub(super) key: Key,
     pub(super) state: SpinLock<State>,
-    /// On the ready list.
+    /// On the ready list. Changed under that one's lock. EPOLL_CTL_MOD reads it without: who takes the watch off looks at `state`
+    /// afterwards, and so do we before.
     pub(super) listed: AtomicBool,
+    /// Changed under the ready list's lock.
+    pub(super) deleted: AtomicBool,
 }
 
 impl Wake for Watch {
@@ -81,8 +86,9 @@ impl Watch {
             epoll,
             file: Arc::downgrade(file),
             key,
-            state: SpinLock::new(State { interest, entry: None }),
+            state: SpinLock::new(State { interest, entry: None, changes: 0 }),
             listed: AtomicBool::new(false),
+            deleted: AtomicBool::new(false),
         })
     }
 
@@ -134,8 +140,45 @@ impl Watch {
         file.ready() & asked
     }
 
-    /// A one-shot watch has said what it was to say.
-    pub(super) fn disarm(&self) {
-        self.state.lock().interest.armed = false;
+    /// What is to be told now, which a one-shot watch does not tell again.
+    #[inline(always)]
+    pub(super) fn take_event(&self) -> Option<Said> {
+        let state = self.state.lock();
+        let (asked, changes, Interest { events: flags, data, .. }) = (state.asked(), state.changes, state.interest);
+        drop(state);
+        if asked.is_empty() {
+            return None;
+        }
+        let events = self.file.upgrade()?.ready() & asked;
+        let once = flags & EPOLLONESHOT != 0;
+        if events.is_empty() || once && !self.disarm(changes) {
+            return None;
+        }
+        Some(Said { events, data, stays: !once && flags & EPOLLET == 0, once, changes })
     }
+
+    /// A one-shot watch is about to say what it has to. False if it was modified, or has told somebody else, since the file was asked.
+    #[cold]
+    fn disarm(&self, changes: u32) -> bool {
+        let mut state = self.state.lock();
+        state.changes == changes && core::mem::replace(&mut state.interest.armed, false)
+    }
+
+    /// The event could not be delivered, and is to be told later.
+    pub(super) fn give_back(&self, said: &Said) {
+        let mut state = self.state.lock();
+        if said.once && state.changes == said.changes {
+            state.interest.armed = true;
+        }
+    }
+}
+
+/// An event that is being delivered.
+pub(super) struct Said {
+    pub events: Events,
+    pub data: u64,
+    /// It is told as long as it is true.
+    pub stays: bool,
+    once: bool,
+    changes: u32,
 }

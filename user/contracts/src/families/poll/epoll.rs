@@ -91,6 +91,21 @@ pub(super) fn epoll_changes() {
     say!("the dup is closed: {}", found(ep));
 }
 
+pub(super) fn epoll_order_of_errors() {
+    let (ep, file) = (epoll(), create(c"f", ""));
+    let [reader, _] = pipe();
+    for operation in [EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, 9] {
+        say!(
+            "{operation}: no epoll and a file {}, no epoll {}, a file {}, itself {}, itself for one {}",
+            control(reader, operation, file, IN),
+            control(reader, operation, ep, IN),
+            control(ep, operation, file, IN | EXCLUSIVE),
+            control(ep, operation, ep, IN),
+            control(ep, operation, ep, IN | EXCLUSIVE),
+        );
+    }
+}
+
 pub(super) fn epoll_refused() {
     let ep = epoll();
     let [reader, _] = pipe();
