@@ -10,7 +10,7 @@
 //!
 //! Who changes 0 to WOKEN has made the one [`Runnable`] of the task and hands it on; it stays the only one until `run` ends.
 //! Wakes of a task that is in a queue already, or polled, only leave the bit: the CPU that polls finds it and queues the task
-//! again. All changes are read-modify-writes of one word with acquire and release, so a poll sees everything that was done
+//! again. These changes are read-modify-writes of one word with acquire and release, so a poll sees everything that was done
 //! before the wake that it answers.
 //!
 //! A task that has not ended keeps its entity: through the waker that it is polled with.
@@ -126,9 +126,9 @@ impl Runnable {
 
     fn over(self) {
         let state = &self.entity().state;
-        state.bits.store(OVER, Release);
-        // SAFETY: this is the task's only runnable, and no other is made from now on.
+        // SAFETY: this is the task's only runnable, and POLLED: no other is made.
         let body = unsafe { (*state.body.get()).take() };
+        state.bits.store(OVER, Release);
         // Its future first: what it wakes may look at the entity.
         if let Some(Body { future, waker }) = body {
             drop(future);

@@ -147,9 +147,11 @@ impl Queued {
 
     /// Gives the queued waiter another waker.
     pub fn set_waker(&self, waker: &Waker) {
+        // Goes after the lock: dropping a waker can run code.
+        let _replaced;
         let _list = self.node.data.lock_bucket();
         // SAFETY: the lock of the node's bucket is held.
-        unsafe { self.node.set_waker(waker) };
+        _replaced = unsafe { self.node.set_waker(waker) };
     }
 
     /// Leaves the bucket. True if a wake had taken it off before.

@@ -26,18 +26,19 @@ pub async fn read(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> 
         let wait = queue.wait_for_mask(READ_EVENTS.bits(), attempt);
         // `read_now` has tried, or has not because it does not pay.
         let wait = if within_page(addr, len) { wait.after_trying() } else { wait };
-        let result = interruptible(t, wait).await?;
+        let result = interruptible(t, wait).await;
         t.read_waits.store(attempts > 1, Ordering::Relaxed);
         match result {
-            Ok(n) => {
+            Ok(Ok(n)) => {
                 let n = if buf.is_cut() { n + file.read_on(ops, &mut buf, 0).await } else { n };
                 t.io.count_read(n);
                 return Ok(n);
             }
-            // A socket tells of its error once.
-            Err(TryError::Failed(errno)) => return counted_read(t, Err(errno.into())),
-            Err(_) => {}
+            Ok(Err(TryError::Failed(errno))) => return counted_read(t, Err(errno.into())),
+            Err(interrupted) => return counted_read(t, Err(interrupted.into())),
+            Ok(Err(_)) => {}
         }
+        buf.take_fault();
     }
     t.read_waits.store(false, Ordering::Relaxed);
     counted_read(t, file.read(t, &mut buf).await)
@@ -68,20 +69,16 @@ pub fn read_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<us
     if !within_page(addr, len) || t.read_waits.load(Ordering::Relaxed) {
         return None;
     }
-    let n = t.files().with(fd, |file| file.read_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
-    if let Ok(n) = n {
-        t.io.count_read(n);
-    }
-    Some(n.map_err(SysError::from))
+    let result = t.files().with(fd, |file| file.read_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
+    t.io.count_read(result.unwrap_or(0));
+    Some(result.map_err(SysError::from))
 }
 
 pub fn write_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<usize>> {
     within_page(addr, len).then_some(())?;
-    let n = t.files().with(fd, |file| file.write_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
-    if let Ok(n) = n {
-        t.io.count_write(n);
-    }
-    Some(n.map_err(SysError::from))
+    let result = t.files().with(fd, |file| file.write_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
+    t.io.count_write(result.unwrap_or(0));
+    Some(result.map_err(SysError::from))
 }
 
 /// A transfer that a page fault stops before its first byte or not at all.

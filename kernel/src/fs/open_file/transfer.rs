@@ -33,7 +33,7 @@ impl OpenFile {
         }
     }
 
-    /// A read that need not wait, into memory of one page. None: nothing was done.
+    /// A read that need not wait, into memory of one page. None: nothing was done, and nobody was told of an error.
     pub fn read_now(&self, buf: &mut IoBuf<'_>) -> Option<Result<usize>> {
         self.at_once(self.readable(), |ops, pos| ops.try_read(self, buf, pos))
     }
@@ -54,12 +54,12 @@ impl OpenFile {
             return None;
         }
         if self.stream {
-            return attempt(&**ops, 0).map(Ok).or_else(told_once).ok();
+            return told(attempt(&**ops, 0));
         }
         let mut pos = self.pos.try_lock()?;
-        let n = attempt(&**ops, *pos).ok()?;
-        *pos += n as u64;
-        Some(Ok(n))
+        let result = told(attempt(&**ops, *pos))?;
+        *pos += result.unwrap_or(0) as u64;
+        Some(result)
     }
 
     /// What a blocking read of a plain stream waits for.
@@ -198,7 +198,10 @@ impl OpenFile {
             match attempt {
                 Ok(n) => return Ok(n + self.read_on(ops, buf, pos + n as u64).await),
                 Err(TryError::WouldBlock) => return Err(Errno::EAGAIN.into()),
-                Err(TryError::Fault(fault)) => buf.fault_in(&fault).await?,
+                Err(TryError::Fault(fault)) => {
+                    buf.take_fault();
+                    buf.fault_in(&fault).await?;
+                }
                 Err(TryError::Failed(errno)) => return Err(errno.into()),
             }
         }
@@ -248,12 +251,14 @@ impl OpenFile {
     }
 }
 
-/// An error that a socket tells of once is an answer. Others come again, to who knows what else belongs to them.
-#[cold]
-fn told_once(error: TryError) -> Result<Result<usize>, TryError> {
-    match error {
-        TryError::Failed(errno) if errno != Errno::EPIPE && errno != Errno::ENOMEM => Ok(Err(errno)),
-        other => Err(other),
+/// What an attempt came to for good. Errors of a socket are told once, so another attempt would not find them again; EPIPE stays, and
+/// comes with a signal, and for memory a write waits.
+#[inline]
+fn told(attempt: Result<usize, TryError>) -> Option<Result<usize>> {
+    match attempt {
+        Ok(n) => Some(Ok(n)),
+        Err(TryError::Failed(errno)) if errno != Errno::EPIPE && errno != Errno::ENOMEM => Some(Err(errno)),
+        Err(_) => None,
     }
 }
 

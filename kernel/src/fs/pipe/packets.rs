@@ -132,7 +132,7 @@ impl Packets {
             && let Some(first) = self.0.front()
         {
             let (len, packet) = (first.len, first.packet);
-            let moved = if packet { ring.copy(buf, len).map_err(TryError::from) } else { read_some(ring, buf, len) };
+            let moved = if packet { ring.copy(0, buf, len).map_err(TryError::from) } else { read_some(ring, buf, len) };
             let n = match moved {
                 Ok(n) => n,
                 Err(TryError::Fault(fault)) if done > 0 => {

@@ -102,12 +102,13 @@ impl Ring {
         Ok(done)
     }
 
-    /// Copies out the first `len` bytes, or what the buffer has room for, and takes none. A fault leaves the buffer as it was.
-    pub fn copy(&self, buf: &mut IoBuf<'_>, len: usize) -> Result<usize, UserFault> {
-        let want = len.min(self.len).min(buf.remaining());
+    /// Copies out `len` bytes at this distance from the head, or what the buffer has room for, and takes none. A fault leaves the buffer
+    /// as it was.
+    pub fn copy(&self, from: usize, buf: &mut IoBuf<'_>, len: usize) -> Result<usize, UserFault> {
+        let want = len.min(self.len.saturating_sub(from)).min(buf.remaining());
         let mut done = 0;
         while done < want {
-            let (page, offset) = self.locate(self.head + done);
+            let (page, offset) = self.locate(self.head + from + done);
             let end = (offset + want - done).min(PAGE_SIZE);
             let Some(Some(bytes)) = self.pages.get(page) else { break };
             let fault = match buf.copy_to(bytes.bytes().get(offset..end).unwrap_or(&[])) {

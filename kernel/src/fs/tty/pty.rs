@@ -339,7 +339,13 @@ impl FileOps for PtyMaster {
                     buf.rewind(header);
                     return Err(fault.into());
                 }
-                Err(_) => break,
+                Err(_) => {
+                    // Going on behind the page would begin another packet.
+                    if packet {
+                        buf.take_fault();
+                    }
+                    break;
+                }
             }
         }
         drop(output);

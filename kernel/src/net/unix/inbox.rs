@@ -346,14 +346,22 @@ impl Stream {
     ) -> Result<(Taken, Option<&Rights>), TryError> {
         let creds = self.creds_at_head();
         let (skipped, reach) = self.peek_reach(by_writer, in_line);
-        let mut bytes = self.ring.peek(reach)?;
-        let mut index = 0;
-        bytes.retain(|_| {
-            index += 1;
-            !skipped.iter().any(|part| part.contains(&(index - 1)))
-        });
-        bytes.truncate(buf.remaining());
-        let len = if bytes.is_empty() { 0 } else { buf.copy_to(&bytes)? };
+        let mut len = 0;
+        let mut from = 0;
+        for next in skipped.into_iter().chain(core::iter::once(reach..reach)) {
+            let piece = next.start.saturating_sub(from);
+            match self.ring.copy(from, buf, piece) {
+                Ok(n) => len += n,
+                Err(fault) => {
+                    buf.rewind(len);
+                    return Err(fault.into());
+                }
+            }
+            from = next.end;
+            if buf.is_empty() {
+                break;
+            }
+        }
         let end = self.head + reach as u64;
         let rights = self.marks.iter().take_while(|mark| mark.start < end).find_map(|mark| mark.rights.as_ref());
         Ok((Taken { len, creds, rights: None, barrier: true }, rights))

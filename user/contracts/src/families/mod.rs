@@ -93,6 +93,7 @@ mod time;
 mod timer_signals;
 mod tty;
 mod tty_session;
+mod unix_errors;
 mod unix_oob;
 mod wait;
 mod xattr;
@@ -155,6 +156,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("splices", splices::TESTS),
     ("poll", poll::TESTS),
     ("epoll_nesting", epoll_nesting::TESTS),
+    ("unix_errors", unix_errors::TESTS),
     ("unix_oob", unix_oob::TESTS),
     ("tty", tty::TESTS),
     ("tty_session", tty_session::TESTS),

@@ -91,7 +91,7 @@ impl TcpSocket {
             let len = state.inbox.len().min(buf.remaining());
             match (how.discard, how.peek) {
                 (true, _) => buf.advance(len),
-                (false, _) => return Ok(state.inbox.copy(buf, len)?),
+                (false, _) => return Ok(state.inbox.copy(0, buf, len)?),
             }
             if how.peek {
                 return Ok(len);
