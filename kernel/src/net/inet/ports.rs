@@ -25,8 +25,9 @@ const LAST: u32 = 60_999;
 const TIME_WAIT: Duration = Duration::from_secs(60);
 /// net.ipv4.tcp_tw_reuse = 2: within the machine a new connection may follow an old one after this long.
 const TIME_WAIT_REUSE: Duration = Duration::from_secs(1);
-/// The most connections that are kept in TIME_WAIT (net.ipv4.tcp_max_tw_buckets is of this size on small machines).
-const MAX_TIME_WAITS: u32 = 8192;
+/// The most connections that are kept in TIME_WAIT (net.ipv4.tcp_max_tw_buckets): who looks at a port goes through those
+/// of it.
+const MAX_TIME_WAITS: u32 = 1024;
 
 const SHARDS: usize = 64;
 
@@ -208,7 +209,7 @@ impl<S> Ports<S> {
     /// A socket that `listener` makes has its port, too, whoever else has it.
     pub fn share(&self, socket: &Weak<S>, listener: *const S, local: Endpoint, remote: Endpoint) -> Result<()> {
         let mut shard = self.shard(local.port).lock();
-        let entries = shard.get_mut(&local.port).ok_or(Errno::ECONNREFUSED)?;
+        let entries = Self::entries(&mut shard, local.port, &self.past);
         let theirs = entries.iter().find(|entry| entry.is(listener)).ok_or(Errno::ECONNREFUSED)?;
         let claim = Claim { local, remote: Some(remote), listening: false, ..theirs.claim };
         entries.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
@@ -301,7 +302,7 @@ impl<S> Ports<S> {
         all
     }
 
-    /// Who is meant by what comes from `remote` to `local`: the one whose claim says most, and of several the next in turn.
+    /// Who is meant by what comes from `remote` to `local`: the one whose claim says most, and of several any.
     pub fn find(&self, local: Endpoint, remote: Endpoint, wanted: impl Fn(&Claim) -> bool) -> Option<Arc<S>> {
         let shard = self.shard(local.port).lock();
         let entries = shard.get(&local.port)?;
@@ -311,11 +312,21 @@ impl<S> Ports<S> {
             }
             Some(2 * u32::from(claim.remote.is_some()) + u32::from(!claim.local.is_any()))
         };
-        let scored = || entries.iter().filter_map(|entry| Some((fits(&entry.claim)?, entry)));
-        let best = scored().map(|(score, _)| score).max()?;
-        let count = scored().filter(|(score, _)| *score == best).count();
-        let turn = if count > 1 { random::u64() as usize % count } else { 0 };
-        let (_, entry) = scored().filter(|(score, _)| *score == best).nth(turn)?;
+        let (mut best, mut count, mut chosen) = (0, 0, None);
+        for entry in entries {
+            match fits(&entry.claim) {
+                Some(score) if chosen.is_none() || score > best => (best, count, chosen) = (score, 1, Some(entry)),
+                Some(score) if score == best => {
+                    // Each of several that fit as well is chosen as often as the others.
+                    count += 1;
+                    if random::u64() % count == 0 {
+                        chosen = Some(entry);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let entry = chosen?;
         match &entry.holder {
             Holder::Socket(socket) => socket.upgrade(),
             Holder::Past { .. } => None,
