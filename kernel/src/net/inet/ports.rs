@@ -319,7 +319,7 @@ impl<S> Ports<S> {
                 Some(score) if score == best => {
                     // Each of several that fit as well is chosen as often as the others.
                     count += 1;
-                    if random::u64() % count == 0 {
+                    if random::u64().is_multiple_of(count) {
                         chosen = Some(entry);
                     }
                 }
