@@ -20,8 +20,17 @@
 //! A request holds the address space, descriptors, directory and credentials that its thread had, and acts for the thread
 //! (`Thread::acting`). It ends before the thread does, and when the ring is closed: its last descriptor and mapping are gone.
 //!
-//! Locks: `Ring::submission` sleeps, and is held while requests are polled for the first time. All others are spinlocks and
-//! leaves, except that a request enters the list of those held back under that list's lock.
+//! Locks: `Ring::submission` sleeps, and is held while requests are polled for the first time. All others are spinlocks, and
+//! most of them leaves:
+//!
+//! ```text
+//!  Requests::all ──▶ Requests::ready, held           room for a request that comes
+//!                └─▶ Request::file, timer, events …  what entries under way are asked when one is looked for
+//!  Requests::held ──▶ Requests::ready                a request that is cancelled need not be held back
+//!  Registered::eventfd ──▶ Ring::completions         have any come?
+//! ```
+//!
+//! Files are dropped without any of them: the last reference closes the file, which may do anything.
 
 mod abi;
 mod enter;
@@ -85,16 +94,16 @@ pub fn is_ring(file: &OpenFile) -> bool {
 /// What the first `most` requests of a ring do, and how many there are in all; None if the file is no ring.
 pub fn requests_of(file: &OpenFile, most: usize) -> Option<(Vec<Doing>, usize)> {
     let ring = ops::ring_of(file)?;
-    let (mut requests, mut count) = (Vec::new(), 0);
-    let _ = ring.find_one(|request| {
-        count += 1;
-        if requests.len() < most {
-            let name = ops::Op::name(request.opcode.load(Relaxed));
-            requests.push((name, request.file.lock().clone()));
-        }
-        false
-    });
-    Some((requests, count))
+    let mut requests = Vec::with_capacity(most);
+    let mut at = 0;
+    while requests.len() < most
+        && let Some(request) = ring.find_from(&mut at, |_| true)
+    {
+        let name = ops::Op::name(request.opcode.load(Relaxed));
+        requests.push((name, request.file.lock().clone()));
+        at += 1;
+    }
+    Some((requests, ring.request_count()))
 }
 
 /// The name of an operation, and its file.

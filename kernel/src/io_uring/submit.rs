@@ -17,13 +17,13 @@ use super::request::Request;
 use super::ring::{Ring, Tell};
 use super::tasks;
 use crate::errno::{Errno, Result};
-use crate::exec;
-use crate::mm::IoVecs;
+use crate::exec::{self, MutexGuard};
+use crate::mm::{IoVecs, frames};
 use crate::process::{Credentials, Thread};
 use crate::time::UserTimespec;
 
 /// The submission side of a ring.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Submission {
     /// What the kernel has come to; programs cannot be trusted with theirs.
     head: u32,
@@ -56,50 +56,98 @@ struct Chain {
     drain: bool,
 }
 
+impl Chain {
+    /// Room for one more entry; EAGAIN without memory. How many there are is the program's choice.
+    fn reserve(&mut self) -> Result<()> {
+        if self.entries.len() < self.entries.capacity() {
+            return Ok(());
+        }
+        if !frames::has_spare() || self.entries.try_reserve(1).is_err() {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(())
+    }
+}
+
+/// Who submits. When it is over, which is also when the thread is killed, what has not been begun is in the ring as before.
+struct Turn<'a> {
+    ring: &'a Ring,
+    submission: MutexGuard<'a, Submission>,
+    /// What the submission was before the chain that is being put together.
+    kept: Submission,
+    chain: Chain,
+}
+
+impl<'a> Turn<'a> {
+    fn new(ring: &'a Ring, submission: MutexGuard<'a, Submission>) -> Turn<'a> {
+        Turn { ring, kept: *submission, submission, chain: Chain::default() }
+    }
+
+    /// What was taken up to here is begun, or answered.
+    fn settle(&mut self) {
+        self.kept = *self.submission;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.submission = self.kept;
+        self.ring.rings.store(at::SQ_HEAD, self.kept.head, Release);
+        // One word for all that completed at once.
+        self.ring.tell_eventfd(false);
+        self.ring.wake_waiters();
+    }
+}
+
 impl Ring {
     /// Submits up to `wanted` entries; answers how many were consumed.
+    ///
+    /// A chain for which there is no memory stays in the ring, all of it: what is left of a chain must not run by itself.
     pub async fn submit(self: &Arc<Self>, t: &Thread, wanted: u32) -> Result<u32> {
-        let mut submission = match self.submission.try_lock() {
+        let submission = match self.submission.try_lock() {
             Some(submission) => submission,
             None => self.submission.lock().await,
         };
-        let available = self.rings.load(at::SQ_TAIL, Acquire).wrapping_sub(submission.head);
+        let mut turn = Turn::new(self, submission);
+        let available = self.rings.load(at::SQ_TAIL, Acquire).wrapping_sub(turn.submission.head);
         let wanted = wanted.min(available).min(self.sq_entries);
-        let mut taken = 0;
-        let mut no_memory = false;
-        let mut chain = Chain::default();
-        while taken < wanted {
-            let Some(sqe) = self.next_entry(&mut submission) else { break };
-            let begins_later = !chain.entries.is_empty() || sqe.waits_to_begin() || self.is_draining();
+        // Entries that were looked at, and those of them that are begun or answered.
+        let (mut seen, mut taken) = (0, 0);
+        let mut result = Ok(());
+        while seen < wanted {
+            let Some(sqe) = self.next_entry(&mut turn.submission) else { break };
+            let begins_later = !turn.chain.entries.is_empty() || sqe.waits_to_begin() || self.is_draining();
             let fetched = match ops::points_to(&sqe, begins_later) {
                 Some(what) => ops::fetch(t, &sqe, what).await,
                 None => Ok(Fetched::default()),
             };
-            let result = self.submit_one(t, &mut submission, &mut chain, sqe, fetched);
+            result = self.submit_one(t, &mut turn, sqe, fetched);
             if result == Err(Errno::EAGAIN) {
-                // It stays.
-                submission.head = submission.head.wrapping_sub(1);
-                no_memory = true;
                 break;
             }
-            taken += 1;
+            seen += 1;
+            if turn.chain.entries.is_empty() {
+                turn.settle();
+                taken = seen;
+            }
             if result.is_err() && !self.setup.contains(Setup::SUBMIT_ALL) {
                 break;
             }
-            if taken < wanted {
+            if seen < wanted {
                 exec::budget().await;
             }
         }
-        if !chain.entries.is_empty() {
-            // The last link is missing.
-            let _ = self.begin(t, core::mem::take(&mut chain));
+        if result != Err(Errno::EAGAIN) {
+            // The last link may be missing.
+            let chain = core::mem::take(&mut turn.chain);
+            result = self.begin(t, chain);
+            if result.is_ok() {
+                turn.settle();
+                taken = seen;
+            }
         }
-        self.rings.store(at::SQ_HEAD, submission.head, Release);
-        drop(submission);
-        // One word for all that completed at once.
-        self.tell_eventfd(false);
-        self.wake_waiters();
-        if taken == 0 && no_memory { Err(Errno::EAGAIN) } else { Ok(taken) }
+        drop(turn);
+        if taken == 0 && result == Err(Errno::EAGAIN) { Err(Errno::EAGAIN) } else { Ok(taken) }
     }
 
     /// Submits one entry of the simplest kind, if that is what comes next and it need not wait; else does nothing.
@@ -115,13 +163,9 @@ impl Ring {
         {
             return None;
         }
-        let slot = submission.head & (self.sq_entries - 1);
-        let index = self.rings.load(self.array_at + 4 * slot as usize, Relaxed);
-        if index >= self.sq_entries {
-            return None;
-        }
+        let index = self.index_at(submission.head)?;
         let mut sqe = Sqe::default();
-        self.sqes.copy_out(index as usize * SQE_SIZE, sqe.as_mut_bytes());
+        self.sqes.copy_out(index * SQE_SIZE, sqe.as_mut_bytes());
         if sqe.flags & !Flags::FIXED_FILE.bits() != 0 || sqe.ioprio != 0 || sqe.personality != 0 {
             return None;
         }
@@ -137,32 +181,34 @@ impl Ring {
 
     /// Takes the next entry; None if the program's index leads nowhere, which is counted.
     fn next_entry(&self, submission: &mut Submission) -> Option<Sqe> {
-        let slot = submission.head & (self.sq_entries - 1);
+        let index = self.index_at(submission.head);
         submission.head = submission.head.wrapping_add(1);
-        let index = self.rings.load(self.array_at + 4 * slot as usize, Relaxed);
-        if index >= self.sq_entries {
+        let Some(index) = index else {
             self.rings.add(at::SQ_DROPPED, 1);
             return None;
-        }
+        };
         let size = if self.setup.contains(Setup::SQE128) { 2 * SQE_SIZE } else { SQE_SIZE };
         let mut sqe = Sqe::default();
-        self.sqes.copy_out(index as usize * size, sqe.as_mut_bytes());
+        self.sqes.copy_out(index * size, sqe.as_mut_bytes());
         Some(sqe)
     }
 
+    /// Where the entry is that the program has put here; None if that leads nowhere.
+    #[inline(always)]
+    fn index_at(&self, head: u32) -> Option<usize> {
+        let slot = head & (self.sq_entries - 1);
+        let index = self.rings.load(self.array_at + 4 * slot as usize, Relaxed);
+        (index < self.sq_entries).then_some(index as usize)
+    }
+
     /// Begins an entry, or adds it to the chain that is being put together. An error: it cannot be begun, which its completion
-    /// says, too.
-    fn submit_one(
-        self: &Arc<Self>,
-        t: &Thread,
-        submission: &mut Submission,
-        chain: &mut Chain,
-        sqe: Sqe,
-        fetched: Result<Fetched>,
-    ) -> Result<()> {
+    /// says, too; except EAGAIN, without memory.
+    fn submit_one(self: &Arc<Self>, t: &Thread, turn: &mut Turn<'_>, sqe: Sqe, fetched: Result<Fetched>) -> Result<()> {
+        let Turn { submission, chain, .. } = turn;
         let single = chain.entries.is_empty() && !sqe.is_linked();
         let (fetched, found) = match fetched {
             Ok(fetched) => (fetched, Ok(())),
+            Err(Errno::EAGAIN) => return Err(Errno::EAGAIN),
             Err(errno) => (Fetched::default(), Err(errno)),
         };
         let mut checked = self.check(t, submission, chain, &sqe).and(found);
@@ -185,6 +231,7 @@ impl Ring {
                 t.creds().clone()
             }
         };
+        chain.reserve()?;
         chain.entries.push(Entry { sqe, error: checked.err(), creds, fetched });
         if sqe.is_linked() {
             return Ok(());
@@ -232,6 +279,7 @@ impl Ring {
         }
     }
 
+    /// Begins a chain, or completes it if something is wrong with it; EAGAIN without memory for it.
     fn begin(self: &Arc<Self>, t: &Thread, chain: Chain) -> Result<()> {
         if chain.entries.iter().any(|entry| entry.error.is_some()) {
             self.refuse(&chain.entries);
@@ -239,15 +287,8 @@ impl Ring {
         }
         let Some(first) = chain.entries.first() else { return Ok(()) };
         let (at_once, creds) = (!first.sqe.has(Flags::ASYNC), first.creds.clone());
-        let made = Request::new(self, t).and_then(|request| self.insert(&request).map(|()| request));
-        let request = match made {
-            Ok(request) => request,
-            Err(errno) if chain.entries.len() == 1 => return Err(errno),
-            Err(_) => {
-                self.refuse(&chain.entries);
-                return Ok(());
-            }
-        };
+        let request = Request::new(self, t, &first.sqe)?;
+        self.insert(&request)?;
         let thread = t.acting(creds, request.clone());
         tasks::note_use(self, t.task());
         request.set_body(ops::run(request.clone(), thread, chain.entries));

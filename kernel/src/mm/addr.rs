@@ -30,6 +30,12 @@ pub const fn untag(addr: u64) -> u64 {
     if addr & (1 << 55) == 0 { addr & 0x00ff_ffff_ffff_ffff } else { addr }
 }
 
+/// Do the bytes lie in one page? A page fault stops a transfer of them before its first byte or not at all.
+#[inline]
+pub const fn within_page(addr: u64, len: u64) -> bool {
+    len <= PAGE_SIZE as u64 && addr % PAGE_SIZE as u64 + len <= PAGE_SIZE as u64
+}
+
 /// True if `len` bytes at `addr` lie in the user half.
 pub const fn access_ok(addr: u64, len: u64) -> bool {
     match addr.checked_add(len) {

@@ -1,6 +1,7 @@
 //! [`IoBuf`]: the memory end of every read and write, in user space or in the kernel.
 
 use core::marker::PhantomData;
+use core::ops::Deref;
 
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -44,7 +45,37 @@ enum Target<'a> {
     /// One user segment: address of the next byte.
     User { mm: &'a AddressSpace, next: u64 },
     /// Several: index of the current segment and the offset in it.
-    UserVec { mm: &'a AddressSpace, segments: IoVecs, index: usize, offset: u64 },
+    UserVec { mm: &'a AddressSpace, segments: Segments<'a>, index: usize, offset: u64 },
+}
+
+/// The segments of a transfer, or somebody else's who will need them again.
+pub enum Segments<'a> {
+    Own(IoVecs),
+    Lent(&'a [IoVec]),
+}
+
+impl From<IoVecs> for Segments<'_> {
+    fn from(segments: IoVecs) -> Self {
+        Segments::Own(segments)
+    }
+}
+
+impl<'a> From<&'a [IoVec]> for Segments<'a> {
+    fn from(segments: &'a [IoVec]) -> Self {
+        Segments::Lent(segments)
+    }
+}
+
+impl Deref for Segments<'_> {
+    type Target = [IoVec];
+
+    #[inline]
+    fn deref(&self) -> &[IoVec] {
+        match self {
+            Segments::Own(segments) => segments,
+            Segments::Lent(segments) => segments,
+        }
+    }
 }
 
 // SAFETY: the kernel pointer stands for a `&mut [u8]` or `&[u8]` of lifetime 'a, both Send; access is through `&mut self`.
@@ -63,7 +94,8 @@ impl<'a> IoBuf<'a> {
     }
 
     /// Segments as [`import_iovec`] answers them.
-    pub fn user_iovec(mm: &'a AddressSpace, segments: IoVecs) -> Self {
+    pub fn user_iovec(mm: &'a AddressSpace, segments: impl Into<Segments<'a>>) -> Self {
+        let segments = segments.into();
         let remaining = segments.iter().map(|segment| segment.len as usize).sum();
         IoBuf { target: Target::UserVec { mm, segments, index: 0, offset: 0 }, remaining, done: 0, cut_by: None }
     }

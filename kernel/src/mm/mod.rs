@@ -27,6 +27,7 @@ mod uaccess;
 
 pub use addr::{
     MAX_RW_COUNT, PAGE_SHIFT, PAGE_SIZE, PhysAddr, USER_END, VirtAddr, access_ok, page_down, page_up, untag,
+    within_page,
 };
 pub use frames::{Frame, FrameRun, OwnPage, alloc_contiguous, alloc_frame, alloc_order, alloc_zeroed, init, is_short};
 pub use iobuf::{IoBuf, IoVec, IoVecs, import_iovec, read_iovec};

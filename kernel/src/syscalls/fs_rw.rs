@@ -10,7 +10,7 @@ use crate::exec::interruptible;
 use crate::fs::inotify::hooks;
 use crate::fs::open_file::{Kind, OpenFile, READ_EVENTS, settled};
 use crate::fs::{self, Ctx, FileType, TryError, mount, regular, splice};
-use crate::mm::{self, IoBuf, PAGE_SIZE, UserPtr, import_iovec};
+use crate::mm::{self, IoBuf, UserPtr, import_iovec, within_page};
 use crate::process::Thread;
 
 pub async fn read(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize> {
@@ -79,11 +79,6 @@ pub fn write_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<u
     let result = t.files().with(fd, |file| file.write_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
     t.io.count_write(result.unwrap_or(0));
     Some(result.map_err(SysError::from))
-}
-
-/// A transfer that a page fault stops before its first byte or not at all.
-fn within_page(addr: u64, len: u64) -> bool {
-    len <= PAGE_SIZE as u64 && addr % PAGE_SIZE as u64 + len <= PAGE_SIZE as u64
 }
 
 pub async fn readv(t: &Thread, fd: i32, iov: u64, count: u64) -> SysResult<usize> {

@@ -90,6 +90,11 @@ pub const ALL: &[Scenario] = &[
     scenario("packets", notify::packets, "packets of a pipe come whole, with signals about it"),
     scenario("timers", time::timers, "sleeps, timerfds, interval and POSIX timers"),
     scenario("io-uring-cancel", uring::cancel, "requests of rings, cancelled, closed and killed at any moment"),
+    scenario(
+        "io-uring-link",
+        uring::link,
+        "an entry is cancelled while it ends, and the one that is linked to it begins",
+    ),
     scenario("memory", memory::pressure, "copy-on-write and unmapping with little memory"),
     on_disk("ext2", ext2::power_cut, "writers and a power cut: what was synced is there"),
     on_disk("ext2-errors", ext2::errors, "writers on a disk that fails: errors, and nothing worse"),

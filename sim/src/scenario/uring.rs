@@ -18,6 +18,9 @@ const SYNC_CANCEL: u64 = 24;
 const ALL: u64 = 1;
 const ANY: u64 = 4;
 const EINTR: i64 = -4;
+const ENOENT: i32 = -2;
+const EALREADY: i32 = -114;
+const ECANCELED: i32 = -125;
 const ETIME: i64 = -62;
 const EPIPE: i64 = -32;
 const SIGKILL: u64 = 9;
@@ -305,4 +308,72 @@ async fn victim(u: U, flags: u32) {
     let byte = u.place(b"x").await;
     assert_eq!(u.call(NR_WRITE, &[writer, byte, 1]).await, EPIPE, "somebody still reads");
     u.close(writer).await;
+}
+
+/// Two reads, one linked to the other; the first is cancelled as it gets its byte. The second has nothing to do with that: it
+/// goes on if the first has read something.
+pub fn link(setup: &mut Setup) -> Program {
+    let rounds = setup.rng.range(5, 30);
+    let flags = *setup.rng.pick(&[0, 0, 0x100]);
+    program(move |u| async move {
+        let (ring, buffer) = (u.ring(flags).await, u.map(4096, false).await);
+        for _ in 0..rounds {
+            let (first, second) = (u.pipe().await, u.pipe().await);
+            let read = |fd: u64, flags: u8, name: u64| Entry {
+                opcode: READ,
+                flags,
+                fd,
+                addr: buffer,
+                len: 1,
+                off: u64::MAX,
+                name,
+                ..Entry::default()
+            };
+            ring.push(u, read(first.0, IO_LINK, 1)).await;
+            ring.push(u, read(second.0, 0, 2)).await;
+            ring.enter(u, 2, 0).await;
+            let child = u
+                .fork(program(move |u| async move {
+                    u.work(u.random(3000)).await;
+                    i32::from(u.call(NR_WRITE, &[first.1, buffer, 1]).await != 1)
+                }))
+                .await;
+            u.work(u.random(3000)).await;
+            ring.push(u, Entry { opcode: ASYNC_CANCEL, addr: 1, name: 3, ..Entry::default() }).await;
+            ring.enter(u, 1, 0).await;
+            assert_eq!(u.wait_for(child).await, 0);
+            linked(u, ring, second.1, buffer).await;
+            for fd in [first.0, first.1, second.0, second.1] {
+                u.close(fd).await;
+            }
+        }
+        0
+    })
+}
+
+/// Collects what becomes of a round.
+async fn linked(u: U, ring: Ring, writer: u64, buffer: u64) {
+    let mut seen = [None; 4];
+    while seen[1].is_none() || seen[3].is_none() {
+        see(u, ring, &mut seen).await;
+    }
+    match seen {
+        [_, Some(ECANCELED), _, Some(0 | EALREADY)] => {}
+        [_, Some(1), None, Some(0 | ENOENT | EALREADY)] => {
+            assert_eq!(u.call(NR_WRITE, &[writer, buffer, 1]).await, 1);
+        }
+        _ => panic!("the first, the second, and who cancels: {:?}", &seen[1..]),
+    }
+    let wanted = if seen[1] == Some(1) { 1 } else { ECANCELED };
+    while seen[2].is_none() {
+        see(u, ring, &mut seen).await;
+    }
+    assert_eq!(seen[2], Some(wanted), "the second after {:?}", seen[1]);
+}
+
+async fn see(u: U, ring: Ring, seen: &mut [Option<i32>; 4]) {
+    ring.enter(u, 0, 1).await;
+    for (name, result) in ring.take(u).await {
+        assert_eq!(seen[name as usize].replace(result), None, "{name} completes again");
+    }
 }

@@ -1,7 +1,7 @@
 //! ASYNC_CANCEL, and IORING_REGISTER_SYNC_CANCEL.
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::Acquire;
 use core::time::Duration;
 
 use linux_raw_sys::io_uring as raw;
@@ -41,37 +41,34 @@ impl Which {
         }
         match &self.file {
             Some(file) => request.file.lock().as_ref().is_some_and(|other| Arc::ptr_eq(other, file)),
-            None => request.user_data.load(Relaxed) == self.user_data,
+            None => request.user_data.load(Acquire) == self.user_data,
         }
     }
 
-    /// Cancels one, or all that are meant; answers how many for the latter.
-    async fn cancel(&self, ring: &Ring, but: Option<&Request>) -> Result<u32> {
-        let meant = |request: &Request| {
-            but.is_none_or(|but| !core::ptr::eq(but, request)) && !request.is_cancelled() && self.means(request)
-        };
-        let all = self.flags & (raw::IORING_ASYNC_CANCEL_ALL | raw::IORING_ASYNC_CANCEL_ANY) != 0;
-        if all {
-            let (mut count, mut at) = (0, 0);
-            while let Some(request) = ring.find_from(&mut at, meant) {
-                request.cancel();
-                (count, at) = (count + 1, at + 1);
-                exec::budget().await;
-            }
-            return Ok(count);
+    fn means_all(&self) -> bool {
+        self.flags & (raw::IORING_ASYNC_CANCEL_ALL | raw::IORING_ASYNC_CANCEL_ANY) != 0
+    }
+
+    /// Cancels all that are meant; answers how many.
+    async fn cancel_all(&self, ring: &Ring, but: Option<&Request>) -> u32 {
+        let meant = |request: &Request| but.is_none_or(|but| !core::ptr::eq(but, request)) && self.means(request);
+        let (mut count, mut at) = (0, 0);
+        while ring.cancel_from(&mut at, meant).is_some() {
+            (count, at) = (count + 1, at + 1);
+            exec::budget().await;
         }
-        match ring.find_one(meant) {
-            None => Err(Errno::ENOENT),
-            Some(request) if request.cancel() => Ok(0),
-            Some(_) => Err(Errno::EALREADY),
-        }
+        count
     }
 }
 
 pub async fn execute(request: &Arc<Request>, t: &Thread, sqe: &Sqe) -> Outcome {
     let fixed = sqe.has(Flags::FIXED_FILE) || sqe.op_flags & raw::IORING_ASYNC_CANCEL_FD_FIXED != 0;
     let answer = match Which::find(&request.ring, t, sqe.op_flags, sqe.addr, sqe.fd, fixed) {
-        Ok(which) => which.cancel(&request.ring, Some(request)).await,
+        Ok(which) if which.means_all() => Ok(which.cancel_all(&request.ring, Some(request)).await),
+        Ok(which) => {
+            let meant = |other: &Request| !core::ptr::eq(&**request, other) && which.means(other);
+            request.ring.cancel_one(meant).map(|()| 0)
+        }
         Err(errno) => Err(errno),
     };
     Outcome::of(number(request, answer))
@@ -102,9 +99,12 @@ pub async fn sync_cancel(ring: &Arc<Ring>, t: &Thread, arg: SyncCancel) -> SysRe
     }
     let fixed = arg.flags & raw::IORING_ASYNC_CANCEL_FD_FIXED != 0;
     let which = Which::find(ring, t, arg.flags, arg.addr, arg.fd, fixed)?;
-    match which.cancel(ring, None).await {
-        Err(Errno::EALREADY) => {}
-        answer => return Ok(answer?),
+    if which.means_all() {
+        return Ok(which.cancel_all(ring, None).await);
+    }
+    let cancelled = ring.cancel_from(&mut 0, |request| which.means(request)).ok_or(Errno::ENOENT)?;
+    if cancelled.looks {
+        return Ok(0);
     }
     let deadline = match (arg.timeout.sec, arg.timeout.nsec) {
         (-1, -1) => None,
@@ -114,7 +114,7 @@ pub async fn sync_cancel(ring: &Arc<Ring>, t: &Thread, arg: SyncCancel) -> SysRe
             Some(Instant::now().saturating_add(length))
         }
     };
-    let gone = || ring.find_one(|request| which.means(request)).is_none().then_some(());
+    let gone = || cancelled.is_over().then_some(());
     match interruptible(t, timeout(deadline, ring.requests.gone().wait_for(gone))).await {
         Ok(Ok(())) => Ok(0),
         Ok(Err(_)) => Err(Errno::ETIME.into()),

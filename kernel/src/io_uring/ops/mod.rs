@@ -36,7 +36,7 @@ use super::submit::{Entry, Fetched};
 use crate::errno::{Errno, Result};
 use crate::exec;
 use crate::fs::OpenFile;
-use crate::mm::{UserPtr, import_iovec};
+use crate::mm::{UserPtr, frames, import_iovec};
 use crate::process::Thread;
 use crate::syscalls::{IntoSysResult, SysError, SysResult};
 
@@ -78,11 +78,12 @@ pub fn points_to(sqe: &Sqe, later: bool) -> Option<Pointee> {
     }
 }
 
-/// Reads that.
+/// Reads that. EAGAIN without memory: a chain can have many vectors, and none of them is begun before its last entry.
 pub async fn fetch(t: &Thread, sqe: &Sqe, what: Pointee) -> Result<Fetched> {
     let mut fetched = Fetched::default();
     match what {
         Pointee::Time(addr) => fetched.time = Some(UserPtr::new(addr).read(t.mm()).await?),
+        Pointee::Vector if !frames::has_spare() => return Err(Errno::EAGAIN),
         Pointee::Vector => fetched.vector = Some(Box::new(import_iovec(t.mm(), sqe.addr, sqe.len.into()).await?)),
     }
     Ok(fetched)
@@ -134,7 +135,7 @@ pub async fn run(request: Arc<Request>, mut t: Thread, entries: SmallVec<[Entry;
             continue;
         }
         if index > 1 {
-            if !request.renew() {
+            if !request.renew(sqe) {
                 ring.complete(sqe.user_data, Outcome::of(-Errno::ECANCELED.get()), Tell::Now);
                 continue;
             }
@@ -142,8 +143,6 @@ pub async fn run(request: Arc<Request>, mut t: Thread, entries: SmallVec<[Entry;
                 t = t.acting(entry.creds.clone(), request.clone());
             }
         }
-        let left = entries.len() - index;
-        request.linked.store(left as u32, Relaxed);
         let limit = entries.get(index).filter(|next| next.sqe.opcode == Op::LinkTimeout as u8);
         let outcome = match limit {
             Some(limit) => {
@@ -152,6 +151,7 @@ pub async fn run(request: Arc<Request>, mut t: Thread, entries: SmallVec<[Entry;
             }
             None => {
                 let outcome = run_one(&request, &t, entry).await;
+                request.leave();
                 // A poll may have another name by now.
                 let user_data = request.user_data.load(Relaxed);
                 finish(&ring, &Sqe { user_data, ..*sqe }, outcome);
@@ -178,11 +178,13 @@ async fn run_limited(request: &Arc<Request>, t: &Thread, entry: &Entry, limit: &
     let deadline = match timer::deadline(fetched, limit.op_flags) {
         Ok(deadline) => deadline,
         Err(errno) => {
+            request.leave();
             finish(&request.ring, sqe, Outcome::of(-Errno::ECANCELED.get()));
             finish(&request.ring, limit, Outcome::of(-errno.get()));
             return Outcome::of(-errno.get());
         }
     };
+    // Nobody looks at it while there is no timer.
     request.link_user_data.store(limit.user_data, Relaxed);
     timer::set(&request.link_timer, Some(deadline));
     let (outcome, result) = {
@@ -192,13 +194,14 @@ async fn run_limited(request: &Arc<Request>, t: &Thread, entry: &Entry, limit: &
         match first {
             Some(outcome) => (outcome, -Errno::ECANCELED.get()),
             None => {
-                request.cancel();
+                request.end();
                 let outcome = entry.await;
                 let cancelled = outcome.res == -Errno::ECANCELED.get();
                 (outcome, if cancelled { -Errno::ETIME.get() } else { -Errno::EALREADY.get() })
             }
         }
     };
+    request.leave();
     timer::set(&request.link_timer, None);
     finish(&request.ring, sqe, outcome);
     finish(&request.ring, limit, Outcome::of(result));
@@ -222,8 +225,6 @@ async fn exec_select<T>(
 /// Does what an entry asks for.
 async fn run_one(request: &Arc<Request>, t: &Thread, entry: &Entry) -> Outcome {
     let sqe = &entry.sqe;
-    request.user_data.store(sqe.user_data, Relaxed);
-    request.opcode.store(sqe.opcode, Relaxed);
     let Ok(op) = Op::from_raw(sqe.opcode) else { return Outcome::of(-Errno::EINVAL.get()) };
     let mut file = None;
     if op.has_file() {
@@ -236,13 +237,10 @@ async fn run_one(request: &Arc<Request>, t: &Thread, entry: &Entry) -> Outcome {
     if request.is_cancelled() {
         return Outcome::of(-Errno::ECANCELED.get());
     }
-    let outcome = match file {
+    match file {
         Some(file) => with_file(request, t, entry, op, &file).await,
         None => without_file(request, t, entry, op).await,
-    };
-    let file = request.file.lock().take();
-    drop(file);
-    outcome
+    }
 }
 
 async fn with_file(request: &Arc<Request>, t: &Thread, entry: &Entry, op: Op, file: &Arc<OpenFile>) -> Outcome {

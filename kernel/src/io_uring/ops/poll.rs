@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::pin::pin;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::task::Poll;
 
 use linux_raw_sys::io_uring as raw;
@@ -35,12 +35,12 @@ fn wish(sqe: &Sqe) -> u32 {
 }
 
 pub async fn add(request: &Arc<Request>, sqe: &Sqe, file: &Arc<OpenFile>) -> Outcome {
-    request.events.store(wish(sqe), Relaxed);
     let Some(queue) = file.ops().and_then(|ops| ops.wait_queue()) else {
         // Always ready, or never for what it is asked about.
         let found = file.ready() & (Events::from_bits_truncate(sqe.op_flags) | ALWAYS);
         return if found.is_empty() { Outcome::of(-Errno::EINVAL.get()) } else { Outcome::good(found.bits() as i32) };
     };
+    *request.events.lock() = Some(wish(sqe));
     let mut first = true;
     let wait = wait(request, async {
         let mut node = pin!(WaitNode::shared(queue, 0, Events::all().bits()));
@@ -51,7 +51,7 @@ pub async fn add(request: &Arc<Request>, sqe: &Sqe, file: &Arc<OpenFile>) -> Out
             first = false;
             node.as_mut().register(cx.waker());
             change.as_mut().register(cx.waker());
-            let wish = request.events.load(Acquire);
+            let wish = request.events.lock().unwrap_or(0);
             let found = file.ready() & (Events::from_bits_truncate(wish) | ALWAYS);
             if found.is_empty() || !look && wish & (MULTI | LEVEL) == MULTI {
                 return Poll::Pending;
@@ -67,26 +67,27 @@ pub async fn add(request: &Arc<Request>, sqe: &Sqe, file: &Arc<OpenFile>) -> Out
         })
         .await
     });
-    wait.await.unwrap_or_else(|error| Outcome::of(number(request, Err::<(), _>(error))))
+    let outcome = wait.await;
+    *request.events.lock() = None;
+    outcome.unwrap_or_else(|error| Outcome::of(number(request, Err::<(), _>(error))))
 }
 
 pub fn remove(ring: &Ring, sqe: &Sqe) -> Result<()> {
-    let found = ring
-        .find_one(|request| {
-            request.opcode.load(Relaxed) == Op::PollAdd as u8 && request.user_data.load(Relaxed) == sqe.addr
-        })
-        .ok_or(Errno::ENOENT)?;
-    let flags = sqe.len;
-    if flags & (raw::IORING_POLL_UPDATE_EVENTS | raw::IORING_POLL_UPDATE_USER_DATA) == 0 {
-        return if found.cancel() { Ok(()) } else { Err(Errno::EALREADY) };
+    let has_name = |request: &Request| request.user_data.load(Acquire) == sqe.addr;
+    if sqe.len & (raw::IORING_POLL_UPDATE_EVENTS | raw::IORING_POLL_UPDATE_USER_DATA) == 0 {
+        return ring.cancel_one(|request| request.opcode.load(Acquire) == Op::PollAdd as u8 && has_name(request));
     }
-    if flags & raw::IORING_POLL_UPDATE_USER_DATA != 0 {
-        found.user_data.store(sqe.off, Relaxed);
-    }
-    if flags & raw::IORING_POLL_UPDATE_EVENTS != 0 {
-        let keep = found.events.load(Relaxed) & (MULTI | LEVEL);
-        found.events.swap(wish(sqe) & Events::all().bits() | keep, AcqRel);
-    }
-    found.changed.wake_all();
+    let changed = ring.find_one(|request| {
+        let mut events = request.events.lock();
+        let Some(events) = events.as_mut().filter(|_| has_name(request)) else { return false };
+        if sqe.len & raw::IORING_POLL_UPDATE_USER_DATA != 0 {
+            request.user_data.store(sqe.off, Release);
+        }
+        if sqe.len & raw::IORING_POLL_UPDATE_EVENTS != 0 {
+            *events = wish(sqe) & Events::all().bits() | *events & (MULTI | LEVEL);
+        }
+        true
+    });
+    changed.ok_or(Errno::ENOENT)?.changed.wake_all();
     Ok(())
 }

@@ -21,16 +21,11 @@ use crate::io_uring::register::Buffer;
 use crate::io_uring::request::Request;
 use crate::io_uring::ring::Ring;
 use crate::io_uring::submit::Entry;
-use crate::mm::{IoBuf, PAGE_SIZE, import_iovec};
+use crate::mm::{IoBuf, IoVec, IoVecs, import_iovec, within_page};
 use crate::net::socket::Outgoing;
 use crate::net::{socket, transfer};
 use crate::process::Thread;
 use crate::syscalls::{SysError, SysResult};
-
-/// A transfer that a page fault stops before its first byte or not at all.
-fn within_page(addr: u64, len: u64) -> bool {
-    len <= PAGE_SIZE as u64 && addr % PAGE_SIZE as u64 + len <= PAGE_SIZE as u64
-}
 
 /// A read or write that need not wait: of a plain file that is ready, or of cached pages.
 pub fn at_once(ring: &Ring, t: &Thread, sqe: &Sqe, write: bool) -> Option<Outcome> {
@@ -126,20 +121,24 @@ async fn attempt_all(
     let pos = position(file, sqe.off)?;
     let events = if write { WRITE_EVENTS } else { READ_EVENTS };
     let mut patience = Patience::default();
-    let vector = match (&entry.fetched.vector, op) {
-        (Some(vector), _) => Some((**vector).clone()),
-        (None, Op::Readv | Op::Writev) => Some(import_iovec(t.mm(), sqe.addr, sqe.len.into()).await?),
+    let imported: IoVecs;
+    let vector: Option<&[IoVec]> = match (&entry.fetched.vector, op) {
+        (Some(vector), _) => Some(vector),
+        (None, Op::Readv | Op::Writev) => {
+            imported = import_iovec(t.mm(), sqe.addr, sqe.len.into()).await?;
+            Some(&imported)
+        }
         _ => None,
     };
     loop {
-        let mut buf = match &vector {
-            Some(vector) if !sqe.has(Flags::BUFFER_SELECT) => IoBuf::user_iovec(t.mm(), vector.clone()),
+        let mut buf = match vector {
+            Some(vector) if !sqe.has(Flags::BUFFER_SELECT) => IoBuf::user_iovec(t.mm(), vector),
             None if matches!(op, Op::ReadFixed | Op::WriteFixed) => {
                 ring.registered.check_fixed(sqe.buf_index, sqe.addr, sqe.len.into())?;
                 IoBuf::user(t.mm(), sqe.addr, sqe.len.into())?
             }
             _ if sqe.has(Flags::BUFFER_SELECT) => {
-                let limit = match &vector {
+                let limit = match vector {
                     Some(_) if sqe.len > 1 => return Err(Errno::EINVAL.into()),
                     Some(vector) => vector.first().map_or(0, |iov| iov.len),
                     None => sqe.len.into(),

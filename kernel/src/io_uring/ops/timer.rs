@@ -1,7 +1,7 @@
 //! TIMEOUT, TIMEOUT_REMOVE, and the clocks of link timeouts.
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use core::time::Duration;
 
 use linux_raw_sys::io_uring as raw;
@@ -35,11 +35,17 @@ pub fn deadline(fetched: &Fetched, flags: u32) -> Result<Deadline> {
     Ok(Deadline { clock, at: u64::try_from(length.as_nanos()).unwrap_or(u64::MAX) })
 }
 
-/// Gives whoever waits another deadline; they are to be woken by `Request::changed`.
+/// Begins or ends a wait.
 pub fn set(cell: &Cell, deadline: Option<Deadline>) {
+    *cell.lock() = deadline.map(|deadline| Timer { deadline, version: 0 });
+}
+
+/// Gives whoever waits, if it is who is `meant`, another deadline; they are to be woken by `Request::changed`.
+fn replace(cell: &Cell, deadline: &Deadline, meant: impl FnOnce() -> bool) -> bool {
     let mut timer = cell.lock();
-    let version = timer.as_ref().map_or(0, |timer| timer.version.wrapping_add(1));
-    *timer = deadline.map(|deadline| Timer { deadline, version });
+    let Some(timer) = timer.as_mut().filter(|_| meant()) else { return false };
+    *timer = Timer { deadline: deadline.clone(), version: timer.version.wrapping_add(1) };
+    true
 }
 
 /// Sleeps until the deadline, wherever it is moved meanwhile.
@@ -88,24 +94,17 @@ pub fn remove(request: &Arc<Request>, sqe: &Sqe, fetched: &Fetched) -> Outcome {
 
 fn change(request: &Arc<Request>, sqe: &Sqe, fetched: &Fetched) -> Result<()> {
     let ring = &request.ring;
-    let is_timeout =
-        |other: &Request| other.opcode.load(Relaxed) == Op::Timeout as u8 && other.user_data.load(Relaxed) == sqe.addr;
+    let has_name = |other: &Request| other.user_data.load(Acquire) == sqe.addr;
     if sqe.op_flags & raw::IORING_TIMEOUT_UPDATE == 0 {
-        let found = ring.find_one(is_timeout).ok_or(Errno::ENOENT)?;
-        return if found.cancel() { Ok(()) } else { Err(Errno::EALREADY) };
+        return ring.cancel_one(|other| other.opcode.load(Acquire) == Op::Timeout as u8 && has_name(other));
     }
     let deadline = deadline(fetched, sqe.op_flags)?;
-    if sqe.op_flags & raw::IORING_LINK_TIMEOUT_UPDATE != 0 {
-        let limited =
-            |other: &Request| other.link_user_data.load(Relaxed) == sqe.addr && other.link_timer.lock().is_some();
-        let found = ring.find_one(limited).ok_or(Errno::ENOENT)?;
-        set(&found.link_timer, Some(deadline));
-        found.changed.wake_all();
-        return Ok(());
-    }
-    let found = ring.find_one(is_timeout).ok_or(Errno::ENOENT)?;
-    set(&found.timer, Some(deadline));
-    found.changed.wake_all();
+    let limits = sqe.op_flags & raw::IORING_LINK_TIMEOUT_UPDATE != 0;
+    let changed = ring.find_one(|other| match limits {
+        true => replace(&other.link_timer, &deadline, || other.link_user_data.load(Relaxed) == sqe.addr),
+        false => replace(&other.timer, &deadline, || has_name(other)),
+    });
+    changed.ok_or(Errno::ENOENT)?.changed.wake_all();
     Ok(())
 }
 

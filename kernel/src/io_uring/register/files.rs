@@ -24,11 +24,14 @@ pub struct Files {
 }
 
 impl Files {
-    fn put(&mut self, slot: usize, file: Option<Arc<OpenFile>>) -> Result<Option<Arc<OpenFile>>> {
+    /// Exchanges what is in a slot with `file`: what is there afterwards, also if it is refused, is to be dropped without the
+    /// lock, as the last reference to a file closes it.
+    fn exchange(&mut self, slot: usize, file: &mut Option<Arc<OpenFile>>) -> Result<()> {
         let place = self.slots.get_mut(slot).ok_or(Errno::EINVAL)?;
         // As Linux has it: behind what was taken last, or at what was given up.
         self.hint = if file.is_some() { slot + 1 } else { slot };
-        Ok(core::mem::replace(place, file))
+        core::mem::swap(place, file);
+        Ok(())
     }
 
     fn first_free(&self) -> Result<usize> {
@@ -117,10 +120,11 @@ impl Registered {
         if fd == raw::IORING_REGISTER_FILES_SKIP {
             return Ok(());
         }
-        let file = to_register(t, fd)?;
-        let old = self.files.lock().as_mut().ok_or(Errno::ENXIO)?.put(slot, file)?;
-        drop(old);
-        Ok(())
+        self.exchange_file(slot, &mut to_register(t, fd)?)
+    }
+
+    fn exchange_file(&self, slot: usize, file: &mut Option<Arc<OpenFile>>) -> Result<()> {
+        self.files.lock().as_mut().ok_or(Errno::ENXIO)?.exchange(slot, file)
     }
 
     /// Puts files where there is room, and writes the indices over the descriptors; answers how many.
@@ -161,7 +165,7 @@ impl Registered {
             return Err(Errno::EBADF);
         }
         let slot = files.first_free()?;
-        files.put(slot, Some(file))?;
+        files.exchange(slot, &mut Some(file))?;
         Ok(slot as i32)
     }
 
@@ -170,15 +174,14 @@ impl Registered {
         if file.ops_as::<RingFile>().is_some() {
             return Err(Errno::EBADF);
         }
-        let old = self.files.lock().as_mut().ok_or(Errno::ENXIO)?.put(slot as usize, Some(file))?;
-        drop(old);
-        Ok(())
+        self.exchange_file(slot as usize, &mut Some(file))
     }
 
     /// Closes what is at an index.
     pub fn remove_file(&self, slot: u32) -> Result<()> {
-        let old = self.files.lock().as_mut().ok_or(Errno::ENXIO)?.put(slot as usize, None)?;
-        old.map(drop).ok_or(Errno::EBADF)
+        let mut file = None;
+        self.exchange_file(slot as usize, &mut file)?;
+        file.map(drop).ok_or(Errno::EBADF)
     }
 
     /// IORING_REGISTER_FILE_ALLOC_RANGE.
@@ -199,5 +202,60 @@ impl Registered {
         let files = self.files.lock();
         let slots = files.as_ref().map_or(&[][..], |files| &files.slots);
         (slots.len(), slots.iter().take(most).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::any::Any;
+    use core::sync::atomic::AtomicU32;
+    use core::sync::atomic::Ordering::SeqCst;
+
+    use super::*;
+    use crate::fs::file::FileOps;
+
+    /// Looks at the table when it is closed.
+    struct Watching {
+        registered: Arc<Registered>,
+        closed: Arc<AtomicU32>,
+    }
+
+    impl FileOps for Watching {
+        fn as_any(&self) -> &dyn Any {
+            self
+        }
+    }
+
+    impl Drop for Watching {
+        fn drop(&mut self) {
+            assert!(self.registered.files.try_lock().is_some(), "closed under the lock");
+            self.closed.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn files_are_closed_without_the_lock() {
+        let (registered, closed) = (Arc::new(Registered::default()), Arc::new(AtomicU32::new(0)));
+        let file = || {
+            let ops = Watching { registered: registered.clone(), closed: closed.clone() };
+            OpenFile::new_anon("watching", Arc::new(ops), linux_raw_sys::general::O_RDWR)
+        };
+        assert_eq!(registered.put_file(0, file()).unwrap_err(), Errno::ENXIO);
+        assert_eq!(registered.add_file(file()).unwrap_err(), Errno::ENFILE);
+        assert_eq!(closed.load(SeqCst), 2, "there is no table");
+        *registered.files.lock() = Some(Files { slots: alloc::vec![None; 2], range: 0..2, hint: 0 });
+        assert_eq!(registered.put_file(1000, file()).unwrap_err(), Errno::EINVAL);
+        assert_eq!(closed.load(SeqCst), 3, "beyond the table");
+        registered.put_file(1, file()).unwrap();
+        registered.put_file(1, file()).unwrap();
+        assert_eq!(closed.load(SeqCst), 4, "in the place of another");
+        registered.remove_file(1).unwrap();
+        assert_eq!(registered.remove_file(1).unwrap_err(), Errno::EBADF);
+        assert_eq!(closed.load(SeqCst), 5, "removed");
+        assert_eq!((registered.add_file(file()).unwrap(), registered.add_file(file()).unwrap()), (1, 0));
+        assert_eq!(registered.add_file(file()).unwrap_err(), Errno::ENFILE);
+        assert_eq!(closed.load(SeqCst), 6, "full");
+        registered.clear();
+        assert_eq!(closed.load(SeqCst), 8);
     }
 }

@@ -33,7 +33,7 @@ use crate::fs::eventfd::EventFd;
 use crate::process::Credentials;
 use crate::sync::{Once, SpinLock};
 
-/// What is registered with one ring. Each lock is a leaf.
+/// What is registered with one ring. Each lock is a leaf, but `eventfd`: the ring's completions are counted under it.
 #[derive(Default)]
 pub struct Registered {
     files: SpinLock<Option<Files>>,

@@ -12,7 +12,7 @@ tests! {
     timeouts, timeout_counts, timeout_removed, timeout_changed, clocks, poll_once, poll_again_and_again, poll_changed,
     poll_removed, poll_of_files, links, hard_links, links_of_failures, short_reads_break, wrong_link, link_timeouts,
     drained, cancel_by_data, cancel_by_descriptor, cancel_any, cancel_errors, cancel_of_link, cancelled_at_exec,
-    synchronous_cancel,
+    synchronous_cancel, cancel_of_what_has_not_begun,
 }
 
 /// ETIME_SUCCESS, ABS, UPDATE, BOOTTIME, REALTIME, LINK_UPDATE of timeouts.
@@ -393,21 +393,42 @@ fn cancelled_at_exec() {
     say!("nobody reads any more: {}", write(writer, "x"));
 }
 
+/// IORING_REGISTER_SYNC_CANCEL.
+fn cancel_now(ring: &Ring, addr: u64, fd: i32, flags: u32) -> crate::sys::Ret {
+    // addr, fd and flags, timeout, padding
+    let request = [addr, fd as u32 as u64 | u64::from(flags) << 32, u64::MAX, u64::MAX, 0, 0, 0, 0];
+    ring.register(24, request.as_ptr() as usize, 1)
+}
+
 fn synchronous_cancel() {
     let ring = Ring::new(8, 0);
     let [reader, _writer] = pipe();
     let mut buffer = [0; 4];
-    // addr, fd and flags, timeout, padding
-    let request = |addr: u64, fd: i32, flags: u32| {
-        [addr, fd as u32 as u64 | u64::from(flags) << 32, u64::MAX, u64::MAX, 0, 0, 0, 0]
-    };
-    let call = |request: [u64; 8]| ring.register(24, request.as_ptr() as usize, 1);
     ring.submit(&[read_into(reader, &mut buffer, 1)], 0);
-    say!("cancel: {}", call(request(1, -1, 0)));
+    say!("cancel: {}", cancel_now(&ring, 1, -1, 0));
     say!("{} {}", ring.wait(1), ring.shown());
-    say!("none: {}", call(request(1, -1, 0)));
+    say!("none: {}", cancel_now(&ring, 1, -1, 0));
     ring.submit(&[read_into(reader, &mut buffer, 2), poll_add(reader, POLLIN, 0, 3)], 0);
-    say!("by descriptor: {}", call(request(0, reader, FD | ALL)));
+    say!("by descriptor: {}", cancel_now(&ring, 0, reader, FD | ALL));
     say!("{} {}", ring.wait(2), ring.sorted());
-    say!("unknown flag: {}", call(request(0, 0, 1 << 10)));
+    say!("unknown flag: {}", cancel_now(&ring, 0, 0, 1 << 10));
+}
+
+fn cancel_of_what_has_not_begun() {
+    let ring = Ring::new(8, 0);
+    let [reader, writer] = pipe();
+    let mut buffer = [0; 4];
+    ring.submit(&[read_into(reader, &mut buffer, 7).with(ASYNC), cancel(0, 0, 8)], 1);
+    say!("for a worker, by another name: {}", ring.shown());
+    write(writer, "abcd");
+    say!("it goes on: {} {}", ring.wait(1), ring.shown());
+    ring.submit(&[read_into(reader, &mut buffer, 1), entry(op::NOP, 2).with(IO_DRAIN), entry(op::NOP, 3)], 0);
+    say!("held back, by another name: {}", cancel_now(&ring, 0, -1, 0));
+    say!("by its name: {}", cancel_now(&ring, 2, -1, 0));
+    say!("what it waits for: {}", cancel_now(&ring, 1, -1, 0));
+    say!("then they begin: {} {}", ring.wait(3), ring.sorted());
+    ring.submit(&[timeout(&span(10_000), 0, 0, 4), timeout(&span(0), 0, SUCCESS, 5).with(IO_DRAIN)], 0);
+    say!("a timeout: {}", cancel_now(&ring, 5, -1, 0));
+    say!("{} {}", cancel_now(&ring, 4, -1, 0), ring.wait(2));
+    say!("{}", ring.sorted());
 }

@@ -11,8 +11,9 @@
 //! completions in io_uring_enter(2), which is then the only one that has to be woken, or the ring's driver, a task of the
 //! kernel. (What was submitted by another thread is left to the driver.) Both make the request's address space current meanwhile (`process::run::poll_for`).
 //!
-//! A request is cancelled like a thread is interrupted: its waits end ([`Interrupts`]), what they hold is dropped, and the
-//! entry answers. What must not be left half done (transfers of a disk) does not look, and is waited for.
+//! [`mod@cancel`]: looking for requests, and ending them before their time.
+
+mod cancel;
 
 use alloc::boxed::Box;
 use alloc::collections::{TryReserveError, VecDeque};
@@ -21,11 +22,12 @@ use alloc::task::Wake;
 use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use core::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use core::task::{Context, Waker};
 
-use super::abi::Setup;
+use self::cancel::NONE;
+use super::abi::{Setup, Sqe};
 use super::ring::{Ring, WORK};
 use crate::errno::{Errno, Result};
 use crate::exec::{self, Interrupts, WaitQueue};
@@ -42,10 +44,6 @@ const WOKEN: u8 = 1;
 /// Being polled, or not begun yet.
 const RUNNING: u8 = 2;
 const DONE: u8 = 4;
-
-/// In `Request::cancelled`: the entry that is under way is; all of them are, as the ring is closed or the thread goes away.
-const ENTRY: u8 = 1;
-const WHOLE: u8 = 2;
 
 type Body = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -64,18 +62,17 @@ pub struct Request {
     slot: AtomicUsize,
     state: AtomicU8,
     body: SpinLock<Option<Body>>,
-    cancelled: AtomicU8,
-    /// The wait that the last poll ended in looks at `cancelled`.
+    entry: AtomicU32,
+    /// The wait that the last poll ended in looks at `entry`.
     interruptible: AtomicBool,
 
     // The entry that is under way, for those who look for it.
     pub opcode: AtomicU8,
     pub user_data: AtomicU64,
     pub file: SpinLock<Option<Arc<OpenFile>>>,
-    /// Entries of the chain that come after it.
-    pub linked: AtomicU32,
-    /// What a poll or timeout waits for, and who is to look when that is changed.
-    pub events: AtomicU32,
+    /// What a poll or timeout waits for, while it does: whoever holds the lock then has the right entry before himself. And who
+    /// is to look when that is changed.
+    pub events: SpinLock<Option<u32>>,
     pub timer: SpinLock<Option<Timer>>,
     /// The link timeout beside it.
     pub link_timer: SpinLock<Option<Timer>>,
@@ -103,8 +100,9 @@ impl Wake for Request {
 }
 
 impl Request {
-    /// A request that acts for `t`. EAGAIN without memory. It begins with [`Request::begin`].
-    pub fn new(ring: &Arc<Ring>, t: &Thread) -> Result<Arc<Request>> {
+    /// A request that acts for `t`, and whose first entry this is. EAGAIN without memory. It begins with
+    /// [`Request::begin`].
+    pub fn new(ring: &Arc<Ring>, t: &Thread, first: &Sqe) -> Result<Arc<Request>> {
         if !frames::has_spare() {
             return Err(Errno::EAGAIN);
         }
@@ -115,13 +113,12 @@ impl Request {
             slot: AtomicUsize::new(usize::MAX),
             state: AtomicU8::new(RUNNING),
             body: SpinLock::new(None),
-            cancelled: AtomicU8::new(0),
+            entry: AtomicU32::new(0),
             interruptible: AtomicBool::new(true),
-            opcode: AtomicU8::new(u8::MAX),
-            user_data: AtomicU64::new(0),
+            opcode: AtomicU8::new(first.opcode),
+            user_data: AtomicU64::new(first.user_data),
             file: SpinLock::new(None),
-            linked: AtomicU32::new(0),
-            events: AtomicU32::new(0),
+            events: SpinLock::new(None),
             timer: SpinLock::new(None),
             link_timer: SpinLock::new(None),
             link_user_data: AtomicU64::new(0),
@@ -143,27 +140,6 @@ impl Request {
     pub fn begin_later(self: &Arc<Self>) {
         self.state.store(WOKEN, Relaxed);
         self.ring.push_ready(self.clone());
-    }
-
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Acquire) != 0
-    }
-
-    /// Another entry of the chain begins. What cancelled the one before is over; false if that was meant for all.
-    pub fn renew(&self) -> bool {
-        self.cancelled.fetch_and(!ENTRY, SeqCst) & WHOLE == 0
-    }
-
-    /// Ends what it waits for. False if it does not look, so that it may be long in ending.
-    pub fn cancel(self: &Arc<Self>) -> bool {
-        self.end(ENTRY)
-    }
-
-    fn end(self: &Arc<Self>, what: u8) -> bool {
-        self.cancelled.fetch_or(what, SeqCst);
-        let looks = self.interruptible.load(Relaxed);
-        self.wake_by_ref();
-        looks
     }
 
     /// Polls it, unless somebody does.
@@ -207,7 +183,7 @@ pub struct Requests {
     untold: AtomicBool,
     /// Threads that end and wait for their requests to be gone.
     abandoned: AtomicUsize,
-    /// Woken when a request is gone.
+    /// Woken when a request is gone, or another entry of it begins.
     gone: WaitQueue,
 }
 
@@ -251,10 +227,11 @@ impl Ring {
         Ok(())
     }
 
-    /// Begins a request, or holds it back behind those that drain.
+    /// Begins a request, or holds it back behind those that drain. Nobody finds it then: it is not under way.
     pub fn start(&self, request: &Arc<Request>, drain: bool, at_once: bool) {
         let mut held = self.requests.held.lock();
         if !held.is_empty() || drain && self.requests.active.load(SeqCst) > 0 {
+            request.entry.fetch_or(NONE, SeqCst);
             held.push_back((request.clone(), drain));
             self.requests.holds.store(held.len(), SeqCst);
             return;
@@ -298,6 +275,7 @@ impl Ring {
             self.requests.holds.store(held.len(), SeqCst);
             self.requests.active.fetch_add(1, SeqCst);
             drop(held);
+            request.entry.fetch_and(!NONE, SeqCst);
             request.begin_later();
         }
     }
@@ -379,71 +357,6 @@ impl Ring {
         }
     }
 
-    /// A request that satisfies `wanted`.
-    pub fn find_one(&self, wanted: impl FnMut(&Request) -> bool) -> Option<Arc<Request>> {
-        self.find_from(&mut 0, wanted)
-    }
-
-    /// The next one: the search begins at the place `from`, and leaves it at what it found.
-    pub fn find_from(&self, from: &mut usize, mut wanted: impl FnMut(&Request) -> bool) -> Option<Arc<Request>> {
-        let all = self.requests.all.lock();
-        let rest = all.slots.get(*from..)?;
-        let found = rest.iter().position(|slot| slot.as_ref().is_some_and(|request| wanted(request)));
-        *from += found.unwrap_or(rest.len());
-        all.slots.get(*from).cloned().flatten()
-    }
-
-    pub fn is_idle(&self) -> bool {
-        let all = self.requests.all.lock();
-        all.free.len() == all.slots.len()
-    }
-
-    /// Cancels the requests that satisfy `wanted`, also those that are held back.
-    fn cancel_all(&self, wanted: impl Fn(&Request) -> bool) {
-        // Before those that are held back begin: they end at once then.
-        let mut at = 0;
-        while let Some(request) = self.find_from(&mut at, &wanted) {
-            request.end(WHOLE);
-            at += 1;
-        }
-        let mut held = self.requests.held.lock();
-        held.retain(|(request, _)| {
-            let take = wanted(request);
-            if take {
-                self.requests.active.fetch_add(1, SeqCst);
-                request.state.store(WOKEN, Relaxed);
-                self.put_ready(request.clone());
-            }
-            !take
-        });
-        self.requests.holds.store(held.len(), SeqCst);
-        drop(held);
-        if self.has_ready() {
-            self.announce_ready();
-        }
-    }
-
-    /// The last descriptor and mapping are gone: everything ends.
-    pub fn close(&self) {
-        self.closing.store(true, SeqCst);
-        self.registered.clear();
-        self.cancel_all(|_| true);
-        self.requests.driver.wake_all();
-    }
-
-    /// The thread ends, or executes another program: what it has asked for ends before that.
-    pub async fn abandon(&self, task: &Arc<Task>) {
-        let mine = |request: &Request| Arc::ptr_eq(&request.task, task);
-        self.requests.abandoned.fetch_add(1, SeqCst);
-        self.cancel_all(mine);
-        self.run_ready();
-        self.requests.driver.wake_one();
-        // No more of them come: those before `at` are gone for good.
-        let mut at = 0;
-        self.requests.gone.wait_for(|| self.find_from(&mut at, mine).is_none().then_some(())).await;
-        self.requests.abandoned.fetch_sub(1, SeqCst);
-    }
-
     /// The driver polls what is ready; with IORING_SETUP_DEFER_TASKRUN only at the end.
     fn is_driven(&self) -> bool {
         !self.setup.contains(Setup::DEFER_TASKRUN) || self.is_closing() || self.requests.abandoned.load(SeqCst) > 0
@@ -483,7 +396,7 @@ impl Requests {
         held.try_reserve(more)
     }
 
-    /// Woken when a request is gone.
+    /// Woken when a request is gone, or another entry of it begins.
     pub fn gone(&self) -> &WaitQueue {
         &self.gone
     }
