@@ -11,6 +11,7 @@ mod pi;
 mod pipe;
 mod poll;
 mod process;
+mod rights;
 mod sched;
 mod signals;
 mod sockets;
@@ -67,6 +68,7 @@ pub const ALL: &[Scenario] = &[
     scenario("pipe", pipe::stream, "a writer and a reader of a pipe; each byte is checked"),
     scenario("pipe-records", pipe::records, "many writers of atomic records, many readers"),
     scenario("pipe-splice", pipe::spliced, "several splice a pipe's bytes into another or a socket, and are killed"),
+    scenario("rights", rights::rights, "sockets in messages to each other end when nobody can reach them"),
     scenario("connections", sockets::unix, "connections of Unix sockets are accepted once, with a small backlog"),
     scenario("tcp-connections", sockets::tcp, "the same of TCP sockets on the loopback"),
     scenario("semaphores", ipc::semaphores, "processes take from semaphores, with undo, timeouts, signals and removal"),
