@@ -6,6 +6,7 @@ mod commands;
 mod contracts;
 mod debian;
 mod disk;
+mod loops;
 mod parallel;
 mod rules;
 mod terminal;
@@ -29,6 +30,7 @@ fn main() {
         terminal::trials(),
         trace::trials(),
         disk::trials(),
+        loops::trials(),
         busybox::trials(),
         debian::trials(),
         parallel::trials(),

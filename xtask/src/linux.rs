@@ -12,9 +12,9 @@ use crate::cpio::Archive;
 use crate::{build, paths, provision, ui};
 
 const META_PACKAGE: &str = "linux-image-cloud-arm64";
-/// What it takes to reach the root; on Debian these are modules.
-const MODULES: [&str; 7] =
-    ["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4", "virtio_net"];
+/// What it takes to reach the root, and what contracts are recorded about; on Debian these are modules.
+const MODULES: [&str; 8] =
+    ["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4", "virtio_net", "loop"];
 
 /// A kernel that QEMU can boot.
 pub struct Linux {
@@ -34,11 +34,15 @@ pub fn prepare() -> Result<Linux> {
     let linux = Linux { image: kernel_of(&tree)?, initramfs: folder.join("initramfs.cpio") };
     let newer =
         |a: &Path, b: &Path| -> Result<bool> { Ok(fs::metadata(a)?.modified()? > fs::metadata(b)?.modified()?) };
-    if !linux.initramfs.is_file() || newer(&init, &linux.initramfs)? || newer(&linux.image, &linux.initramfs)? {
+    let contents = folder.join("initramfs.modules");
+    let modules = MODULES.join("\n");
+    let current = linux.initramfs.is_file() && fs::read_to_string(&contents).is_ok_and(|list| list == modules);
+    if !current || newer(&init, &linux.initramfs)? || newer(&linux.image, &linux.initramfs)? {
         let _step = ui::step("Making the initramfs for Linux");
         let new = folder.join("initramfs.new");
         fs::write(&new, initramfs(&tree, &init)?)?;
         fs::rename(new, &linux.initramfs)?;
+        fs::write(contents, modules)?;
     }
     Ok(linux)
 }

@@ -43,7 +43,7 @@ async fn mount_ext2(
     name: &str,
     read_only: bool,
 ) -> crate::errno::Result<alloc::sync::Arc<dyn crate::fs::FileSystem>> {
-    ext2::mount(disk.device.clone(), disk.id, name.as_bytes().to_vec(), read_only).await
+    ext2::mount(block::claim(disk.id).await?, disk.id, name.as_bytes().to_vec(), read_only).await
 }
 
 /// Before power-off: everything is written and each file system marked clean.
@@ -51,7 +51,8 @@ pub async fn make_clean() {
     if let Err(errno) = mount::sync_all().await {
         log::error!("File systems could not be written: {errno:?}");
     }
-    for instance in mount::instances() {
+    // The youngest first: it may be in a file of an older one.
+    for instance in mount::instances().into_iter().rev() {
         if let Err(errno) = instance.fs().set_read_only(true).await {
             log::error!("{} could not be made read-only: {errno:?}", instance.fs().type_name());
         }

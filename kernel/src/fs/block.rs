@@ -13,9 +13,13 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use smallvec::SmallVec;
 
+use super::block_file::{DiskFile, Opened};
 use super::inode::DeviceId;
+use super::op::Op;
+use super::open_file::OpenFile;
 use crate::errno::{Errno, Result};
 use crate::mm::Frame;
+use crate::process::Thread;
 use crate::sync::{RwSpinLock, SpinLock};
 
 /// Bytes per sector, the unit of addresses and sizes of block devices whatever their physical sector is.
@@ -146,6 +150,11 @@ pub trait BlockDevice: Send + Sync {
         false
     }
 
+    /// Bytes of the smallest piece that programs may want to transfer.
+    fn logical_block(&self) -> u32 {
+        SECTOR_SIZE as u32
+    }
+
     /// Segments that one request may carry, at least 1.
     fn max_segments(&self) -> usize {
         64
@@ -154,6 +163,24 @@ pub trait BlockDevice: Send + Sync {
     /// Takes the request and answers at once; the device completes it later, possibly before this returns, in any
     /// order relative to others. A flush covers the writes that were completed before it was submitted.
     fn submit(&self, request: Request);
+
+    /// ioctl(2) beyond what all block devices know.
+    fn ioctl<'a>(&'a self, _call: Call<'a>) -> Op<'a, Result<u64>> {
+        Op::ready(Err(Errno::ENOTTY))
+    }
+
+    /// Nobody has it open or mounted any more, and what was written to it has been submitted.
+    fn last_closed(&self) {}
+}
+
+/// An ioctl(2) of an open disk.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    pub disk: &'a DiskFile,
+    pub file: &'a OpenFile,
+    pub thread: &'a Thread,
+    pub cmd: u32,
+    pub arg: u64,
 }
 
 impl dyn BlockDevice {
@@ -204,23 +231,79 @@ pub struct Disk {
     pub device: Arc<dyn BlockDevice>,
 }
 
-static DISKS: RwSpinLock<Vec<Disk>> = RwSpinLock::new(Vec::new());
+struct Entry {
+    disk: Disk,
+    file: Arc<DiskFile>,
+}
+
+static DISKS: RwSpinLock<Vec<Entry>> = RwSpinLock::new(Vec::new());
 
 /// Adds a disk to the table and to /dev.
 pub fn register(disk: Disk) {
-    super::block_file::show(&disk);
-    DISKS.write().push(disk);
+    let file = DiskFile::new(&disk);
+    DISKS.write().push(Entry { disk: disk.clone(), file: file.clone() });
+    super::block_file::show(&disk, file);
+}
+
+/// Takes away a disk that nobody has open.
+pub fn unregister(disk: &Disk) {
+    super::devfs::unregister(&disk.name, disk.id, super::FileType::BlockDevice);
+    let mut disks = DISKS.write();
+    let gone = disks.iter().position(|entry| entry.disk.id == disk.id).map(|index| disks.remove(index));
+    drop(disks);
+    drop(gone);
 }
 
 pub fn disks() -> Vec<Disk> {
-    DISKS.read().clone()
-}
-
-pub fn find(id: DeviceId) -> Option<Disk> {
-    DISKS.read().iter().find(|disk| disk.id == id).cloned()
+    DISKS.read().iter().map(|entry| entry.disk.clone()).collect()
 }
 
 /// Finds a disk by its name below /dev, as in `root=/dev/vda`.
 pub fn find_by_name(name: &str) -> Option<Disk> {
-    DISKS.read().iter().find(|disk| disk.name == name).cloned()
+    DISKS.read().iter().find(|entry| entry.disk.name == name).map(|entry| entry.disk.clone())
+}
+
+/// The file below /dev.
+pub fn file(id: DeviceId) -> Option<Arc<DiskFile>> {
+    DISKS.read().iter().find(|entry| entry.disk.id == id).map(|entry| entry.file.clone())
+}
+
+/// The disk for a file system that is about to be mounted. It counts as open as long as the answer lives, and nothing that
+/// was written by way of /dev is only in memory.
+pub async fn claim(id: DeviceId) -> Result<Arc<dyn BlockDevice>> {
+    let file = file(id).ok_or(Errno::ENXIO)?;
+    let opened = file.open().await;
+    opened.disk().settle().await?;
+    Ok(Arc::new(Claim(opened)))
+}
+
+/// A disk that a file system has.
+struct Claim(Opened);
+
+impl Claim {
+    fn device(&self) -> &Arc<dyn BlockDevice> {
+        self.0.disk().device()
+    }
+}
+
+impl BlockDevice for Claim {
+    fn sectors(&self) -> u64 {
+        self.device().sectors()
+    }
+
+    fn read_only(&self) -> bool {
+        self.device().read_only()
+    }
+
+    fn logical_block(&self) -> u32 {
+        self.device().logical_block()
+    }
+
+    fn max_segments(&self) -> usize {
+        self.device().max_segments()
+    }
+
+    fn submit(&self, request: Request) {
+        self.device().submit(request);
+    }
 }

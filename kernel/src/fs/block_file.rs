@@ -1,4 +1,7 @@
 //! /dev/vda and the like: a disk as one file, through a page cache of its own.
+//!
+//! A mounted file system does not go through that cache. So that neither sees what the other has made obsolete, the cache
+//! is stored and emptied when a file system is mounted and when nobody has the disk open any more.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -8,15 +11,17 @@ use core::any::Any;
 use linux_raw_sys::ioctl;
 use smallvec::SmallVec;
 
-use super::block::{BlockDevice, Disk, Memory, Pending, SECTOR_SIZE};
+use super::block::{BlockDevice, Call, Disk, Memory, Pending, SECTOR_SIZE};
 use super::devfs;
 use super::file::FileOps;
 use super::inode::FileType;
 use super::op::Op;
 use super::open_file::OpenFile;
 use crate::errno::{Errno, Result};
+use crate::exec::{self, WaitQueue};
 use crate::mm::{BoxFuture, CachePage, IoBuf, PAGE_SIZE, PageCache, PageIo, PageSource, UserPtr};
-use crate::process::Thread;
+use crate::process::{Caps, Thread};
+use crate::sync::SpinLock;
 
 /// BLKGETSIZE64: _IOR(0x12, 114, size_t), which linux-raw-sys does not list.
 const BLKGETSIZE64: u32 = 0x8008_1272;
@@ -26,19 +31,38 @@ const PERM: u16 = 0o660;
 
 struct DiskIo(Arc<dyn BlockDevice>);
 
-struct DiskFile {
+/// What all who have a disk open share.
+pub struct DiskFile {
     disk: Disk,
     cache: Arc<PageCache>,
     /// The cache holds it weakly.
     _io: Arc<DiskIo>,
+    users: SpinLock<Users>,
+    /// Woken when the last user's leaving is complete.
+    left: WaitQueue,
 }
 
+#[derive(Default)]
+struct Users {
+    /// Open files and mounted file systems.
+    count: usize,
+    /// The last has gone, and what he wrote is being stored. Who wants to open the disk waits.
+    leaving: bool,
+}
+
+/// One user of a disk: an open file or a mounted file system.
+pub struct Opened(Arc<DiskFile>);
+
+/// Pages that are dropped by close(2) itself; more are left to a task.
+const DROPPED_AT_ONCE: usize = 1024;
+
 /// Shows the disk in /dev.
-pub(super) fn show(disk: &Disk) {
-    let io = Arc::new(DiskIo(disk.device.clone()));
-    let weak: Weak<DiskIo> = Arc::downgrade(&io);
-    let file = Arc::new(DiskFile { disk: disk.clone(), cache: PageCache::new(weak as Weak<dyn PageIo>), _io: io });
-    devfs::register(&disk.name, disk.id, FileType::BlockDevice, PERM, devfs::shared(file));
+pub(super) fn show(disk: &Disk, file: Arc<DiskFile>) {
+    let open: devfs::Factory = Box::new(move |_, _| {
+        let file = file.clone();
+        Op::boxed(async move { Ok(Arc::new(file.open().await) as Arc<dyn FileOps>) })
+    });
+    devfs::register(&disk.name, disk.id, FileType::BlockDevice, PERM, open);
 }
 
 impl DiskIo {
@@ -83,6 +107,54 @@ impl PageIo for DiskIo {
 }
 
 impl DiskFile {
+    pub(super) fn new(disk: &Disk) -> Arc<DiskFile> {
+        let io = Arc::new(DiskIo(disk.device.clone()));
+        let weak: Weak<DiskIo> = Arc::downgrade(&io);
+        Arc::new(DiskFile {
+            disk: disk.clone(),
+            cache: PageCache::new(weak as Weak<dyn PageIo>),
+            _io: io,
+            users: SpinLock::new(Users::default()),
+            left: WaitQueue::new(),
+        })
+    }
+
+    pub async fn open(self: &Arc<Self>) -> Opened {
+        let enter = || {
+            let mut users = self.users.lock();
+            users.count += usize::from(!users.leaving);
+            (!users.leaving).then_some(())
+        };
+        self.left.wait_for(enter).await;
+        Opened(self.clone())
+    }
+
+    /// How many have it open or mounted; asked when nobody is just leaving.
+    pub async fn users(&self) -> usize {
+        let count = || {
+            let users = self.users.lock();
+            (!users.leaving).then_some(users.count)
+        };
+        self.left.wait_for(count).await
+    }
+
+    pub fn device(&self) -> &Arc<dyn BlockDevice> {
+        &self.disk.device
+    }
+
+    /// Stores what is only in memory, and forgets what is on the disk.
+    pub async fn settle(&self) -> Result<()> {
+        self.cache.write_back(0..u64::MAX).await?;
+        self.cache.invalidate(0..u64::MAX);
+        Ok(())
+    }
+
+    fn left(&self) {
+        self.disk.device.last_closed();
+        self.users.lock().leaving = false;
+        self.left.wake_all();
+    }
+
     fn bytes(&self) -> u64 {
         self.disk.device.sectors() * SECTOR_SIZE as u64
     }
@@ -90,6 +162,38 @@ impl DiskFile {
     async fn sync_now(&self) -> Result<()> {
         self.cache.write_back(0..u64::MAX).await?;
         self.disk.device.flush().await
+    }
+}
+
+impl Opened {
+    pub fn disk(&self) -> &Arc<DiskFile> {
+        &self.0
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let file = &self.0;
+        {
+            let mut users = file.users.lock();
+            users.count -= 1;
+            users.leaving = users.count == 0;
+            if users.count > 0 {
+                return;
+            }
+        }
+        if file.cache.dirty_count() == 0 && file.cache.page_count() < DROPPED_AT_ONCE {
+            file.cache.invalidate(0..u64::MAX);
+            file.left();
+            return;
+        }
+        let file = file.clone();
+        exec::spawn("disk", async move {
+            if let Err(errno) = file.settle().await {
+                log::error!("{}: what was written last is lost: {errno:?}", file.disk.name);
+            }
+            file.left();
+        });
     }
 }
 
@@ -111,28 +215,28 @@ impl PageSource for DiskFile {
     }
 }
 
-impl FileOps for DiskFile {
+impl FileOps for Opened {
     fn as_any(&self) -> &dyn Any {
         self
     }
 
     fn read<'a>(&'a self, _file: &'a OpenFile, buf: &'a mut IoBuf<'_>, pos: u64) -> Option<Op<'a, Result<usize>>> {
         Some(Op::boxed(async move {
-            if pos >= self.bytes() { Ok(0) } else { self.cache.read(pos, self.bytes(), buf).await }
+            if pos >= self.0.bytes() { Ok(0) } else { self.0.cache.read(pos, self.0.bytes(), buf).await }
         }))
     }
 
     fn write<'a>(&'a self, _file: &'a OpenFile, buf: &'a mut IoBuf<'_>, pos: u64) -> Option<Op<'a, Result<usize>>> {
         Some(Op::boxed(async move {
-            if self.disk.device.read_only() {
+            if self.0.disk.device.read_only() {
                 return Err(Errno::EPERM);
             }
-            let room = self.bytes().saturating_sub(pos);
+            let room = self.0.bytes().saturating_sub(pos);
             if room == 0 {
                 return if buf.is_empty() { Ok(0) } else { Err(Errno::ENOSPC) };
             }
             let cut = buf.limit(usize::try_from(room).unwrap_or(usize::MAX));
-            let result = self.cache.write(pos, self.bytes(), buf).await;
+            let result = self.0.cache.write(pos, self.0.bytes(), buf).await;
             buf.extend(cut);
             result
         }))
@@ -143,26 +247,31 @@ impl FileOps for DiskFile {
     }
 
     fn size(&self) -> Option<u64> {
-        Some(self.bytes())
+        Some(self.0.bytes())
     }
 
-    fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
+    fn ioctl<'a>(&'a self, file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
+        let disk = &self.0.disk;
         Op::boxed(async move {
             match cmd {
-                BLKGETSIZE64 => UserPtr::<u64>::new(arg).write(thread.mm(), self.bytes()).await?,
-                ioctl::BLKGETSIZE => UserPtr::<u64>::new(arg).write(thread.mm(), self.disk.device.sectors()).await?,
-                ioctl::BLKSSZGET => UserPtr::<u32>::new(arg).write(thread.mm(), SECTOR_SIZE as u32).await?,
-                ioctl::BLKROGET => {
-                    UserPtr::<u32>::new(arg).write(thread.mm(), self.disk.device.read_only().into()).await?
+                BLKGETSIZE64 => UserPtr::<u64>::new(arg).write(thread.mm(), self.0.bytes()).await?,
+                ioctl::BLKGETSIZE => UserPtr::<u64>::new(arg).write(thread.mm(), disk.device.sectors()).await?,
+                ioctl::BLKSSZGET | ioctl::BLKPBSZGET => {
+                    UserPtr::<u32>::new(arg).write(thread.mm(), disk.device.logical_block()).await?
                 }
-                ioctl::BLKFLSBUF => self.sync_now().await?,
-                _ => return Err(Errno::ENOTTY),
+                ioctl::BLKROGET => UserPtr::<u32>::new(arg).write(thread.mm(), disk.device.read_only().into()).await?,
+                ioctl::BLKFLSBUF if !thread.creds().capable(Caps::SYS_ADMIN) => return Err(Errno::EACCES),
+                ioctl::BLKFLSBUF => {
+                    self.0.sync_now().await?;
+                    self.0.settle().await?;
+                }
+                _ => return disk.device.ioctl(Call { disk: &self.0, file, thread, cmd, arg }).await,
             }
             Ok(0)
         })
     }
 
     fn sync(&self) -> Op<'_, Result<()>> {
-        Op::boxed(self.sync_now())
+        Op::boxed(self.0.sync_now())
     }
 }

@@ -265,6 +265,35 @@ pub(super) fn forget(parent: &Arc<Dentry>, name: &[u8]) {
     drop(take(Arc::as_ptr(parent), name));
 }
 
+/// Forgets a name in a directory that was changed by other ways than by walks (devtmpfs). Looks at the whole cache.
+pub(super) fn forget_in(dir: &Arc<dyn Inode>, name: &[u8]) {
+    let is_in = |parent: Option<Arc<Dentry>>| parent.is_some_and(|parent| Arc::ptr_eq(&parent.inode, dir));
+    for bucket in &CACHE {
+        let mut victims: SmallVec<[Entry; 2]> = SmallVec::new();
+        let mut entries = bucket.lock();
+        let mut i = 0;
+        while let Some(entry) = entries.get(i) {
+            let found = entry.name[..] == *name
+                && match &entry.target {
+                    Target::Dentry(dentry) => is_in(dentry.parent()),
+                    Target::Nothing(parent) => is_in(parent.upgrade()),
+                };
+            if found {
+                victims.push(entries.swap_remove(i));
+            } else {
+                i += 1;
+            }
+        }
+        drop(entries);
+        COUNT.fetch_sub(victims.len(), Ordering::Relaxed);
+        for entry in victims {
+            if let Target::Dentry(dentry) = &entry.target {
+                dentry.dead.store(true, Ordering::Release);
+            }
+        }
+    }
+}
+
 /// The name is gone: from now on `dentry` is dead, and the cache knows that the name leads nowhere.
 pub fn removed(dentry: &Arc<Dentry>) {
     dentry.dead.store(true, Ordering::Release);

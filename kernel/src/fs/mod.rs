@@ -10,7 +10,7 @@
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //!   [`sigio`]: signals instead of waiting. [`inotify`]: being told what happens to files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
-//!   [`block`]: disks; [`ext2`]: the file system on them.
+//!   [`block`]: disks; `loops`: files as disks; [`ext2`]: the file system on them.
 //!
 //! Locks, outer first: `FileSystem::rename_lock` → `InodeState::lock` of directories, ancestors first → of files →
 //! `OpenFile::pos` is outside of the file's lock. Below these async locks only spinlocks, each of which is a leaf unless its
@@ -34,6 +34,7 @@ mod file_source;
 pub mod inode;
 pub mod inotify;
 pub mod locks;
+mod loops;
 pub mod memfd;
 pub mod mount;
 pub mod op;
@@ -158,6 +159,7 @@ pub fn init() {
     register_fs_type("ramfs", false, check_tmpfs, mount_tmpfs);
     register_fs_type("devtmpfs", false, check_tmpfs, |_| Op::boxed(mount_devtmpfs()));
     devfs::init();
+    loops::init();
     ext2::init();
     procfs::init();
     sysfs::init();

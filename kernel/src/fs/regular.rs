@@ -153,6 +153,17 @@ pub async fn write(
     Ok((n, end))
 }
 
+/// Writes for the kernel itself, without limits. Answers how many bytes, at least one unless `buf` is empty.
+pub async fn write_kernel(
+    inode: &Arc<dyn Inode>,
+    cache: &Arc<PageCache>,
+    pos: u64,
+    buf: &mut IoBuf<'_>,
+) -> Result<usize> {
+    let _guard = inode.state().lock.lock().await;
+    write_step(inode, cache, pos, buf, true).await
+}
+
 /// A change of its content by this thread clears set-id bits.
 fn clears_set_id(inode: &Arc<dyn Inode>, t: &Thread) -> bool {
     without_set_id(&inode.metadata()).is_some() && !t.creds().capable(Caps::FSETID)

@@ -9,8 +9,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::dentry;
 use super::file::FileOps;
-use super::inode::{DeviceId, FileSystem, FileType, NewAttr, NewNode};
+use super::inode::{DeviceId, FileSystem, FileType, Inode, NewAttr, NewNode};
 use super::op::Op;
 use super::tmpfs::{Options, TmpFs, TmpInode};
 use crate::errno::{Errno, Result};
@@ -65,6 +66,7 @@ pub fn unregister(name: &str, id: DeviceId, kind: FileType) {
     DEVICES.write().retain(|device| device.id != id || device.kind != kind);
     if let Ok((dir, name)) = directory_of(name) {
         let _ = dir.remove_child(name.as_bytes());
+        forget(dir, name);
     }
 }
 
@@ -80,7 +82,14 @@ pub fn add_node(name: &str, node: NewNode<'_>, attr: NewAttr) -> Result<()> {
         return Err(Errno::EEXIST);
     }
     dir.make_child(name.as_bytes(), node, attr)?;
+    forget(dir, name);
     Ok(())
+}
+
+/// Nobody has walked there, so walks do not know that the name has come or gone.
+fn forget(dir: Arc<TmpInode>, name: &str) {
+    let dir: Arc<dyn Inode> = dir;
+    dentry::forget_in(&dir, name.as_bytes());
 }
 
 fn directory_of(name: &str) -> Result<(Arc<TmpInode>, &str)> {

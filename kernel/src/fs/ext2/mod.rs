@@ -73,9 +73,9 @@ pub fn init() {
         |request| {
             Op::boxed(async move {
                 let id = request.device.ok_or(Errno::ENOTBLK)?;
-                let disk = super::block::find(id).ok_or(Errno::ENXIO)?;
                 let options = parse_options(request.data)?;
-                let fs = mount_shared(disk.device, id, request.source.to_vec(), request.read_only).await?;
+                let device = super::block::claim(id).await?;
+                let fs = mount_shared(device, id, request.source.to_vec(), request.read_only).await?;
                 options.apply(&fs.volume);
                 Ok(fs as Arc<dyn FileSystem>)
             })

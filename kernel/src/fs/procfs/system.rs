@@ -110,7 +110,7 @@ fn cpuinfo(out: &mut Text) {
 
 fn devices(out: &mut Text) {
     put!(out, "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n");
-    put!(out, "136 pts\n204 ttyAMA\n\nBlock devices:\n254 virtblk\n");
+    put!(out, "136 pts\n204 ttyAMA\n\nBlock devices:\n  7 loop\n254 virtblk\n");
 }
 
 /// The first letter that is written counts, as on Linux; what it does is not subject to /proc/sys/kernel/sysrq.
@@ -202,7 +202,8 @@ fn stat(out: &mut Text) {
 
 fn partitions(out: &mut Text) {
     put!(out, "major minor  #blocks  name\n\n");
-    for disk in block::disks() {
+    // Loop devices without a file are no disks.
+    for disk in block::disks().iter().filter(|disk| disk.device.sectors() > 0) {
         let kib = disk.device.sectors() / 2;
         put!(out, "{:>4}  {:>7} {kib:>10} {}\n", disk.id.major, disk.id.minor, disk.name);
     }

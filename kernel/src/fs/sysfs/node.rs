@@ -12,6 +12,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::block::{self, Disk};
 use crate::fs::file::FileOps;
 use crate::fs::inode::{DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, SetAttr};
+use crate::fs::loops;
 use crate::fs::op::Op;
 use crate::fs::procfs::text::{Text, put, put_list};
 use crate::fs::procfs::{Source, TextFile};
@@ -29,13 +30,16 @@ pub enum Node {
     System,
     Cpus,
     Cpu(usize),
-    /// /sys/block, /sys/class/block, /sys/dev/block: links to the disks, which are below /sys/devices/virtio.
+    /// /sys/block, /sys/class/block, /sys/dev/block: links to the disks, which are below /sys/devices: loop devices in
+    /// virtual/block, the others in virtio.
     Class,
     Dev,
     Links(LinkStyle),
-    Disks,
+    Virtual,
+    Disks(Bus),
     Disk(String),
     Queue(String),
+    Loop(String),
     Text(fn(&str, &mut Text), String),
     Link(String),
 }
@@ -46,6 +50,25 @@ pub enum LinkStyle {
     Block,
     ClassBlock,
     DevBlock,
+}
+
+#[derive(Clone, Copy, Hash, PartialEq, Eq)]
+pub enum Bus {
+    Virtual,
+    Virtio,
+}
+
+impl Bus {
+    fn of(disk: &Disk) -> Bus {
+        if loops::is_loop(disk) { Bus::Virtual } else { Bus::Virtio }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Bus::Virtual => "virtual/block",
+            Bus::Virtio => "virtio",
+        }
+    }
 }
 
 type Entries = Vec<(Name, Node)>;
@@ -98,21 +121,28 @@ impl Node {
             Node::Empty => Vec::new(),
             Node::Class => vec![named("block", Node::Links(LinkStyle::ClassBlock))],
             Node::Dev => vec![named("block", Node::Links(LinkStyle::DevBlock)), named("char", Node::Empty)],
-            Node::Devices => vec![named("system", Node::System), named("virtio", Node::Disks)],
+            Node::Devices => vec![
+                named("system", Node::System),
+                named("virtio", Node::Disks(Bus::Virtio)),
+                named("virtual", Node::Virtual),
+            ],
+            Node::Virtual => vec![named("block", Node::Disks(Bus::Virtual))],
             Node::System => vec![named("cpu", Node::Cpus)],
             Node::Cpus => cpus(),
             Node::Cpu(_) => vec![text("online", "", |_, out| put!(out, "1\n"))],
-            Node::Disks => {
-                block::disks().into_iter().map(|d| (Name::Owned(d.name.clone()), Node::Disk(d.name))).collect()
+            Node::Disks(bus) => {
+                let disks = block::disks().into_iter().filter(|disk| Bus::of(disk) == *bus);
+                disks.map(|d| (Name::Owned(d.name.clone()), Node::Disk(d.name))).collect()
             }
             Node::Links(style) => block::disks().iter().map(|disk| link(disk, *style)).collect(),
             Node::Disk(name) => disk_entries(name),
             Node::Queue(name) => vec![
-                text("hw_sector_size", name, |_, out| put!(out, "512\n")),
-                text("logical_block_size", name, |_, out| put!(out, "512\n")),
-                text("physical_block_size", name, |_, out| put!(out, "512\n")),
+                text("hw_sector_size", name, put_block_size),
+                text("logical_block_size", name, put_block_size),
+                text("physical_block_size", name, put_block_size),
                 text("rotational", name, |_, out| put!(out, "1\n")),
             ],
+            Node::Loop(name) => loop_entries(name),
             Node::Text(..) | Node::Link(_) => return None,
         })
     }
@@ -141,16 +171,44 @@ fn link(disk: &Disk, style: LinkStyle) -> (Name, Node) {
         LinkStyle::ClassBlock => ("../../", disk.name.clone()),
         LinkStyle::DevBlock => ("../../", format!("{}:{}", disk.id.major, disk.id.minor)),
     };
-    (Name::Owned(name), Node::Link(format!("{up}devices/virtio/{}", disk.name)))
+    (Name::Owned(name), Node::Link(format!("{up}devices/{}/{}", Bus::of(disk).path(), disk.name)))
+}
+
+fn with(name: &str, show: impl FnOnce(&Disk)) {
+    if let Some(disk) = block::find_by_name(name) {
+        show(&disk);
+    }
+}
+
+fn put_block_size(name: &str, out: &mut Text) {
+    with(name, |disk| put!(out, "{}\n", disk.device.logical_block()));
+}
+
+fn loop_entries(name: &str) -> Entries {
+    fn summary(name: &str, show: impl FnOnce(loops::Summary)) {
+        with(name, |disk| {
+            if let Some(summary) = loops::summary(disk) {
+                show(summary);
+            }
+        });
+    }
+    vec![
+        text("autoclear", name, |name, out| summary(name, |s| put!(out, "{}\n", u8::from(s.autoclear)))),
+        text("backing_file", name, |name, out| {
+            summary(name, |s| {
+                out.bytes(&s.file);
+                out.bytes(b"\n");
+            })
+        }),
+        text("dio", name, |_, out| put!(out, "0\n")),
+        text("offset", name, |name, out| summary(name, |s| put!(out, "{}\n", s.offset))),
+        text("partscan", name, |_, out| put!(out, "0\n")),
+        text("sizelimit", name, |name, out| summary(name, |s| put!(out, "{}\n", s.size_limit))),
+    ]
 }
 
 fn disk_entries(name: &str) -> Entries {
-    fn with(name: &str, show: impl FnOnce(&Disk)) {
-        if let Some(disk) = block::find_by_name(name) {
-            show(&disk);
-        }
-    }
-    vec![
+    let mut entries = vec![
         text("dev", name, |name, out| with(name, |d| put!(out, "{}:{}\n", d.id.major, d.id.minor))),
         named("queue", Node::Queue(name.into())),
         text("range", name, |_, out| put!(out, "16\n")),
@@ -162,7 +220,11 @@ fn disk_entries(name: &str) -> Entries {
                 put!(out, "MAJOR={}\nMINOR={}\nDEVNAME={name}\nDEVTYPE=disk\n", d.id.major, d.id.minor);
             })
         }),
-    ]
+    ];
+    if block::find_by_name(name).is_some_and(|disk| loops::summary(&disk).is_some()) {
+        entries.push(named("loop", Node::Loop(name.into())));
+    }
+    entries
 }
 
 pub struct SysInode {

@@ -45,6 +45,8 @@ mod kmsg;
 mod limits;
 mod links;
 mod locks;
+mod loop_use;
+mod loops;
 mod memory;
 mod modes;
 mod mount;
@@ -151,6 +153,8 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("io", io::TESTS),
     ("edges", edges::TESTS),
     ("locks", locks::TESTS),
+    ("loop", loops::TESTS),
+    ("loop_use", loop_use::TESTS),
     ("pipes", pipes::TESTS),
     ("packets", packets::TESTS),
     ("splices", splices::TESTS),

@@ -1,0 +1,140 @@
+//! File systems in files: mounted through a loop device, written, and sound afterwards.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use pollux_tests::{lab, run_on};
+use xtask::image::Image;
+use xtask::machine::{Machine, MachineOptions};
+use xtask::provision::{DEBUGFS, E2FSCK, MKE2FS, Tool};
+
+use crate::shared;
+
+/// File systems, by what mke2fs makes them of.
+const INNER: [(&str, &[&str]); 1] = [("ext2", &["-t", "ext2"])];
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        shared("loops::file_systems_in_files_are_written_and_sound", || sound(true)),
+        shared("loops::what_is_mounted_at_power_off_is_sound", || sound(false)),
+        shared("loops::a_full_file_behind_a_loop_device_is_an_error", full),
+    ]
+}
+
+fn call(tool: &Tool, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(tool.path()?).args(arguments).output()?;
+    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A new file system of so many MiB.
+fn make(file: &Path, size: u64, arguments: &[&str]) -> Result<()> {
+    std::fs::File::create(file)?.set_len(size << 20)?;
+    call(&MKE2FS, &[&["-q", "-F"], arguments, &[text(file).as_str()]].concat()).map(drop)
+}
+
+/// Copies a file into an image, holes as holes.
+fn put(file: &Path, inside: &str, image: &Path) -> Result<()> {
+    call(&DEBUGFS, &["-w", "-R", &format!("write {} {inside}", text(file)), &text(image)]).map(drop)
+}
+
+/// An image with all the inner file systems in /root.
+fn image(test: &str) -> Result<(PathBuf, Vec<(PathBuf, &'static str)>)> {
+    let image = lab::copy_of("test", test)?;
+    let mut inner = Vec::new();
+    for (name, arguments) in INNER {
+        let file = image.with_extension(format!("inner-{name}"));
+        make(&file, 16, arguments)?;
+        put(&file, &format!("/root/{name}.img"), &image)?;
+        inner.push((file, name));
+    }
+    Ok((image, inner))
+}
+
+fn check(image: &Path) -> Result<()> {
+    let output = Command::new(E2FSCK.path()?).arg("-fn").arg(image).output()?;
+    ensure!(output.status.success(), "{}: {}", image.display(), String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+fn run(image: &Path, script: &str) -> Result<String> {
+    let options = MachineOptions { snapshot: false, ..lab::options() };
+    let disk = Image { path: image.to_path_buf(), init: Some("/sbin/init".into()) };
+    let machine = Machine::new(&options, lab::boot()?, disk)?;
+    lab::text_of(run_on(&machine, &["sh", "-c", script], b"", Duration::from_secs(180))?)
+}
+
+fn sound(unmounts: bool) -> Result<()> {
+    let (image, inner) = image(if unmounts { "loops" } else { "loops_left" })?;
+    let names: Vec<_> = inner.iter().map(|(_, name)| *name).collect();
+    let end = if unmounts { "umount /mnt/$fs" } else { "sync" };
+    let script = format!(
+        r"
+        cd /root
+        for fs in {}; do
+            mkdir -p /mnt/$fs; mount -o loop $fs.img /mnt/$fs || echo cannot mount $fs
+            grep -c /mnt/$fs /proc/mounts
+            mkdir /mnt/$fs/a; cp /bin/busybox /mnt/$fs/a/; seq 1 30000 > /mnt/$fs/a/numbers
+            for file in $(seq 1 200); do echo $file > /mnt/$fs/a/f$file; done
+            for file in $(seq 1 3 200); do rm /mnt/$fs/a/f$file; done
+            ln -s a/numbers /mnt/$fs/link; truncate -s 100000 /mnt/$fs/a/numbers
+            cmp /bin/busybox /mnt/$fs/a/busybox && ls /mnt/$fs/a | wc -l
+            {end}
+        done
+        losetup -a | wc -l
+        ",
+        names.join(" ")
+    );
+    let said = run(&image, &script)?;
+    let left = if unmounts { 0 } else { names.len() };
+    let expected = format!("{}{left}\n", "1\n135\n".repeat(names.len()));
+    ensure!(said == expected, "{said:?} instead of {expected:?}");
+    check(&image)?;
+    for (file, name) in inner {
+        std::fs::remove_file(&file)?;
+        call(&DEBUGFS, &["-R", &format!("dump /root/{name}.img {}", text(&file)), &text(&image)])?;
+        check(&file)?;
+        let listed = call(&DEBUGFS, &["-R", "ls -p /a", &text(&file)])?;
+        // An entry without an inode is free space.
+        let lines = listed.lines().filter(|line| line.contains("/f") && !line.starts_with("/0/")).count();
+        ensure!(lines == 133, "{name}: {lines} files");
+        std::fs::remove_file(file)?;
+    }
+    std::fs::remove_file(image)?;
+    Ok(())
+}
+
+/// A file system of 16 MiB in a file with holes, on one of 6 MiB that is in a file itself.
+fn full() -> Result<()> {
+    let image = lab::copy_of("test", "loops_full")?;
+    let (outer, inner) = (image.with_extension("outer"), image.with_extension("inner"));
+    make(&outer, 6, &["-t", "ext2"])?;
+    make(&inner, 16, &["-t", "ext2"])?;
+    put(&inner, "inner.img", &outer)?;
+    put(&outer, "/root/outer.img", &image)?;
+    let said = run(
+        &image,
+        r"
+        mkdir /mnt/outer /mnt/inner
+        mount -o loop /root/outer.img /mnt/outer; echo mounted $?
+        mount -o loop /mnt/outer/inner.img /mnt/inner; echo mounted $?
+        dd if=/dev/zero of=/mnt/inner/small bs=1M count=2 conv=fsync 2> /dev/null; echo written $?
+        dd if=/dev/zero of=/mnt/inner/big bs=1M count=12 conv=fsync 2> /dev/null; echo written $?
+        umount /mnt/outer 2> /dev/null; echo busy $?
+        umount /mnt/inner; umount /mnt/outer; echo $?; losetup -a
+        ",
+    )?;
+    ensure!(said == "mounted 0\nmounted 0\nwritten 0\nwritten 1\nbusy 1\n0\n", "{said:?}");
+    check(&image)?;
+    for file in [image, outer, inner] {
+        std::fs::remove_file(file)?;
+    }
+    Ok(())
+}

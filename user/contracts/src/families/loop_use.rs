@@ -1,0 +1,227 @@
+//! Loop devices in use, loop(4): how they go, what is seen on both sides, and what else tells of them.
+
+use std::ffi::CString;
+
+use libc::*;
+
+use super::loops::{
+    ADD, AUTOCLEAR, BLKFLSBUF, BLKGETSIZE, BLKGETSIZE64, BLKROGET, BLKSSZGET, CHANGE_FD, CLR_FD, NODE, NUMBER, REMOVE,
+    SET_BLOCK_SIZE, SET_CAPACITY, SET_FD, control, device, end, file, get, put, set, shown, start,
+};
+use crate::file::{close, contents, create, mkdir, open, path, read_at, stat, unlink};
+use crate::process::{self, as_plain_user};
+use crate::sys::{NOWHERE, sys};
+use crate::{say, tests};
+
+tests! {
+    clear, clear_of_a_busy_one, autoclear, change_file, both_ways, cut_short, sysfs, partitions, not_permitted, common_ioctls, unknown_ioctls, flush, full, pread_and_seek,
+}
+
+fn clear() {
+    let backing = file(c"f", 8192);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    say!("write: {} {}", put(fd, "last words", 0), sys!(SYS_fsync, fd));
+    say!("clear: {}", sys!(SYS_ioctl, fd, CLR_FD, 0));
+    close(fd);
+    say!("what was written: {}", start(backing, 0));
+    let fd = open(NODE, O_RDWR).fd();
+    say!("size: {} {}", get(fd, BLKGETSIZE64), shown(fd));
+    say!("bind anew: {} {}", sys!(SYS_ioctl, fd, SET_FD, backing), start(fd, 0));
+    end(fd);
+}
+
+fn clear_of_a_busy_one() {
+    let backing = file(c"f", 8192);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    let other = open(NODE, O_RDWR).fd();
+    say!("clear: {}", sys!(SYS_ioctl, fd, CLR_FD, 0));
+    say!("{}", shown(fd));
+    say!("it still works: {} {}", start(fd, 512), put(other, "busy", 0));
+    close(fd);
+    say!("one is left: {}", shown(other));
+    close(other);
+    let fd = open(NODE, O_RDWR).fd();
+    say!("none was: {}", shown(fd));
+    say!("what was written: {}", start(backing, 0));
+    end(fd);
+}
+
+fn autoclear() {
+    let backing = file(c"f", 8192);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    say!("set: {} {}", set(fd, |info| info.flags = AUTOCLEAR), shown(fd));
+    say!("and not: {} {}", set(fd, |info| info.flags = 0), shown(fd));
+    say!("set: {} {}", set(fd, |info| info.flags = AUTOCLEAR), put(fd, "auto", 0));
+    let copy = sys!(SYS_dup, fd).fd();
+    close(fd);
+    say!("a copy is left: {}", shown(copy));
+    close(copy);
+    say!("remove: {}", control(REMOVE, NUMBER));
+    say!("what was written: {}", start(backing, 0));
+}
+
+fn change_file() {
+    let first = file(c"f", 8192);
+    let second = create(c"g", "");
+    sys!(SYS_ftruncate, second, 8192);
+    put(second, "the second", 0);
+    let small = file(c"s", 512);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, first);
+    say!("writable: {}", sys!(SYS_ioctl, fd, CHANGE_FD, second));
+    sys!(SYS_ioctl, fd, CLR_FD, 0);
+    close(fd);
+    let fd = device(O_RDONLY);
+    say!("bind: {} {}", sys!(SYS_ioctl, fd, SET_FD, first), start(fd, 0));
+    say!("another size: {}", sys!(SYS_ioctl, fd, CHANGE_FD, small));
+    say!("no file: {}", sys!(SYS_ioctl, fd, CHANGE_FD, -1));
+    say!("change: {} {}", sys!(SYS_ioctl, fd, CHANGE_FD, second), start(fd, 0));
+    end(fd);
+}
+
+fn both_ways() {
+    let backing = file(c"f", 8192);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    put(backing, "by the file", 4096);
+    say!("not read before: {}", start(fd, 4096));
+    put(fd, "by the disk", 0);
+    say!("fsync: {}", sys!(SYS_fsync, fd));
+    say!("in the file: {}", start(backing, 0));
+    say!("its size: {}", stat(c"f").map_or(0, |stat| stat.st_size));
+    end(fd);
+}
+
+fn cut_short() {
+    let backing = file(c"f", 16_384);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    sys!(SYS_ftruncate, backing, 8192);
+    say!("before the end: {}", start(fd, 4096));
+    say!("behind it: {:?}", read_at(fd, 4, 12_288));
+    say!("write: {} {}", put(fd, "grows", 12_288), sys!(SYS_fsync, fd));
+    say!("the file: {} {}", stat(c"f").map_or(0, |stat| stat.st_size), read_at(backing, 5, 12_288));
+    end(fd);
+}
+
+fn sysfs() {
+    let of = |name: &str| contents(&path(format!("/sys/block/loop40/{name}")));
+    let backing = file(c"f", 8192);
+    let fd = device(O_RDWR);
+    say!("unbound: {} {}", of("size"), of("loop/backing_file"));
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    set(fd, |info| (info.offset, info.size_limit, info.flags) = (512, 2048, AUTOCLEAR));
+    for name in ["size", "ro", "loop/offset", "loop/sizelimit", "loop/autoclear", "loop/partscan", "loop/dio"] {
+        say!("{name}: {}", of(name));
+    }
+    for name in ["dev", "removable", "queue/logical_block_size", "loop/backing_file"] {
+        say!("{name}: {}", of(name));
+    }
+    unlink(c"f");
+    say!("unlinked: {}", of("loop/backing_file"));
+    let mut link = [0u8; 256];
+    let ret = sys!(SYS_readlinkat, AT_FDCWD, c"/sys/block/loop40", &mut link, link.len());
+    say!("link: {}", crate::file::shown(ret, &link));
+    end(fd);
+}
+
+fn partitions() {
+    let line = || {
+        let text = contents(c"/proc/partitions");
+        text.split("\\n").find(|line| line.ends_with("loop40")).unwrap_or("none").to_string()
+    };
+    let backing = file(c"f", 10_240);
+    let fd = device(O_RDWR);
+    say!("unbound: {}", line());
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    say!("bound: {}", line());
+    end(fd);
+    say!("in /proc/devices: {}", contents(c"/proc/devices").contains("  7 loop"));
+}
+
+fn not_permitted() {
+    let backing = file(c"f", 8192);
+    let fd = device(O_RDWR);
+    sys!(SYS_fchmodat, AT_FDCWD, NODE, 0o666);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    let name: CString = path("/dev/loop40");
+    as_plain_user(|| {
+        say!("control: {}", open(c"/dev/loop-control", O_RDWR));
+        let fd = open(&name, O_RDONLY).fd();
+        say!("status: {} set: {}", shown(fd), set(fd, |info| info.offset = 512));
+        say!("capacity: {}", sys!(SYS_ioctl, fd, SET_CAPACITY, 0));
+        say!("block size: {}", sys!(SYS_ioctl, fd, SET_BLOCK_SIZE, 512));
+        say!("flush: {}", sys!(SYS_ioctl, fd, BLKFLSBUF, 0));
+        close(fd);
+        let fd = open(&name, O_RDWR).fd();
+        say!("who may write: {} {}", set(fd, |info| info.offset = 512), sys!(SYS_ioctl, fd, SET_CAPACITY, 0));
+        close(fd);
+    });
+    end(fd);
+}
+
+fn common_ioctls() {
+    let backing = file(c"f", 8192);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    say!("size: {} {}", get(fd, BLKGETSIZE64), get(fd, BLKGETSIZE));
+    say!("sector: {} read-only: {}", get(fd, BLKSSZGET), get(fd, BLKROGET));
+    say!("flush: {}", sys!(SYS_ioctl, fd, BLKFLSBUF, 0));
+    say!("nowhere: {}", sys!(SYS_ioctl, fd, BLKGETSIZE64, NOWHERE));
+    end(fd);
+}
+
+fn unknown_ioctls() {
+    let fd = device(O_RDWR);
+    for cmd in [0x4c0bu32, 0x4c7f, ADD, 0x5401, 0x1234] {
+        say!("{cmd:#x}: {}", sys!(SYS_ioctl, fd, cmd, 0));
+    }
+    end(fd);
+}
+
+fn flush() {
+    let backing = file(c"f", 1 << 20);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    for at in 0..64 {
+        put(fd, &format!("block {at}"), at * 16_384 + 100);
+    }
+    say!("fsync: {} fdatasync: {} sync: {}", sys!(SYS_fsync, fd), sys!(SYS_fdatasync, fd), sys!(SYS_sync));
+    let found = (0..64).filter(|at| start(backing, at * 16_384 + 100).starts_with(&format!("\"block {at}"))).count();
+    say!("in the file: {found}");
+    end(fd);
+}
+
+fn full() {
+    mkdir(c"m");
+    say!("mount: {}", sys!(SYS_mount, c"none", c"m", c"tmpfs", 0, c"size=64k"));
+    let backing = create(c"m/f", "");
+    say!("sparse: {}", sys!(SYS_ftruncate, backing, 1 << 20));
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    close(backing);
+    let page = vec![7u8; 512 << 10];
+    say!("write: {}", sys!(SYS_write, fd, &page[..], page.len()));
+    say!("fsync: {}", sys!(SYS_fsync, fd));
+    say!("busy: {}", sys!(SYS_umount2, c"m", 0));
+    end(fd);
+    say!("unmount: {}", sys!(SYS_umount2, c"m", 0));
+}
+
+fn pread_and_seek() {
+    let backing = file(c"f", 8192);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    say!("seek: {} {}", sys!(SYS_lseek, fd, 0, SEEK_END), sys!(SYS_lseek, fd, -512, SEEK_END));
+    say!("read: {}", crate::file::read(fd, 9));
+    say!("position: {}", sys!(SYS_lseek, fd, 0, SEEK_CUR));
+    process::in_child(move || {
+        say!("in a child: {}", crate::file::read(fd, 3));
+        0
+    });
+    say!("position: {}", sys!(SYS_lseek, fd, 0, SEEK_CUR));
+    end(fd);
+}
