@@ -35,6 +35,7 @@ pub mod paths;
 pub mod provision;
 pub mod recipe;
 pub mod session;
+pub mod share;
 pub mod sim;
 pub mod test;
 pub mod trace;

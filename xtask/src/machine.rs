@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::image::Image;
 use crate::provision::QEMU;
+use crate::share::{self, Share};
 use crate::{build, linux};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,6 +58,9 @@ pub struct MachineOptions {
     /// Leave the image as it is: what the guest writes is lost at the end
     #[arg(long)]
     pub snapshot: bool,
+    /// Show a folder of the host in the guest as /mnt/TAG, without a tag as /mnt/host; ":ro" for reading only
+    #[arg(long, value_name = "[TAG=]DIR[:ro]")]
+    pub share: Vec<Share>,
     /// Use this kernel image instead of building one
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
     pub kernel_file: Option<PathBuf>,
@@ -77,6 +81,7 @@ impl Default for MachineOptions {
             virtualization: false,
             append: String::new(),
             snapshot: false,
+            share: Vec::new(),
             kernel_file: None,
             qemu: String::new(),
         }
@@ -143,11 +148,14 @@ impl Machine {
             !(options.icount && options.smp.is_some_and(|smp| smp > 1)),
             "--icount counts the instructions of one processor: leave --smp away"
         );
+        share::check(&options.share, options.kernel)?;
         Ok(Machine { options: options.clone(), boot, image, debugger: None })
     }
 
     /// The same, with a kernel that is built or fetched first.
     pub fn prepare(options: &MachineOptions, image: Image) -> Result<Machine> {
+        // Before anything is built for it.
+        share::check(&options.share, options.kernel)?;
         QEMU.path()?;
         let boot = match &options.kernel_file {
             Some(file) => {
@@ -220,6 +228,7 @@ impl Machine {
             "-device",
             &format!("virtio-blk-{suffix},drive=root"),
         ]);
+        share::add_devices(&self.options.share, self.options.bus, qemu);
     }
 
     fn command_line(&self, log_level: u8, init_args: &[String]) -> String {
@@ -236,10 +245,11 @@ impl Machine {
             }
         }
         words.extend(self.options.append.split_whitespace().map(str::to_string));
+        let init_args: Vec<String> = share::init_args(&self.options.share).chain(init_args.iter().cloned()).collect();
         if !init_args.is_empty() && !words.iter().any(|word| word == "--") {
             words.push("--".into());
         }
-        words.extend(init_args.iter().cloned());
+        words.extend(init_args);
         words.join(" ")
     }
 }

@@ -30,6 +30,8 @@ struct Place {
 pub struct Dentry {
     inode: Arc<dyn Inode>,
     kind: FileType,
+    /// Others change the file system, too: the cache does not answer for this name, it only finds who uses it.
+    shared: bool,
     place: SpinLock<Place>,
     /// The name was removed.
     dead: AtomicBool,
@@ -47,6 +49,7 @@ impl Dentry {
     pub fn new(parent: Option<Arc<Dentry>>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
         Arc::new(Dentry {
             kind: inode.kind(),
+            shared: inode.state().is_shared(),
             inode,
             place: SpinLock::new(Place { parent, name: Name::from_slice(name) }),
             dead: AtomicBool::new(false),
@@ -64,6 +67,11 @@ impl Dentry {
 
     pub fn is_dir(&self) -> bool {
         self.kind == FileType::Directory
+    }
+
+    /// What it stands for may be changed elsewhere, see [`Inode::refresh`].
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     pub fn parent(&self) -> Option<Arc<Dentry>> {
@@ -134,6 +142,19 @@ enum Target {
     Dentry(Arc<Dentry>),
     /// Keeps the parent's address from being used again, not the parent.
     Nothing(#[allow(dead_code)] Weak<Dentry>),
+    /// To be asked for anew ([`Dentry::is_shared`]); if it still leads to the same inode, this is its dentry.
+    Shared(Weak<Dentry>),
+}
+
+impl Target {
+    fn of(dentry: &Arc<Dentry>) -> Target {
+        if dentry.shared { Target::Shared(Arc::downgrade(dentry)) } else { Target::Dentry(dentry.clone()) }
+    }
+
+    /// Leads to what is gone.
+    fn is_over(&self) -> bool {
+        matches!(self, Target::Nothing(dentry) | Target::Shared(dentry) if dentry.strong_count() == 0)
+    }
 }
 
 struct Entry {
@@ -199,6 +220,7 @@ pub fn cached(parent: &Arc<Dentry>, name: &[u8]) -> Cached {
     match &entry.target {
         Target::Dentry(dentry) => Cached::Found(dentry.clone()),
         Target::Nothing(_) => Cached::Nothing,
+        Target::Shared(_) => Cached::Unknown,
     }
 }
 
@@ -212,16 +234,21 @@ fn insert_dentry(parent: *const Dentry, name: &[u8], dentry: Arc<Dentry>) -> Arc
     let hash = hash(parent, name);
     let mut entries = bucket(hash).lock();
     let at = position(&entries, hash, parent, name);
-    let target = Target::Dentry(dentry.clone());
+    let target = Target::of(&dentry);
     if let Some(entry) = at.and_then(|i| entries.get_mut(i)) {
-        if let Target::Dentry(there) = &entry.target {
-            let there = there.clone();
+        let there = match &entry.target {
+            Target::Dentry(there) => Some(there.clone()),
+            Target::Shared(there) => there.upgrade(),
+            Target::Nothing(_) => None,
+        };
+        let same = |there: &Arc<Dentry>| !there.shared || Arc::ptr_eq(&there.inode, &dentry.inode);
+        if let Some(there) = there.as_ref().filter(|there| same(there)).cloned() {
             drop(entries);
             return there;
         }
         let old = core::mem::replace(&mut entry.target, target);
         drop(entries);
-        drop(old);
+        drop((old, there));
         return dentry;
     }
     add(&mut entries, Entry { hash, parent, name: Name::from_slice(name), target, used: AtomicBool::new(true) });
@@ -232,6 +259,9 @@ fn insert_dentry(parent: *const Dentry, name: &[u8], dentry: Arc<Dentry>) -> Arc
 
 /// Notes that there is no such name.
 pub fn insert_nothing(parent: &Arc<Dentry>, name: &[u8]) {
+    if parent.shared {
+        return;
+    }
     let (address, target) = (Arc::as_ptr(parent), Target::Nothing(Arc::downgrade(parent)));
     let hash = hash(address, name);
     let mut entries = bucket(hash).lock();
@@ -244,10 +274,10 @@ pub fn insert_nothing(parent: &Arc<Dentry>, name: &[u8]) {
     note_insert();
 }
 
-/// Adds an entry to its bucket, and throws out what the bucket knows of directories that are gone.
+/// Adds an entry to its bucket, and throws out what in the bucket leads to what is gone.
 fn add(entries: &mut Vec<Entry>, entry: Entry) {
     let before = entries.len();
-    entries.retain(|e| !matches!(&e.target, Target::Nothing(parent) if parent.strong_count() == 0));
+    entries.retain(|e| !e.target.is_over());
     COUNT.fetch_sub(before - entries.len(), Ordering::Relaxed);
     entries.push(entry);
 }
@@ -382,6 +412,7 @@ fn is_free(target: &Target) -> bool {
     match target {
         Target::Dentry(dentry) => Arc::strong_count(dentry) == 1,
         Target::Nothing(_) => true,
+        Target::Shared(dentry) => dentry.strong_count() == 0,
     }
 }
 
@@ -423,6 +454,7 @@ pub fn forget_fs(fs: &Arc<dyn FileSystem>) {
                 let of_fs = match &entry.target {
                     Target::Dentry(d) => Arc::strong_count(d) == 1 && is_over(&d.inode),
                     Target::Nothing(parent) => parent.upgrade().is_none_or(|p| is_over(&p.inode)),
+                    Target::Shared(dentry) => dentry.strong_count() == 0,
                 };
                 if of_fs {
                     victims.push(entries.swap_remove(i));

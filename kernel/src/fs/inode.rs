@@ -11,7 +11,7 @@ use super::path::Path;
 use super::state::InodeState;
 use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
-use crate::mm::PageCache;
+use crate::mm::{IoBuf, PageCache};
 use crate::process::Thread;
 use crate::time::Timespec;
 
@@ -210,6 +210,11 @@ pub trait Inode: Send + Sync + Any {
         self.metadata().size
     }
 
+    /// Brings `metadata` up to date, where others change it, too.
+    fn refresh(&self) -> Op<'_, Result<()>> {
+        Op::ready(Ok(()))
+    }
+
     /// A smaller `size` frees what lies behind it; the VFS then drops the cached pages. A larger one leaves a hole: it
     /// is also how the VFS announces that a write went beyond the end.
     fn set_attr(&self, _attr: SetAttr) -> Op<'_, Result<()>> {
@@ -281,6 +286,14 @@ pub trait Inode: Send + Sync + Any {
     fn prepare_write(&self, _offset: u64, _len: u64) -> Op<'_, Result<()>> {
         Op::ready(Ok(()))
     }
+    /// Reads content where it is stored, for files whose cached pages only mappings see ([`PageCache::of_shared_file`]).
+    fn read_through<'a>(&'a self, _pos: u64, _buf: &'a mut IoBuf<'_>) -> Op<'a, Result<usize>> {
+        Op::ready(Err(Errno::EINVAL))
+    }
+    /// The same for writing. The file is locked.
+    fn write_through<'a>(&'a self, _pos: u64, _buf: &'a mut IoBuf<'_>) -> Op<'a, Result<usize>> {
+        Op::ready(Err(Errno::EINVAL))
+    }
     /// Operations for an open file that is not a plain page-cache file or directory (devices, FIFOs, /proc files).
     /// `flags` are open(2)'s. Devices and FIFOs without operations of their own are found by the VFS.
     fn open<'a>(&'a self, _flags: u32, _thread: &'a Thread) -> Op<'a, Result<Option<Arc<dyn FileOps>>>> {
@@ -344,6 +357,10 @@ pub trait FileSystem: Send + Sync + Any {
     fn root(&self) -> Arc<dyn Inode>;
     fn device(&self) -> DeviceId;
     fn statfs(&self) -> StatFs;
+    /// Brings `statfs` up to date, where others change it, too.
+    fn refresh(&self) -> Op<'_, Result<()>> {
+        Op::ready(Ok(()))
+    }
     fn read_only(&self) -> bool {
         false
     }

@@ -10,7 +10,8 @@
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //!   [`sigio`]: signals instead of waiting. [`inotify`]: being told what happens to files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
-//!   [`block`]: disks; `loops`: files as disks; [`ext2`]: the file system on them.
+//!   [`block`]: disks; `loops`: files as disks; [`ext2`]: the file system on them. [`p9`]: a folder of the host;
+//!   `shared_file`: content that others change, too.
 //!
 //! Locks, outer first: `FileSystem::rename_lock` → `InodeState::lock` of directories, ancestors first → of files →
 //! `OpenFile::pos` is outside of the file's lock. Below these async locks only spinlocks, each of which is a leaf unless its
@@ -40,6 +41,7 @@ pub mod mount;
 pub mod op;
 pub mod open;
 pub mod open_file;
+pub mod p9;
 pub mod path;
 pub mod perm;
 pub mod pipe;
@@ -48,6 +50,7 @@ pub mod procfs;
 pub mod regular;
 pub mod sigio;
 pub mod splice;
+mod shared_file;
 pub mod state;
 pub mod sysfs;
 pub mod timerfd;
@@ -161,6 +164,7 @@ pub fn init() {
     devfs::init();
     loops::init();
     ext2::init();
+    p9::init();
     procfs::init();
     sysfs::init();
     tty::init();

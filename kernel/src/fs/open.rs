@@ -238,7 +238,13 @@ async fn create(ctx: Ctx<'_>, dir: &Path, name: &[u8], how: &How) -> Result<(Arc
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno),
     }
-    Ok((change::create_locked(ctx, dir, name, NewNode::Regular, how.mode).await?, true))
+    match change::create_locked(ctx, dir, name, NewNode::Regular, how.mode).await {
+        // Where others change the directory, too, somebody may have come first even so.
+        Err(Errno::EEXIST) if dir.dentry.is_shared() && !how.has(raw::O_EXCL) => {
+            Ok((walk::child_locked(&dir.dentry, name).await?, false))
+        }
+        created => Ok((created?, true)),
+    }
 }
 
 /// O_TMPFILE: a file without a name in the directory `path`.

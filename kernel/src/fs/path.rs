@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::dentry::Dentry;
 use super::inode::Inode;
 use super::mount::{self, Mount};
+use crate::errno::Result;
 
 /// Longest path of a system call, with its NUL.
 pub const PATH_MAX: usize = 4096;
@@ -26,6 +27,11 @@ impl PartialEq for Path {
 impl Path {
     pub fn inode(&self) -> &Arc<dyn Inode> {
         self.dentry.inode()
+    }
+
+    /// Brings the attributes up to date, where others change them, too.
+    pub async fn refresh(&self) -> Result<()> {
+        if self.dentry.is_shared() { self.inode().refresh().await } else { Ok(()) }
     }
 
     /// The text that d_path gives, cut at its front if it is longer than [`PATH_MAX`]: absolute from `root` (or from the root of the namespace); what is not below it

@@ -1,5 +1,6 @@
 //! Content of regular files: read, write, truncate through the page cache.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use linux_raw_sys::general as raw;
@@ -10,6 +11,7 @@ use super::inotify::hooks;
 use super::mount::MountFlags;
 use super::open_file::OpenFile;
 use super::path::Path;
+use super::shared_file;
 use super::state::Seals;
 use crate::errno::{Errno, Result};
 use crate::mm::{IoBuf, PageCache};
@@ -20,6 +22,9 @@ use crate::time::Timespec;
 pub async fn read(file: &OpenFile, cache: &Arc<PageCache>, pos: u64, buf: &mut IoBuf<'_>) -> Result<usize> {
     check_place(file, pos, buf)?;
     let inode = file.inode();
+    if cache.is_of_shared_file() {
+        return inode.read_through(pos, buf).await;
+    }
     let meta = inode.metadata();
     if buf.is_empty() {
         return Ok(0);
@@ -32,7 +37,7 @@ pub async fn read(file: &OpenFile, cache: &Arc<PageCache>, pos: u64, buf: &mut I
 }
 
 /// The last byte must have an offset, and O_DIRECT wants all aligned.
-fn check_place(file: &OpenFile, pos: u64, buf: &IoBuf<'_>) -> Result<()> {
+pub(super) fn check_place(file: &OpenFile, pos: u64, buf: &IoBuf<'_>) -> Result<()> {
     if pos.checked_add(buf.remaining() as u64).is_none_or(|end| end > i64::MAX as u64) {
         return Err(Errno::EINVAL);
     }
@@ -105,6 +110,9 @@ pub async fn write(
     pos: Option<u64>,
     buf: &mut IoBuf<'_>,
 ) -> Result<(usize, u64)> {
+    if cache.is_of_shared_file() {
+        return Box::pin(shared_file::write(file, t, pos, buf)).await;
+    }
     let inode = file.inode();
     let guard = inode.state().lock.lock().await;
     let pos = pos.unwrap_or_else(|| inode.size());
@@ -165,7 +173,7 @@ pub async fn write_kernel(
 }
 
 /// A change of its content by this thread clears set-id bits.
-fn clears_set_id(inode: &Arc<dyn Inode>, t: &Thread) -> bool {
+pub(super) fn clears_set_id(inode: &Arc<dyn Inode>, t: &Thread) -> bool {
     without_set_id(&inode.metadata()).is_some() && !t.creds().capable(Caps::FSETID)
 }
 
@@ -201,7 +209,7 @@ async fn write_step(
 }
 
 /// How much may be written at `pos`: RLIMIT_FSIZE (SIGXFSZ and EFBIG beyond) and the largest offset.
-fn room_at(t: &Thread, pos: u64) -> Result<u64> {
+pub(super) fn room_at(t: &Thread, pos: u64) -> Result<u64> {
     let limit = t.rlimit(Resource::Fsize).soft;
     if pos >= limit {
         super::raise(t, raw::SIGXFSZ);

@@ -165,6 +165,7 @@ pub async fn copy_file_range(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysRe
         return Err(Errno::EOVERFLOW.into());
     }
     let room = (i64::MAX as u64).checked_sub(to).filter(|room| *room > 0).ok_or(Errno::EFBIG)?;
+    ends.input.refresh().await?;
     let len = len.min(ends.input.inode().size().saturating_sub(from)).min(room);
     let same = Arc::ptr_eq(ends.input.inode(), ends.output.inode());
     if same && from < to + len && to < from + len {

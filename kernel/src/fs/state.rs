@@ -30,6 +30,8 @@ pub struct InodeState {
     wanted: AtomicU32,
     /// Has never had a name, and may be given one (O_TMPFILE without O_EXCL).
     linkable: AtomicBool,
+    /// Others change it, too (see [`InodeState::shared`]).
+    shared: bool,
 }
 
 /// The file can be sealed (memfd_create).
@@ -72,6 +74,16 @@ struct Rare {
 }
 
 impl InodeState {
+    /// Of an inode that others than this kernel change: names of it are asked for anew, [`super::Inode::refresh`] before
+    /// attributes count, and content does not stay in the page cache.
+    pub fn shared() -> Self {
+        InodeState { shared: true, ..InodeState::default() }
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     /// A file without a name may be given one.
     pub fn set_linkable(&self) {
         self.linkable.store(true, Ordering::Relaxed);

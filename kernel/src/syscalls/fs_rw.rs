@@ -174,6 +174,9 @@ pub async fn lseek(t: &Thread, fd: i32, offset: i64, whence: u32) -> SysResult<u
         return Err(Errno::ESPIPE.into());
     }
     let mut pos = file.pos().lock().await;
+    if whence == raw::SEEK_END {
+        file.refresh().await?;
+    }
     *pos = match (file.kind(), whence) {
         (Kind::Regular(cache), raw::SEEK_DATA | raw::SEEK_HOLE) => {
             regular::seek_content(file.inode(), cache, offset, whence == raw::SEEK_HOLE).await?
@@ -187,6 +190,7 @@ pub fn lseek_now(t: &Thread, fd: i32, offset: i64, whence: u32) -> Option<SysRes
     t.files().with(fd, |file| {
         let slow =
             file.ops().is_some_and(|ops| ops.ignores_seek()) || matches!(whence, raw::SEEK_DATA | raw::SEEK_HOLE);
+        let slow = slow || whence == raw::SEEK_END && file.path().dentry.is_shared();
         if !file.seekable() || slow {
             return None;
         }

@@ -89,13 +89,15 @@ pub async fn newfstatat(t: &Thread, dirfd: i32, path: UserPtr<u8>, out: UserPtr<
     let flags = at_flags(flags, STAT_FLAGS)?;
     let path = read_path(t, path).await?;
     let place = fs::lookup(Ctx::of(t), dirfd, &path, flags).await?;
+    place.refresh().await?;
     out.write(t.mm(), stat_of(&place)).await
 }
 
 /// What a path leads to by the cache of names alone, see [`fs::lookup_now`].
 fn place_now(ctx: Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: Flags) -> Option<Result<Path>> {
     let mut buf = [0; SHORT];
-    fs::lookup_now(ctx, dirfd, try_read_cstr(path.addr(), &mut buf)?, flags)
+    let place = fs::lookup_now(ctx, dirfd, try_read_cstr(path.addr(), &mut buf)?, flags)?;
+    if matches!(&place, Ok(place) if place.dentry.is_shared()) { None } else { Some(place) }
 }
 
 /// Longest path that is not worth a future, with its NUL.
@@ -110,6 +112,7 @@ pub fn newfstatat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, out: UserPtr<St
 
 pub async fn fstat(t: &Thread, fd: i32, out: UserPtr<Stat>) -> Result<()> {
     let file = t.files().get(fd)?;
+    file.refresh().await?;
     out.write(t.mm(), stat_of(file.path())).await
 }
 
@@ -196,6 +199,7 @@ pub async fn statx(
     let flags = statx_flags(flags, mask)?;
     let path = read_path(t, path).await?;
     let place = fs::lookup(Ctx::of(t), dirfd, &path, flags).await?;
+    place.refresh().await?;
     out.write(t.mm(), statx_of(&place)).await
 }
 
@@ -280,11 +284,13 @@ fn statfs_of(path: &Path) -> StatFs {
 
 pub async fn statfs(t: &Thread, path: UserPtr<u8>, out: UserPtr<StatFs>) -> Result<()> {
     let place = lookup_cwd(t, path, Flags::FOLLOW).await?;
+    place.inode().fs().refresh().await?;
     out.write(t.mm(), statfs_of(&place)).await
 }
 
 pub async fn fstatfs(t: &Thread, fd: i32, out: UserPtr<StatFs>) -> Result<()> {
     let file = t.files().get(fd)?;
+    file.inode().fs().refresh().await?;
     out.write(t.mm(), statfs_of(file.path())).await
 }
 

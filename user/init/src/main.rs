@@ -6,8 +6,9 @@
 //! * `--exec CMD ARG…`: that program on the console;
 //! * `--runner NONCE`: whatever the host asks for over the [`pollux_wire`] protocol.
 //!
-//! Options come after `--` on the kernel's command line: `--winsize COLSxROWS`, `--term NAME`,
-//! and `--status`, which also hands the exit status of the shell to the host as a frame.
+//! Options come after `--` on the kernel's command line: `--winsize COLSxROWS`, `--term NAME`, `--share TAG[:ro]`, which
+//! mounts a folder of the host on /mnt/TAG, and `--status`, which also hands the exit status of the shell to the host as a
+//! frame.
 
 mod console;
 mod runner;
@@ -26,6 +27,7 @@ struct Options {
     winsize: Option<(u16, u16)>,
     term: Option<String>,
     status: bool,
+    shares: Vec<String>,
     command: Vec<String>,
 }
 
@@ -38,6 +40,7 @@ impl Options {
                 "--winsize" => options.winsize = args.next().and_then(|size| parse_size(&size)),
                 "--term" => options.term = args.next(),
                 "--status" => options.status = true,
+                "--share" => options.shares.extend(args.next()),
                 "--exec" => options.command.extend(args.by_ref()),
                 // Linux also hands on words of its command line that it does not know.
                 _ => {}
@@ -99,6 +102,7 @@ fn prepare(options: &Options) {
         sys::set_host_name(name.trim());
     }
     sys::bring_up_loopback();
+    options.shares.iter().for_each(|share| mount_share(share));
     let root = console::Account::root();
     let _ = env::set_current_dir(&root.home).or_else(|_| env::set_current_dir("/"));
     // SAFETY: init has one thread.
@@ -109,6 +113,20 @@ fn prepare(options: &Options) {
         env::set_var("USER", "root");
         env::set_var("LOGNAME", "root");
         env::set_var("TERM", options.term.as_deref().unwrap_or("linux"));
+    }
+}
+
+/// Mounts a folder of the host.
+fn mount_share(share: &str) {
+    let (tag, flags) = match share.strip_suffix(":ro") {
+        Some(tag) => (tag, sys::READ_ONLY),
+        None => (share, 0),
+    };
+    let target = format!("/mnt/{tag}");
+    let mounted = fs::create_dir_all(&target)
+        .and_then(|()| sys::mount(tag, &target, "9p", flags, "trans=virtio,version=9p2000.L,msize=262144"));
+    if let Err(error) = mounted {
+        sys::write_console(format!("init: the share {tag} cannot be mounted: {error}\r\n").as_bytes());
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod blk;
 mod hal;
+mod p9;
 pub mod rng;
 
 use alloc::vec::Vec;
@@ -45,6 +46,7 @@ pub fn start(transport: SomeTransport<'static>, irq: Option<u32>) {
     let kind = transport.device_type();
     let result = match kind {
         DeviceType::Block => blk::start(transport, irq),
+        DeviceType::_9P => p9::start(transport, irq),
         DeviceType::EntropySource => rng::start(transport, irq),
         _ => return,
     };

@@ -1,14 +1,11 @@
 //! A mounted volume: superblock, caches, and operations that run to their end.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
-use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use core::task::{Context, Poll};
 
 use zerocopy::FromBytes;
 
@@ -22,7 +19,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{Mutex, Notify, WaitQueue};
 use crate::fs::block::BlockDevice;
 use crate::fs::inode::{DeviceId, StatFs};
-use crate::fs::op::BoxFuture;
+use crate::fs::op::{self, BoxFuture, RunToEnd};
 use crate::sync::{Once, SpinLock};
 use crate::time::Timespec;
 
@@ -263,7 +260,7 @@ impl Volume {
     /// Runs an operation to its end even if whoever waits for it goes away: a change of several structures must not
     /// stop half-way.
     pub fn run_to_end<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> RunToEnd<T> {
-        RunToEnd { future: Some(Box::pin(future)), begun: false, spawn: self.host.spawn }
+        op::run_to_end(self.host.spawn, future)
     }
 }
 
@@ -291,35 +288,4 @@ fn overhead(layout: &Layout) -> u32 {
     // Tables that overlap, as no sound volume's do, may add up to more than there is.
     let sum = u64::from(layout.first_data_block) + copies * (1 + descs) + u64::from(layout.groups) * (2 + table);
     sum.min(layout.blocks.into()) as u32
-}
-
-/// The future of [`Volume::run_to_end`]: if it is dropped after its first poll, a task finishes the work.
-pub struct RunToEnd<T: Send + 'static> {
-    future: Option<BoxFuture<'static, T>>,
-    begun: bool,
-    spawn: fn(BoxFuture<'static, ()>),
-}
-
-impl<T: Send> Future for RunToEnd<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        self.begun = true;
-        let Some(future) = &mut self.future else { return Poll::Pending };
-        let result = core::task::ready!(future.as_mut().poll(cx));
-        self.future = None;
-        Poll::Ready(result)
-    }
-}
-
-impl<T: Send + 'static> Drop for RunToEnd<T> {
-    fn drop(&mut self) {
-        if let Some(future) = self.future.take()
-            && self.begun
-        {
-            (self.spawn)(Box::pin(async move {
-                future.await;
-            }));
-        }
-    }
 }

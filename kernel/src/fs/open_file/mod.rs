@@ -264,6 +264,11 @@ impl OpenFile {
         }
     }
 
+    /// Brings its attributes up to date, where others change it, too.
+    pub async fn refresh(&self) -> Result<()> {
+        self.path.refresh().await
+    }
+
     /// fsync(2), fdatasync(2).
     pub async fn sync(&self, data_only: bool) -> Result<()> {
         match &self.kind {

@@ -183,6 +183,8 @@ pub struct PageCache {
     id: u64,
     this: Weak<PageCache>,
     io: Option<Weak<dyn PageIo>>,
+    /// See [`PageCache::of_shared_file`].
+    shared_file: bool,
     tree: RwSpinLock<Tree>,
     /// Mappings (VMAs) of it, in all address spaces; those that may write to it.
     maps: AtomicUsize,
@@ -197,19 +199,25 @@ pub struct PageCache {
 impl PageCache {
     /// For a file system: `io` is the inode.
     pub fn new(io: Weak<dyn PageIo>) -> Arc<Self> {
-        reclaim::register(|slot| Self::build(Some(io), slot))
+        reclaim::register(|slot| Self::build(Some(io), false, slot))
+    }
+
+    /// For files that others than this kernel change: pages are for mappings only, reads and writes go past them.
+    pub fn of_shared_file(io: Weak<dyn PageIo>) -> Arc<Self> {
+        reclaim::register(|slot| Self::build(Some(io), true, slot))
     }
 
     /// For files that live in memory only (tmpfs, memfd): pages start as zeros and are never evicted.
     pub fn memory() -> Arc<Self> {
-        Self::build(None, usize::MAX)
+        Self::build(None, false, usize::MAX)
     }
 
-    fn build(io: Option<Weak<dyn PageIo>>, slot: usize) -> Arc<Self> {
+    fn build(io: Option<Weak<dyn PageIo>>, shared_file: bool, slot: usize) -> Arc<Self> {
         Arc::new_cyclic(|this| PageCache {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             this: this.clone(),
             io,
+            shared_file,
             tree: RwSpinLock::new(Tree::default()),
             maps: AtomicUsize::new(0),
             writers: AtomicUsize::new(0),
@@ -227,6 +235,12 @@ impl PageCache {
     /// No file system behind it.
     pub fn is_memory(&self) -> bool {
         self.io.is_none()
+    }
+
+    /// See [`PageCache::of_shared_file`].
+    #[inline]
+    pub fn is_of_shared_file(&self) -> bool {
+        self.shared_file
     }
 
     /// Mappings of the file, in all processes.
