@@ -9,6 +9,7 @@ mod disk;
 mod loops;
 mod parallel;
 mod rules;
+mod share;
 mod terminal;
 mod trace;
 mod workloads;
@@ -31,6 +32,7 @@ fn main() {
         trace::trials(),
         disk::trials(),
         loops::trials(),
+        share::trials(),
         busybox::trials(),
         debian::trials(),
         parallel::trials(),

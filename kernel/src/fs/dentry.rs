@@ -307,6 +307,7 @@ pub(super) fn forget_in(dir: &Arc<dyn Inode>, name: &[u8]) {
                 && match &entry.target {
                     Target::Dentry(dentry) => is_in(dentry.parent()),
                     Target::Nothing(parent) => is_in(parent.upgrade()),
+                    Target::Shared(_) => false,
                 };
             if found {
                 victims.push(entries.swap_remove(i));

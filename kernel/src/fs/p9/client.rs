@@ -136,9 +136,11 @@ impl Client {
 
     /// The same for a request that makes a fid.
     pub async fn call_for(self: &Arc<Self>, message: Message, room: usize, new: &Arc<Fid>) -> Result<Reply> {
-        let reply = self.exchange(message, room, Some(new.clone())).await?;
-        new.live.store(true, Ordering::Relaxed);
-        Ok(reply)
+        let result = self.exchange(message, room, Some(new.clone())).await;
+        // If the answer makes no sense, it may have been made all the same.
+        let made = matches!(result, Ok(_) | Err(Errno::EPROTO | Errno::EIO));
+        new.live.store(made, Ordering::Relaxed);
+        result
     }
 
     async fn exchange(self: &Arc<Self>, message: Message, room: usize, new: Option<Arc<Fid>>) -> Result<Reply> {

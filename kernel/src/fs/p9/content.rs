@@ -26,7 +26,7 @@ impl P9Inode {
             // Better old pages than lost ones: the error has been noted for fsync.
             return;
         }
-        cache.punch(pages).await;
+        cache.forget(pages).await;
     }
 
     async fn store_pages(&self, pages: Range<u64>) -> Result<()> {

@@ -229,10 +229,10 @@ impl P9Inode {
         valid.set(Valid::ATIME | Valid::ATIME_SET, attr.atime.is_some());
         valid.set(Valid::MTIME, attr.mtime.is_some());
         valid.set(Valid::MTIME_SET, attr.mtime.is_some() && attr.size.is_none());
+        valid.set(Valid::CTIME, attr.ctime.is_some());
         if valid.is_empty() {
             return Ok(());
         }
-        valid.set(Valid::CTIME, attr.ctime.is_some());
         let mut result = Err(Errno::ENOENT);
         self.change(|_| ());
         for fid in self.fids() {

@@ -12,7 +12,9 @@ use super::inode::{P9Inode, Place};
 use crate::errno::{Errno, Result};
 use crate::exec;
 use crate::fs::file::FileOps;
-use crate::fs::inode::{DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr};
+use crate::fs::inode::{
+    DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
+};
 use crate::fs::op::{Op, run_to_end};
 use crate::fs::{InodeState, tmpfs};
 use crate::mm::{IoBuf, PageCache};
@@ -22,6 +24,9 @@ use crate::process::Thread;
 const READ_DIR: usize = 32 * 1024;
 /// O_CREAT and O_EXCL of Tlcreate, which are those of most machines.
 const CREATE_NEW: u32 = 0o100 | 0o200 | 2;
+
+/// The set-user-ID and set-group-ID bits.
+const SET_ID: u16 = 0o6000;
 
 /// What is to be made, of one's own.
 enum New {
@@ -85,7 +90,11 @@ impl P9Inode {
             return;
         }
         let change = SetAttr { uid: Some(attr.uid), gid: Some(attr.gid), ..SetAttr::default() };
-        let given = self.set_attr(change).await.and(self.ask().await);
+        let mut given = self.set_attr(change).await.and(self.ask().await);
+        if given.is_ok() && attr.perm & SET_ID != 0 && self.kind != FileType::Symlink {
+            // A change of the owner has taken them away.
+            given = self.set_attr(SetAttr { perm: Some(attr.perm), ..SetAttr::default() }).await;
+        }
         if given.is_err() || !is_owned(self.metadata()) {
             self.session.gives_away.store(false, Ordering::Relaxed);
         }

@@ -84,6 +84,24 @@ impl PageCache {
         }
     }
 
+    /// What is stored has changed: drops the pages but for those that are dirty, also from address spaces. Copies that
+    /// private mappings have made stay.
+    pub async fn forget(&self, pages: Range<u64>) {
+        let mapped = if self.map_count() > 0 { self.this.upgrade() } else { None };
+        if let Some(this) = &mapped {
+            space::unmap_cached(this, pages.clone()).await;
+        }
+        let mut at = pages.start;
+        while let Some(next) = self.drop_some(at, pages.end, |tree, index| !tree.is_dirty(index)) {
+            at = next;
+            exec::budget().await;
+        }
+        if let Some(this) = &mapped {
+            // Those that were mapped in between.
+            space::unmap_source(this, pages, false).await;
+        }
+    }
+
     /// Drops clean pages in `pages` that nobody else holds or maps.
     pub fn invalidate(&self, pages: Range<u64>) {
         let mut at = pages.start;

@@ -50,7 +50,7 @@ use super::{frames, shortage};
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinGuard, SpinLock};
 
-pub(crate) use self::registry::{unmap_files, unmap_source};
+pub(crate) use self::registry::{unmap_cached, unmap_files, unmap_source};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 

@@ -9,7 +9,9 @@ use super::super::addr::{PAGE, USER_END};
 use super::super::frames::page::{PageFlags, Pfn, page};
 use super::super::page_cache::{PageCache, PageSource};
 use super::AddressSpace;
-use super::vma::{Backing, VmaFlags};
+use super::tables::Leaf;
+use super::tlb::Gather;
+use super::vma::{Backing, Vma, VmaFlags};
 use crate::exec;
 use crate::sync::SpinLock;
 
@@ -57,6 +59,16 @@ pub(crate) async fn unmap_source(cache: &Arc<PageCache>, pages: Range<u64>, priv
     }
 }
 
+/// Unmaps the pages of `cache` with an index in `pages` from every space; copies that private mappings have made stay.
+pub(crate) async fn unmap_cached(cache: &Arc<PageCache>, pages: Range<u64>) {
+    let mut slot = 0;
+    while let Some((space, next)) = next_space(slot) {
+        space.unmap_cached_of(cache, pages.clone()).await;
+        slot = next;
+        exec::budget().await;
+    }
+}
+
 /// Unmaps file pages from one space after the other until `enough`. Private copies stay.
 pub(crate) async fn unmap_files(mut enough: impl FnMut() -> bool) -> bool {
     let mut slot = 0;
@@ -76,16 +88,23 @@ impl AddressSpace {
     async fn unmap_pages_of(&self, cache: &Arc<PageCache>, pages: Range<u64>, private: bool) {
         let ((), debris) = self.change(|inner, gather| {
             for (start, vma) in inner.vmas.iter() {
-                let Backing::Source(mapped, offset) = &vma.backing else { continue };
-                if !Arc::ptr_eq(mapped.source().cache(), cache) || !private && !vma.is_shared() {
+                if !private && !vma.is_shared() {
                     continue;
                 }
-                let first = *offset / PAGE;
-                let count = (vma.end - start) / PAGE;
-                let from = pages.start.clamp(first, first + count) - first;
-                let to = pages.end.clamp(first, first + count) - first;
+                let Some(range) = part_of(cache, &pages, start, vma) else { continue };
                 // Without memory to un-share a table the pages stay mapped: they keep their frames, so nothing breaks.
-                let _ = inner.tables.unmap(start + from * PAGE..start + to * PAGE, gather);
+                let _ = inner.tables.unmap(range, gather);
+            }
+        });
+        debris.free().await;
+    }
+
+    async fn unmap_cached_of(&self, cache: &Arc<PageCache>, pages: Range<u64>) {
+        let ((), debris) = self.change(|inner, gather| {
+            for (start, vma) in inner.vmas.iter() {
+                let Some(range) = part_of(cache, &pages, start, vma) else { continue };
+                // Without memory to un-share a table the pages stay mapped, as above.
+                let _ = inner.tables.visit(range, usize::MAX, gather, &mut take_cached);
             }
         });
         debris.free().await;
@@ -104,12 +123,7 @@ impl AddressSpace {
                     return vma.end;
                 }
                 let range = start.max(at)..vma.end;
-                let visited = inner.tables.visit(range, CHUNK, gather, &mut |at, leaf, gather| {
-                    let pfn = (leaf.get().address() / PAGE) as Pfn;
-                    if page(pfn).has(PageFlags::CACHE) {
-                        gather.page(at, leaf.take());
-                    }
-                });
+                let visited = inner.tables.visit(range, CHUNK, gather, &mut take_cached);
                 // No memory to un-share a table: go on with the next mapping.
                 visited.unwrap_or(vma.end)
             });
@@ -117,5 +131,26 @@ impl AddressSpace {
             debris.free().await;
             exec::budget().await;
         }
+    }
+}
+
+/// Where a mapping has pages of this range of the file.
+fn part_of(cache: &Arc<PageCache>, pages: &Range<u64>, start: u64, vma: &Vma) -> Option<Range<u64>> {
+    let Backing::Source(mapped, offset) = &vma.backing else { return None };
+    if !Arc::ptr_eq(mapped.source().cache(), cache) {
+        return None;
+    }
+    let first = *offset / PAGE;
+    let count = (vma.end - start) / PAGE;
+    let from = pages.start.clamp(first, first + count) - first;
+    let to = pages.end.clamp(first, first + count) - first;
+    Some(start + from * PAGE..start + to * PAGE)
+}
+
+/// Unmaps a page that belongs to a file.
+fn take_cached(at: u64, leaf: Leaf, gather: &mut Gather) {
+    let pfn = (leaf.get().address() / PAGE) as Pfn;
+    if page(pfn).has(PageFlags::CACHE) {
+        gather.page(at, leaf.take());
     }
 }
