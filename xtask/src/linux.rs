@@ -13,8 +13,17 @@ use crate::{build, paths, provision, ui};
 
 const META_PACKAGE: &str = "linux-image-cloud-arm64";
 /// What it takes to reach the root, and what contracts are recorded about; on Debian these are modules.
-const MODULES: [&str; 8] =
-    ["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_rng", "crc32c_generic", "ext4", "virtio_net", "loop"];
+const MODULES: [&str; 9] = [
+    "virtio_mmio",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_rng",
+    "crc32c_generic",
+    "ext4",
+    "virtio_net",
+    "loop",
+    "overlay",
+];
 
 /// A kernel that QEMU can boot.
 pub struct Linux {
