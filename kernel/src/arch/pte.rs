@@ -63,4 +63,9 @@ impl Pte {
     pub const fn is_table(self) -> bool {
         self.0 & 3 == 3
     }
+
+    /// True for a block descriptor, at levels 1–2.
+    pub const fn is_block(self) -> bool {
+        self.0 & 3 == 1
+    }
 }

@@ -16,6 +16,7 @@ pub fn start() -> ! {
     klog::init();
     let (usable, reserved) = arch::early_memory();
     mm::init(usable, reserved);
+    mm::huge::init();
     klog::heap_ready();
     arch::init_devices();
     let machine = arch::machine();

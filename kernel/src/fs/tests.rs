@@ -21,40 +21,36 @@ pub(super) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Out
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
-pub(super) struct World {
+struct World {
     fs: FsContext,
     creds: Credentials,
     files: FdTable,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         let tmp = tmpfs::TmpFs::new("tmpfs", b"test", tmpfs::Options { size: Some(1 << 24), ..Default::default() });
-        World::of(tmp)
-    }
-
-    pub(super) fn of(of: Arc<dyn FileSystem>) -> Self {
-        let root = Dentry::new_root(of.root());
-        let mount = Mount::new(of, root.clone(), MountFlags::RELATIME);
+        let root = Dentry::new_root(tmp.root());
+        let mount = Mount::new(tmp, root.clone(), MountFlags::RELATIME);
         let fs = FsContext::new(Path { mount, dentry: root });
         World { fs, creds: Credentials::root(), files: FdTable::new() }
     }
 
-    pub(super) fn ctx(&self) -> Ctx<'_> {
+    fn ctx(&self) -> Ctx<'_> {
         Ctx { fs: &self.fs, creds: &self.creds, files: &self.files, thread: None }
     }
 
-    pub(super) async fn mkdir(&self, path: &str) -> Result<()> {
+    async fn mkdir(&self, path: &str) -> Result<()> {
         change::create(self.ctx(), AT_FDCWD, path.as_bytes(), NewNode::Directory, 0o755).await.map(drop)
     }
 
-    pub(super) async fn symlink(&self, target: &str, path: &str) -> Result<()> {
+    async fn symlink(&self, target: &str, path: &str) -> Result<()> {
         change::create(self.ctx(), AT_FDCWD, path.as_bytes(), NewNode::Symlink(target.as_bytes()), 0o777)
             .await
             .map(drop)
     }
 
-    pub(super) async fn open(&self, path: &str, flags: u32) -> Result<Arc<OpenFile>> {
+    async fn open(&self, path: &str, flags: u32) -> Result<Arc<OpenFile>> {
         match open(self.ctx(), AT_FDCWD, path.as_bytes(), How::new(flags, 0o644)).await {
             Ok(file) => Ok(file),
             Err(crate::syscalls::SysError::Errno(errno)) => Err(errno),
@@ -62,31 +58,31 @@ impl World {
         }
     }
 
-    pub(super) async fn create(&self, path: &str) -> Result<()> {
+    async fn create(&self, path: &str) -> Result<()> {
         self.open(path, raw::O_CREAT | raw::O_EXCL | raw::O_WRONLY).await.map(drop)
     }
 
-    pub(super) async fn unlink(&self, path: &str) -> Result<()> {
+    async fn unlink(&self, path: &str) -> Result<()> {
         change::unlink(self.ctx(), AT_FDCWD, path.as_bytes()).await
     }
 
-    pub(super) async fn rmdir(&self, path: &str) -> Result<()> {
+    async fn rmdir(&self, path: &str) -> Result<()> {
         change::rmdir(self.ctx(), AT_FDCWD, path.as_bytes()).await
     }
 
-    pub(super) async fn rename(&self, old: &str, new: &str, flags: RenameFlags) -> Result<()> {
+    async fn rename(&self, old: &str, new: &str, flags: RenameFlags) -> Result<()> {
         change::rename(self.ctx(), (AT_FDCWD, old.as_bytes()), (AT_FDCWD, new.as_bytes()), flags).await
     }
 
-    pub(super) async fn find(&self, path: &str, flags: Flags) -> Result<Path> {
+    async fn find(&self, path: &str, flags: Flags) -> Result<Path> {
         lookup(self.ctx(), AT_FDCWD, path.as_bytes(), flags).await
     }
 
-    pub(super) async fn ino(&self, path: &str) -> Result<u64> {
+    async fn ino(&self, path: &str) -> Result<u64> {
         Ok(self.find(path, Flags::FOLLOW).await?.inode().metadata().ino)
     }
 
-    pub(super) async fn list(&self, path: &str) -> Vec<String> {
+    async fn list(&self, path: &str) -> Vec<String> {
         struct Names(Vec<String>);
         impl DirSink for Names {
             fn entry(&mut self, _: u64, _: u64, _: FileType, name: &[u8]) -> bool {

@@ -36,7 +36,7 @@ pub use shared_pages::SharedPages;
 pub use shortage::set_relief as set_shortage_relief;
 pub use space::{
     AddressSpace, Cut, FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest, Prot, SpaceStats,
-    Special, VmaInfo,
+    Special, VmaInfo, VmaUsage, huge,
 };
 pub use stats::{MemInfo, meminfo};
 pub use uaccess::{UserPtr, UserStr, read_cstr, try_read_cstr};

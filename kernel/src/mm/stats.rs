@@ -24,6 +24,8 @@ impl Counter {
     }
 }
 
+/// Frames of blocks that page tables map as a whole.
+pub(crate) static HUGE: Counter = Counter::new();
 /// Page tables.
 pub(crate) static TABLES: Counter = Counter::new();
 /// Pages of page caches with a file system behind them.
@@ -49,6 +51,8 @@ pub struct MemInfo {
     pub cached: u64,
     pub shmem: u64,
     pub anon: u64,
+    /// The part of `anon` that is mapped in blocks of 2 MiB.
+    pub anon_huge: u64,
     pub slab: u64,
     pub page_tables: u64,
     pub dirty: u64,
@@ -72,6 +76,7 @@ pub fn meminfo() -> MemInfo {
         cached: (file + shmem) * PAGE,
         shmem: shmem * PAGE,
         anon: anon * PAGE,
+        anon_huge: HUGE.sum() * PAGE,
         slab: slab * PAGE,
         page_tables: tables * PAGE,
         dirty: dirty * PAGE,

@@ -11,6 +11,7 @@ const MAP_SHARED: u32 = 0x01;
 const MAP_PRIVATE: u32 = 0x02;
 const MAP_SHARED_VALIDATE: u32 = 0x03;
 const MAP_HUGETLB: u32 = 0x4_0000;
+const MAP_HUGE_SHIFT: u32 = 26;
 const MAP_SYNC: u32 = 0x8_0000;
 const PROT_GROWSDOWN: u32 = 0x0100_0000;
 const PROT_GROWSUP: u32 = 0x0200_0000;
@@ -37,8 +38,7 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
         _ => return Err(Errno::EINVAL),
     }
     if flags & MAP_HUGETLB != 0 {
-        // No pages are reserved for hugetlbfs.
-        return Err(Errno::ENOMEM);
+        return Err(refuse_hugetlb(t, map.contains(MapFlags::ANONYMOUS), flags >> MAP_HUGE_SHIFT & 63, fd));
     }
     map.set(MapFlags::LOW, t.creds().capable(Caps::SYS_RAWIO));
     let prot = Prot::from_bits_truncate(prot);
@@ -67,6 +67,18 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
         regular::accessed(file).await;
     }
     mapped
+}
+
+/// No pages are reserved for hugetlbfs; before that is found out, files have to be its own, and sizes (a power of two; 0
+/// is the default) those of this page-table format.
+fn refuse_hugetlb(t: &Thread, anonymous: bool, size_log: u32, fd: i32) -> Errno {
+    if !anonymous {
+        return t.files().get_io(fd).err().unwrap_or(Errno::EINVAL);
+    }
+    match size_log {
+        0 | 16 | 21 | 25 | 30 => Errno::ENOMEM,
+        _ => Errno::EINVAL,
+    }
 }
 
 pub async fn munmap(t: &Thread, addr: u64, len: u64) -> Result<()> {

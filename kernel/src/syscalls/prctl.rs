@@ -73,7 +73,11 @@ pub async fn prctl(t: &mut Thread, option: i32, a2: u64, a3: u64, a4: u64, a5: u
             t.timer_slack.store(slack, Relaxed);
             Ok(0)
         }
-        GET_THP_DISABLE if a2 | a3 | a4 | a5 == 0 => Ok(0),
+        GET_THP_DISABLE if a2 | a3 | a4 | a5 == 0 => Ok(t.mm().limits.no_blocks.load(Relaxed).into()),
+        SET_THP_DISABLE if a3 | a4 | a5 == 0 => {
+            t.mm().limits.no_blocks.store(a2 != 0, Relaxed);
+            Ok(0)
+        }
         SET_THP_DISABLE | GET_THP_DISABLE => Err(Errno::EINVAL),
         // There are no performance events to switch.
         TASK_PERF_EVENTS_DISABLE | TASK_PERF_EVENTS_ENABLE => Ok(0),

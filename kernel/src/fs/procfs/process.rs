@@ -15,6 +15,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::inode::DeviceId;
 use crate::fs::mount;
 use crate::fs::path::Path;
+use crate::mm::space::VmaFlags;
 use crate::mm::{PAGE_SIZE, Prot, VmaInfo};
 use crate::process::limits::INFINITY;
 use crate::process::{self, Caps, Credentials, Resource};
@@ -254,26 +255,38 @@ fn maps(subject: &Subject, out: &mut Text) -> Result<()> {
     Ok(())
 }
 
-/// Sizes and flags of each mapping; how much of it is resident is counted for the whole address space only.
+/// Of each mapping the sizes, how much of it is resident, and the flags. How many others map a page is not known, so there
+/// are no shares.
 fn smaps(subject: &Subject, out: &mut Text) -> Result<()> {
     let Some(mm) = subject.handles()?.mm else { return Ok(()) };
-    mm.for_each_vma(|vma| {
+    mm.for_each_vma_usage(|vma, usage| {
         put_map(out, &vma);
         for (label, bytes) in [
             ("Size", vma.range.end - vma.range.start),
             ("KernelPageSize", PAGE_SIZE as u64),
             ("MMUPageSize", PAGE_SIZE as u64),
+            ("Rss", usage.resident * PAGE_SIZE as u64),
+            ("Anonymous", usage.anon * PAGE_SIZE as u64),
+            ("AnonHugePages", usage.huge * PAGE_SIZE as u64),
         ] {
             super::text::put_meminfo(out, label, bytes);
         }
+        put!(out, "THPeligible:    {}\n", u8::from(usage.may_be_huge));
         put!(out, "VmFlags:");
         for (flag, name) in [(Prot::READ, "rd"), (Prot::WRITE, "wr"), (Prot::EXEC, "ex")] {
             if vma.prot.contains(flag) {
                 put!(out, " {name}");
             }
         }
-        put!(out, "{} \n", if vma.shared { " sh" } else { "" });
-        true
+        if vma.shared {
+            put!(out, " sh");
+        }
+        for (flag, name) in [(VmaFlags::LOCKED, "lo"), (VmaFlags::HUGE, "hg"), (VmaFlags::NO_HUGE, "nh")] {
+            if vma.flags.contains(flag) {
+                put!(out, " {name}");
+            }
+        }
+        put!(out, " \n");
     });
     Ok(())
 }

@@ -143,6 +143,7 @@ pub fn status(subject: &Subject, out: &mut Text) -> Result<()> {
     put!(out, "NSpgid:\t{pgid}\nNSsid:\t{sid}\n");
     if let Some(sizes) = sizes(subject) {
         put_sizes(out, &sizes);
+        put!(out, "THP_enabled:\t{}\n", u8::from(!sizes.no_blocks));
     }
     put!(out, "Threads:\t{}\n", process.tasks().len());
     put_signals(subject, out, task.as_deref());

@@ -107,6 +107,8 @@ static RANDOM: &[Static] = &[
 static VM: &[Static] = &[
     Static { name: "drop_caches", perm: 0o200, kind: StaticKind::Setting(|_| {}, |bytes, _| drop_caches(bytes)) },
     Static::text("max_map_count", |out| put!(out, "{}\n", mm::space::MAX_MAPPINGS)),
+    // As many as could be had of those that were asked for: none.
+    setting("nr_hugepages", |out| put!(out, "0\n"), |bytes, _| number(bytes).map(drop)),
     // Memory is promised without counting, and taken back by the OOM killer: mode 1.
     Static::text("overcommit_memory", |out| put!(out, "1\n")),
 ];

@@ -157,9 +157,16 @@ fn meminfo(out: &mut Text) {
         ("SReclaimable", 0),
         ("SUnreclaim", m.slab),
         ("PageTables", m.page_tables),
+        ("AnonHugePages", m.anon_huge),
     ] {
         put_meminfo(out, label, bytes);
     }
+    // hugetlbfs(7) has no pages here.
+    for label in ["Total", "Free", "Rsvd", "Surp"] {
+        put!(out, "HugePages_{label}:{:>1$}\n", 0, 13 - label.len());
+    }
+    put_meminfo(out, "Hugepagesize", mm::huge::SIZE);
+    put_meminfo(out, "Hugetlb", 0);
 }
 
 /// slabinfo(5), version 2.1: the classes of the kernel's heap. What CPUs keep for the next use counts as active.

@@ -17,7 +17,8 @@ use crate::fs::op::Op;
 use crate::fs::procfs::text::{Text, put, put_list};
 use crate::fs::procfs::{Source, TextFile};
 use crate::fs::state::InodeState;
-use crate::process::Thread;
+use crate::mm::huge;
+use crate::process::{Credentials, Thread};
 
 type Name = Cow<'static, str>;
 
@@ -40,7 +41,12 @@ pub enum Node {
     Disk(String),
     Queue(String),
     Loop(String),
+    Kernel,
+    Memory,
+    /// transparent_hugepage.
+    HugePages,
     Text(fn(&str, &mut Text), String),
+    Setting(fn(&mut Text), fn(&[u8], &Credentials) -> Result<()>),
     Link(String),
 }
 
@@ -81,10 +87,27 @@ fn text(name: &'static str, disk: &str, text: fn(&str, &mut Text)) -> (Name, Nod
     named(name, Node::Text(text, disk.into()))
 }
 
+fn setting(name: &'static str, show: fn(&mut Text), store: fn(&[u8], &Credentials) -> Result<()>) -> (Name, Node) {
+    named(name, Node::Setting(show, store))
+}
+
+/// All values, the current one in brackets.
+fn put_choice(out: &mut Text, choice: &huge::Choice) {
+    for (index, name) in choice.names.iter().enumerate() {
+        let space = if index == 0 { "" } else { " " };
+        if index == choice.get() {
+            put!(out, "{space}[{name}]");
+        } else {
+            put!(out, "{space}{name}");
+        }
+    }
+    put!(out, "\n");
+}
+
 impl Node {
     fn kind(&self) -> FileType {
         match self {
-            Node::Text(..) => FileType::Regular,
+            Node::Text(..) | Node::Setting(..) => FileType::Regular,
             Node::Link(_) => FileType::Symlink,
             _ => FileType::Directory,
         }
@@ -114,7 +137,7 @@ impl Node {
                 named("devices", Node::Devices),
                 named("firmware", Node::Empty),
                 named("fs", Node::Empty),
-                named("kernel", Node::Empty),
+                named("kernel", Node::Kernel),
                 named("module", Node::Empty),
                 named("power", Node::Empty),
             ],
@@ -143,7 +166,14 @@ impl Node {
                 text("rotational", name, |_, out| put!(out, "1\n")),
             ],
             Node::Loop(name) => loop_entries(name),
-            Node::Text(..) | Node::Link(_) => return None,
+            Node::Kernel => vec![named("mm", Node::Memory)],
+            Node::Memory => vec![named("transparent_hugepage", Node::HugePages)],
+            Node::HugePages => vec![
+                setting("defrag", |out| put_choice(out, &huge::DEFRAG), |bytes, _| huge::DEFRAG.set(bytes)),
+                setting("enabled", |out| put_choice(out, &huge::ENABLED), |bytes, _| huge::ENABLED.set(bytes)),
+                text("hpage_pmd_size", "", |_, out| put!(out, "{}\n", huge::SIZE)),
+            ],
+            Node::Text(..) | Node::Setting(..) | Node::Link(_) => return None,
         })
     }
 }
@@ -248,6 +278,7 @@ impl Inode for SysInode {
             }
             FileType::Symlink => (0o777, 1, 0),
             // Linux gives every attribute the size of a page.
+            _ if matches!(self.node, Node::Setting(..)) => (0o644, 1, 4096),
             _ => (0o444, 1, 4096),
         };
         let now = crate::fs::now();
@@ -318,8 +349,11 @@ impl Inode for SysInode {
     }
 
     fn open<'a>(&'a self, _flags: u32, thread: &'a Thread) -> Op<'a, Result<Option<Arc<dyn FileOps>>>> {
-        let Node::Text(show, about) = &self.node else { return Op::ready(Ok(None)) };
-        let source = Source::Attribute(*show, about.clone());
+        let source = match &self.node {
+            Node::Text(show, about) => Source::Attribute(*show, about.clone()),
+            Node::Setting(show, store) => Source::Setting(*show, *store),
+            _ => return Op::ready(Ok(None)),
+        };
         Op::ready(Ok(Some(Arc::new(TextFile::new(source, thread.creds().clone())))))
     }
 }

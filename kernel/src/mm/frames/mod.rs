@@ -3,11 +3,13 @@
 //! * [`Frame`] is one owned, counted 4 KiB frame; [`OwnPage`] one that is not shared; [`FrameRun`] a contiguous piece for DMA and large heap blocks.
 //! * Frames come from a per-CPU stack of free ones (`Local`, no lock), which trades batches with the one
 //!   [`buddy::Buddy`] under [`ZONE`].
+//! * [`block`]: 2 MiB of them that one page-table entry maps.
 //! * [`page::Page`] holds what is known about a frame: reference count, flags.
 //!
 //! Locks: `ZONE` is a leaf. When memory runs out the allocator asks the page cache to give up clean pages, which takes
 //! page-cache locks by `try_lock` only; so memory may be allocated under any lock.
 
+mod block;
 pub(crate) mod buddy;
 mod own;
 pub(crate) mod page;
@@ -20,6 +22,9 @@ use core::num::NonZeroU32;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+pub(crate) use self::block::{
+    BLOCK_FRAMES, alloc_block, free_block, is_sole_block, put_block, share_block, split_block,
+};
 use self::buddy::{Buddy, ORDERS};
 pub use self::own::OwnPage;
 use self::page::{Page, PageFlags, Pfn, frame_ptr, page};

@@ -11,7 +11,7 @@ use crate::arch;
 pub(crate) type Pfn = u32;
 
 /// State of one frame. What `data` means depends on who owns the frame: the links of the free list, the entry counts
-/// of a page table, nothing for ordinary memory.
+/// of a page table, the number of block entries for the first frame of a block, nothing for other memory.
 #[repr(C, align(16))]
 pub(crate) struct Page {
     /// Owners: handles, page-table entries, the page cache. Zero while free.
@@ -41,6 +41,8 @@ bitflags! {
         const ERROR = 1 << 8;
         /// Mapped writable and shared at least once since it was last cleaned: may become dirty without notice.
         const SHARED_WRITE = 1 << 9;
+        /// First frame of a block that waits to be freed.
+        const DEAD_BLOCK = 1 << 10;
     }
 }
 

@@ -28,6 +28,7 @@ enum Advice {
     Free,
     Set(VmaFlags),
     Clear(VmaFlags),
+    Huge(bool),
     Populate(Access),
     Remove,
 }
@@ -46,10 +47,12 @@ impl Advice {
             17 => Advice::Clear(VmaFlags::DONTDUMP),
             18 => Advice::Set(VmaFlags::WIPEONFORK),
             19 => Advice::Clear(VmaFlags::WIPEONFORK),
+            14 => Advice::Huge(true),
+            15 => Advice::Huge(false),
             22 => Advice::Populate(Access::Read),
             23 => Advice::Populate(Access::Write),
             9 => Advice::Remove,
-            // The KSM, huge-page, memory-failure and collapse advice: like a kernel built without them.
+            // The KSM, memory-failure and collapse advice: like a kernel built without them.
             _ => return Err(Errno::EINVAL),
         })
     }
@@ -271,25 +274,29 @@ impl AddressSpace {
                 (wanted, end)
             };
             while at < end {
-                if !self.is_present(at, access) {
-                    let refused = |signal: super::FaultSignal| {
-                        if signal.is_shortage() { Errno::ENOMEM } else { Errno::EFAULT }
-                    };
-                    self.handle_fault(at, access).await.map_err(refused)?;
+                match self.present_until(at, access) {
+                    Some(next) => at = next,
+                    None => {
+                        let refused = |signal: super::FaultSignal| {
+                            if signal.is_shortage() { Errno::ENOMEM } else { Errno::EFAULT }
+                        };
+                        self.handle_fault(at, access).await.map_err(refused)?;
+                        at += PAGE;
+                    }
                 }
-                at += PAGE;
                 exec::budget().await;
             }
         }
         Ok(())
     }
 
-    fn is_present(&self, addr: u64, access: Access) -> bool {
-        let pte = self.inner.lock().tables.peek(addr);
-        pte.is_some_and(|pte| {
-            let flags = pte.flags();
-            flags.contains(PteFlags::USER) && (access != Access::Write || !flags.contains(PteFlags::READ_ONLY))
-        })
+    /// Where what is at `addr` ends, if it is there and may be accessed so.
+    fn present_until(&self, addr: u64, access: Access) -> Option<u64> {
+        let inner = self.inner.lock();
+        let flags = inner.tables.peek(addr)?.flags();
+        let allowed =
+            flags.contains(PteFlags::USER) && (access != Access::Write || !flags.contains(PteFlags::READ_ONLY));
+        allowed.then(|| inner.tables.same_until(addr))
     }
 }
 
@@ -331,6 +338,14 @@ impl Inner {
             }
             Advice::Clear(flag) => {
                 self.vmas.update(range, set(flag, false));
+                Ok(())
+            }
+            Advice::Huge(wanted) => {
+                self.vmas.update(range, |_, vma| {
+                    vma.flags.set(VmaFlags::HUGE, wanted);
+                    vma.flags.set(VmaFlags::NO_HUGE, !wanted);
+                    true
+                });
                 Ok(())
             }
         }

@@ -3,6 +3,8 @@
 use core::ops::Range;
 
 use super::super::addr::{PAGE, untag};
+use super::super::frames::is_sole_block;
+use super::super::frames::page::Pfn;
 use super::fault::{is_sole_owner, page_flags, sync_instructions};
 use super::map::{MAX_MAPPINGS, page_range};
 use super::tlb::Gather;
@@ -90,7 +92,9 @@ impl Inner {
         for (start, vma) in self.vmas.overlapping(range.clone()) {
             let part = start.max(range.start)..vma.end.min(range.end);
             let end = part.end;
-            let next = self.tables.visit(part, left, gather, &mut |at, leaf, gather| {
+            // Pages are made ready for instruction fetch one by one.
+            let with_blocks = !vma.prot.contains(Prot::EXEC);
+            let next = self.tables.visit(part, left, with_blocks, gather, &mut |at, leaf, gather| {
                 left = left.saturating_sub(1);
                 let old = leaf.get();
                 let new = conforming(vma, old);
@@ -116,6 +120,13 @@ fn may_protect(vma: &Vma, prot: Prot) -> bool {
 /// than that.
 fn conforming(vma: &Vma, old: Pte) -> Pte {
     let mut flags = page_flags(vma) | (old.flags() & PteFlags::SW_UNCOUNTED);
+    let is_sole_owner = |old: Pte| match old.is_block() {
+        true => is_sole_block((old.address() / PAGE) as Pfn),
+        false => is_sole_owner(old),
+    };
+    if old.is_block() {
+        flags -= PteFlags::TABLE;
+    }
     let was_writable = !old.flags().contains(PteFlags::READ_ONLY);
     if vma.prot.contains(Prot::WRITE) && (was_writable || !vma.is_shared() && is_sole_owner(old)) {
         flags -= PteFlags::READ_ONLY;

@@ -12,6 +12,7 @@ use super::super::frames::page::{PageFlags, frame_ptr, page};
 use super::super::frames::{Frame, alloc_frame, alloc_zeroed};
 use super::super::page_cache::{self, PageSource};
 use super::super::shortage;
+use super::huge;
 use super::tables::Leaf;
 use super::tlb::Gather;
 use super::types::{FaultSignal, Limits};
@@ -174,7 +175,12 @@ impl Inner {
             return Ok(Step::Signal(SIGSEGV, SEGV_ACCERR));
         }
         let addr = page_down(addr);
-        let leaf = self.tables.leaf(addr, gather)?;
+        let above = self.tables.above(addr, gather)?;
+        let leaf = match above.page_entry(addr) {
+            Some(leaf) => leaf,
+            None if huge::fault(vma, start, above, addr, access, limits, gather) => return Ok(Step::Done),
+            None => above.below(addr, gather)?,
+        };
         let pte = leaf.get();
         if pte.is_valid() {
             return present(vma, start, leaf, pte, addr, access, gather);

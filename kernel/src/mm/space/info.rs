@@ -4,9 +4,11 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use super::super::addr::PAGE;
 use super::super::frames::Frame;
+use super::huge;
 use super::types::FutexKey;
 use super::vma::{Backing, Prot, Special, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
@@ -28,6 +30,16 @@ pub struct VmaInfo {
     pub flags: VmaFlags,
 }
 
+/// What of a mapping is in memory, in pages, for /proc/PID/smaps.
+pub struct VmaUsage {
+    pub resident: u64,
+    pub anon: u64,
+    /// In blocks of 2 MiB.
+    pub huge: u64,
+    /// Could there be such?
+    pub may_be_huge: bool,
+}
+
 /// Sizes in pages, for /proc/PID/{stat,statm,status}.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpaceStats {
@@ -45,6 +57,8 @@ pub struct SpaceStats {
     /// Other executable mappings of files.
     pub lib: u64,
     pub locked: u64,
+    /// prctl(PR_SET_THP_DISABLE).
+    pub no_blocks: bool,
     /// Page-table pages, and pages of the map of mappings.
     pub tables: u64,
     pub map_pages: u64,
@@ -58,7 +72,7 @@ impl AddressSpace {
             return Err(Errno::EINVAL);
         }
         let mut inner = self.inner.lock();
-        let start = inner.place(hint, len).ok_or(Errno::ENOMEM)?;
+        let start = inner.place(hint, len, PAGE).ok_or(Errno::ENOMEM)?;
         let backing = Backing::Special(Arc::new(Special { name: name.into(), frames, keep: None }), 0);
         let vma = Vma { end: start + len, prot, flags: VmaFlags::SPECIAL | VmaFlags::DONTDUMP, backing };
         inner.add(start, vma, &self.limits)?;
@@ -73,6 +87,22 @@ impl AddressSpace {
             if !visit(inner.describe(start, vma, stack)) {
                 return;
             }
+        }
+    }
+
+    /// The same, with what is in memory of each.
+    pub fn for_each_vma_usage(&self, mut visit: impl FnMut(VmaInfo, VmaUsage)) {
+        let stack = self.meta().start_stack;
+        let inner = self.inner.lock();
+        for (start, vma) in inner.vmas.iter() {
+            let counts = inner.tables.resident_in(start..vma.end);
+            let usage = VmaUsage {
+                resident: counts.anon + counts.file,
+                anon: counts.anon,
+                huge: counts.live,
+                may_be_huge: huge::is_eligible(start..vma.end, vma, &self.limits),
+            };
+            visit(inner.describe(start, vma, stack), usage);
         }
     }
 
@@ -98,6 +128,7 @@ impl AddressSpace {
             resident_anon: resident.anon,
             resident_file: resident.file,
             locked: inner.locked / PAGE,
+            no_blocks: self.limits.no_blocks.load(Ordering::Relaxed),
             tables: resident.live,
             map_pages: inner.vmas.bytes() as u64 / PAGE,
             ..SpaceStats::default()

@@ -11,6 +11,7 @@ use super::super::frames;
 use super::super::page_cache::Mapped;
 use super::super::shmem::SharedMemory;
 use super::fault::STACK_GUARD;
+use super::huge;
 use super::tables::LEAF;
 use super::tlb::{Debris, Gather};
 use super::types::{Limits, MapFlags, MmapRequest};
@@ -139,7 +140,7 @@ impl AddressSpace {
                 }
                 request.addr
             } else {
-                inner.place(request.addr, len).ok_or(Errno::ENOMEM)?
+                inner.place(request.addr, len, huge::alignment(len, &backing)).ok_or(Errno::ENOMEM)?
             };
             let mut vma = Vma { end: start + len, prot: request.prot, flags, backing };
             if inner.lock_future && !vma.flags.contains(VmaFlags::SPECIAL) {
@@ -226,6 +227,7 @@ fn vma_flags(request: &MmapRequest) -> Result<VmaFlags> {
         (MapFlags::GROWSDOWN, VmaFlags::GROWSDOWN),
         (MapFlags::LOCKED, VmaFlags::LOCKED),
         (MapFlags::NORESERVE, VmaFlags::NORESERVE),
+        (MapFlags::STACK, VmaFlags::STACK),
     ];
     for (map, vma) in pairs {
         flags.set(vma, request.flags.contains(map));
@@ -313,8 +315,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Finds room for `len` bytes: at `hint` if that is free, else as high as possible below the base.
-    pub(super) fn place(&mut self, hint: u64, len: u64) -> Option<u64> {
+    /// Finds room for `len` bytes: at `hint` if that is free, else as high as possible below the base, at a multiple of
+    /// `align`.
+    pub(super) fn place(&mut self, hint: u64, len: u64, align: u64) -> Option<u64> {
         let hint = page_down(hint);
         if hint != 0 {
             let start = hint.max(MMAP_MIN_ADDR);
@@ -323,7 +326,7 @@ impl Inner {
                 return Some(start);
             }
         }
-        self.find_free(len)
+        self.find_free(len, align).or_else(|| self.find_free(len, PAGE))
     }
 
     /// Room for `len` bytes at an address that is congruent to `like` in units of what a lowest-level table maps, so
@@ -331,9 +334,9 @@ impl Inner {
     pub(super) fn place_like(&mut self, like: u64, len: u64) -> Option<u64> {
         let block = tables::span(LEAF - 1);
         if len < block {
-            return self.find_free(len);
+            return self.find_free(len, PAGE);
         }
-        let start = self.find_free(len.checked_add(block)?)?;
+        let start = self.find_free(len.checked_add(block)?, PAGE)?;
         Some(start + (like.wrapping_sub(start)) % block)
     }
 
@@ -343,16 +346,16 @@ impl Inner {
     }
 
     /// First fit from the top. What is above `search_from` has no hole larger than `hole_above`.
-    fn find_free(&mut self, len: u64) -> Option<u64> {
+    fn find_free(&mut self, len: u64, align: u64) -> Option<u64> {
         if len <= self.hole_above {
             self.restart_search();
         }
-        if let Some(start) = self.search_down(len) {
+        if let Some(start) = self.search_down(len, align) {
             return Some(start);
         }
         if self.search_from < self.mmap_base {
             self.restart_search();
-            if let Some(start) = self.search_down(len) {
+            if let Some(start) = self.search_down(len, align) {
                 return Some(start);
             }
         }
@@ -365,14 +368,16 @@ impl Inner {
         self.hole_above = 0;
     }
 
-    fn search_down(&mut self, len: u64) -> Option<u64> {
+    fn search_down(&mut self, len: u64, align: u64) -> Option<u64> {
         let mut top = self.search_from;
         loop {
             let below = self.vmas.before(top);
             let bottom = below.map_or(MMAP_MIN_ADDR, |(_, vma)| vma.end);
-            if top.checked_sub(len).is_some_and(|start| start >= bottom) {
-                self.search_from = top - len;
-                return Some(top - len);
+            let found = top.checked_sub(len).map(|start| start & !(align - 1)).filter(|&start| start >= bottom);
+            if let Some(start) = found {
+                self.search_from = start;
+                self.hole_above = self.hole_above.max(top - len - start);
+                return Some(start);
             }
             self.hole_above = self.hole_above.max(top.saturating_sub(bottom));
             let (start, vma) = below?;

@@ -4,7 +4,7 @@
 //! * the VMAs ([`VmaMap`]): what is mapped where, with which rights;
 //! * the page tables ([`tables::Tables`]): what is present, shared with copies until somebody writes.
 //!
-//! Faults ([`fault`]) bring the tables in line with the VMAs page by page; [`map`], [`change`], [`remap`] and [`advice`]
+//! Faults ([`fault`]) bring the tables in line with the VMAs page by page, or by blocks of 2 MiB ([`huge`], [`blocks`]); [`map`], [`change`], [`remap`] and [`advice`]
 //! are the calls of the mmap family; `heap` is brk; [`remote`] reaches memory of spaces that are not current.
 //!
 //! Everything taken out of the tables goes through a [`tlb::Gather`], which is flushed before the lock is released and
@@ -12,12 +12,15 @@
 
 mod advice;
 mod asid;
+mod blocks;
 mod brk;
 mod change;
 mod detach;
 mod fault;
+pub mod huge;
 mod info;
 mod map;
+mod moving;
 mod registry;
 mod remap;
 mod remote;
@@ -27,6 +30,8 @@ mod tables;
 mod tests;
 #[cfg(test)]
 mod tests_hostile;
+#[cfg(test)]
+mod tests_huge;
 mod tlb;
 mod types;
 mod vma;
@@ -36,7 +41,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-pub use self::info::{SpaceStats, VmaInfo};
+pub use self::info::{SpaceStats, VmaInfo, VmaUsage};
 pub use self::map::MAX_MAPPINGS;
 pub use self::remote::Cut;
 use self::tables::Tables;

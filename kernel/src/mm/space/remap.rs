@@ -179,7 +179,7 @@ impl Inner {
             let hint = if request.flags & DONTUNMAP != 0 { request.new_addr & !(PAGE - 1) } else { 0 };
             match hint {
                 0 => self.place_like(old.start, new_len),
-                hint => self.place(hint, new_len),
+                hint => self.place(hint, new_len, PAGE),
             }
             .ok_or(Errno::ENOMEM)?
         };

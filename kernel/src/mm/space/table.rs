@@ -4,14 +4,14 @@
 //!   63 62 | 61 ........ 30 | 29 .. 20 | 19 .. 10 | 9 .. 0
 //!   level | groups in use  | file     | anon     | live      (level: of dead tables only)
 //! ```
-//! A group is 16 entries; its bit is set with the first entry and cleared when the whole table is empty. So going through
+//! `anon` and `file` count the pages of a table of the lowest level, and `anon` the blocks of one above it. A group is 16 entries; its bit is set with the first entry and cleared when the whole table is empty. So going through
 //! a table costs by what is in it, mostly.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::addr::PAGE_SHIFT;
 use super::super::frames::page::{PageFlags, Pfn, frame_ptr, page};
-use super::super::frames::{Frame, alloc_zeroed};
+use super::super::frames::{BLOCK_FRAMES, Frame, alloc_zeroed};
 use super::super::stats;
 use crate::arch::pte::{Pte, PteFlags};
 use crate::errno::Result;
@@ -50,7 +50,7 @@ pub(super) fn table_pte(table: Pfn) -> Pte {
     Pte::new((table as u64) << PAGE_SHIFT, TABLE)
 }
 
-/// How many entries of a table are in use, and for the lowest level how many of them count as resident.
+/// How many entries of a table are in use, and how many of them are pages, or blocks, that count as resident.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub live: u64,
@@ -70,16 +70,21 @@ fn data(table: Pfn) -> &'static AtomicU64 {
     &page(table).data
 }
 
+impl Counts {
+    fn of(data: u64) -> Counts {
+        Counts { live: data & COUNTER, anon: (data / ANON) & COUNTER, file: (data / FILE) & COUNTER }
+    }
+}
+
 pub(super) fn counts(table: Pfn) -> Counts {
-    let data = data(table).load(Ordering::Relaxed);
-    Counts { live: data & COUNTER, anon: (data / ANON) & COUNTER, file: (data / FILE) & COUNTER }
+    Counts::of(data(table).load(Ordering::Relaxed))
 }
 
 pub(super) fn is_empty(table: Pfn) -> bool {
     data(table).load(Ordering::Relaxed) & COUNTER == 0
 }
 
-/// What a page entry adds to the counters of its table.
+/// What a page or block entry adds to the counters of its table.
 fn weight(pte: Pte) -> u64 {
     if pte.flags().contains(PteFlags::SW_UNCOUNTED) {
         LIVE
@@ -88,6 +93,11 @@ fn weight(pte: Pte) -> u64 {
     } else {
         LIVE + ANON
     }
+}
+
+/// What a page entry adds to the resident pages.
+pub(super) fn resident(pte: Pte) -> Counts {
+    Counts::of(weight(pte))
 }
 
 fn note_filled(table: Pfn, index: usize, weight: u64) {
@@ -116,6 +126,19 @@ pub(super) fn note_table_filled(table: Pfn, index: usize) {
 
 pub(super) fn note_table_emptied(table: Pfn) {
     note_emptied(table, LIVE);
+}
+
+/// A block entry became a table.
+pub(super) fn note_split(table: Pfn) {
+    let data = data(table);
+    data.store(data.load(Ordering::Relaxed) - ANON, Ordering::Relaxed);
+}
+
+/// The table was filled with the pages of a block.
+pub(super) fn note_full(table: Pfn) {
+    const GROUPS: u64 = (1 << (ENTRIES / GROUP)) - 1;
+    const FULL: u64 = (ENTRIES as u64 * (LIVE + ANON)) | (GROUPS << GROUPS_SHIFT);
+    data(table).store(FULL, Ordering::Relaxed);
 }
 
 /// A copy with the same entries counts the same.
@@ -160,18 +183,35 @@ pub(super) fn alloc_table() -> Result<Pfn> {
     Ok(table)
 }
 
-/// Gives up the references that the entries of a dead table hold: `child` gets the tables, frames are freed. Then frees
-/// the table itself, which nobody can reach any more.
-pub(super) fn free_table(table: Pfn, level: u32, child: &mut dyn FnMut(Pfn, u32)) {
+/// What a dead table led to.
+pub(super) enum Orphan {
+    /// With its level.
+    Table(Pfn, u32),
+    Block(Pfn),
+}
+
+/// Gives up the references that the entries of a dead table hold: `child` gets tables and blocks, frames are freed. Then
+/// frees the table itself, which nobody can reach any more.
+pub(super) fn free_table(table: Pfn, level: u32, child: &mut dyn FnMut(Orphan)) {
     for_each_entry(table, |_, entry| match level {
         LEAF => put_page(entry),
-        _ => child(pfn_of(entry), level + 1),
+        _ if entry.is_block() => child(Orphan::Block(pfn_of(entry))),
+        _ => child(Orphan::Table(pfn_of(entry), level + 1)),
     });
     stats::TABLES.add(-1);
     // `put` of the caller may have brought the count to zero already: start from one again.
     page(table).set_refs(1);
     // SAFETY: the frame was given up with `into_raw` in `alloc_table`; its last reference ends here.
     drop(unsafe { Frame::from_raw(table) });
+}
+
+/// Fills a new table with the pages of a block.
+pub(super) fn fill_from_block(table: Pfn, block: Pte) {
+    let first = Pte(block.0 | PteFlags::TABLE.bits());
+    for (slot, index) in entries(table).iter().zip(0..BLOCK_FRAMES as u64) {
+        slot.store(first.0 + (index << PAGE_SHIFT), Ordering::Relaxed);
+    }
+    note_full(table);
 }
 
 /// Gives up what a page entry holds.

@@ -6,13 +6,15 @@
 //! * a shared table is not changed, except that private pages in it become read-only, which nobody can notice.
 //!
 //! So whoever finds one reference is the sole owner: it clears APTable and goes on. Whoever finds more makes its own
-//! copy, in which the tables or frames one level below get one more reference.
+//! copy, in which the tables, blocks or frames one level below get one more reference.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::addr::{PAGE, PAGE_SHIFT};
+use super::super::frames::BLOCK_FRAMES;
 use super::super::frames::page::{Pfn, page};
+use super::blocks::{self, BLOCK, is_whole, page_in_block};
 pub(super) use super::table::{Counts, LEAF, span};
 use super::table::{
     alloc_table, copy_counts, counts, entries, for_each_entry, free_table, index, is_empty, load, note_page_emptied,
@@ -22,16 +24,24 @@ use super::tlb::Gather;
 use crate::arch::pte::{Pte, PteFlags};
 use crate::errno::Result;
 
-/// The entry of one page in a table that belongs to one space only.
+/// The entry of one page, or one level above of a block, in a table that belongs to one space only.
 #[derive(Clone, Copy)]
 pub(super) struct Leaf {
-    table: Pfn,
-    index: usize,
+    pub(super) table: Pfn,
+    pub(super) index: usize,
     slot: &'static AtomicU64,
 }
 
+/// What leads to pages at some address.
+pub(super) enum Lowest {
+    None,
+    Table(Pfn),
+    Block(Leaf),
+}
+
 impl Leaf {
-    fn at(table: Pfn, index: usize) -> Leaf {
+    #[inline]
+    pub(super) fn at(table: Pfn, index: usize) -> Leaf {
         Leaf { table, index, slot: &entries(table)[index] }
     }
 
@@ -40,13 +50,58 @@ impl Leaf {
         load(self.slot)
     }
 
+    /// The table that a non-leaf entry leads to, if that is the space's own.
+    #[inline]
+    fn own_child(self) -> Option<Pfn> {
+        const TABLE: u64 = PteFlags::VALID.union(PteFlags::TABLE).bits();
+        let entry = self.get();
+        (entry.0 & (TABLE | PteFlags::TABLE_READ_ONLY.bits()) == TABLE).then(|| pfn_of(entry))
+    }
+
+    /// The table that an entry of a table of `level` leads to, made the space's own: new if there is none, copied if it is
+    /// shared, with the pages of the block that was there.
+    #[inline]
+    fn child(self, level: u32, addr: u64, gather: &mut Gather) -> Result<Pfn> {
+        match self.own_child() {
+            Some(child) => Ok(child),
+            None => self.make_child(level, addr, gather),
+        }
+    }
+
+    #[cold]
+    fn make_child(self, level: u32, addr: u64, gather: &mut Gather) -> Result<Pfn> {
+        let entry = self.get();
+        if !entry.is_valid() {
+            let child = gather.new_table()?;
+            self.slot.store(table_pte(child).0, Ordering::Release);
+            note_table_filled(self.table, self.index);
+            Ok(child)
+        } else if entry.is_block() {
+            blocks::split(self, addr, gather)
+        } else {
+            unshare(self.slot, level + 1, addr, gather)
+        }
+    }
+
+    /// For what [`Tables::above`] answers: the entry of the page at `addr`, if it is in a table of the space's own.
+    #[inline]
+    pub fn page_entry(self, addr: u64) -> Option<Leaf> {
+        Some(Leaf::at(self.own_child()?, index(LEAF, addr)))
+    }
+
+    /// The same, whatever has to be done for it.
+    #[inline]
+    pub fn below(self, addr: u64, gather: &mut Gather) -> Result<Leaf> {
+        Ok(Leaf::at(self.child(LEAF - 1, addr, gather)?, index(LEAF, addr)))
+    }
+
     /// The entry for `other`, if this one is for `addr` and both are in the same table.
     pub fn near(self, addr: u64, other: u64) -> Leaf {
         debug_assert_eq!(addr / span(LEAF - 1), other / span(LEAF - 1));
         Leaf::at(self.table, index(LEAF, other))
     }
 
-    /// Fills an empty entry. The count of the frame goes over to the entry, unless it is SW_UNCOUNTED.
+    /// Fills an empty entry. The count of the frame, or of the block, goes over to the entry, unless it is SW_UNCOUNTED.
     #[inline]
     pub fn fill(self, pte: Pte) {
         note_page_filled(self.table, self.index, pte);
@@ -99,29 +154,28 @@ impl Tables {
         Ok((copy, flush))
     }
 
-    /// The entry for `addr`, in tables that are this space's own; missing tables are made, shared ones copied.
-    #[inline]
-    pub fn leaf(&mut self, addr: u64, gather: &mut Gather) -> Result<Leaf> {
-        let mut table = self.root;
-        for level in 0..LEAF {
-            let index = index(level, addr);
-            let slot = &entries(table)[index];
-            let entry = load(slot);
-            table = if !entry.is_valid() {
-                let child = gather.new_table()?;
-                slot.store(table_pte(child).0, Ordering::Release);
-                note_table_filled(table, index);
-                child
-            } else if entry.flags().contains(PteFlags::TABLE_READ_ONLY) {
-                unshare(slot, level + 1, addr, gather)?
-            } else {
-                pfn_of(entry)
-            };
-        }
-        Ok(Leaf::at(table, index(LEAF, addr)))
+    pub(super) fn root_table(&self) -> Pfn {
+        self.root
     }
 
-    /// The page entry for `addr` as the hardware sees it: read-only if a table above says so.
+    /// The entry for `addr`, in tables that are this space's own; missing tables are made, shared ones copied, and a block
+    /// is cut up.
+    #[inline]
+    pub fn leaf(&mut self, addr: u64, gather: &mut Gather) -> Result<Leaf> {
+        self.above(addr, gather)?.below(addr, gather)
+    }
+
+    /// The entry above that of the page at `addr`, which may be for a block or a table, or empty.
+    #[inline]
+    pub fn above(&mut self, addr: u64, gather: &mut Gather) -> Result<Leaf> {
+        let mut table = self.root;
+        for level in 0..LEAF - 1 {
+            table = Leaf::at(table, index(level, addr)).child(level, addr, gather)?;
+        }
+        Ok(Leaf::at(table, index(LEAF - 1, addr)))
+    }
+
+    /// The page entry for `addr` as the hardware sees it: read-only if a table above says so, one page of a block.
     pub fn peek(&self, addr: u64) -> Option<Pte> {
         let mut table = self.root;
         let mut read_only = PteFlags::empty();
@@ -129,6 +183,9 @@ impl Tables {
             let entry = load(&entries(table)[index(level, addr)]);
             if !entry.is_valid() {
                 return None;
+            }
+            if entry.is_block() {
+                return Some(Pte(page_in_block(entry, addr).0 | read_only.bits()));
             }
             if entry.flags().contains(PteFlags::TABLE_READ_ONLY) {
                 read_only = PteFlags::READ_ONLY;
@@ -145,13 +202,16 @@ impl Tables {
             return Ok(());
         }
         // Most ranges are small and lie in one table, which stays.
-        if (range.start ^ (range.end - 1)) < span(LEAF - 1) {
-            match self.leaf_table(range.start, gather)? {
-                None => return Ok(()),
-                Some((table, _)) => unmap_pages(table, range.clone(), gather),
-            }
-            if !is_empty(pfn_of(load(self.parent_of_leaf(range.start).1))) {
-                return Ok(());
+        if (range.start ^ (range.end - 1)) < BLOCK {
+            match self.lowest(range.start, gather)? {
+                Lowest::None => return Ok(()),
+                Lowest::Block(_) => {}
+                Lowest::Table(table) => {
+                    unmap_pages(table, range.clone(), gather);
+                    if !is_empty(table) {
+                        return Ok(());
+                    }
+                }
             }
         }
         unmap(self.root, 0, range, gather)
@@ -162,23 +222,34 @@ impl Tables {
         for_each_entry(self.root, |index, _| detach(self.root, &entries(self.root)[index], 1, gather));
     }
 
-    /// Calls `visit` for each present page in `range`, in tables that are this space's own. Stops after about `limit`
-    /// pages; answers where to go on.
+    /// Calls `visit` for each present page in `range`, in tables that are this space's own, and for each block that is
+    /// wholly in it, if `with_blocks`; other blocks are cut up. Stops after about `limit` entries; answers where to go on.
     pub fn visit(
         &mut self,
         range: Range<u64>,
         limit: usize,
+        with_blocks: bool,
         gather: &mut Gather,
         visit: &mut dyn FnMut(u64, Leaf, &mut Gather),
     ) -> Result<u64> {
         let mut at = range.start;
         let mut seen = 0;
         while at < range.end && seen < limit {
-            let Some((table, next)) = self.leaf_table(at, gather)? else {
-                at = self.skip(at);
-                continue;
+            let table = match self.lowest(at, gather)? {
+                Lowest::None => {
+                    at = self.skip(at);
+                    continue;
+                }
+                Lowest::Block(entry) if with_blocks && is_whole(at, &range) => {
+                    visit(at, entry, gather);
+                    at += BLOCK;
+                    seen += 1;
+                    continue;
+                }
+                Lowest::Block(entry) => blocks::split(entry, at, gather)?,
+                Lowest::Table(table) => table,
             };
-            let end = next.min(range.end);
+            let end = block_end(at).min(range.end);
             while at < end {
                 let leaf = Leaf::at(table, index(LEAF, at));
                 if leaf.get().is_valid() {
@@ -191,15 +262,20 @@ impl Tables {
         Ok(at.min(range.end))
     }
 
-    /// The lowest-level table for `addr` and the address after what it maps, un-shared; None if there is none.
-    fn leaf_table(&mut self, addr: u64, gather: &mut Gather) -> Result<Option<(Pfn, u64)>> {
+    /// The lowest-level table for `addr`, or the entry of the block, un-shared.
+    pub(super) fn lowest(&mut self, addr: u64, gather: &mut Gather) -> Result<Lowest> {
         // Look first: do not copy tables on the way to a hole.
         let mut table = self.root;
         let mut shared = false;
         for level in 0..LEAF {
-            let entry = load(&entries(table)[index(level, addr)]);
+            let index = index(level, addr);
+            let entry = load(&entries(table)[index]);
             if !entry.is_valid() {
-                return Ok(None);
+                return Ok(Lowest::None);
+            }
+            if entry.is_block() {
+                let entry = if shared { self.above(addr, gather)? } else { Leaf::at(table, index) };
+                return Ok(Lowest::Block(entry));
             }
             shared |= entry.flags().contains(PteFlags::TABLE_READ_ONLY);
             table = pfn_of(entry);
@@ -207,11 +283,11 @@ impl Tables {
         if shared {
             table = self.leaf(addr, gather)?.table;
         }
-        Ok(Some((table, (addr | (span(LEAF - 1) - 1)) + 1)))
+        Ok(Lowest::Table(table))
     }
 
-    /// The first address after `addr` for which there may be a table.
-    fn skip(&self, addr: u64) -> u64 {
+    /// The first address after `addr`, where nothing is, for which there may be a table or a block.
+    pub(super) fn skip(&self, addr: u64) -> u64 {
         let mut table = self.root;
         for level in 0..LEAF {
             let entry = load(&entries(table)[index(level, addr)]);
@@ -221,77 +297,6 @@ impl Tables {
             table = pfn_of(entry);
         }
         addr
-    }
-
-    /// Makes all tables that [`Tables::move_pages`] needs: after that it finds everything there and cannot stop half-way.
-    pub fn prepare_move(&mut self, old: u64, new: u64, len: u64, gather: &mut Gather) -> Result<()> {
-        let mut at = 0;
-        while at < len {
-            let Some((_, next)) = self.leaf_table(old + at, gather)? else {
-                at = self.skip(old + at) - old;
-                continue;
-            };
-            // What one table maps there may lie in two tables here.
-            let last = (next - old).min(len) - PAGE;
-            self.leaf(new + at, gather)?;
-            self.leaf(new + last, gather)?;
-            at = last + PAGE;
-        }
-        Ok(())
-    }
-
-    /// Moves the pages of `len` bytes at `old` to `new`, where nothing is mapped. Whole tables are moved where both
-    /// addresses allow it.
-    pub fn move_pages(&mut self, old: u64, new: u64, len: u64, gather: &mut Gather) -> Result<()> {
-        let block = span(LEAF - 1);
-        let mut at = 0;
-        while at < len {
-            let (from, to) = (old + at, new + at);
-            let Some((table, next)) = self.leaf_table(from, gather)? else {
-                at = self.skip(from) - old;
-                continue;
-            };
-            if from % block == 0 && to % block == 0 && len - at >= block {
-                self.move_table(from, to, gather)?;
-                at += block;
-                continue;
-            }
-            let end = (next - old).min(len);
-            while at < end {
-                let source = Leaf::at(table, index(LEAF, old + at));
-                if source.get().is_valid() {
-                    let target = self.leaf(new + at, gather)?;
-                    let pte = source.take();
-                    gather.note(old + at);
-                    target.fill(pte);
-                }
-                at += PAGE;
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves one lowest-level table to where there is none or an empty one.
-    fn move_table(&mut self, from: u64, to: u64, gather: &mut Gather) -> Result<()> {
-        // Makes the way to both our own.
-        let table = self.leaf(from, gather)?.table;
-        let replaced = self.leaf(to, gather)?.table;
-        let (from_parent, from_slot) = self.parent_of_leaf(from);
-        let (_, to_slot) = self.parent_of_leaf(to);
-        from_slot.store(0, Ordering::Release);
-        note_table_emptied(from_parent);
-        to_slot.store(table_pte(table).0, Ordering::Release);
-        gather.table(replaced, LEAF);
-        Ok(())
-    }
-
-    /// The table one above the lowest for `addr` (which exists) and the slot in it.
-    fn parent_of_leaf(&self, addr: u64) -> (Pfn, &'static AtomicU64) {
-        let mut table = self.root;
-        for level in 0..LEAF - 1 {
-            table = pfn_of(load(&entries(table)[index(level, addr)]));
-        }
-        (table, &entries(table)[index(LEAF - 1, addr)])
     }
 
     /// Resident pages, and how many tables there are (as live).
@@ -307,12 +312,22 @@ impl Drop for Tables {
         let mut gather = Gather::new(None);
         self.clear(&mut gather);
         drop(gather);
-        free_table(self.root, 0, &mut |_, _| ());
+        free_table(self.root, 0, &mut |_| ());
     }
 }
 
+/// Where what one lowest table, or one block, maps ends.
+pub(super) fn block_end(addr: u64) -> u64 {
+    (addr | (BLOCK - 1)) + 1
+}
+
 fn add_resident(table: Pfn, level: u32, sum: &mut Counts) {
+    // Only what is one above the lowest has any.
+    sum.anon += counts(table).anon * BLOCK_FRAMES as u64;
     for_each_entry(table, |_, entry| {
+        if entry.is_block() {
+            return;
+        }
         let child = pfn_of(entry);
         sum.live += 1;
         if level + 1 == LEAF {
@@ -349,10 +364,13 @@ fn unshare(slot: &AtomicU64, level: u32, addr: u64, gather: &mut Gather) -> Resu
     let new = gather.new_table()?;
     let (from, to) = (entries(old), entries(new));
     for_each_entry(old, |index, entry| {
-        if level < LEAF {
-            share_table(&from[index], &to[index], entry);
+        let (from, to) = (&from[index], &to[index]);
+        if level == LEAF {
+            share_page(from, to, entry);
+        } else if entry.is_block() {
+            blocks::share(from, to, entry);
         } else {
-            share_page(&from[index], &to[index], entry);
+            share_table(from, to, entry);
         }
     });
     copy_counts(old, new);
@@ -386,23 +404,23 @@ fn unmap(table: Pfn, level: u32, range: Range<u64>, gather: &mut Gather) -> Resu
     let mut at = range.start;
     while at < range.end {
         let end = ((at | (size - 1)) + 1).min(range.end);
-        let slot = &entries(table)[index(level, at)];
-        let entry = load(slot);
+        let leaf = Leaf::at(table, index(level, at));
+        let entry = leaf.get();
         if !entry.is_valid() {
             if is_empty(table) {
                 break;
             }
         } else if end - at == size {
-            detach(table, slot, level + 1, gather);
-        } else {
-            let child = if entry.flags().contains(PteFlags::TABLE_READ_ONLY) {
-                unshare(slot, level + 1, at, gather)?
+            if entry.is_block() {
+                gather.block(at, leaf.take());
             } else {
-                pfn_of(entry)
-            };
+                detach(table, leaf.slot, level + 1, gather);
+            }
+        } else {
+            let child = leaf.child(level, at, gather)?;
             unmap(child, level + 1, at..end, gather)?;
             if is_empty(child) {
-                detach(table, slot, level + 1, gather);
+                detach(table, leaf.slot, level + 1, gather);
             }
         }
         at = end;

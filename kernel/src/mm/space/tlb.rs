@@ -4,8 +4,9 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use arrayvec::ArrayVec;
 
-use super::super::frames::page::{Pfn, page};
-use super::table::{alloc_table, buried_level, bury, free_table, put_page};
+use super::super::frames::page::{PageFlags, Pfn, page};
+use super::super::frames::{free_block, put_block};
+use super::table::{Orphan, alloc_table, buried_level, bury, free_table, pfn_of, put_page};
 use crate::arch::paging;
 use crate::arch::pte::Pte;
 use crate::errno::Result;
@@ -15,6 +16,8 @@ use crate::exec;
 const SINGLE: usize = 8;
 const PAGES: usize = 64;
 const SHARED: usize = 16;
+/// In the place of a table's level: a block. No table of level 0 is ever cut off.
+const BLOCK: u32 = 0;
 
 /// Collects pages and tables of one space. [`Gather::flush`] must be called before the lock of the space is dropped; what
 /// was collected is freed afterwards, by [`Gather::finish`] or by the drop. It is large: not to be kept in a future.
@@ -27,7 +30,7 @@ pub(super) struct Gather<'a> {
     walk: Option<u64>,
     all: bool,
     pages: ArrayVec<Pte, PAGES>,
-    /// Tables that had other owners when they were cut off, with their level.
+    /// Tables that had other owners when they were cut off, with their level, and blocks.
     shared: ArrayVec<(Pfn, u32), SHARED>,
     /// Tables that had none.
     debris: Debris,
@@ -51,7 +54,7 @@ impl<'a> Gather<'a> {
         alloc_table().inspect_err(|_| self.debris.short = true)
     }
 
-    /// The translation of `addr` was valid and changed.
+    /// The translation of `addr` was valid and changed. One address stands for all of a block (Arm ARM D8.16).
     #[inline]
     pub fn note(&mut self, addr: u64) {
         if !self.all && self.stale.try_push(addr).is_err() {
@@ -82,6 +85,12 @@ impl<'a> Gather<'a> {
         self.pages.push(pte);
     }
 
+    /// A block that was taken out at `addr`.
+    pub fn block(&mut self, addr: u64, pte: Pte) {
+        self.note(addr);
+        self.keep_shared(pfn_of(pte), BLOCK);
+    }
+
     /// A table that was cut off with all that is in it.
     pub fn table(&mut self, table: Pfn, level: u32) {
         self.all = true;
@@ -93,13 +102,17 @@ impl<'a> Gather<'a> {
     pub fn replaced(&mut self, table: Pfn, level: u32) {
         if page(table).refs() == 1 {
             self.debris.push(table, level);
-            return;
+        } else {
+            self.keep_shared(table, level);
         }
+    }
+
+    fn keep_shared(&mut self, what: Pfn, level: u32) {
         if self.shared.is_full() {
             self.flush();
             self.put_shared();
         }
-        self.shared.push((table, level));
+        self.shared.push((what, level));
     }
 
     /// Makes every TLB forget what was collected.
@@ -138,10 +151,9 @@ impl<'a> Gather<'a> {
     }
 
     fn put_shared(&mut self) {
-        while let Some((table, level)) = self.shared.pop() {
-            if page(table).put() {
-                self.debris.push(table, level);
-            }
+        while let Some((what, level)) = self.shared.pop() {
+            let orphan = if level == BLOCK { Orphan::Block(what) } else { Orphan::Table(what, level) };
+            self.debris.put(orphan);
         }
     }
 
@@ -164,9 +176,10 @@ impl Drop for Gather<'_> {
     }
 }
 
-/// Dead tables of ours alone, with all that is in them: a list through `Page::data`.
+/// Dead tables of ours alone, with all that is in them, and dead blocks.
 #[derive(Default)]
 pub(super) struct Debris {
+    /// A list: of tables through their reference counts, of blocks through `Page::data` of their first frames.
     first: Pfn,
     /// The change was given up because there was no page for a table.
     short: bool,
@@ -186,19 +199,49 @@ impl Debris {
         self.first = table;
     }
 
-    /// Frees one table; false when none is left.
+    /// A block that nobody maps any more: how many do needs no count then.
+    fn push_block(&mut self, block: Pfn) {
+        page(block).set(PageFlags::DEAD_BLOCK);
+        page(block).data.store(self.first as u64, Ordering::Relaxed);
+        self.first = block;
+    }
+
+    /// Gives up one reference.
+    fn put(&mut self, orphan: Orphan) {
+        match orphan {
+            Orphan::Table(table, level) => {
+                if page(table).put() {
+                    self.push(table, level);
+                }
+            }
+            Orphan::Block(block) => {
+                if put_block(block) {
+                    self.push_block(block);
+                }
+            }
+        }
+    }
+
+    /// Frees one table or block; false when none is left.
+    #[inline]
     fn free_one(&mut self) -> bool {
-        let table = self.first;
-        if table == 0 {
+        if self.first == 0 {
             return false;
         }
-        self.first = page(table).refs();
-        free_table(table, buried_level(table), &mut |child, level| {
-            if page(child).put() {
-                self.push(child, level);
-            }
-        });
+        self.free_next();
         true
+    }
+
+    fn free_next(&mut self) {
+        let first = self.first;
+        if page(first).has(PageFlags::DEAD_BLOCK) {
+            page(first).clear(PageFlags::DEAD_BLOCK);
+            self.first = page(first).data.load(Ordering::Relaxed) as Pfn;
+            free_block(first);
+        } else {
+            self.first = page(first).refs();
+            free_table(first, buried_level(first), &mut |orphan| self.put(orphan));
+        }
     }
 
     /// Frees everything, with pauses.

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bitflags::bitflags;
 
@@ -65,14 +65,16 @@ pub struct MremapRequest {
     pub new_addr: u64,
 }
 
-/// The resource limits that memory calls obey, in bytes (`u64::MAX` = none). The process stores them here when they
-/// change.
+/// What memory calls and faults obey: the resource limits, in bytes (`u64::MAX` = none), which the process stores here
+/// when they change, and what prctl(2) says.
 #[derive(Debug)]
 pub struct Limits {
     pub address_space: AtomicU64,
     pub data: AtomicU64,
     pub stack: AtomicU64,
     pub memlock: AtomicU64,
+    /// prctl(PR_SET_THP_DISABLE).
+    pub no_blocks: AtomicBool,
 }
 
 impl Default for Limits {
@@ -82,6 +84,7 @@ impl Default for Limits {
             data: AtomicU64::new(u64::MAX),
             stack: AtomicU64::new(8 << 20),
             memlock: AtomicU64::new(8 << 20),
+            no_blocks: AtomicBool::new(false),
         }
     }
 }
@@ -94,6 +97,7 @@ impl Clone for Limits {
             data: copy(&self.data),
             stack: copy(&self.stack),
             memlock: copy(&self.memlock),
+            no_blocks: AtomicBool::new(self.no_blocks.load(Ordering::Relaxed)),
         }
     }
 }

@@ -40,6 +40,12 @@ bitflags! {
         const NO_EXEC = 1 << 8;
         /// May not be changed or split apart (vDSO); munmap of the whole is fine.
         const SPECIAL = 1 << 9;
+        /// MADV_HUGEPAGE.
+        const HUGE = 1 << 10;
+        /// MADV_NOHUGEPAGE.
+        const NO_HUGE = 1 << 11;
+        /// MAP_STACK: a thread's stack, of which but a little is used mostly.
+        const STACK = 1 << 12;
     }
 }
 

@@ -45,6 +45,7 @@ pub async fn exec(t: &mut Thread, request: Request) -> Result<()> {
     let program = program::resolve(t, request).await?;
     let mm = AddressSpace::new()?;
     t.process().limits.publish_to(&mm.limits);
+    mm.limits.no_blocks.store(t.mm().limits.no_blocks.load(Ordering::Relaxed), Ordering::Relaxed);
     let loaded = load(t, &mm, &program).await;
     let (image, sp, creds) = match loaded {
         Ok(loaded) => loaded,

@@ -57,7 +57,6 @@ mod mqueue_file;
 mod msg;
 mod msg_ctl;
 mod open;
-mod overlay;
 mod packets;
 mod pidfd;
 mod pipes;
@@ -91,6 +90,7 @@ mod sigwait;
 mod splices;
 mod stat;
 mod sysv;
+mod thp;
 mod threads;
 mod time;
 mod timer_signals;
@@ -201,9 +201,5 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("remote_memory", remote_memory::TESTS),
     ("mount_fds", mount_fds::TESTS),
     ("mount_attr", mount_attr::TESTS),
-    ("overlay_copy_up", overlay::copy_up::TESTS),
-    ("overlay_changes", overlay::changes::TESTS),
-    ("overlay_renames", overlay::renames::TESTS),
-    ("overlay_directories", overlay::directories::TESTS),
-    ("overlay_mounting", overlay::mounting::TESTS),
+    ("thp", thp::TESTS),
 ];

@@ -126,9 +126,14 @@ pub(super) fn advise_unknown() {
     say!("length 0: {}", advise(memory, 0, MADV_NORMAL));
 }
 
-pub(super) fn advise_merging_and_huge_pages() {
+pub(super) fn advise_huge_pages() {
     let memory = pages(1);
-    for advice in [MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_HUGEPAGE, MADV_NOHUGEPAGE] {
+    say!("{} {}", advise(memory, PAGE, MADV_HUGEPAGE), advise(memory, PAGE, MADV_NOHUGEPAGE));
+}
+
+pub(super) fn advise_merging() {
+    let memory = pages(1);
+    for advice in [MADV_MERGEABLE, MADV_UNMERGEABLE] {
         say!("{advice}: {}", advise(memory, PAGE, advice));
     }
 }

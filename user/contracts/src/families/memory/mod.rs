@@ -9,9 +9,9 @@ mod protection;
 use libc::*;
 
 use self::changes::{
-    advise_dontfork, advise_dontneed, advise_dontneed_file, advise_free, advise_merging_and_huge_pages, advise_unknown,
-    advise_wipeonfork, remap_dontunmap, remap_fixed, remap_grow_and_move, remap_shared_duplicate, remap_shrink,
-    resident_pages,
+    advise_dontfork, advise_dontneed, advise_dontneed_file, advise_free, advise_huge_pages, advise_merging,
+    advise_unknown, advise_wipeonfork, remap_dontunmap, remap_fixed, remap_grow_and_move, remap_shared_duplicate,
+    remap_shrink, resident_pages,
 };
 use self::files::{
     file_closed_after_mapping, file_end, file_grown_under_mapping, file_offset, file_private, file_shared,
@@ -39,7 +39,7 @@ tests! {
     file_private, file_shared, file_end, file_truncated_under_mapping, file_grown_under_mapping, file_offset,
     file_closed_after_mapping, write_through_read_only_descriptor, zero_device, remap_grow_and_move, remap_shrink,
     remap_fixed, remap_dontunmap, remap_shared_duplicate, advise_dontneed, advise_dontneed_file, advise_free,
-    advise_dontfork, advise_wipeonfork, advise_unknown, advise_merging_and_huge_pages, resident_pages, sync_pages, break_area, break_limits,
+    advise_dontfork, advise_wipeonfork, advise_unknown, advise_huge_pages, advise_merging, resident_pages, sync_pages, break_area, break_limits,
     stack_grows, stack_limit, growsdown, lock_limits, locked_stay_over_fork, memfd_contents, memfd_seals,
     memfd_seal_write, execute_new_code, not_executable, populate, noreserve_is_large, address_space_limit, data_limit,
     fault_in_system_call, copy_on_write_many_children, shared_file_between_processes, maps_of_this, misaligned_bus,
