@@ -98,6 +98,7 @@ pub const ALL: &[Scenario] = &[
         "an entry is cancelled while it ends, and the one that is linked to it begins",
     ),
     scenario("memory", memory::pressure, "copy-on-write and unmapping with little memory"),
+    scenario("blocks", memory::blocks, "the same with huge pages, which are cut up and moved"),
     on_disk("ext2", ext2::power_cut, "writers and a power cut: what was synced is there"),
     on_disk("ext2-errors", ext2::errors, "writers on a disk that fails: errors, and nothing worse"),
 ];
