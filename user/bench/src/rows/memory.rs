@@ -12,6 +12,8 @@ pub const ROWS: &[Row] = &[
     row("fault_file_copy", |bench| fault_file(bench, write)),
     row("mmap_munmap_64k", |bench| map_and_unmap(bench, false)),
     row("mmap_touch_munmap_64k", |bench| map_and_unmap(bench, true)),
+    row("mmap_touch_munmap_16m", |bench| map_16m(bench, libc::MADV_NOHUGEPAGE)),
+    row("mmap_touch_munmap_16m_huge", huge_16m),
     row("mprotect_page", mprotect),
     row("madvise_dontneed_page", dontneed),
     row("brk_grow_shrink", brk),
@@ -93,6 +95,33 @@ fn map_and_unmap(bench: &Bench, touched: bool) -> Result<f64> {
         }
         sys::unmap(memory, LENGTH)
     })
+}
+
+/// A large piece of memory, each page written to once.
+fn map_16m(bench: &Bench, advice: i32) -> Result<f64> {
+    const LENGTH: usize = 16 << 20;
+    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize;
+    let protection = (libc::PROT_READ | libc::PROT_WRITE) as usize;
+    bench.per_operation(4, || {
+        let memory = sys::call("mmap", libc::SYS_mmap, [0, LENGTH, protection, flags, usize::MAX, 0])?;
+        sys::raw(libc::SYS_madvise, [memory, LENGTH, advice as usize]);
+        touch(memory as *mut u8, LENGTH, write);
+        sys::unmap(memory as *mut u8, LENGTH)
+    })
+}
+
+/// The same in pages of 2 MiB. Guests have too little memory for Linux to give them to who does not ask.
+fn huge_16m(bench: &Bench) -> Result<f64> {
+    let allow = |policy: &[u8]| {
+        let setting = sys::open(c"/sys/kernel/mm/transparent_hugepage/enabled", libc::O_WRONLY)?;
+        sys::write_all(setting, policy)?;
+        sys::close(setting);
+        Ok(())
+    };
+    allow(b"madvise")?;
+    let cost = map_16m(bench, libc::MADV_HUGEPAGE);
+    allow(b"never")?;
+    cost
 }
 
 /// One page of four, to and fro: the cost of one call.
