@@ -2,47 +2,19 @@
 //!
 //! The parent directory's async mutex is held over the change. A rename between directories also takes the file system's
 //! rename lock, which keeps the shape of the tree while the two directories' order is found out. A directory that is
-//! removed or replaced is locked after its parent, so nothing is created in it meanwhile.
-//!
-//! While the file system works on a change, the name's cache entry is in doubt: if the future is dropped half-way, the
-//! entry goes ([`Doubt`]), and the next lookup asks the file system.
+//! removed or replaced is locked after its parent, so nothing is created in it meanwhile. The changes themselves are made
+//! by [`super::names`].
 
 use alloc::sync::Arc;
 
-use super::dentry::{self, Dentry};
-use super::inode::{FileType, Inode, NewAttr, NewNode, RenameFlags};
-use super::inotify::hooks;
+use super::dentry::Dentry;
+use super::inode::{Inode, NewAttr, NewNode, RenameFlags};
+use super::names::{self, Name};
 use super::path::Path;
 use super::perm;
 use super::walk::{self, Ctx, Flags, Last, Special, Walker};
 use crate::errno::{Errno, Result};
-use crate::exec::MutexGuard;
 use crate::process::Caps;
-
-/// Takes the cache entry out when dropped, unless the change was settled.
-struct Doubt<'a> {
-    dir: &'a Arc<Dentry>,
-    name: &'a [u8],
-    settled: bool,
-}
-
-impl<'a> Doubt<'a> {
-    fn new(dir: &'a Arc<Dentry>, name: &'a [u8]) -> Self {
-        Doubt { dir, name, settled: false }
-    }
-
-    fn settle(mut self) {
-        self.settled = true;
-    }
-}
-
-impl Drop for Doubt<'_> {
-    fn drop(&mut self) {
-        if !self.settled {
-            dentry::forget(self.dir, self.name);
-        }
-    }
-}
 
 /// Mode and owner of a new node: umask applied, group and set-group-ID inherited from a set-group-ID directory.
 pub fn new_attr(ctx: Ctx<'_>, dir: &dyn Inode, perm: u32, is_dir: bool) -> NewAttr {
@@ -92,14 +64,7 @@ pub async fn create_locked(ctx: Ctx<'_>, dir: &Path, name: &[u8], node: NewNode<
         NewNode::Symlink(_) => NewAttr { perm: 0o777, ..new_attr(ctx, &**dir.inode(), 0, false) },
         _ => new_attr(ctx, &**dir.inode(), perm, matches!(node, NewNode::Directory)),
     };
-    let doubt = Doubt::new(&dir.dentry, name);
-    let inode = dir.inode().create(name, node, attr).await?;
-    doubt.settle();
-    hooks::created(dir.inode(), name, inode.kind());
-    if dir.inode().fs().volatile_names() {
-        return Ok(Dentry::new(Some(dir.dentry.clone()), name, inode));
-    }
-    Ok(dentry::insert(&dir.dentry, name, inode))
+    names::make(&dir.dentry, name, node, attr).await
 }
 
 /// linkat(2): `path` becomes another name of what `old` is.
@@ -123,14 +88,7 @@ pub async fn link(ctx: Ctx<'_>, old: &Path, dirfd: i32, path: &[u8]) -> Result<(
     if old.dentry.is_dir() {
         return Err(Errno::EPERM);
     }
-    let doubt = Doubt::new(&dir.dentry, name.bytes());
-    dir.inode().link(name.bytes(), old.inode()).await?;
-    doubt.settle();
-    if !dir.inode().fs().volatile_names() {
-        dentry::insert(&dir.dentry, name.bytes(), old.inode().clone());
-    }
-    hooks::linked(dir.inode(), name.bytes(), old.inode());
-    Ok(())
+    names::link(&dir.dentry, name.bytes(), old.inode()).await
 }
 
 /// May `victim` be taken out of `dir`?
@@ -157,7 +115,7 @@ pub async fn unlink(ctx: Ctx<'_>, dirfd: i32, path: &[u8]) -> Result<()> {
     if victim.is_mount_point() {
         return Err(Errno::EBUSY);
     }
-    remove(dir, name.bytes(), &victim).await
+    names::remove(&dir.dentry, name.bytes(), &victim).await
 }
 
 /// unlinkat(2) with AT_REMOVEDIR.
@@ -180,36 +138,7 @@ pub async fn rmdir(ctx: Ctx<'_>, dirfd: i32, path: &[u8]) -> Result<()> {
     if victim.is_mount_point() {
         return Err(Errno::EBUSY);
     }
-    let _victim_guard = victim.inode().state().lock.lock().await;
-    remove(dir, name.bytes(), &victim).await
-}
-
-async fn remove(dir: &Path, name: &[u8], victim: &Arc<Dentry>) -> Result<()> {
-    let doubt = Doubt::new(&dir.dentry, name);
-    let result = dir.inode().unlink(name, victim.inode()).await;
-    doubt.settle();
-    if result.is_ok() {
-        dentry::removed(victim);
-        hooks::removed(dir.inode(), name, victim);
-    }
-    result
-}
-
-/// Locks two directories, the ancestor first; the same one once. Between different ones the rename lock is held.
-async fn lock_pair<'a>(
-    a: &'a Path,
-    b: &'a Path,
-) -> (Option<MutexGuard<'a, ()>>, MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>) {
-    if Arc::ptr_eq(&a.dentry, &b.dentry) {
-        return (None, a.inode().state().lock.lock().await, None);
-    }
-    let tree = a.mount.fs().rename_lock().lock().await;
-    let by_address = Arc::as_ptr(&a.dentry) < Arc::as_ptr(&b.dentry);
-    let a_first = a.dentry.is_ancestor_of(&b.dentry) || by_address && !b.dentry.is_ancestor_of(&a.dentry);
-    let (first, second) = if a_first { (a, b) } else { (b, a) };
-    let outer = first.inode().state().lock.lock().await;
-    let inner = second.inode().state().lock.lock().await;
-    (Some(tree), outer, Some(inner))
+    names::remove(&dir.dentry, name.bytes(), &victim).await
 }
 
 /// What RENAME_WHITEOUT leaves (rename(2)) is a character device 0/0 of the caller's.
@@ -242,7 +171,8 @@ pub async fn rename(
         return Err(if flags.contains(RenameFlags::NOREPLACE) { Errno::EEXIST } else { Errno::EBUSY });
     };
     old_dir.mount.check_writable()?;
-    let _guards = lock_pair(old_dir, new_dir).await;
+    let fs = old_dir.mount.fs();
+    let _guards = names::lock_pair(&**fs, &old_dir.dentry, &new_dir.dentry).await;
     let source = walk::child_locked(&old_dir.dentry, old_name.bytes()).await?;
     let target = match walk::child_locked(&new_dir.dentry, new_name.bytes()).await {
         Ok(target) => Some(target),
@@ -267,7 +197,9 @@ pub async fn rename(
         return Ok(());
     }
     ends.check(ctx)?;
-    ends.perform(old_name.bytes(), new_name.bytes(), flags).await
+    let from = Name { dir: &old_dir.dentry, name: old_name.bytes() };
+    let to = Name { dir: &new_dir.dentry, name: new_name.bytes() };
+    names::rename(from, &source, to, target.as_ref(), flags).await
 }
 
 /// What a rename is about.
@@ -312,37 +244,6 @@ impl Ends<'_> {
         }
         if self.source.is_mount_point() || self.target.is_some_and(|target| target.is_mount_point()) {
             return Err(Errno::EBUSY);
-        }
-        Ok(())
-    }
-
-    async fn perform(&self, old_name: &[u8], new_name: &[u8], flags: RenameFlags) -> Result<()> {
-        let victim = self.target.filter(|target| !self.exchange && target.kind() == FileType::Directory);
-        let _victim_guard = match victim {
-            Some(victim) => Some(victim.inode().state().lock.lock().await),
-            None => None,
-        };
-        let old_doubt = Doubt::new(&self.old_dir.dentry, old_name);
-        let new_doubt = Doubt::new(&self.new_dir.dentry, new_name);
-        let (moved, replaced) = (self.source.inode(), self.target.map(|target| target.inode()));
-        let from = self.old_dir.inode();
-        let result = from.rename(old_name, moved, self.new_dir.inode(), new_name, replaced, flags).await;
-        old_doubt.settle();
-        new_doubt.settle();
-        result?;
-        match self.target {
-            Some(target) if self.exchange => dentry::exchanged(self.source, target),
-            Some(target) => {
-                dentry::removed(target);
-                dentry::moved(self.source, &self.new_dir.dentry, new_name);
-            }
-            None => dentry::moved(self.source, &self.new_dir.dentry, new_name),
-        }
-        let (old, new) = ((self.old_dir.inode(), old_name), (self.new_dir.inode(), new_name));
-        let replaced = self.target.filter(|_| !self.exchange);
-        hooks::renamed(old, new, self.source, replaced.map(|target| &**target));
-        if let Some(target) = self.target.filter(|_| self.exchange) {
-            hooks::renamed(new, old, target, None);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use core::any::Any;
 
 use super::file::{Events, FileOps, TryError};
 use super::mount::{self, Instance};
-use super::{DeviceId, FsType, MountRequest, OpenFile};
+use super::{Ctx, DeviceId, FsType, MountRequest, OpenFile};
 use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
 use crate::mm::IoBuf;
@@ -129,8 +129,18 @@ impl Configuration {
         Ok(())
     }
 
-    /// Makes the instance. `device_of` finds the device that the source names.
-    pub async fn make(&self, device_of: impl AsyncFnOnce(&[u8]) -> Result<Option<DeviceId>>) -> Result<()> {
+    /// What became of an option that is a blob, a path or a descriptor, as none of any file system is: Linux's overlayfs
+    /// takes text only, and has another error for that.
+    pub fn refuse_other(&self) -> Errno {
+        if self.fs_type.name == super::overlay::NAME { Errno::EOPNOTSUPP } else { Errno::EINVAL }
+    }
+
+    /// Makes the instance, for `ctx`. `device_of` finds the device that the source names.
+    pub async fn make(
+        &self,
+        ctx: Ctx<'_>,
+        device_of: impl AsyncFnOnce(&[u8]) -> Result<Option<DeviceId>>,
+    ) -> Result<()> {
         let mut state = self.state.lock().await;
         if state.phase != Phase::New {
             return Err(Errno::EBUSY);
@@ -144,9 +154,8 @@ impl Configuration {
         }
         let source = source.unwrap_or_else(|| b"none".to_vec());
         let device = if self.fs_type.needs_device { device_of(&source).await? } else { None };
-        let request =
-            MountRequest { source: &source, device, read_only: state.read_only == Some(true), data: &state.options };
-        let read_only = request.read_only;
+        let read_only = state.read_only == Some(true);
+        let request = MountRequest { source: &source, device, read_only, data: &state.options, ctx };
         let fs = super::instance_of_type(self.fs_type, request).await?;
         if read_only && !fs.read_only() {
             fs.set_read_only(true).await?;

@@ -32,6 +32,8 @@ pub struct Dentry {
     kind: FileType,
     /// Others change the file system, too: the cache does not answer for this name, it only finds who uses it.
     shared: bool,
+    /// See [`Inode::is_layered`].
+    layered: bool,
     place: SpinLock<Place>,
     /// The name was removed.
     dead: AtomicBool,
@@ -47,9 +49,11 @@ impl Dentry {
 
     /// A dentry that is in no cache. `name` is what /proc/PID/fd shows for nameless objects.
     pub fn new(parent: Option<Arc<Dentry>>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        let kind = inode.kind();
         Arc::new(Dentry {
-            kind: inode.kind(),
+            kind,
             shared: inode.state().is_shared(),
+            layered: kind == FileType::Regular && inode.is_layered(),
             inode,
             place: SpinLock::new(Place { parent, name: Name::from_slice(name) }),
             dead: AtomicBool::new(false),
@@ -63,6 +67,10 @@ impl Dentry {
 
     pub fn kind(&self) -> FileType {
         self.kind
+    }
+
+    pub(super) fn is_layered(&self) -> bool {
+        self.layered
     }
 
     pub fn is_dir(&self) -> bool {

@@ -34,7 +34,7 @@ impl PageSource for FileSource {
 
     fn dev_ino(&self) -> (u64, u64) {
         let inode = self.file.inode();
-        (inode.fs().device().encode(), inode.metadata().ino)
+        (inode.device().encode(), inode.metadata().ino)
     }
 
     fn readable(&self) -> bool {

@@ -198,6 +198,10 @@ pub trait Inode: Send + Sync + Any {
     fn metadata(&self) -> Metadata;
     fn fs(&self) -> Arc<dyn FileSystem>;
     fn as_any(&self) -> &dyn Any;
+    /// `st_dev` of stat(2).
+    fn device(&self) -> DeviceId {
+        self.fs().device()
+    }
     /// What the VFS keeps per inode; every inode embeds one (`InodeState::default()`).
     fn state(&self) -> &InodeState;
 
@@ -281,6 +285,10 @@ pub trait Inode: Send + Sync + Any {
     /// Regular files that live in the page cache. The VFS then does read, write, mmap and truncate of cached pages.
     fn page_cache(&self) -> Option<&Arc<PageCache>> {
         None
+    }
+    /// It may get another page cache while files are open.
+    fn is_layered(&self) -> bool {
+        false
     }
     /// A write to the page cache is about to happen: makes sure that there is room for it (ENOSPC, EDQUOT).
     fn prepare_write(&self, _offset: u64, _len: u64) -> Op<'_, Result<()>> {

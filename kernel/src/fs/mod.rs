@@ -5,13 +5,13 @@
 //! * [`dentry`], [`mount`], [`path`], [`walk`]: names. A [`Path`] is a [`Dentry`] seen through a [`Mount`]; [`lookup`] goes from
 //!   text to path, by way of the name cache.
 //! * [`mod@open`], [`open_file`], [`regular`], [`writing`], [`splice`], [`fd_table`]: open files and their content;
-//!   `file_source`: the same for mmap(2). [`configure`]: mounting step by step. [`change`], [`attr`], [`perm`]: changes of names and attributes, and who may make
+//!   `file_source`: the same for mmap(2). [`configure`]: mounting step by step. [`change`], `names`, [`attr`], [`perm`]: changes of names and attributes, and who may make
 //!   them; [`xattr`]: names of extended ones. [`context`]: root, working directory and umask of a process.
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //!   [`sigio`]: signals instead of waiting. [`inotify`]: being told what happens to files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
 //!   [`block`]: disks; `loops`: files as disks; [`ext2`]: the file system on them. [`p9`]: a folder of the host;
-//!   `shared_file`: content that others change, too.
+//!   `shared_file`: content that others change, too. [`overlay`]: directories on top of each other.
 //!
 //! Locks, outer first: `FileSystem::rename_lock` → `InodeState::lock` of directories, ancestors first → of files →
 //! `OpenFile::pos` is outside of the file's lock. Below these async locks only spinlocks, each of which is a leaf unless its
@@ -38,9 +38,11 @@ pub mod locks;
 mod loops;
 pub mod memfd;
 pub mod mount;
+mod names;
 pub mod op;
 pub mod open;
 pub mod open_file;
+pub mod overlay;
 pub mod p9;
 pub mod path;
 pub mod perm;
@@ -99,6 +101,8 @@ pub struct MountRequest<'a> {
     pub read_only: bool,
     /// The options string.
     pub data: &'a [u8],
+    /// Who mounts it, where paths in the options are to be looked up.
+    pub ctx: Ctx<'a>,
 }
 
 /// Makes an instance of a file system.
@@ -165,6 +169,7 @@ pub fn init() {
     loops::init();
     ext2::init();
     p9::init();
+    overlay::init();
     procfs::init();
     sysfs::init();
     tty::init();

@@ -22,6 +22,7 @@ use crate::time::Timespec;
 pub async fn read(file: &OpenFile, cache: &Arc<PageCache>, pos: u64, buf: &mut IoBuf<'_>) -> Result<usize> {
     check_place(file, pos, buf)?;
     let inode = file.inode();
+    let cache = if file.path().dentry.is_layered() { inode.page_cache().unwrap_or(cache) } else { cache };
     if cache.is_of_shared_file() {
         return inode.read_through(pos, buf).await;
     }
@@ -53,6 +54,7 @@ pub(super) fn check_place(file: &OpenFile, pos: u64, buf: &IoBuf<'_>) -> Result<
 /// SEEK_DATA and SEEK_HOLE of lseek(2).
 pub async fn seek_content(inode: &Arc<dyn Inode>, cache: &PageCache, offset: i64, hole: bool) -> Result<u64> {
     let size = inode.size();
+    let cache = inode.page_cache().map_or(cache, |cache| &**cache);
     let start = u64::try_from(offset).ok().filter(|offset| *offset < size).ok_or(Errno::ENXIO)?;
     if !cache.is_memory() {
         // What is only in memory may have no place on the device yet.
@@ -181,7 +183,7 @@ pub(super) fn clears_set_id(inode: &Arc<dyn Inode>, t: &Thread) -> bool {
 const STEP: usize = 1 << 20;
 
 /// Writes one piece and makes it part of the file. The file is locked.
-async fn write_step(
+pub(super) async fn write_step(
     inode: &Arc<dyn Inode>,
     cache: &Arc<PageCache>,
     pos: u64,

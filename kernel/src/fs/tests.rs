@@ -21,36 +21,40 @@ pub(super) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Out
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
-struct World {
+pub(super) struct World {
     fs: FsContext,
     creds: Credentials,
     files: FdTable,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let tmp = tmpfs::TmpFs::new("tmpfs", b"test", tmpfs::Options { size: Some(1 << 24), ..Default::default() });
-        let root = Dentry::new_root(tmp.root());
-        let mount = Mount::new(tmp, root.clone(), MountFlags::RELATIME);
+        World::of(tmp)
+    }
+
+    pub(super) fn of(of: Arc<dyn FileSystem>) -> Self {
+        let root = Dentry::new_root(of.root());
+        let mount = Mount::new(of, root.clone(), MountFlags::RELATIME);
         let fs = FsContext::new(Path { mount, dentry: root });
         World { fs, creds: Credentials::root(), files: FdTable::new() }
     }
 
-    fn ctx(&self) -> Ctx<'_> {
+    pub(super) fn ctx(&self) -> Ctx<'_> {
         Ctx { fs: &self.fs, creds: &self.creds, files: &self.files, thread: None }
     }
 
-    async fn mkdir(&self, path: &str) -> Result<()> {
+    pub(super) async fn mkdir(&self, path: &str) -> Result<()> {
         change::create(self.ctx(), AT_FDCWD, path.as_bytes(), NewNode::Directory, 0o755).await.map(drop)
     }
 
-    async fn symlink(&self, target: &str, path: &str) -> Result<()> {
+    pub(super) async fn symlink(&self, target: &str, path: &str) -> Result<()> {
         change::create(self.ctx(), AT_FDCWD, path.as_bytes(), NewNode::Symlink(target.as_bytes()), 0o777)
             .await
             .map(drop)
     }
 
-    async fn open(&self, path: &str, flags: u32) -> Result<Arc<OpenFile>> {
+    pub(super) async fn open(&self, path: &str, flags: u32) -> Result<Arc<OpenFile>> {
         match open(self.ctx(), AT_FDCWD, path.as_bytes(), How::new(flags, 0o644)).await {
             Ok(file) => Ok(file),
             Err(crate::syscalls::SysError::Errno(errno)) => Err(errno),
@@ -58,31 +62,31 @@ impl World {
         }
     }
 
-    async fn create(&self, path: &str) -> Result<()> {
+    pub(super) async fn create(&self, path: &str) -> Result<()> {
         self.open(path, raw::O_CREAT | raw::O_EXCL | raw::O_WRONLY).await.map(drop)
     }
 
-    async fn unlink(&self, path: &str) -> Result<()> {
+    pub(super) async fn unlink(&self, path: &str) -> Result<()> {
         change::unlink(self.ctx(), AT_FDCWD, path.as_bytes()).await
     }
 
-    async fn rmdir(&self, path: &str) -> Result<()> {
+    pub(super) async fn rmdir(&self, path: &str) -> Result<()> {
         change::rmdir(self.ctx(), AT_FDCWD, path.as_bytes()).await
     }
 
-    async fn rename(&self, old: &str, new: &str, flags: RenameFlags) -> Result<()> {
+    pub(super) async fn rename(&self, old: &str, new: &str, flags: RenameFlags) -> Result<()> {
         change::rename(self.ctx(), (AT_FDCWD, old.as_bytes()), (AT_FDCWD, new.as_bytes()), flags).await
     }
 
-    async fn find(&self, path: &str, flags: Flags) -> Result<Path> {
+    pub(super) async fn find(&self, path: &str, flags: Flags) -> Result<Path> {
         lookup(self.ctx(), AT_FDCWD, path.as_bytes(), flags).await
     }
 
-    async fn ino(&self, path: &str) -> Result<u64> {
+    pub(super) async fn ino(&self, path: &str) -> Result<u64> {
         Ok(self.find(path, Flags::FOLLOW).await?.inode().metadata().ino)
     }
 
-    async fn list(&self, path: &str) -> Vec<String> {
+    pub(super) async fn list(&self, path: &str) -> Vec<String> {
         struct Names(Vec<String>);
         impl DirSink for Names {
             fn entry(&mut self, _: u64, _: u64, _: FileType, name: &[u8]) -> bool {

@@ -320,7 +320,7 @@ pub(super) fn start_of(ctx: Ctx<'_>, dirfd: i32) -> Result<Path> {
 }
 
 /// Looks a name up in the file system and notes the answer in the cache.
-async fn lookup_child(dir: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {
+pub(super) async fn lookup_child(dir: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {
     if name.len() > NAME_MAX {
         return Err(Errno::ENAMETOOLONG);
     }

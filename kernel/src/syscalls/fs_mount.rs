@@ -82,6 +82,7 @@ pub async fn mount(
         device: device.unwrap_or(None),
         read_only: flags & raw::MS_RDONLY != 0,
         data: &data,
+        ctx: Ctx::of(t),
     };
     let instance = fs::new_instance(&fs_type, request).await.map_err(|errno| match device {
         // A device was wanted, and there is not even a file.

@@ -133,7 +133,7 @@ pub async fn fsconfig(t: &Thread, fd: i32, command: u32, key: UserPtr<u8>, value
     let configuration = file.ops_as::<Configuration>().ok_or(Errno::EINVAL)?;
     if command == config::FSCONFIG_CMD_CREATE as u32 {
         may_mount(t)?;
-        return configuration.make(async |source: &[u8]| device_of(t, source).await).await;
+        return configuration.make(Ctx::of(t), async |source: &[u8]| device_of(t, source).await).await;
     }
     if command == config::FSCONFIG_CMD_RECONFIGURE as u32 {
         may_mount(t)?;
@@ -147,8 +147,7 @@ pub async fn fsconfig(t: &Thread, fd: i32, command: u32, key: UserPtr<u8>, value
         let value = read_text(t, value, KEY_MAX).await?;
         return configuration.set(&key, Some(&value)).await;
     }
-    // No option of any file system is a blob, a path or a descriptor.
-    Err(Errno::EINVAL)
+    Err(configuration.refuse_other())
 }
 
 pub async fn fsmount(t: &Thread, fd: i32, flags: u32, attributes: u32) -> Result<i32> {

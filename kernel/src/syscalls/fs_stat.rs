@@ -51,7 +51,7 @@ fn shown_mode(path: &Path, meta: &Metadata) -> u32 {
 fn stat_of(path: &Path) -> Stat {
     let meta = path.inode().metadata();
     Stat {
-        dev: path.inode().fs().device().encode(),
+        dev: path.inode().device().encode(),
         ino: meta.ino,
         mode: shown_mode(path, &meta),
         nlink: meta.nlink,
@@ -159,7 +159,7 @@ fn statx_time(time: Timespec) -> StatxTime {
 
 fn statx_of(path: &Path) -> Statx {
     let meta = path.inode().metadata();
-    let dev = path.inode().fs().device();
+    let dev = path.inode().device();
     let mount_root = alloc::sync::Arc::ptr_eq(&path.dentry, path.mount.root());
     let mut mask = raw::STATX_BASIC_STATS | raw::STATX_MNT_ID;
     if meta.btime.is_some() {

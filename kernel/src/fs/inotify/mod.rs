@@ -213,7 +213,7 @@ impl FileOps for Inotify {
         let mut out = String::new();
         for watch in watches {
             let inode = watch.inode();
-            let device = inode.fs().device();
+            let device = inode.device();
             let device = device.major << 20 | device.minor;
             // Who has a million watches need not see all of them when memory is short.
             if out.try_reserve(100).is_err() {

@@ -273,7 +273,7 @@ impl OpenFile {
     pub async fn sync(&self, data_only: bool) -> Result<()> {
         match &self.kind {
             Kind::Regular(cache) => {
-                cache.write_back(0..u64::MAX).await?;
+                self.inode().page_cache().unwrap_or(cache).write_back(0..u64::MAX).await?;
                 self.inode().sync(data_only).await
             }
             Kind::Directory => self.inode().sync(data_only).await,

@@ -57,6 +57,7 @@ mod mqueue_file;
 mod msg;
 mod msg_ctl;
 mod open;
+mod overlay;
 mod packets;
 mod pidfd;
 mod pipes;
@@ -201,5 +202,10 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("remote_memory", remote_memory::TESTS),
     ("mount_fds", mount_fds::TESTS),
     ("mount_attr", mount_attr::TESTS),
+    ("overlay_copy_up", overlay::copy_up::TESTS),
+    ("overlay_changes", overlay::changes::TESTS),
+    ("overlay_renames", overlay::renames::TESTS),
+    ("overlay_directories", overlay::directories::TESTS),
+    ("overlay_mounting", overlay::mounting::TESTS),
     ("thp", thp::TESTS),
 ];
