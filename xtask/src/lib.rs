@@ -31,6 +31,7 @@ pub mod ksyms;
 pub mod linux;
 pub mod machine;
 pub mod miri;
+pub mod network;
 pub mod paths;
 pub mod provision;
 pub mod recipe;

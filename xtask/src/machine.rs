@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::image::Image;
+use crate::network::{self, Forward};
 use crate::provision::QEMU;
 use crate::share::{self, Share};
 use crate::{build, linux};
@@ -55,6 +56,12 @@ pub struct MachineOptions {
     /// More words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     pub append: String,
+    /// Leave the network card away (--icount does, too)
+    #[arg(long, conflicts_with = "forward")]
+    pub no_net: bool,
+    /// Lead a port of the host, on its loopback unless an address is given, to one of the guest
+    #[arg(long, value_name = "[tcp:|udp:]HOST:GUEST")]
+    pub forward: Vec<Forward>,
     /// Leave the image as it is: what the guest writes is lost at the end
     #[arg(long)]
     pub snapshot: bool,
@@ -70,6 +77,7 @@ pub struct MachineOptions {
 }
 
 impl Default for MachineOptions {
+    /// For what measures and compares: without a network card.
     fn default() -> Self {
         MachineOptions {
             kernel: KernelKind::Pollux,
@@ -80,6 +88,8 @@ impl Default for MachineOptions {
             icount: false,
             virtualization: false,
             append: String::new(),
+            no_net: true,
+            forward: Vec::new(),
             snapshot: false,
             share: Vec::new(),
             kernel_file: None,
@@ -149,6 +159,10 @@ impl Machine {
             "--icount counts the instructions of one processor: leave --smp away"
         );
         share::check(&options.share, options.kernel)?;
+        ensure!(
+            !options.icount || options.forward.is_empty(),
+            "with --icount there is no network card: leave --forward away"
+        );
         Ok(Machine { options: options.clone(), boot, image, debugger: None })
     }
 
@@ -229,6 +243,14 @@ impl Machine {
             &format!("virtio-blk-{suffix},drive=root"),
         ]);
         share::add_devices(&self.options.share, self.options.bus, qemu);
+        if self.has_network() {
+            network::add(qemu, self.options.bus, &self.options.forward);
+        }
+    }
+
+    /// What comes over a network is never the same twice.
+    fn has_network(&self) -> bool {
+        !self.options.no_net && !self.options.icount
     }
 
     fn command_line(&self, log_level: u8, init_args: &[String]) -> String {
@@ -245,7 +267,10 @@ impl Machine {
             }
         }
         words.extend(self.options.append.split_whitespace().map(str::to_string));
-        let init_args: Vec<String> = share::init_args(&self.options.share).chain(init_args.iter().cloned()).collect();
+        // Before --exec, which takes all that follows.
+        let network = network::init_args(self.options.kernel).filter(|_| self.has_network()).into_iter().flatten();
+        let init_args: Vec<String> =
+            share::init_args(&self.options.share).chain(network).chain(init_args.iter().cloned()).collect();
         if !init_args.is_empty() && !words.iter().any(|word| word == "--") {
             words.push("--".into());
         }

@@ -7,12 +7,14 @@
 //! * [`address`], [`control`], [`options`]: `struct sockaddr`, ancillary data and socket options in user memory.
 //! * [`rights`]: descriptors on their way (SCM_RIGHTS), and the collector of sockets that only lead to each other.
 //! * [`unix`] is AF_UNIX, [`inet`] AF_INET and AF_INET6, and [`interface`] what addresses the machine has.
+//! * [`card`]: the network behind a card, with a task of its own that stands in for the sockets of other machines.
 //! * [`packet`]: the bytes of a datagram on their way from user memory and into it.
 //!
 //! Locks: `rights::IN_FLIGHT` → the state of a Unix socket, of two the one at the lower address first → leaves (wait
 //! queues, the table of abstract names). Nothing that holds an open file is dropped under any of them.
 
 pub mod address;
+pub mod card;
 pub mod control;
 pub mod inet;
 pub mod interface;

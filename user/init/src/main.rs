@@ -7,10 +7,11 @@
 //! * `--runner NONCE`: whatever the host asks for over the [`pollux_wire`] protocol.
 //!
 //! Options come after `--` on the kernel's command line: `--winsize COLSxROWS`, `--term NAME`, `--share TAG[:ro]`, which
-//! mounts a folder of the host on /mnt/TAG, and `--status`, which also hands the exit status of the shell to the host as a
-//! frame.
+//! mounts a folder of the host on /mnt/TAG, `--status`, which also hands the exit status of the shell to the host as a
+//! frame, and `--net ADDRESS/PREFIX,GATEWAY,DNS` for a kernel that does not configure its network card.
 
 mod console;
+mod network;
 mod runner;
 mod sys;
 
@@ -28,6 +29,7 @@ struct Options {
     term: Option<String>,
     status: bool,
     shares: Vec<String>,
+    net: Option<String>,
     command: Vec<String>,
 }
 
@@ -39,6 +41,7 @@ impl Options {
                 "--runner" => options.runner = args.next(),
                 "--winsize" => options.winsize = args.next().and_then(|size| parse_size(&size)),
                 "--term" => options.term = args.next(),
+                "--net" => options.net = args.next(),
                 "--status" => options.status = true,
                 "--share" => options.shares.extend(args.next()),
                 "--exec" => options.command.extend(args.by_ref()),
@@ -101,7 +104,7 @@ fn prepare(options: &Options) {
     if let Ok(name) = fs::read_to_string("/etc/hostname") {
         sys::set_host_name(name.trim());
     }
-    sys::bring_up_loopback();
+    network::bring_up(options.net.as_deref());
     options.shares.iter().for_each(|share| mount_share(share));
     let root = console::Account::root();
     let _ = env::set_current_dir(&root.home).or_else(|_| env::set_current_dir("/"));

@@ -127,24 +127,6 @@ pub fn set_host_name(name: &str) {
     unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
 }
 
-/// `ifconfig lo up`; a kernel without a network refuses, which is fine.
-pub fn bring_up_loopback() {
-    // SAFETY: the request is initialised, and the ioctls read and write nothing beyond it.
-    unsafe {
-        let Ok(socket) = check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)) else {
-            return;
-        };
-        let socket = OwnedFd::from_raw_fd(socket);
-        let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l' as _;
-        request.ifr_name[1] = b'o' as _;
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request) == 0 {
-            request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
-            libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request);
-        }
-    }
-}
-
 pub fn kill_all(signal: i32) {
     // SAFETY: no memory involved.
     unsafe { libc::kill(-1, signal) };
@@ -337,7 +319,7 @@ pub fn c_string(text: &OsStr) -> CString {
     CString::new(&bytes[..end]).unwrap_or_default()
 }
 
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 

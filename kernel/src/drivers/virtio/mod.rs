@@ -5,6 +5,7 @@
 
 mod blk;
 mod hal;
+mod net;
 mod p9;
 pub mod rng;
 
@@ -48,6 +49,7 @@ pub fn start(transport: SomeTransport<'static>, irq: Option<u32>) {
         DeviceType::Block => blk::start(transport, irq),
         DeviceType::_9P => p9::start(transport, irq),
         DeviceType::EntropySource => rng::start(transport, irq),
+        DeviceType::Network => net::start(transport, irq),
         _ => return,
     };
     if let Err(error) = result {

@@ -11,6 +11,7 @@ mod lock_stat;
 mod mem_file;
 mod memory;
 mod net;
+mod net_interfaces;
 mod node;
 mod process;
 mod status;

@@ -1,26 +1,25 @@
 //! /proc/PID/net: interfaces and sockets (proc(5)). There is one network for all processes.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr};
 
+use super::net_interfaces as interfaces;
 use super::node::Static;
 use super::text::{Text, put};
 use crate::net::inet::{AF_INET, AF_INET6, Endpoint, Row, tcp, udp};
-use crate::net::interface;
 
 pub static DIR: Static = Static::dir("net", ENTRIES);
 
 static ENTRIES: &[Static] = &[
-    Static::text("dev", devices),
-    Static::text("if_inet6", addresses6),
-    // Those of the loopback's addresses are in the local table, which is not shown here.
-    Static::text("route", |out| put_padded(out, ROUTE_HEADER, 127)),
+    Static::text("arp", interfaces::neighbours),
+    Static::text("dev", interfaces::devices),
+    Static::text("if_inet6", interfaces::addresses6),
+    Static::text("pnp", interfaces::told),
+    Static::text("route", interfaces::routes),
     Static::text("tcp", |out| sockets(out, &tcp::rows(AF_INET), TCP)),
     Static::text("tcp6", |out| sockets6(out, &tcp::rows(AF_INET6), TCP)),
     Static::text("udp", |out| sockets(out, &udp::rows(AF_INET), UDP)),
     Static::text("udp6", |out| sockets6(out, &udp::rows(AF_INET6), UDP)),
 ];
-
-const ROUTE_HEADER: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
 
 /// How the rows of a protocol differ: the width of their numbers, the ends of the header and of each row, and the width of a
 /// line of IPv4.
@@ -46,25 +45,8 @@ fn tcp_tail(row: &Row) -> &'static str {
 }
 
 /// A line that is filled up with blanks.
-fn put_padded(out: &mut Text, line: &str, width: usize) {
+pub fn put_padded(out: &mut Text, line: &str, width: usize) {
     put!(out, "{line:<width$}\n");
-}
-
-/// What goes through the loopback is not counted: there are no packets.
-fn devices(out: &mut Text) {
-    put!(out, "Inter-|   Receive                                                |  Transmit\n");
-    put!(out, " face |bytes    packets errs drop fifo frame compressed multicast");
-    put!(out, "|bytes    packets errs drop fifo colls carrier compressed\n");
-    put!(out, "{:>6}: {:7} {:7} {:4} {:4} {:4} {:5} {:10} {:9} ", "lo", 0, 0, 0, 0, 0, 0, 0, 0);
-    put!(out, "{:8} {:7} {:4} {:4} {:4} {:5} {:7} {:10}\n", 0, 0, 0, 0, 0, 0, 0, 0);
-}
-
-/// Address, index, length of the prefix, scope (10: the machine's own), flags (80: permanent), name.
-fn addresses6(out: &mut Text) {
-    if interface::is_loopback_up() {
-        Ipv6Addr::LOCALHOST.octets().iter().for_each(|byte| put!(out, "{byte:02x}"));
-        put!(out, " 01 80 10 80 {:>8}\n", "lo");
-    }
 }
 
 /// The words of an address are numbers of the machine.

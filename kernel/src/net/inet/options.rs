@@ -4,10 +4,12 @@
 //! refused (ENOPROTOOPT).
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use linux_raw_sys::net as raw;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::tcp::KeepAlive;
 use super::{AF_INET6, IPPROTO_TCP};
 use crate::errno::{Errno, Result};
 use crate::net::socket::{Common, Type};
@@ -80,6 +82,11 @@ impl IpOptions {
         Ok(value.as_bytes().to_vec())
     }
 
+    /// IP_TTL or IPV6_UNICAST_HOPS.
+    pub fn hops(&self, v4: bool) -> u8 {
+        if v4 { self.hops as u8 } else { self.hops6 as u8 }
+    }
+
     pub fn set(&mut self, common: &Common, level: u32, option: u32, value: &[u8], bound: bool) -> Result<()> {
         match (level, option) {
             (SOL_IP, raw::IP_TOS) => {
@@ -144,6 +151,29 @@ pub struct TcpOptions {
 impl TcpOptions {
     pub fn new() -> Self {
         TcpOptions { numbers: NUMBERS.map(|number| number.first), algorithm: ALGORITHMS[0] }
+    }
+
+    fn number(&self, option: u32) -> u32 {
+        let mut all = NUMBERS.iter().zip(self.numbers);
+        all.find(|(number, _)| number.option == option).map_or(0, |(_, value)| value.max(0) as u32)
+    }
+
+    pub fn nodelay(&self) -> bool {
+        self.number(raw::TCP_NODELAY) != 0
+    }
+
+    pub fn keep_alive(&self) -> KeepAlive {
+        let seconds = |option| Duration::from_secs(self.number(option).into());
+        KeepAlive {
+            idle: seconds(raw::TCP_KEEPIDLE),
+            interval: seconds(raw::TCP_KEEPINTVL),
+            count: self.number(raw::TCP_KEEPCNT),
+        }
+    }
+
+    pub fn user_timeout(&self) -> Option<Duration> {
+        let milliseconds = self.number(raw::TCP_USER_TIMEOUT);
+        (milliseconds != 0).then(|| Duration::from_millis(milliseconds.into()))
     }
 
     /// `state`: the connection's, for TCP_INFO.

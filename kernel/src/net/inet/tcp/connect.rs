@@ -10,6 +10,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{Instant, Interrupted, interruptible, timeout};
 use crate::fs::{FileOps, TryError, sigio};
 use crate::net::address;
+use crate::net::card::Call;
 use crate::net::inet::endpoint::{self, AF_UNSPEC};
 use crate::net::inet::{Endpoint, check_bindable, claim};
 use crate::net::interface;
@@ -33,7 +34,7 @@ impl TcpSocket {
         self.bind_as(t.creds().euid, local)
     }
 
-    pub(in super::super) fn bind_as(&self, user: u32, local: Endpoint) -> Result<()> {
+    pub(in crate::net) fn bind_as(&self, user: u32, local: Endpoint) -> Result<()> {
         let mut state = self.state.lock();
         if state.phase != Phase::Closed || state.has_port {
             return Err(Errno::EINVAL);
@@ -50,7 +51,7 @@ impl TcpSocket {
         self.ip.lock().only_v6
     }
 
-    pub(in super::super) fn start_listening(&self, user: u32, backlog: u32) -> Result<()> {
+    pub(in crate::net) fn start_listening(&self, user: u32, backlog: u32) -> Result<()> {
         let mut state = self.state.lock();
         if state.told != Told::Nothing || !matches!(state.phase, Phase::Closed | Phase::Listening) {
             return Err(Errno::EINVAL);
@@ -108,7 +109,7 @@ impl TcpSocket {
         true
     }
 
-    pub(in super::super) fn take_connection(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
+    pub(in crate::net) fn take_connection(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
         let mut state = self.state.lock();
         if state.phase != Phase::Listening {
             return Err(Errno::EINVAL.into());
@@ -150,6 +151,8 @@ impl TcpSocket {
             Told::Connected => return Err(Errno::EISCONN.into()),
             Told::InProgress => Errno::EALREADY,
             Told::Nothing => {
+                let remote = endpoint::parse_peer(self.common.family, address, false)?;
+                interface::await_route(t, remote.ip).await?;
                 self.begin(t, address)?;
                 if nonblock {
                     return Err(Errno::EINPROGRESS.into());
@@ -175,7 +178,7 @@ impl TcpSocket {
         Ok(())
     }
 
-    pub(in super::super) fn is_connecting(&self) -> bool {
+    pub(in crate::net) fn is_connecting(&self) -> bool {
         self.state.lock().phase == Phase::Connecting
     }
 
@@ -208,7 +211,7 @@ impl TcpSocket {
         self.begin_as(t.creds().euid, interface::source_for(remote.ip)?, remote)
     }
 
-    pub(in super::super) fn begin_as(&self, user: u32, source: IpAddr, remote: Endpoint) -> Result<()> {
+    pub(in crate::net) fn begin_as(&self, user: u32, source: IpAddr, remote: Endpoint) -> Result<()> {
         let mut state = self.state.lock();
         if state.phase != Phase::Closed || state.told != Told::Nothing {
             return Err(Errno::EALREADY);
@@ -220,6 +223,15 @@ impl TcpSocket {
         (state.receive_shut, state.send_shut) = (false, false);
         (state.end_sent, state.end_received, state.ended_first) = (false, false, false);
         let local = state.local;
+        if let Some(port) = interface::port_for(remote.ip) {
+            let stand_in = TcpSocket::stand_in(local, remote, Some(self.this.clone()));
+            state.peer = Some(Arc::downgrade(&stand_in));
+            drop(state);
+            if port.call(Call::Connect(stand_in)).is_err() {
+                self.fail(Errno::ENOBUFS);
+            }
+            return Ok(());
+        }
         drop(state);
         match PORTS.find(remote, local, |claim| claim.listening) {
             Some(listener) if !core::ptr::eq(&*listener, self) => self.meet(&listener),
@@ -231,7 +243,7 @@ impl TcpSocket {
     /// Source and port of a connection that begins.
     fn take_port(&self, user: u32, state: &mut State, source: IpAddr, remote: Endpoint) -> Result<()> {
         let ip = if state.local.is_any() { source } else { state.local.ip };
-        if ip.is_ipv4() != remote.ip.is_ipv4() {
+        if ip.is_ipv4() != remote.ip.is_ipv4() || !interface::leads(ip, remote.ip) {
             return Err(Errno::EINVAL);
         }
         if !state.has_port {
@@ -291,7 +303,7 @@ impl TcpSocket {
     }
 
     /// What accept(2) will answer: it has the listener's options.
-    fn child(&self, local: Endpoint, remote: Endpoint) -> Arc<TcpSocket> {
+    pub(super) fn child(&self, local: Endpoint, remote: Endpoint) -> Arc<TcpSocket> {
         let common = self.common.inherit();
         let child = TcpSocket::with(common, *self.ip.lock(), *self.tcp.lock());
         {
@@ -312,8 +324,12 @@ impl TcpSocket {
         state.phase = Phase::Closed;
         state.told = Told::Nothing;
         let listener = state.listener.take().and_then(|listener| listener.upgrade());
+        let stand_in = state.peer.take().and_then(|peer| peer.upgrade());
         self.forget_port(&mut state);
         drop(state);
+        if let Some(stand_in) = stand_in {
+            stand_in.reset();
+        }
         if let Some(listener) = listener {
             let this = self.this.as_ptr();
             listener.state.lock().pending.retain(|socket| !core::ptr::eq(socket.as_ptr(), this));

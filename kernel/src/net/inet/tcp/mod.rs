@@ -12,11 +12,14 @@
 //! Of RFC 9293's states, Open with what was sent and received of the ends is ESTABLISHED, FIN-WAIT-2 or CLOSE-WAIT; the others
 //! take no time here. A socket that was closed first keeps its port in TIME-WAIT ([`super::ports`]).
 //!
+//! With another machine it is the same: there the peer is a socket that stands in for the one over there ([`remote`]).
+//!
 //! Each socket holds what its peer has sent and nobody has read (`State::inbox`), and knows the peer by a weak reference. Who
 //! waits for bytes, or for room in the peer's inbox, for a connection or for the end of connect(2), does on the socket's own
 //! queue. It ends with its last descriptor, as a Unix socket does.
 
 mod connect;
+mod remote;
 mod stream;
 
 use alloc::collections::VecDeque;
@@ -39,6 +42,8 @@ use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, T
 use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
+
+pub use remote::{KeepAlive, find_listener};
 
 /// net.ipv4.tcp_wmem and tcp_rmem: what a socket begins with, bytes.
 const SEND_BUFFER: u32 = 16_384;
@@ -419,7 +424,9 @@ impl Socket for TcpSocket {
 
     fn set_option(&self, _t: &Thread, level: u32, option: u32, value: &[u8]) -> Result<()> {
         if level == options::SOL_TCP {
-            return self.tcp.lock().set(option, value);
+            self.tcp.lock().set(option, value)?;
+            self.tell_stand_in();
+            return Ok(());
         }
         let bound = self.state.lock().has_port;
         self.ip.lock().set(&self.common, level, option, value, bound)

@@ -181,13 +181,22 @@ impl TcpSocket {
 
     /// A reset comes: the next call is told.
     pub(super) fn reset(&self) {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let errno = match state.phase {
             Phase::Connecting => Errno::ECONNREFUSED,
             Phase::Open if state.end_received => Errno::EPIPE,
-            Phase::Open => Errno::ECONNRESET,
-            Phase::Closed | Phase::Listening => return,
+            _ => Errno::ECONNRESET,
         };
+        drop(state);
+        self.fail(errno);
+    }
+
+    /// The connection has come to this end: the next call is told.
+    pub(super) fn fail(&self, errno: Errno) {
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Closed | Phase::Listening) {
+            return;
+        }
         state.end();
         state.ended_first = false;
         self.common.set_error(errno);

@@ -1,7 +1,10 @@
 //! UDP sockets: udp(7).
 //!
 //! A datagram goes straight into the queue of its receiver. If that has no room it is lost, and nobody is told, as with any
-//! network; if there is no receiver, a connected sender is told by its next call.
+//! network; if there is no receiver, a connected sender is told by its next call. What goes to other machines and comes from
+//! them: [`remote`].
+
+mod remote;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -9,7 +12,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::endpoint::{self, AF_UNSPEC};
 use super::options::IpOptions;
@@ -26,6 +29,8 @@ use crate::net::{address, interface};
 use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
+
+pub use remote::{arrive, unreachable};
 
 /// Bytes of the largest datagram: what a length of 16 bits leaves beside the headers (those of IPv6 are not counted).
 const MAX: usize = 65_507;
@@ -44,6 +49,8 @@ pub struct UdpSocket {
     state: SpinLock<State>,
     queue: WaitQueue,
     ip: SpinLock<IpOptions>,
+    /// What the card has not sent yet takes up this much.
+    on_its_way: AtomicUsize,
     /// Its last descriptor is closed.
     closed: AtomicBool,
 }
@@ -105,6 +112,7 @@ impl UdpSocket {
             }),
             queue: WaitQueue::new(),
             ip: SpinLock::new(IpOptions::new()),
+            on_its_way: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         })
     }
@@ -122,7 +130,7 @@ impl UdpSocket {
         self.bind_as(t.creds().euid, local)
     }
 
-    pub(super) fn bind_as(&self, user: u32, local: Endpoint) -> Result<()> {
+    pub(in crate::net) fn bind_as(&self, user: u32, local: Endpoint) -> Result<()> {
         let mut state = self.state.lock();
         if state.local.port != 0 {
             return Err(Errno::EINVAL);
@@ -158,7 +166,10 @@ impl UdpSocket {
             self.disconnect();
             return Ok(());
         }
-        let remote = endpoint::parse_peer(self.common.family, address, true)?;
+        self.connect_as(endpoint::parse_peer(self.common.family, address, true)?)
+    }
+
+    pub(in crate::net) fn connect_as(&self, remote: Endpoint) -> Result<()> {
         let source = self.source_for(remote)?;
         let mut state = self.state.lock();
         let ip = if state.local.is_any() { source } else { state.local.ip };
@@ -222,6 +233,9 @@ impl UdpSocket {
         if shut {
             return Err(Errno::EPIPE.into());
         }
+        if let Some(port) = interface::port_for(remote.ip) {
+            return self.send_out(&port, from, remote, buf);
+        }
         let data = copy_in(buf)?;
         match PORTS.find(remote, from, |_| true) {
             Some(receiver) => receiver.deliver(Datagram { from, data }),
@@ -233,7 +247,11 @@ impl UdpSocket {
 
     /// The other side has answered that nobody is there.
     fn refused(&self) {
-        self.common.set_error(Errno::ECONNREFUSED);
+        self.fail(Errno::ECONNREFUSED);
+    }
+
+    fn fail(&self, errno: Errno) {
+        self.common.set_error(errno);
         self.queue.wake(usize::MAX, sigio::QUIET | sigio::ERR);
     }
 
@@ -336,8 +354,8 @@ impl FileOps for UdpSocket {
 
     fn ready(&self) -> Events {
         let state = self.state.lock();
-        // What is sent is at its receiver at once: there is always room.
-        let mut events = WRITABLE;
+        // What is sent within the machine is at its receiver at once.
+        let mut events = if self.is_full() { Events::empty() } else { WRITABLE };
         if self.common.has_error() {
             events |= Events::ERR;
         }
@@ -366,7 +384,7 @@ impl FileOps for UdpSocket {
         const TIOCOUTQ: u32 = 0x5411;
         let value = match cmd {
             FIONREAD => self.state.lock().inbox.front().map_or(0, |datagram| datagram.data.len()),
-            TIOCOUTQ => 0,
+            TIOCOUTQ => self.on_its_way.load(Ordering::Relaxed),
             _ => return interface::ioctl(thread, cmd, arg),
         };
         Op::boxed(async move {
@@ -397,8 +415,14 @@ impl Socket for UdpSocket {
         Err(Errno::EOPNOTSUPP.into())
     }
 
-    fn connect<'a>(&'a self, _t: &'a Thread, address: &'a [u8], _nonblock: bool) -> Op<'a, SysResult<()>> {
-        Op::ready(self.set_destination(address).map_err(Into::into))
+    fn connect<'a>(&'a self, t: &'a Thread, address: &'a [u8], _nonblock: bool) -> Op<'a, SysResult<()>> {
+        match endpoint::parse_peer(self.common.family, address, true) {
+            Ok(remote) if interface::is_unsettled(remote.ip) => Op::boxed(async move {
+                interface::await_route(t, remote.ip).await?;
+                Ok(self.set_destination(address)?)
+            }),
+            _ => Op::ready(self.set_destination(address).map_err(Into::into)),
+        }
     }
 
     fn local_address(&self) -> Address {
@@ -410,13 +434,20 @@ impl Socket for UdpSocket {
         Ok(remote.to_address(self.common.family))
     }
 
-    fn resolve<'a>(&'a self, _t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<Target>> {
+    fn resolve<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<Target>> {
         // Old programs leave the family out (udp_sendmsg of Linux).
         let mut bytes = Address::from_slice(address);
         if bytes.first_chunk() == Some(&AF_UNSPEC.to_ne_bytes()) && self.common.family == super::AF_INET {
             bytes.iter_mut().zip(super::AF_INET.to_ne_bytes()).for_each(|(to, from)| *to = from);
         }
-        Op::ready(endpoint::parse_peer(self.common.family, &bytes, true).map(Target::Inet))
+        match endpoint::parse_peer(self.common.family, &bytes, true) {
+            Ok(remote) if interface::is_unsettled(remote.ip) => Op::boxed(async move {
+                // A signal ends the wait, not the call.
+                let _ = interface::await_route(t, remote.ip).await;
+                Ok(Target::Inet(remote))
+            }),
+            parsed => Op::ready(parsed.map(Target::Inet)),
+        }
     }
 
     fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {

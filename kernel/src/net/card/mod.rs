@@ -1,0 +1,142 @@
+//! The network behind a card: what other machines send and are sent.
+//!
+//! ```text
+//!   program ── TcpSocket ⇄ its stand-in ⇄ Stream (a TCP connection of smoltcp) ⇄ Card ⇄ wire
+//!   program ── UdpSocket ──── Port ─────▶ lanes ────────────────────────────────▶
+//!                 ▲─────────────────────────────────────────────────────────────
+//! ```
+//!
+//! Each card has one task, which alone has the stack ([`engine`]): nobody else sees smoltcp, so there is no lock around it. To
+//! the sockets of programs the task is one more program: a connection with another machine is a connection with a hidden
+//! `TcpSocket`, the *stand-in*, from which the task takes what was sent and into which it puts what has come
+//! (`docs/decisions/050`, `051`). System calls copy from and to user memory under the lock of the socket only.
+//!
+//! * [`Card`]: what a driver does. [`Port`]: what sockets and programs see of the card: its addresses and where to leave mail.
+//! * [`engine`]: one turn of the task: mail, frames, connections that have work, timers. Only what was touched is looked at:
+//!   each connection is a socket set of its own, and [`frame`] finds out to which one a frame goes.
+//! * [`stream`]: TCP; [`datagram`]: UDP and what it needs when a neighbour does not answer; [`configure`]: DHCP, the static
+//!   address of the command line, and IPv6 addresses from advertised prefixes.
+//!
+//! The task sleeps until its card interrupts, a socket rings, or the next timer of the stack is due.
+//!
+//! Locks: those of sockets are taken with none of these held; mail, settings and neighbours of a port are leaves.
+
+mod configure;
+mod datagram;
+mod engine;
+mod frame;
+mod neighbours;
+mod phy;
+mod port;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use crate::drivers::random;
+use crate::exec::{self, Instant, Notify};
+use crate::net::interface;
+
+pub use datagram::{Charge, Outgoing};
+pub use neighbours::Neighbour;
+pub use port::{Call, Cidr, Counters, Port, Settings};
+
+/// Bytes of a buffer: the driver's header and the largest frame.
+pub const BUFFER: usize = 2048;
+/// The largest packet in a frame.
+pub const MTU: usize = 1500;
+/// The addresses of both sides and the type of what is in it.
+pub const ETHERNET_HEADER: usize = 14;
+
+/// Memory for a frame.
+pub struct Buffer {
+    bytes: Box<[u8; BUFFER]>,
+    /// Where the frame begins, and how long it is.
+    pub start: usize,
+    pub len: usize,
+}
+
+/// A frame that has been received.
+pub struct Frame(Buffer);
+
+impl Buffer {
+    #[expect(clippy::new_without_default, reason = "it is an allocation")]
+    pub fn new() -> Self {
+        Buffer { bytes: Box::new([0; BUFFER]), start: 0, len: 0 }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8; BUFFER] {
+        &mut self.bytes
+    }
+
+    /// Header and frame.
+    pub fn sent_bytes(&self, header: usize) -> &[u8] {
+        self.bytes.get(..header + self.len).unwrap_or(&self.bytes[..])
+    }
+
+    /// Room for a frame of this length.
+    pub fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.bytes.get_mut(self.start..self.start + len)
+    }
+}
+
+impl Frame {
+    pub fn new(mut buffer: Buffer, start: usize, end: usize) -> Self {
+        (buffer.start, buffer.len) = (start, end.saturating_sub(start));
+        Frame(buffer)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        self.0.bytes.get(self.0.start..self.0.start + self.0.len).unwrap_or(&[])
+    }
+}
+
+/// What a driver of a network card does. Nothing here waits.
+pub trait Card: Send + Sync {
+    fn mac(&self) -> [u8; 6];
+    /// Is there somebody at the other end of the cable?
+    fn link(&self) -> bool;
+    /// Rung when frames have come, when there is room again, and when the link has changed.
+    fn bell(&self) -> &Notify;
+    /// The next frame that has come; its buffer is to be recycled.
+    fn receive(&self) -> Option<Frame>;
+    fn recycle(&self, buffer: Buffer);
+    /// From now on the bell is to be rung for frames; true if there are some already.
+    fn listen(&self) -> bool;
+    /// A buffer to send; None: the bell will be rung when there is one.
+    fn take_buffer(&self) -> Option<Buffer>;
+    fn return_buffer(&self, buffer: Buffer);
+    fn transmit(&self, buffer: Buffer, len: usize);
+}
+
+/// An address for a card that has none: locally administered, of one machine.
+pub fn random_mac() -> [u8; 6] {
+    let mut mac = [0; 6];
+    random::fill(&mut mac);
+    mac[0] = mac[0] & 0xfc | 2;
+    mac
+}
+
+/// A driver has found a card. It gets a name and a task.
+pub fn register(card: Arc<dyn Card>) {
+    let port = interface::add(card);
+    let mac = port.card().mac();
+    let shown = mac.map(|byte| alloc::format!("{byte:02x}")).join(":");
+    log::info!("{}: network card, {shown}", port.name());
+    exec::spawn("net", run(port));
+}
+
+async fn run(port: Arc<Port>) {
+    let mut engine = engine::Engine::new(port.clone(), Instant::now());
+    loop {
+        let next = engine.turn(Instant::now());
+        if next.more {
+            exec::yield_now().await;
+        } else if !port.card().listen() {
+            // Elapsed or rung: the next turn finds out.
+            let _ = exec::timeout(next.at, port.card().bell().wait()).await;
+        }
+    }
+}

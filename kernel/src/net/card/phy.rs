@@ -1,0 +1,92 @@
+//! A card as smoltcp sees it. A frame is put here first, so that the engine can look at it.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::time::Instant;
+
+use super::{Buffer, ETHERNET_HEADER, Frame, MTU, Port};
+
+pub struct Phy {
+    port: Arc<Port>,
+    /// What is received next.
+    pub pending: Option<Frame>,
+    /// Something could not be sent for want of a buffer.
+    pub starved: bool,
+}
+
+pub struct Received<'a>(&'a Port, Frame);
+
+pub struct Transmit<'a>(&'a Port, Option<Buffer>);
+
+impl Phy {
+    pub fn new(port: Arc<Port>) -> Self {
+        Phy { port, pending: None, starved: false }
+    }
+}
+
+impl Device for Phy {
+    type RxToken<'a> = Received<'a>;
+    type TxToken<'a> = Transmit<'a>;
+
+    fn receive(&mut self, _now: Instant) -> Option<(Received<'_>, Transmit<'_>)> {
+        let frame = self.pending.take()?;
+        // An answer for which there is no buffer is lost, as on the wire.
+        Some((Received(&self.port, frame), Transmit(&self.port, None)))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<Transmit<'_>> {
+        match self.port.card().take_buffer() {
+            Some(buffer) => Some(Transmit(&self.port, Some(buffer))),
+            None => {
+                self.starved = true;
+                None
+            }
+        }
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = MTU + ETHERNET_HEADER;
+        capabilities
+    }
+}
+
+impl RxToken for Received<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        let result = f(self.1.bytes());
+        self.0.card().recycle(self.1.0);
+        result
+    }
+}
+
+impl TxToken for Transmit<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(mut self, len: usize, f: F) -> R {
+        let card = self.0.card();
+        let counters = &self.0.counters;
+        let buffer = self.1.take().or_else(|| card.take_buffer());
+        if let Some(mut buffer) = buffer {
+            if let Some(room) = buffer.room(len) {
+                let result = f(room);
+                counters.sent_bytes.fetch_add(len as u64, Ordering::Relaxed);
+                counters.sent.fetch_add(1, Ordering::Relaxed);
+                card.transmit(buffer, len);
+                return result;
+            }
+            card.return_buffer(buffer);
+        }
+        counters.sent_dropped.fetch_add(1, Ordering::Relaxed);
+        f(&mut alloc::vec![0; len])
+    }
+}
+
+impl Drop for Transmit<'_> {
+    /// A token that was not used gives its buffer back.
+    fn drop(&mut self) {
+        if let Some(buffer) = self.1.take() {
+            self.0.card().return_buffer(buffer);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What sockets and programs see of a card.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::datagram::Outgoing;
+use super::neighbours::Neighbours;
+use super::{Card, Neighbour};
+use crate::errno::{Errno, Result};
+use crate::exec::{Event, Instant};
+use crate::net::inet::tcp::TcpSocket;
+use crate::sync::SpinLock;
+
+/// An address and how much of it names the network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cidr {
+    pub ip: IpAddr,
+    pub prefix: u8,
+}
+
+impl Cidr {
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let same = |a: u128, b: u128, width: u32| {
+            let host = width.saturating_sub(self.prefix.into());
+            (a ^ b).checked_shr(host).unwrap_or(0) == 0
+        };
+        match (self.ip, ip) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => same(a.to_bits().into(), b.to_bits().into(), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),
+            _ => false,
+        }
+    }
+
+    /// Of an IPv4 address.
+    pub fn mask(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0))
+    }
+
+    pub fn broadcast(&self) -> Option<Ipv4Addr> {
+        match self.ip {
+            IpAddr::V4(ip) if self.prefix < 31 => Some(ip | !self.mask()),
+            _ => None,
+        }
+    }
+}
+
+/// How the card is configured.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Settings {
+    pub addresses: Vec<Cidr>,
+    pub gateway: Option<Ipv4Addr>,
+    pub gateway6: Option<Ipv6Addr>,
+    pub servers: Vec<Ipv4Addr>,
+    /// The DHCP server that said so.
+    pub told_by: Option<Ipv4Addr>,
+}
+
+impl Settings {
+    pub fn is_own(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.ip == ip)
+    }
+
+    pub fn is_broadcast(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => ip.is_broadcast() || self.addresses.iter().any(|own| own.broadcast() == Some(ip)),
+            IpAddr::V6(_) => false,
+        }
+    }
+
+    /// To which neighbour packets for `ip` go.
+    pub fn next_hop(&self, ip: IpAddr) -> Option<IpAddr> {
+        if self.addresses.iter().any(|own| own.contains(ip)) || self.is_broadcast(ip) || ip.is_multicast() {
+            return Some(ip);
+        }
+        match ip {
+            IpAddr::V4(_) => self.gateway.map(IpAddr::V4),
+            IpAddr::V6(_) => self.gateway6.map(IpAddr::V6),
+        }
+    }
+
+    /// Where packets for `ip` come from (for IPv6 the rules of RFC 6724 that matter with one interface). None: no route.
+    pub fn source_for(&self, ip: IpAddr) -> Option<IpAddr> {
+        self.next_hop(ip)?;
+        let is_local = |ip: IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let wanted = |own: &&Cidr| own.ip.is_ipv4() == ip.is_ipv4() && is_local(own.ip) == is_local(ip);
+        let mut candidates = self.addresses.iter().filter(wanted);
+        let first = candidates.clone().next()?;
+        Some(candidates.find(|own| own.contains(ip)).unwrap_or(first).ip)
+    }
+}
+
+/// Of /proc/net/dev.
+#[derive(Default)]
+pub struct Counters {
+    pub received: AtomicU64,
+    pub received_bytes: AtomicU64,
+    pub sent: AtomicU64,
+    pub sent_bytes: AtomicU64,
+    pub sent_dropped: AtomicU64,
+}
+
+/// What the task is asked for.
+pub enum Call {
+    /// A connection for the peer of this stand-in.
+    Connect(Arc<TcpSocket>),
+    /// The card is to be used, or not any more (IFF_UP).
+    SetUp(bool),
+}
+
+#[derive(Default)]
+pub struct Mail {
+    pub calls: VecDeque<Call>,
+    /// Connections whose sockets have something to do for it.
+    pub rung: VecDeque<u64>,
+    pub datagrams: VecDeque<Outgoing>,
+}
+
+pub struct Port {
+    name: String,
+    index: i32,
+    card: Arc<dyn Card>,
+    mail: SpinLock<Mail>,
+    settings: SpinLock<Settings>,
+    neighbours: SpinLock<Neighbours>,
+    up: AtomicBool,
+    /// The first attempt to get an address is over.
+    pub settled: Event,
+    pub counters: Counters,
+}
+
+impl Port {
+    pub fn new(name: String, index: i32, card: Arc<dyn Card>) -> Arc<Self> {
+        Arc::new(Port {
+            name,
+            index,
+            card,
+            mail: SpinLock::new(Mail::default()),
+            settings: SpinLock::new(Settings::default()),
+            neighbours: SpinLock::new(Neighbours::default()),
+            up: AtomicBool::new(false),
+            settled: Event::new(),
+            counters: Counters::default(),
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn index(&self) -> i32 {
+        self.index
+    }
+
+    pub fn card(&self) -> &dyn Card {
+        &*self.card
+    }
+
+    /// IFF_UP.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    pub fn note_up(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings.lock().clone()
+    }
+
+    /// Looks at the settings without a copy.
+    pub fn with_settings<T>(&self, look: impl FnOnce(&Settings) -> T) -> T {
+        look(&self.settings.lock())
+    }
+
+    pub fn is_broadcast(&self, ip: IpAddr) -> bool {
+        self.settings.lock().is_broadcast(ip)
+    }
+
+    pub fn publish(&self, settings: Settings) {
+        *self.settings.lock() = settings;
+    }
+
+    pub fn neighbours(&self, now: Instant) -> Vec<Neighbour> {
+        self.neighbours.lock().list(now)
+    }
+
+    pub fn with_neighbours<T>(&self, look: impl FnOnce(&mut Neighbours) -> T) -> T {
+        look(&mut self.neighbours.lock())
+    }
+
+    /// Leaves something for the task and wakes it.
+    fn post(&self, put: impl FnOnce(&mut Mail) -> Result<()>) -> Result<()> {
+        put(&mut self.mail.lock())?;
+        self.card.bell().notify();
+        Ok(())
+    }
+
+    pub fn call(&self, call: Call) -> Result<()> {
+        self.post(|mail| {
+            mail.calls.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            mail.calls.push_back(call);
+            Ok(())
+        })
+    }
+
+    pub fn send(&self, datagram: Outgoing) -> Result<()> {
+        self.post(|mail| {
+            mail.datagrams.try_reserve(1).map_err(|_| Errno::ENOBUFS)?;
+            mail.datagrams.push_back(datagram);
+            Ok(())
+        })
+    }
+
+    #[cfg(test)]
+    pub fn has_mail(&self) -> bool {
+        let mail = self.mail.lock();
+        !(mail.calls.is_empty() && mail.rung.is_empty() && mail.datagrams.is_empty())
+    }
+
+    pub fn take_mail(&self) -> Mail {
+        core::mem::take(&mut self.mail.lock())
+    }
+}
+
+/// What wakes the task for a connection: the waker in the queue of a stand-in.
+pub struct Ring {
+    pub port: Arc<Port>,
+    pub id: u64,
+    /// It is in the mail already.
+    pub rung: AtomicBool,
+}
+
+impl Wake for Ring {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            let _ = self.port.post(|mail| {
+                mail.rung.push_back(self.id);
+                Ok(())
+            });
+        }
+    }
+}

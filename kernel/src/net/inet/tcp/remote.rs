@@ -1,0 +1,171 @@
+//! Connections with other machines: the socket that stands in for the one over there, as the task of a card handles it.
+//!
+//! A stand-in has no descriptor and no port. What the program sends comes into its inbox; what has come over the wire it sends.
+
+use alloc::sync::{Arc, Weak};
+use core::time::Duration;
+
+use super::{PORTS, Phase, TcpSocket, Told, WRITABLE};
+use crate::errno::{Errno, Result};
+use crate::exec::WaitEntry;
+use crate::fs::{TryError, sigio};
+use crate::mm::IoBuf;
+use crate::net::inet::Endpoint;
+use crate::net::inet::options::{IpOptions, TcpOptions};
+use crate::net::socket::{Common, Receive, Switches, Type};
+
+/// Options of the program's socket that the stack must know.
+pub struct PeerOptions {
+    pub nodelay: bool,
+    pub keep_alive: Option<KeepAlive>,
+    /// TCP_USER_TIMEOUT.
+    pub user_timeout: Option<Duration>,
+}
+
+/// SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT.
+#[derive(Clone, Copy)]
+pub struct KeepAlive {
+    pub idle: Duration,
+    pub interval: Duration,
+    pub count: u32,
+}
+
+impl KeepAlive {
+    /// After which silence the connection is given up.
+    pub fn total(&self) -> Duration {
+        self.idle + self.interval * self.count
+    }
+}
+
+/// Who listens for a connection from `remote` to `local`.
+pub fn find_listener(local: Endpoint, remote: Endpoint) -> Option<Arc<TcpSocket>> {
+    PORTS.find(local, remote, |claim| claim.listening)
+}
+
+impl TcpSocket {
+    /// A socket for the machine at `remote`, whose peer here is `peer`, or will be made by a listener.
+    pub fn stand_in(local: Endpoint, remote: Endpoint, peer: Option<Weak<TcpSocket>>) -> Arc<TcpSocket> {
+        let common = Common::new(super::AF_INET, Type::Stream, super::IPPROTO_TCP);
+        // What is on its way is bounded by the program's own SO_SNDBUF and SO_RCVBUF: the stack has its buffers besides.
+        common.send_buffer.store(0, core::sync::atomic::Ordering::Relaxed);
+        common.receive_buffer.store(0, core::sync::atomic::Ordering::Relaxed);
+        let stand_in = TcpSocket::with(common, IpOptions::new(), TcpOptions::new());
+        {
+            let mut state = stand_in.state.lock();
+            (state.local, state.remote, state.peer) = (remote, Some(local), peer);
+            (state.phase, state.told) = (Phase::Open, Told::Connected);
+        }
+        stand_in
+    }
+
+    /// Both ends, the program's first.
+    pub fn ends(&self) -> Option<(Endpoint, Endpoint)> {
+        let state = self.state.lock();
+        Some((state.remote?, state.local))
+    }
+
+    pub fn watch(&self, entry: &Arc<WaitEntry>) {
+        self.queue.add(entry);
+    }
+
+    pub fn unwatch(&self, entry: &Arc<WaitEntry>) {
+        self.queue.remove(entry);
+    }
+
+    /// The program has ended the connection without a FIN, or what came for it had nobody to read it.
+    pub fn was_reset(&self) -> bool {
+        self.common.has_error()
+    }
+
+    /// No program has the other end any more.
+    pub fn is_orphan(&self) -> bool {
+        self.state.lock().peer().is_none_or(|peer| peer.is_closed())
+    }
+
+    /// What the program has sent. 0: it sends no more.
+    pub fn take_sent(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        self.receive_bytes(buf, Receive::default())
+    }
+
+    /// What has come for the program.
+    pub fn bring(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        self.send_bytes(buf)
+    }
+
+    /// No more will come.
+    pub fn bring_end(&self) {
+        let _ = self.shut(false, true);
+    }
+
+    pub fn reset_peer(&self) {
+        self.abort();
+    }
+
+    /// Ends the program's side with this error.
+    pub fn fail_peer(&self, errno: Errno) {
+        let peer = self.state.lock().peer();
+        self.state.lock().end();
+        if let Some(peer) = peer {
+            peer.fail(errno);
+        }
+    }
+
+    /// The connection that connect(2) has begun is made. False if it is not wanted any more.
+    pub fn join_peer(&self) -> bool {
+        let Some(peer) = self.state.lock().peer() else { return false };
+        let mut state = peer.state.lock();
+        if state.phase != Phase::Connecting {
+            return false;
+        }
+        state.phase = Phase::Open;
+        drop(state);
+        peer.queue.wake(usize::MAX, WRITABLE.bits() | sigio::OUT);
+        true
+    }
+
+    /// Is there room for one more connection that nobody has accepted?
+    pub fn has_backlog(&self) -> bool {
+        let state = self.state.lock();
+        state.phase == Phase::Listening && state.waiting.len() <= state.backlog
+    }
+
+    /// A connection for this listener, from the machine that `stand_in` stands for. False: it does not listen any more.
+    pub fn arrive(self: &Arc<Self>, stand_in: &Arc<TcpSocket>) -> bool {
+        let Some((local, remote)) = stand_in.ends() else { return false };
+        let connection = self.child(local, remote);
+        if PORTS.share(&Arc::downgrade(&connection), Arc::as_ptr(self), local, remote).is_err() {
+            return false;
+        }
+        {
+            let mut state = connection.state.lock();
+            (state.phase, state.told) = (Phase::Open, Told::Connected);
+            state.peer = Some(Arc::downgrade(stand_in));
+        }
+        stand_in.state.lock().peer = Some(Arc::downgrade(&connection));
+        let mut state = self.state.lock();
+        if state.phase != Phase::Listening || state.waiting.try_reserve(1).is_err() {
+            drop(state);
+            return false;
+        }
+        state.waiting.push_back(connection);
+        drop(state);
+        self.queue.wake(1, super::ARRIVED);
+        true
+    }
+
+    /// What the program at the other end has set; None if there is none any more.
+    pub fn peer_options(&self) -> Option<PeerOptions> {
+        let peer = self.state.lock().peer().filter(|peer| !peer.is_closed())?;
+        let options = *peer.tcp.lock();
+        let keep_alive = peer.common.is_on(Switches::KEEPALIVE).then(|| options.keep_alive());
+        Some(PeerOptions { nodelay: options.nodelay(), keep_alive, user_timeout: options.user_timeout() })
+    }
+
+    /// Options have changed: the task of the card looks at them.
+    pub(super) fn tell_stand_in(&self) {
+        let peer = self.state.lock().peer();
+        if let Some(peer) = peer {
+            peer.queue.wake(usize::MAX, WRITABLE.bits());
+        }
+    }
+}

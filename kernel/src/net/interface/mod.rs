@@ -1,0 +1,125 @@
+//! Network interfaces: what addresses the machine has, and where packets go.
+//!
+//! There is the loopback, "lo", which is down until somebody brings it up, as on Linux; it has its addresses while it is up.
+//! Nothing goes through it: sockets of this machine reach each other without packets (see [`super::inet`]). Cards
+//! ([`super::card`]) come after it as they are found: "eth0", "eth1", … [`device`] is what both look like to programs, [`ioctl`]
+//! how they ask.
+
+mod device;
+mod ioctl;
+
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::card::{Card, Port};
+use crate::errno::{Errno, Result};
+use crate::exec::interruptible;
+use crate::process::Thread;
+use crate::sync::SpinLock;
+use crate::syscalls::SysResult;
+
+pub use device::{Device, devices};
+pub use ioctl::ioctl;
+
+static LOOPBACK_UP: AtomicBool = AtomicBool::new(false);
+
+static CARDS: SpinLock<Vec<Arc<Port>>> = SpinLock::new(Vec::new());
+/// There is one: what goes on within the machine asks no further without.
+static HAS_CARDS: AtomicBool = AtomicBool::new(false);
+
+pub fn is_loopback_up() -> bool {
+    LOOPBACK_UP.load(Ordering::Relaxed)
+}
+
+pub fn set_loopback(up: bool) {
+    LOOPBACK_UP.store(up, Ordering::Relaxed);
+}
+
+/// A card that a driver has found.
+pub fn add(card: Arc<dyn Card>) -> Arc<Port> {
+    let mut cards = CARDS.lock();
+    let number = cards.len() as i32;
+    let port = Port::new(format!("eth{number}"), device::FIRST_CARD + number, card);
+    cards.push(port.clone());
+    HAS_CARDS.store(true, Ordering::Release);
+    port
+}
+
+/// All of them.
+pub fn cards() -> Vec<Arc<Port>> {
+    if HAS_CARDS.load(Ordering::Acquire) { CARDS.lock().clone() } else { Vec::new() }
+}
+
+/// The first card of which this is true.
+fn find_card(wanted: impl Fn(&Port) -> bool) -> Option<Arc<Port>> {
+    if !HAS_CARDS.load(Ordering::Acquire) {
+        return None;
+    }
+    CARDS.lock().iter().find(|port| wanted(port)).cloned()
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback(),
+    }
+}
+
+/// Is it an address of this machine?
+pub fn is_local(ip: IpAddr) -> bool {
+    is_loopback_up() && is_loopback(ip)
+        || find_card(|port| port.with_settings(|settings| settings.is_own(ip))).is_some()
+}
+
+/// May a socket be bound to it? Broadcast and multicast addresses are for receiving only.
+pub fn is_bindable(ip: IpAddr) -> bool {
+    ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) || is_local(ip)
+}
+
+/// The card through which packets for `ip` go; None for addresses of this machine, and for those that cannot be reached.
+pub fn port_for(ip: IpAddr) -> Option<Arc<Port>> {
+    if is_loopback(ip) || is_local(ip) {
+        return None;
+    }
+    let port = find_card(|port| port.with_settings(|settings| settings.source_for(ip).is_some()));
+    port.filter(|port| port.is_up())
+}
+
+/// Where packets for `ip` come from.
+pub fn source_for(ip: IpAddr) -> Result<IpAddr> {
+    if is_loopback(ip) {
+        return match ip {
+            _ if !is_loopback_up() => Err(Errno::ENETUNREACH),
+            IpAddr::V4(_) => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            IpAddr::V6(_) => Ok(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        };
+    }
+    if is_local(ip) {
+        return if is_loopback_up() { Ok(ip) } else { Err(Errno::ENETUNREACH) };
+    }
+    let port = port_for(ip).ok_or(Errno::ENETUNREACH)?;
+    port.with_settings(|settings| settings.source_for(ip)).ok_or(Errno::ENETUNREACH)
+}
+
+/// May packets for `remote` come from `source`? The loopback's addresses do not leave the machine.
+pub fn leads(source: IpAddr, remote: IpAddr) -> bool {
+    !is_loopback(source) || is_loopback(remote) || is_local(remote)
+}
+
+/// Is a card still asking for its first address, without which there is no way to `ip`?
+pub fn is_unsettled(ip: IpAddr) -> bool {
+    !is_loopback(ip) && find_card(|port| port.is_up() && !port.settled.is_set()).is_some() && source_for(ip).is_err()
+}
+
+/// Programs that start with the machine need not know that it takes a moment to have an address: they wait for the answer, or
+/// for the end of the time that is given to it.
+pub async fn await_route(t: &Thread, ip: IpAddr) -> SysResult<()> {
+    while is_unsettled(ip) {
+        let Some(port) = find_card(|port| port.is_up() && !port.settled.is_set()) else { break };
+        interruptible(t, port.settled.wait()).await?;
+    }
+    Ok(())
+}
