@@ -7,6 +7,7 @@ mod contracts;
 mod debian;
 mod disk;
 mod loops;
+mod network;
 mod parallel;
 mod rules;
 mod share;
@@ -33,6 +34,7 @@ fn main() {
         disk::trials(),
         loops::trials(),
         share::trials(),
+        network::trials(),
         busybox::trials(),
         debian::trials(),
         parallel::trials(),

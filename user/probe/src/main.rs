@@ -13,11 +13,14 @@
 //! * `probe allocations`: how often calls that should not do so use the kernel's heap.
 //! * `probe pairs MILLISECONDS`: which spinlocks are contended while each processor has a conversation of its own, and while all share one pipe.
 //! * `probe waits`: what the kernel tells about threads that wait.
+//! * `probe net TCP UDP NOBODY`: talks to echo servers at these ports of the host, and to a port where nobody is.
+//! * `probe serve PORT CLIENTS`: is an echo server for so many clients.
 //! * `probe boot`: as the first program: the machine's counter at its start, then power off.
 
 mod allocations;
 mod edges;
 mod files;
+mod net;
 mod pairs;
 mod pressure;
 mod rules;
@@ -71,6 +74,8 @@ fn main() -> ExitCode {
         (Some("sleepers"), Some(count), _) => sleepers::run(count),
         (Some("pairs"), Some(milliseconds), _) => pairs::run(milliseconds),
         (Some("allocations"), ..) => allocations::all(),
+        (Some("net"), Some(tcp), Some(udp)) => net::client(tcp, udp, number(3).unwrap_or(1)),
+        (Some("serve"), Some(port), Some(clients)) => net::server(port, clients),
         (Some("waits"), ..) => waits::all(),
         (Some("edges"), ..) => edges::all(),
         (Some("owners"), ..) => edges::owners_as_user(),

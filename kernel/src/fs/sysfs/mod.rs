@@ -1,8 +1,9 @@
-//! sysfs, sysfs(5): the little of it that programs look for. CPUs (sched.h functions, nproc, lscpu), disks (lsblk, mdev),
+//! sysfs, sysfs(5): the little of it that programs look for. CPUs (sched.h functions, nproc, lscpu), disks (lsblk, mdev), network interfaces,
 //! and the empty directories on which other file systems are mounted.
 //!
 //! The tree is a [`Node`] per directory, file or link, made from what exists at the moment of the lookup.
 
+mod net;
 mod node;
 
 use alloc::sync::Arc;

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::hash::{Hash, Hasher};
 
+use super::net;
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::fs::block::{self, Disk};
@@ -20,7 +21,7 @@ use crate::fs::state::InodeState;
 use crate::mm::huge;
 use crate::process::{Credentials, Thread};
 
-type Name = Cow<'static, str>;
+pub type Name = Cow<'static, str>;
 
 #[derive(Clone, Hash)]
 pub enum Node {
@@ -40,6 +41,10 @@ pub enum Node {
     Disks(Bus),
     Disk(String),
     Queue(String),
+    /// /sys/class/net, and where its links lead: below /sys/devices/virtual/net.
+    NetLinks,
+    Nets,
+    Net(String),
     Loop(String),
     Kernel,
     Memory,
@@ -77,13 +82,13 @@ impl Bus {
     }
 }
 
-type Entries = Vec<(Name, Node)>;
+pub type Entries = Vec<(Name, Node)>;
 
 fn named(name: &'static str, node: Node) -> (Name, Node) {
     (Name::Borrowed(name), node)
 }
 
-fn text(name: &'static str, disk: &str, text: fn(&str, &mut Text)) -> (Name, Node) {
+pub fn text(name: &'static str, disk: &str, text: fn(&str, &mut Text)) -> (Name, Node) {
     named(name, Node::Text(text, disk.into()))
 }
 
@@ -142,14 +147,17 @@ impl Node {
                 named("power", Node::Empty),
             ],
             Node::Empty => Vec::new(),
-            Node::Class => vec![named("block", Node::Links(LinkStyle::ClassBlock))],
+            Node::Class => vec![named("block", Node::Links(LinkStyle::ClassBlock)), named("net", Node::NetLinks)],
+            Node::NetLinks => net::links(),
+            Node::Nets => net::interfaces(),
+            Node::Net(name) => net::attributes(name),
             Node::Dev => vec![named("block", Node::Links(LinkStyle::DevBlock)), named("char", Node::Empty)],
             Node::Devices => vec![
                 named("system", Node::System),
                 named("virtio", Node::Disks(Bus::Virtio)),
                 named("virtual", Node::Virtual),
             ],
-            Node::Virtual => vec![named("block", Node::Disks(Bus::Virtual))],
+            Node::Virtual => vec![named("block", Node::Disks(Bus::Virtual)), named("net", Node::Nets)],
             Node::System => vec![named("cpu", Node::Cpus)],
             Node::Cpus => cpus(),
             Node::Cpu(_) => vec![text("online", "", |_, out| put!(out, "1\n"))],

@@ -203,6 +203,8 @@ impl Stream {
         self.set_options(wire.now);
         self.take_outgoing();
         self.bring_incoming();
+        let sending = self.socket().send_queue();
+        self.stand_in.note_in_stack(sending);
     }
 
     fn establish(&mut self, half_open: &mut usize) {
@@ -271,6 +273,8 @@ impl Stream {
     fn take_outgoing(&mut self) {
         while !self.end_sent && self.socket().can_send() {
             let stand_in = self.stand_in.clone();
+            // On their way into the stack bytes are counted at least once; the right number comes after.
+            stand_in.note_in_stack(self.socket().send_capacity());
             let taken = self.socket().send(|room| match stand_in.take_sent(&mut IoBuf::kernel_mut(room)) {
                 Ok(len) => (len, Ok(len)),
                 Err(error) => (0, Err(error)),

@@ -2,7 +2,7 @@
 //!
 //! There is the loopback, "lo", which is down until somebody brings it up, as on Linux; it has its addresses while it is up.
 //! Nothing goes through it: sockets of this machine reach each other without packets (see [`super::inet`]). Cards
-//! ([`super::card`]) come after it as they are found: "eth0", "eth1", … [`device`] is what both look like to programs, [`ioctl`]
+//! ([`super::card`]) come after it as they are found: "eth0", "eth1", … [`mod@device`] is what both look like to programs, [`mod@ioctl`]
 //! how they ask.
 
 mod device;

@@ -151,9 +151,10 @@ impl TcpSocket {
             Told::Connected => return Err(Errno::EISCONN.into()),
             Told::InProgress => Errno::EALREADY,
             Told::Nothing => {
-                let remote = endpoint::parse_peer(self.common.family, address, false)?;
-                interface::await_route(t, remote.ip).await?;
-                self.begin(t, address)?;
+                match self.begin(t, address) {
+                    Err(Errno::ENETUNREACH) => self.begin_later(t, address).await?,
+                    begun => begun?,
+                }
                 if nonblock {
                     return Err(Errno::EINPROGRESS.into());
                 }
@@ -209,6 +210,13 @@ impl TcpSocket {
             return Err(Errno::ENETUNREACH);
         }
         self.begin_as(t.creds().euid, interface::source_for(remote.ip)?, remote)
+    }
+
+    /// There is no way to the other machine, perhaps because the machine has no address yet.
+    async fn begin_later(&self, t: &Thread, address: &[u8]) -> SysResult<()> {
+        let remote = endpoint::parse_peer(self.common.family, address, false)?;
+        interface::await_route(t, remote.ip).await?;
+        Ok(self.begin(t, address)?)
     }
 
     pub(in crate::net) fn begin_as(&self, user: u32, source: IpAddr, remote: Endpoint) -> Result<()> {
@@ -305,7 +313,7 @@ impl TcpSocket {
     /// What accept(2) will answer: it has the listener's options.
     pub(super) fn child(&self, local: Endpoint, remote: Endpoint) -> Arc<TcpSocket> {
         let common = self.common.inherit();
-        let child = TcpSocket::with(common, *self.ip.lock(), *self.tcp.lock());
+        let child = TcpSocket::with(common, *self.ip.lock(), *self.tcp.lock(), None);
         {
             let mut state = child.state.lock();
             state.local = local;

@@ -26,7 +26,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::options::{IpOptions, TcpOptions};
 use super::ports::Ports;
@@ -72,6 +72,8 @@ pub struct TcpSocket {
     lacked_room: AtomicBool,
     /// Its last descriptor is closed.
     closed: AtomicBool,
+    /// Of a stand-in: bytes that it has taken, and the other machine has not acknowledged.
+    in_stack: Option<AtomicUsize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,13 +150,14 @@ pub fn rows(family: u16) -> Vec<Row> {
 
 impl TcpSocket {
     fn row(&self) -> Option<Row> {
+        let sending = self.not_acknowledged();
         let state = self.state.lock();
         let receiving = if state.phase == Phase::Listening { state.waiting.len() } else { state.inbox.len() };
         (state.phase != Phase::Closed).then(|| Row {
             local: state.local,
             remote: state.remote.unwrap_or(Endpoint::any(self.common.family)),
             state: state.number(),
-            sending: 0,
+            sending,
             receiving,
             uid: self.common.uid.load(Ordering::Relaxed),
             inode: self.common.inode.load(Ordering::Relaxed),
@@ -165,10 +168,10 @@ impl TcpSocket {
         let common = Common::new(family, Type::Stream, IPPROTO_TCP);
         common.send_buffer.store(SEND_BUFFER, Ordering::Relaxed);
         common.receive_buffer.store(RECEIVE_BUFFER, Ordering::Relaxed);
-        TcpSocket::with(common, IpOptions::new(), TcpOptions::new())
+        TcpSocket::with(common, IpOptions::new(), TcpOptions::new(), None)
     }
 
-    fn with(common: Common, ip: IpOptions, tcp: TcpOptions) -> Arc<TcpSocket> {
+    fn with(common: Common, ip: IpOptions, tcp: TcpOptions, in_stack: Option<AtomicUsize>) -> Arc<TcpSocket> {
         let state = State::new(common.family);
         Arc::new_cyclic(|this| TcpSocket {
             this: this.clone(),
@@ -179,6 +182,7 @@ impl TcpSocket {
             tcp: SpinLock::new(tcp),
             lacked_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            in_stack,
         })
     }
 
@@ -341,8 +345,9 @@ impl FileOps for TcpSocket {
         let value = match cmd {
             FIONREAD | TIOCOUTQ if self.is_listening() => return Op::ready(Err(Errno::EINVAL)),
             FIONREAD => self.state.lock().inbox.len(),
-            // What was sent has been received; and there are no urgent bytes.
-            TIOCOUTQ | SIOCATMARK => 0,
+            TIOCOUTQ => self.not_acknowledged(),
+            // There are no urgent bytes.
+            SIOCATMARK => 0,
             _ => return interface::ioctl(thread, cmd, arg),
         };
         Op::boxed(async move {

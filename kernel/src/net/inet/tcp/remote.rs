@@ -3,6 +3,7 @@
 //! A stand-in has no descriptor and no port. What the program sends comes into its inbox; what has come over the wire it sends.
 
 use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 
 use super::{PORTS, Phase, TcpSocket, Told, WRITABLE};
@@ -47,9 +48,9 @@ impl TcpSocket {
     pub fn stand_in(local: Endpoint, remote: Endpoint, peer: Option<Weak<TcpSocket>>) -> Arc<TcpSocket> {
         let common = Common::new(super::AF_INET, Type::Stream, super::IPPROTO_TCP);
         // What is on its way is bounded by the program's own SO_SNDBUF and SO_RCVBUF: the stack has its buffers besides.
-        common.send_buffer.store(0, core::sync::atomic::Ordering::Relaxed);
-        common.receive_buffer.store(0, core::sync::atomic::Ordering::Relaxed);
-        let stand_in = TcpSocket::with(common, IpOptions::new(), TcpOptions::new());
+        common.send_buffer.store(0, Ordering::Relaxed);
+        common.receive_buffer.store(0, Ordering::Relaxed);
+        let stand_in = TcpSocket::with(common, IpOptions::new(), TcpOptions::new(), Some(AtomicUsize::new(0)));
         {
             let mut state = stand_in.state.lock();
             (state.local, state.remote, state.peer) = (remote, Some(local), peer);
@@ -85,6 +86,23 @@ impl TcpSocket {
     /// What the program has sent. 0: it sends no more.
     pub fn take_sent(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         self.receive_bytes(buf, Receive::default())
+    }
+
+    /// So many bytes of it are not acknowledged.
+    pub fn note_in_stack(&self, bytes: usize) {
+        if let Some(in_stack) = &self.in_stack {
+            in_stack.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that the program has sent to another machine and that this has not acknowledged. Within the machine what was sent has
+    /// been received.
+    pub(super) fn not_acknowledged(&self) -> usize {
+        let peer = self.state.lock().peer();
+        peer.map_or(0, |peer| match &peer.in_stack {
+            Some(in_stack) => in_stack.load(Ordering::Relaxed) + peer.state.lock().inbox.len(),
+            None => 0,
+        })
     }
 
     /// What has come for the program.

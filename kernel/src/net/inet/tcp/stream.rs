@@ -9,6 +9,7 @@ use crate::fs::pipe::{PIPE_BUF, Ring};
 use crate::fs::{TryError, sigio};
 use crate::mm::IoBuf;
 use crate::net::socket::Receive;
+use crate::sync::SpinGuard;
 
 impl TcpSocket {
     pub(super) fn send_bytes(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
@@ -108,7 +109,7 @@ impl TcpSocket {
     }
 
     /// Wakes the peer's writers if they have been waiting for this.
-    fn made_room(&self, state: crate::sync::SpinGuard<'_, State>, before: usize) {
+    fn made_room(&self, state: SpinGuard<'_, State>, before: usize) {
         // Less than what any limit lets through needs nobody to look at the peer.
         if TcpSocket::has_room(before, super::FIRST_RING / 8) {
             return;
@@ -187,13 +188,15 @@ impl TcpSocket {
             Phase::Open if state.end_received => Errno::EPIPE,
             _ => Errno::ECONNRESET,
         };
-        drop(state);
-        self.fail(errno);
+        self.fail_locked(state, errno);
     }
 
     /// The connection has come to this end: the next call is told.
     pub(super) fn fail(&self, errno: Errno) {
-        let mut state = self.state.lock();
+        self.fail_locked(self.state.lock(), errno);
+    }
+
+    fn fail_locked(&self, mut state: SpinGuard<'_, State>, errno: Errno) {
         if matches!(state.phase, Phase::Closed | Phase::Listening) {
             return;
         }
