@@ -15,13 +15,24 @@ use crate::{paths, provision, ui};
 pub struct Apt {
     state: PathBuf,
     packages: PathBuf,
+    /// Whether it knows of source packages, too. Their lists are long.
+    sources: bool,
 }
 
 impl Apt {
     /// Sets up its folder. Uses no network.
     pub fn new() -> Result<Apt> {
+        Apt::in_folder("apt", false)
+    }
+
+    /// One that knows of source packages. Uses no network either.
+    pub fn for_sources() -> Result<Apt> {
+        Apt::in_folder("apt-sources", true)
+    }
+
+    fn in_folder(name: &str, sources: bool) -> Result<Apt> {
         provision::need(&[provision::APT, provision::DPKG_DEB, provision::TAR])?;
-        let apt = Apt { state: paths::out().join("apt"), packages: paths::out().join("packages") };
+        let apt = Apt { state: paths::out().join(name), packages: paths::out().join("packages"), sources };
         for folder in ["lists/partial", "cache/archives/partial", "sources.list.d", "preferences.d", "dpkg", "log"] {
             fs::create_dir_all(apt.state.join(folder))?;
         }
@@ -80,7 +91,8 @@ Dir::Etc::preferencesparts "{state}/preferences.d";
                 self.state.join("sources.list.d").join(file.file_name().unwrap_or_default())
             };
             found |= text.contains("deb");
-            fs::write(target, for_any_architecture(&text))?;
+            let text = for_any_architecture(&text);
+            fs::write(target, if self.sources { with_sources(&text) } else { text })?;
         }
         if !found {
             bail!("this machine has no apt sources, so there is nowhere to get arm64 packages from");
@@ -155,6 +167,19 @@ Dir::Etc::preferencesparts "{state}/preferences.d";
         Ok(names)
     }
 
+    /// Unpacks a source package, with Debian's patches, into a new folder below this one, and tells which.
+    pub fn source(&self, package: &str, into: &Path) -> Result<PathBuf> {
+        provision::need(&[provision::DPKG_SOURCE])?;
+        self.with_lists(|| {
+            let _step = ui::step(format!("Downloading the source of {package}"));
+            let _ = fs::remove_dir_all(into);
+            fs::create_dir_all(into)?;
+            run(self.command("apt-get").args(["source", package]).current_dir(into))
+        })?;
+        let folders = fs::read_dir(into)?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        folders.last().with_context(|| format!("the source of {package} has no folder"))
+    }
+
     /// The package that a meta package depends on, by the start of its name.
     pub fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
         self.with_lists(|| {
@@ -202,6 +227,16 @@ fn for_any_architecture(sources: &str) -> String {
         .collect()
 }
 
+/// Adds the source packages of each source that has programs.
+fn with_sources(sources: &str) -> String {
+    let line = |line: &str| match line.strip_prefix("deb ") {
+        Some(rest) => format!("{line}\ndeb-src {rest}\n"),
+        None if line.trim_end() == "Types: deb" => "Types: deb deb-src\n".into(),
+        None => format!("{line}\n"),
+    };
+    sources.lines().map(line).collect()
+}
+
 /// Unpacks a package over a tree. `dpkg-deb -x` would replace the links of a merged-usr tree.
 pub fn unpack(package: &Path, tree: &Path) -> Result<()> {
     let mut dpkg = provision::DPKG_DEB.command()?;
@@ -232,5 +267,12 @@ mod tests {
             "deb [ signed-by=/k] http://h/ s main\n"
         );
         assert_eq!(for_any_architecture("Types: deb\nArchitectures: amd64\n"), "Types: deb\n");
+    }
+
+    #[test]
+    fn sources_of_programs_become_sources_of_sources() {
+        let text = "# deb\nTypes: deb\nSuites: s\ndeb http://h/ s main\n";
+        let expected = "# deb\nTypes: deb deb-src\nSuites: s\ndeb http://h/ s main\ndeb-src http://h/ s main\n";
+        assert_eq!(with_sources(text), expected);
     }
 }

@@ -7,6 +7,7 @@ use std::fs::{self, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::apt::{self, Apt};
 use crate::provision::{DEBUGFS, MKE2FS};
 use crate::recipe::{Mode, Recipe};
-use crate::{build, paths, provision, ui};
+use crate::{build, paths, provision, source_build, ui};
 
 /// Part of every stamp: counts the changes of this file that alter images.
 const BUILDER: u32 = 1;
@@ -104,6 +105,8 @@ fn modified(path: &Path) -> Result<String> {
 struct Inputs {
     packages: Vec<PathBuf>,
     programs: Vec<PathBuf>,
+    /// Folders that were built from sources.
+    built: Vec<PathBuf>,
 }
 
 impl Inputs {
@@ -118,7 +121,9 @@ impl Inputs {
         } else {
             Apt::new()?.fetch(&recipe.packages, &recipe.packages_with_dependencies)?
         };
-        Ok(Inputs { packages, programs })
+        let built =
+            recipe.sources.iter().map(|source| source_build::build(source, &packages)).collect::<Result<_>>()?;
+        Ok(Inputs { packages, programs, built })
     }
 
     fn hash(&self, recipe: &Recipe) -> Result<u64> {
@@ -130,8 +135,8 @@ impl Inputs {
         for path in self.programs.iter().cloned().chain(sources) {
             read(&path)?.hash(&mut hasher);
         }
-        for package in &self.packages {
-            package.file_name().hash(&mut hasher);
+        for named in self.packages.iter().chain(&self.built) {
+            named.file_name().hash(&mut hasher);
         }
         Ok(hasher.finish())
     }
@@ -161,6 +166,11 @@ impl Inputs {
         }
         for (program, built) in recipe.programs.iter().zip(&self.programs) {
             put(&inside(tree, &program.path)?, &read(built)?, Mode(0o755))?;
+        }
+        for (source, built) in recipe.sources.iter().zip(&self.built) {
+            let target = inside(tree, &source.path)?;
+            fs::create_dir_all(target.parent().unwrap_or(&target))?;
+            ui::run_quietly(Command::new("cp").arg("-a").arg(built).arg(&target))?;
         }
         for file in &recipe.files {
             let contents = match (&file.text, &file.source) {

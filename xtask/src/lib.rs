@@ -4,7 +4,7 @@
 //! * [`provision`]: finds and installs the tools that the rest needs; what rustup cannot get is built
 //!   `from_source`.
 //! * [`build`] turns crates into a kernel [`flat`] image and guest programs.
-//! * [`recipe`], [`apt`], [`image`]: from `images/NAME.toml` to an ext2 file.
+//! * [`recipe`], [`apt`], [`source_build`], [`image`]: from `images/NAME.toml` to an ext2 file.
 //! * [`linux`], [`cpio`]: Debian's kernel as the reference to compare with.
 //! * [`machine`] is a QEMU command line; [`guest`] a running one; [`session`] runs one program in
 //!   it; [`interactive`] gives it the terminal.
@@ -38,6 +38,7 @@ pub mod recipe;
 pub mod session;
 pub mod share;
 pub mod sim;
+pub mod source_build;
 pub mod test;
 pub mod trace;
 pub mod ui;

@@ -37,11 +37,18 @@ pub const GDB: Tool = Tool { only_for: Some("cargo xtask gdb"), ..tool("gdb-mult
 pub const APT: Tool = tool("apt-get", "apt");
 pub const DPKG_DEB: Tool = tool("dpkg-deb", "dpkg");
 
+/// Only for images with programs that are built from Debian's sources.
+pub const DPKG_SOURCE: Tool = Tool { only_for: Some("recipes with a source"), ..tool("dpkg-source", "dpkg-dev") };
+pub const ARM64_GCC: Tool =
+    Tool { only_for: Some("recipes with a source"), ..tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu") };
+pub const MAKE: Tool = Tool { only_for: Some("recipes with a source"), ..tool("make", "make") };
+
 /// Only where rustup's is missing.
 pub const LLD: Tool = tool("ld.lld", "lld");
 
 /// All of them, for `doctor`.
-pub const TOOLS: [Tool; 9] = [QEMU, MKE2FS, E2FSCK, DEBUGFS, TAR, XZ, GDB, APT, DPKG_DEB];
+pub const TOOLS: [Tool; 12] =
+    [QEMU, MKE2FS, E2FSCK, DEBUGFS, TAR, XZ, GDB, APT, DPKG_DEB, DPKG_SOURCE, ARM64_GCC, MAKE];
 
 impl Tool {
     /// Where it is. Ordinary users of Debian lack the sbin folders in PATH.

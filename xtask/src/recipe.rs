@@ -30,6 +30,8 @@ pub struct Recipe {
     pub applets: Option<Applets>,
     #[serde(default, rename = "program")]
     pub programs: Vec<Program>,
+    #[serde(default, rename = "source")]
+    pub sources: Vec<Source>,
     #[serde(default, rename = "file")]
     pub files: Vec<File>,
     #[serde(default, rename = "dir")]
@@ -60,6 +62,20 @@ pub struct Applets {
 pub struct Program {
     pub package: String,
     pub bin: String,
+    pub path: String,
+}
+
+/// What a script next to the recipes makes of the source of a Debian package; see [`crate::source_build`].
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The binary package whose source it is.
+    pub package: String,
+    /// Debian packages for arm64 with the headers and libraries that it is built with.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    pub script: String,
+    /// The folder in the image.
     pub path: String,
 }
 
@@ -170,6 +186,7 @@ impl Recipe {
         base.packages.append(&mut self.packages);
         base.packages_with_dependencies.append(&mut self.packages_with_dependencies);
         base.programs.append(&mut self.programs);
+        base.sources.append(&mut self.sources);
         base.files.append(&mut self.files);
         base.dirs.append(&mut self.dirs);
         base.links.append(&mut self.links);

@@ -16,6 +16,8 @@ pub struct Workload {
     pub image: String,
     /// Memory of the guest, as QEMU takes it.
     pub mem: String,
+    /// It takes hours: runs only when it is asked for.
+    pub long: bool,
     pub entries: Vec<Entry>,
 }
 
@@ -47,6 +49,8 @@ struct Document {
     image: String,
     #[serde(default = "memory")]
     mem: String,
+    #[serde(default)]
+    long: bool,
     #[serde(default = "seconds")]
     seconds: u32,
     #[serde(default = "slack")]
@@ -138,7 +142,8 @@ impl Workload {
         for entry in &entries {
             ensure!(seen.insert(&entry.name), "{} is there twice", entry.name);
         }
-        Ok(Workload { name: name.into(), about: document.about, image: document.image, mem: document.mem, entries })
+        let Document { about, image, mem, long, .. } = document;
+        Ok(Workload { name: name.into(), about, image, mem, long, entries })
     }
 
     /// The same with another time for all that have one.
@@ -167,7 +172,13 @@ pub fn all(folder: &Path) -> Result<Vec<Workload>> {
     paths.iter().map(|path| read(path).with_context(|| format!("{} is not a workload", path.display()))).collect()
 }
 
-/// Those with these names, `WORKLOAD` or `WORKLOAD.ENTRY`; without names, all.
+/// Whether somebody asks for an entry by this name, which may end in `*`.
+fn matches(asked: &str, name: &str) -> bool {
+    asked.strip_suffix('*').map_or(asked == name, |start| name.starts_with(start))
+}
+
+/// Those with these names, `WORKLOAD` or `WORKLOAD.ENTRY`, which may end in `*`; without names, all that are not only run
+/// when asked for.
 pub fn choose(all: Vec<Workload>, names: &[String]) -> Result<Vec<Workload>> {
     for name in names {
         let (workload, entry) = name.split_once('.').map_or((name.as_str(), None), |(name, entry)| (name, Some(entry)));
@@ -175,13 +186,14 @@ pub fn choose(all: Vec<Workload>, names: &[String]) -> Result<Vec<Workload>> {
             let known: Vec<&str> = all.iter().map(|workload| workload.name.as_str()).collect();
             bail!("there is no workload {workload:?} (there are: {})", known.join(", "));
         };
-        if let Some(entry) = entry.filter(|entry| found.entries.iter().all(|other| other.name != *entry)) {
+        if let Some(entry) = entry.filter(|entry| !found.entries.iter().any(|other| matches(entry, &other.name))) {
             let known: Vec<&str> = found.entries.iter().map(|entry| entry.name.as_str()).collect();
             bail!("the workload {workload} has no entry {entry:?} (it has: {})", known.join(", "));
         }
     }
     let wanted = |workload: &Workload, entry: &Entry| {
-        names.is_empty() || names.iter().any(|name| *name == workload.name || *name == workload.full_name(entry))
+        let asked = |name: &String| *name == workload.name || matches(name, &workload.full_name(entry));
+        (names.is_empty() && !workload.long) || names.iter().any(asked)
     };
     let chosen = all.into_iter().map(|workload| {
         let entries = workload.entries.iter().filter(|entry| wanted(&workload, entry)).cloned().collect();
@@ -244,6 +256,10 @@ mod tests {
         assert_eq!(names(&chosen(&[]).unwrap()).len(), 6);
         assert_eq!(names(&chosen(&["w.two"]).unwrap()), ["w.two"]);
         assert_eq!(names(&chosen(&["w.two", "v"]).unwrap()), ["v.one", "v.two", "v.three", "w.two"]);
+        assert_eq!(names(&chosen(&["w.t*"]).unwrap()), ["w.two", "w.three"]);
+        let long = || vec![Workload { long: true, ..Workload::parse("w", TEXT).unwrap() }];
+        assert!(choose(long(), &[]).unwrap().is_empty());
+        assert_eq!(names(&choose(long(), &["w.one".into()]).unwrap()), ["w.one"]);
         let refusal = |name: &str| chosen(&[name]).unwrap_err().to_string();
         assert_eq!(refusal("x"), "there is no workload \"x\" (there are: v, w)");
         assert_eq!(refusal("v.x"), "the workload v has no entry \"x\" (it has: one, two, three)");

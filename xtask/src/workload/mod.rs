@@ -30,7 +30,7 @@ const FOLDER: &str = "target/pollux/workloads";
 
 #[derive(Args)]
 pub struct Options {
-    /// Only these: a workload (stress-ng) or one entry of it (stress-ng.futex)
+    /// Only these: a workload (stress-ng) or entries of it (stress-ng.futex, git-tests.t3*)
     names: Vec<String>,
     /// Run them on this kernel, too: only what fails on Pollux and not there counts
     #[arg(long, value_enum, value_name = "KERNEL")]
@@ -59,7 +59,12 @@ enum Reference {
 
 impl Options {
     pub fn run(self) -> Result<u8> {
-        let chosen = list::choose(list::all(&paths::root().join("workloads"))?, &self.names)?;
+        let all = list::all(&paths::root().join("workloads"))?;
+        if self.list && self.names.is_empty() {
+            print!("{}", table::list(&all));
+            return Ok(0);
+        }
+        let chosen = list::choose(all, &self.names)?;
         if self.list {
             print!("{}", table::list(&chosen));
             return Ok(0);

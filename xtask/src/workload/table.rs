@@ -10,6 +10,11 @@ pub fn list(workloads: &[Workload]) -> String {
     let mut text = String::new();
     for workload in workloads {
         let _ = writeln!(text, "{:16}{} (image {})", workload.name, workload.about, workload.image);
+        if let ([first, .., last], true) = (&workload.entries[..], workload.long) {
+            let (first, last) = (workload.full_name(first), workload.full_name(last));
+            let _ = writeln!(text, "    {first} to {last}: only when they are named");
+            continue;
+        }
         for entry in &workload.entries {
             let _ = writeln!(text, "    {:36}{:4} s", workload.full_name(entry), entry.seconds);
         }

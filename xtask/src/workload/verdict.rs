@@ -166,6 +166,7 @@ pub mod tests {
             about: String::new(),
             image: String::new(),
             mem: String::new(),
+            long: false,
             entries: entries.into(),
         };
         let pollux = vec![seen(0, "done"), seen(1, ""), Seen { memory: Some((9, 1)), ..seen(1, "") }];
