@@ -188,7 +188,11 @@ pub fn choose(all: Vec<Workload>, names: &[String]) -> Result<Vec<Workload>> {
         };
         if let Some(entry) = entry.filter(|entry| !found.entries.iter().any(|other| matches(entry, &other.name))) {
             let known: Vec<&str> = found.entries.iter().map(|entry| entry.name.as_str()).collect();
-            bail!("the workload {workload} has no entry {entry:?} (it has: {})", known.join(", "));
+            let known = match &known[..] {
+                [first, .., last] if known.len() > 100 => format!("{} from {first} to {last}", known.len()),
+                all => all.join(", "),
+            };
+            bail!("the workload {workload} has no entry {entry:?} (it has: {known})");
         }
     }
     let wanted = |workload: &Workload, entry: &Entry| {
