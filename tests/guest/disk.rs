@@ -10,6 +10,7 @@ use pollux_tests::{Console, lab, run_on};
 use xtask::image::Image;
 use xtask::machine::{Bus, Machine, MachineOptions};
 use xtask::provision::E2FSCK;
+use xtask::{power_cut, ui};
 
 use crate::shared;
 
@@ -19,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         shared("disk::a_busy_file_system_is_clean", || busy(Bus::Mmio)),
         shared("disk::a_busy_file_system_is_clean_on_pci", || busy(Bus::Pci)),
         shared("disk::a_full_file_system_says_so", full),
+        shared("disk::what_was_synced_survives_a_pulled_plug", plug),
         shared("disk::snapshots_leave_the_image_alone", snapshot),
     ]
 }
@@ -125,6 +127,15 @@ fn full() -> Result<()> {
     )?;
     ensure!(text == "1\n1\n0\nagain\n", "{text:?}");
     is_clean(&image)
+}
+
+/// `cargo xtask power-cut` does this 200 times.
+fn plug() -> Result<()> {
+    let image = lab::copy_of("git", "plug")?;
+    let step = ui::step("Pulling the plug");
+    let seen = power_cut::rounds(&lab::boot()?, &image, 1, 3, 2, Duration::from_secs(8), &step)?;
+    ensure!(seen.commits > 0 && seen.files > 0, "nothing was synced in three rounds: {seen:?}");
+    Ok(())
 }
 
 fn snapshot() -> Result<()> {

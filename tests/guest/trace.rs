@@ -41,6 +41,7 @@ fn trace(script: &str) -> Result<Vec<Vec<String>>> {
         log: &mut log,
         timeout: Some(Duration::from_secs(120)),
         silence: None,
+        plug: None,
         log_level: 6,
     }
     .run(&machine)?;

@@ -23,8 +23,14 @@ fn few() -> Result<()> {
     let chosen = list::choose(all, &names.map(String::from))?;
     // All of them are for one image, and run in one boot.
     let entries = chosen.into_iter().flat_map(|workload| workload.entries).collect();
-    let few =
-        Workload { name: "few".into(), about: String::new(), image: "stress".into(), mem: "512M".into(), entries };
+    let few = Workload {
+        name: "few".into(),
+        about: String::new(),
+        image: "stress".into(),
+        mem: "512M".into(),
+        long: false,
+        entries,
+    };
     let few = few.lasting(Some(2));
     for (entry, seen) in few.entries.iter().zip(run(&few)?) {
         let problems = problems(entry, &seen);

@@ -13,7 +13,8 @@ use crate::image::Image;
 use crate::machine::{KernelKind, Machine, MachineOptions};
 use crate::session::{Input, Outcome, Session};
 use crate::{
-    bench, build, check, contract, doctor, interactive, miri, paths, provision, sim, test, trace, ui, workload,
+    bench, build, check, contract, doctor, interactive, miri, paths, power_cut, provision, sim, test, trace, ui,
+    workload,
 };
 
 /// Builds Pollux and its images, runs them in QEMU, and tests them.
@@ -40,6 +41,8 @@ enum Command {
     Stress(test::Stress),
     /// Run programs that load the kernel and check it, also beside Linux
     Workload(workload::Options),
+    /// Pull the plug of a guest that commits to git, again and again, and see what is left on its disk
+    PowerCut(power_cut::Options),
     /// Measure what single operations of the kernel cost, also compared with Linux
     Bench(bench::Options),
     /// Run the kernel on simulated machines, in which a seed decides what happens when
@@ -125,6 +128,7 @@ impl Cli {
             Command::Contract(options) => options.run(),
             Command::Stress(stress) => stress.run(),
             Command::Workload(options) => options.run(),
+            Command::PowerCut(options) => options.run(),
             Command::Bench(options) => options.run(),
             Command::Sim(options) => options.run(),
             Command::Miri(options) => options.run(),
@@ -177,6 +181,7 @@ impl Qemu {
             log: &mut log,
             timeout: self.timeout,
             silence: None,
+            plug: None,
             log_level: if self.verbose { 7 } else { 6 },
         }
         .run(machine)?;

@@ -10,6 +10,7 @@
 //!   it; [`interactive`] gives it the terminal.
 //! * [`contract`] compares what programs see with what Linux shows them.
 //! * [`workload`] runs programs of others that load a kernel and check it.
+//! * [`power_cut`] kills machines that write, and looks at their disks.
 //! * [`mod@bench`] measures kernels, [`trace`] shows the system calls of a program.
 //! * [`sim`]: the kernel on simulated machines, without QEMU; [`miri`]: its host tests under Miri.
 
@@ -33,6 +34,7 @@ pub mod machine;
 pub mod miri;
 pub mod network;
 pub mod paths;
+pub mod power_cut;
 pub mod provision;
 pub mod recipe;
 pub mod session;

@@ -79,6 +79,8 @@ pub struct Session<'a> {
     pub timeout: Option<Duration>,
     /// It took too long, too, if the program prints nothing for so long.
     pub silence: Option<Duration>,
+    /// So long after the program's first output QEMU is killed, as if the plug were pulled; the run took too long.
+    pub plug: Option<Duration>,
     pub log_level: u8,
 }
 
@@ -117,6 +119,7 @@ pub fn watch(
         log: &mut log,
         timeout: Some(timeout),
         silence: None,
+        plug: None,
         log_level: 6,
     }
     .run(machine)?;
@@ -141,6 +144,7 @@ impl Session<'_> {
             outstanding: 0,
             greeted: None,
             heard: start,
+            pulled: None,
             permits,
             permitted: Some(permitted),
             exit: None,
@@ -157,6 +161,7 @@ impl Session<'_> {
                 run.panic,
                 run.exit.map(|(_, since)| since + POWER_OFF),
                 run.silent_at(),
+                run.pulled,
             ];
             let limit = limits.into_iter().flatten().min();
             if let Some(outcome) = run.step(limit)? {
@@ -178,6 +183,8 @@ struct Run<'a> {
     greeted: Option<Instant>,
     /// When the program printed something.
     heard: Instant,
+    /// When the plug is pulled.
+    pulled: Option<Instant>,
     /// Lets the thread that reads the host's input read once more.
     permits: SyncSender<()>,
     permitted: Option<Receiver<()>>,
@@ -246,7 +253,7 @@ impl Run<'_> {
             Some(Outcome::Died("the kernel panicked".into()))
         } else if passed(self.exit.map(|(_, since)| since + POWER_OFF)) {
             Some(Outcome::Died("the program has ended, but the machine did not switch off".into()))
-        } else if passed(self.deadline) || passed(self.silent_at()) {
+        } else if passed(self.deadline) || passed(self.silent_at()) || passed(self.pulled) {
             Some(Outcome::TimedOut)
         } else if self.greeted.is_none() {
             Some(Outcome::Died(format!(
@@ -288,6 +295,7 @@ impl Run<'_> {
             Frame::Ack(size) => self.outstanding = self.outstanding.saturating_sub(size as usize),
             Frame::Stdout(data) => {
                 self.heard = Instant::now();
+                self.pulled = self.pulled.or(self.session.plug.map(|plug| self.heard + plug));
                 self.session.stdout.write_all(&data)?;
                 self.session.stdout.flush()?;
             }

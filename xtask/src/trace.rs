@@ -69,6 +69,7 @@ impl Trace {
             log: &mut log,
             timeout: self.timeout,
             silence: None,
+            plug: None,
             log_level: 6,
         }
         .run(&machine)?;

@@ -98,6 +98,7 @@ fn boot(machine: &Machine, entries: &[Entry], progress: Progress) -> Result<Vec<
         log: &mut Log(&listener),
         timeout: Some(Duration::from_secs(total) + graces + Duration::from_secs(180)),
         silence: Some(Duration::from_secs(longest.into()) + GRACE),
+        plug: None,
         log_level: LOG_LEVEL,
     }
     .run(machine)?;
