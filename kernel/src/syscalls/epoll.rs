@@ -8,10 +8,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::poll::{deadline_after, read_deadline, read_mask};
 use super::{SysError, SysResult};
+use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
-use crate::exec::{Instant, Interrupted, interruptible, timeout};
+use crate::exec::{self, Elapsed, Instant, Interrupted, interruptible, timeout};
 use crate::fs::OpenFile;
-use crate::fs::epoll::{Collected, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP, Epoll};
+use crate::fs::epoll::{EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP, Epoll};
 use crate::mm::UserPtr;
 use crate::process::Thread;
 use crate::signal::{SigSet, with_mask};
@@ -39,7 +40,11 @@ pub async fn epoll_ctl(t: &Thread, epfd: i32, op: u32, fd: i32, event: UserPtr<E
         raw::EPOLL_CTL_DEL => EpollEvent::default(),
         _ => event.read(t.mm()).await?,
     };
-    change_watch(t, epfd, op, fd, event)
+    let files = t.files().get_two(epfd, fd)?;
+    match change_now(&files, op, fd, event) {
+        Some(done) => done,
+        None => add_nested(&files, fd, event).await,
+    }
 }
 
 pub fn epoll_ctl_now(t: &Thread, epfd: i32, op: u32, fd: i32, event: UserPtr<EpollEvent>) -> Option<Result<()>> {
@@ -47,36 +52,45 @@ pub fn epoll_ctl_now(t: &Thread, epfd: i32, op: u32, fd: i32, event: UserPtr<Epo
         raw::EPOLL_CTL_DEL => EpollEvent::default(),
         _ => event.try_read().ok()?,
     };
-    Some(change_watch(t, epfd, op, fd, event))
-}
-
-pub(crate) fn change_watch(t: &Thread, epfd: i32, op: u32, fd: i32, event: EpollEvent) -> Result<()> {
-    let [epoll_file, file] = t.files().get_two(epfd, fd)?;
-    let result = match epoll_file.ops_as::<Epoll>() {
-        Some(epoll) => change_watch_of(epoll, op, fd, &file, event),
-        None => Err(Errno::EINVAL),
-    };
-    match result {
-        // Linux asks for these first: a file that cannot be watched, and the epoll itself.
-        Err(Errno::EINVAL) if !Epoll::can_watch(&file) => Err(Errno::EPERM),
-        Err(Errno::ENOENT) if Arc::ptr_eq(&epoll_file, &file) => Err(Errno::EINVAL),
-        result => result,
+    match t.files().get_two(epfd, fd) {
+        Ok(files) => change_now(&files, op, fd, event),
+        Err(errno) => Some(Err(errno)),
     }
 }
 
-fn change_watch_of(epoll: &Epoll, op: u32, fd: i32, file: &Arc<OpenFile>, event: EpollEvent) -> Result<()> {
+/// All changes but those of epolls that watch epolls.
+fn change_now(files: &[Arc<OpenFile>; 2], op: u32, fd: i32, event: EpollEvent) -> Option<Result<()>> {
+    let [epoll_file, file] = files;
+    let result = match epoll_file.ops_as::<Epoll>() {
+        Some(epoll) => change_watch_of(epoll, op, fd, file, event)?,
+        None => Err(Errno::EINVAL),
+    };
+    Some(match result {
+        // Linux asks for these first: a file that cannot be watched, and the epoll itself.
+        Err(Errno::EINVAL) if !Epoll::can_watch(file) => Err(Errno::EPERM),
+        Err(Errno::ENOENT) if Arc::ptr_eq(epoll_file, file) => Err(Errno::EINVAL),
+        result => result,
+    })
+}
+
+async fn add_nested([epoll, file]: &[Arc<OpenFile>; 2], fd: i32, event: EpollEvent) -> Result<()> {
+    let epoll = epoll.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;
+    epoll.add(fd, file, event.events, event.data).await
+}
+
+fn change_watch_of(epoll: &Epoll, op: u32, fd: i32, file: &Arc<OpenFile>, event: EpollEvent) -> Option<Result<()>> {
     let EpollEvent { events, data, .. } = event;
     if events & EPOLLEXCLUSIVE != 0 {
         let allowed = EPOLLEXCLUSIVE | EPOLLET | EPOLLWAKEUP | 0x1d;
         if op == raw::EPOLL_CTL_MOD || events & (!allowed | EPOLLONESHOT) != 0 || file.ops_as::<Epoll>().is_some() {
-            return Err(Errno::EINVAL);
+            return Some(Err(Errno::EINVAL));
         }
     }
     match op {
-        raw::EPOLL_CTL_ADD => epoll.add(fd, file, events, data),
-        raw::EPOLL_CTL_MOD => epoll.modify(fd, file, events, data),
-        raw::EPOLL_CTL_DEL => epoll.delete(fd, file),
-        _ => Err(Errno::EINVAL),
+        raw::EPOLL_CTL_ADD => epoll.add_now(fd, file, events, data),
+        raw::EPOLL_CTL_MOD => Some(epoll.modify(fd, file, events, data)),
+        raw::EPOLL_CTL_DEL => Some(epoll.delete(fd, file)),
+        _ => Some(Err(Errno::EINVAL)),
     }
 }
 
@@ -96,16 +110,38 @@ pub fn epoll_pwait_now(
     if !crate::mm::access_ok(events.addr(), max as u64 * size_of::<EpollEvent>() as u64) {
         return None;
     }
-    t.files().with(epfd, |file| {
-        let mut absent = false;
-        let mut index = 0;
-        let count = file.ops_as::<Epoll>()?.collect_into(max as usize, |bits, data| {
-            absent = events.at(index).try_write(&EpollEvent { events: bits, pad: 0, data }).is_err();
-            index += 1;
-            !absent
-        });
-        (count > 0 || timeout_ms == 0 && !absent).then_some(Ok(count))
+    t.files().with(epfd, |file| match take(file.ops_as::<Epoll>()?, events, max as usize) {
+        Taken::Events(count) => Some(Ok(count)),
+        Taken::Nothing if timeout_ms == 0 => Some(Ok(0)),
+        _ => None,
     })
+}
+
+/// What came of looking for events once.
+enum Taken {
+    /// So many were written.
+    Events(usize),
+    Nothing,
+    /// The page that the first one goes to is not there.
+    Fault(UserFault),
+    /// It took too long: look again, after others had a turn.
+    Unfinished,
+}
+
+fn take(epoll: &Epoll, out: UserPtr<EpollEvent>, max: usize) -> Taken {
+    let mut fault = None;
+    let mut index = 0;
+    let collected = epoll.collect_into(max, |bits, data| {
+        fault = out.at(index).try_write(&EpollEvent { events: bits, pad: 0, data }).err();
+        index += 1;
+        fault.is_none()
+    });
+    match (collected.count, fault) {
+        (0, Some(fault)) => Taken::Fault(fault),
+        (0, None) if collected.unfinished => Taken::Unfinished,
+        (0, None) => Taken::Nothing,
+        (count, _) => Taken::Events(count),
+    }
 }
 
 pub async fn epoll_pwait(
@@ -139,6 +175,9 @@ pub async fn epoll_pwait2(
 /// EP_MAX_EVENTS of Linux.
 const MAX_EVENTS: usize = i32::MAX as usize / size_of::<EpollEvent>();
 
+/// epoll_wait is never restarted (signal(7)).
+const NEVER_RESTARTED: SysError = SysError::Errno(Errno::EINTR);
+
 async fn epoll_wait(
     t: &Thread,
     epfd: i32,
@@ -153,23 +192,29 @@ async fn epoll_wait(
     }
     let file = t.files().get_io(epfd)?;
     let epoll = file.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;
-    let found = with_mask(t, mask, async {
-        let attempt = || Some(epoll.collect(max)).filter(|found| !found.is_empty());
-        if let Some(found) = attempt() {
-            return Ok(found);
-        }
-        if deadline == Some(Instant::BOOT) {
-            return Ok(Collected::new());
-        }
-        match interruptible(t, timeout(deadline, epoll.queue().wait_for(attempt))).await {
-            Ok(found) => Ok(found.unwrap_or_default()),
-            // epoll_wait is never restarted (signal(7)).
-            Err(Interrupted) => Err(SysError::Errno(Errno::EINTR)),
+    with_mask(t, mask, async {
+        let attempt = || match take(epoll, out, max) {
+            Taken::Nothing => None,
+            taken => Some(taken),
+        };
+        loop {
+            let taken = match attempt() {
+                Some(taken) => taken,
+                None if deadline == Some(Instant::BOOT) => return Ok(0),
+                None => match interruptible(t, timeout(deadline, epoll.queue().wait_for(attempt))).await {
+                    Ok(Ok(taken)) => taken,
+                    Ok(Err(Elapsed)) => return Ok(0),
+                    Err(Interrupted) => return Err(NEVER_RESTARTED),
+                },
+            };
+            match taken {
+                Taken::Events(count) => return Ok(count),
+                Taken::Fault(fault) => t.mm().fault_in(fault).await?,
+                Taken::Unfinished | Taken::Nothing => {
+                    interruptible(t, exec::budget()).await.map_err(|Interrupted| NEVER_RESTARTED)?;
+                }
+            }
         }
     })
-    .await?;
-    for (index, (events, data)) in found.iter().enumerate() {
-        out.at(index).write(t.mm(), EpollEvent { events: *events, pad: 0, data: *data }).await?;
-    }
-    Ok(found.len())
+    .await
 }

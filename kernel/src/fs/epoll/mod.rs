@@ -7,8 +7,8 @@
 //! * [`watch`]: what is kept of a watched descriptor. [`nesting`]: epolls that watch epolls. [`limits`]: how many files a
 //!   user may have watched.
 //!
-//! Locks: [`NESTING`], `control` (the outer epoll's, then the inner one's), `watches`, a watch's `state`, `ready`. Wakers run
-//! without any wait-queue lock, so epolls can watch epolls.
+//! Locks: [`NESTING`], `control`, `watches`, a watch's `state`, `ready`. Wakers run without any wait-queue lock, so epolls can
+//! watch epolls.
 
 pub mod limits;
 mod nesting;
@@ -20,18 +20,16 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
+use core::ops::Bound;
 use core::sync::atomic::Ordering::Relaxed;
 
-use smallvec::SmallVec;
-
 use self::limits::Account;
-use self::nesting::Search;
 pub use self::watch::Watch;
 use self::watch::{Interest, Key, key_of, queue_of, wanted};
 use super::file::{Events, FileOps};
 use super::open_file::OpenFile;
 use crate::errno::{Errno, Result};
-use crate::exec::{self, WaitQueue};
+use crate::exec::{self, Mutex, WaitQueue};
 use crate::sync::SpinLock;
 
 pub const EPOLLEXCLUSIVE: u32 = 1 << 28;
@@ -44,7 +42,7 @@ const LOOK_AGAIN: u32 = 1 << 16;
 
 /// Held while an epoll comes to watch an epoll, or one that is watched comes to watch anything: two that did so at once would
 /// not see the circle that they make, or the chain.
-static NESTING: SpinLock<()> = SpinLock::new(());
+static NESTING: Mutex<()> = Mutex::new(());
 
 pub struct Epoll {
     /// One call at a time that puts an entry into a file's queue, or takes it out.
@@ -70,7 +68,7 @@ struct Ready {
     missed: bool,
 }
 
-/// So many events are handed out between two looks at the clock.
+/// So many watches are looked at between two looks at the clock.
 const SOME: usize = 16;
 /// Deleted watches may stay on the list until they are so many, and more than half of it.
 const FEW_DELETED: usize = 16;
@@ -117,8 +115,12 @@ impl Ready {
     }
 }
 
-/// Events as (events, data). A few need no allocation.
-pub type Collected = SmallVec<[(u32, u64); 8]>;
+/// What came of handing out events.
+pub struct Collected {
+    pub count: usize,
+    /// It took so long that it ended before it was through: somebody has to look again.
+    pub unfinished: bool,
+}
 
 impl Epoll {
     /// An epoll of the user `uid`.
@@ -148,14 +150,17 @@ impl Epoll {
         self.queue.wake(1, (Events::IN | Events::RDNORM).bits());
     }
 
-    fn forget(&self, key: Key) -> Option<Arc<Watch>> {
+    /// Deletes this watch, unless somebody has done so.
+    fn forget(&self, watch: &Watch) {
         let mut watches = self.watches.lock();
-        let watch = watches.remove(&key)?;
+        if !watches.get(&watch.key).is_some_and(|known| core::ptr::eq(Arc::as_ptr(known), watch)) {
+            return;
+        }
+        let Some(watch) = watches.remove(&watch.key) else { return };
         // With the other lock: see `insert`.
         self.ready.lock().delete(&watch);
         drop(watches);
         self.account.remove(1);
-        Some(watch)
     }
 
     /// Files that are always ready cannot be watched.
@@ -163,44 +168,56 @@ impl Epoll {
         queue_of(file).is_some()
     }
 
+    /// EPOLL_CTL_ADD of a file that is no epoll to an epoll that nobody watches. None: it is another case.
+    pub fn add_now(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Option<Result<()>> {
+        if file.ops_as::<Epoll>().is_some() {
+            return None;
+        }
+        let Some(queue) = queue_of(file) else { return Some(Err(Errno::EPERM)) };
+        let _control = self.control.lock();
+        // Who makes another epoll watch this one says so under the same lock before it looks through what this one watches.
+        if !self.outer.lock().is_empty() {
+            return None;
+        }
+        let watch = self.insert(fd, file, Interest { events, data, armed: true });
+        Some(watch.map(|watch| self.start(&watch, queue)))
+    }
+
     /// EPOLL_CTL_ADD.
-    pub fn add(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<()> {
+    pub async fn add(&self, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64) -> Result<()> {
+        if let Some(done) = self.add_now(fd, file, events, data) {
+            return done;
+        }
         let queue = queue_of(file).ok_or(Errno::EPERM)?;
         let inner = file.ops_as::<Epoll>();
         if inner.is_some_and(|inner| core::ptr::eq(inner, self)) {
             return Err(Errno::EINVAL);
         }
-        // Goes last: see there.
-        let mut search = Search::default();
-        let mut nesting = None;
-        let _control = loop {
-            let control = self.control.lock();
-            if nesting.is_some() || inner.is_none() && self.outer.lock().is_empty() {
-                break control;
-            }
-            drop(control);
-            nesting = Some(NESTING.lock());
-        };
-        let _inner_control = inner.map(|inner| inner.control.lock());
-        if let Some(inner) = inner {
-            search.check_depth(self, inner)?;
+        let _nesting = NESTING.lock().await;
+        if let (Some(this), Some(inner)) = (self.this.upgrade(), inner.and_then(|inner| inner.this.upgrade())) {
+            nesting::check_depth(&this, &inner).await?;
         }
         let watch = self.insert(fd, file, Interest { events, data, armed: true })?;
-        file.add_watch(&watch);
+        let watch = scopeguard::guard(watch, |watch| self.forget(&watch));
         if let Some(inner) = inner {
-            remember(&mut inner.outer.lock(), &watch);
+            let _control = inner.control.lock();
+            remember(&mut inner.outer.lock(), &watch)?;
         }
-        if nesting.is_some()
-            && let Err(errno) = search.check_ways(file)
-        {
-            self.forget(watch.key);
-            return Err(errno);
-        }
-        watch.attach(queue);
-        if !watch.current().is_empty() {
-            self.list(&watch);
+        nesting::check_ways(file).await?;
+        let _control = self.control.lock();
+        let watch = scopeguard::ScopeGuard::into_inner(watch);
+        if !watch.deleted.load(Relaxed) {
+            self.start(&watch, queue);
         }
         Ok(())
+    }
+
+    /// The watch is to be told of what happens from now on, and of what is there. The caller has `control`.
+    fn start(&self, watch: &Arc<Watch>, queue: &WaitQueue) {
+        watch.attach(queue);
+        if !watch.current().is_empty() {
+            self.list(watch);
+        }
     }
 
     fn insert(&self, fd: i32, file: &Arc<OpenFile>, interest: Interest) -> Result<Arc<Watch>> {
@@ -216,6 +233,8 @@ impl Epoll {
         drop(ready);
         self.account.add()?;
         watches.insert(key, watch.clone());
+        drop(watches);
+        file.add_watch(&watch).inspect_err(|_| self.forget(&watch))?;
         Ok(watch)
     }
 
@@ -276,33 +295,27 @@ impl Epoll {
         queue_of(file).ok_or(Errno::EPERM)?;
         let _control = self.control.lock();
         let watch = self.find(fd, file)?;
-        self.forget(watch.key);
+        self.forget(&watch);
         watch.detach(file);
         Ok(())
     }
 
-    /// Up to `max` events that are there now, as (events, data).
-    pub fn collect(&self, max: usize) -> Collected {
-        let mut out = Collected::new();
-        self.collect_into(max, |events, data| {
-            let room = out.try_reserve(1).is_ok();
-            if room {
-                out.push((events, data));
-            }
-            room
-        });
-        out
-    }
-
-    /// Hands out up to `max` events that are there now, and answers how many. An event that `deliver` does not take stays.
-    pub fn collect_into(&self, max: usize, mut deliver: impl FnMut(u32, u64) -> bool) -> usize {
-        let mut count = 0;
+    /// Hands out up to `max` events that are there now. An event that `deliver` does not take stays.
+    pub fn collect_into(&self, max: usize, mut deliver: impl FnMut(u32, u64) -> bool) -> Collected {
+        let (mut count, mut looked, mut unfinished) = (0, 0_usize, false);
         let mut stays = false;
         let mut ready = self.ready.lock();
         // Each watch that is listed now gets its turn once.
         let mut turns = ready.list.len();
         ready.looking += 1;
         while count < max {
+            // The others stay on the list.
+            if looked.is_multiple_of(SOME) && looked > 0 && exec::is_budget_used() {
+                unfinished = turns > 0;
+                stays |= unfinished && count > 0;
+                break;
+            }
+            looked += 1;
             let Some(watch) = ready.pop(&mut turns) else { break };
             drop(ready);
             let said = watch.take_event();
@@ -322,11 +335,6 @@ impl Epoll {
                 break;
             }
             count += 1;
-            // The others stay on the list.
-            if count.is_multiple_of(SOME) && exec::is_budget_used() {
-                stays |= turns > 0;
-                break;
-            }
         }
         ready.looking -= 1;
         let missed = stays && core::mem::take(&mut ready.missed);
@@ -336,7 +344,7 @@ impl Epoll {
         if stays && !self.queue.is_empty() {
             self.queue.wake(1, if missed { LOOK_AGAIN | (Events::IN | Events::RDNORM).bits() } else { LOOK_AGAIN });
         }
-        count
+        Collected { count, unfinished }
     }
 
     pub fn queue(&self) -> &WaitQueue {
@@ -372,28 +380,60 @@ impl Epoll {
     }
 
     /// The files that it watches.
-    fn watched(&self) -> Vec<Arc<OpenFile>> {
-        self.watches.lock().values().filter_map(|watch| watch.file()).collect()
+    fn files(&self) -> Files<'_> {
+        Files { epoll: self, last: None, count: 0 }
     }
 
     /// The epolls that watch it, each as often as it does.
-    fn watchers(&self) -> Vec<Arc<Epoll>> {
+    fn watchers(&self) -> Result<Vec<Arc<Epoll>>> {
         epolls_of(&self.outer.lock())
     }
 }
 
+/// Goes through the files of an epoll, which may change meanwhile, and gives way.
+struct Files<'a> {
+    epoll: &'a Epoll,
+    last: Option<Key>,
+    count: usize,
+}
+
+impl Files<'_> {
+    async fn next(&mut self) -> Option<Arc<OpenFile>> {
+        loop {
+            self.count += 1;
+            if self.count.is_multiple_of(SOME) {
+                exec::budget().await;
+            }
+            let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+            let watches = self.epoll.watches.lock();
+            let (key, watch) = watches.range((from, Bound::Unbounded)).next()?;
+            self.last = Some(*key);
+            let file = watch.file();
+            drop(watches);
+            if file.is_some() {
+                return file;
+            }
+        }
+    }
+}
+
 /// The epolls that these watches belong to.
-pub(super) fn epolls_of(watches: &[Weak<Watch>]) -> Vec<Arc<Epoll>> {
-    watches.iter().filter_map(|watch| watch.upgrade()?.epoll()).collect()
+pub(super) fn epolls_of(watches: &[Weak<Watch>]) -> Result<Vec<Arc<Epoll>>> {
+    let mut epolls = Vec::new();
+    epolls.try_reserve_exact(watches.len()).map_err(|_| Errno::ENOMEM)?;
+    epolls.extend(watches.iter().filter_map(|watch| watch.upgrade()?.epoll()));
+    Ok(epolls)
 }
 
 /// Adds a watch to a list of those that may be gone already.
-pub(super) fn remember(watches: &mut Vec<Weak<Watch>>, watch: &Arc<Watch>) {
+pub(super) fn remember(watches: &mut Vec<Weak<Watch>>, watch: &Arc<Watch>) -> Result<()> {
     // Looked through when it would grow, so that many cost little each.
     if watches.len() == watches.capacity() {
         watches.retain(|watch| watch.strong_count() > 0);
     }
+    watches.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
     watches.push(Arc::downgrade(watch));
+    Ok(())
 }
 
 impl FileOps for Epoll {

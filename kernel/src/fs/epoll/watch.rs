@@ -126,7 +126,7 @@ impl Watch {
     pub(in crate::fs) fn file_closed(&self, file: &OpenFile) {
         self.detach(file);
         if let Some(epoll) = self.epoll.upgrade() {
-            epoll.forget(self.key);
+            epoll.forget(self);
         }
     }
 

@@ -302,12 +302,12 @@ impl OpenFile {
         }
     }
 
-    pub(super) fn add_watch(&self, watch: &Arc<Watch>) {
-        epoll::remember(&mut self.watches.lock(), watch);
+    pub(super) fn add_watch(&self, watch: &Arc<Watch>) -> Result<()> {
+        epoll::remember(&mut self.watches.lock(), watch)
     }
 
     /// The epolls that watch it, each as often as it does.
-    pub(super) fn watchers(&self) -> Vec<Arc<Epoll>> {
+    pub(super) fn watchers(&self) -> Result<Vec<Arc<Epoll>>> {
         epoll::epolls_of(&self.watches.lock())
     }
 }
