@@ -4,12 +4,11 @@
 
 seed=$1 gone=$2 files=$3 from=repository
 base=/var/tmp/power-cut
-export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@x GIT_COMMITTER_NAME=c GIT_COMMITTER_EMAIL=c@x HOME=/root
+export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@x GIT_COMMITTER_NAME=c GIT_COMMITTER_EMAIL=c@x HOME=/none
 export GIT_AUTHOR_DATE="1700000000 +0000" GIT_COMMITTER_DATE="1700000000 +0000" GIT_CONFIG_NOSYSTEM=1
-git config --global init.defaultBranch main
-git config --global gc.auto 0
-git config --global core.fsync all
-git config --global advice.detachedHead false
+# Settings in no file, which a cut could damage.
+export GIT_CONFIG_COUNT=4 GIT_CONFIG_KEY_0=init.defaultBranch GIT_CONFIG_VALUE_0=main GIT_CONFIG_KEY_1=gc.auto GIT_CONFIG_VALUE_1=0 \
+    GIT_CONFIG_KEY_2=core.fsync GIT_CONFIG_VALUE_2=all GIT_CONFIG_KEY_3=advice.detachedHead GIT_CONFIG_VALUE_3=false
 
 fail() {
     echo "@@ lost $*"

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use bitflags::bitflags;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU16, Ordering};
 
 use super::exit::VforkDone;
 use super::fp;
@@ -204,6 +204,11 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
     let entity = Entity::new(params);
     let task = Task::new(tid, process.clone(), entity, sig, handles, t.comm(), fp);
     task.personality.store(t.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    if let Some(priority) = &*t.io_priority.lock() {
+        let shared = flags.contains(CloneFlags::IO);
+        let own = || Arc::new(AtomicU16::new(priority.load(Ordering::Relaxed)));
+        *task.io_priority.lock() = Some(if shared { priority.clone() } else { own() });
+    }
     let slack = t.timer_slack.load(Ordering::Relaxed);
     task.timer_slack.store(slack, Ordering::Relaxed);
     task.default_timer_slack.store(slack, Ordering::Relaxed);

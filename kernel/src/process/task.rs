@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::creds::Credentials;
 use super::exit::VforkDone;
@@ -62,6 +62,8 @@ pub struct Task {
     pub parent_death_signal: AtomicU32,
     /// SCHED_RESET_ON_FORK: children are scheduled as usual.
     pub reset_on_fork: AtomicBool,
+    /// ioprio_set(2); shared after clone with CLONE_IO. None: nobody has set it.
+    pub io_priority: SpinLock<Option<Arc<AtomicU16>>>,
     /// personality(2), which is each thread's own.
     pub personality: AtomicU32,
     /// prctl(PR_SET_TIMERSLACK), nanoseconds; reported, not used: timers here are exact.
@@ -111,6 +113,7 @@ impl Task {
             vfork: SpinLock::new(None),
             parent_death_signal: AtomicU32::new(0),
             reset_on_fork: AtomicBool::new(false),
+            io_priority: SpinLock::new(None),
             personality: AtomicU32::new(0),
             timer_slack: AtomicU64::new(50_000),
             default_timer_slack: AtomicU64::new(50_000),

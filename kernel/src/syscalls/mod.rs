@@ -25,6 +25,7 @@ mod futex;
 mod ids;
 mod inotify;
 mod io_uring;
+pub(crate) mod ioprio;
 mod ipc;
 mod misc;
 pub(crate) mod mm;

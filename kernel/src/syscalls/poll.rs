@@ -60,18 +60,29 @@ pub struct PollFd {
 }
 
 impl PollFd {
-    /// Notes what its file has ready, or that there is none; 1 if that is worth telling.
+    /// What is to be told of what its file has ready, or of that there is none.
     #[inline]
-    fn answer(&mut self, ready: Option<Events>) -> usize {
+    fn answer(&self, ready: Option<Events>) -> u16 {
         let wanted = Events::from_bits_truncate(self.events as u32) | Events::ERR | Events::HUP | Events::NVAL;
         let events = match ready {
             _ if self.fd < 0 => Events::empty(),
             Some(ready) => ready & wanted,
             None => Events::NVAL,
         };
-        self.revents = events.bits() as u16;
-        usize::from(!events.is_empty())
+        events.bits() as u16
     }
+}
+
+/// The answers that differ from what was read, by their places, and the first in any case. What else is in the array stays as
+/// it is: another thread may have changed it meanwhile.
+fn news(polled: &[PollFd], answers: impl Iterator<Item = u16>) -> impl Iterator<Item = (usize, u16)> {
+    let all = polled.iter().zip(answers).enumerate();
+    all.filter_map(|(index, (entry, answer))| (index == 0 || entry.revents != answer).then_some((index, answer)))
+}
+
+/// Where the answer for an entry goes.
+fn answer_of(fds: UserPtr<PollFd>, index: usize) -> UserPtr<u16> {
+    fds.at(index).byte_add(core::mem::offset_of!(PollFd, revents) as u64).cast()
 }
 
 pub async fn ppoll(
@@ -96,10 +107,10 @@ pub async fn ppoll(
     let result = with_mask(t, mask, no_handler(poll(t, &mut list, deadline))).await;
     write_rest(t, time, deadline).await;
     let found = result?;
-    for (entry, watched) in polled.iter_mut().zip(list.iter()) {
-        entry.revents = watched.found().bits() as u16;
+    let answers = list.iter().map(|watched| watched.found().bits() as u16);
+    for (index, answer) in news(&polled, answers) {
+        answer_of(fds, index).write(t.mm(), answer).await?;
     }
-    fds.cast::<u8>().write_bytes(t.mm(), polled.as_slice().as_bytes()).await?;
     Ok(found)
 }
 
@@ -177,27 +188,32 @@ pub fn ppoll_now(
     }
     let at_once = is_zero(time)?;
     fds.cast::<u8>().try_read_bytes(polled.as_mut_bytes()).ok()?;
-    let mut found = 0;
-    for chunk in polled.chunks_mut(64) {
+    let mut answers = [0; FEW];
+    for (polled, answers) in polled.chunks(64).zip(answers.chunks_mut(64)) {
         let mut others = 0u64;
         let table = t.files().look();
-        for (number, entry) in chunk.iter_mut().enumerate() {
+        for (number, (entry, answer)) in polled.iter().zip(&mut *answers).enumerate() {
             match table.file(entry.fd) {
-                Some(file) if file.is_plain() => found += entry.answer(Some(file.ready())),
+                Some(file) if file.is_plain() => *answer = entry.answer(Some(file.ready())),
                 Some(_) => others |= 1 << (number % 64),
-                None => found += entry.answer(None),
+                None => *answer = entry.answer(None),
             }
         }
         drop(table);
         for number in Bits(others) {
-            let Some(entry) = chunk.get_mut(number as usize) else { break };
-            found += entry.answer(t.files().get(entry.fd).ok().map(|file| file.ready()));
+            let number = number as usize;
+            let (Some(entry), Some(answer)) = (polled.get(number), answers.get_mut(number)) else { break };
+            *answer = entry.answer(t.files().get(entry.fd).ok().map(|file| file.ready()));
         }
     }
+    let answers = answers.get(..polled.len())?;
+    let found = answers.iter().filter(|answer| **answer != 0).count();
     if found == 0 && !at_once {
         return None;
     }
-    fds.cast::<u8>().try_write_bytes(polled.as_bytes()).ok()?;
+    for (index, answer) in news(polled, answers.iter().copied()) {
+        answer_of(fds, index).try_write(&answer).ok()?;
+    }
     Some(Ok(found))
 }
 

@@ -197,7 +197,7 @@ const PRIO_PGRP: i32 = 1;
 const PRIO_USER: i32 = 2;
 
 /// The threads that setpriority's `which` and `who` name.
-fn priority_targets(t: &Thread, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
+pub(super) fn priority_targets(t: &Thread, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
     let who_id = who as u32;
     let tasks: Vec<Arc<Task>> = match which {
         PRIO_PROCESS if who == 0 => vec![t.task().clone()],

@@ -119,6 +119,8 @@ syscalls! {
     27 inotify_add_watch(fd: i32, path: UserPtr<u8>, mask: u32) async inotify::inotify_add_watch;
     28 inotify_rm_watch(fd: i32, wd: i32) fn inotify::inotify_rm_watch;
     29 ioctl(fd: i32, cmd: u32, arg: u64) async fs_open::ioctl;
+    30 ioprio_set(which: i32, who: i32, priority: i32) fn ioprio::ioprio_set;
+    31 ioprio_get(which: i32, who: i32) fn ioprio::ioprio_get;
     32 flock(fd: i32, operation: u32) async fs_open::flock;
     33 mknodat(dirfd: i32, path: UserPtr<u8>, mode: u32, dev: u32) async fs_change::mknodat;
     34 mkdirat(dirfd: i32, path: UserPtr<u8>, mode: u32) async fs_change::mkdirat;

@@ -9,7 +9,8 @@ use crate::errno::{Errno, Result};
 use crate::io_uring::abi::{Flags, Sqe};
 use crate::io_uring::ring::Ring;
 use crate::mm::UserPtr;
-use crate::process::{Caps, Thread};
+use crate::process::Thread;
+use crate::syscalls::ioprio;
 use crate::time::UserTimespec;
 
 /// IORING_FILE_INDEX_ALLOC: any free slot.
@@ -34,10 +35,10 @@ pub fn check(ring: &Ring, t: &Thread, sqe: &Sqe, op: Op, before: Option<Op>) -> 
             unless(op_flags & !u64::from(raw::IORING_FSYNC_DATASYNC) != 0, Errno::EINVAL)
         }
         Op::ReadFixed | Op::WriteFixed => {
-            check_priority(t, sqe.ioprio)?;
+            ioprio::check(t, sqe.ioprio)?;
             unless(!ring.registered.has_buffer(buf_index), Errno::EFAULT)
         }
-        Op::Read | Op::Write | Op::Readv | Op::Writev => check_priority(t, sqe.ioprio),
+        Op::Read | Op::Write | Op::Readv | Op::Writev => ioprio::check(t, sqe.ioprio),
         Op::SyncFileRange => zero([addr, buf, file]),
         Op::Fallocate => zero([buf, op_flags, file]),
         Op::Fadvise => zero([buf, addr, file]),
@@ -92,18 +93,6 @@ pub fn check(ring: &Ring, t: &Thread, sqe: &Sqe, op: Op, before: Option<Op>) -> 
         }
         Op::Fgetxattr => zero([op_flags]),
         _ => Ok(()),
-    }
-}
-
-/// An I/O priority, which has no effect (ioprio_set(2)).
-fn check_priority(t: &Thread, priority: u16) -> Result<()> {
-    let (class, level) = (priority >> 13, priority & 0x1fff);
-    match class {
-        0 => unless(level != 0, Errno::EINVAL),
-        1 if !t.creds().capable(Caps::SYS_ADMIN) && !t.creds().capable(Caps::SYS_NICE) => Err(Errno::EPERM),
-        1 | 2 => unless(level >= 8, Errno::EINVAL),
-        3 => Ok(()),
-        _ => Err(Errno::EINVAL),
     }
 }
 

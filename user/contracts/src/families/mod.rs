@@ -40,6 +40,7 @@ mod io_uring_edges;
 mod io_uring_files;
 mod io_uring_net;
 mod io_uring_register;
+mod ioprio;
 mod kill;
 mod kmsg;
 mod limits;
@@ -195,6 +196,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("io_uring", io_uring::TESTS),
     ("io_uring_files", io_uring_files::TESTS),
     ("io_uring_register", io_uring_register::TESTS),
+    ("ioprio", ioprio::TESTS),
     ("io_uring_cancel", io_uring_cancel::TESTS),
     ("io_uring_net", io_uring_net::TESTS),
     ("io_uring_edges", io_uring_edges::TESTS),

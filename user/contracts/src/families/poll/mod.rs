@@ -22,7 +22,7 @@ tests! {
     kinds, masks, refused, timeouts, interrupted, signal_mask, wakes, select_sets, select_refused, select_waits,
     epoll_levels, epoll_edges, epoll_once, epoll_changes, epoll_refused, epoll_waits, epoll_nested, epoll_loops,
     epoll_exclusive, epoll_duplicates, epoll_order, epoll_order_of_errors, eventfd_counts, eventfd_semaphore, eventfd_waits, timerfd_reads,
-    timerfd_refused, signalfd_reads, signalfd_masks, unix_sockets,
+    timerfd_refused, signalfd_reads, signalfd_masks, unix_sockets, changed_meanwhile,
 }
 
 const NOW: timespec = timespec { tv_sec: 0, tv_nsec: 0 };
@@ -305,4 +305,29 @@ fn unix_sockets() {
     let page = memory::pages(1);
     while sys!(SYS_write, writer, page, 4096).ok() {}
     say!("full: {}", found(ep).split(' ').next().unwrap_or_default());
+}
+
+/// Only `revents` is written: what another thread has done to the array while somebody waited stays.
+fn changed_meanwhile() {
+    let [reader, writer] = pipe();
+    let entries = memory::shared_page().cast::<pollfd>();
+    let set = |index: usize, entry: pollfd| unsafe { entries.add(index).write_volatile(entry) };
+    let get = |index: usize| unsafe { entries.add(index).read_volatile() };
+    for index in 0..3 {
+        set(index, pollfd { fd: reader, events: if index == 1 { POLLPRI } else { POLLIN }, revents: 0 });
+    }
+    let child = process::child(|| {
+        say!("{}", sys!(SYS_ppoll, entries, 3, 0, 0, 8));
+        0
+    });
+    process::until_asleep(child);
+    for index in 0..3 {
+        set(index, pollfd { fd: -7, events: POLLOUT, revents: 77 });
+    }
+    write(writer, "x");
+    process::wait(child);
+    for index in 0..3 {
+        let entry = get(index);
+        say!("{} {} {:#x}", entry.fd, entry.events, entry.revents);
+    }
 }
