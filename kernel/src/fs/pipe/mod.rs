@@ -5,8 +5,12 @@
 //! counts itself in and out.
 //!
 //! Most pipes are plain, and their reads and writes look at one field of the state to know it. What is rare goes another
-//! way: [`packets`], [`Loan`]s, and writers that want signals ([`sigio`]).
+//! way: [`packets`], what is held for a splice ([`hold`]), and writers that want signals ([`sigio`]).
+//!
+//! [`end`]: opening, and what an open end answers as a file.
 
+mod end;
+mod hold;
 mod packets;
 pub mod ring;
 #[cfg(test)]
@@ -15,25 +19,21 @@ mod tests;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::any::Any;
 
 use linux_raw_sys::general as raw;
 
+pub use self::end::{PipeEnd, of_file, open_fifo, open_pair, reopen, set_size};
+pub use self::hold::{Claim, Loan};
 pub use self::packets::Cut;
 use self::packets::{Cuts, Packets};
 pub use self::ring::Ring;
-use super::anon::{self, Label};
 use super::file::{Events, FileOps, TryError};
-use super::op::Op;
-use super::open_file::{Kind, OpenFile};
+use super::open_file::OpenFile;
 use super::sigio;
-use super::state::Hold;
 use crate::errno::{Errno, Result};
-use crate::exec::{WaitQueue, interruptible};
-use crate::mm::{IoBuf, PAGE_SIZE, UserPtr};
-use crate::process::{Caps, Thread};
+use crate::exec::WaitQueue;
+use crate::mm::{IoBuf, PAGE_SIZE};
 use crate::sync::{SpinGuard, SpinLock};
-use crate::syscalls::SysResult;
 
 /// Writes of up to this many bytes are atomic (POSIX).
 pub const PIPE_BUF: usize = 4096;
@@ -389,260 +389,4 @@ impl Pipe {
     pub fn wait_queue(&self) -> &WaitQueue {
         &self.queue
     }
-}
-
-/// The first bytes of a pipe while they are moved elsewhere. Readers wait for the end of it, which takes what was moved
-/// out of the pipe and leaves the rest.
-pub struct Loan<'a> {
-    pipe: &'a Pipe,
-    bytes: Vec<u8>,
-    cuts: Cuts,
-    taken: usize,
-}
-
-impl Loan<'_> {
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    pub fn cuts(&self) -> &[Cut] {
-        &self.cuts
-    }
-
-    /// So many of them have been moved.
-    pub fn settle(mut self, taken: usize) {
-        self.taken = taken;
-    }
-}
-
-impl Drop for Loan<'_> {
-    fn drop(&mut self) {
-        let mut state = self.pipe.state.lock();
-        let taken = self.taken.min(self.bytes.len());
-        state.ring.consume(taken);
-        if let Some(packets) = &mut state.packets {
-            packets.consumed(taken);
-        }
-        state.odd -= Odd::LENT;
-        drop(state);
-        self.pipe.queue.wake(usize::MAX, sigio::QUIET | if taken > 0 { sigio::OUT } else { 0 });
-    }
-}
-
-/// Room in a pipe for something that is being fetched: so nothing is fetched in vain.
-pub struct Claim<'a> {
-    pipe: &'a Pipe,
-    room: usize,
-}
-
-impl Claim<'_> {
-    pub fn room(&self) -> usize {
-        self.room
-    }
-
-    /// Writes it, as bytes.
-    pub fn write(self, bytes: &[u8]) -> Result<usize, TryError> {
-        let mut state = self.pipe.state.lock();
-        if state.readers == 0 {
-            return Err(Errno::EPIPE.into());
-        }
-        let State { ring, packets, .. } = &mut *state;
-        let mut buf = IoBuf::kernel(bytes);
-        let n = match packets {
-            Some(packets) => packets.write_plain(ring, &mut buf, false)?,
-            None => ring.write(&mut buf, false)?,
-        };
-        drop(state);
-        self.pipe.written();
-        Ok(n)
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        let mut state = self.pipe.state.lock();
-        state.claimed = 0;
-        state.count_readers();
-        drop(state);
-        self.pipe.queue.wake(usize::MAX, WRITABLE);
-    }
-}
-
-/// One open end; FIFOs opened for reading and writing are both.
-pub struct PipeEnd {
-    pipe: Arc<Pipe>,
-    read: bool,
-    write: bool,
-    /// Writers that had been seen when this reader came: without a new one there is no hang-up to report.
-    writers_before: u64,
-}
-
-impl PipeEnd {
-    fn new(pipe: Arc<Pipe>, read: bool, write: bool) -> Arc<PipeEnd> {
-        PipeEnd::open(pipe, read, write).0
-    }
-
-    /// A new end. If nobody has the other side open: how many partners there ever were, one more of which must come.
-    /// That is told in the same step in which the other side learns of this one: it may be gone at once.
-    fn open(pipe: Arc<Pipe>, read: bool, write: bool) -> (Arc<PipeEnd>, Option<u64>) {
-        let mut state = pipe.state.lock();
-        let alone = state.writers == 0;
-        let writers_before = if read && alone { state.writers_seen } else { u64::MAX };
-        state.readers += u32::from(read);
-        state.readers_seen += u64::from(read);
-        state.writers += u32::from(write);
-        state.writers_seen += u64::from(write);
-        state.count_readers();
-        let (others, seen) =
-            if read { (state.writers, state.writers_seen) } else { (state.readers, state.readers_seen) };
-        drop(state);
-        // Openers of the other side of a FIFO wait for this.
-        pipe.queue.wake(usize::MAX, sigio::QUIET);
-        (Arc::new(PipeEnd { pipe, read, write, writers_before }), (others == 0).then_some(seen))
-    }
-
-    pub fn pipe(&self) -> &Arc<Pipe> {
-        &self.pipe
-    }
-}
-
-impl Drop for PipeEnd {
-    fn drop(&mut self) {
-        let mut state = self.pipe.state.lock();
-        state.readers -= u32::from(self.read);
-        state.writers -= u32::from(self.write);
-        state.count_readers();
-        let hang_up = state.readers == 0 || state.writers == 0;
-        drop(state);
-        if hang_up {
-            self.pipe.queue.wake_all();
-        }
-    }
-}
-
-impl FileOps for PipeEnd {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn is_plain(&self) -> bool {
-        true
-    }
-
-    fn try_read(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
-        self.pipe.try_read(buf)
-    }
-
-    fn try_write(&self, file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
-        self.pipe.try_write(buf, Some(file))
-    }
-
-    fn ready(&self) -> Events {
-        let state = self.pipe.state.lock();
-        let mut events = Events::empty();
-        if self.read {
-            if !state.ring.is_empty() && !state.odd.contains(Odd::LENT) {
-                events |= Events::IN | Events::RDNORM;
-            }
-            if state.writers == 0 && state.writers_seen != self.writers_before {
-                events |= Events::HUP;
-            }
-        }
-        if self.write {
-            if state.writable() {
-                events |= Events::OUT | Events::WRNORM;
-            }
-            if state.readers == 0 {
-                events |= Events::ERR;
-            }
-        }
-        events
-    }
-
-    fn wait_queue(&self) -> Option<&WaitQueue> {
-        Some(&self.pipe.queue)
-    }
-
-    fn news(&self) -> u32 {
-        (if self.read { sigio::IN } else { 0 }) | if self.write { sigio::OUT } else { 0 }
-    }
-
-    fn told(&self) {
-        if self.write {
-            self.pipe.state.lock().odd |= Odd::TOLD;
-        }
-    }
-
-    fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
-        if cmd != FIONREAD {
-            return Op::ready(Err(Errno::ENOTTY));
-        }
-        Op::boxed(async move {
-            let len = self.pipe.len() as i32;
-            UserPtr::<i32>::new(arg).write(thread.mm(), len).await?;
-            Ok(0)
-        })
-    }
-}
-
-/// pipe2(2): the reading and the writing end. `flags`: O_NONBLOCK, and O_DIRECT, which is the writer's.
-pub fn open_pair(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
-    let (reader, writer) = Pipe::pair();
-    let place = anon::place(Label::Pipe(reader.pipe()));
-    let status = flags & raw::O_NONBLOCK;
-    let direct = flags & raw::O_DIRECT;
-    if direct != 0 {
-        writer.pipe().begin_packets();
-    }
-    let read_file = OpenFile::new(place.clone(), Kind::Ops(reader), raw::O_RDONLY | status, Hold::None);
-    let write_file = OpenFile::new(place, Kind::Ops(writer), raw::O_WRONLY | status | direct, Hold::None);
-    (read_file, write_file)
-}
-
-/// The pipe behind a file, if it is one.
-pub fn of_file(file: &OpenFile) -> Option<&Arc<Pipe>> {
-    file.ops_as::<PipeEnd>().map(PipeEnd::pipe)
-}
-
-/// F_SETPIPE_SZ.
-pub fn set_size(t: &Thread, file: &OpenFile, bytes: u64) -> Result<u64> {
-    let pipe = of_file(file).ok_or(Errno::EBADF)?;
-    let bytes = u32::try_from(bytes).map_err(|_| Errno::EINVAL)? as usize;
-    Ok(pipe.set_capacity(bytes, t.creds().capable(Caps::SYS_RESOURCE))? as u64)
-}
-
-/// Opens a pipe without a name again, through /proc/PID/fd: it never waits, unlike a FIFO's open.
-pub fn reopen(pipe: Arc<Pipe>, flags: u32) -> Result<Arc<dyn FileOps>> {
-    match flags & raw::O_ACCMODE {
-        raw::O_RDONLY => Ok(PipeEnd::new(pipe, true, false)),
-        raw::O_WRONLY => Ok(PipeEnd::new(pipe, false, true)),
-        raw::O_RDWR => Ok(PipeEnd::new(pipe, true, true)),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-/// Opens a FIFO: a blocking open waits for the other side (fifo(7)).
-pub async fn open_fifo(t: &Thread, pipe: Arc<Pipe>, flags: u32) -> SysResult<Arc<dyn FileOps>> {
-    let (read, write) = match flags & raw::O_ACCMODE {
-        raw::O_RDONLY => (true, false),
-        raw::O_WRONLY => (false, true),
-        raw::O_RDWR => return Ok(PipeEnd::new(pipe, true, true)),
-        _ => return Err(Errno::EINVAL.into()),
-    };
-    if flags & raw::O_NONBLOCK != 0 {
-        if write && pipe.state.lock().readers == 0 {
-            return Err(Errno::ENXIO.into());
-        }
-        return Ok(PipeEnd::new(pipe, read, write));
-    }
-    let (end, partners) = PipeEnd::open(pipe.clone(), read, write);
-    if let Some(seen) = partners {
-        let partner = || {
-            let state = pipe.state.lock();
-            let now = if read { state.writers_seen } else { state.readers_seen };
-            (now != seen).then_some(())
-        };
-        interruptible(t, pipe.queue.wait_for(partner)).await?;
-    }
-    Ok(end)
 }

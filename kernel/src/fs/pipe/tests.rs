@@ -39,7 +39,7 @@ fn every_byte_comes_through_in_order() {
         let mut seed = 1;
         loop {
             let mut buf = vec![0; 1 + random(&mut seed, 20_000)];
-            match read(&reader.pipe, &mut buf).await.unwrap() {
+            match read(reader.pipe(), &mut buf).await.unwrap() {
                 0 => break,
                 n => sink.lock().unwrap().extend_from_slice(&buf[..n]),
             }
@@ -50,7 +50,7 @@ fn every_byte_comes_through_in_order() {
         while sent < total {
             let len = (1 + random(&mut seed, 30_000)).min(total - sent);
             let data: Vec<u8> = (sent..sent + len).map(|i| (i % 253) as u8).collect();
-            write(&writer.pipe, &data).await.unwrap();
+            write(writer.pipe(), &data).await.unwrap();
             sent += len;
         }
     });
@@ -64,7 +64,7 @@ fn every_byte_comes_through_in_order() {
 fn short_writes_are_not_torn() {
     let (reader, writer) = Pipe::pair();
     for id in 0..4u8 {
-        let pipe = writer.pipe.clone();
+        let pipe = writer.pipe().clone();
         let end = PipeEnd::new(pipe, false, true);
         spawn("writer", async move {
             for round in 0..200 {
@@ -72,7 +72,7 @@ fn short_writes_are_not_torn() {
                 let mut record = vec![id; len.max(3)];
                 let len = record.len() as u16;
                 record[1..3].copy_from_slice(&len.to_le_bytes());
-                write(&end.pipe, &record).await.unwrap();
+                write(end.pipe(), &record).await.unwrap();
             }
         });
     }
@@ -81,7 +81,7 @@ fn short_writes_are_not_torn() {
         let mut all = Vec::new();
         let mut buf = [0; 777];
         loop {
-            match read(&reader.pipe, &mut buf).await.unwrap() {
+            match read(reader.pipe(), &mut buf).await.unwrap() {
                 0 => return all,
                 n => all.extend_from_slice(&buf[..n]),
             }
@@ -106,25 +106,25 @@ fn ends_that_go_away_are_noticed() {
     drop(writer);
     assert_eq!(reader.ready(), Events::IN | Events::RDNORM | Events::HUP);
     let mut buf = [0; 10];
-    assert_eq!(reader.pipe.try_read(&mut IoBuf::kernel_mut(&mut buf)), Ok(4));
-    assert_eq!(reader.pipe.try_read(&mut IoBuf::kernel_mut(&mut buf)), Ok(0));
+    assert_eq!(reader.pipe().try_read(&mut IoBuf::kernel_mut(&mut buf)), Ok(4));
+    assert_eq!(reader.pipe().try_read(&mut IoBuf::kernel_mut(&mut buf)), Ok(0));
     assert_eq!(reader.ready(), Events::HUP);
 
     let (reader, writer) = Pipe::pair();
     drop(reader);
     assert_eq!(writer.ready(), Events::OUT | Events::WRNORM | Events::ERR);
-    assert_eq!(writer.pipe.try_write(&mut IoBuf::kernel(b"x"), None), Err(TryError::Failed(Errno::EPIPE)));
+    assert_eq!(writer.pipe().try_write(&mut IoBuf::kernel(b"x"), None), Err(TryError::Failed(Errno::EPIPE)));
 }
 
 fn write_now(end: &PipeEnd, data: &[u8]) {
-    assert_eq!(end.pipe.try_write(&mut IoBuf::kernel(data), None), Ok(data.len()));
+    assert_eq!(end.pipe().try_write(&mut IoBuf::kernel(data), None), Ok(data.len()));
 }
 
 #[test]
 fn a_blocked_writer_goes_on_after_a_read_and_a_blocked_reader_after_a_write() {
     let (reader, writer) = Pipe::pair();
     write_now(&writer, &vec![7; CAPACITY]);
-    let pipe = writer.pipe.clone();
+    let pipe = writer.pipe().clone();
     let done = Arc::new(Mutex::new(false));
     let flag = done.clone();
     spawn("writer", async move {
@@ -134,10 +134,10 @@ fn a_blocked_writer_goes_on_after_a_read_and_a_blocked_reader_after_a_write() {
     run_until_idle();
     assert!(!*done.lock().unwrap());
     let mut buf = [0; 99];
-    assert_eq!(reader.pipe.try_read(&mut IoBuf::kernel_mut(&mut buf)), Ok(99));
+    assert_eq!(reader.pipe().try_read(&mut IoBuf::kernel_mut(&mut buf)), Ok(99));
     run_until_idle();
     assert!(!*done.lock().unwrap());
-    assert_eq!(reader.pipe.try_read(&mut IoBuf::kernel_mut(&mut buf[..1])), Ok(1));
+    assert_eq!(reader.pipe().try_read(&mut IoBuf::kernel_mut(&mut buf[..1])), Ok(1));
     run_until_idle();
     assert!(*done.lock().unwrap());
 }
@@ -150,7 +150,7 @@ fn dropped_readers_lose_no_bytes() {
             let (reader, writer) = Pipe::pair();
             let mut buf = [0; 8];
             {
-                let mut future = pin!(read(&reader.pipe, &mut buf));
+                let mut future = pin!(read(reader.pipe(), &mut buf));
                 for poll in 0..polls {
                     assert!(poll_once(future.as_mut()).await.is_pending());
                     if poll == 2 {
@@ -161,7 +161,7 @@ fn dropped_readers_lose_no_bytes() {
             if polls < 3 {
                 write_now(&writer, b"abc");
             }
-            let mut future = pin!(read(&reader.pipe, &mut buf));
+            let mut future = pin!(read(reader.pipe(), &mut buf));
             assert_eq!(poll_once(future.as_mut()).await, Poll::Ready(Ok(3)));
         });
     }
@@ -172,16 +172,16 @@ fn capacity_can_be_changed_around_the_content() {
     let (reader, writer) = Pipe::pair();
     let mut buf = [0; 5000];
     write_now(&writer, &[1; 3000]);
-    assert_eq!(reader.pipe.try_read(&mut IoBuf::kernel_mut(&mut buf[..1000])), Ok(1000));
+    assert_eq!(reader.pipe().try_read(&mut IoBuf::kernel_mut(&mut buf[..1000])), Ok(1000));
     write_now(&writer, &[2; 2000]);
-    assert_eq!(writer.pipe.set_capacity(4000, false), Ok(4096));
+    assert_eq!(writer.pipe().set_capacity(4000, false), Ok(4096));
     assert_eq!(writer.ready(), Events::empty());
-    assert_eq!(reader.pipe.try_read(&mut IoBuf::kernel_mut(&mut buf)), Ok(4000));
+    assert_eq!(reader.pipe().try_read(&mut IoBuf::kernel_mut(&mut buf)), Ok(4000));
     assert!(buf[..2000].iter().all(|b| *b == 1) && buf[2000..4000].iter().all(|b| *b == 2));
-    assert_eq!(writer.pipe.set_capacity(2 << 20, false), Err(Errno::EPERM));
-    assert_eq!(writer.pipe.set_capacity(1 << 20, false), Ok(1 << 20));
+    assert_eq!(writer.pipe().set_capacity(2 << 20, false), Err(Errno::EPERM));
+    assert_eq!(writer.pipe().set_capacity(1 << 20, false), Ok(1 << 20));
     write_now(&writer, &vec![3; 1 << 20]);
-    assert_eq!(writer.pipe.set_capacity(1 << 16, true), Err(Errno::EBUSY));
+    assert_eq!(writer.pipe().set_capacity(1 << 16, true), Err(Errno::EBUSY));
 }
 
 #[test]
@@ -199,12 +199,12 @@ fn a_fifo_reader_sees_no_hang_up_before_the_first_writer() {
 fn what_is_lent_is_nobody_elses() {
     let (reader, writer) = Pipe::pair();
     write_now(&writer, b"abcdef");
-    let loan = reader.pipe.lend(4).unwrap().unwrap();
+    let loan = reader.pipe().lend(4).unwrap().unwrap();
     assert_eq!(loan.bytes(), b"abcd");
-    assert!(matches!(reader.pipe.lend(4), Err(TryError::WouldBlock)));
+    assert!(matches!(reader.pipe().lend(4), Err(TryError::WouldBlock)));
     assert!(!reader.ready().contains(Events::IN));
     let got = Arc::new(Mutex::new(None));
-    let (sink, pipe) = (got.clone(), reader.pipe.clone());
+    let (sink, pipe) = (got.clone(), reader.pipe().clone());
     spawn("reader", async move {
         let mut buf = [0; 8];
         let n = read(&pipe, &mut buf).await.unwrap();
@@ -216,10 +216,10 @@ fn what_is_lent_is_nobody_elses() {
     run_until_idle();
     assert_eq!(got.lock().unwrap().as_deref(), Some(&b"def"[..]));
     write_now(&writer, b"xy");
-    drop(reader.pipe.lend(8).unwrap());
-    assert_eq!(reader.pipe.try_read(&mut IoBuf::kernel_mut(&mut [0; 8])), Ok(2));
+    drop(reader.pipe().lend(8).unwrap());
+    assert_eq!(reader.pipe().try_read(&mut IoBuf::kernel_mut(&mut [0; 8])), Ok(2));
     drop(writer);
-    assert!(reader.pipe.lend(8).unwrap().is_none());
+    assert!(reader.pipe().lend(8).unwrap().is_none());
 }
 
 /// Whoever opens a side learns in the same step whether it has a partner, who may be gone at once.

@@ -1,18 +1,21 @@
 //! Locks of the C library that lend priority or survive their owners (pthread_mutexattr_setprotocol(3),
 //! pthread_mutexattr_setrobust(3)), and what its other locks and cancelling make of futexes.
 
+mod cancel;
+mod others;
+
 use std::cell::UnsafeCell;
-use std::ffi::c_void;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread::JoinHandle;
 
 use libc::*;
 
+use self::cancel::{cancel_in_a_condition, cancel_is_held_off, cancel_while_blocked, no_cancel_in_a_lock};
+use self::others::{barrier, barrier_of_processes, readers_and_writers, semaphore};
 use super::futex_pi::{priority, set_priority};
-use crate::file::{pipe, write};
 use crate::memory;
-use crate::process::{self, Gate, child, kill, sleep_ms, sleeping_thread, tid, until_asleep, wait};
+use crate::process::{Gate, child, kill, sleep_ms, sleeping_thread, tid, until_asleep, wait};
 use crate::sys::{errno_name, sys, zeroed};
 use crate::{say, tests};
 
@@ -34,8 +37,6 @@ unsafe extern "C" {
     fn pthread_mutex_consistent(mutex: *mut pthread_mutex_t) -> i32;
     fn pthread_mutex_timedlock(mutex: *mut pthread_mutex_t, time: *const timespec) -> i32;
     fn pthread_cond_timedwait(cond: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, time: *const timespec) -> i32;
-    fn pthread_setcancelstate(state: i32, old: *mut i32) -> i32;
-    fn pthread_testcancel();
 }
 
 fn shown(result: i32) -> String {
@@ -447,263 +448,5 @@ fn condition_of_a_dead_owner() {
         });
         let (woken, mended, unlocked) = done(waiter);
         say!("{name}: {}, {}, {}", shown(woken), shown(mended), shown(unlocked));
-    }
-}
-
-fn readers_and_writers() {
-    let lock = Shared::<pthread_rwlock_t>::new();
-    let at = lock.at() as usize;
-    // SAFETY: it is made here, and lives in memory that stays.
-    unsafe {
-        pthread_rwlock_init(lock.at(), std::ptr::null());
-        let at = move || at as *mut pthread_rwlock_t;
-        say!(
-            "two readers: {} {}",
-            shown(pthread_rwlock_rdlock(at())),
-            shown(elsewhere(move || pthread_rwlock_tryrdlock(at())))
-        );
-        say!("a writer: {}", shown(elsewhere(move || pthread_rwlock_trywrlock(at()))));
-        let (_, writer) = sleeping_thread(move || (pthread_rwlock_wrlock(at()), pthread_rwlock_unlock(at())));
-        say!("unlock: {} {}", shown(pthread_rwlock_unlock(at())), shown(pthread_rwlock_unlock(at())));
-        let (locked, unlocked) = done(writer);
-        say!("the writer: {} {}", shown(locked), shown(unlocked));
-        pthread_rwlock_wrlock(at());
-        let readers: Vec<_> = (0..3).map(|_| sleeping_thread(move || pthread_rwlock_rdlock(at())).1).collect();
-        pthread_rwlock_unlock(at());
-        let all: Vec<String> = readers.into_iter().map(|reader| shown(done(reader))).collect();
-        say!("readers: {all:?}, a writer: {}", shown(pthread_rwlock_trywrlock(at())));
-    }
-}
-
-fn barrier() {
-    let barrier = Shared::<pthread_barrier_t>::new();
-    let at = barrier.at() as usize;
-    // SAFETY: it is made here, and lives in memory that stays.
-    unsafe { pthread_barrier_init(barrier.at(), std::ptr::null(), 4) };
-    for round in 0..3 {
-        // SAFETY: as above.
-        let pass = move || unsafe { pthread_barrier_wait(at as *mut pthread_barrier_t) };
-        let others: Vec<_> = (0..3).map(|_| sleeping_thread(pass).1).collect();
-        let mut all = vec![pass()];
-        all.extend(others.into_iter().map(done));
-        let serial = all.iter().filter(|result| **result == PTHREAD_BARRIER_SERIAL_THREAD).count();
-        say!("round {round}: {} came, {serial} of them is told to go on alone", all.len());
-    }
-}
-
-fn barrier_of_processes() {
-    let barrier = Shared::<pthread_barrier_t>::new();
-    let mut attributes: pthread_barrierattr_t = zeroed();
-    // SAFETY: it is made here, and lives in memory that stays.
-    unsafe {
-        pthread_barrierattr_init(&mut attributes);
-        pthread_barrierattr_setpshared(&mut attributes, SHARED);
-        pthread_barrier_init(barrier.at(), &attributes, 3);
-    }
-    // SAFETY: as above.
-    let pass = || i32::from(unsafe { pthread_barrier_wait(barrier.at()) } == PTHREAD_BARRIER_SERIAL_THREAD);
-    let children = [child(pass), child(pass)];
-    let own = pass();
-    let serial: i32 = children.map(|pid| i32::from(wait(pid) == process::Status::Exited(1))).iter().sum();
-    say!("serial threads: {}", own + serial);
-}
-
-fn semaphore() {
-    let semaphore = Shared::<sem_t>::new();
-    let at = semaphore.at() as usize;
-    let at = move || at as *mut sem_t;
-    // SAFETY: it is made here, and lives in memory that stays.
-    unsafe {
-        sem_init(at(), 1, 0);
-        let (_, waiter) = sleeping_thread(move || sem_wait(at()));
-        say!("post: {}, {}", sem_post(at()), done(waiter));
-        say!("in time: {}", sem_timedwait(at(), &soon(CLOCK_REALTIME, 5)));
-        let other = child(|| sem_wait(at()));
-        until_asleep(other);
-        sem_post(at());
-        say!("another process: {}", wait(other));
-    }
-}
-
-/// A thread of the C library, which can be cancelled.
-struct Raw(pthread_t);
-
-static TID: AtomicI32 = AtomicI32::new(0);
-static CLEANED: AtomicI32 = AtomicI32::new(0);
-
-impl Raw {
-    /// Begins a thread, and waits until it sleeps.
-    fn asleep(body: extern "C" fn(*mut c_void) -> *mut c_void, argument: usize) -> Raw {
-        TID.store(0, SeqCst);
-        let mut thread = MaybeUninit::uninit();
-        // SAFETY: the function takes what it is given.
-        unsafe { pthread_create(thread.as_mut_ptr(), std::ptr::null(), body, argument as *mut c_void) };
-        while TID.load(SeqCst) == 0 {
-            sleep_ms(1);
-        }
-        until_asleep(TID.load(SeqCst));
-        // SAFETY: it was made.
-        Raw(unsafe { thread.assume_init() })
-    }
-
-    fn cancel(self) -> &'static str {
-        // SAFETY: a thread that was not joined.
-        unsafe {
-            pthread_cancel(self.0);
-        }
-        self.end()
-    }
-
-    fn end(self) -> &'static str {
-        let mut value = std::ptr::null_mut();
-        // SAFETY: as above.
-        unsafe { pthread_join(self.0, &mut value) };
-        match value as isize {
-            -1 => "cancelled",
-            0 => "at its end",
-            _ => "something else",
-        }
-    }
-}
-
-fn begin() {
-    TID.store(tid(), SeqCst);
-}
-
-extern "C" fn reads(fd: *mut c_void) -> *mut c_void {
-    let mut byte = 0u8;
-    begin();
-    // SAFETY: a byte of its own.
-    unsafe { read(fd as i32, (&raw mut byte).cast(), 1) };
-    std::ptr::null_mut()
-}
-
-extern "C" fn sleeps(_: *mut c_void) -> *mut c_void {
-    begin();
-    // SAFETY: without arguments.
-    unsafe { sleep(1000) };
-    std::ptr::null_mut()
-}
-
-extern "C" fn polls(fd: *mut c_void) -> *mut c_void {
-    let mut set = pollfd { fd: fd as i32, events: POLLIN, revents: 0 };
-    begin();
-    // SAFETY: one entry.
-    unsafe { poll(&mut set, 1, -1) };
-    std::ptr::null_mut()
-}
-
-extern "C" fn waits_for_semaphore(at: *mut c_void) -> *mut c_void {
-    begin();
-    // SAFETY: it was made.
-    unsafe { sem_wait(at.cast()) };
-    std::ptr::null_mut()
-}
-
-extern "C" fn waits_for_child(_: *mut c_void) -> *mut c_void {
-    begin();
-    // SAFETY: nothing is written.
-    unsafe { waitpid(-1, std::ptr::null_mut(), 0) };
-    std::ptr::null_mut()
-}
-
-fn cancel_while_blocked() {
-    let [reader, _writer] = pipe();
-    say!("read: {}", Raw::asleep(reads, reader as usize).cancel());
-    say!("sleep: {}", Raw::asleep(sleeps, 0).cancel());
-    say!("poll: {}", Raw::asleep(polls, reader as usize).cancel());
-    let semaphore = Shared::<sem_t>::new();
-    // SAFETY: it is made here.
-    unsafe { sem_init(semaphore.at(), 0, 0) };
-    say!("semaphore: {}", Raw::asleep(waits_for_semaphore, semaphore.at() as usize).cancel());
-    let sleeper = child(|| {
-        sleep_ms(100_000);
-        0
-    });
-    say!("wait: {}", Raw::asleep(waits_for_child, 0).cancel());
-    kill(sleeper, SIGKILL);
-    wait(sleeper);
-}
-
-/// A mutex and a condition.
-static PLACES: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
-
-struct Both {
-    mutex: &'static Mutex,
-    condition: &'static Condition,
-}
-
-extern "C" fn waits_for_condition(both: *mut c_void) -> *mut c_void {
-    // SAFETY: the test's, which waits for this thread.
-    let both = unsafe { &*both.cast::<Both>() };
-    both.mutex.lock();
-    begin();
-    PLACES[0].fetch_add(1, SeqCst);
-    both.condition.wait(both.mutex);
-    PLACES[1].fetch_add(1, SeqCst);
-    both.mutex.unlock();
-    std::ptr::null_mut()
-}
-
-/// A thread that is cancelled in a condition has its lock again when it ends: a robust one tells.
-fn cancel_in_a_condition() {
-    for (name, like) in [("robust", ROBUST_ONE), ("both", BOTH)] {
-        let both = Both { mutex: like.mutex(), condition: Condition::with(CLOCK_MONOTONIC) };
-        let thread = Raw::asleep(waits_for_condition, &raw const both as usize);
-        say!("{name}: {}", thread.cancel());
-        say!("the lock: {}", shown(both.mutex.lock()));
-        say!("mended: {} {}", shown(both.mutex.consistent()), shown(both.mutex.unlock()));
-    }
-    say!("waited: {}, went on: {}", PLACES[0].load(SeqCst), PLACES[1].load(SeqCst));
-}
-
-extern "C" fn reads_without_cancelling(fd: *mut c_void) -> *mut c_void {
-    let mut byte = 0u8;
-    // SAFETY: a byte of its own; no old state is wanted.
-    unsafe {
-        pthread_setcancelstate(1, std::ptr::null_mut());
-        begin();
-        read(fd as i32, (&raw mut byte).cast(), 1);
-        CLEANED.store(byte.into(), SeqCst);
-        pthread_setcancelstate(0, std::ptr::null_mut());
-        pthread_testcancel();
-    }
-    std::ptr::null_mut()
-}
-
-fn cancel_is_held_off() {
-    let [reader, writer] = pipe();
-    let thread = Raw::asleep(reads_without_cancelling, reader as usize);
-    // SAFETY: a thread that was not joined.
-    unsafe { pthread_cancel(thread.0) };
-    sleep_ms(20);
-    say!("it reads on: {}", CLEANED.load(SeqCst) == 0);
-    write(writer, "x");
-    say!("it has read: {}, {}", thread.end(), CLEANED.load(SeqCst) == i32::from(b'x'));
-}
-
-extern "C" fn locks(mutex: *mut c_void) -> *mut c_void {
-    // SAFETY: a mutex that stays.
-    let mutex = unsafe { &*mutex.cast::<Mutex>() };
-    begin();
-    mutex.lock();
-    mutex.unlock();
-    // SAFETY: a point at which it may be cancelled.
-    unsafe { pthread_testcancel() };
-    std::ptr::null_mut()
-}
-
-/// pthread_mutex_lock is no point of cancelling.
-fn no_cancel_in_a_lock() {
-    for (name, like) in [("robust", ROBUST_ONE), ("lending", LENDING)] {
-        let mutex = like.mutex();
-        mutex.lock();
-        let thread = Raw::asleep(locks, std::ptr::from_ref(mutex) as usize);
-        // SAFETY: a thread that was not joined.
-        unsafe { pthread_cancel(thread.0) };
-        sleep_ms(20);
-        say!("{name}, it waits on: {}", process::state(TID.load(SeqCst)));
-        mutex.unlock();
-        say!("then: {}, the lock: {}", thread.end(), shown(mutex.try_lock()));
     }
 }
