@@ -1,17 +1,18 @@
 //! I/O priorities: ioprio_set(2), ioprio_get(2). Kept and passed on; the disk's queue is first come, first served, as
 //! Linux's is with the scheduler `none`.
 
-use core::sync::atomic::{AtomicU16, Ordering::Relaxed};
-
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use super::sched;
 use crate::errno::{Errno, Result};
+use crate::exec::SchedPolicy;
 use crate::process::{Caps, Task, Thread};
 
-/// Levels of a class, 0 first.
-const LEVELS: u16 = 8;
 const CLASS_SHIFT: u32 = 13;
+/// What counts of the level; the rest is kept, too.
+const LEVEL_MASK: u16 = 7;
 
 const CLASS_NONE: u16 = 0;
 const CLASS_RT: u16 = 1;
@@ -20,14 +21,24 @@ const CLASS_IDLE: u16 = 3;
 
 /// Whether the thread may have this priority.
 pub fn check(t: &Thread, priority: u16) -> Result<()> {
-    let (class, level) = (priority >> CLASS_SHIFT, priority & ((1 << CLASS_SHIFT) - 1));
+    let (class, level) = (priority >> CLASS_SHIFT, priority & LEVEL_MASK);
     let may_rt = || t.creds().capable(Caps::SYS_ADMIN) || t.creds().capable(Caps::SYS_NICE);
     match class {
         CLASS_RT if !may_rt() => Err(Errno::EPERM),
-        CLASS_RT | CLASS_BE if level < LEVELS => Ok(()),
+        CLASS_RT | CLASS_BE | CLASS_IDLE => Ok(()),
         CLASS_NONE if level == 0 => Ok(()),
-        CLASS_IDLE => Ok(()),
         _ => Err(Errno::EINVAL),
+    }
+}
+
+const WHO_PROCESS: i32 = 1;
+const WHO_USER: i32 = 3;
+
+/// The threads that are named. For Linux the user 0 is root, not the caller, as it is in setpriority(2).
+fn targets(t: &Thread, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
+    match (which, who) {
+        (WHO_USER, 0) => sched::threads_of_user(0),
+        _ => sched::priority_targets(t, which.wrapping_sub(1), who),
     }
 }
 
@@ -35,7 +46,7 @@ pub fn ioprio_set(t: &mut Thread, which: i32, who: i32, priority: i32) -> Result
     // What is above the class is not looked at.
     let priority = priority as u16;
     check(t, priority)?;
-    for task in sched::priority_targets(t, which.wrapping_sub(1), who)? {
+    for task in targets(t, which, who)? {
         let (creds, owner) = (t.creds(), task.shared_creds().uid);
         if owner != creds.euid && owner != creds.uid && !creds.capable(Caps::SYS_NICE) {
             return Err(Errno::EPERM);
@@ -49,16 +60,27 @@ pub fn ioprio_set(t: &mut Thread, which: i32, who: i32, priority: i32) -> Result
     Ok(())
 }
 
-/// Of several, the best: the lowest number.
+/// What was set for a process; of a group or a user the best that counts, which is the lowest number.
 pub fn ioprio_get(t: &mut Thread, which: i32, who: i32) -> Result<u32> {
-    let tasks = sched::priority_targets(t, which.wrapping_sub(1), who)?;
-    Ok(tasks.iter().map(|task| u32::from(of(task))).reduce(best).unwrap_or(0))
+    let tasks = targets(t, which, who)?;
+    let priorities = tasks.iter().map(|task| u32::from(if which == WHO_PROCESS { set(task) } else { effective(task) }));
+    Ok(priorities.min().unwrap_or(0))
 }
 
-fn of(task: &Task) -> u16 {
+fn set(task: &Task) -> u16 {
     task.io_priority.lock().as_ref().map_or(0, |priority| priority.load(Relaxed))
 }
 
-fn best(a: u32, b: u32) -> u32 {
-    a.min(b)
+/// If none was set, the nice value and the policy decide.
+fn effective(task: &Task) -> u16 {
+    let set = set(task);
+    if set >> CLASS_SHIFT != CLASS_NONE {
+        return set;
+    }
+    let class = match task.entity.policy() {
+        SchedPolicy::Fifo(_) | SchedPolicy::Rr(_) => CLASS_RT,
+        SchedPolicy::Idle => CLASS_IDLE,
+        _ => CLASS_BE,
+    };
+    class << CLASS_SHIFT | (task.entity.nice() + 20) as u16 / 5
 }

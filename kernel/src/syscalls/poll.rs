@@ -73,14 +73,7 @@ impl PollFd {
     }
 }
 
-/// The answers that differ from what was read, by their places, and the first in any case. What else is in the array stays as
-/// it is: another thread may have changed it meanwhile.
-fn news(polled: &[PollFd], answers: impl Iterator<Item = u16>) -> impl Iterator<Item = (usize, u16)> {
-    let all = polled.iter().zip(answers).enumerate();
-    all.filter_map(|(index, (entry, answer))| (index == 0 || entry.revents != answer).then_some((index, answer)))
-}
-
-/// Where the answer for an entry goes.
+/// Where the answer for an entry goes. All else in the array stays as it is: another thread may change it meanwhile.
 fn answer_of(fds: UserPtr<PollFd>, index: usize) -> UserPtr<u16> {
     fds.at(index).byte_add(core::mem::offset_of!(PollFd, revents) as u64).cast()
 }
@@ -108,7 +101,7 @@ pub async fn ppoll(
     write_rest(t, time, deadline).await;
     let found = result?;
     let answers = list.iter().map(|watched| watched.found().bits() as u16);
-    for (index, answer) in news(&polled, answers) {
+    for (index, answer) in answers.enumerate() {
         answer_of(fds, index).write(t.mm(), answer).await?;
     }
     Ok(found)
@@ -211,8 +204,11 @@ pub fn ppoll_now(
     if found == 0 && !at_once {
         return None;
     }
-    for (index, answer) in news(polled, answers.iter().copied()) {
-        answer_of(fds, index).try_write(&answer).ok()?;
+    for (index, (entry, answer)) in polled.iter().zip(answers).enumerate() {
+        // The first is written to see whether that is possible; others as if before they were read.
+        if index == 0 || entry.revents != *answer {
+            answer_of(fds, index).try_write(answer).ok()?;
+        }
     }
     Some(Ok(found))
 }

@@ -208,11 +208,18 @@ pub(super) fn priority_targets(t: &Thread, which: i32, who: i32) -> Result<Vec<A
         }
         PRIO_USER => {
             let uid = if who == 0 { t.creds().uid } else { who_id };
-            let all = process::processes();
-            all.iter().flat_map(|process| process.tasks()).filter(|task| task.shared_creds().uid == uid).collect()
+            return threads_of_user(uid);
         }
         _ => return Err(Errno::EINVAL),
     };
+    if tasks.is_empty() { Err(Errno::ESRCH) } else { Ok(tasks) }
+}
+
+/// All threads with this real user ID; ESRCH if there are none.
+pub(super) fn threads_of_user(uid: u32) -> Result<Vec<Arc<Task>>> {
+    let all = process::processes();
+    let tasks: Vec<Arc<Task>> =
+        all.iter().flat_map(|process| process.tasks()).filter(|task| task.shared_creds().uid == uid).collect();
     if tasks.is_empty() { Err(Errno::ESRCH) } else { Ok(tasks) }
 }
 

@@ -27,7 +27,7 @@ pub use self::hold::{Claim, Loan};
 pub use self::packets::Cut;
 use self::packets::{Cuts, Packets};
 pub use self::ring::Ring;
-use super::file::{Events, FileOps, TryError};
+use super::file::{Events, TryError};
 use super::open_file::OpenFile;
 use super::sigio;
 use crate::errno::{Errno, Result};
