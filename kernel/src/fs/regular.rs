@@ -15,6 +15,7 @@ use super::shared_file;
 use super::state::Seals;
 use crate::errno::{Errno, Result};
 use crate::mm::{IoBuf, PageCache};
+use crate::process::run::killable;
 use crate::process::{Caps, Resource, Thread};
 use crate::time::Timespec;
 
@@ -276,7 +277,7 @@ pub async fn allocate(t: &Thread, inode: &Arc<dyn Inode>, mode: u32, offset: u64
             return Err(Errno::EPERM);
         }
     }
-    inode.allocate(mode, offset, len).await
+    killable(t, inode.allocate(mode, offset, len)).await?
 }
 
 /// A hole by way of a mapping (MADV_REMOVE).

@@ -514,6 +514,9 @@ fn a_full_tmpfs_says_so_and_recovers() {
         let bytes = vec![1; 1 << 24];
         assert_eq!(inode.page_cache().unwrap().write(0, 0, &mut IoBuf::kernel(&bytes)).await, Ok(1 << 24));
         assert_eq!(inode.prepare_write(1 << 24, 1).await, Err(Errno::ENOSPC));
+        // Nobody looks for each of so many pages.
+        assert_eq!(inode.allocate(0, 0, 1 << 62).await, Err(Errno::ENOSPC));
+        assert_eq!(inode.allocate(0, 0, 1 << 24).await, Ok(()));
         drop((file, inode));
         w.unlink("/f").await.unwrap();
         let file = w.open("/g", raw::O_CREAT | raw::O_RDWR).await.unwrap();

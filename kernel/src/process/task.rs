@@ -338,10 +338,18 @@ impl Thread {
         Arc::strong_count(&self.mm_use) > 1
     }
 
-    /// Moves to another address space, at first as its only user; answers the old one if nobody uses it any more.
+    /// Moves to another address space, at first as its only user, with other credentials: nobody sees the one without the
+    /// other. Answers the old one if nobody uses it any more.
     #[must_use]
-    pub fn set_mm(&mut self, mm: Arc<AddressSpace>) -> Option<Arc<AddressSpace>> {
-        self.task.handles.lock().mm = Some(mm.clone());
+    pub fn set_image(&mut self, mm: Arc<AddressSpace>, creds: Option<Credentials>) -> Option<Arc<AddressSpace>> {
+        if let Some(creds) = creds {
+            self.creds = Arc::new(creds);
+        }
+        let mut handles = self.task.handles.lock();
+        handles.mm = Some(mm.clone());
+        let old_creds = core::mem::replace(&mut handles.creds, self.creds.clone());
+        drop(handles);
+        drop(old_creds);
         mm.activate();
         let old = core::mem::replace(&mut self.mm, mm);
         Arc::into_inner(core::mem::take(&mut self.mm_use)).map(|MmUse| old)

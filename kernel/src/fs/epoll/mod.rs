@@ -312,7 +312,8 @@ impl Epoll {
             // The others stay on the list.
             if looked.is_multiple_of(SOME) && looked > 0 && exec::is_budget_used() {
                 unfinished = turns > 0;
-                stays |= unfinished && count > 0;
+                // This caller may have spent the wake-up of one who would go on, and may not come back.
+                stays |= unfinished;
                 break;
             }
             looked += 1;

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::exec::spawn;
 use crate::exec::test_util::{block_on, run_until_idle};
+use crate::fs::file::FileOps;
 use crate::fs::open_file::{READ_EVENTS, WRITE_EVENTS, settled};
 use crate::fs::tests::poll_once;
 

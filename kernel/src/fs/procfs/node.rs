@@ -457,8 +457,9 @@ impl Inode for ProcInode {
 
     fn open<'a>(&'a self, _flags: u32, thread: &'a Thread) -> Op<'a, Result<Option<Arc<dyn FileOps>>>> {
         if let Node::Entry(subject, Entry { kind: EntryKind::Space, .. }) = &self.node {
-            let opened = subject.check_access(thread).map(|()| Some(MemFile::open(subject) as Arc<dyn FileOps>));
-            return Op::ready(opened);
+            // The memory first: a program that comes later is not what the check was for.
+            let file = MemFile::open(subject);
+            return Op::ready(subject.check_access(thread).map(|()| Some(file as Arc<dyn FileOps>)));
         }
         Op::ready(self.open_text(thread).map(|file| file.map(|file| Arc::new(file) as Arc<dyn FileOps>)))
     }
@@ -483,10 +484,11 @@ impl ProcInode {
                     Source::Discreet(subject.clone(), text, subject.check_access(thread).is_ok())
                 }
                 EntryKind::Memory(what) => {
+                    let space = memory::space_of(subject);
                     if entry.private {
                         subject.check_access(thread)?;
                     }
-                    Source::Memory(subject.clone(), memory::space_of(subject), what)
+                    Source::Memory(subject.clone(), space, what)
                 }
                 EntryKind::Setting(text, store) => Source::SubjectSetting(subject.clone(), text, store),
                 _ => return Ok(None),

@@ -156,14 +156,31 @@ async fn end_other_threads(t: &mut Thread) -> Result<()> {
 async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials>, program: &program::Program) {
     exit::leave_memory(t, false).await;
     let vfork = t.vfork.lock().take();
-    if let Some(old) = t.set_mm(mm) {
-        t.process().remember_peak(&old);
+    let process = t.process().clone();
+    let mut dumpable = None;
+    if let Some(creds) = &creds {
+        let old = t.creds();
+        let changed = [creds.euid, creds.egid, creds.fsuid, creds.fsgid] != [old.euid, old.egid, old.fsuid, old.fsgid]
+            || !old.cap_permitted.contains(creds.cap_permitted);
+        // Nor may a program be looked at that cannot be read, or by those who lent their rights to run it.
+        let readable = fs::perm::check(old, &**program.file.inode(), fs::perm::Want::READ).is_ok();
+        let may = !changed && readable && old.uid == old.euid && old.gid == old.egid;
+        // Before anybody can see the new memory.
+        if !may {
+            process.dumpable.store(0, Ordering::Relaxed);
+        }
+        if changed {
+            t.parent_death_signal.store(0, Ordering::Relaxed);
+        }
+        dumpable = Some(may);
+    }
+    if let Some(old) = t.set_image(mm, creds) {
+        process.remember_peak(&old);
         old.teardown().await;
     }
     if let Some(done) = vfork {
         done.complete();
     }
-    let process = t.process().clone();
     if Arc::strong_count(t.files()) > 2 {
         let files = Arc::new(t.files().fork());
         t.set_files(files);
@@ -173,18 +190,8 @@ async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials
     *process.handlers.write() = handlers;
     t.sig.after_exec();
     time::process_exec(&process);
-    if let Some(creds) = creds {
-        let old = t.creds();
-        let changed = [creds.euid, creds.egid, creds.fsuid, creds.fsgid] != [old.euid, old.egid, old.fsuid, old.fsgid]
-            || !old.cap_permitted.contains(creds.cap_permitted);
-        // Nor may a program be looked at that cannot be read, or by those who lent their rights to run it.
-        let readable = fs::perm::check(old, &**program.file.inode(), fs::perm::Want::READ).is_ok();
-        let dumpable = !changed && readable && old.uid == old.euid && old.gid == old.egid;
+    if let Some(dumpable) = dumpable {
         process.dumpable.store(u32::from(dumpable), Ordering::Relaxed);
-        if changed {
-            t.parent_death_signal.store(0, Ordering::Relaxed);
-        }
-        t.set_creds(creds);
     }
     t.robust_list.store(0, Ordering::Relaxed);
     t.set_comm(program.comm());

@@ -87,6 +87,23 @@ impl Dir {
     }
 }
 
+/// So many pages are looked at between two looks at the clock.
+const SOME: u64 = 64;
+
+/// How many pages of the range are there. The range may be far longer than any memory.
+async fn present_in(cache: &PageCache, pages: &Range<u64>) -> u64 {
+    let mut count = 0;
+    let mut next = cache.next_present(pages.start);
+    while let Some(page) = next.filter(|page| *page < pages.end) {
+        count += 1;
+        if count % SOME == 0 {
+            crate::exec::budget().await;
+        }
+        next = cache.next_present(page + 1);
+    }
+    count
+}
+
 impl TmpInode {
     pub(super) fn make(fs: &Arc<TmpFs>, node: NewNode<'_>, attr: NewAttr) -> Arc<TmpInode> {
         let (content, nlink, size) = match node {
@@ -276,10 +293,24 @@ impl TmpInode {
         }
     }
 
+    /// Takes room for `missing` more pages. The file is locked.
+    fn charge(&self, cache: &PageCache, charged: &AtomicU64, missing: u64) -> Result<()> {
+        if missing == 0 {
+            return Ok(());
+        }
+        // An earlier write may have ended before it made the pages that it was charged for.
+        let more = (cache.page_count() as u64).saturating_add(missing).saturating_sub(charged.load(Ordering::Acquire));
+        self.instance().charge(more)?;
+        charged.fetch_add(more, Ordering::AcqRel);
+        Ok(())
+    }
+
     /// Makes the pages of `bytes`, zero where there are none.
-    async fn provide(&self, cache: &PageCache, bytes: Range<u64>, grow: bool) -> Result<()> {
-        self.prepare_write(bytes.start, bytes.end - bytes.start).await?;
-        for page in bytes.start / PAGE_SIZE as u64..bytes.end.div_ceil(PAGE_SIZE as u64) {
+    async fn provide(&self, cache: &PageCache, charged: &AtomicU64, bytes: Range<u64>, grow: bool) -> Result<()> {
+        let pages = bytes.start / PAGE_SIZE as u64..bytes.end.div_ceil(PAGE_SIZE as u64);
+        let present = present_in(cache, &pages).await;
+        self.charge(cache, charged, (pages.end - pages.start).saturating_sub(present))?;
+        for page in pages {
             if let Err(errno) = cache.get(page, 0).await {
                 self.settle_charge();
                 return Err(errno);

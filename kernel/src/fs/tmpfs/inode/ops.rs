@@ -147,16 +147,7 @@ impl Inode for TmpInode {
         let Content::File { cache, charged } = &self.content else { return Op::ready(Err(Errno::EINVAL)) };
         let (first, end) = (offset / PAGE_SIZE as u64, offset.saturating_add(len).div_ceil(PAGE_SIZE as u64));
         let missing = (first..end).filter(|index| cache.lookup(*index).is_none()).count() as u64;
-        if missing == 0 {
-            return Op::ready(Ok(()));
-        }
-        // An earlier write may have ended before it made the pages that it was charged for. The file is locked.
-        let more = (cache.page_count() as u64 + missing).saturating_sub(charged.load(Ordering::Acquire));
-        let result = self.instance().charge(more);
-        if result.is_ok() {
-            charged.fetch_add(more, Ordering::AcqRel);
-        }
-        Op::ready(result)
+        Op::ready(self.charge(cache, charged, missing))
     }
 
     fn next_data(&self, offset: u64) -> Op<'_, Result<Option<Range<u64>>>> {
@@ -168,10 +159,10 @@ impl Inode for TmpInode {
 
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> Op<'_, Result<()>> {
         const PUNCH: u32 = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-        let Content::File { cache, .. } = &self.content else { return Op::ready(Err(Errno::ENODEV)) };
+        let Content::File { cache, charged } = &self.content else { return Op::ready(Err(Errno::ENODEV)) };
         let Some(end) = offset.checked_add(len) else { return Op::ready(Err(Errno::EFBIG)) };
         match mode {
-            0 | FALLOC_FL_KEEP_SIZE => Op::boxed(self.provide(cache, offset..end, mode == 0)),
+            0 | FALLOC_FL_KEEP_SIZE => Op::boxed(self.provide(cache, charged, offset..end, mode == 0)),
             PUNCH => Op::boxed(async move {
                 let pages = cache.zero_ends(self.size(), offset..end).await;
                 cache.punch(pages).await;
