@@ -82,5 +82,5 @@ fn effective(task: &Task) -> u16 {
         SchedPolicy::Idle => CLASS_IDLE,
         _ => CLASS_BE,
     };
-    class << CLASS_SHIFT | (task.entity.nice() + 20) as u16 / 5
+    (class << CLASS_SHIFT) | ((task.entity.nice() + 20) as u16 / 5)
 }
