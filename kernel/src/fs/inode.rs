@@ -214,6 +214,11 @@ pub trait Inode: Send + Sync + Any {
         self.metadata().size
     }
 
+    /// Its last name is gone.
+    fn is_unlinked(&self) -> bool {
+        self.metadata().nlink == 0
+    }
+
     /// Brings `metadata` up to date, where others change it, too.
     fn refresh(&self) -> Op<'_, Result<()>> {
         Op::ready(Ok(()))

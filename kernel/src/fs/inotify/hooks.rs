@@ -148,7 +148,7 @@ pub fn renamed(
 #[cold]
 pub fn dentry_gone(dentry: &Dentry) {
     let inode = dentry.inode();
-    if !dentry.is_dead() || !dentry.is_dir() && inode.metadata().nlink > 0 {
+    if !dentry.is_dead() || !dentry.is_dir() && !inode.is_unlinked() {
         return;
     }
     let watches = Watches::of(inode).all();

@@ -108,6 +108,11 @@ impl Inode for OverlayInode {
         self.real().size()
     }
 
+    /// The links of a lower file stay as they are.
+    fn is_unlinked(&self) -> bool {
+        self.is_removed() || self.real().is_unlinked()
+    }
+
     fn set_attr(&self, attr: SetAttr) -> Op<'_, Result<()>> {
         if let Some(upper) = self.upper() {
             return upper.inode().set_attr(attr);

@@ -208,6 +208,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("overlay_changes", overlay::changes::TESTS),
     ("overlay_renames", overlay::renames::TESTS),
     ("overlay_directories", overlay::directories::TESTS),
+    ("overlay_corners", overlay::corners::TESTS),
     ("overlay_mounting", overlay::mounting::TESTS),
     ("thp", thp::TESTS),
 ];

@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod copy_up;
+pub mod corners;
 pub mod directories;
 pub mod mounting;
 pub mod renames;
