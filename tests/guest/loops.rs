@@ -14,7 +14,12 @@ use xtask::provision::{DEBUGFS, E2FSCK, MKE2FS, Tool};
 use crate::shared;
 
 /// File systems, by what mke2fs makes them of.
-const INNER: [(&str, &[&str]); 1] = [("ext2", &["-t", "ext2"])];
+const INNER: [(&str, &[&str]); 4] = [
+    ("ext2", &["-t", "ext2"]),
+    ("ext3", &["-t", "ext3"]),
+    ("ext4", &["-t", "ext4"]),
+    ("ext4-plain", &["-t", "ext4", "-O", "^has_journal,^metadata_csum"]),
+];
 
 pub fn trials() -> Vec<Trial> {
     vec![

@@ -7,8 +7,8 @@ use crate::errno::Errno;
 use crate::fs::block::{self, Disk};
 use crate::fs::{MountFlags, Path, ext2, mount};
 
-/// Types that can be a root, in the order in which they are tried.
-const TYPES: [&str; 1] = ["ext2"];
+/// Types that can be a root. Which it is, the disk says.
+const TYPES: [&str; 3] = ["ext3", "ext2", "ext4"];
 
 /// Mounts what `root=` names; the first disk if it names nothing.
 pub async fn mount(line: &Cmdline) -> Result<Path, String> {

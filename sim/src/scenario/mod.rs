@@ -100,6 +100,7 @@ pub const ALL: &[Scenario] = &[
     scenario("memory", memory::pressure, "copy-on-write and unmapping with little memory"),
     scenario("blocks", memory::blocks, "the same with huge pages, which are cut up and moved"),
     on_disk("ext2", ext2::power_cut, "writers and a power cut: what was synced is there"),
+    on_disk("ext4", ext2::power_cut_on_ext4, "the same on extents and checksums, without a journal"),
     on_disk("ext2-errors", ext2::errors, "writers on a disk that fails: errors, and nothing worse"),
 ];
 

@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use smallvec::{SmallVec, smallvec};
 
+use super::checksum::Seal;
 use crate::errno::Result;
 use crate::exec::{self, Mutex};
 use crate::fs::block::{BlockDevice, Memory, Pending, SECTOR_SIZE};
@@ -28,6 +29,8 @@ struct State {
     data: Box<[u8]>,
     loading: Option<Pending>,
     dirty: bool,
+    /// The checksum that the block gets when it is written.
+    seal: Seal,
 }
 
 pub struct Buffer {
@@ -67,6 +70,24 @@ impl Buffer {
             self.index.lock().dirty.insert(self.block);
         }
         result
+    }
+
+    pub fn set_seal(&self, seal: Seal) {
+        self.state.lock().seal = seal;
+    }
+
+    /// Says which checksum the block has; false if it has another. What has been changed gets its checksum when it is
+    /// written.
+    fn check_seal(&self, seal: Seal) -> bool {
+        let mut state = self.state.lock();
+        if state.seal == seal {
+            return true;
+        }
+        if !state.dirty && !seal.verify(&state.data) {
+            return false;
+        }
+        state.seal = seal;
+        true
     }
 
     pub fn get_u32(&self, index: usize) -> u32 {
@@ -110,7 +131,7 @@ impl Buffers {
             return buffer.clone();
         }
         index.shrink(CACHE_BYTES / self.block_size);
-        let state = State { data: Box::default(), loading: None, dirty: false };
+        let state = State { data: Box::default(), loading: None, dirty: false, seal: Seal::None };
         let buffer = Arc::new(Buffer { block, state: SpinLock::new(state), index: self.index.clone() });
         index.blocks.insert(block, buffer.clone());
         buffer
@@ -140,6 +161,12 @@ impl Buffers {
         Ok(buffer)
     }
 
+    /// The block with its content; None if its checksum is wrong.
+    pub async fn read_sealed(&self, block: u32, seal: Seal) -> Result<Option<Arc<Buffer>>> {
+        let buffer = self.read(block).await?;
+        Ok(buffer.check_seal(seal).then_some(buffer))
+    }
+
     /// Starts to read a block that will be wanted soon.
     pub fn prefetch(&self, block: u32) {
         let buffer = self.get(block);
@@ -164,6 +191,7 @@ impl Buffers {
         {
             let mut state = buffer.state.lock();
             state.loading = None;
+            state.seal = Seal::None;
             state.data = vec![0; self.block_size].into_boxed_slice();
         }
         buffer.modify(|_| ());
@@ -210,6 +238,8 @@ impl Buffers {
             if run.is_empty() {
                 first = block;
             }
+            let seal = state.seal;
+            seal.apply(&mut state.data);
             run.push(Memory::Bytes(state.data.clone()));
         }
         if !run.is_empty() {

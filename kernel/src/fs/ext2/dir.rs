@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use super::buffers::Buffer;
+use super::checksum::{self, Seal};
 use super::dirent::{self, Entry, entries, room_of, space_for, write_entry};
 use super::layout::{NAME_MAX, inode_flags};
 use super::map::Extent;
@@ -98,6 +99,12 @@ impl DirIndex {
     }
 }
 
+enum DirBuffer {
+    Leaf(Arc<Buffer>),
+    /// A node of a hash tree.
+    Inner(Arc<Buffer>),
+}
+
 /// What a name leads to.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
@@ -139,6 +146,7 @@ impl Node {
                 next = device_blocks.len() as u64;
             }
         }
+        let area = volume.layout.dir_area();
         let mut index = DirIndex { blocks: Vec::new(), places: BTreeSet::new(), live: 0, dead: false };
         index.blocks.try_reserve_exact(device_blocks.len()).map_err(|_| Errno::ENOMEM)?;
         for (position, &block) in device_blocks.iter().enumerate() {
@@ -151,8 +159,19 @@ impl Node {
                 continue;
             }
             exec::budget().await;
-            let buffer = volume.buffers.read(block).await?;
-            if buffer.with(|data| index.add_block(block, Some(data))).is_err() {
+            let sound = match self.dir_block(block, position == 0).await? {
+                DirBuffer::Leaf(buffer) => buffer.with(|data| index.add_block(block, Some(&data[..area]))),
+                DirBuffer::Inner(buffer) if position == 0 => {
+                    // The root of a hash tree: "." and "..", and no room for others.
+                    let sound = buffer.with(|data| index.add_block(block, Some(data)));
+                    sound.map(|()| index.blocks[0].room = 0)
+                }
+                DirBuffer::Inner(_) => {
+                    index.blocks.push(DirBlock { device: block, room: 0 });
+                    Ok(())
+                }
+            };
+            if sound.is_err() {
                 return self.broken_dir("entry");
             }
         }
@@ -161,6 +180,64 @@ impl Node {
             *slot = Some(Box::new(index));
         }
         Ok(())
+    }
+
+    /// A block of the directory, with the checksum that it should have.
+    async fn dir_block(&self, block: u32, first: bool) -> Result<DirBuffer> {
+        let volume = &self.volume;
+        if !volume.layout.features.metadata_csum() {
+            return Ok(DirBuffer::Leaf(volume.buffers.read(block).await?));
+        }
+        let (flags, generation) = {
+            let state = self.state.lock();
+            (state.flags, state.generation)
+        };
+        let seal = volume.sums.directory(self.ino, generation);
+        if flags & inode_flags::INDEX != 0 {
+            let buffer = volume.buffers.read(block).await?;
+            // Nodes of the tree look like directory blocks without entries, and their checksums are elsewhere.
+            let whole = volume.layout.block_size;
+            let is_node = |data: &[u8]| Entry::parse(data, 0).is_some_and(|e| e.ino == 0 && e.rec_len == whole);
+            if first || buffer.with(is_node) {
+                return Ok(DirBuffer::Inner(buffer));
+            }
+        }
+        match volume.buffers.read_sealed(block, seal).await? {
+            Some(buffer) => Ok(DirBuffer::Leaf(buffer)),
+            None => self.broken_dir("checksum"),
+        }
+    }
+
+    /// Before the first change of a directory with a hash tree: the tree's nodes become blocks that are linear like the
+    /// others, with the checksums of such.
+    async fn make_linear(self: &Arc<Self>) -> Result<()> {
+        if self.state.lock().flags & inode_flags::INDEX == 0 {
+            return Ok(());
+        }
+        if self.volume.layout.features.metadata_csum() {
+            let area = self.volume.layout.dir_area();
+            let blocks: Vec<u32> = self.with_index(|index| index.blocks.iter().map(|block| block.device).collect())?;
+            for (position, device) in blocks.into_iter().enumerate().filter(|(_, device)| *device != 0) {
+                let DirBuffer::Inner(buffer) = self.dir_block(device, position == 0).await? else { continue };
+                let generation = self.state.lock().generation;
+                let room = buffer.modify(|data| {
+                    dirent::linear(data, position == 0, area);
+                    checksum::write_dir_tail(data);
+                    room_of(&data[..area])
+                });
+                buffer.set_seal(self.volume.sums.directory(self.ino, generation));
+                self.with_index(|index| index.blocks[position].room = room)?;
+            }
+        }
+        self.update(|state| state.flags &= !inode_flags::INDEX);
+        Ok(())
+    }
+
+    /// The block of an entry that is going to change, in a linear directory.
+    async fn dir_block_to_change(&self, device: u32) -> Result<Arc<Buffer>> {
+        match self.dir_block(device, false).await? {
+            DirBuffer::Leaf(buffer) | DirBuffer::Inner(buffer) => Ok(buffer),
+        }
     }
 
     fn broken_dir<T>(&self, what: &str) -> Result<T> {
@@ -215,6 +292,7 @@ impl Node {
             return Err(Errno::ENAMETOOLONG);
         }
         self.load_dir().await?;
+        self.make_linear().await?;
         let begun = self.with_index(|index| {
             index.live += usize::from(!index.dead);
             !index.dead
@@ -237,12 +315,15 @@ impl Node {
                 found.map(|position| (position, index.blocks[position].device))
             })?;
             let (position, buffer) = match roomy {
-                Some((position, device)) => (position, self.volume.buffers.read(device).await?),
+                Some((position, device)) => (position, self.dir_block_to_change(device).await?),
                 None => self.grow_dir().await?,
             };
             let kind = self.kind_byte(kind);
-            let offset = buffer.modify(|data| dirent::insert(data, ino, name, kind));
-            let room = buffer.with(room_of);
+            let area = self.volume.layout.dir_area();
+            let (offset, room) = buffer.modify(|data| {
+                let offset = dirent::insert(&mut data[..area], ino, name, kind);
+                (offset, room_of(&data[..area]))
+            });
             self.with_index(|index| {
                 index.blocks[position].room = room;
                 if let Some(offset) = offset {
@@ -264,17 +345,28 @@ impl Node {
         let _map = self.map_lock.write().await;
         let (run, _) = self.provide_blocks(position as u64, 1, false).await?;
         let buffer = volume.buffers.zeroed(run.start);
-        buffer.modify(|data| write_entry(data, 0, 0, block_size, b"", 0));
+        let area = volume.layout.dir_area();
+        self.end_dir_block(&buffer);
+        buffer.modify(|data| write_entry(data, 0, 0, area, b"", 0));
         self.update(|state| state.size += block_size as u64);
-        self.with_index(|index| index.blocks.push(DirBlock { device: run.start, room: block_size as u16 }))?;
+        self.with_index(|index| index.blocks.push(DirBlock { device: run.start, room: area as u16 }))?;
         Ok((position, buffer))
     }
 
-    /// A change of names ends what the hash tree was good for, and shows in the times.
+    /// Prepares a new block for the checksum, if blocks have any.
+    pub(super) fn end_dir_block(&self, buffer: &Buffer) {
+        let generation = self.state.lock().generation;
+        let seal = self.volume.sums.directory(self.ino, generation);
+        if seal != Seal::None {
+            buffer.modify(checksum::write_dir_tail);
+            buffer.set_seal(seal);
+        }
+    }
+
+    /// A change of names shows in the times.
     fn changed(self: &Arc<Self>) {
         let now = self.volume.now();
         self.update(|state| {
-            state.flags &= !inode_flags::INDEX;
             state.mtime = now;
             state.ctime = now;
         });
@@ -283,11 +375,13 @@ impl Node {
     pub async fn remove_name(self: &Arc<Self>, found: Found) -> Result<()> {
         let place = found.place;
         let device = self.with_index(|index| index.blocks[place.block as usize].device)?;
-        let buffer = self.volume.buffers.read(device).await?;
-        if !buffer.modify(|data| dirent::remove(data, place.offset.into())) {
+        self.make_linear().await?;
+        let buffer = self.dir_block_to_change(device).await?;
+        let area = self.volume.layout.dir_area();
+        if !buffer.modify(|data| dirent::remove(&mut data[..area], place.offset.into())) {
             return self.broken_dir("entry");
         }
-        let room = buffer.with(room_of);
+        let room = buffer.with(|data| room_of(&data[..area]));
         self.with_index(|index| {
             index.blocks[place.block as usize].room = room;
             index.remove(place);
@@ -299,7 +393,8 @@ impl Node {
     /// Makes an existing name lead elsewhere.
     pub async fn set_name(self: &Arc<Self>, found: Found, ino: u32, kind: FileType) -> Result<()> {
         let device = self.with_index(|index| index.blocks[found.place.block as usize].device)?;
-        let buffer = self.volume.buffers.read(device).await?;
+        self.make_linear().await?;
+        let buffer = self.dir_block_to_change(device).await?;
         let kind = self.kind_byte(kind);
         let done = buffer.modify(|data| {
             let entry = Entry::parse(data, found.place.offset.into())?;
@@ -317,7 +412,7 @@ impl Node {
     /// Offers entries from byte `cookie` of the directory on.
     pub async fn list(&self, cookie: u64, sink: &mut dyn DirSink) -> Result<()> {
         self.load_dir().await?;
-        let block_size = self.volume.layout.block_size as u64;
+        let (block_size, area) = (self.volume.layout.block_size as u64, self.volume.layout.dir_area());
         let mut position = (cookie / block_size) as usize;
         let mut from = (cookie % block_size) as usize;
         loop {
@@ -326,7 +421,11 @@ impl Node {
             };
             if device != 0 {
                 // A copy, because the sink may have to touch user memory.
-                let data: Vec<u8> = self.volume.buffers.read(device).await?.with(|data| data.to_vec());
+                let data: Vec<u8> = match self.dir_block(device, position == 0).await? {
+                    DirBuffer::Leaf(buffer) => buffer.with(|data| data[..area].to_vec()),
+                    DirBuffer::Inner(buffer) if position == 0 => buffer.with(<[u8]>::to_vec),
+                    DirBuffer::Inner(_) => Vec::new(),
+                };
                 for entry in entries(&data) {
                     let Ok(entry) = entry else { return self.broken_dir("entry") };
                     if entry.ino == 0 || entry.offset < from {

@@ -124,6 +124,18 @@ pub fn remove(data: &mut [u8], offset: usize) -> bool {
     true
 }
 
+/// Makes a linear block of a node of a hash tree, whose entries are to end at `area`: "." and ".." in the root, otherwise
+/// none.
+pub fn linear(data: &mut [u8], root: bool, area: usize) {
+    let last = if root { space_for(1) } else { 0 };
+    if let Some(len) = data.get_mut(last + 4..last + 6) {
+        len.copy_from_slice(&((area - last) as u16).to_le_bytes());
+    }
+    if !root {
+        data[HEADER..].fill(0);
+    }
+}
+
 /// Fills the first block of a new directory.
 pub fn first_block(data: &mut [u8], ino: u32, parent: u32, file_type: bool) {
     let kind = if file_type { 2 } else { 0 };

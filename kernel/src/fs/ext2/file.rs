@@ -40,7 +40,7 @@ impl Node {
         }
         let block_size = volume.layout.block_size as u64;
         let end = offset.checked_add(len).ok_or(Errno::EFBIG)?.div_ceil(block_size);
-        if end > volume.layout.max_file_blocks() {
+        if end > self.max_blocks() {
             return Err(Errno::EFBIG);
         }
         let mut holes: SmallVec<[(u64, u64); 4]> = SmallVec::new();

@@ -3,32 +3,44 @@
 //! The counters of all groups are in memory under one spinlock; the bitmaps are buffers. A bit is tested and set under
 //! the bitmap buffer's own lock, so no lock is held over the read of a bitmap.
 //!
+//! With checksums, a group may say that its bitmaps have never been written ([`super::bitmaps`]), and has checksums of them
+//! in its descriptor, which are brought up to date before the descriptors are written.
+//!
 //! Blocks of written but not yet allocated data are *reserved*: they count as used, so that the allocation at
 //! write-back cannot fail for lack of space.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::buffers::{Buffer, Buffers};
+use super::checksum::Sums;
 use super::layout::{DESC_SIZE, GroupDesc, Layout, ROOT_INO};
 use crate::errno::{Errno, Result};
+use crate::exec::Mutex;
 use crate::sync::SpinLock;
 
-struct Group {
-    desc: GroupDesc,
-    free_blocks: u32,
+pub(super) struct Group {
+    pub desc: GroupDesc,
+    pub free_blocks: u32,
     free_inodes: u32,
     used_dirs: u32,
+    /// The checksums are those of an earlier state.
+    pub stale: bool,
 }
 
 pub struct Groups {
-    groups: SpinLock<Vec<Group>>,
+    pub(super) groups: SpinLock<Vec<Group>>,
     /// The blocks of the group descriptor table, kept in memory.
-    descs: Vec<Arc<Buffer>>,
-    descs_per_block: usize,
+    pub(super) descs: Vec<Arc<Buffer>>,
+    pub(super) descs_per_block: usize,
+    pub(super) desc_size: usize,
+    /// Some group's checksums are.
+    pub(super) stale: AtomicBool,
+    /// Held while a bitmap is made that was never written.
+    pub(super) making: Mutex<()>,
     free_blocks: AtomicU64,
     free_inodes: AtomicU64,
     reserved: AtomicU64,
@@ -48,7 +60,7 @@ fn with_metadata(reserved: u64) -> u64 {
 }
 
 impl Groups {
-    pub async fn load(layout: &Layout, buffers: &Buffers) -> Result<Groups> {
+    pub async fn load(layout: &Layout, buffers: &Buffers, sums: Sums) -> Result<Groups> {
         let blocks = layout.groups.div_ceil(layout.descs_per_block());
         for index in 0..blocks {
             if layout.desc_block(index) < layout.blocks {
@@ -65,14 +77,17 @@ impl Groups {
             let buffer = buffers.read(block).await?;
             buffer.with(|data| {
                 let left = (layout.groups - index * layout.descs_per_block()) as usize;
-                for raw in data.chunks_exact(DESC_SIZE).take(left) {
-                    let desc = GroupDesc::read_from_bytes(raw).map_err(|_| Errno::EINVAL)?;
+                for raw in data.chunks_exact(layout.desc_size).take(left) {
+                    let (low, high) = raw.split_at(DESC_SIZE);
+                    let desc = GroupDesc::read_from_bytes(low).map_err(|_| Errno::EINVAL)?;
                     check(layout, &desc)?;
+                    super::bitmaps::check(groups.len() as u32, &desc, raw, high, sums)?;
                     groups.push(Group {
                         free_blocks: desc.free_blocks.get().into(),
                         free_inodes: desc.free_inodes.get().into(),
                         used_dirs: desc.used_dirs.get().into(),
                         desc,
+                        stale: false,
                     });
                 }
                 Ok(())
@@ -85,6 +100,9 @@ impl Groups {
             groups: SpinLock::new(groups),
             descs,
             descs_per_block: layout.descs_per_block() as usize,
+            desc_size: layout.desc_size,
+            stale: AtomicBool::new(false),
+            making: Mutex::new(()),
             free_blocks: AtomicU64::new(free_blocks),
             free_inodes: AtomicU64::new(free_inodes),
             reserved: AtomicU64::new(0),
@@ -144,12 +162,10 @@ impl Groups {
         for step in 0..2 * layout.groups {
             let index = (home + step) % layout.groups;
             let unbroken = step < layout.groups;
-            let Some(bitmap) =
-                self.group(index, |group| (group.free_blocks > 0).then(|| group.desc.block_bitmap.get()))
-            else {
+            if self.group(index, |group| (group.free_blocks > 0).then_some(())).is_none() {
                 continue;
-            };
-            let bitmap = buffers.read(bitmap).await?;
+            }
+            let bitmap = self.block_bitmap(layout, buffers, index).await?;
             let from = if step == 0 { goal - layout.group_first_block(index) } else { 0 };
             let limit = layout.group_blocks(index);
             let Some((bit, len)) = bitmap.modify(|data| take_bits(data, from, limit, want, unbroken)) else {
@@ -192,8 +208,7 @@ impl Groups {
             let index = layout.group_of_block(start);
             let first = layout.group_first_block(index);
             let len = (end - start).min(first + layout.group_blocks(index) - start);
-            let bitmap = self.group(index, |group| Some(group.desc.block_bitmap.get())).ok_or(Errno::EIO)?;
-            let bitmap = buffers.read(bitmap).await?;
+            let bitmap = self.block_bitmap(layout, buffers, index).await?;
             let cleared = bitmap.modify(|data| clear_bits(data, start - first, len));
             if cleared != len {
                 log::error!("ext2: blocks {start}+{len} were already free in part");
@@ -214,12 +229,10 @@ impl Groups {
         let home = if directory { self.directory_group(layout, parent) } else { layout.group_of_inode(parent) };
         for step in 0..layout.groups {
             let index = (home + step) % layout.groups;
-            let Some(bitmap) =
-                self.group(index, |group| (group.free_inodes > 0).then(|| group.desc.inode_bitmap.get()))
-            else {
+            if self.group(index, |group| (group.free_inodes > 0).then_some(())).is_none() {
                 continue;
-            };
-            let bitmap = buffers.read(bitmap).await?;
+            }
+            let bitmap = self.inode_bitmap(layout, buffers, index).await?;
             let from = if index == 0 { layout.first_ino - 1 } else { 0 };
             let taken = bitmap.modify(|data| {
                 let bit = next_zero(data, from, layout.inodes_per_group)?;
@@ -230,6 +243,9 @@ impl Groups {
             self.change(index, |group| {
                 group.free_inodes = group.free_inodes.saturating_sub(1);
                 group.used_dirs += u32::from(directory);
+                // What is behind the last inode that was ever used is not looked at by checkers.
+                let unused = group.desc.unused_inodes.get().min((layout.inodes_per_group - bit - 1) as u16);
+                group.desc.unused_inodes.set(unused);
             });
             self.free_inodes.fetch_sub(1, Ordering::Relaxed);
             return Ok(index * layout.inodes_per_group + bit + 1);
@@ -239,8 +255,7 @@ impl Groups {
 
     pub async fn free_inode(&self, layout: &Layout, buffers: &Buffers, ino: u32, directory: bool) -> Result<()> {
         let index = layout.group_of_inode(ino);
-        let bitmap = self.group(index, |group| Some(group.desc.inode_bitmap.get())).ok_or(Errno::EIO)?;
-        let bitmap = buffers.read(bitmap).await?;
+        let bitmap = self.inode_bitmap(layout, buffers, index).await?;
         let bit = (ino - 1) % layout.inodes_per_group;
         if bitmap.modify(|data| clear_bits(data, bit, 1)) != 1 {
             log::error!("ext2: inode {ino} was already free");
@@ -276,21 +291,23 @@ impl Groups {
         from.into_iter().find(|&index| groups.get(index as usize).is_some_and(|g| !crowded(g))).unwrap_or(home)
     }
 
-    fn group<R>(&self, index: u32, look: impl FnOnce(&Group) -> Option<R>) -> Option<R> {
+    pub(super) fn group<R>(&self, index: u32, look: impl FnOnce(&Group) -> Option<R>) -> Option<R> {
         self.groups.lock().get(index as usize).and_then(look)
     }
 
     /// Changes a group's counters, also in the descriptor table.
-    fn change(&self, index: u32, change: impl FnOnce(&mut Group)) {
+    pub(super) fn change(&self, index: u32, change: impl FnOnce(&mut Group)) {
         let index = index as usize;
         let mut groups = self.groups.lock();
         let Some(group) = groups.get_mut(index) else { return };
         change(group);
+        group.stale = true;
+        self.stale.store(true, Ordering::Relaxed);
         group.desc.free_blocks.set(group.free_blocks as u16);
         group.desc.free_inodes.set(group.free_inodes as u16);
         group.desc.used_dirs.set(group.used_dirs as u16);
         if let Some(buffer) = self.descs.get(index / self.descs_per_block) {
-            let at = index % self.descs_per_block * DESC_SIZE;
+            let at = index % self.descs_per_block * self.desc_size;
             buffer.modify(|data| data[at..at + DESC_SIZE].copy_from_slice(group.desc.as_bytes()));
         }
     }
@@ -331,7 +348,7 @@ fn take_bits(data: &mut [u8], from: u32, limit: u32, want: u32, unbroken: bool) 
 }
 
 /// Clears bits; answers how many were set.
-fn clear_bits(data: &mut [u8], from: u32, len: u32) -> u32 {
+pub(super) fn clear_bits(data: &mut [u8], from: u32, len: u32) -> u32 {
     let mut cleared = 0;
     for bit in from..from + len {
         let mask = 1 << (bit % 8);

@@ -217,7 +217,7 @@ impl Inode for Ext2Inode {
             let errno = if self.node.kind == FileType::Directory { Errno::EISDIR } else { Errno::EINVAL };
             return Op::ready(Err(errno));
         };
-        if size > volume.layout.max_file_blocks() * volume.layout.block_size as u64 {
+        if size > self.node.max_blocks() * volume.layout.block_size as u64 {
             return Op::ready(Err(Errno::EFBIG));
         }
         {

@@ -7,7 +7,7 @@ use core::sync::atomic::AtomicU32;
 
 use super::inode::Ext2Inode;
 use super::layout;
-use super::node::{self, Node, NodeState};
+use super::node::{Node, NodeState};
 use super::volume::Volume;
 use crate::errno::{Errno, Result};
 use crate::exec::{Mutex, RwLock};
@@ -51,7 +51,7 @@ impl Volume {
             return found;
         }
         let size = self.layout.inode_size;
-        let (kind, state) = buffer.with(|data| node::decode(&data[offset..offset + size], ino))?;
+        let (kind, state) = buffer.with(|data| self.decode(&data[offset..offset + size], ino))?;
         if state.nlink == 0 {
             return Err(Errno::ESTALE);
         }
@@ -105,7 +105,7 @@ impl Volume {
         let (block, offset) = self.inode_position(ino)?;
         let buffer = self.buffers.read(block).await?;
         let size = self.layout.inode_size;
-        buffer.with(|data| node::decode(&data[offset..offset + size], ino)).map(|(kind, _)| kind)
+        buffer.with(|data| self.decode(&data[offset..offset + size], ino)).map(|(kind, _)| kind)
     }
 
     pub fn note_dirty(&self, node: &Arc<Node>) {

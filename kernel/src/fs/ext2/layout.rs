@@ -4,6 +4,7 @@
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::features::{Compat, Features, Incompat, RoCompat};
 use crate::errno::{Errno, Result};
 
 pub const MAGIC: u16 = 0xef53;
@@ -20,48 +21,10 @@ pub const GOOD_OLD_INODE_SIZE: u16 = 128;
 pub const STATE_CLEAN: u16 = 1;
 pub const STATE_ERRORS: u16 = 2;
 
+/// Links to an inode: of ext2 and ext3, and of file systems with extents.
 pub const LINK_MAX: u32 = 32_000;
+pub const LINK_MAX_EXT4: u32 = 65_000;
 pub const NAME_MAX: usize = 255;
-
-bitflags::bitflags! {
-    /// Features that a driver need not know.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct Compat: u32 {
-        const EXT_ATTR = 0x8;
-        const _ = !0;
-    }
-}
-
-bitflags::bitflags! {
-    /// Features that a driver must know to read the file system.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct Incompat: u32 {
-        const FILETYPE = 0x2;
-        const META_BG = 0x10;
-        const _ = !0;
-    }
-}
-
-bitflags::bitflags! {
-    /// Features that a driver must know to write the file system.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct RoCompat: u32 {
-        const SPARSE_SUPER = 0x1;
-        const LARGE_FILE = 0x2;
-        const BTREE_DIR = 0x4;
-        const EXTRA_ISIZE = 0x40;
-        const _ = !0;
-    }
-}
-
-impl Incompat {
-    pub const KNOWN: Incompat = Incompat::FILETYPE.union(Incompat::META_BG);
-}
-
-impl RoCompat {
-    pub const KNOWN: RoCompat =
-        RoCompat::SPARSE_SUPER.union(RoCompat::LARGE_FILE).union(RoCompat::BTREE_DIR).union(RoCompat::EXTRA_ISIZE);
-}
 
 #[repr(C)]
 #[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -115,8 +78,30 @@ pub struct SuperBlock {
     pub desc_size: U16,
     pub default_mount_opts: U32,
     pub first_meta_bg: U32,
-    pub rest: [u8; SUPER_SIZE - 264],
+    pub made: U32,
+    pub journal_blocks: [U32; 17],
+    pub blocks_high: U32,
+    pub reserved_high: U32,
+    pub free_high: U32,
+    pub min_extra_size: U16,
+    pub want_extra_size: U16,
+    pub flags: U32,
+    pub raid_stride: U16,
+    pub mmp_interval: U16,
+    pub mmp_block: [U32; 2],
+    pub raid_stripe_width: U32,
+    pub log_groups_per_flex: u8,
+    pub checksum_type: u8,
+    pub pad: U16,
+    pub middle: [u8; 248],
+    pub checksum_seed: U32,
+    pub rest: [u8; 392],
+    pub checksum: U32,
 }
+
+const _: () = assert!(core::mem::offset_of!(SuperBlock, blocks_high) == 0x150);
+const _: () = assert!(core::mem::offset_of!(SuperBlock, checksum_seed) == 0x270);
+const _: () = assert!(core::mem::offset_of!(SuperBlock, checksum) == 0x3fc);
 
 const _: () = assert!(size_of::<SuperBlock>() == SUPER_SIZE);
 
@@ -130,8 +115,41 @@ pub struct GroupDesc {
     pub free_blocks: U16,
     pub free_inodes: U16,
     pub used_dirs: U16,
-    pub pad: U16,
-    pub reserved: [U32; 3],
+    /// See [`group_flags`].
+    pub flags: U16,
+    pub exclude_bitmap: U32,
+    pub block_bitmap_checksum: U16,
+    pub inode_bitmap_checksum: U16,
+    /// Inodes at the end of the table that have never been used; their blocks may hold anything.
+    pub unused_inodes: U16,
+    pub checksum: U16,
+}
+
+/// The second half of a group descriptor of 64 bytes. What counts blocks or inodes of a group is 0 here, because a group
+/// has no more than 32,768, and so is what would be a block behind 2^32.
+#[repr(C)]
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct GroupDescHigh {
+    pub block_bitmap: U32,
+    pub inode_bitmap: U32,
+    pub inode_table: U32,
+    pub free_blocks: U16,
+    pub free_inodes: U16,
+    pub used_dirs: U16,
+    pub unused_inodes: U16,
+    pub exclude_bitmap: U32,
+    pub block_bitmap_checksum: U16,
+    pub inode_bitmap_checksum: U16,
+    pub reserved: U32,
+}
+
+pub const DESC_HIGH_SIZE: usize = size_of::<GroupDescHigh>();
+const _: () = assert!(DESC_HIGH_SIZE == 32);
+
+/// `flags` of a group descriptor: bitmaps that were never written.
+pub mod group_flags {
+    pub const INODES_UNINIT: u16 = 1;
+    pub const BLOCKS_UNINIT: u16 = 2;
 }
 
 pub const DESC_SIZE: usize = size_of::<GroupDesc>();
@@ -160,10 +178,12 @@ pub struct RawInode {
     /// High half of the size of regular files.
     pub size_high: U32,
     pub faddr: U32,
-    pub osd2: [U16; 2],
+    pub blocks_high: U16,
+    pub file_acl_high: U16,
     pub uid_high: U16,
     pub gid_high: U16,
-    pub osd2_rest: U32,
+    pub checksum: U16,
+    pub reserved: U16,
 }
 
 pub const RAW_INODE_SIZE: usize = size_of::<RawInode>();
@@ -192,6 +212,10 @@ pub const EXTRA_WITH_TIMES: u16 = 24;
 pub mod inode_flags {
     /// The directory has a hash tree; its blocks are still a valid linear directory.
     pub const INDEX: u32 = 0x1000;
+    /// `blocks` counts blocks of the file system, not of 512 bytes.
+    pub const HUGE_FILE: u32 = 0x4_0000;
+    /// The map is a tree of extents.
+    pub const EXTENTS: u32 = 0x8_0000;
     /// Flags that new nodes take from their directory (FL_INHERITED).
     pub const INHERITED: u32 = 0x0001 | 0x0002 | 0x0004 | 0x0008 | 0x0040 | 0x0080 | 0x0400 | 0x1_0000;
     /// Flags for regular files only, and for directories only.
@@ -213,8 +237,12 @@ pub struct Layout {
     pub inode_size: usize,
     pub first_ino: u32,
     pub file_type: bool,
+    pub features: Features,
+    /// Bytes of a group descriptor: 32 or 64.
+    pub desc_size: usize,
     meta_bg: Option<u32>,
     sparse_super: bool,
+    pub reserved_desc_blocks: u32,
 }
 
 impl Layout {
@@ -226,8 +254,7 @@ impl Layout {
         }
         let block_size = 1024usize << log;
         let bits = block_size as u32 * 8;
-        let incompat = if old { Incompat::empty() } else { Incompat::from_bits_retain(sb.incompat.get()) };
-        let ro_compat = if old { RoCompat::empty() } else { RoCompat::from_bits_retain(sb.ro_compat.get()) };
+        let features = Features::of(sb);
         let inode_size = if old { GOOD_OLD_INODE_SIZE } else { sb.inode_size.get() } as usize;
         let (blocks, first) = (sb.blocks_count.get(), sb.first_data_block.get());
         let (per_group, inodes_per_group) = (sb.blocks_per_group.get(), sb.inodes_per_group.get());
@@ -236,7 +263,11 @@ impl Layout {
             && (1..=bits).contains(&per_group)
             && (1..=bits).contains(&inodes_per_group)
             && first == u32::from(block_size == 1024)
-            && blocks > first;
+            && blocks > first
+            // More than 2^32 blocks are not for us.
+            && (!features.wide_blocks() || sb.blocks_high.get() == 0);
+        let desc_size = if features.wide_blocks() { usize::from(sb.desc_size.get()) } else { DESC_SIZE };
+        let sound = sound && (desc_size == DESC_SIZE || desc_size == DESC_SIZE + DESC_HIGH_SIZE);
         if !sound {
             return Err(Errno::EINVAL);
         }
@@ -255,9 +286,16 @@ impl Layout {
             groups,
             inode_size,
             first_ino: if old { GOOD_OLD_FIRST_INO } else { sb.first_ino.get().max(GOOD_OLD_FIRST_INO) },
-            file_type: incompat.contains(Incompat::FILETYPE),
-            meta_bg: incompat.contains(Incompat::META_BG).then(|| sb.first_meta_bg.get()),
-            sparse_super: ro_compat.contains(RoCompat::SPARSE_SUPER),
+            file_type: features.incompat.contains(Incompat::FILETYPE),
+            meta_bg: features.incompat.contains(Incompat::META_BG).then(|| sb.first_meta_bg.get()),
+            sparse_super: features.ro_compat.contains(RoCompat::SPARSE_SUPER),
+            reserved_desc_blocks: if features.compat.contains(Compat::RESIZE_INODE) {
+                sb.reserved_gdt_blocks.get().into()
+            } else {
+                0
+            },
+            features,
+            desc_size,
         })
     }
 
@@ -288,7 +326,7 @@ impl Layout {
     }
 
     pub fn descs_per_block(&self) -> u32 {
-        (self.block_size / DESC_SIZE) as u32
+        (self.block_size / self.desc_size) as u32
     }
 
     /// Block numbers in one indirect block.
@@ -319,12 +357,37 @@ impl Layout {
         !self.sparse_super || group <= 1 || power_of(3) || power_of(5) || power_of(7)
     }
 
-    /// Logical blocks of the largest file: limited by the triple indirect block and by `RawInode::blocks`.
-    pub fn max_file_blocks(&self) -> u64 {
+    /// Blocks with group descriptors behind a copy of the superblock, those kept free for more of them included.
+    pub fn desc_blocks_of(&self, group: u32) -> u32 {
+        let all = self.groups.div_ceil(self.descs_per_block());
+        match self.meta_bg {
+            Some(first_meta) if group >= first_meta.saturating_mul(self.descs_per_block()) => {
+                // Each set of groups has its one block in its first, second and last.
+                let place = group % self.descs_per_block();
+                u32::from(place <= 1 || place == self.descs_per_block() - 1)
+            }
+            Some(first_meta) if self.has_super(group) => first_meta.min(all),
+            None if self.has_super(group) => all + self.reserved_desc_blocks,
+            _ => 0,
+        }
+    }
+
+    pub fn link_max(&self) -> u32 {
+        if self.features.extents() { LINK_MAX_EXT4 } else { LINK_MAX }
+    }
+
+    /// Bytes of a directory block that hold entries: with checksums there is one at the end.
+    pub fn dir_area(&self) -> usize {
+        self.block_size - if self.features.metadata_csum() { super::checksum::DIR_TAIL } else { 0 }
+    }
+
+    /// Logical blocks of the largest file: limited by the map and by the count of an inode's blocks.
+    pub fn max_file_blocks(&self, extents: bool) -> u64 {
         let n = self.pointers_per_block();
-        let by_map = 12 + n + n * n + n * n * n;
+        let by_map = if extents { u32::MAX.into() } else { 12 + n + n * n + n * n * n };
+        let count = if self.features.huge_file() { (1 << 48) - 1 } else { u64::from(u32::MAX) };
         // The map's own blocks count too; they are less than one in 200.
-        let by_count = (u64::from(u32::MAX) / self.sectors_per_block()) / 201 * 200;
+        let by_count = (count / self.sectors_per_block()) / 201 * 200;
         by_map.min(by_count)
     }
 }

@@ -9,6 +9,7 @@ use core::pin::Pin;
 
 use super::buffers::Buffer;
 use super::groups::Run;
+use super::layout::inode_flags;
 use super::node::{DIRECT, Node};
 use crate::errno::{Errno, Result};
 use crate::exec;
@@ -68,7 +69,7 @@ fn pointers(data: &[u8], from: usize) -> impl Iterator<Item = u32> {
 }
 
 impl Node {
-    fn checked(&self, extent: Extent) -> Result<Extent> {
+    pub(super) fn checked(&self, extent: Extent) -> Result<Extent> {
         if let Extent::Blocks(run) = extent {
             let layout = &self.volume.layout;
             let last = run.start.checked_add(run.len - 1);
@@ -88,16 +89,22 @@ impl Node {
     /// What is at `block` of the file, looking at most `max` blocks far. The caller holds `map_lock`.
     pub async fn lookup_block(&self, block: u64, max: u32) -> Result<Extent> {
         let n = self.volume.layout.pointers_per_block();
-        let way = way(block, n)?;
-        let mut pointer = {
+        let start = {
             let state = self.state.lock();
-            if way.len == 1 {
-                let extent = leading_run(state.block[way.index[0]..DIRECT].iter().copied(), max);
-                drop(state);
-                return self.checked(extent);
+            if state.flags & inode_flags::EXTENTS != 0 {
+                None
+            } else {
+                let way = way(block, n)?;
+                if way.len == 1 {
+                    let extent = leading_run(state.block[way.index[0]..DIRECT].iter().copied(), max);
+                    drop(state);
+                    return self.checked(extent);
+                }
+                let pointer = state.block[way.index[0]];
+                Some((way, pointer))
             }
-            state.block[way.index[0]]
         };
+        let Some((way, mut pointer)) = start else { return self.lookup_extent(block, max).await };
         for (level, &index) in way.index[..way.len].iter().enumerate().skip(1) {
             if pointer == 0 {
                 // Nothing below: a hole at least to the end of the leaf.
@@ -117,26 +124,46 @@ impl Node {
     /// The blocks at `block` of the file, up to `want`; allocates them if there is a hole. `promised`: the caller has
     /// reserved space. The caller holds `map_lock` exclusively. The content of new blocks is whatever was there.
     pub async fn provide_blocks(self: &Arc<Self>, block: u64, want: u32, promised: bool) -> Result<(Run, bool)> {
+        if block >= self.max_blocks() {
+            return Err(Errno::EFBIG);
+        }
+        if self.has_extents() {
+            return self.provide_extent(block, want, promised).await;
+        }
         let hole = match self.lookup_block(block, want).await? {
             Extent::Blocks(run) => return Ok((run, false)),
             Extent::Hole(len) => len,
         };
         let volume = &self.volume;
-        if block >= volume.layout.max_file_blocks() {
-            return Err(Errno::EFBIG);
-        }
-        let goal = self.goal(block).await?;
         let (layout, buffers) = (&volume.layout, &volume.buffers);
-        let run = volume.groups.alloc_blocks(layout, buffers, goal, hole.min(want), promised).await?;
+        let run = self.allocate(block, hole.min(want), promised).await?;
         if let Err(errno) = self.attach(block, run, promised).await {
             volume.groups.free_run(layout, buffers, run).await?;
             return Err(errno);
         }
+        self.took(block, run);
+        Ok((run, true))
+    }
+
+    /// Logical blocks that the file can have.
+    pub fn max_blocks(&self) -> u64 {
+        self.volume.layout.max_file_blocks(self.has_extents())
+    }
+
+    /// New blocks for the file, which nothing leads to yet.
+    pub(super) async fn allocate(&self, block: u64, want: u32, promised: bool) -> Result<Run> {
+        let goal = self.goal(block).await?;
+        let volume = &self.volume;
+        volume.groups.alloc_blocks(&volume.layout, &volume.buffers, goal, want, promised).await
+    }
+
+    /// The map leads to new blocks.
+    pub(super) fn took(self: &Arc<Self>, block: u64, run: Run) {
+        let sectors = u64::from(run.len) * self.volume.layout.sectors_per_block();
         self.update(|state| {
-            state.sectors += u64::from(run.len) * layout.sectors_per_block();
+            state.sectors += sectors;
             state.goal = (block + u64::from(run.len), run.start + run.len);
         });
-        Ok((run, true))
     }
 
     /// Where a new block would best be: behind the file's previous one, or in the inode's group.
@@ -191,7 +218,8 @@ impl Node {
         Ok(())
     }
 
-    async fn new_indirect(self: &Arc<Self>, goal: u32, promised: bool) -> Result<Arc<Buffer>> {
+    /// A block for the map itself.
+    pub(super) async fn new_indirect(self: &Arc<Self>, goal: u32, promised: bool) -> Result<Arc<Buffer>> {
         let volume = &self.volume;
         let run = volume.groups.alloc_blocks(&volume.layout, &volume.buffers, goal, 1, promised).await?;
         self.update(|state| state.sectors += volume.layout.sectors_per_block());
@@ -205,6 +233,9 @@ impl Node {
 
     /// Frees the blocks in `range`. The caller holds `map_lock` exclusively, and no page of them is being written.
     pub async fn free_blocks(self: &Arc<Self>, range: Range<u64>) -> Result<()> {
+        if self.has_extents() {
+            return self.free_extents(range).await;
+        }
         let (keep, end) = (range.start, range.end);
         let n = self.volume.layout.pointers_per_block();
         let mut freed = Freed::default();
@@ -286,8 +317,7 @@ impl Node {
             }
             let left = list.iter().filter(|&&pointer| pointer != 0).count();
             if left == changed.len() {
-                freed.count += 1;
-                freed.metadata.push(block);
+                freed.metadata(block);
                 return Ok(true);
             }
             if !changed.is_empty() {
@@ -303,7 +333,7 @@ impl Node {
         })
     }
 
-    async fn release(self: &Arc<Self>, mut freed: Freed) -> Result<()> {
+    pub(super) async fn release(self: &Arc<Self>, mut freed: Freed) -> Result<()> {
         let volume = &self.volume;
         for &block in &freed.metadata {
             volume.buffers.forget(block).await;
@@ -336,9 +366,9 @@ impl Node {
 
 /// Blocks taken out of a map.
 #[derive(Default)]
-struct Freed {
+pub(super) struct Freed {
     /// How many in all.
-    count: u64,
+    pub count: u64,
     runs: Vec<Run>,
     /// Indirect blocks, whose buffers have to go before they are free.
     metadata: Vec<u32>,
@@ -346,14 +376,23 @@ struct Freed {
 
 impl Freed {
     fn data(&mut self, pointer: u32) {
-        if pointer == 0 {
-            return;
+        if pointer != 0 {
+            self.run(Run { start: pointer, len: 1 });
         }
-        self.count += 1;
+    }
+
+    pub fn run(&mut self, new: Run) {
+        self.count += u64::from(new.len);
         match self.runs.last_mut() {
-            Some(run) if run.start.wrapping_add(run.len) == pointer => run.len += 1,
-            _ => self.runs.push(Run { start: pointer, len: 1 }),
+            Some(run) if run.start.wrapping_add(run.len) == new.start => run.len = run.len.saturating_add(new.len),
+            _ => self.runs.push(new),
         }
+    }
+
+    /// A block of the map itself.
+    pub fn metadata(&mut self, block: u32) {
+        self.count += 1;
+        self.metadata.push(block);
     }
 }
 

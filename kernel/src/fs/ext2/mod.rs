@@ -1,4 +1,5 @@
-//! The second extended file system, read and write, asynchronous throughout.
+//! The second extended file system, read and write, asynchronous throughout; and what the third and the fourth have made of
+//! it, but for writing a journal.
 //!
 //! ```text
 //!   VFS ── Inode ──▶ inode ──▶ names ──▶ dir ──┐
@@ -12,6 +13,9 @@
 //!   the VFS's handle to it with the page cache, found in `inodes`. `layout` and `dirent` are the format.
 //! * Metadata lives in the buffer cache (`buffers`), file content in the page cache. Blocks for content are reserved by
 //!   write(2) and allocated by write-back (`file`).
+//! * A file's blocks are found through block pointers (`map`) or extents ([`extents`]). With [`checksum`]s, blocks get theirs when they
+//!   are written; groups may say that their bitmaps have never been (`bitmaps`). [`features`] says what we know.
+//! * What a journal has to say is carried out before anything else (`journal`).
 //! * Unlinked inodes that are in use are on a list on disk (`orphans`).
 //! * Extended attributes are in the inode or a block of theirs (`xattr`).
 //! * Every change runs to its end once it has begun, even if the task that asked for it is killed
@@ -21,15 +25,20 @@
 //! volume's `storing` → the buffers' write lock. Spin: orphans → a node's state → groups → a buffer → the index of the buffers; the tables of
 //! inodes and of dirty nodes are leaves. No spinlock is held over an await, and the compiler sees to that.
 //!
-//! There is no journal: a crash leaves what e2fsck repairs, with everything in place that was synced.
+//! No journal is written: a crash leaves what e2fsck repairs, with everything in place that was synced.
 
+mod bitmaps;
 mod buffers;
+mod checksum;
 mod dir;
 mod dirent;
+mod extents;
+mod features;
 mod file;
 mod groups;
 mod inode;
 mod inodes;
+mod journal;
 mod layout;
 mod map;
 mod names;
@@ -46,8 +55,10 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use self::features::Family;
 use self::inode::Ext2Inode;
 use self::volume::{Host, Volume};
+use super::MountRequest;
 use super::block::BlockDevice;
 use super::inode::{DeviceId, FileSystem, Inode, StatFs};
 use super::op::Op;
@@ -60,27 +71,37 @@ const WRITE_BACK_AFTER: Duration = Duration::from_secs(5);
 /// A mounted ext2.
 pub struct Ext2 {
     volume: Arc<Volume>,
+    family: Family,
     root: Arc<Ext2Inode>,
     rename_lock: exec::Mutex<()>,
 }
 
-/// Makes the type known to mount(2).
+/// Makes the types known to mount(2), in the order in which Linux has them.
 pub fn init() {
-    super::register_fs_type(
-        "ext2",
-        true,
-        |option| parse_options(option).map(drop),
-        |request| {
-            Op::boxed(async move {
-                let id = request.device.ok_or(Errno::ENOTBLK)?;
-                let options = parse_options(request.data)?;
-                let device = super::block::claim(id).await?;
-                let fs = mount_shared(device, id, request.source.to_vec(), request.read_only).await?;
-                options.apply(&fs.volume);
-                Ok(fs as Arc<dyn FileSystem>)
-            })
-        },
-    );
+    let check = |option: &[u8]| parse_options(option).map(drop);
+    super::register_fs_type("ext3", true, check, |request| Op::boxed(mount_as(Family::Ext3, request)));
+    super::register_fs_type("ext2", true, check, |request| Op::boxed(mount_as(Family::Ext2, request)));
+    super::register_fs_type("ext4", true, check, |request| Op::boxed(mount_as(Family::Ext4, request)));
+}
+
+async fn mount_as(family: Family, request: MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+    let id = request.device.ok_or(Errno::ENOTBLK)?;
+    let options = parse_options(request.data)?;
+    let device = super::block::claim(id).await?;
+    let how = How { family: Some(family), read_only: request.read_only, no_recovery: options.no_recovery };
+    let fs = mount_shared(device, id, request.source.to_vec(), how).await?;
+    options.apply(&fs.volume);
+    Ok(fs)
+}
+
+/// How a volume is to be mounted.
+#[derive(Clone, Copy, Default)]
+struct How {
+    /// None: as what it was made.
+    family: Option<Family>,
+    read_only: bool,
+    /// The journal stays as it is, and what would be in it is not seen.
+    no_recovery: bool,
 }
 
 /// What the options string of mount(2) says, if it does.
@@ -88,6 +109,7 @@ pub fn init() {
 struct Options {
     read_only_on_error: Option<bool>,
     user_attributes: Option<bool>,
+    no_recovery: bool,
 }
 
 impl Options {
@@ -109,6 +131,7 @@ fn parse_options(data: &[u8]) -> Result<Options> {
             b"errors=remount-ro" => options.read_only_on_error = Some(true),
             b"user_xattr" => options.user_attributes = Some(true),
             b"nouser_xattr" => options.user_attributes = Some(false),
+            b"noload" | b"norecovery" => options.no_recovery = true,
             // What is the case anyway.
             b"bsddf" | b"nocheck" | b"check=none" | b"nogrpid" | b"sysvgroups" | b"noacl" => {}
             _ => {
@@ -128,25 +151,21 @@ pub async fn mount(
     source: Vec<u8>,
     read_only: bool,
 ) -> Result<Arc<dyn FileSystem>> {
-    Ok(mount_shared(device, id, source, read_only).await?)
+    Ok(mount_shared(device, id, source, How { read_only, ..How::default() }).await?)
 }
 
 /// Two mounts of one device are the same file system: two would not know of each other's changes.
-async fn mount_shared(
-    device: Arc<dyn BlockDevice>,
-    id: DeviceId,
-    source: Vec<u8>,
-    read_only: bool,
-) -> Result<Arc<Ext2>> {
+async fn mount_shared(device: Arc<dyn BlockDevice>, id: DeviceId, source: Vec<u8>, how: How) -> Result<Arc<Ext2>> {
     static MOUNTED: exec::Mutex<Vec<(DeviceId, Weak<Ext2>)>> = exec::Mutex::new(Vec::new());
 
     let mut mounted = MOUNTED.lock().await;
     mounted.retain(|(_, fs)| fs.strong_count() > 0);
     if let Some(fs) = mounted.iter().find(|(other, _)| *other == id).and_then(|(_, fs)| fs.upgrade()) {
-        return if fs.volume.read_only() == read_only { Ok(fs) } else { Err(Errno::EBUSY) };
+        let same = fs.volume.read_only() == how.read_only && how.family.is_none_or(|family| family == fs.family);
+        return if same { Ok(fs) } else { Err(Errno::EBUSY) };
     }
     let host = Host { spawn: |future| exec::spawn("ext2", future), now: super::now };
-    let fs = mount_on(device, id, source, read_only, host).await?;
+    let fs = mount_on(device, id, source, how, host).await?;
     mounted.push((id, Arc::downgrade(&fs)));
     let volume = Arc::downgrade(&fs.volume);
     exec::spawn("ext2-flush", async move {
@@ -161,11 +180,26 @@ async fn mount_on(
     device: Arc<dyn BlockDevice>,
     id: DeviceId,
     source: Vec<u8>,
-    read_only: bool,
+    how: How,
     host: Host,
 ) -> Result<Arc<Ext2>> {
-    let volume = Volume::open(device, id, source, host).await?;
-    if !read_only {
+    let mut volume = Volume::open(device.clone(), id, source.clone(), host).await?;
+    let features = volume.layout.features;
+    let family = how.family.unwrap_or(features.family());
+    if !features.fits(family) {
+        log::error!("{}: this is an {}", family.name(), features.family().name());
+        return Err(Errno::EINVAL);
+    }
+    if features.needs_recovery() && how.no_recovery {
+        log::warn!("{}: the journal is not recovered", family.name());
+        if !how.read_only {
+            return Err(Errno::EINVAL);
+        }
+    } else if features.needs_recovery() {
+        journal::recover(&volume).await?;
+        volume = Volume::open(device, id, source, host).await?;
+    }
+    if !how.read_only {
         volume.set_read_only(false).await?;
     }
     let root = volume.inode(layout::ROOT_INO).await?;
@@ -173,7 +207,7 @@ async fn mount_on(
         return Err(Errno::EINVAL);
     }
     root.node.is_child_of(layout::ROOT_INO);
-    let fs = Arc::new(Ext2 { volume: volume.clone(), root, rename_lock: exec::Mutex::new(()) });
+    let fs = Arc::new(Ext2 { volume: volume.clone(), family, root, rename_lock: exec::Mutex::new(()) });
     volume.set_mounted(&fs);
     Ok(fs)
 }
@@ -202,7 +236,7 @@ impl Drop for Ext2 {
 
 impl FileSystem for Ext2 {
     fn type_name(&self) -> &'static str {
-        "ext2"
+        self.family.name()
     }
 
     fn source(&self) -> Vec<u8> {

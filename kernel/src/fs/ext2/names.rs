@@ -10,6 +10,8 @@ use core::sync::atomic::Ordering;
 use super::buffers::Buffer;
 use super::dir::{DirIndex, Found};
 use super::dirent;
+use super::extents;
+use super::features::RoCompat;
 use super::inode::Ext2Inode;
 use super::layout::{LINK_MAX, NAME_MAX, RAW_INODE_SIZE};
 use super::map::Extent;
@@ -60,7 +62,7 @@ impl Node {
             return Err(Errno::EEXIST);
         }
         let directory = kind == FileType::Directory;
-        if directory && self.state.lock().nlink >= LINK_MAX {
+        if directory && !self.has_room_for_directory() {
             return Err(Errno::EMLINK);
         }
         let inode = self.new_inode(kind, attr, if directory { 2 } else { 1 }).await?;
@@ -76,7 +78,7 @@ impl Node {
         }
         if directory {
             inode.node.parent.store(self.ino, Ordering::Relaxed);
-            self.update(|state| state.nlink += 1);
+            self.gain_directory();
         }
         Ok(inode)
     }
@@ -108,7 +110,7 @@ impl Node {
         };
         buffer.modify(|data| node::format(&mut data[offset..offset + layout.inode_size]));
         let now = volume.now();
-        let state = NodeState {
+        let mut state = NodeState {
             perm: attr.perm & 0o7777,
             uid: attr.uid,
             gid: attr.gid,
@@ -129,10 +131,36 @@ impl Node {
             goal: (0, 0),
             dirty: false,
         };
+        if layout.features.extents() && matches!(kind, FileType::Regular | FileType::Directory) {
+            extents::plant(&mut state);
+        }
         let inode = Ext2Inode::new(volume.node(ino, kind, state));
         volume.adopt(&inode);
         inode.node.update(|_| ());
         Ok(inode)
+    }
+
+    /// With dir_nlink, a directory that has too many others in it counts them no more: it has one link then.
+    fn has_room_for_directory(&self) -> bool {
+        let layout = &self.volume.layout;
+        self.state.lock().nlink < layout.link_max() || layout.features.ro_compat.contains(RoCompat::DIR_NLINK)
+    }
+
+    fn gain_directory(self: &Arc<Self>) {
+        let max = self.volume.layout.link_max();
+        self.update(|state| match state.nlink {
+            1 => {}
+            nlink if nlink + 1 >= max && max > LINK_MAX => state.nlink = 1,
+            nlink => state.nlink = nlink + 1,
+        });
+    }
+
+    fn lose_directory(self: &Arc<Self>) {
+        self.update(|state| {
+            if state.nlink > 2 {
+                state.nlink -= 1;
+            }
+        });
     }
 
     /// Gives a new node its content.
@@ -143,9 +171,11 @@ impl Node {
             Content::Plain(FileType::Directory) => {
                 let buffer = self.first_block().await?;
                 let file_type = volume.layout.file_type;
-                buffer.modify(|data| dirent::first_block(data, self.ino, parent, file_type));
+                let area = volume.layout.dir_area();
+                self.end_dir_block(&buffer);
+                buffer.modify(|data| dirent::first_block(&mut data[..area], self.ino, parent, file_type));
                 self.update(|state| state.size = block_size as u64);
-                let index = buffer.with(|data| DirIndex::fresh(buffer.block, data));
+                let index = buffer.with(|data| DirIndex::fresh(buffer.block, &data[..area]));
                 *self.dir.lock() = Some(Box::new(index));
             }
             Content::Plain(_) => {}
@@ -161,6 +191,9 @@ impl Node {
             Content::Symlink(target) => {
                 if target.len() >= block_size {
                     return Err(Errno::ENAMETOOLONG);
+                }
+                if volume.layout.features.extents() {
+                    self.update(extents::plant);
                 }
                 let buffer = self.first_block().await?;
                 buffer.modify(|data| data[..target.len()].copy_from_slice(target));
@@ -186,7 +219,7 @@ impl Node {
         let now = self.volume.now();
         // The count first: a name must never lead to an inode that may be freed.
         let unnamed = node.update(|state| {
-            if state.nlink >= LINK_MAX {
+            if state.nlink >= self.volume.layout.link_max() {
                 return Err(Errno::EMLINK);
             }
             target.state().check_link(state.nlink)?;
@@ -233,7 +266,7 @@ impl Node {
             return Err(errno);
         }
         if directory {
-            self.update(|state| state.nlink = state.nlink.saturating_sub(1));
+            self.lose_directory();
         }
         // An empty directory has two links: its name and its own ".".
         self.drop_link(target, if directory { u32::MAX } else { 1 });
@@ -298,7 +331,7 @@ impl Node {
             if new_dir.find_name(&rename.new_name).await?.is_some() {
                 return Err(Errno::EEXIST);
             }
-            if parent_changes && new_dir.state.lock().nlink >= LINK_MAX {
+            if parent_changes && !new_dir.has_room_for_directory() {
                 return Err(Errno::EMLINK);
             }
             new_dir.add_name(&rename.new_name, moved.ino, moved.kind).await?;
@@ -310,8 +343,8 @@ impl Node {
         }
         if parent_changes {
             moved.set_parent(new_dir.ino).await?;
-            self.update(|state| state.nlink = state.nlink.saturating_sub(1));
-            new_dir.update(|state| state.nlink += 1);
+            self.lose_directory();
+            new_dir.gain_directory();
         }
         let now = self.volume.now();
         moved.update(|state| state.ctime = now);
@@ -334,7 +367,7 @@ impl Node {
             return Err(errno);
         }
         if directory {
-            new_dir.update(|state| state.nlink = state.nlink.saturating_sub(1));
+            new_dir.lose_directory();
         }
         self.drop_link(replaced, if directory { u32::MAX } else { 1 });
         Ok(())
@@ -353,8 +386,8 @@ impl Node {
             for (node, from, to) in [(moved, self, new_dir), (other, new_dir, self)] {
                 if node.kind == FileType::Directory {
                     node.set_parent(to.ino).await?;
-                    from.update(|state| state.nlink = state.nlink.saturating_sub(1));
-                    to.update(|state| state.nlink += 1);
+                    from.lose_directory();
+                    to.gain_directory();
                 }
             }
         }

@@ -6,8 +6,10 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use zerocopy::FromBytes;
 
+use super::checksum::Sums;
 use super::dir::DirIndex;
-use super::layout::{EXTRA_WITH_TIMES, RAW_EXTRA_SIZE, RAW_INODE_SIZE, RawExtra, RawInode, RoCompat, inode_flags};
+use super::features::RoCompat;
+use super::layout::{EXTRA_WITH_TIMES, Layout, RAW_EXTRA_SIZE, RAW_INODE_SIZE, RawExtra, RawInode, inode_flags};
 use super::ranges::Ranges;
 use super::volume::Volume;
 use crate::errno::{Errno, Result};
@@ -55,6 +57,9 @@ impl NodeState {
     /// device is known before it is written. `per`: pointers in a block.
     fn indirect_to_come(&self, per: u64) -> u64 {
         const DIRECT: u64 = 12;
+        if self.flags & inode_flags::EXTENTS != 0 {
+            return 0;
+        }
         let far = self.reserved.count_from(DIRECT + per);
         let first = self.block[12] == 0 && self.reserved.count_from(DIRECT) > 0;
         let second = if far == 0 { 0 } else { u64::from(self.block[13] == 0) + far.div_ceil(per) };
@@ -160,7 +165,11 @@ impl Node {
         let large = {
             let mut state = self.state.lock();
             state.dirty = false;
-            buffer.modify(|data| encode(self.kind, &state, &mut data[offset..offset + volume.layout.inode_size]));
+            buffer.modify(|data| {
+                let raw = &mut data[offset..offset + volume.layout.inode_size];
+                encode(self.kind, &state, volume.layout.features.huge_file(), raw);
+                volume.sums.seal_inode(self.ino, raw);
+            });
             self.kind == FileType::Regular && state.size > i32::MAX as u64
         };
         if large {
@@ -170,13 +179,41 @@ impl Node {
     }
 }
 
-pub fn decode(raw: &[u8], ino: u32) -> Result<(FileType, NodeState)> {
+impl Volume {
+    /// What an inode's place in the table says.
+    pub fn decode(&self, raw: &[u8], ino: u32) -> Result<(FileType, NodeState)> {
+        decode(raw, ino, &self.layout, self.sums)
+    }
+}
+
+pub fn decode(raw: &[u8], ino: u32, layout: &Layout, sums: Sums) -> Result<(FileType, NodeState)> {
     let (base, tail) = RawInode::read_from_prefix(raw).map_err(|_| Errno::EIO)?;
     let extra = RawExtra::read_from_prefix(tail).ok().map(|(extra, _)| extra);
     let extra = extra.filter(|extra| extra.size.get() >= EXTRA_WITH_TIMES);
     let mode = u32::from(base.mode.get());
     if mode == 0 {
         return Err(Errno::ESTALE);
+    }
+    if !sums.verify_inode(ino, raw) {
+        log::error!("ext2: the checksum of inode {ino} is wrong");
+        return Err(Errno::EIO);
+    }
+    if base.file_acl_high.get() != 0 {
+        log::error!("ext2: inode {ino} has attributes in no block");
+        return Err(Errno::EIO);
+    }
+    let mut sectors = u64::from(base.blocks.get());
+    let mut flags = base.flags.get();
+    if layout.features.huge_file() {
+        sectors |= u64::from(base.blocks_high.get()) << 32;
+        if flags & inode_flags::HUGE_FILE != 0 {
+            flags &= !inode_flags::HUGE_FILE;
+            sectors = sectors.saturating_mul(layout.sectors_per_block());
+        }
+    }
+    if flags & inode_flags::EXTENTS != 0 && !layout.features.extents() {
+        log::error!("ext2: inode {ino} has extents");
+        return Err(Errno::EIO);
     }
     let Some(kind) = FileType::from_mode(mode) else {
         log::error!("ext2: inode {ino} has mode {mode:#o}");
@@ -197,8 +234,8 @@ pub fn decode(raw: &[u8], ino: u32) -> Result<(FileType, NodeState)> {
         gid: u32::from(base.gid.get()) | u32::from(base.gid_high.get()) << 16,
         size,
         nlink: base.links.get().into(),
-        sectors: base.blocks.get().into(),
-        flags: base.flags.get(),
+        sectors,
+        flags,
         generation: base.generation.get(),
         file_acl: base.file_acl.get(),
         block: base.block.map(|pointer| pointer.get()),
@@ -216,7 +253,7 @@ pub fn decode(raw: &[u8], ino: u32) -> Result<(FileType, NodeState)> {
 }
 
 /// Overlays the inode on what is in the table, so that fields nobody here knows stay as they are.
-fn encode(kind: FileType, state: &NodeState, raw: &mut [u8]) {
+fn encode(kind: FileType, state: &NodeState, huge_file: bool, raw: &mut [u8]) {
     let Some((base_bytes, tail)) = raw.split_at_mut_checked(RAW_INODE_SIZE) else { return };
     let Ok(base) = RawInode::mut_from_bytes(base_bytes) else { return };
     base.mode.set((kind.mode_bits() | u32::from(state.perm)) as u16);
@@ -230,6 +267,9 @@ fn encode(kind: FileType, state: &NodeState, raw: &mut [u8]) {
     }
     base.links.set(state.nlink as u16);
     base.blocks.set(state.sectors as u32);
+    if huge_file {
+        base.blocks_high.set((state.sectors >> 32) as u16);
+    }
     base.flags.set(state.flags);
     base.generation.set(state.generation);
     base.file_acl.set(state.file_acl);

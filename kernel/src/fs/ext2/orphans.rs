@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 
 use super::inode::Ext2Inode;
-use super::node::{self, Node};
+use super::node::Node;
 use super::volume::Volume;
 use crate::errno::Result;
 use crate::fs::inode::FileType;
@@ -80,7 +80,7 @@ impl Volume {
             let (block, offset) = self.inode_position(ino)?;
             let buffer = self.buffers.read(block).await?;
             let size = self.layout.inode_size;
-            let Ok((kind, state)) = buffer.with(|data| node::decode(&data[offset..offset + size], ino)) else { break };
+            let Ok((kind, state)) = buffer.with(|data| self.decode(&data[offset..offset + size], ino)) else { break };
             let (next, nlink) = (state.dtime, state.nlink);
             if nlink == 0 {
                 let node = self.node(ino, kind, state);

@@ -11,9 +11,11 @@ use zerocopy::FromBytes;
 
 use super::Ext2;
 use super::buffers::Buffers;
+use super::checksum::{self, Sums};
+use super::features::{Compat, RoCompat};
 use super::groups::Groups;
 use super::inodes::InodeTable;
-use super::layout::{self, Compat, Incompat, Layout, RoCompat, SuperBlock};
+use super::layout::{self, Layout, SuperBlock};
 use super::node::Node;
 use crate::errno::{Errno, Result};
 use crate::exec::{Mutex, Notify, WaitQueue};
@@ -37,6 +39,7 @@ pub struct Host {
 
 pub struct Volume {
     pub layout: Layout,
+    pub sums: Sums,
     pub device: Arc<dyn BlockDevice>,
     pub buffers: Buffers,
     pub groups: Groups,
@@ -82,16 +85,26 @@ impl Volume {
             log::error!("ext2: the file system is larger than its device");
             return Err(Errno::EINVAL);
         }
-        let must_read_only = check_features(&sb)?;
+        let must_read_only = layout.features.check()?;
+        if layout.features.metadata_csum()
+            && sb.checksum.get() != checksum::crc32c(!0, &bytes[..checksum::SUPER_COVERED])
+        {
+            log::error!("ext2: the checksum of the superblock is wrong");
+            return Err(Errno::EINVAL);
+        }
+        // What the journal is going to replace may contradict itself.
+        let needs_recovery = layout.features.needs_recovery();
+        let sums = if needs_recovery { Sums::None } else { Sums::of(&sb) };
         let buffers = Buffers::new(device.clone(), layout.block_size);
-        let groups = Groups::load(&layout, &buffers).await?;
+        let groups = Groups::load(&layout, &buffers, sums).await?;
         Ok(Arc::new(Volume {
             overhead: overhead(&layout),
             found_state: sb.state.get(),
-            must_read_only,
+            must_read_only: must_read_only || needs_recovery,
             read_only_on_error: AtomicBool::new(sb.errors.get() == ERRORS_READ_ONLY),
             user_attributes: AtomicBool::new(true),
             layout,
+            sums,
             device,
             buffers,
             groups,
@@ -262,23 +275,6 @@ impl Volume {
     pub fn run_to_end<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> RunToEnd<T> {
         op::run_to_end(self.host.spawn, future)
     }
-}
-
-/// Says whether the volume may only be read; refuses features that change the format.
-fn check_features(sb: &SuperBlock) -> Result<bool> {
-    if sb.revision.get() == 0 {
-        return Ok(false);
-    }
-    let unknown = Incompat::from_bits_retain(sb.incompat.get()).difference(Incompat::KNOWN);
-    if !unknown.is_empty() {
-        log::error!("ext2: cannot mount because of unsupported features ({:#x})", unknown.bits());
-        return Err(Errno::EINVAL);
-    }
-    let unknown = RoCompat::from_bits_retain(sb.ro_compat.get()).difference(RoCompat::KNOWN);
-    if !unknown.is_empty() {
-        log::warn!("ext2: read-only because of unsupported features ({:#x})", unknown.bits());
-    }
-    Ok(!unknown.is_empty())
 }
 
 fn overhead(layout: &Layout) -> u32 {

@@ -8,8 +8,8 @@ use core::sync::atomic::Ordering;
 use smallvec::smallvec;
 use zerocopy::IntoBytes;
 
-use super::layout;
 use super::volume::Volume;
+use super::{checksum, layout};
 use crate::errno::{Errno, Result};
 use crate::fs::block::Memory;
 
@@ -42,6 +42,7 @@ impl Volume {
             // The free counts in the superblock go with the bitmaps.
             self.superblock_dirty.store(true, Ordering::Release);
         }
+        result = self.groups.seal(&self.layout, &self.buffers, self.sums).await.and(result);
         result = self.buffers.write_back().await.and(result);
         if self.superblock_dirty.load(Ordering::Acquire) {
             result = self.write_superblock().await.and(result);
@@ -57,6 +58,10 @@ impl Volume {
             sb.free_blocks.set(self.groups.free_blocks() as u32);
             sb.free_inodes.set(self.groups.free_inodes() as u32);
             sb.write_time.set(self.now().sec as u32);
+            if self.layout.features.metadata_csum() {
+                let sum = checksum::crc32c(!0, &sb.as_bytes()[..checksum::SUPER_COVERED]);
+                sb.checksum.set(sum);
+            }
             sb.as_bytes().into()
         };
         let result = self.device.write(layout::SUPER_SECTOR, smallvec![Memory::Bytes(bytes)]).await;

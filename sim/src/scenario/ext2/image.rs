@@ -41,17 +41,35 @@ impl Drop for Temporary {
 
 pub const BLOCK_SIZES: [usize; 2] = [1024, 4096];
 
+/// What the file system is made as.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Ext2,
+    /// With extents and checksums, and without a journal.
+    Ext4,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Ext2 => "ext2",
+            Kind::Ext4 => "ext4",
+        }
+    }
+}
+
 /// Empty file systems, made once for all seeds.
-pub fn images() -> &'static [Vec<u8>; 2] {
-    static IMAGES: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
-    IMAGES.get_or_init(|| {
+pub fn images(kind: Kind) -> &'static [Vec<u8>; 2] {
+    static IMAGES: [OnceLock<[Vec<u8>; 2]>; 2] = [OnceLock::new(), OnceLock::new()];
+    IMAGES[kind as usize].get_or_init(|| {
         BLOCK_SIZES.map(|size| {
             let dir = Temporary::new();
             let path = dir.0.join("image");
             std::fs::write(&path, vec![0; 4 << 20]).expect("room for an image");
             let id = "00000000-0000-4000-8000-000000000001";
             let mut command = tool("mke2fs");
-            command.args(["-q", "-F", "-t", "ext2", "-m", "0", "-U", id, "-E"]).arg(format!("hash_seed={id}"));
+            command.args(["-q", "-F", "-t", kind.name(), "-m", "0", "-U", id, "-E"]).arg(format!("hash_seed={id}"));
+            command.args(["-O", "^has_journal"]);
             let (code, text) = run_tool(command.args(["-b", &size.to_string()]).arg(&path));
             assert_eq!(code, 0, "mke2fs: {text}");
             std::fs::read(&path).expect("what was just written")

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use self::image::{BLOCK_SIZES, check, contents, images};
+use self::image::{BLOCK_SIZES, Kind, check, contents, images};
 use super::Setup;
 use crate::disk::{self, Habits};
 use crate::machine;
@@ -92,7 +92,8 @@ impl Model {
 type Models = Rc<RefCell<BTreeMap<String, Model>>>;
 
 pub fn prepare() {
-    images();
+    images(Kind::Ext2);
+    images(Kind::Ext4);
 }
 
 impl U {
@@ -101,16 +102,16 @@ impl U {
         self.call(number, &[&[AT_FDCWD, path], rest].concat()).await
     }
 
-    async fn mount(self) {
+    async fn mount(self, kind: Kind) {
         let dir = self.path_call(NR_MKDIRAT, "/mnt", &[0o755]).await;
         assert_eq!(dir, 0);
         assert_eq!(self.path_call(NR_MKDIRAT, "/dev", &[0o755]).await, 0);
         let (dev, devtmpfs) = (self.place_str("/dev").await, self.place_str("devtmpfs").await);
         assert_eq!(self.call(NR_MOUNT, &[devtmpfs, dev, devtmpfs, 0, 0]).await, 0);
-        let (disk, mnt, ext2) =
-            (self.place_str("/dev/vda").await, self.place_str("/mnt").await, self.place_str("ext2").await);
+        let (disk, mnt, name) =
+            (self.place_str("/dev/vda").await, self.place_str("/mnt").await, self.place_str(kind.name()).await);
         loop {
-            match self.call(NR_MOUNT, &[disk, mnt, ext2, 0, 0]).await {
+            match self.call(NR_MOUNT, &[disk, mnt, name, 0, 0]).await {
                 0 => return,
                 EIO => {}
                 other => panic!("mount: {}", errno(other)),
@@ -361,13 +362,13 @@ fn worker(dir: String, models: Models, rng: Rng, steps: u64, errors: bool) -> Pr
 }
 
 /// Workers, then the end: unmounted in peace, unless power has gone before.
-fn work(setup: &mut Setup, models: &Models, errors: bool) -> Program {
+fn work(setup: &mut Setup, models: &Models, kind: Kind, errors: bool) -> Program {
     let workers = setup.rng.range(1, 5);
     let steps = setup.rng.range(5, 60);
     let mut rngs: Vec<Rng> = (0..workers).map(|_| setup.rng.split()).collect();
     let models = models.clone();
     program(move |u| async move {
-        u.mount().await;
+        u.mount(kind).await;
         let mut children = Vec::new();
         for (index, rng) in rngs.drain(..).enumerate() {
             let dir = format!("/worker{index}");
@@ -390,18 +391,26 @@ fn work(setup: &mut Setup, models: &Models, errors: bool) -> Program {
     })
 }
 
-fn choose_disk(setup: &mut Setup, fail_one_in: u64) {
+fn choose_disk(setup: &mut Setup, kind: Kind, fail_one_in: u64) {
     let which = setup.rng.below(2) as usize;
     let delay = *setup.rng.pick(&[1_000, 50_000, 1_000_000]);
     // Blocks arrive as a whole: without a journal, nothing could make up for half a block of a directory.
     let habits = Habits { delay, fail_one_in, unit: BLOCK_SIZES[which] / 512 };
-    setup.disk = Some((&images()[which], habits));
+    setup.disk = Some((&images(kind)[which], habits));
 }
 
 pub fn power_cut(setup: &mut Setup) -> Program {
+    power_cut_on(setup, Kind::Ext2)
+}
+
+pub fn power_cut_on_ext4(setup: &mut Setup) -> Program {
+    power_cut_on(setup, Kind::Ext4)
+}
+
+fn power_cut_on(setup: &mut Setup, kind: Kind) -> Program {
     let models = Models::default();
-    choose_disk(setup, 0);
-    let main = work(setup, &models, false);
+    choose_disk(setup, kind, 0);
+    let main = work(setup, &models, kind, false);
     let cut = setup.rng.range(1, 60) * setup.rng.range(1, 4000) * 1000;
     setup.afterwards = Some(Box::new(move |ended| {
         let (image, clean) = if ended { (disk::image(), true) } else { (disk::image_after_power_cut(), false) };
@@ -427,8 +436,8 @@ pub fn errors(setup: &mut Setup) -> Program {
     let often = *setup.rng.pick(&[10, 50, 300]);
     // What could not be written stays in memory.
     setup.may_lose = i64::MAX;
-    choose_disk(setup, often);
-    let main = work(setup, &models, true);
+    choose_disk(setup, Kind::Ext2, often);
+    let main = work(setup, &models, Kind::Ext2, true);
     setup.afterwards = Some(Box::new(|_| drop(contents(&disk::image(), false, &[]))));
     main
 }

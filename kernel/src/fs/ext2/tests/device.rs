@@ -149,7 +149,8 @@ fn run(command: &mut Command) -> (i32, String) {
 pub fn mke2fs(arguments: &[&str], size: usize) -> Vec<u8> {
     let path = temporary();
     std::fs::write(&path, vec![0u8; size]).unwrap();
-    let (code, text) = run(tool("mke2fs").args(["-q", "-F", "-t", "ext2"]).args(arguments).arg(&path));
+    let kind: &[&str] = if arguments.contains(&"-t") { &[] } else { &["-t", "ext2"] };
+    let (code, text) = run(tool("mke2fs").args(["-q", "-F"]).args(kind).args(arguments).arg(&path));
     assert_eq!(code, 0, "mke2fs: {text}");
     take(&path)
 }
@@ -188,6 +189,19 @@ pub fn debugfs(image: &[u8], commands: &[&str]) -> Vec<u8> {
         let (code, text) = run(tool("debugfs").args(["-w", "-R", command]).arg(&path));
         assert_eq!(code, 0, "debugfs {command}: {text}");
     }
+    take(&path)
+}
+
+/// Runs commands of debugfs on an image, all in one session. FILE in them is a file with this content.
+pub fn debugfs_session(image: &[u8], content: &[u8], commands: &[&str]) -> Vec<u8> {
+    let (path, file, script) = (temporary(), temporary(), temporary());
+    std::fs::write(&path, image).unwrap();
+    std::fs::write(&file, content).unwrap();
+    std::fs::write(&script, commands.join("\n").replace("FILE", &format!("{}", file.display()))).unwrap();
+    let (code, text) = run(tool("debugfs").arg("-w").arg("-f").arg(&script).arg(&path));
+    assert_eq!(code, 0, "debugfs {commands:?}: {text}");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_file(&script).unwrap();
     take(&path)
 }
 

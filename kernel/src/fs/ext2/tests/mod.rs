@@ -1,6 +1,8 @@
 //! The file system against images made by mke2fs, a model of what files should hold, and e2fsck's judgement.
 
 mod device;
+mod ext4;
+mod journal;
 mod model;
 mod mounts;
 mod whiteouts;
@@ -14,7 +16,7 @@ use core::sync::atomic::Ordering;
 use self::device::{TestDisk, check_clean, debugfs, mke2fs, optimize_directories, repair};
 use self::model::{ATTR, Kind, Model, list, read, walk, write};
 use super::volume::Host;
-use super::{Ext2, mount_on};
+use super::{Ext2, How, mount_on};
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::exec;
@@ -31,7 +33,8 @@ fn now() -> Timespec {
 
 async fn try_mount(disk: &Arc<TestDisk>, read_only: bool) -> Result<Arc<Ext2>> {
     let host = Host { spawn: |future| exec::spawn("ext2", future), now };
-    mount_on(disk.clone(), DeviceId::new(254, 0), b"/dev/vda".to_vec(), read_only, host).await
+    let how = How { read_only, ..How::default() };
+    mount_on(disk.clone(), DeviceId::new(254, 0), b"/dev/vda".to_vec(), how, host).await
 }
 
 async fn mount(disk: &Arc<TestDisk>) -> Arc<Ext2> {
@@ -217,7 +220,7 @@ fn large_and_sparse_files_use_every_level_of_the_map() {
         assert_eq!(meta.size, (3 << 30) + 1024);
         // Five blocks of data and those of pointers; the last two share the root of the third level.
         assert_eq!(meta.blocks, 2 * (5 + 1 + 2 + 3 + 2));
-        let limit = fs.volume.layout.max_file_blocks() * 1024;
+        let limit = fs.volume.layout.max_file_blocks(false) * 1024;
         assert_eq!(write(&file, limit, b"x").await, Err(Errno::EFBIG));
         drop((root, file));
         unmount(fs).await;
@@ -340,33 +343,38 @@ fn unlinked_open_files_are_freed_after_a_crash() {
 #[test]
 fn a_power_cut_keeps_what_was_synced() {
     for seed in 1..6 {
-        let disk = TestDisk::new(mke2fs(&["-b", "1024", "-I", "256"], 16 * MIB), seed);
-        let inner = disk.clone();
-        let (model, synced) = run(async move {
-            let mut rng = Rng(seed * 77 + 1);
-            let fs = mount(&inner).await;
-            let root = root_of(&fs);
-            let mut model = Model::new(&list(&root).await);
-            let mut synced = (model.clone(), 0);
-            for step in 0..300 {
-                model.random_step(&root, &mut rng, 40_000).await.unwrap();
-                if step % 50 == 20 {
-                    fs.sync().await.unwrap();
-                    synced = (model.clone(), model.step);
-                } else if step % 17 == 0 {
-                    let _ = fs.volume.write_metadata().await;
-                }
-            }
-            (model, synced)
-        });
-        let image = repair(&disk.image_after_power_cut(&mut Rng(seed)));
-        let disk = TestDisk::new(image, seed);
-        run(async move {
-            let fs = mount(&disk).await;
-            let root = root_of(&fs);
-            check_synced(&root, &synced.0, &model, synced.1).await;
-        });
+        power_cut(&["-b", "1024", "-I", "256"], seed);
     }
+}
+
+/// Power is cut after random operations, the image repaired: what was synced is there.
+fn power_cut(arguments: &[&str], seed: u64) {
+    let disk = TestDisk::new(mke2fs(arguments, 16 * MIB), seed);
+    let inner = disk.clone();
+    let (model, synced) = run(async move {
+        let mut rng = Rng(seed * 77 + 1);
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        let mut model = Model::new(&list(&root).await);
+        let mut synced = (model.clone(), 0);
+        for step in 0..300 {
+            model.random_step(&root, &mut rng, 40_000).await.unwrap();
+            if step % 50 == 20 {
+                fs.sync().await.unwrap();
+                synced = (model.clone(), model.step);
+            } else if step % 17 == 0 {
+                let _ = fs.volume.write_metadata().await;
+            }
+        }
+        (model, synced)
+    });
+    let image = repair(&disk.image_after_power_cut(&mut Rng(seed)));
+    let disk = TestDisk::new(image, seed);
+    run(async move {
+        let fs = mount(&disk).await;
+        let root = root_of(&fs);
+        check_synced(&root, &synced.0, &model, synced.1).await;
+    });
 }
 
 /// Files that were not touched since the last sync, nor any directory above them, hold what they held.
@@ -465,10 +473,10 @@ fn unknown_features_are_refused() {
         image[1024 + at] |= bit;
         run(async move { try_mount(&TestDisk::new(image, 1), read_only).await.err() })
     };
-    // Extents; a feature that forbids writing.
-    assert_eq!(mount_with(96, 0x40, false), Some(Errno::EINVAL));
-    assert_eq!(mount_with(100, 0x08, false), Some(Errno::EROFS));
-    assert_eq!(mount_with(100, 0x08, true), None);
+    // Compression; quotas, which must be kept right by who writes.
+    assert_eq!(mount_with(96, 0x01, false), Some(Errno::EINVAL));
+    assert_eq!(mount_with(101, 0x01, false), Some(Errno::EROFS));
+    assert_eq!(mount_with(101, 0x01, true), None);
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn random_name(rng: &mut Rng) -> Vec<u8> {
 }
 
 /// Sets, replaces and removes attributes of several files, and removes files, with remounts in between.
-fn fuzz_attributes(arguments: &[&str], seed: u64) {
+pub(super) fn fuzz_attributes(arguments: &[&str], seed: u64) {
     let disk = TestDisk::new(mke2fs(arguments, 8 * MIB), seed);
     let what = format!("{arguments:?} seed {seed}");
     let mut files: BTreeMap<u64, Attributes> = BTreeMap::new();

@@ -12,8 +12,10 @@ use zerocopy::FromBytes;
 
 use self::area::{Attribute, HEADER_SIZE, Header, MAGIC, Name};
 use super::buffers::Buffer;
+use super::checksum::Sums;
+use super::features::Compat;
 use super::groups::Run;
-use super::layout::{Compat, RAW_INODE_SIZE, RawExtra};
+use super::layout::{RAW_INODE_SIZE, RawExtra};
 use super::node::Node;
 use crate::errno::{Errno, Result};
 use crate::fs::xattr::Space;
@@ -57,7 +59,7 @@ impl Place {
         self.with(|raw| inline(raw).map_or(0, |range| range.len() - 4))
     }
 
-    fn write(&self, list: &[Attribute]) {
+    fn write(&self, list: &[Attribute], ino: u32, sums: Sums) {
         self.buffer.modify(|data| {
             let raw = &mut data[self.offset..self.offset + self.size];
             let Some(bytes) = inline(raw).and_then(|range| raw.get_mut(range)) else { return };
@@ -66,6 +68,7 @@ impl Place {
                 magic.copy_from_slice(&MAGIC.to_le_bytes());
                 area::write(list, region, 0, false);
             }
+            sums.seal_inode(ino, raw);
         });
     }
 }
@@ -108,7 +111,10 @@ impl Node {
         if !self.volume.layout.valid_block(block) {
             return Err(self.attributes_make_no_sense());
         }
-        let buffer = self.volume.buffers.read(block).await?;
+        let seal = self.volume.sums.attributes(block);
+        let Some(buffer) = self.volume.buffers.read_sealed(block, seal).await? else {
+            return Err(self.attributes_make_no_sense());
+        };
         let sound = buffer.with(|data| {
             Header::ref_from_prefix(data).is_ok_and(|(header, _)| {
                 header.magic.get() == MAGIC && header.blocks.get() == 1 && header.references.get() > 0
@@ -208,7 +214,7 @@ impl Node {
             self.store_block(block, &outer).await?;
         }
         if changes.0 {
-            place.write(&inner);
+            place.write(&inner, self.ino, volume.sums);
         }
         let now = volume.now();
         self.update(|state| state.ctime = now);
@@ -230,7 +236,9 @@ impl Node {
         let (layout, buffers) = (&volume.layout, &volume.buffers);
         let goal = layout.group_first_block(layout.group_of_inode(self.ino)).max(layout.first_data_block + 1);
         let run = volume.groups.alloc_blocks(layout, buffers, goal, 1, false).await?;
-        write_block(&buffers.zeroed(run.start), list);
+        let buffer = buffers.zeroed(run.start);
+        buffer.set_seal(volume.sums.attributes(run.start));
+        write_block(&buffer, list);
         if old.is_some() {
             // Attributes that may have been synced move: they must be there before the inode leads to them.
             let mut stored = buffers.write_back().await;
