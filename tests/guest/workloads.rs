@@ -29,6 +29,8 @@ fn few() -> Result<()> {
         image: "stress".into(),
         mem: "512M".into(),
         long: false,
+        server: None,
+        env: Vec::new(),
         entries,
     };
     let few = few.lasting(Some(2));

@@ -154,6 +154,7 @@ impl Inputs {
             step.detail(format!("Unpacking {name}"));
             apt::unpack(package, tree)?;
         }
+        trust(tree)?;
         for dir in &recipe.dirs {
             make_dir(&inside(tree, &dir.path)?, dir.mode)?;
         }
@@ -196,6 +197,18 @@ impl Inputs {
         }
         Ok(())
     }
+}
+
+/// What update-ca-certificates(8) does when ca-certificates is installed: whom programs trust, in one file.
+fn trust(tree: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(tree.join("usr/share/ca-certificates/mozilla")) else { return Ok(()) };
+    let mut certificates: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    certificates.sort();
+    let mut bundle = Vec::new();
+    for certificate in certificates {
+        bundle.extend(read(&certificate)?);
+    }
+    put(&tree.join("etc/ssl/certs/ca-certificates.crt"), &bundle, Mode(0o644))
 }
 
 /// `/bin` and the like as links into `/usr`, as Debian has them.

@@ -34,6 +34,9 @@ pub const DEBUGFS: Tool = tool("debugfs", "e2fsprogs");
 pub const TAR: Tool = tool("tar", "tar");
 pub const XZ: Tool = Tool { only_for: Some("--kernel linux"), ..tool("xz", "xz-utils") };
 pub const GDB: Tool = Tool { only_for: Some("cargo xtask gdb"), ..tool("gdb-multiarch", "gdb-multiarch") };
+pub const PYTHON: Tool = Tool { only_for: Some("cargo xtask workload net"), ..tool("python3", "python3") };
+pub const GIT: Tool = Tool { only_for: Some("cargo xtask workload net"), ..tool("git", "git") };
+pub const OPENSSL: Tool = Tool { only_for: Some("cargo xtask workload net"), ..tool("openssl", "openssl") };
 pub const APT: Tool = tool("apt-get", "apt");
 pub const DPKG_DEB: Tool = tool("dpkg-deb", "dpkg");
 
@@ -47,8 +50,8 @@ pub const MAKE: Tool = Tool { only_for: Some("recipes with a source"), ..tool("m
 pub const LLD: Tool = tool("ld.lld", "lld");
 
 /// All of them, for `doctor`.
-pub const TOOLS: [Tool; 12] =
-    [QEMU, MKE2FS, E2FSCK, DEBUGFS, TAR, XZ, GDB, APT, DPKG_DEB, DPKG_SOURCE, ARM64_GCC, MAKE];
+pub const TOOLS: [Tool; 15] =
+    [QEMU, MKE2FS, E2FSCK, DEBUGFS, TAR, XZ, GDB, PYTHON, GIT, OPENSSL, APT, DPKG_DEB, DPKG_SOURCE, ARM64_GCC, MAKE];
 
 impl Tool {
     /// Where it is. Ordinary users of Debian lack the sbin folders in PATH.

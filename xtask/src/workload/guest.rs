@@ -70,7 +70,7 @@ pub fn run(machine: &Machine, workload: &Workload, step: &ui::Step) -> Result<Ve
                 }
             }
         };
-        seen.extend(boot(machine, &rest[..together], &progress)?);
+        seen.extend(boot(machine, &workload.env, &rest[..together], &progress)?);
     }
     Ok(seen)
 }
@@ -79,7 +79,7 @@ pub fn run(machine: &Machine, workload: &Workload, step: &ui::Step) -> Result<Ve
 type Progress<'a> = &'a dyn Fn(usize, Option<&Seen>);
 
 /// Boots once, and tells what was seen of the first entries: at least of one, or it is an error.
-fn boot(machine: &Machine, entries: &[Entry], progress: Progress) -> Result<Vec<Seen>> {
+fn boot(machine: &Machine, env: &[(String, String)], entries: &[Entry], progress: Progress) -> Result<Vec<Seen>> {
     let cpus = machine.processors();
     let longest = entries.iter().map(Entry::limit).max().unwrap_or_default();
     let total: u64 = entries.iter().map(|entry| u64::from(entry.limit())).sum();
@@ -88,6 +88,7 @@ fn boot(machine: &Machine, entries: &[Entry], progress: Progress) -> Result<Vec<
     let mut stderr = Vec::new();
     let outcome = Session {
         request: Request {
+            env: env.iter().map(|(name, value)| (name.clone().into(), value.clone().into())).collect(),
             argv: ["sh", "-s", "--", &cpus.to_string()].map(|word| word.as_bytes().to_vec()).into(),
             ..Request::default()
         },

@@ -18,6 +18,10 @@ pub struct Workload {
     pub mem: String,
     /// It takes hours: runs only when it is asked for.
     pub long: bool,
+    /// A Python script next to the workloads that serves on the host's loopback while they run. See [`super::server`].
+    pub server: Option<String>,
+    /// Variables that the commands know: what the server tells.
+    pub env: Vec<(String, String)>,
     pub entries: Vec<Entry>,
 }
 
@@ -51,6 +55,7 @@ struct Document {
     mem: String,
     #[serde(default)]
     long: bool,
+    server: Option<String>,
     #[serde(default = "seconds")]
     seconds: u32,
     #[serde(default = "slack")]
@@ -142,8 +147,8 @@ impl Workload {
         for entry in &entries {
             ensure!(seen.insert(&entry.name), "{} is there twice", entry.name);
         }
-        let Document { about, image, mem, long, .. } = document;
-        Ok(Workload { name: name.into(), about, image, mem, long, entries })
+        let Document { about, image, mem, long, server, .. } = document;
+        Ok(Workload { name: name.into(), about, image, mem, long, server, env: Vec::new(), entries })
     }
 
     /// The same with another time for all that have one.

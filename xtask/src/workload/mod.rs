@@ -3,11 +3,13 @@
 //! * [`list`]: `workloads/NAME.toml` says what to run, in which image, and how one can tell that it went well.
 //! * [`guest`] runs the entries of a workload in as few boots as it can: one that hangs, or takes the machine with it,
 //!   costs the others nothing but another boot.
+//! * [`server`]: what entries talk to over the network.
 //! * [`mod@verdict`] says what is wrong with what was seen, and what of that Linux does not show.
 //! * [`table`] shows it.
 
 pub mod guest;
 pub mod list;
+pub mod server;
 pub mod table;
 pub mod verdict;
 
@@ -23,6 +25,7 @@ use crate::image::Image;
 use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
 use crate::{document, paths, provision, ui};
 use list::Workload;
+use server::Server;
 use verdict::Row;
 
 /// Where what the programs printed is kept.
@@ -104,15 +107,19 @@ impl Options {
             self.kernels().into_iter().map(|kind| Ok((kind, Boot::prepare(kind)?))).collect::<Result<Vec<_>>>()?;
         let mut rows = Vec::new();
         for workload in chosen {
-            let workload = workload.lasting(self.seconds);
+            let mut workload = workload.lasting(self.seconds);
             let mut seen = Vec::new();
             for (kind, boot) in &boots {
                 let kind = *kind;
+                // For each kernel anew: what one has sent there the other does not find.
+                let server = workload.server.as_deref().map(Server::start).transpose()?;
+                workload.env = server.as_ref().map(|server| server.told.clone()).unwrap_or_default();
                 let options = MachineOptions {
                     kernel: kind,
                     smp: Some(self.smp),
                     mem: workload.mem.clone(),
                     snapshot: true,
+                    no_net: server.is_none(),
                     ..MachineOptions::default()
                 };
                 let machine = Machine::new(&options, boot.clone(), Image::find(&workload.image)?)?;

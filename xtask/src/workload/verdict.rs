@@ -167,6 +167,8 @@ pub mod tests {
             image: String::new(),
             mem: String::new(),
             long: false,
+            server: None,
+            env: Vec::new(),
             entries: entries.into(),
         };
         let pollux = vec![seen(0, "done"), seen(1, ""), Seen { memory: Some((9, 1)), ..seen(1, "") }];
