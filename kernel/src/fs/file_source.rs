@@ -53,6 +53,10 @@ impl PageSource for FileSource {
         !self.file.path().mount.flags().contains(MountFlags::NOEXEC)
     }
 
+    fn check_failure(&self) -> Result<()> {
+        self.file.check_failure()
+    }
+
     fn punch(&self, pages: Range<u64>) -> BoxFuture<'_, Result<()>> {
         const PAGE: u64 = PAGE_SIZE as u64;
         Box::pin(regular::punch(self.file.inode(), pages.start * PAGE, (pages.end - pages.start) * PAGE))

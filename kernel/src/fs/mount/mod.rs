@@ -195,8 +195,17 @@ pub fn root() -> Option<Path> {
     Some(Path { dentry: mount.root.clone(), mount })
 }
 
+/// Held over each change of the tree of mounts, from the first look to the last step.
+static CHANGES: SpinLock<()> = SpinLock::new(());
+
 /// Puts a new mount on `at`, on top of what is mounted there.
-pub fn attach(mount: Arc<Mount>, mut at: Path) -> Result<()> {
+pub fn attach(mount: Arc<Mount>, at: Path) -> Result<()> {
+    let _changes = CHANGES.lock();
+    attach_locked(mount, at)
+}
+
+/// The same for who holds [`CHANGES`].
+fn attach_locked(mount: Arc<Mount>, mut at: Path) -> Result<()> {
     descend(&mut at);
     check_place(&mount, &at)?;
     at.dentry.add_mount();
@@ -240,12 +249,18 @@ pub fn bind(source: &Path, at: Path, recursive: bool) -> Result<()> {
     if source.dentry.is_dir() != at.dentry.is_dir() {
         return Err(Errno::ENOTDIR);
     }
-    let copy = copy_tree(source, recursive)?;
-    attach(copy.clone(), at).inspect_err(|_| dissolve(&copy))
+    let _changes = CHANGES.lock();
+    let copy = copy_tree_locked(source, recursive)?;
+    attach_locked(copy.clone(), at).inspect_err(|_| dissolve_locked(&copy))
 }
 
 /// A detached copy of a tree of mounts. EINVAL for what is in no namespace itself.
 pub fn copy_tree(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
+    let _changes = CHANGES.lock();
+    copy_tree_locked(source, recursive)
+}
+
+fn copy_tree_locked(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
     if !is_in_namespace(&source.mount) {
         return Err(Errno::EINVAL);
     }
@@ -261,8 +276,8 @@ pub fn copy_tree(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
             continue;
         };
         let child = Mount::of(mount.instance.clone(), mount.root.clone(), mount.flags());
-        if let Err(errno) = attach(child.clone(), Path { mount: parent, dentry: place.dentry }) {
-            dissolve(&copy);
+        if let Err(errno) = attach_locked(child.clone(), Path { mount: parent, dentry: place.dentry }) {
+            dissolve_locked(&copy);
             return Err(errno);
         }
         copies.push((mount, child));
@@ -280,6 +295,11 @@ pub fn detached(instance: Arc<Instance>, flags: MountFlags) -> Arc<Mount> {
 
 /// The file that a detached tree belongs to is gone: so is the tree, unless it has got a place.
 pub fn dissolve(mount: &Arc<Mount>) {
+    let _changes = CHANGES.lock();
+    dissolve_locked(mount);
+}
+
+fn dissolve_locked(mount: &Arc<Mount>) {
     if mount.detached.swap(false, Ordering::Relaxed) {
         for child in mounts_below(&top_of(mount)).iter().rev() {
             detach(child);
@@ -303,6 +323,7 @@ fn mounts_below(top: &Path) -> Vec<Arc<Mount>> {
 
 /// MS_MOVE, move_mount(2): the mount at `source`, which may be a detached tree, goes to `at`.
 pub fn move_mount(source: &Path, at: Path) -> Result<()> {
+    let _changes = CHANGES.lock();
     let mount = &source.mount;
     let movable = is_in_namespace(mount) || mount.detached.load(Ordering::Relaxed);
     let whole = Arc::ptr_eq(&mount.root, &source.dentry);
@@ -325,11 +346,12 @@ pub fn move_mount(source: &Path, at: Path) -> Result<()> {
     if mount.place().is_some() {
         detach(mount);
     }
-    attach(mount.clone(), at)
+    attach_locked(mount.clone(), at)
 }
 
 /// mount_setattr(2): other flags for the mount at `top`, with `recursive` for those below it, too. All or none.
 pub fn change_flags(top: &Path, recursive: bool, set: MountFlags, clear: MountFlags) -> Result<()> {
+    let _changes = CHANGES.lock();
     let mount = &top.mount;
     let known = is_in_namespace(mount) || mount.detached.load(Ordering::Relaxed);
     if !known || !Arc::ptr_eq(&mount.root, &top.dentry) {
@@ -361,6 +383,24 @@ fn check_place(mount: &Mount, at: &Path) -> Result<()> {
 /// Takes the mount out of the table.
 fn detach(mount: &Arc<Mount>) {
     TABLE.write().retain(|m| !Arc::ptr_eq(m, mount));
+    leave_place(mount);
+}
+
+/// The same if nobody uses it: who walks into it finds it in the table, and counts, or finds it not.
+fn detach_unused(mount: &Arc<Mount>) -> bool {
+    let mut table = TABLE.write();
+    let unused = !in_use(mount);
+    if unused {
+        table.retain(|m| !Arc::ptr_eq(m, mount));
+    }
+    drop(table);
+    if unused {
+        leave_place(mount);
+    }
+    unused
+}
+
+fn leave_place(mount: &Arc<Mount>) {
     let place = mount.place.lock().take();
     if let Some(place) = place {
         place.dentry.remove_mount();
@@ -384,6 +424,7 @@ pub enum Manner {
 /// umount2(2) of the mount whose root is `at`. Answers the file system to be synced if this was its last mount and nobody
 /// uses it.
 pub fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSystem>>> {
+    let _changes = CHANGES.lock();
     let mount = &at.mount;
     if !Arc::ptr_eq(&mount.root, &at.dentry) || !is_in_namespace(mount) {
         return Err(Errno::EINVAL);
@@ -407,10 +448,10 @@ pub fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSystem>>>
         for child in below.iter().rev() {
             detach(child);
         }
-    } else if !below.is_empty() || used {
+        detach(mount);
+    } else if !below.is_empty() || !detach_unused(mount) {
         return Err(Errno::EBUSY);
     }
-    detach(mount);
     let last = !used && below.is_empty() && Arc::strong_count(&mount.instance) == 1;
     Ok(last.then(|| mount.instance.end()))
 }
@@ -423,6 +464,7 @@ fn in_use(mount: &Arc<Mount>) -> bool {
 
 /// pivot_root(2): the mount at `new` becomes the root of the namespace, the old root goes to `put_old`.
 pub fn pivot_root(new: &Path, put_old: &Path, root: &Path) -> Result<()> {
+    let _changes = CHANGES.lock();
     let (new_mount, old_mount) = (&new.mount, &root.mount);
     if Arc::ptr_eq(new_mount, old_mount) || Arc::ptr_eq(&put_old.mount, old_mount) && root == put_old {
         return Err(Errno::EBUSY);
@@ -437,10 +479,13 @@ pub fn pivot_root(new: &Path, put_old: &Path, root: &Path) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     check_place(old_mount, put_old)?;
-    detach(new_mount);
-    TABLE.write().retain(|m| !Arc::ptr_eq(m, old_mount));
-    TABLE.write().insert(0, new_mount.clone());
-    attach(old_mount.clone(), put_old.clone())
+    leave_place(new_mount);
+    // There is a root at any time.
+    let mut table = TABLE.write();
+    table.retain(|m| !Arc::ptr_eq(m, old_mount) && !Arc::ptr_eq(m, new_mount));
+    table.insert(0, new_mount.clone());
+    drop(table);
+    attach_locked(old_mount.clone(), put_old.clone())
 }
 
 /// All mounts of the namespace, parents before children.

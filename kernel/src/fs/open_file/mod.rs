@@ -28,6 +28,7 @@ use super::sigio::Signals;
 use super::state::Hold;
 use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
+use crate::mm::page_cache::failure::Known;
 use crate::mm::{PageCache, PageSource};
 use crate::sync::{Once, SpinLock};
 
@@ -77,6 +78,8 @@ pub struct OpenFile {
     signals: Once<Box<Signals>>,
     /// Epoll instances that watch this file.
     watches: SpinLock<Vec<Weak<Watch>>>,
+    /// What fsync(2) has told of pages that could not be stored.
+    failures: Known,
 }
 
 impl OpenFile {
@@ -101,6 +104,7 @@ impl OpenFile {
             hold,
             signals: Once::new(),
             watches: SpinLock::new(Vec::new()),
+            failures: Known::now(),
         })
     }
 
@@ -273,12 +277,24 @@ impl OpenFile {
     pub async fn sync(&self, data_only: bool) -> Result<()> {
         match &self.kind {
             Kind::Regular(cache) => {
-                self.inode().page_cache().unwrap_or(cache).write_back(0..u64::MAX).await?;
-                self.inode().sync(data_only).await
+                let cache = self.inode().page_cache().unwrap_or(cache);
+                let written = match cache.write_back(0..u64::MAX).await {
+                    Ok(()) => self.inode().sync(data_only).await,
+                    failed => failed,
+                };
+                written.and(self.check_failure())
             }
             Kind::Directory => self.inode().sync(data_only).await,
             Kind::Ops(ops) => ops.sync().await,
             Kind::Path => Err(Errno::EBADF),
+        }
+    }
+
+    /// EIO if pages of it could not be stored, and this description was not told.
+    pub fn check_failure(&self) -> Result<()> {
+        match self.inode().page_cache() {
+            Some(cache) => self.failures.check(cache.failure()),
+            None => Ok(()),
         }
     }
 

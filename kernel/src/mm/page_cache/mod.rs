@@ -14,6 +14,7 @@
 //! Locks: the tree's lock is shared for hits (data is copied under it, which needs no reference count) and exclusive for
 //! inserting and removing. The list of dirty files and the list of all files are leaves. Reclaim only tries locks.
 
+pub mod failure;
 mod fill;
 mod reclaim;
 mod rw;
@@ -33,6 +34,7 @@ use core::ops::Range;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use self::failure::Failure;
 use self::tree::Tree;
 use super::addr::PAGE_SIZE;
 use super::frames::Frame;
@@ -92,6 +94,10 @@ pub trait PageSource: Send + Sync {
     /// Mappings of this source are one piece to shmdt(2), of so many bytes; None: it knows nothing of them.
     fn attached_size(&self) -> Option<u64> {
         None
+    }
+    /// EIO if pages could not be stored, and nobody who has this file was told.
+    fn check_failure(&self) -> Result<()> {
+        Ok(())
     }
     /// A mapping of it, or part of one, was taken away. Called without locks of memory.
     fn unmapped(&self) {}
@@ -192,6 +198,7 @@ pub struct PageCache {
     dirty: AtomicUsize,
     /// Is in the list of dirty files.
     listed: AtomicBool,
+    failure: Failure,
     /// Place in the list of all files that can be reclaimed from.
     slot: usize,
 }
@@ -223,6 +230,7 @@ impl PageCache {
             writers: AtomicUsize::new(0),
             dirty: AtomicUsize::new(0),
             listed: AtomicBool::new(false),
+            failure: Failure::default(),
             slot,
         })
     }
@@ -235,6 +243,11 @@ impl PageCache {
     /// No file system behind it.
     pub fn is_memory(&self) -> bool {
         self.io.is_none()
+    }
+
+    /// What could not be stored.
+    pub fn failure(&self) -> &Failure {
+        &self.failure
     }
 
     /// See [`PageCache::of_shared_file`].

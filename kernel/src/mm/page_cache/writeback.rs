@@ -140,6 +140,9 @@ impl Batch<'_> {
         }
         let result = io.write_pages(first, &self.pages).await;
         self.done = true;
+        if result.is_err() {
+            self.cache.failure().note();
+        }
         result.map_err(|_| Errno::EIO)
     }
 }

@@ -170,7 +170,8 @@ impl AddressSpace {
         };
         while flags & 4 != 0 && at < range.end {
             let Some((source, pages, end)) = self.source_from(at, range.end) else { break };
-            source.cache().write_back(pages).await?;
+            let written = source.cache().write_back(pages).await;
+            written.and(source.check_failure())?;
             exec::budget().await;
             at = end;
         }

@@ -22,6 +22,7 @@ use crate::errno::{Errno, Result};
 use crate::exec;
 use crate::fs::inode::{DeviceId, FileSystem, FileType, Inode, NewNode, RenameFlags, SetAttr};
 use crate::mm::IoBuf;
+use crate::mm::page_cache::failure::Known;
 use crate::mm::test_util::{Rng, run};
 use crate::time::Timespec;
 
@@ -491,5 +492,13 @@ fn write_errors_are_reported() {
         disk.fail_writes.store(false, Ordering::Relaxed);
         file.sync(false).await.unwrap();
         assert_eq!(read(&file).await.unwrap(), [1; 5000]);
+        // Of what somebody else could not store those who have the file are told.
+        let (cache, known) = (file.page_cache().unwrap().clone(), Known::now());
+        write(&file, 0, &[2; 5000]).await.unwrap();
+        disk.fail_writes.store(true, Ordering::Relaxed);
+        assert_eq!(cache.write_back(0..u64::MAX).await, Err(Errno::EIO));
+        disk.fail_writes.store(false, Ordering::Relaxed);
+        assert_eq!(file.sync(false).await, Ok(()));
+        assert_eq!((known.check(cache.failure()), known.check(cache.failure())), (Err(Errno::EIO), Ok(())));
     });
 }
