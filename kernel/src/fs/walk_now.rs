@@ -17,7 +17,12 @@ pub fn lookup_now(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> Option
     }
     let mut at = match path.first() {
         Some(b'/') => ctx.fs.root(),
-        None if flags.contains(Flags::EMPTY) => return Some(at_descriptor(ctx, dirfd)),
+        None if flags.contains(Flags::EMPTY) => {
+            return match at_descriptor(ctx, dirfd) {
+                Ok(at) if at.dentry.is_shared() => None,
+                answer => Some(answer),
+            };
+        }
         None => return Some(Err(Errno::ENOENT)),
         Some(_) => match start_of(ctx, dirfd) {
             Ok(start) => start,
@@ -59,7 +64,8 @@ pub fn lookup_now(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> Option
     if (slashed || flags.contains(Flags::DIRECTORY)) && !at.dentry.is_dir() {
         return Some(Err(Errno::ENOTDIR));
     }
-    Some(Ok(at))
+    // Its attributes would have to be asked for.
+    if at.dentry.is_shared() { None } else { Some(Ok(at)) }
 }
 
 fn is_followed(child: &Arc<Dentry>, slashed: bool, flags: Flags) -> bool {

@@ -1,5 +1,6 @@
 //! What files are: stat, statx, statfs, access, readlink, directories.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as raw;
@@ -89,15 +90,16 @@ pub async fn newfstatat(t: &Thread, dirfd: i32, path: UserPtr<u8>, out: UserPtr<
     let flags = at_flags(flags, STAT_FLAGS)?;
     let path = read_path(t, path).await?;
     let place = fs::lookup(Ctx::of(t), dirfd, &path, flags).await?;
-    place.refresh().await?;
+    if place.dentry.is_shared() {
+        Box::pin(place.refresh()).await?;
+    }
     out.write(t.mm(), stat_of(&place)).await
 }
 
 /// What a path leads to by the cache of names alone, see [`fs::lookup_now`].
 fn place_now(ctx: Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: Flags) -> Option<Result<Path>> {
     let mut buf = [0; SHORT];
-    let place = fs::lookup_now(ctx, dirfd, try_read_cstr(path.addr(), &mut buf)?, flags)?;
-    if matches!(&place, Ok(place) if place.dentry.is_shared()) { None } else { Some(place) }
+    fs::lookup_now(ctx, dirfd, try_read_cstr(path.addr(), &mut buf)?, flags)
 }
 
 /// Longest path that is not worth a future, with its NUL.
@@ -112,7 +114,9 @@ pub fn newfstatat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, out: UserPtr<St
 
 pub async fn fstat(t: &Thread, fd: i32, out: UserPtr<Stat>) -> Result<()> {
     let file = t.files().get(fd)?;
-    file.refresh().await?;
+    if file.path().dentry.is_shared() {
+        Box::pin(file.refresh()).await?;
+    }
     out.write(t.mm(), stat_of(file.path())).await
 }
 
@@ -199,7 +203,9 @@ pub async fn statx(
     let flags = statx_flags(flags, mask)?;
     let path = read_path(t, path).await?;
     let place = fs::lookup(Ctx::of(t), dirfd, &path, flags).await?;
-    place.refresh().await?;
+    if place.dentry.is_shared() {
+        Box::pin(place.refresh()).await?;
+    }
     out.write(t.mm(), statx_of(&place)).await
 }
 
