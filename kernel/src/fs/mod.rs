@@ -7,7 +7,7 @@
 //! * [`mod@open`], [`open_file`], [`regular`], [`writing`], [`splice`], [`fd_table`]: open files and their content;
 //!   `file_source`: the same for mmap(2). [`configure`]: mounting step by step. [`change`], `names`, [`attr`], [`perm`]: changes of names and attributes, and who may make
 //!   them; [`xattr`]: names of extended ones. [`context`]: root, working directory and umask of a process.
-//! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
+//! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`userfault`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //!   [`sigio`]: signals instead of waiting. [`inotify`]: being told what happens to files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
 //!   [`block`]: disks; `loops`: files as disks; [`ext2`]: the file system on them. [`p9`]: a folder of the host;
@@ -58,6 +58,7 @@ pub mod sysfs;
 pub mod timerfd;
 pub mod tmpfs;
 pub mod tty;
+pub mod userfault;
 pub mod walk;
 mod walk_now;
 pub(crate) mod writing;

@@ -1,6 +1,7 @@
-//! Descriptors without files: pipe2, eventfd2, timerfd, memfd_create; and getrandom.
+//! Descriptors without files: pipe2, eventfd2, timerfd, memfd_create, userfaultfd; and getrandom.
 
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use linux_raw_sys::general as raw;
@@ -11,9 +12,10 @@ use crate::errno::{Errno, Result};
 use crate::exec::{Instant, budget};
 use crate::fs::eventfd::EventFd;
 use crate::fs::timerfd::TimerFd;
+use crate::fs::userfault::{self, UserFault};
 use crate::fs::{self, OpenFile, pipe};
 use crate::mm::{IoBuf, UserPtr, read_cstr};
-use crate::process::Thread;
+use crate::process::{Caps, Thread};
 use crate::time::{ClockId, UserItimerspec, UserTimespec};
 
 pub async fn pipe2(t: &Thread, fds: UserPtr<[i32; 2]>, flags: u32) -> Result<()> {
@@ -47,6 +49,20 @@ pub fn eventfd2(t: &Thread, initial: u32, flags: u32) -> Result<i32> {
     let event = EventFd::new(initial, flags & raw::EFD_SEMAPHORE != 0);
     let file = OpenFile::new_anon("[eventfd]", event, raw::O_RDWR | flags & raw::EFD_NONBLOCK);
     t.files().install(file, flags & raw::EFD_CLOEXEC != 0)
+}
+
+/// Without CAP_SYS_PTRACE only for faults of user mode, unless vm.unprivileged_userfaultfd says otherwise.
+pub fn userfaultfd(t: &Thread, flags: u32) -> Result<i32> {
+    let anybody = flags & userfault::USER_MODE_ONLY != 0 || userfault::UNPRIVILEGED.load(Ordering::Relaxed);
+    if !anybody && !t.creds().capable(Caps::SYS_PTRACE) {
+        return Err(Errno::EPERM);
+    }
+    if flags & !(raw::O_CLOEXEC | raw::O_NONBLOCK | userfault::USER_MODE_ONLY) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let file =
+        OpenFile::new_anon("[userfaultfd]", UserFault::new(t.mm(), flags), raw::O_RDONLY | flags & raw::O_NONBLOCK);
+    t.files().install(file, flags & raw::O_CLOEXEC != 0)
 }
 
 pub fn timerfd_create(t: &Thread, clock: i32, flags: u32) -> Result<i32> {

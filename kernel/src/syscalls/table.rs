@@ -330,6 +330,7 @@ syscalls! {
     278 getrandom(buf: u64, len: u64, flags: u32) async pipe::getrandom;
     279 memfd_create(name: UserPtr<u8>, flags: u32) async pipe::memfd_create;
     281 execveat(dirfd: i32, path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>, flags: u32) asyncmut process::execveat;
+    282 userfaultfd(flags: u32) fn pipe::userfaultfd;
     283 membarrier(command: i32, flags: u32, cpu: i32) async misc::membarrier;
     284 mlock2(addr: u64, len: u64, flags: u32) boxed mm::mlock2;
     285 copy_file_range(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) boxed fs_rw::copy_file_range;

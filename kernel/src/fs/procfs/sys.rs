@@ -10,7 +10,7 @@ use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::fd_table::NR_OPEN;
 use crate::fs::inotify::limits;
-use crate::fs::{dentry, epoll, pipe, tty};
+use crate::fs::{dentry, epoll, pipe, tty, userfault};
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
 use crate::{boot, exec, mm, sysrq, uts};
@@ -111,6 +111,11 @@ static VM: &[Static] = &[
     setting("nr_hugepages", |out| put!(out, "0\n"), |bytes, _| number(bytes).map(drop)),
     // Memory is promised without counting, and taken back by the OOM killer: mode 1.
     Static::text("overcommit_memory", |out| put!(out, "1\n")),
+    setting(
+        "unprivileged_userfaultfd",
+        |out| put!(out, "{}\n", u8::from(userfault::UNPRIVILEGED.load(Ordering::Relaxed))),
+        set_unprivileged_userfaultfd,
+    ),
 ];
 
 static BOOT_ID: Once<[u8; 16]> = Once::new();
@@ -174,6 +179,14 @@ fn set_rt_runtime(bytes: &[u8], _: &Credentials) -> Result<()> {
         runtime => Some(u64::try_from(runtime).map_err(|_| Errno::EINVAL)?),
     };
     exec::set_rt_bandwidth(exec::rt_bandwidth().0, runtime).then_some(()).ok_or(Errno::EINVAL)
+}
+
+fn set_unprivileged_userfaultfd(bytes: &[u8], _: &Credentials) -> Result<()> {
+    match parse(bytes)? {
+        value @ 0..=1 => userfault::UNPRIVILEGED.store(value == 1, Ordering::Relaxed),
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(())
 }
 
 fn set_sysrq(bytes: &[u8]) -> Result<()> {

@@ -48,6 +48,18 @@ impl PageCache {
         }
     }
 
+    /// Adds a page to a memory object, with what is in it: EEXIST if there is one.
+    pub fn insert_filled(&self, index: u64, frame: Frame) -> Result<()> {
+        frame.page().set(PageFlags::CACHE | PageFlags::UPTODATE | PageFlags::REFERENCED);
+        let mut tree = self.tree.write();
+        if tree.get(index).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        tree.insert(index, frame)?;
+        self.counter().add(1);
+        Ok(())
+    }
+
     fn begin(&self, index: u64, size: u64, wanted: usize) -> Result<Lookup<'_>> {
         if let Some(found) = present(&self.tree.read(), index) {
             return Ok(found);

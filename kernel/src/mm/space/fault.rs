@@ -16,6 +16,7 @@ use super::huge;
 use super::tables::Leaf;
 use super::tlb::Gather;
 use super::types::{FaultSignal, Limits};
+use super::userfault::Outcome;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
 use crate::arch::pte::{Pte, PteFlags};
@@ -44,6 +45,8 @@ enum Step {
     Signal(u8, i32),
     /// This page of the source has to be read first.
     Read(Arc<dyn PageSource>, u64),
+    /// A program handles it; with whether the page is there.
+    Report(bool),
 }
 
 /// The page of zeros that read faults of anonymous memory map.
@@ -55,7 +58,12 @@ fn zero_frame() -> Result<&'static Frame> {
 
 impl AddressSpace {
     /// A user instruction faulted: makes the page present, or says which signal the thread gets.
-    pub async fn handle_fault(&self, addr: u64, access: Access) -> Result<(), FaultSignal> {
+    pub fn handle_fault(&self, addr: u64, access: Access) -> impl Future<Output = Result<(), FaultSignal>> + Send + '_ {
+        self.resolve(addr, access, false)
+    }
+
+    /// The same, for whose fault it is: a program that handles faults may want to know only of its own instructions'.
+    async fn resolve(&self, addr: u64, access: Access, kernel: bool) -> Result<(), FaultSignal> {
         let addr = untag(addr);
         let signal = |signo, code| FaultSignal { signo, code, addr };
         let mut held = None;
@@ -74,6 +82,12 @@ impl AddressSpace {
                     Err(Errno::ENOMEM) => return Err(signal(SIGKILL, SI_KERNEL)),
                     Err(_) => return Err(signal(SIGBUS, BUS_ADRERR)),
                 },
+                Ok(Step::Report(minor)) => match Box::pin(self.report(addr, access, minor, kernel)).await {
+                    Outcome::Again => {}
+                    // The instruction is tried again after the signal.
+                    Outcome::Interrupted if !kernel => return Ok(()),
+                    Outcome::Interrupted | Outcome::Refused => return Err(signal(SIGBUS, BUS_ADRERR)),
+                },
                 Err(_) if page_cache::relieve(true).await => {}
                 Err(_) => return Err(signal(SIGKILL, SI_KERNEL)),
             }
@@ -87,7 +101,7 @@ impl AddressSpace {
             return Err(Errno::EFAULT);
         }
         for _ in 0..shortage::TRIES {
-            match self.handle_fault(fault.addr, fault.access).await {
+            match self.resolve(fault.addr, fault.access, true).await {
                 Ok(()) => return Ok(()),
                 Err(signal) if signal.is_shortage() && Box::pin(shortage::wait_for_page()).await => {}
                 Err(_) => break,
@@ -145,7 +159,7 @@ pub(super) fn sync_instructions(vma: &Vma, pfn: u32) {
 }
 
 /// Puts a frame into an empty entry.
-fn map_frame(leaf: Leaf, vma: &Vma, frame: Frame, writable: bool) {
+pub(super) fn map_frame(leaf: Leaf, vma: &Vma, frame: Frame, writable: bool) {
     sync_instructions(vma, frame.pfn());
     let mut flags = page_flags(vma);
     if writable {
@@ -185,6 +199,11 @@ impl Inner {
         if pte.is_valid() {
             return present(vma, start, leaf, pte, addr, access, gather);
         }
+        if vma.flags.intersects(VmaFlags::WATCHED)
+            && let Some(minor) = vma.reports(start, addr)
+        {
+            return Ok(Step::Report(minor));
+        }
         match &vma.backing {
             Backing::Anonymous => {
                 anonymous(vma, leaf, access)?;
@@ -194,7 +213,8 @@ impl Inner {
             Backing::Source(mapped, _) => {
                 let source = mapped.source().clone();
                 let step = file(vma, start, leaf, addr, access, &source)?;
-                if matches!(step, Step::Done) && access != Access::Write {
+                let around = access != Access::Write && !vma.flags.contains(VmaFlags::WATCH_MINOR);
+                if matches!(step, Step::Done) && around {
                     fault_around(vma, start, leaf, addr, &source);
                 }
                 paging::publish();
@@ -243,7 +263,7 @@ impl Inner {
 
 /// First touch of anonymous memory.
 #[inline]
-fn anonymous(vma: &Vma, leaf: Leaf, access: Access) -> Result<()> {
+pub(super) fn anonymous(vma: &Vma, leaf: Leaf, access: Access) -> Result<()> {
     if access == Access::Write {
         map_frame(leaf, vma, alloc_zeroed()?, true);
     } else {

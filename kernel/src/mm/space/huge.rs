@@ -75,7 +75,9 @@ pub(super) fn may_have_blocks(vma: &Vma, limits: &Limits) -> bool {
         .union(VmaFlags::SPECIAL)
         .union(VmaFlags::NO_HUGE)
         .union(VmaFlags::GROWSDOWN)
-        .union(VmaFlags::STACK);
+        .union(VmaFlags::STACK)
+        // Faults are told of page by page.
+        .union(VmaFlags::WATCHED);
     let policy = ENABLED_VALUE.load(Ordering::Relaxed);
     (policy == ALWAYS || policy == MADVISE && vma.flags.contains(VmaFlags::HUGE))
         && matches!(vma.backing, Backing::Anonymous)

@@ -20,7 +20,7 @@ use super::{AddressSpace, Inner, tables};
 use crate::errno::{Errno, Result};
 
 /// Lowest address that may be mapped (vm.mmap_min_addr, what Linux has on arm64).
-pub(super) const MMAP_MIN_ADDR: u64 = 0x8000;
+pub const MMAP_MIN_ADDR: u64 = 0x8000;
 /// Most mappings of one space (vm.max_map_count).
 pub const MAX_MAPPINGS: usize = 65530;
 /// Bounds of the room that is left for the stack above the mappings (bytes).

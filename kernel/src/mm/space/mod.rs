@@ -4,7 +4,8 @@
 //! * the VMAs ([`VmaMap`]): what is mapped where, with which rights;
 //! * the page tables ([`tables::Tables`]): what is present, shared with copies until somebody writes.
 //!
-//! Faults ([`fault`]) bring the tables in line with the VMAs page by page, or by blocks of 2 MiB ([`huge`], [`blocks`]); [`map`], [`change`], [`remap`] and [`advice`]
+//! Faults ([`fault`], and those that a program handles: [`userfault`]) bring the tables in line with the VMAs page by page,
+//! or by blocks of 2 MiB ([`huge`], [`blocks`]); [`map`], [`change`], [`remap`] and [`advice`]
 //! are the calls of the mmap family; `heap` is brk; [`remote`] reaches memory of spaces that are not current.
 //!
 //! Everything taken out of the tables goes through a [`tlb::Gather`], which is flushed before the lock is released and
@@ -34,6 +35,7 @@ mod tests_hostile;
 mod tests_huge;
 mod tlb;
 mod types;
+mod userfault;
 mod vma;
 mod vma_map;
 
@@ -42,11 +44,12 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub use self::info::{SpaceStats, VmaInfo, VmaUsage};
-pub use self::map::MAX_MAPPINGS;
+pub use self::map::{MAX_MAPPINGS, MMAP_MIN_ADDR};
 pub use self::remote::Cut;
 use self::tables::Tables;
 use self::tlb::{Debris, Gather};
 pub use self::types::{FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest};
+pub use self::userfault::{FaultHandler, Fill, Outcome, Report};
 pub use self::vma::{Backing, Prot, Special, Vma, VmaFlags};
 pub use self::vma_map::VmaMap;
 use super::addr::USER_END;
@@ -73,6 +76,8 @@ pub struct AddressSpace {
     pub barriers: AtomicU32,
     meta: SpinLock<Meta>,
     inner: SpinLock<Inner>,
+    /// Ranges whose faults programs handle.
+    watched: SpinLock<userfault::Watched>,
 }
 
 /// What the lock of a space guards.
@@ -127,6 +132,7 @@ impl AddressSpace {
             barriers: AtomicU32::new(0),
             meta: SpinLock::new(meta),
             inner: SpinLock::new(inner),
+            watched: SpinLock::new(userfault::Watched::new()),
         })
     }
 
@@ -145,6 +151,9 @@ impl AddressSpace {
         let vmas = inner.vmas.clone();
         let mut copy = Inner { vmas, tables, lock_future: false, locked: 0, ..*inner };
         copy.forget_unshared(&inner.vmas)?;
+        if !self.watched.lock().is_empty() {
+            copy.unwatch_all();
+        }
         drop(inner);
         let copy = Self::build(copy, self.limits.clone(), self.meta.lock().clone());
         copy.barriers.store(self.barriers.load(Ordering::Relaxed), Ordering::Relaxed);

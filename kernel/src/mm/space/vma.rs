@@ -46,6 +46,10 @@ bitflags! {
         const NO_HUGE = 1 << 11;
         /// MAP_STACK: a thread's stack, of which but a little is used mostly.
         const STACK = 1 << 12;
+        /// A program handles faults in pages that are nowhere, or that are only not mapped ([`super::userfault`]).
+        const WATCH_MISSING = 1 << 16;
+        const WATCH_MINOR = 1 << 17;
+        const WATCHED = Self::WATCH_MISSING.bits() | Self::WATCH_MINOR.bits();
     }
 }
 

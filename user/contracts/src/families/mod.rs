@@ -100,6 +100,7 @@ mod tty;
 mod tty_session;
 mod unix_errors;
 mod unix_oob;
+mod userfault;
 mod wait;
 mod xattr;
 
@@ -165,6 +166,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("epoll_nesting", epoll_nesting::TESTS),
     ("unix_errors", unix_errors::TESTS),
     ("unix_oob", unix_oob::TESTS),
+    ("userfault", userfault::TESTS),
     ("tty", tty::TESTS),
     ("tty_session", tty_session::TESTS),
     ("pty", pty::TESTS),
