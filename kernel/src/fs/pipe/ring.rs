@@ -200,6 +200,17 @@ impl Ring {
             }
         };
         match stop {
+            // Readers may come before the rest does. They find whole pages, as in Linux, which lets nobody in meanwhile.
+            Some(TryError::Fault(_)) if !atomic && done >= PAGE_SIZE => {
+                let whole = done - done % PAGE_SIZE;
+                buf.rewind(done - whole);
+                self.len += whole;
+                Ok(whole)
+            }
+            Some(error @ TryError::Fault(_)) => {
+                buf.rewind(done);
+                Err(error)
+            }
             Some(error) if atomic || done == 0 => {
                 buf.rewind(done);
                 Err(error)
