@@ -77,6 +77,11 @@ fn set_send_buffer(socket: &dyn Socket, size: u32) {
     socket.queue().wake(usize::MAX, WRITE_EVENTS.bits());
 }
 
+pub(super) fn set_receive_buffer(socket: &dyn Socket, size: u32) {
+    socket.common().receive_buffer.store(size, Ordering::Relaxed);
+    socket.receive_buffer_changed();
+}
+
 /// Sets an option from the bytes that the program gave.
 pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result<()> {
     let common = socket.common();
@@ -96,18 +101,18 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
             return Err(Errno::ENOPROTOOPT);
         }
         raw::SO_SNDBUF => set_send_buffer(socket, buffer_size(int, MIN_SEND, false)),
-        raw::SO_RCVBUF => common.receive_buffer.store(buffer_size(int, MIN_RECEIVE, false), Ordering::Relaxed),
+        raw::SO_RCVBUF => set_receive_buffer(socket, buffer_size(int, MIN_RECEIVE, false)),
         raw::SO_SNDBUFFORCE => {
             privileged(Caps::NET_ADMIN)?;
             set_send_buffer(socket, buffer_size(int.max(0), MIN_SEND, true));
         }
         raw::SO_RCVBUFFORCE => {
             privileged(Caps::NET_ADMIN)?;
-            common.receive_buffer.store(buffer_size(int.max(0), MIN_RECEIVE, true), Ordering::Relaxed);
+            set_receive_buffer(socket, buffer_size(int.max(0), MIN_RECEIVE, true));
         }
         raw::SO_RCVLOWAT => {
             let low = if int < 0 { i32::MAX as u32 } else { int.max(1) as u32 };
-            common.receive_low.store(low, Ordering::Relaxed);
+            socket.set_receive_low(low);
         }
         raw::SO_PRIORITY => {
             if !(0..=6).contains(&int) {

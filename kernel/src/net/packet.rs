@@ -10,8 +10,8 @@ use crate::mm::{IoBuf, PAGE_SIZE, frames};
 /// The bytes of a message; nothing is taken on a fault.
 pub fn copy_in(buf: &mut IoBuf<'_>) -> Result<Box<[u8]>, TryError> {
     let len = buf.remaining();
-    // Small ones are limited by their number.
-    if len >= PAGE_SIZE && !frames::has_spare() {
+    // Those that wait are not bounded by what senders have: the heap keeps what the kernel needs itself.
+    if frames::is_short() || len >= PAGE_SIZE && !frames::has_spare() {
         return Err(Errno::ENOBUFS.into());
     }
     let mut data = Vec::new();

@@ -170,6 +170,17 @@ impl Common {
         Errno::from_raw(self.error.swap(0, Ordering::Relaxed) as i32)
     }
 
+    /// An attempt has come to its end: a pending error goes first. In a call that `goes_on` it stays.
+    pub fn stop<T: Default>(&self, goes_on: bool, answer: Result<T, TryError>) -> Result<T, TryError> {
+        if goes_on {
+            return if self.has_error() { Ok(T::default()) } else { answer };
+        }
+        match self.take_error() {
+            Some(errno) => Err(errno.into()),
+            None => answer,
+        }
+    }
+
     /// See [`FileOps::has_limits`].
     pub fn has_limits(&self) -> bool {
         self.receive_timeout.load(Ordering::Relaxed) | self.send_timeout.load(Ordering::Relaxed) != 0
@@ -225,6 +236,10 @@ pub struct Receive {
     pub nonblock: bool,
     /// MSG_TRUNC: bytes of a TCP stream are thrown away instead of copied (tcp(7)).
     pub discard: bool,
+    /// With `peek` a TCP socket waits for so many bytes (MSG_WAITALL, SO_RCVLOWAT), unless `nonblock`.
+    pub least: usize,
+    /// The call has received something: a pending error is left for the next call, and the attempt receives nothing.
+    pub goes_on: bool,
 }
 
 /// What was received besides the bytes.
@@ -265,6 +280,14 @@ pub trait Socket: FileOps {
     fn take_urgent(&self, peek: bool) -> Result<u8>;
     /// SHUT_RD, SHUT_WR: which directions end.
     fn shutdown(&self, receive: bool, send: bool) -> Result<()>;
+
+    /// SO_RCVBUF has another value: who sends to this socket may find room now.
+    fn receive_buffer_changed(&self) {}
+
+    /// SO_RCVLOWAT.
+    fn set_receive_low(&self, low: u32) {
+        self.common().receive_low.store(low, Ordering::Relaxed);
+    }
 
     /// SO_ACCEPTCONN.
     fn is_listening(&self) -> bool;

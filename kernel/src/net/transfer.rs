@@ -65,21 +65,38 @@ pub async fn receive(
     flags: u32,
 ) -> SysResult<Received> {
     let nonblock = file.is_nonblock() || flags & raw::MSG_DONTWAIT != 0;
-    let how = Receive { peek: flags & raw::MSG_PEEK != 0, nonblock, discard: flags & raw::MSG_TRUNC != 0 };
+    let mut how = Receive {
+        peek: flags & raw::MSG_PEEK != 0,
+        nonblock,
+        discard: flags & raw::MSG_TRUNC != 0,
+        ..Receive::default()
+    };
     let stream = socket.common().kind == Type::Stream;
     let deadline = socket.common().receive_deadline();
     let low = socket.common().receive_low.load(core::sync::atomic::Ordering::Relaxed) as usize;
     let target = if flags & raw::MSG_WAITALL != 0 { buf.remaining() } else { low.min(buf.remaining()) };
+    how.least = if how.peek { target } else { 0 };
     let mut all: Option<Received> = None;
     loop {
         // What is left after that only a page fault kept from being read, or another reader has it now.
         let enough = all.as_ref().is_some_and(|sum| sum.len >= target);
+        how.goes_on = all.is_some();
         let attempt = if nonblock || enough {
             socket.try_receive(buf, how)
         } else {
             let attempt = || settled(socket.try_receive(buf, how));
             match settle(t, deadline, socket.queue().wait_for_mask(READ_EVENTS.bits(), attempt)).await {
+                // It has waited long enough for all that it wants to look at.
+                Ok(Err(TryError::WouldBlock)) if how.least > 1 => {
+                    socket.try_receive(buf, Receive { nonblock: true, ..how })
+                }
                 Ok(attempt) => attempt,
+                Err(_)
+                    if how.least > 1
+                        && let Ok(received) = socket.try_receive(buf, Receive { nonblock: true, ..how }) =>
+                {
+                    Ok(received)
+                }
                 Err(error) => return all.ok_or(error),
             }
         };
@@ -98,7 +115,10 @@ pub async fn receive(
                 continue;
             }
             Err(TryError::Fault(fault)) => match buf.fault_in(&fault).await {
-                Ok(()) => continue,
+                Ok(()) => {
+                    budget().await;
+                    continue;
+                }
                 Err(errno) => errno.into(),
             },
             Err(TryError::WouldBlock) => Errno::EAGAIN.into(),

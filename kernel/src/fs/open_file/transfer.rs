@@ -12,7 +12,7 @@ use crate::fs::inotify::hooks;
 use crate::fs::regular;
 use crate::fs::writing::Writing;
 use crate::mm::IoBuf;
-use crate::net::socket::Outgoing;
+use crate::net::socket::{Outgoing, Receive};
 use crate::net::transfer;
 use crate::process::Thread;
 use crate::syscalls::{SysError, SysResult};
@@ -214,7 +214,14 @@ impl OpenFile {
             if buf.fault_in(&fault).await.is_err() {
                 break;
             }
-            match ops.try_read(self, buf, pos + more as u64) {
+            // An error of a socket is for the next call.
+            let attempt = match ops.as_socket() {
+                Some(socket) => socket
+                    .try_receive(buf, Receive { goes_on: true, nonblock: true, ..Receive::default() })
+                    .map(|got| got.len),
+                None => ops.try_read(self, buf, pos + more as u64),
+            };
+            match attempt {
                 Ok(n) => more += n,
                 Err(_) => break,
             }

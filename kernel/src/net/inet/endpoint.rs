@@ -19,7 +19,7 @@ const SIZE6: usize = 28;
 const OLD_SIZE6: usize = 24;
 
 /// Who is at one end. An IPv4 address is one, even in a socket of AF_INET6, whose programs see it mapped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Endpoint {
     pub ip: IpAddr,
     pub port: u16,

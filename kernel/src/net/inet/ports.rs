@@ -218,8 +218,8 @@ impl<S> Ports<S> {
     }
 
     /// Changes what is noted of a socket. Nothing changes if somebody does not agree: EADDRINUSE if it is to listen,
-    /// EADDRNOTAVAIL if it connects to a peer that another connection from the port has.
-    pub fn change(&self, socket: *const S, port: u16, change: impl FnOnce(&mut Claim)) -> Result<()> {
+    /// EADDRNOTAVAIL if it connects (`alone`) to a peer that another connection from the port has.
+    pub fn change(&self, socket: *const S, port: u16, alone: bool, change: impl FnOnce(&mut Claim)) -> Result<()> {
         let mut shard = self.shard(port).lock();
         let Some(entries) = shard.get_mut(&port) else { return Ok(()) };
         let Some(index) = entries.iter().position(|entry| entry.is(socket)) else { return Ok(()) };
@@ -230,7 +230,7 @@ impl<S> Ports<S> {
             return Err(Errno::EADDRINUSE);
         }
         let now = Instant::now();
-        if let Some(remote) = claim.remote
+        if let Some(remote) = claim.remote.filter(|_| alone)
             && others().any(|entry| entry.claim.remote.is_some() && !entry.lets_connect(claim.local.ip, remote, now))
         {
             return Err(Errno::EADDRNOTAVAIL);
@@ -247,7 +247,8 @@ impl<S> Ports<S> {
         let Some(entries) = shard.get_mut(&port) else { return };
         if let Some(index) = entries.iter().position(|entry| entry.is(socket)) {
             // Weak: no socket goes with it.
-            let entry = entries.swap_remove(index);
+            // The order stays: see `find`.
+            let entry = entries.remove(index);
             if wait && self.past.load(Ordering::Relaxed) < MAX_TIME_WAITS {
                 let end = Instant::now().saturating_add(TIME_WAIT);
                 self.past.fetch_add(1, Ordering::Relaxed);
@@ -298,38 +299,51 @@ impl<S> Ports<S> {
                 }
             }
         }
-        all.sort_by_key(|(_, claim)| claim.local.port);
+        // Without memory of its own, of which there may be none.
+        all.sort_unstable_by_key(|(_, claim)| claim.local.port);
         all
     }
 
-    /// Who is meant by what comes from `remote` to `local`: the one whose claim says most, and of several any.
+    /// Who is meant by what comes from `remote` to `local`: the one whose claim says most. Of several that share the port with
+    /// SO_REUSEPORT it is always the same for these two, else the one that came last.
     pub fn find(&self, local: Endpoint, remote: Endpoint, wanted: impl Fn(&Claim) -> bool) -> Option<Arc<S>> {
         let shard = self.shard(local.port).lock();
         let entries = shard.get(&local.port)?;
-        let fits = |claim: &Claim| {
-            if !wanted(claim) || !claim.covers(local.ip) || claim.remote.is_some_and(|theirs| theirs != remote) {
-                return None;
-            }
-            Some(2 * u32::from(claim.remote.is_some()) + u32::from(!claim.local.is_any()))
+        let score = |entry: &Entry<S>| {
+            let claim = &entry.claim;
+            let fits = wanted(claim) && claim.covers(local.ip) && claim.remote.is_none_or(|theirs| theirs == remote);
+            fits.then(|| 2 * u32::from(claim.remote.is_some()) + u32::from(!claim.local.is_any()))
         };
         let (mut best, mut count, mut chosen) = (0, 0, None);
         for entry in entries {
-            match fits(&entry.claim) {
+            match score(entry) {
                 Some(score) if chosen.is_none() || score > best => (best, count, chosen) = (score, 1, Some(entry)),
-                Some(score) if score == best => {
-                    // Each of several that fit as well is chosen as often as the others.
-                    count += 1;
-                    if random::u64().is_multiple_of(count) {
-                        chosen = Some(entry);
-                    }
-                }
+                Some(score) if score == best => (count, chosen) = (count + 1, Some(entry)),
                 _ => {}
             }
         }
-        let entry = chosen?;
-        match &entry.holder {
+        if count > 1 && chosen.is_some_and(|entry| entry.claim.shared_by.is_some()) {
+            let mut fitting = entries.iter().filter(|entry| score(entry) == Some(best));
+            chosen = fitting.nth(mix(local, remote) as usize % count);
+        }
+        match &chosen?.holder {
             Holder::Socket(socket) => socket.upgrade(),
             Holder::Past { .. } => None,
         }
     }
+}
+
+/// A number for two ends: FNV-1a.
+fn mix(local: Endpoint, remote: Endpoint) -> u32 {
+    let mut hash = 0x811c_9dc5;
+    let mut add = |byte: u8| hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    for end in [local, remote] {
+        match end.ip {
+            IpAddr::V4(ip) => ip.octets().into_iter().for_each(&mut add),
+            IpAddr::V6(ip) => ip.octets().into_iter().for_each(&mut add),
+        }
+        end.port.to_be_bytes().into_iter().for_each(&mut add);
+    }
+    // The low bits alone are weak.
+    hash ^ hash >> 16
 }

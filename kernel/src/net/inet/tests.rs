@@ -1,6 +1,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::ports::{Claim, Ports};
 use super::*;
@@ -81,6 +82,21 @@ fn those_who_wait_for_a_listener_that_goes_are_refused_and_those_it_made_reset()
 }
 
 #[test]
+fn a_listener_with_many_connections_and_a_crowd_at_its_door_serves_and_leaves_all() {
+    let (listener, name) = listener(0);
+    let mut clients: Vec<_> = (0..1000).map(|_| client(name)).collect();
+    clients.drain(10..20).for_each(|socket| socket.released());
+    listener.start_listening(0, 500).unwrap();
+    run_until_idle();
+    assert_eq!(clients.iter().position(|socket| socket.is_connecting()), Some(501));
+    listener.released();
+    run_until_idle();
+    let (made, pending) = clients.split_at(501);
+    assert!(made.iter().all(|socket| socket.common().take_error() == Some(Errno::ECONNRESET)));
+    assert!(pending.iter().all(|socket| socket.common().take_error() == Some(Errno::ECONNREFUSED)));
+}
+
+#[test]
 fn who_gives_up_waits_for_no_listener_any_more() {
     let (listener, name) = listener(0);
     let (_made, waiting) = (client(name), client(name));
@@ -133,6 +149,113 @@ fn a_writer_waits_until_a_third_of_the_room_is_free() {
         got += bytes.len();
     }
     assert_eq!(got, sent + 4);
+}
+
+/// A connection whose two directions have the least room.
+fn narrow() -> (Arc<TcpSocket>, Arc<dyn FileOps>) {
+    let (listener, name) = listener(1);
+    let here = client(name);
+    here.common().send_buffer.store(1, Ordering::Relaxed);
+    let there = accepted(&listener);
+    there.as_socket().unwrap().common().receive_buffer.store(1, Ordering::Relaxed);
+    (here, there)
+}
+
+/// Starts who sends `bytes` and waits for room for them. Answers whether they are sent.
+fn start_writer(from: &Arc<TcpSocket>, bytes: Vec<u8>) -> Arc<AtomicBool> {
+    let (writer, sent) = (from.clone(), Arc::new(AtomicBool::new(false)));
+    let done = sent.clone();
+    spawn("writer", async move {
+        let attempt = || settled(send(&*writer, &bytes));
+        assert_eq!(writer.queue().wait_for_mask(WRITE_EVENTS.bits(), attempt).await, Ok(bytes.len()));
+        done.store(true, Ordering::Relaxed);
+    });
+    run_until_idle();
+    sent
+}
+
+#[test]
+fn who_waits_for_room_is_woken_however_much_there_was_and_is_read() {
+    for filled in (0..16_384).step_by(500) {
+        for step in [1000, 16_384] {
+            let (here, there) = narrow();
+            send(&*here, &vec![1; filled]).unwrap();
+            let sent = start_writer(&here, vec![2; 4096]);
+            while receive(there.as_socket().unwrap(), step).is_ok() {}
+            run_until_idle();
+            assert!(sent.load(Ordering::Relaxed), "{filled} {step}");
+        }
+    }
+}
+
+#[test]
+fn a_larger_receive_buffer_is_room_for_who_waits() {
+    let (here, there) = narrow();
+    while send(&*here, &[1; 1000]).is_ok() {}
+    let sent = start_writer(&here, vec![2; 4096]);
+    assert!(!sent.load(Ordering::Relaxed));
+    let there = there.as_socket().unwrap();
+    crate::net::options::set_receive_buffer(there, 400_000);
+    run_until_idle();
+    assert!(sent.load(Ordering::Relaxed));
+}
+
+#[test]
+fn what_a_connection_left_is_not_for_the_next_one() {
+    let (listener, name) = listener(1);
+    let here = client(name);
+    let there = accepted(&listener);
+    send(there.as_socket().unwrap(), b"old").unwrap();
+    *there.as_socket().unwrap().common().linger.lock() = (true, 0);
+    there.released();
+    // connect(2) tells of the reset, as it does of any end of a connection that it has begun.
+    assert_eq!(here.settle_connection(), Err(Errno::ECONNRESET));
+    here.begin_as(0, HERE, name).unwrap();
+    let there = accepted(&listener);
+    send(there.as_socket().unwrap(), b"new").unwrap();
+    assert_eq!(receive(&*here, 10).unwrap(), b"new");
+}
+
+#[test]
+fn a_call_that_has_received_bytes_leaves_the_error_for_the_next() {
+    let (listener, name) = listener(1);
+    let here = client(name);
+    let there = accepted(&listener);
+    *there.as_socket().unwrap().common().linger.lock() = (true, 0);
+    there.released();
+    let on = Receive { goes_on: true, ..Receive::default() };
+    assert_eq!(here.try_receive(&mut IoBuf::kernel_mut(&mut [0; 4]), on).map(|received| received.len), Ok(0));
+    assert_eq!(receive(&*here, 4), Err(Errno::ECONNRESET.into()));
+    assert!(!here.common().has_error());
+}
+
+#[test]
+fn who_closes_while_the_listener_makes_the_connection_leaves_an_end() {
+    for round in 0..3000 {
+        let (listener, name) = listener(0);
+        let (first, second) = (client(name), client(name));
+        // Ports in TIME_WAIT are few.
+        for socket in [&listener, &first, &second] {
+            *socket.common().linger.lock() = (true, 0);
+        }
+        let start = std::sync::Barrier::new(2);
+        let there = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..round % 64 {
+                    core::hint::spin_loop();
+                }
+                second.released();
+            });
+            start.wait();
+            drop(accepted(&listener));
+            listener.take_connection()
+        });
+        drop(first);
+        if let Ok((there, _)) = there {
+            assert_ne!(receive(there.as_socket().unwrap(), 1), Err(TryError::WouldBlock), "round {round}");
+        }
+    }
 }
 
 #[test]
@@ -209,6 +332,60 @@ fn what_comes_is_for_the_socket_that_says_most_about_it() {
     assert_eq!(find(HERE, stranger), Some(1));
     assert_eq!(find(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3)), peer), Some(0));
     assert_eq!(find(IpAddr::V6(Ipv6Addr::LOCALHOST), peer), None);
+}
+
+#[test]
+fn of_several_that_share_a_port_one_has_a_flow_or_the_last() {
+    let (sharing, reusing) = (Ports::<usize>::new(), Ports::<usize>::new());
+    let sockets: Vec<_> = (0..8).map(Arc::new).collect();
+    for socket in &sockets {
+        sharing.claim(&Arc::downgrade(socket), Claim { shared_by: Some(1), ..claim(HERE) }).unwrap();
+        reusing.claim(&Arc::downgrade(socket), Claim { reuse: true, ..claim(HERE) }).unwrap();
+    }
+    let found = |ports: &Ports<usize>, from| ports.find(at(HERE, 80), at(HERE, from), |_| true).map(|socket| *socket);
+    let mut counts = [0; 8];
+    for from in 1000..1800 {
+        let chosen = found(&sharing, from).unwrap();
+        assert!((0..9).all(|_| found(&sharing, from) == Some(chosen)));
+        counts[chosen] += 1;
+        assert_eq!(found(&reusing, from), Some(7));
+    }
+    assert!(counts.iter().all(|count| (50..200).contains(count)), "{counts:?}");
+    reusing.release(Arc::as_ptr(&sockets[7]), 80, false);
+    reusing.release(Arc::as_ptr(&sockets[2]), 80, false);
+    assert_eq!(found(&reusing, 1000), Some(6));
+}
+
+#[test]
+fn connections_of_a_listener_are_found_by_their_ends() {
+    let ports = Ports::<usize>::new();
+    let listener = Arc::new(0);
+    ports.claim(&Arc::downgrade(&listener), Claim { listening: true, ..claim(HERE) }).unwrap();
+    let made: Vec<_> = (1..1000).map(Arc::new).collect();
+    let share = |socket: &Arc<usize>, from: usize| {
+        ports.share(&Arc::downgrade(socket), Arc::as_ptr(&listener), at(HERE, 80), at(HERE, from as u16)).unwrap();
+    };
+    made.iter().for_each(|socket| share(socket, **socket));
+    let found = |from| ports.find(at(HERE, 80), at(HERE, from), |_| true).map(|socket| *socket);
+    assert_eq!((found(1), found(999), found(1001)), (Some(1), Some(999), Some(0)));
+    // An old connection and a new one with the same ends do not take each other's place.
+    let again = Arc::new(5000);
+    share(&again, 7);
+    ports.release(Arc::as_ptr(&made[6]), 80, false);
+    assert_eq!(found(7), Some(5000));
+    assert_eq!(ports.list().len(), 1000);
+    // Nobody can bind to the port as long as there are connections, unless they allow it.
+    ports.release(Arc::as_ptr(&listener), 80, false);
+    let late = Arc::new(9999);
+    let reusing = Claim { reuse: true, ..claim(HERE) };
+    assert_eq!(ports.claim(&Arc::downgrade(&late), reusing), Err(Errno::EADDRINUSE));
+    for socket in &made {
+        ports.release(Arc::as_ptr(socket), 80, true);
+    }
+    ports.release(Arc::as_ptr(&again), 80, false);
+    assert_eq!(ports.claim(&Arc::downgrade(&late), reusing), Err(Errno::EADDRINUSE));
+    made.iter().for_each(|socket| ports.forget(at(HERE, 80), at(HERE, **socket as u16)));
+    assert_eq!(ports.claim(&Arc::downgrade(&late), reusing), Ok(()));
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod ids;
 mod inet6;
 mod inet_close;
 mod inet_connect;
+mod inet_edges;
 mod inet_names;
 mod inet_options;
 mod inet_proc;
@@ -134,6 +135,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("robust", robust::TESTS),
     ("inet_names", inet_names::TESTS),
     ("inet_connect", inet_connect::TESTS),
+    ("inet_edges", inet_edges::TESTS),
     ("inet_tcp", inet_tcp::TESTS),
     ("inet_close", inet_close::TESTS),
     ("inet_udp", inet_udp::TESTS),

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::{ARRIVED, PORTS, Phase, State, TcpSocket, Told, WRITABLE};
 use crate::errno::{Errno, Result};
-use crate::exec::{Instant, Interrupted, interruptible, timeout};
+use crate::exec::{Instant, Interrupted, budget, interruptible, spawn, timeout};
 use crate::fs::{FileOps, TryError, sigio};
 use crate::net::address;
 use crate::net::card::Call;
@@ -16,13 +16,38 @@ use crate::net::inet::{Endpoint, check_bindable, claim};
 use crate::net::interface;
 use crate::net::socket::{Address, Common};
 use crate::process::Thread;
-use crate::sync::lock_both;
+use crate::sync::{SpinGuard, lock_both};
 use crate::syscalls::SysResult;
 
 /// net.core.somaxconn.
 const MAX_BACKLOG: u32 = 4096;
 /// How long connect(2) goes on: what the retries of net.ipv4.tcp_syn_retries take.
 const CONNECT_TIME: Duration = Duration::from_secs(127);
+
+/// How many sockets a call ends or connects itself; a task goes on with the others.
+const AT_ONCE: usize = 64;
+
+/// What is left of a listener.
+enum Left {
+    Waiting(Arc<TcpSocket>),
+    Pending(Weak<TcpSocket>),
+}
+
+impl Left {
+    /// Connections that nobody has accepted are reset, those that found no room refused.
+    fn end(self) {
+        match self {
+            Left::Waiting(connection) => {
+                connection.abort();
+            }
+            Left::Pending(socket) => {
+                if let Some(socket) = socket.upgrade() {
+                    socket.reset();
+                }
+            }
+        }
+    }
+}
 
 impl TcpSocket {
     pub(super) fn bind_to(&self, t: &Thread, address: &[u8]) -> Result<()> {
@@ -67,13 +92,16 @@ impl TcpSocket {
             state.local.port = PORTS.claim_any(&self.this, claim)?;
             state.has_port = true;
         }
-        PORTS.change(self, state.local.port, |claim| claim.listening = true)?;
+        let local = state.local;
+        PORTS.change(self, local.port, false, |claim| {
+            // Perhaps it has tried to connect before.
+            (claim.local, claim.remote, claim.listening) = (local, None, true);
+        })?;
         (state.receive_shut, state.send_shut) = (false, false);
         state.phase = Phase::Listening;
         Ok(())
     }
 
-    /// Connections that nobody has accepted are reset, those that found no room refused.
     pub(super) fn stop_listening(&self) {
         let mut state = self.state.lock();
         if state.phase != Phase::Listening {
@@ -81,18 +109,23 @@ impl TcpSocket {
         }
         state.phase = Phase::Closed;
         let (waiting, pending) = (core::mem::take(&mut state.waiting), core::mem::take(&mut state.pending));
-        let forgotten = self.forget_port(&mut state);
+        let local = state.local;
+        if !self.forget_port(&mut state) {
+            // Under the lock: listen(2) of another thread would find the old claim otherwise.
+            let _ = PORTS.change(self, local.port, false, |claim| claim.listening = false);
+        }
         drop(state);
-        if !forgotten {
-            let _ = PORTS.change(self, self.state.lock().local.port, |claim| claim.listening = false);
-        }
-        for connection in waiting {
-            connection.abort();
-        }
-        for socket in pending.iter().filter_map(Weak::upgrade) {
-            socket.reset();
-        }
         self.queue.wake(usize::MAX, sigio::QUIET);
+        let mut left = waiting.into_iter().map(Left::Waiting).chain(pending.into_values().map(Left::Pending));
+        left.by_ref().take(AT_ONCE).for_each(Left::end);
+        if let Some(first) = left.next() {
+            spawn("tcp", async move {
+                for socket in core::iter::once(first).chain(left) {
+                    socket.end();
+                    budget().await;
+                }
+            });
+        }
     }
 
     /// Gives back a port that the program has not asked for; getsockname(2) goes on to tell it, as on Linux.
@@ -127,17 +160,31 @@ impl TcpSocket {
 
     /// There is room for those who wait for some.
     fn admit_pending(&self) {
-        loop {
-            let mut state = self.state.lock();
-            if state.phase != Phase::Listening || state.waiting.len() > state.backlog {
+        for _ in 0..AT_ONCE {
+            if !self.admit_one() {
                 return;
             }
-            let Some(next) = state.pending.pop_front() else { return };
-            drop(state);
-            if let (Some(next), Some(this)) = (next.upgrade(), self.this.upgrade()) {
-                next.meet(&this);
-            }
         }
+        let this = self.this.clone();
+        spawn("tcp", async move {
+            while this.upgrade().is_some_and(|this| this.admit_one()) {
+                budget().await;
+            }
+        });
+    }
+
+    /// False: there is no room any more, or nobody waits for it.
+    fn admit_one(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Listening || state.waiting.len() > state.backlog {
+            return false;
+        }
+        let Some((_, next)) = state.pending.pop_first() else { return false };
+        drop(state);
+        if let (Some(next), Some(this)) = (next.upgrade(), self.this.upgrade()) {
+            next.meet(&this);
+        }
+        true
     }
 
     /// As inet_stream_connect of Linux: what is told depends on what was told before.
@@ -167,13 +214,16 @@ impl TcpSocket {
             }
             self.await_connection(t, unfinished).await?;
         }
+        Ok(self.settle_connection()?)
+    }
+
+    /// How the connection has come out. If it has not, or has ended since, the socket is ready for another one.
+    pub(in super::super) fn settle_connection(&self) -> Result<()> {
         let mut state = self.state.lock();
         if state.phase == Phase::Closed {
-            state.told = Told::Nothing;
-            (state.receive_shut, state.send_shut) = (false, false);
-            self.forget_port(&mut state);
-            drop(state);
-            return Err(self.common.take_error().unwrap_or(Errno::ECONNABORTED).into());
+            let error = self.common.take_error().unwrap_or(Errno::ECONNABORTED);
+            self.unconnect(state, false);
+            return Err(error);
         }
         state.told = Told::Connected;
         Ok(())
@@ -191,10 +241,9 @@ impl TcpSocket {
         match interruptible(t, timeout(Some(end), settled)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) if deadline.is_some_and(|deadline| deadline <= last) => Err(unfinished.into()),
-            Ok(Err(_)) => {
-                self.give_up_connecting();
-                Err(Errno::ETIMEDOUT.into())
-            }
+            Ok(Err(_)) if self.give_up_connecting(None) => Err(Errno::ETIMEDOUT.into()),
+            // It has come to an end just now.
+            Ok(Err(_)) => Ok(()),
             Err(Interrupted) if deadline.is_some() => Err(Errno::EINTR.into()),
             Err(interrupted) => Err(interrupted.into()),
         }
@@ -260,7 +309,7 @@ impl TcpSocket {
             state.local.port = PORTS.claim_for_connection(&self.this, claim, remote)?;
             state.has_port = true;
         } else {
-            PORTS.change(self, state.local.port, |claim| {
+            PORTS.change(self, state.local.port, true, |claim| {
                 claim.local.ip = ip;
                 claim.remote = Some(remote);
             })?;
@@ -289,10 +338,15 @@ impl TcpSocket {
             return self.reset();
         }
         if other.waiting.len() > other.backlog {
-            own.listener = Some(Arc::downgrade(listener));
-            other.pending.push_back(self.this.clone());
-            drop((own, other));
+            let place = other.next_pending;
+            other.next_pending += 1;
+            own.listener = Some((Arc::downgrade(listener), place));
+            other.pending.insert(place, self.this.clone());
             return;
+        }
+        if other.waiting.try_reserve(1).is_err() {
+            drop((own, other));
+            return self.reset();
         }
         {
             let mut state = connection.state.lock();
@@ -323,57 +377,60 @@ impl TcpSocket {
         child
     }
 
-    /// connect(2), shutdown(2) or close(2) of a socket whose connection has not been made.
-    pub(super) fn give_up_connecting(&self) {
+    /// connect(2), shutdown(2) or close(2) of a socket whose connection has not been made. False: it is not connecting any more.
+    pub(super) fn give_up_connecting(&self, error: Option<Errno>) -> bool {
         let mut state = self.state.lock();
         if state.phase != Phase::Connecting {
-            return;
+            return false;
         }
         state.phase = Phase::Closed;
         state.told = Told::Nothing;
-        let listener = state.listener.take().and_then(|listener| listener.upgrade());
+        let listener = state.listener.take().and_then(|(listener, place)| Some((listener.upgrade()?, place)));
         let stand_in = state.peer.take().and_then(|peer| peer.upgrade());
         self.forget_port(&mut state);
+        if let Some(errno) = error {
+            self.common.set_error(errno);
+        }
         drop(state);
+        self.queue.wake(usize::MAX, sigio::QUIET);
         if let Some(stand_in) = stand_in {
             stand_in.reset();
         }
-        if let Some(listener) = listener {
-            let this = self.this.as_ptr();
-            listener.state.lock().pending.retain(|socket| !core::ptr::eq(socket.as_ptr(), this));
+        if let Some((listener, place)) = listener {
+            listener.state.lock().pending.remove(&place);
         }
+        true
     }
 
     /// connect(2) to AF_UNSPEC.
     fn disconnect(&self) {
-        let phase = self.state.lock().phase;
-        match phase {
-            Phase::Listening => self.stop_listening(),
-            Phase::Connecting => {
-                self.give_up_connecting();
-                self.common.set_error(Errno::ECONNRESET);
+        let phase = loop {
+            let phase = self.state.lock().phase;
+            match phase {
+                Phase::Listening => self.stop_listening(),
+                Phase::Connecting if !self.give_up_connecting(Some(Errno::ECONNRESET)) => continue,
+                Phase::Open if self.abort() => self.common.set_error(Errno::ECONNRESET),
+                Phase::Connecting | Phase::Open | Phase::Closed => {}
             }
-            Phase::Open => {
-                self.abort();
-                self.common.set_error(Errno::ECONNRESET);
-            }
-            Phase::Closed => {}
+            break phase;
+        };
+        let state = self.state.lock();
+        if state.phase == Phase::Closed {
+            self.unconnect(state, phase == Phase::Closed);
         }
-        let mut state = self.state.lock();
-        if state.phase != Phase::Closed {
-            return;
-        }
+    }
+
+    /// Nothing of the last connection is left for the next one.
+    fn unconnect(&self, mut state: SpinGuard<'_, State>, keep_port: bool) {
+        let before = (state.local, state.remote);
         state.told = Told::Nothing;
         (state.remote, state.peer) = (None, None);
         (state.receive_shut, state.send_shut) = (false, false);
         (state.end_sent, state.end_received, state.ended_first) = (false, false, false);
         let inbox = core::mem::replace(&mut state.inbox, crate::fs::pipe::Ring::new(0));
-        if (phase == Phase::Closed || !self.forget_port(&mut state)) && state.has_port {
-            let ip = state.local.ip;
-            let _ = PORTS.change(self, state.local.port, |claim| {
-                claim.local.ip = ip;
-                claim.remote = None;
-            });
+        if (keep_port || !self.forget_port(&mut state)) && state.has_port {
+            let local = state.local;
+            let _ = PORTS.change(self, before.0.port, false, |claim| (claim.local, claim.remote) = (local, None));
         }
         drop(state);
         drop(inbox);

@@ -22,7 +22,7 @@ mod connect;
 mod remote;
 mod stream;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
@@ -33,7 +33,7 @@ use super::ports::Ports;
 use super::{AF_INET, Endpoint, IPPROTO_TCP, Row, options};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
-use crate::fs::pipe::Ring;
+use crate::fs::pipe::{PIPE_BUF, Ring};
 use crate::fs::writing::Sigpipe;
 use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
 use crate::mm::{IoBuf, PAGE_SIZE, UserPtr};
@@ -50,8 +50,12 @@ const SEND_BUFFER: u32 = 16_384;
 const RECEIVE_BUFFER: u32 = 131_072;
 /// What each of both grows to while it has that value.
 const GROWN_BUFFER: usize = 1 << 20;
+/// The most that SO_RCVLOWAT can be: half of what net.ipv4.tcp_rmem allows.
+const MAX_LOW: u32 = 3 << 20;
 /// The most that is on its way in one direction, whatever SO_SNDBUFFORCE says.
 const MAX_ON_ITS_WAY: usize = 16 << 20;
+/// The least that may be: then a third of it, of which pollers are told, has room for a small write, which goes as a whole.
+const LEAST_ON_ITS_WAY: usize = 4 * PAGE_SIZE;
 /// What the ring for it begins with.
 const FIRST_RING: usize = 16 * PAGE_SIZE;
 
@@ -115,9 +119,11 @@ struct State {
     /// found no room.
     backlog: usize,
     waiting: VecDeque<Arc<TcpSocket>>,
-    pending: VecDeque<Weak<TcpSocket>>,
-    /// In whose `pending` it is.
-    listener: Option<Weak<TcpSocket>>,
+    /// These in the order in which they came.
+    pending: BTreeMap<u64, Weak<TcpSocket>>,
+    next_pending: u64,
+    /// In whose `pending` it is, and where.
+    listener: Option<(Weak<TcpSocket>, u64)>,
 }
 
 /// TCP_LISTEN and TCP_TIME_WAIT of Linux.
@@ -195,12 +201,17 @@ impl TcpSocket {
         let grown = |size: u32, first| if size == first { GROWN_BUFFER } else { size as usize };
         let send = grown(self.common.send_buffer.load(Ordering::Relaxed), SEND_BUFFER);
         let receive = grown(peer.common.receive_buffer.load(Ordering::Relaxed), RECEIVE_BUFFER);
-        (send + receive).next_multiple_of(PAGE_SIZE).clamp(2 * PAGE_SIZE, MAX_ON_ITS_WAY)
+        (send + receive).next_multiple_of(PAGE_SIZE).clamp(LEAST_ON_ITS_WAY, MAX_ON_ITS_WAY)
     }
 
     /// A poller is told of room when a third of it is free.
     fn has_room(len: usize, limit: usize) -> bool {
         len * 3 <= limit * 2
+    }
+
+    /// With `len` bytes in its inbox, can more come?
+    fn can_come(&self, len: usize, peer: Option<&TcpSocket>) -> bool {
+        peer.is_some_and(|peer| len + PIPE_BUF <= peer.limit(self))
     }
 
     fn can_send(&self, peer: Option<Arc<TcpSocket>>) -> bool {
@@ -227,7 +238,8 @@ impl State {
             ended_first: false,
             backlog: 0,
             waiting: VecDeque::new(),
-            pending: VecDeque::new(),
+            pending: BTreeMap::new(),
+            next_pending: 0,
             listener: None,
         }
     }
@@ -315,11 +327,12 @@ impl FileOps for TcpSocket {
             return events;
         }
         let low = self.common.receive_low.load(Ordering::Relaxed) as usize;
-        if !state.inbox.is_empty() && state.inbox.len() >= low {
+        let (len, shut, peer) = (state.inbox.len(), state.send_shut, state.peer());
+        drop(state);
+        // Of what no more can come there is enough.
+        if len > 0 && (len >= low || !self.can_come(len, peer.as_deref())) {
             events |= READABLE;
         }
-        let (shut, peer) = (state.send_shut, state.peer());
-        drop(state);
         if shut || self.can_send(peer) {
             events |= WRITABLE;
         }
@@ -417,6 +430,27 @@ impl Socket for TcpSocket {
 
     fn is_listening(&self) -> bool {
         self.state.lock().phase == Phase::Listening
+    }
+
+    /// As tcp_set_rcvlowat of Linux: never more than half of the buffer, which grows for it unless the program has chosen its size.
+    fn set_receive_low(&self, low: u32) {
+        let buffer = &self.common.receive_buffer;
+        let size = buffer.load(Ordering::Relaxed);
+        let given = size != RECEIVE_BUFFER;
+        let low = low.min(if given { size / 2 } else { MAX_LOW });
+        self.common.receive_low.store(low.max(1), Ordering::Relaxed);
+        if !given && low > size / 2 {
+            buffer.store(2 * low, Ordering::Relaxed);
+            self.receive_buffer_changed();
+        }
+        self.queue.wake(usize::MAX, READABLE.bits());
+    }
+
+    fn receive_buffer_changed(&self) {
+        let peer = self.state.lock().peer();
+        if let Some(peer) = peer {
+            peer.wake_sender();
+        }
     }
 
     fn get_option(&self, level: u32, option: u32) -> Result<Vec<u8>> {

@@ -85,8 +85,17 @@ impl TcpSocket {
         if state.phase == Phase::Listening {
             return Err(Errno::ENOTCONN.into());
         }
+        if how.peek && !how.nonblock && state.inbox.len() < how.least {
+            let (len, over, peer) = (state.inbox.len(), state.receive_shut || state.phase != Phase::Open, state.peer());
+            drop(state);
+            if !over && !self.common.has_error() && self.can_come(len, peer.as_deref()) {
+                return Err(TryError::WouldBlock);
+            }
+            drop(peer);
+            state = self.state.lock();
+        }
         if state.inbox.is_empty() {
-            return self.nothing_to_receive(&state);
+            return self.nothing_to_receive(&state, how);
         }
         if how.discard || how.peek {
             let len = state.inbox.len().min(buf.remaining());
@@ -110,8 +119,8 @@ impl TcpSocket {
 
     /// Wakes the peer's writers if they have been waiting for this.
     fn made_room(&self, state: SpinGuard<'_, State>, before: usize) {
-        // Less than what any limit lets through needs nobody to look at the peer.
-        if TcpSocket::has_room(before, super::FIRST_RING / 8) {
+        // Less than what any limit lets through needs nobody to look at the peer. (Who changes a limit wakes writers, too.)
+        if TcpSocket::has_room(before, super::LEAST_ON_ITS_WAY) {
             return;
         }
         let (after, peer) = (state.inbox.len(), state.peer());
@@ -130,18 +139,16 @@ impl TcpSocket {
     }
 
     /// Why: the order is that of Linux's tcp_recvmsg.
-    fn nothing_to_receive(&self, state: &State) -> Result<usize, TryError> {
+    fn nothing_to_receive(&self, state: &State, how: Receive) -> Result<usize, TryError> {
         if state.end_received {
             return Ok(0);
         }
-        if let Some(errno) = self.common.take_error() {
-            return Err(errno.into());
-        }
-        match state.phase {
+        let answer = match state.phase {
             _ if state.receive_shut => Ok(0),
             Phase::Closed => Err(Errno::ENOTCONN.into()),
             _ => Err(TryError::WouldBlock),
-        }
+        };
+        self.common.stop(how.goes_on, answer)
     }
 
     /// The peer sends its end.
@@ -207,11 +214,11 @@ impl TcpSocket {
         self.queue.wake(usize::MAX, sigio::QUIET | sigio::ERR);
     }
 
-    /// Ends the connection at once, and tells the peer.
-    pub(super) fn abort(&self) {
+    /// Ends the connection at once, and tells the peer. False: there is none any more.
+    pub(super) fn abort(&self) -> bool {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
-            return;
+            return false;
         }
         let (local, remote, peer) = (state.local, state.remote, state.peer());
         state.end();
@@ -222,6 +229,7 @@ impl TcpSocket {
             (_, Some(remote)) => PORTS.forget(remote, local),
             _ => {}
         }
+        true
     }
 
     pub(super) fn shut(&self, receive: bool, send: bool) -> Result<()> {
@@ -235,8 +243,10 @@ impl TcpSocket {
             }
             Phase::Connecting => {
                 drop(state);
-                self.give_up_connecting();
-                self.common.set_error(Errno::ECONNRESET);
+                if !self.give_up_connecting(Some(Errno::ECONNRESET)) {
+                    // The connection was made just now.
+                    return self.shut(receive, send);
+                }
             }
             phase => {
                 state.receive_shut |= receive;
@@ -255,29 +265,39 @@ impl TcpSocket {
         Ok(())
     }
 
+    /// A listener can make the connection, or the peer end it, at any time: what is done is for the phase in which it is done.
+    fn end_connection(&self) {
+        loop {
+            let state = self.state.lock();
+            let (phase, unread) = (state.phase, !state.inbox.is_empty());
+            drop(state);
+            match phase {
+                Phase::Listening => self.stop_listening(),
+                Phase::Connecting if !self.give_up_connecting(None) => continue,
+                Phase::Open if unread || *self.common.linger.lock() == (true, 0) => {
+                    self.abort();
+                }
+                Phase::Open => self.send_end(),
+                Phase::Connecting | Phase::Closed => {}
+            }
+            return;
+        }
+    }
+
     /// The last descriptor is closed. Bytes that nobody has read are lost, and the peer is told so (RFC 1122, 4.2.2.13).
     pub(super) fn close(&self) {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let state = self.state.lock();
-        let (phase, unread) = (state.phase, !state.inbox.is_empty());
-        drop(state);
-        match phase {
-            Phase::Listening => self.stop_listening(),
-            Phase::Connecting => self.give_up_connecting(),
-            Phase::Open if unread || *self.common.linger.lock() == (true, 0) => self.abort(),
-            Phase::Open => self.send_end(),
-            Phase::Closed => {}
-        }
+        self.end_connection();
         let mut state = self.state.lock();
         let inbox = core::mem::replace(&mut state.inbox, Ring::new(0));
-        let (has_port, port, wait) = (state.has_port, state.local.port, state.ended_first);
+        let (has_port, claimed, wait) = (state.has_port, (state.local, state.remote), state.ended_first);
         state.has_port = false;
         drop(state);
         drop(inbox);
         if has_port {
-            PORTS.release(self, port, wait);
+            PORTS.release(self, claimed.0.port, wait);
         }
     }
 }

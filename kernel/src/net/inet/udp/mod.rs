@@ -177,27 +177,29 @@ impl UdpSocket {
             return Err(Errno::EINVAL);
         }
         self.take_port(&mut state)?;
-        state.local.ip = ip;
-        state.remote = Some(remote);
-        PORTS.change(self, state.local.port, |claim| {
+        // Several may be connected to the same peer.
+        PORTS.change(self, state.local.port, false, |claim| {
             claim.local.ip = ip;
             claim.remote = Some(remote);
-        })
+        })?;
+        state.local.ip = ip;
+        state.remote = Some(remote);
+        Ok(())
     }
 
     /// connect(2) to AF_UNSPEC: an address or port that the program did not choose goes, too.
     fn disconnect(&self) {
         let mut state = self.state.lock();
-        state.remote = None;
+        let before = (state.local, state.remote.take());
         if !state.address_given {
             state.local.ip = Endpoint::any(self.common.family).ip;
         }
         let local = state.local;
         if !state.port_given && local.port != 0 {
             state.local.port = 0;
-            PORTS.release(self, local.port, false);
+            PORTS.release(self, before.0.port, false);
         } else {
-            let _ = PORTS.change(self, local.port, |claim| (claim.local, claim.remote) = (local, None));
+            let _ = PORTS.change(self, before.0.port, false, |claim| (claim.local, claim.remote) = (local, None));
         }
     }
 
@@ -299,12 +301,12 @@ impl UdpSocket {
             return;
         }
         let mut state = self.state.lock();
-        let (inbox, port) = (core::mem::take(&mut state.inbox), state.local.port);
+        let (inbox, claimed) = (core::mem::take(&mut state.inbox), (state.local, state.remote));
         state.charge = 0;
         drop(state);
         drop(inbox);
-        if port != 0 {
-            PORTS.release(self, port, false);
+        if claimed.0.port != 0 {
+            PORTS.release(self, claimed.0.port, false);
         }
     }
 }
