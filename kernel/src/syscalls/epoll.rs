@@ -12,7 +12,7 @@ use crate::arch::UserFault;
 use crate::errno::{Errno, Result};
 use crate::exec::{self, Elapsed, Instant, Interrupted, interruptible, timeout};
 use crate::fs::OpenFile;
-use crate::fs::epoll::{EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP, Epoll};
+use crate::fs::epoll::{Collected, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP, Epoll};
 use crate::mm::UserPtr;
 use crate::process::Thread;
 use crate::signal::{SigSet, with_mask};
@@ -110,10 +110,14 @@ pub fn epoll_pwait_now(
     if !crate::mm::access_ok(events.addr(), max as u64 * size_of::<EpollEvent>() as u64) {
         return None;
     }
-    t.files().with(epfd, |file| match take(file.ops_as::<Epoll>()?, events, max as usize) {
-        Taken::Events(count) => Some(Ok(count)),
-        Taken::Nothing if timeout_ms == 0 => Some(Ok(0)),
-        _ => None,
+    t.files().with(epfd, |file| {
+        let (mut absent, mut index) = (false, 0);
+        let Collected { count, unfinished } = file.ops_as::<Epoll>()?.collect_into(max as usize, |bits, data| {
+            absent = events.at(index).try_write(&EpollEvent { events: bits, pad: 0, data }).is_err();
+            index += 1;
+            !absent
+        });
+        (count > 0 || timeout_ms == 0 && !absent && !unfinished).then_some(Ok(count))
     })
 }
 

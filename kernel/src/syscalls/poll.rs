@@ -181,36 +181,40 @@ pub fn ppoll_now(
     }
     let at_once = is_zero(time)?;
     fds.cast::<u8>().try_read_bytes(polled.as_mut_bytes()).ok()?;
-    let mut answers = [0; FEW];
-    for (polled, answers) in polled.chunks(64).zip(answers.chunks_mut(64)) {
+    let mut found = 0;
+    // What stays as it is was written before it was read; but one is written in any case, to see whether that is possible.
+    let mut written = polled.is_empty();
+    let mut tell = |index: usize, entry: &PollFd, ready: Option<Events>| {
+        let answer = entry.answer(ready);
+        found += usize::from(answer != 0);
+        if answer == entry.revents {
+            return Some(());
+        }
+        written = true;
+        answer_of(fds, index).try_write(&answer).ok()
+    };
+    for (round, chunk) in polled.chunks(64).enumerate() {
         let mut others = 0u64;
         let table = t.files().look();
-        for (number, (entry, answer)) in polled.iter().zip(&mut *answers).enumerate() {
+        for (number, entry) in chunk.iter().enumerate() {
             match table.file(entry.fd) {
-                Some(file) if file.is_plain() => *answer = entry.answer(Some(file.ready())),
+                Some(file) if file.is_plain() => tell(64 * round + number, entry, Some(file.ready()))?,
                 Some(_) => others |= 1 << (number % 64),
-                None => *answer = entry.answer(None),
+                None => tell(64 * round + number, entry, None)?,
             }
         }
         drop(table);
         for number in Bits(others) {
-            let number = number as usize;
-            let (Some(entry), Some(answer)) = (polled.get(number), answers.get_mut(number)) else { break };
-            *answer = entry.answer(t.files().get(entry.fd).ok().map(|file| file.ready()));
+            let Some(entry) = chunk.get(number as usize) else { break };
+            let ready = t.files().get(entry.fd).ok().map(|file| file.ready());
+            tell(64 * round + number as usize, entry, ready)?;
         }
     }
-    let answers = answers.get(..polled.len())?;
-    let found = answers.iter().filter(|answer| **answer != 0).count();
-    if found == 0 && !at_once {
-        return None;
+    if let Some(first) = polled.first().filter(|_| !written) {
+        answer_of(fds, 0).try_write(&first.revents).ok()?;
     }
-    for (index, (entry, answer)) in polled.iter().zip(answers).enumerate() {
-        // The first is written to see whether that is possible; others as if before they were read.
-        if index == 0 || entry.revents != *answer {
-            answer_of(fds, index).try_write(answer).ok()?;
-        }
-    }
-    Some(Ok(found))
+    // Those that were told that there is nothing are told again by who waits.
+    if found == 0 && !at_once { None } else { Some(Ok(found)) }
 }
 
 /// What the three sets of select(2) stand for (POLLIN_SET and so on of Linux).

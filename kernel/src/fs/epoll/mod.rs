@@ -301,8 +301,9 @@ impl Epoll {
     }
 
     /// Hands out up to `max` events that are there now. An event that `deliver` does not take stays.
+    #[inline]
     pub fn collect_into(&self, max: usize, mut deliver: impl FnMut(u32, u64) -> bool) -> Collected {
-        let (mut count, mut looked, mut unfinished) = (0, 0_usize, false);
+        let (mut count, mut looked, mut unfinished) = (0, 1_usize, false);
         let mut stays = false;
         let mut ready = self.ready.lock();
         // Each watch that is listed now gets its turn once.
@@ -310,7 +311,7 @@ impl Epoll {
         ready.looking += 1;
         while count < max {
             // The others stay on the list.
-            if looked.is_multiple_of(SOME) && looked > 0 && exec::is_budget_used() {
+            if looked.is_multiple_of(SOME) && exec::is_budget_used() {
                 unfinished = turns > 0;
                 // This caller may have spent the wake-up of one who would go on, and may not come back.
                 stays |= unfinished;
