@@ -202,7 +202,7 @@ const BREAKS: &[Break] = &[
     Break {
         name: "splice-claim",
         about: "a splice that gives up room in a pipe does not tell who waits for it",
-        file: "kernel/src/fs/pipe/mod.rs",
+        file: "kernel/src/fs/pipe/hold.rs",
         old: "        state.claimed = 0;
         state.count_readers();
         drop(state);

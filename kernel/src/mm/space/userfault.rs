@@ -200,7 +200,11 @@ impl AddressSpace {
 
     /// Has a fault handled.
     pub(super) async fn report(&self, addr: u64, access: Access, minor: bool, kernel: bool) -> Outcome {
-        let Some(handler) = self.watched.lock().handler(addr).cloned() else { return Outcome::Again };
+        let handler = self.watched.lock().handler(addr).cloned();
+        let Some(handler) = handler else {
+            // It is gone, and so is the mark; or the mapping has grown beyond what was registered, where nobody would answer.
+            return if self.must_wait(addr, access) { Outcome::Refused } else { Outcome::Again };
+        };
         let report = Report { addr, write: access == Access::Write, minor, kernel };
         handler.report(report, Box::new(move || self.must_wait(addr, access))).await
     }

@@ -64,6 +64,11 @@ pub struct Configure {
     due: Option<Instant>,
 }
 
+/// Can this be the address of a machine on a network? A server may say anything.
+fn is_host(ip: Ipv4Addr) -> bool {
+    !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || ip.is_loopback())
+}
+
 /// `ip=ADDRESS:SERVER:GATEWAY:MASK:HOST:DEVICE:HOW:DNS:DNS`, or one word for HOW.
 fn parse_method(text: &str) -> Method {
     if !text.contains(':') && text.parse::<Ipv4Addr>().is_err() {
@@ -201,7 +206,8 @@ impl Configure {
             Some(dhcpv4::Event::Deconfigured) => (None, None, Vec::new(), None),
             Some(dhcpv4::Event::Configured(config)) => {
                 let own = Cidr { ip: config.address.address().into(), prefix: config.address.prefix_len() };
-                (Some(own), config.router, config.dns_servers.to_vec(), Some(config.server.address))
+                let own = Some(own).filter(|_| is_host(config.address.address()));
+                (own, config.router.filter(|ip| is_host(*ip)), config.dns_servers.to_vec(), Some(config.server.address))
             }
         };
         let mut settings = wire.port.settings();
