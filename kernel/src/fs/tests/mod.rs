@@ -1,5 +1,7 @@
 //! Names: walks, changes, the cache, against a model and case by case.
 
+mod content;
+
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -477,87 +479,5 @@ fn a_dropped_creation_leaves_no_wrong_cache_entry() {
             assert!(poll_once(creation.as_mut()).await.is_pending());
         }
         assert!(w.ino("/f").await.is_ok());
-    });
-}
-
-#[test]
-fn content_of_tmpfs_files() {
-    block_on(async {
-        let w = World::new();
-        let file = w.open("/f", raw::O_CREAT | raw::O_RDWR).await.unwrap();
-        let cache = file.inode().page_cache().unwrap().clone();
-        let data: Vec<u8> = (0..10_000u32).map(|i| (i % 251) as u8).collect();
-        let n = cache.write(5000, 0, &mut IoBuf::kernel(&data)).await.unwrap();
-        assert_eq!(n, data.len());
-        file.inode().set_attr(SetAttr { size: Some(15_000), ..Default::default() }).await.unwrap();
-        let mut back = vec![1; 20_000];
-        let n = regular::read(&file, &cache, 0, &mut IoBuf::kernel_mut(&mut back)).await.unwrap();
-        assert_eq!(n, 15_000);
-        assert!(back[..5000].iter().all(|byte| *byte == 0));
-        assert_eq!(back[5000..15_000], data[..]);
-        regular::truncate(None, file.path(), 6000).await.unwrap();
-        regular::truncate(None, file.path(), 9000).await.unwrap();
-        let n = regular::read(&file, &cache, 0, &mut IoBuf::kernel_mut(&mut back)).await.unwrap();
-        assert_eq!(n, 9000);
-        assert_eq!(back[5000..6000], data[..1000]);
-        assert!(back[6000..9000].iter().all(|byte| *byte == 0));
-    });
-}
-
-#[test]
-fn a_full_tmpfs_says_so_and_recovers() {
-    block_on(async {
-        let w = World::new();
-        let file = w.open("/f", raw::O_CREAT | raw::O_RDWR).await.unwrap();
-        let inode = file.inode().clone();
-        assert_eq!(inode.prepare_write(0, 1 << 24).await, Ok(()));
-        let bytes = vec![1; 1 << 24];
-        assert_eq!(inode.page_cache().unwrap().write(0, 0, &mut IoBuf::kernel(&bytes)).await, Ok(1 << 24));
-        assert_eq!(inode.prepare_write(1 << 24, 1).await, Err(Errno::ENOSPC));
-        // Nobody looks for each of so many pages.
-        assert_eq!(inode.allocate(0, 0, 1 << 62).await, Err(Errno::ENOSPC));
-        assert_eq!(inode.allocate(0, 0, 1 << 24).await, Ok(()));
-        drop((file, inode));
-        w.unlink("/f").await.unwrap();
-        let file = w.open("/g", raw::O_CREAT | raw::O_RDWR).await.unwrap();
-        assert_eq!(file.inode().prepare_write(0, 4096).await, Ok(()));
-    });
-}
-
-#[test]
-fn a_tree_deeper_than_the_stack_goes_with_its_instance() {
-    let fs = tmpfs::TmpFs::new("tmpfs", b"test", tmpfs::Options { inodes: Some(0), ..Default::default() });
-    let attr = NewAttr { perm: 0o755, uid: 0, gid: 0 };
-    let mut dir = fs.root_inode().unwrap().clone();
-    for _ in 0..100_000 {
-        dir = dir.make_child(b"deeper", NewNode::Directory, attr).unwrap();
-    }
-    let deepest = Arc::downgrade(&dir);
-    drop(dir);
-    drop(fs);
-    assert!(deepest.upgrade().is_none());
-}
-
-#[test]
-fn a_tmpfs_is_charged_once_for_a_page_and_not_for_holes() {
-    let world = World::new();
-    block_on(async move {
-        let file = world.open("/file", raw::O_RDWR | raw::O_CREAT).await.unwrap();
-        let inode = file.inode();
-        let used = || {
-            let st = inode.fs().statfs();
-            st.blocks - st.free
-        };
-        // Writes that came to nothing, as after a fault.
-        for _ in 0..10 {
-            inode.prepare_write(0, 8192).await.unwrap();
-        }
-        assert_eq!(used(), 2);
-        inode.set_attr(SetAttr { size: Some(1 << 20), ..SetAttr::default() }).await.unwrap();
-        let mut bytes = vec![1; 1 << 20];
-        let cache = inode.page_cache().unwrap();
-        assert_eq!(cache.read(0, 1 << 20, &mut IoBuf::kernel_mut(&mut bytes)).await, Ok(1 << 20));
-        assert!(bytes.iter().all(|byte| *byte == 0));
-        assert_eq!((cache.page_count(), used()), (0, 2));
     });
 }
