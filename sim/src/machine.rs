@@ -210,6 +210,7 @@ fn start_kernel(config: &Config, cpus: usize, seed: u64) {
     drivers::random::mix(&seed.to_le_bytes());
     fs::init();
     exec::init();
+    pollux_kernel::mm::page_cache::start_flushers();
     exec::set_fp_saver(process::fp::evict_owner);
     mm::set_shortage_relief(process::oom::end_somebody);
 }

@@ -25,6 +25,8 @@ pub fn trials() -> Vec<Trial> {
     vec![
         shared("loops::file_systems_in_files_are_written_and_sound", || sound(true)),
         shared("loops::what_is_mounted_at_power_off_is_sound", || sound(false)),
+        shared("loops::writes_go_on_when_memory_is_short", short),
+        shared("loops::a_device_is_mounted_while_it_is_unmounted", taken_up),
         shared("loops::a_full_file_behind_a_loop_device_is_an_error", full),
     ]
 }
@@ -70,7 +72,11 @@ fn check(image: &Path) -> Result<()> {
 }
 
 fn run(image: &Path, script: &str) -> Result<String> {
-    let options = MachineOptions { snapshot: false, ..lab::options() };
+    run_with(lab::options(), image, script)
+}
+
+fn run_with(options: MachineOptions, image: &Path, script: &str) -> Result<String> {
+    let options = MachineOptions { snapshot: false, ..options };
     let disk = Image { path: image.to_path_buf(), init: Some("/sbin/init".into()) };
     let machine = Machine::new(&options, lab::boot()?, disk)?;
     lab::text_of(run_on(&machine, &["sh", "-c", script], b"", Duration::from_secs(180))?)
@@ -113,6 +119,76 @@ fn sound(unmounts: bool) -> Result<()> {
         std::fs::remove_file(file)?;
     }
     std::fs::remove_file(image)?;
+    Ok(())
+}
+
+/// Whoever mounts a device that another is just unmounting can write to it, and nothing is lost.
+fn taken_up() -> Result<()> {
+    let image = lab::copy_of("test", "loops_taken_up")?;
+    let inner = image.with_extension("inner");
+    make(&inner, 4, &["-t", "ext2"])?;
+    put(&inner, "/root/inner.img", &image)?;
+    let said = run(
+        &image,
+        r"
+        losetup /dev/loop5 /root/inner.img; mkdir /mnt/a /mnt/b
+        for side in a b; do
+            (for turn in $(seq 1 80); do
+                mount -t ext2 /dev/loop5 /mnt/$side || echo no mount
+                echo $turn > /mnt/$side/of_$side || echo not written
+                umount /mnt/$side || echo still mounted
+            done) &
+        done
+        wait
+        mount -t ext2 -o ro /dev/loop5 /mnt/a; cat /mnt/a/of_a /mnt/a/of_b; umount /mnt/a
+        losetup -d /dev/loop5; sync
+        ",
+    )?;
+    ensure!(said == "80\n80\n", "{said:?}");
+    check(&image)?;
+    call(&DEBUGFS, &["-R", &format!("dump /root/inner.img {}", text(&inner)), &text(&image)])?;
+    check(&inner)?;
+    for file in [image, inner] {
+        std::fs::remove_file(file)?;
+    }
+    Ok(())
+}
+
+/// Several programs write to a file system in a file, and one beside it to that file, in a machine whose memory is nearly
+/// all taken: what is stored needs pages of the file, while those who hold its lock wait for memory.
+fn short() -> Result<()> {
+    let image = lab::copy_of("test", "loops_short")?;
+    let inner = image.with_extension("inner");
+    make(&inner, 32, &["-t", "ext2"])?;
+    put(&inner, "/root/inner.img", &image)?;
+    let options = MachineOptions { mem: "64M".into(), ..lab::options() };
+    let said = run_with(
+        options,
+        &image,
+        r"
+        mkdir /mnt/inner /mnt/hog; cd /root
+        mount -o loop inner.img /mnt/inner; echo mounted $?
+        mount -t tmpfs -o size=100% hog /mnt/hog
+        free=$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)
+        dd if=/dev/zero of=/mnt/hog/file bs=1k count=$((free - 16000)) 2> /dev/null; echo taken $?
+        for file in 1 2 3; do
+            (yes $file$file$file | head -c 6000000 > /mnt/inner/f$file) &
+        done
+        (dd if=/dev/zero of=inner.img bs=64k seek=512 count=100 conv=notrunc 2> /dev/null) &
+        wait; sync; rm /mnt/hog/file; echo 3 > /proc/sys/vm/drop_caches
+        for file in 1 2 3; do
+            yes $file$file$file | head -c 6000000 | cmp - /mnt/inner/f$file && echo $file
+        done
+        umount /mnt/inner; echo $?
+        ",
+    )?;
+    ensure!(said == "mounted 0\ntaken 0\n1\n2\n3\n0\n", "{said:?}");
+    check(&image)?;
+    call(&DEBUGFS, &["-R", &format!("dump /root/inner.img {}", text(&inner)), &text(&image)])?;
+    check(&inner)?;
+    for file in [image, inner] {
+        std::fs::remove_file(file)?;
+    }
     Ok(())
 }
 

@@ -223,19 +223,23 @@ const BREAKS: &[Break] = &[
 ",
     },
     Break {
+        name: "userfault-recheck",
+        about: "a thread whose fault is in line does not ask whether the page has come meanwhile",
+        file: "kernel/src/fs/userfault/mod.rs",
+        old: "            if !must_wait() {
+                return Outcome::Again;
+            }
+",
+        new: "",
+    },
+    Break {
         name: "ext2-flush-order",
         about: "sync flushes the disk before it writes metadata",
         file: "kernel/src/fs/ext2/writeback.rs",
-        old: "        result = self.write_metadata().await.and(result);
-        self.device.flush().await.and(result)
-    }
-
-    /// Makes",
+        old: "        result = self.write_blocks().await.and(result);
+        result = self.device.flush().await.and(result);",
         new: "        result = self.device.flush().await.and(result);
-        self.write_metadata().await.and(result)
-    }
-
-    /// Makes",
+        result = self.write_blocks().await.and(result);",
     },
 ];
 

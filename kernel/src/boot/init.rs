@@ -12,7 +12,7 @@ use crate::drivers;
 use crate::errno::{Errno, Result};
 use crate::exec::Entity;
 use crate::fs::{self, FdTable, FsContext, Path};
-use crate::mm::AddressSpace;
+use crate::mm::{AddressSpace, page_cache};
 use crate::process::exec::{Strings, exec_path};
 use crate::process::{Credentials, Handles, Limits, NewProcess, Process, Session, Task, Thread, run, table};
 use crate::signal::{SIGCHLD, SigHandlers, TaskSignals};
@@ -24,6 +24,7 @@ const DEFAULT_INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/
 /// The kernel task that ends by starting process 1.
 pub async fn bring_up() {
     drivers::probe();
+    page_cache::start_flushers();
     let line = cmdline::get();
     let root = match root::mount(line).await {
         Ok(root) => root,

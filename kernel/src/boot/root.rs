@@ -52,9 +52,9 @@ pub async fn make_clean() {
         log::error!("File systems could not be written: {errno:?}");
     }
     // The youngest first: it may be in a file of an older one.
-    for instance in mount::instances().into_iter().rev() {
-        if let Err(errno) = instance.fs().set_read_only(true).await {
-            log::error!("{} could not be made read-only: {errno:?}", instance.fs().type_name());
+    for fs in mount::file_systems().into_iter().rev() {
+        if let Err(errno) = fs.set_read_only(true).await {
+            log::error!("{} could not be made read-only: {errno:?}", fs.type_name());
         }
     }
 }

@@ -150,6 +150,11 @@ pub trait BlockDevice: Send + Sync {
         false
     }
 
+    /// Requests are carried out by means of a file.
+    fn is_backed_by_file(&self) -> bool {
+        false
+    }
+
     /// Bytes of the smallest piece that programs may want to transfer.
     fn logical_block(&self) -> u32 {
         SECTOR_SIZE as u32

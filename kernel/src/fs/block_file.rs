@@ -104,6 +104,10 @@ impl PageIo for DiskIo {
     fn write_pages<'a>(&'a self, first: u64, pages: &'a [CachePage]) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.transfer(first, pages, true))
     }
+
+    fn is_backed_by_file(&self) -> bool {
+        self.0.is_backed_by_file()
+    }
 }
 
 impl DiskFile {

@@ -56,15 +56,20 @@ async fn check_absent(dir: &Arc<Dentry>, name: &[u8]) -> Result<()> {
 
 /// Makes a name that was seen not to be there. The directory is locked.
 pub async fn create_locked(ctx: Ctx<'_>, dir: &Path, name: &[u8], node: NewNode<'_>, perm: u32) -> Result<Arc<Dentry>> {
+    let attr = check_create(ctx, dir, &node, perm)?;
+    names::make(&dir.dentry, name, node, attr).await
+}
+
+/// May a node be made in the locked directory? Answers with which attributes.
+pub(super) fn check_create(ctx: Ctx<'_>, dir: &Path, node: &NewNode<'_>, perm: u32) -> Result<NewAttr> {
     if dir.dentry.is_dead() {
         return Err(Errno::ENOENT);
     }
     perm::check_modify(ctx.creds, dir)?;
-    let attr = match node {
+    Ok(match node {
         NewNode::Symlink(_) => NewAttr { perm: 0o777, ..new_attr(ctx, &**dir.inode(), 0, false) },
         _ => new_attr(ctx, &**dir.inode(), perm, matches!(node, NewNode::Directory)),
-    };
-    names::make(&dir.dentry, name, node, attr).await
+    })
 }
 
 /// linkat(2): `path` becomes another name of what `old` is.
@@ -105,17 +110,20 @@ pub async fn unlink(ctx: Ctx<'_>, dirfd: i32, path: &[u8]) -> Result<()> {
     dir.mount.check_writable()?;
     let _guard = dir.inode().state().lock.lock().await;
     let victim = walk::child_locked(&dir.dentry, name.bytes()).await?;
+    check_unlink(ctx, dir, &victim, slash)?;
+    names::remove(&dir.dentry, name.bytes(), &victim).await
+}
+
+/// What unlink(2) asks of a name in the locked directory.
+pub(super) fn check_unlink(ctx: Ctx<'_>, dir: &Path, victim: &Arc<Dentry>, slash: bool) -> Result<()> {
     if slash {
         return Err(if victim.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
     }
-    check_delete(ctx, dir, &victim)?;
+    check_delete(ctx, dir, victim)?;
     if victim.is_dir() {
         return Err(Errno::EISDIR);
     }
-    if victim.is_mount_point() {
-        return Err(Errno::EBUSY);
-    }
-    names::remove(&dir.dentry, name.bytes(), &victim).await
+    if victim.is_mount_point() { Err(Errno::EBUSY) } else { Ok(()) }
 }
 
 /// unlinkat(2) with AT_REMOVEDIR.
@@ -131,14 +139,17 @@ pub async fn rmdir(ctx: Ctx<'_>, dirfd: i32, path: &[u8]) -> Result<()> {
     dir.mount.check_writable()?;
     let _guard = dir.inode().state().lock.lock().await;
     let victim = walk::child_locked(&dir.dentry, name.bytes()).await?;
-    check_delete(ctx, dir, &victim)?;
+    check_rmdir(ctx, dir, &victim)?;
+    names::remove(&dir.dentry, name.bytes(), &victim).await
+}
+
+/// What rmdir(2) asks of a name in the locked directory.
+pub(super) fn check_rmdir(ctx: Ctx<'_>, dir: &Path, victim: &Arc<Dentry>) -> Result<()> {
+    check_delete(ctx, dir, victim)?;
     if !victim.is_dir() {
         return Err(Errno::ENOTDIR);
     }
-    if victim.is_mount_point() {
-        return Err(Errno::EBUSY);
-    }
-    names::remove(&dir.dentry, name.bytes(), &victim).await
+    if victim.is_mount_point() { Err(Errno::EBUSY) } else { Ok(()) }
 }
 
 /// What RENAME_WHITEOUT leaves (rename(2)) is a character device 0/0 of the caller's.
@@ -154,10 +165,7 @@ pub async fn rename(
     (new_fd, new_path): (i32, &[u8]),
     flags: RenameFlags,
 ) -> Result<()> {
-    let exchange = flags.contains(RenameFlags::EXCHANGE);
-    if exchange && flags.intersects(RenameFlags::NOREPLACE | RenameFlags::WHITEOUT) {
-        return Err(Errno::EINVAL);
-    }
+    check_flags(flags)?;
     let mut old_walker = Walker::new(ctx, old_fd, old_path, Flags::empty())?;
     let old_last = old_walker.to_last().await?;
     let mut new_walker = Walker::new(ctx, new_fd, new_path, Flags::empty())?;
@@ -179,65 +187,96 @@ pub async fn rename(
         Err(Errno::ENOENT) => None,
         Err(errno) => return Err(errno),
     };
-    let ends = Ends { old_dir, new_dir, source: &source, target: target.as_ref(), exchange };
-    if flags.contains(RenameFlags::NOREPLACE) && target.is_some() {
-        return Err(Errno::EEXIST);
-    }
-    if exchange && target.is_none() {
-        return Err(Errno::ENOENT);
-    }
-    if !source.is_dir() && (old_slash || new_slash && !exchange) {
-        return Err(Errno::ENOTDIR);
-    }
-    if exchange && new_slash && !target.as_ref().is_some_and(|t| t.is_dir()) {
-        return Err(Errno::ENOTDIR);
-    }
-    ends.check_loops()?;
-    if target.as_ref().is_some_and(|t| Arc::ptr_eq(t.inode(), source.inode())) {
+    let slashes = [old_slash, new_slash];
+    let ends = Ends { old_dir, new_dir, source: &source, target: target.as_ref(), flags, slashes };
+    if !ends.check(ctx)? {
         return Ok(());
     }
-    ends.check(ctx)?;
     let from = Name { dir: &old_dir.dentry, name: old_name.bytes() };
     let to = Name { dir: &new_dir.dentry, name: new_name.bytes() };
     names::rename(from, &source, to, target.as_ref(), flags).await
 }
 
-/// What a rename is about.
-struct Ends<'a> {
-    old_dir: &'a Path,
-    new_dir: &'a Path,
-    source: &'a Arc<Dentry>,
-    target: Option<&'a Arc<Dentry>>,
-    exchange: bool,
+pub(super) fn check_flags(flags: RenameFlags) -> Result<()> {
+    let others = RenameFlags::NOREPLACE | RenameFlags::WHITEOUT;
+    let fits = !flags.contains(RenameFlags::EXCHANGE) || !flags.intersects(others);
+    if fits { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// What a rename is about. Both directories are locked.
+pub(super) struct Ends<'a> {
+    pub old_dir: &'a Path,
+    pub new_dir: &'a Path,
+    pub source: &'a Arc<Dentry>,
+    pub target: Option<&'a Arc<Dentry>>,
+    pub flags: RenameFlags,
+    /// Do the old and the new path end in one?
+    pub slashes: [bool; 2],
 }
 
 impl Ends<'_> {
+    /// False: both are names of the same, and nothing is to be done.
+    pub fn check(&self, ctx: Ctx<'_>) -> Result<bool> {
+        let exchange = self.exchanges();
+        if self.flags.contains(RenameFlags::NOREPLACE) && self.target.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if exchange && self.target.is_none() {
+            return Err(Errno::ENOENT);
+        }
+        let [old_slash, new_slash] = self.slashes;
+        if !self.source.is_dir() && (old_slash || new_slash && !exchange) {
+            return Err(Errno::ENOTDIR);
+        }
+        if exchange && new_slash && !self.target.is_some_and(|target| target.is_dir()) {
+            return Err(Errno::ENOTDIR);
+        }
+        self.check_loops()?;
+        if self.target.is_some_and(|target| Arc::ptr_eq(target.inode(), self.source.inode())) {
+            return Ok(false);
+        }
+        self.check_rights(ctx)?;
+        Ok(true)
+    }
+
+    fn within_one(&self) -> bool {
+        Arc::ptr_eq(&self.old_dir.dentry, &self.new_dir.dentry)
+    }
+
+    fn exchanges(&self) -> bool {
+        self.flags.contains(RenameFlags::EXCHANGE)
+    }
+
     /// A directory can neither become its own descendant nor replace its ancestor.
     fn check_loops(&self) -> Result<()> {
+        if self.within_one() {
+            return Ok(());
+        }
         if self.source.is_ancestor_of(&self.new_dir.dentry) {
             return Err(Errno::EINVAL);
         }
         if self.target.is_some_and(|target| target.is_ancestor_of(&self.old_dir.dentry)) {
-            return Err(if self.exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+            return Err(if self.exchanges() { Errno::EINVAL } else { Errno::ENOTEMPTY });
         }
         Ok(())
     }
 
-    fn check(&self, ctx: Ctx<'_>) -> Result<()> {
+    fn check_rights(&self, ctx: Ctx<'_>) -> Result<()> {
         check_delete(ctx, self.old_dir, self.source)?;
         match self.target {
             None if self.new_dir.dentry.is_dead() => return Err(Errno::ENOENT),
+            None if self.within_one() => {}
             None => perm::check_modify(ctx.creds, self.new_dir)?,
             Some(target) => {
                 check_delete(ctx, self.new_dir, target)?;
-                if !self.exchange && self.source.is_dir() != target.is_dir() {
+                if !self.exchanges() && self.source.is_dir() != target.is_dir() {
                     return Err(if target.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
                 }
             }
         }
-        if !Arc::ptr_eq(&self.old_dir.dentry, &self.new_dir.dentry) {
+        if !self.within_one() {
             // The ".." of a moved directory is written.
-            let moved = [Some(self.source), self.target.filter(|_| self.exchange)];
+            let moved = [Some(self.source), self.target.filter(|_| self.exchanges())];
             for dir in moved.into_iter().flatten().filter(|dentry| dentry.is_dir()) {
                 perm::check(ctx.creds, &**dir.inode(), perm::Want::WRITE)?;
             }

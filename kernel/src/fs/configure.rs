@@ -157,10 +157,11 @@ impl Configuration {
         let read_only = state.read_only == Some(true);
         let request = MountRequest { source: &source, device, read_only, data: &state.options, ctx };
         let fs = super::instance_of_type(self.fs_type, request).await?;
-        if read_only && !fs.read_only() {
-            fs.set_read_only(true).await?;
+        let instance = mount::take_up(fs, read_only).await?;
+        if read_only && !instance.fs().read_only() {
+            instance.fs().set_read_only(true).await?;
         }
-        state.instance = Some(Instance::of(fs));
+        state.instance = Some(instance);
         state.phase = Phase::Made;
         Ok(())
     }
@@ -186,24 +187,29 @@ impl Configuration {
         };
         state.phase = Phase::Failed;
         let options = core::mem::take(&mut state.options);
-        if let Some(read_only) = state.read_only.take() {
-            set_read_only(&instance, read_only).await?;
-        }
-        instance.fs().reconfigure(&options)?;
+        let read_only = state.read_only.take();
+        reconfigure(&instance, read_only, &options).await?;
         state.phase = Phase::Change;
         Ok(())
     }
 }
 
-/// Makes a whole file system read-only or writable (a remount): EBUSY if a file is open for writing.
-pub async fn set_read_only(instance: &Arc<Instance>, read_only: bool) -> Result<()> {
-    if read_only && !instance.fs().read_only() {
-        if mount::has_writers(instance) {
-            return Err(Errno::EBUSY);
-        }
+/// Changes a whole file system (a remount). What may be wrong with the options is seen before anything is changed. EBUSY if
+/// it is to become read-only and a file is open for writing.
+pub async fn reconfigure(instance: &Arc<Instance>, read_only: Option<bool>, options: &[u8]) -> Result<()> {
+    let fs = instance.fs();
+    let ends_writing = read_only == Some(true) && !fs.read_only();
+    let check_writers = || if ends_writing && mount::has_writers(instance) { Err(Errno::EBUSY) } else { Ok(()) };
+    check_writers()?;
+    fs.reconfigure(options)?;
+    if ends_writing {
         crate::mm::page_cache::sync_all().await?;
+        check_writers()?;
     }
-    instance.fs().set_read_only(read_only).await
+    match read_only {
+        Some(read_only) => fs.set_read_only(read_only).await,
+        None => Ok(()),
+    }
 }
 
 impl FileOps for Configuration {

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::inode::{FileSystem, FileType, Inode};
 use super::inotify::hooks;
+use crate::errno::{Errno, Result};
 use crate::sync::SpinLock;
 
 /// Longest name, bytes.
@@ -37,8 +38,30 @@ pub struct Dentry {
     place: SpinLock<Place>,
     /// The name was removed.
     dead: AtomicBool,
-    /// Mounts whose mount point this is.
+    /// Mounts whose mount point this is; or [`DOOMED`].
     mounts: AtomicU32,
+}
+
+/// In place of the number of mounts: there are none, and there can be none from now on.
+const DOOMED: u32 = 1 << 31;
+
+/// The name of a dentry is being taken away, so nothing can be mounted on it. If it stays after all, that is over.
+pub(super) struct Doomed<'a>(&'a Dentry);
+
+impl<'a> Doomed<'a> {
+    /// EBUSY for a mount point.
+    pub fn new(dentry: &'a Dentry) -> Result<Doomed<'a>> {
+        let doomed = dentry.mounts.compare_exchange(0, DOOMED, Ordering::AcqRel, Ordering::Acquire);
+        doomed.map(|_| Doomed(dentry)).map_err(|_| Errno::EBUSY)
+    }
+}
+
+impl Drop for Doomed<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_dead() {
+            self.0.mounts.store(0, Ordering::Release);
+        }
+    }
 }
 
 impl Dentry {
@@ -105,11 +128,14 @@ impl Dentry {
     }
 
     pub(super) fn is_mount_point(&self) -> bool {
-        self.mounts.load(Ordering::Acquire) != 0
+        self.mounts.load(Ordering::Acquire) & !DOOMED != 0
     }
 
-    pub(super) fn add_mount(&self) {
-        self.mounts.fetch_add(1, Ordering::AcqRel);
+    /// ENOENT if its name is being taken away, or was.
+    pub(super) fn add_mount(&self) -> Result<()> {
+        let count = |mounts: u32| (mounts & DOOMED == 0).then_some(mounts + 1);
+        let counted = self.mounts.fetch_update(Ordering::AcqRel, Ordering::Acquire, count);
+        counted.map(drop).map_err(|_| Errno::ENOENT)
     }
 
     pub(super) fn remove_mount(&self) {
@@ -337,21 +363,44 @@ pub(super) fn forget_in(dir: &Arc<dyn Inode>, name: &[u8]) {
 pub fn removed(dentry: &Arc<Dentry>) {
     dentry.dead.store(true, Ordering::Release);
     let (Some(parent), name) = dentry.parent_and_name() else { return };
-    drop(take(Arc::as_ptr(&parent), &name));
-    if !parent.inode.fs().volatile_names() {
-        insert_nothing(&parent, &name);
+    left(&parent, &name);
+}
+
+/// What had this name has it no more.
+fn left(parent: &Arc<Dentry>, name: &[u8]) {
+    if parent.shared || parent.inode.fs().volatile_names() {
+        drop(take(Arc::as_ptr(parent), name));
+    } else {
+        replace(Arc::as_ptr(parent), name, Target::Nothing(Arc::downgrade(parent)));
     }
 }
 
-/// `dentry` now has another name. A dentry that was there must have been `removed` before.
-pub fn moved(dentry: &Arc<Dentry>, new_parent: &Arc<Dentry>, new_name: &[u8]) {
-    let (old_parent, old_name) = dentry.parent_and_name();
-    if let Some(parent) = &old_parent {
-        drop(take(Arc::as_ptr(parent), &old_name));
+/// Puts a name into the cache, whatever it led to before.
+fn replace(parent: *const Dentry, name: &[u8], target: Target) {
+    let hash = hash(parent, name);
+    let mut entries = bucket(hash).lock();
+    let at = position(&entries, hash, parent, name);
+    if let Some(entry) = at.and_then(|i| entries.get_mut(i)) {
+        let old = core::mem::replace(&mut entry.target, target);
+        drop(entries);
+        drop(old);
+        return;
     }
-    set_place(dentry, new_parent, new_name);
-    drop(take(Arc::as_ptr(new_parent), new_name));
-    insert_dentry(Arc::as_ptr(new_parent), new_name, dentry.clone());
+    add(&mut entries, Entry { hash, parent, name: Name::from_slice(name), target, used: AtomicBool::new(true) });
+    drop(entries);
+    note_insert();
+}
+
+/// `dentry` now has another name, whatever that led to before. Whoever looks the names up meanwhile finds it at one at least.
+/// `another`: something else has got its old name.
+pub fn moved(dentry: &Arc<Dentry>, old: (&Arc<Dentry>, &[u8]), new: (&Arc<Dentry>, &[u8]), another: bool) {
+    set_place(dentry, new.0, new.1);
+    replace(Arc::as_ptr(new.0), new.1, Target::of(dentry));
+    if another {
+        forget(old.0, old.1);
+    } else {
+        left(old.0, old.1);
+    }
 }
 
 /// Two names trade places (RENAME_EXCHANGE).
@@ -359,12 +408,10 @@ pub fn exchanged(a: &Arc<Dentry>, b: &Arc<Dentry>) {
     let ((Some(a_parent), a_name), (Some(b_parent), b_name)) = (a.parent_and_name(), b.parent_and_name()) else {
         return;
     };
-    drop(take(Arc::as_ptr(&a_parent), &a_name));
-    drop(take(Arc::as_ptr(&b_parent), &b_name));
     set_place(a, &b_parent, &b_name);
     set_place(b, &a_parent, &a_name);
-    insert_dentry(Arc::as_ptr(&b_parent), &b_name, a.clone());
-    insert_dentry(Arc::as_ptr(&a_parent), &a_name, b.clone());
+    replace(Arc::as_ptr(&b_parent), &b_name, Target::of(a));
+    replace(Arc::as_ptr(&a_parent), &a_name, Target::of(b));
 }
 
 fn set_place(dentry: &Dentry, parent: &Arc<Dentry>, name: &[u8]) {

@@ -377,6 +377,10 @@ pub trait FileSystem: Send + Sync + Any {
     fn read_only(&self) -> bool {
         false
     }
+    /// Names are changed without waiting: operations of [`Inode`] that do that answer [`Op::ready`].
+    fn changes_at_once(&self) -> bool {
+        false
+    }
     /// Names appear and vanish by themselves (procfs): lookups are not cached.
     fn volatile_names(&self) -> bool {
         false

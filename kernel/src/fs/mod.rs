@@ -22,6 +22,7 @@ pub mod attr;
 pub mod block;
 mod block_file;
 pub mod change;
+pub mod change_now;
 pub mod configure;
 pub mod context;
 pub mod dentry;

@@ -6,7 +6,7 @@
 
 use alloc::sync::Arc;
 
-use super::dentry::{self, Dentry};
+use super::dentry::{self, Dentry, Doomed};
 use super::inode::{FileSystem, Inode, NewAttr, NewNode, RenameFlags};
 use super::inotify::hooks;
 use crate::errno::Result;
@@ -42,11 +42,25 @@ pub async fn make(dir: &Arc<Dentry>, name: &[u8], node: NewNode<'_>, attr: NewAt
     let doubt = Doubt::new(dir, name);
     let inode = dir.inode().create(name, node, attr).await?;
     doubt.settle();
+    Ok(made(dir, name, inode))
+}
+
+/// The same for file systems that answer at once. None: it has not begun.
+pub fn make_now(dir: &Arc<Dentry>, name: &[u8], node: NewNode<'_>, attr: NewAttr) -> Option<Result<Arc<Dentry>>> {
+    let doubt = Doubt::new(dir, name);
+    let inode = dir.inode().create(name, node, attr).now()?;
+    Some(inode.map(|inode| {
+        doubt.settle();
+        made(dir, name, inode)
+    }))
+}
+
+fn made(dir: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
     hooks::created(dir.inode(), name, inode.kind());
     if dir.inode().fs().volatile_names() {
-        return Ok(Dentry::new(Some(dir.clone()), name, inode));
+        return Dentry::new(Some(dir.clone()), name, inode);
     }
-    Ok(dentry::insert(dir, name, inode))
+    dentry::insert(dir, name, inode)
 }
 
 /// One more name for `inode`. The directory is locked, and the name was seen not to be there.
@@ -67,23 +81,55 @@ pub async fn remove(dir: &Arc<Dentry>, name: &[u8], victim: &Arc<Dentry>) -> Res
         true => Some(victim.inode().state().lock.lock().await),
         false => None,
     };
-    let doubt = Doubt::new(dir, name);
+    let removal = Removal::begin(dir, name, victim)?;
     let result = dir.inode().unlink(name, victim.inode()).await;
-    doubt.settle();
-    if result.is_ok() {
-        dentry::removed(victim);
-        hooks::removed(dir.inode(), name, victim);
-    }
-    result
+    removal.end(result)
 }
+
+/// The same for file systems that answer at once. None: it has not begun.
+pub fn remove_now(dir: &Arc<Dentry>, name: &[u8], victim: &Arc<Dentry>) -> Option<Result<()>> {
+    let _victim_guard = match victim.is_dir() {
+        true => Some(victim.inode().state().lock.try_lock()?),
+        false => None,
+    };
+    let removal = match Removal::begin(dir, name, victim) {
+        Ok(removal) => removal,
+        Err(errno) => return Some(Err(errno)),
+    };
+    let result = dir.inode().unlink(name, victim.inode()).now()?;
+    Some(removal.end(result))
+}
+
+/// A name that is being taken away.
+struct Removal<'a> {
+    doubt: Doubt<'a>,
+    victim: &'a Arc<Dentry>,
+    _doomed: Doomed<'a>,
+}
+
+impl<'a> Removal<'a> {
+    fn begin(dir: &'a Arc<Dentry>, name: &'a [u8], victim: &'a Arc<Dentry>) -> Result<Removal<'a>> {
+        let doomed = Doomed::new(victim)?;
+        Ok(Removal { doubt: Doubt::new(dir, name), victim, _doomed: doomed })
+    }
+
+    fn end(self, result: Result<()>) -> Result<()> {
+        let Doubt { dir, name, .. } = self.doubt;
+        self.doubt.settle();
+        if result.is_ok() {
+            dentry::removed(self.victim);
+            hooks::removed(dir.inode(), name, self.victim);
+        }
+        result
+    }
+}
+
+/// The rename lock and two directories, the second unless it is the first.
+type Pair<'a> = (Option<MutexGuard<'a, ()>>, MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>);
 
 /// Locks two directories of a file system, the ancestor first; the same one once. Between different ones the rename lock is
 /// held.
-pub async fn lock_pair<'a>(
-    fs: &'a dyn FileSystem,
-    a: &'a Arc<Dentry>,
-    b: &'a Arc<Dentry>,
-) -> (Option<MutexGuard<'a, ()>>, MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>) {
+pub async fn lock_pair<'a>(fs: &'a dyn FileSystem, a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) -> Pair<'a> {
     if Arc::ptr_eq(a, b) {
         return (None, a.inode().state().lock.lock().await, None);
     }
@@ -103,6 +149,15 @@ pub struct Name<'a> {
     pub name: &'a [u8],
 }
 
+/// The same if nobody has locked them. None: somebody has.
+pub fn try_lock_pair<'a>(fs: &'a dyn FileSystem, a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) -> Option<Pair<'a>> {
+    let try_lock = |dentry: &'a Arc<Dentry>| dentry.inode().state().lock.try_lock();
+    if Arc::ptr_eq(a, b) {
+        return Some((None, try_lock(a)?, None));
+    }
+    Some((Some(fs.rename_lock().try_lock()?), try_lock(a)?, Some(try_lock(b)?)))
+}
+
 /// Moves `source` from one name to another, where `target` is if there is anything. Both directories are locked.
 pub async fn rename(
     from: Name<'_>,
@@ -111,31 +166,88 @@ pub async fn rename(
     target: Option<&Arc<Dentry>>,
     flags: RenameFlags,
 ) -> Result<()> {
-    let exchange = flags.contains(RenameFlags::EXCHANGE);
-    let _victim_guard = match target.filter(|target| !exchange && target.is_dir()) {
+    let _victim_guard = match replaced_by(target, flags).filter(|victim| victim.is_dir()) {
         Some(victim) => Some(victim.inode().state().lock.lock().await),
         None => None,
     };
-    let old_doubt = Doubt::new(from.dir, from.name);
-    let new_doubt = Doubt::new(to.dir, to.name);
-    let (moved, replaced) = (source.inode(), target.map(|target| target.inode()));
-    let result = from.dir.inode().rename(from.name, moved, to.dir.inode(), to.name, replaced, flags).await;
-    old_doubt.settle();
-    new_doubt.settle();
-    result?;
-    match target {
-        Some(target) if exchange => dentry::exchanged(source, target),
-        Some(target) => {
-            dentry::removed(target);
-            dentry::moved(source, to.dir, to.name);
+    let renaming = Renaming::begin(from, source, to, target, flags)?;
+    let (moved, in_place) = (source.inode(), target.map(|target| target.inode()));
+    let result = from.dir.inode().rename(from.name, moved, to.dir.inode(), to.name, in_place, flags).await;
+    renaming.end(result)
+}
+
+/// The same for file systems that answer at once. None: it has not begun.
+pub fn rename_now(
+    from: Name<'_>,
+    source: &Arc<Dentry>,
+    to: Name<'_>,
+    target: Option<&Arc<Dentry>>,
+    flags: RenameFlags,
+) -> Option<Result<()>> {
+    let _victim_guard = match replaced_by(target, flags).filter(|victim| victim.is_dir()) {
+        Some(victim) => Some(victim.inode().state().lock.try_lock()?),
+        None => None,
+    };
+    let renaming = match Renaming::begin(from, source, to, target, flags) {
+        Ok(renaming) => renaming,
+        Err(errno) => return Some(Err(errno)),
+    };
+    let (moved, in_place) = (source.inode(), target.map(|target| target.inode()));
+    let result = from.dir.inode().rename(from.name, moved, to.dir.inode(), to.name, in_place, flags).now()?;
+    Some(renaming.end(result))
+}
+
+/// What a rename takes the name away from.
+fn replaced_by(target: Option<&Arc<Dentry>>, flags: RenameFlags) -> Option<&Arc<Dentry>> {
+    target.filter(|_| !flags.contains(RenameFlags::EXCHANGE))
+}
+
+/// A name that is being moved.
+struct Renaming<'a> {
+    doubts: [Doubt<'a>; 2],
+    source: &'a Arc<Dentry>,
+    target: Option<&'a Arc<Dentry>>,
+    /// The target, if it is not exchanged.
+    replaced: Option<&'a Arc<Dentry>>,
+    /// Something else gets the old name.
+    whiteout: bool,
+    _doomed: Option<Doomed<'a>>,
+}
+
+impl<'a> Renaming<'a> {
+    fn begin(
+        from: Name<'a>,
+        source: &'a Arc<Dentry>,
+        to: Name<'a>,
+        target: Option<&'a Arc<Dentry>>,
+        flags: RenameFlags,
+    ) -> Result<Renaming<'a>> {
+        let replaced = replaced_by(target, flags);
+        let doomed = replaced.map(|target| Doomed::new(target)).transpose()?;
+        let doubts = [Doubt::new(from.dir, from.name), Doubt::new(to.dir, to.name)];
+        let whiteout = flags.contains(RenameFlags::WHITEOUT);
+        Ok(Renaming { doubts, source, target, replaced, whiteout, _doomed: doomed })
+    }
+
+    fn end(self, result: Result<()>) -> Result<()> {
+        let [from, to] = self.doubts.each_ref().map(|doubt| Name { dir: doubt.dir, name: doubt.name });
+        self.doubts.into_iter().for_each(Doubt::settle);
+        result?;
+        let source = self.source;
+        match (self.target, self.replaced) {
+            (Some(target), None) => dentry::exchanged(source, target),
+            (_, replaced) => {
+                if let Some(replaced) = replaced {
+                    replaced.set_dead();
+                }
+                dentry::moved(source, (from.dir, from.name), (to.dir, to.name), self.whiteout);
+            }
         }
-        None => dentry::moved(source, to.dir, to.name),
+        let (old, new) = ((from.dir.inode(), from.name), (to.dir.inode(), to.name));
+        hooks::renamed(old, new, source, self.replaced.map(|target| &**target));
+        if let (Some(target), None) = (self.target, self.replaced) {
+            hooks::renamed(new, old, target, None);
+        }
+        Ok(())
     }
-    let (old, new) = ((from.dir.inode(), from.name), (to.dir.inode(), to.name));
-    let replaced = target.filter(|_| !exchange);
-    hooks::renamed(old, new, source, replaced.map(|target| &**target));
-    if let Some(target) = target.filter(|_| exchange) {
-        hooks::renamed(new, old, target, None);
-    }
-    Ok(())
 }

@@ -24,6 +24,14 @@ impl<'a, T> Op<'a, T> {
     pub fn boxed(future: impl Future<Output = T> + Send + 'a) -> Self {
         Op::Boxed(Box::pin(future))
     }
+
+    /// The answer, if there is one already. None: it would have to be awaited, and does not begin.
+    pub fn now(self) -> Option<T> {
+        match self {
+            Op::Ready(value) => value,
+            Op::Boxed(_) => None,
+        }
+    }
 }
 
 // Nothing in an `Op` is address-sensitive: the boxed future is pinned in its own box.

@@ -118,3 +118,23 @@ impl Path {
         *self = at;
     }
 }
+
+/// The path of a dentry in its file system, "//deleted" behind it if it has been removed (proc_pid_mountinfo(5)).
+pub fn inside(dentry: &Arc<Dentry>) -> Vec<u8> {
+    let mut backwards = Vec::new();
+    let mut at = dentry.clone();
+    while backwards.len() <= PATH_MAX {
+        let (Some(parent), name) = at.parent_and_name() else { break };
+        backwards.extend(name.iter().rev());
+        backwards.push(b'/');
+        at = parent;
+    }
+    if backwards.is_empty() {
+        backwards.push(b'/');
+    }
+    backwards.reverse();
+    if dentry.is_dead() {
+        backwards.extend_from_slice(b"//deleted");
+    }
+    backwards
+}

@@ -9,6 +9,7 @@ use super::file::TryError;
 use crate::errno::Errno;
 use crate::exec::{Instant, budget, interruptible, sleep_until};
 use crate::mm::IoBuf;
+use crate::mm::page_cache::relieve;
 use crate::process::Thread;
 use crate::syscalls::{SysError, SysResult};
 
@@ -35,6 +36,12 @@ pub struct Writing {
 /// For how many breaths a write waits for memory.
 const WAITS: usize = 100;
 const BREATH: Duration = Duration::from_millis(10);
+
+async fn wait_for_memory() {
+    if !relieve().await {
+        sleep_until(Instant::now().saturating_add(BREATH)).await;
+    }
+}
 
 impl Writing {
     pub fn new(whole: bool, sigpipe: Sigpipe) -> Self {
@@ -67,11 +74,12 @@ impl Writing {
                 Err(errno) => errno.into(),
             },
             Ok(Err(TryError::WouldBlock)) => Errno::EAGAIN.into(),
-            // What pipes and sockets hold has filled memory: its readers get time to take some of it, as they do while
-            // Linux looks for a page. That is not told to the writer, unless nobody reads.
+            // Cached pages are given up or stored first. Else what pipes and sockets hold has filled memory: its readers get
+            // time to take some of it, as they do while Linux looks for a page. That is not told to the writer, unless
+            // nobody reads.
             Ok(Err(TryError::Failed(Errno::ENOMEM))) if self.waits < WAITS => {
                 self.waits += 1;
-                match Box::pin(interruptible(t, sleep_until(Instant::now().saturating_add(BREATH)))).await {
+                match Box::pin(interruptible(t, wait_for_memory())).await {
                     Ok(()) => return None,
                     Err(interrupted) => interrupted.into(),
                 }

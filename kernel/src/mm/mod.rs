@@ -35,8 +35,8 @@ pub use page_cache::{BoxFuture, CachePage, PageCache, PageIo, PageSource};
 pub use shared_pages::SharedPages;
 pub use shortage::set_relief as set_shortage_relief;
 pub use space::{
-    AddressSpace, Cut, FaultHandler, FaultSignal, Fill, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest,
-    Outcome, Prot, Report, SpaceStats, Special, VmaInfo, VmaUsage, huge,
+    AddressSpace, Cut, FaultHandler, FaultSignal, Fill, FutexKey, Limits, MapFlags, MappedPage, Meta, MmapRequest,
+    MremapRequest, Outcome, Prot, Report, SpaceStats, Special, Toucher, Unfinished, VmaInfo, VmaUsage, Watcher, huge,
 };
 pub use stats::{MemInfo, meminfo};
 pub use uaccess::{UserPtr, UserStr, read_cstr, try_read_cstr};

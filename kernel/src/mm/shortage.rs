@@ -23,7 +23,7 @@ pub fn set_relief(relief: Relief) {
 /// Waits until there may be a page again; false if there is no hope, or no time for it because the caller is to end.
 /// Callers hold no locks, and try at most [`TRIES`] times.
 pub(super) async fn wait_for_page() -> bool {
-    if page_cache::relieve(true).await {
+    if page_cache::relieve().await {
         return true;
     }
     match RELIEF.get() {

@@ -93,6 +93,9 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
     let (int, _) = i32::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
     if let Some(switch) = switch_of(option) {
         common.switch(switch, int != 0);
+        if option == raw::SO_KEEPALIVE {
+            socket.keep_alive_changed();
+        }
         return Ok(());
     }
     let privileged = |cap| if t.creds().capable(cap) { Ok(()) } else { Err(Errno::EPERM) };

@@ -219,12 +219,14 @@ pub struct Outgoing {
     pub creds: Option<Ucred>,
     /// The last byte is urgent (MSG_OOB).
     pub urgent: bool,
+    /// MSG_MORE.
+    pub more: bool,
 }
 
 impl Outgoing {
     /// Nothing but bytes, to the peer.
     pub fn plain() -> Self {
-        Outgoing { target: Target::Connected, rights: None, creds: None, urgent: false }
+        Outgoing { target: Target::Connected, rights: None, creds: None, urgent: false, more: false }
     }
 }
 
@@ -283,6 +285,9 @@ pub trait Socket: FileOps {
 
     /// SO_RCVBUF has another value: who sends to this socket may find room now.
     fn receive_buffer_changed(&self) {}
+
+    /// SO_KEEPALIVE has another value.
+    fn keep_alive_changed(&self) {}
 
     /// SO_RCVLOWAT.
     fn set_receive_low(&self, low: u32) {

@@ -14,7 +14,7 @@ use super::table::{self, Pid};
 use super::task::{Handles, MmUse, Task, Thread};
 use crate::errno::{Errno, Result};
 use crate::exec::{Entity, SchedPolicy};
-use crate::mm::{AddressSpace, UserPtr};
+use crate::mm::{AddressSpace, Toucher, UserPtr};
 use crate::process::Caps;
 use crate::signal::{self, Restart};
 use crate::syscalls::SysResult;
@@ -274,7 +274,7 @@ async fn announce(t: &Thread, args: &CloneArgs, child: &Thread) -> Result<()> {
         if args.flags.contains(CloneFlags::VM) {
             let _ = args.child_tid.write(t.mm(), tid).await;
         } else {
-            let _ = child.mm().write_remote(args.child_tid.addr(), &tid.to_le_bytes()).await;
+            let _ = child.mm().write_remote(args.child_tid.addr(), &tid.to_le_bytes(), Toucher::Call).await;
         }
     }
     Ok(())

@@ -59,6 +59,7 @@ pub fn exit_group(t: &mut Thread, status: ExitStatus) {
 
 /// What a thread gives up at its end, before its future drops it and calls [`leave_group`].
 pub async fn leave(t: &mut Thread) {
+    t.task().leaving.store(true, Ordering::Relaxed);
     leave_memory(t, true).await;
     let vfork = t.vfork.lock().take();
     if let Some(mm) = t.leave_mm() {

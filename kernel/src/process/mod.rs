@@ -33,7 +33,7 @@ pub mod waits;
 pub use creds::{Caps, Credentials};
 pub use exit::{ExitStatus, VforkDone};
 pub use limits::{Limit, Limits, Resource};
-pub use process::{NewProcess, Process, State, Usage, may_trace};
+pub use process::{NewProcess, Process, State, Usage, may_trace, may_trace_as};
 pub use run::{Doing, is_current, look_at, with_current};
 pub use session::Session;
 pub use table::{Pid, find, find_task, group_exists, processes};

@@ -29,7 +29,7 @@ static TURN: exec::Mutex<()> = exec::Mutex::new(());
 pub async fn make_room(t: &Thread) {
     let Ok(_turn) = run::killable(t, TURN.lock()).await else { return };
     while mm::is_short() && !signal::fatal_pending(t.task()) {
-        if !mm::page_cache::relieve(true).await && !end_worst().await {
+        if !mm::page_cache::relieve().await && !end_worst().await {
             return;
         }
     }

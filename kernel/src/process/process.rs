@@ -249,11 +249,15 @@ impl Process {
 /// EPERM unless `t`, with its file-system ids or with the real ones, may look into `target` and change it (ptrace(2),
 /// "Ptrace access mode checking").
 pub fn may_trace(t: &Thread, target: &Arc<Process>, by_fs_ids: bool) -> Result<()> {
-    if Arc::ptr_eq(t.process(), target) || t.creds().capable(Caps::SYS_PTRACE) {
+    may_trace_as(t.process(), t.creds(), target, by_fs_ids)
+}
+
+/// The same for a process with these credentials.
+pub fn may_trace_as(by: &Arc<Process>, own: &Credentials, target: &Arc<Process>, by_fs_ids: bool) -> Result<()> {
+    if Arc::ptr_eq(by, target) || own.capable(Caps::SYS_PTRACE) {
         return Ok(());
     }
     let theirs = target.creds().ok_or(Errno::ESRCH)?;
-    let own = t.creds();
     let (uid, gid) = if by_fs_ids { (own.fsuid, own.fsgid) } else { (own.uid, own.gid) };
     let same_user = [theirs.euid, theirs.suid, theirs.uid].iter().all(|id| *id == uid);
     let same_group = [theirs.egid, theirs.sgid, theirs.gid].iter().all(|id| *id == gid);

@@ -16,7 +16,7 @@ use super::table;
 use super::task::{Task, Thread};
 use crate::arch::{self, MAX_CPUS, PerCpu, Trap, UserRegs};
 use crate::errno::Errno;
-use crate::mm::AddressSpace;
+use crate::mm::{AddressSpace, Unfinished};
 use crate::{exec, mm, signal, syscalls};
 
 /// Starts a thread that is already in the tables.
@@ -50,7 +50,13 @@ fn life(mut t: Thread) -> impl Future<Output = ()> {
                         syscalls::dispatch(&mut t).await;
                     }
                 }
-                Trap::PageFault { addr, access, esr } => page_fault(&mut t, addr, access, esr).await,
+                Trap::PageFault { addr, access, esr } => {
+                    t.min_faults.fetch_add(1, Ordering::Relaxed);
+                    if let Some(unfinished) = t.mm().fault_now(addr, access) {
+                        // Boxed, as it is rare and large.
+                        Box::pin(page_fault(&mut t, unfinished, addr, access, esr)).await;
+                    }
+                }
                 Trap::Exception { signal, code, addr, esr } => signal::force_fault(&mut t, signal, code, addr, esr),
                 Trap::FpAccess => fp::on_trap(&t),
                 Trap::Interrupt => {}
@@ -78,22 +84,23 @@ fn enter_user(t: &mut Thread) -> Trap {
     task.entity.in_user(|| arch::enter_user(regs))
 }
 
-async fn page_fault(t: &mut Thread, addr: u64, access: arch::Access, esr: u64) {
-    use core::sync::atomic::Ordering::Relaxed;
-    t.min_faults.fetch_add(1, Relaxed);
-    t.faulting.store(true, Relaxed);
-    resolve_fault(t, addr, access, esr).await;
-    t.faulting.store(false, Relaxed);
+/// What is left of a page fault that [`AddressSpace::fault_now`] has begun.
+async fn page_fault(t: &mut Thread, begun: Unfinished, addr: u64, access: arch::Access, esr: u64) {
+    t.faulting.store(true, Ordering::Relaxed);
+    finish_fault(t, begun, addr, access, esr).await;
+    t.faulting.store(false, Ordering::Relaxed);
 }
 
-async fn resolve_fault(t: &mut Thread, addr: u64, access: arch::Access, esr: u64) {
-    while let Err(fault) = t.mm().clone().handle_fault(addr, access).await {
+async fn finish_fault(t: &mut Thread, begun: Unfinished, addr: u64, access: arch::Access, esr: u64) {
+    let mut result = t.mm().clone().finish_fault(begun, addr, access).await;
+    while let Err(fault) = result {
         if !fault.is_shortage() || !Box::pin(oom::make_room_for_page(t)).await {
             return signal::force_fault(t, fault.signo, fault.code, fault.addr, esr);
         }
         if signal::fatal_pending(t.task()) {
             return;
         }
+        result = t.mm().clone().handle_fault(addr, access).await;
     }
 }
 

@@ -73,6 +73,8 @@ pub struct Task {
     /// The wait that the last poll ended in looks for signals: S and not D in /proc/PID/stat.
     pub interruptible: AtomicBool,
     pub exited: AtomicBool,
+    /// It gives up what it has, and waits no more for pages that a program is to bring.
+    pub leaving: AtomicBool,
     /// Its system calls are recorded: see [`crate::syscalls::trace`].
     pub traced: AtomicBool,
     /// It brings a page in that it has touched.
@@ -119,6 +121,7 @@ impl Task {
             default_timer_slack: AtomicU64::new(50_000),
             interruptible: AtomicBool::new(false),
             exited: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             traced: AtomicBool::new(false),
             faulting: AtomicBool::new(false),
             registers: AtomicPtr::default(),

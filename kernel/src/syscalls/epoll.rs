@@ -15,6 +15,7 @@ use crate::fs::OpenFile;
 use crate::fs::epoll::{Collected, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP, Epoll};
 use crate::mm::UserPtr;
 use crate::process::Thread;
+use crate::process::run::killable;
 use crate::signal::{SigSet, with_mask};
 use crate::time::UserTimespec;
 
@@ -43,7 +44,8 @@ pub async fn epoll_ctl(t: &Thread, epfd: i32, op: u32, fd: i32, event: UserPtr<E
     let files = t.files().get_two(epfd, fd)?;
     match change_now(&files, op, fd, event) {
         Some(done) => done,
-        None => add_nested(&files, fd, event).await,
+        // Others may search through long nests of epolls first.
+        None => killable(t, add_nested(&files, fd, event)).await?,
     }
 }
 

@@ -3,11 +3,11 @@
 use linux_raw_sys::general as raw;
 
 use super::fs_open::{lookup_cwd, read_path};
-use super::fs_stat::at_flags;
+use super::fs_stat::{SHORT, at_flags};
 use crate::errno::{Errno, Result};
 use crate::fs::attr::{self, NewTime};
-use crate::fs::{self, AT_FDCWD, Ctx, DeviceId, FileType, Flags, NewNode, Path, RenameFlags, change, perm};
-use crate::mm::UserPtr;
+use crate::fs::{self, AT_FDCWD, Ctx, DeviceId, FileType, Flags, NewNode, Path, RenameFlags, change, change_now, perm};
+use crate::mm::{UserPtr, try_read_cstr};
 use crate::process::{Caps, Thread};
 use crate::time::{Timespec, UserTimespec};
 
@@ -15,6 +15,11 @@ pub async fn mkdirat(t: &Thread, dirfd: i32, path: UserPtr<u8>, mode: u32) -> Re
     let path = read_path(t, path).await?;
     change::create(Ctx::of(t), dirfd, &path, NewNode::Directory, mode & 0o1777).await?;
     Ok(())
+}
+
+pub fn mkdirat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, mode: u32) -> Option<Result<()>> {
+    let mut buf = [0; SHORT];
+    change_now::make_directory(Ctx::of(t), dirfd, try_read_cstr(path.addr(), &mut buf)?, mode & 0o1777)
 }
 
 pub async fn mknodat(t: &Thread, dirfd: i32, path: UserPtr<u8>, mode: u32, dev: u32) -> Result<()> {
@@ -82,6 +87,14 @@ pub async fn unlinkat(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32) -> 
     }
 }
 
+pub fn unlinkat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32) -> Option<Result<()>> {
+    if flags & !raw::AT_REMOVEDIR != 0 {
+        return None;
+    }
+    let mut buf = [0; SHORT];
+    change_now::remove(Ctx::of(t), dirfd, try_read_cstr(path.addr(), &mut buf)?, flags != 0)
+}
+
 pub async fn renameat(t: &Thread, old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>) -> Result<()> {
     renameat2(t, old_fd, old, new_fd, new, 0).await
 }
@@ -98,6 +111,26 @@ pub async fn renameat2(
     let old = read_path(t, old).await?;
     let new = read_path(t, new).await?;
     change::rename(Ctx::of(t), (old_fd, &old), (new_fd, &new), flags).await
+}
+
+pub fn renameat_now(t: &Thread, old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>) -> Option<Result<()>> {
+    renameat2_now(t, old_fd, old, new_fd, new, 0)
+}
+
+pub fn renameat2_now(
+    t: &Thread,
+    old_fd: i32,
+    old: UserPtr<u8>,
+    new_fd: i32,
+    new: UserPtr<u8>,
+    flags: u32,
+) -> Option<Result<()>> {
+    let flags = RenameFlags::from_bits(flags)?;
+    let mut bufs = [[0; SHORT]; 2];
+    let [first, second] = &mut bufs;
+    let old = try_read_cstr(old.addr(), first)?;
+    let new = try_read_cstr(new.addr(), second)?;
+    change_now::rename(Ctx::of(t), (old_fd, old), (new_fd, new), flags)
 }
 
 pub async fn fchmod(t: &Thread, fd: i32, mode: u32) -> Result<()> {

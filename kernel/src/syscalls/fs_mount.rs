@@ -3,11 +3,12 @@
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as raw;
+use scopeguard::ScopeGuard;
 
 use super::fs_open::{lookup_cwd, read_path};
 use crate::errno::{Errno, Result};
 use crate::fs::mount::{self as table, Manner};
-use crate::fs::{self, AT_FDCWD, Ctx, Flags, MountFlags, MountRequest, Path};
+use crate::fs::{self, AT_FDCWD, Ctx, Flags, MountFlags, MountRequest, Path, configure};
 use crate::mm::{PAGE_SIZE, UserPtr};
 use crate::process::{Caps, Thread};
 
@@ -57,7 +58,7 @@ pub async fn mount(
     }
     if flags & raw::MS_REMOUNT != 0 {
         let data = read_data(t, data).await?;
-        return remount(&at, flags, &data, false).await;
+        return remount(&at, flags, &data).await;
     }
     if flags & raw::MS_BIND != 0 {
         let from = lookup_cwd(t, source, Flags::FOLLOW).await?;
@@ -84,11 +85,13 @@ pub async fn mount(
         data: &data,
         ctx: Ctx::of(t),
     };
-    let instance = fs::new_instance(&fs_type, request).await.map_err(|errno| match device {
+    let read_only = request.read_only;
+    let fs = fs::new_instance(&fs_type, request).await.map_err(|errno| match device {
         // A device was wanted, and there is not even a file.
         Err(missing) if errno == Errno::ENOTBLK => missing,
         _ => errno,
     })?;
+    let instance = table::take_up(fs, read_only).await?;
     table::mount(instance, at, mount_flags(flags))?;
     Ok(())
 }
@@ -100,27 +103,45 @@ pub(super) async fn device_of(t: &Thread, source: &[u8]) -> Result<Option<fs::De
     Ok((meta.kind == fs::FileType::BlockDevice).then_some(meta.rdev))
 }
 
-/// `unmounting`: it is the end, whoever still has something open.
-async fn remount(at: &Path, flags: u32, data: &[u8], unmounting: bool) -> Result<()> {
+/// What says when access times are kept.
+const TIMES: MountFlags =
+    MountFlags::NOATIME.union(MountFlags::NODIRATIME).union(MountFlags::RELATIME).union(MountFlags::STRICTATIME);
+
+/// MS_REMOUNT: with MS_BIND it changes this mount only, without it the file system, too.
+async fn remount(at: &Path, flags: u32, data: &[u8]) -> Result<()> {
     if !alloc::sync::Arc::ptr_eq(&at.dentry, at.mount.root()) {
         return Err(Errno::EINVAL);
     }
-    let new = mount_flags(flags);
-    // MS_REMOUNT with MS_BIND changes this mount only, without it the file system.
-    if flags & raw::MS_BIND == 0 {
-        let read_only = new.contains(MountFlags::RDONLY);
-        if read_only && at.mount.has_writers() && !unmounting {
-            return Err(Errno::EBUSY);
-        }
-        if read_only && !at.mount.flags().contains(MountFlags::RDONLY) {
-            at.mount.set_flags(at.mount.flags() | MountFlags::RDONLY);
-            crate::mm::page_cache::sync_all().await?;
-        }
-        at.mount.fs().reconfigure(data)?;
-        at.mount.fs().set_read_only(read_only).await?;
+    let mut new = mount_flags(flags);
+    if !MountFlags::from_bits_truncate(flags).intersects(TIMES) {
+        new = new.difference(TIMES).union(at.mount.flags().intersection(TIMES));
+    }
+    if flags & raw::MS_BIND != 0 {
+        return table::change_flags(at, false, new, MountFlags::all());
+    }
+    let read_only = new.contains(MountFlags::RDONLY);
+    let held = read_only.then(|| hold_writers(at));
+    configure::reconfigure(at.mount.instance(), Some(read_only), data).await?;
+    if let Some(held) = held {
+        ScopeGuard::into_inner(held);
     }
     at.mount.set_flags(new);
     Ok(())
+}
+
+/// Nobody can open a file for writing through this mount from now on, until the guard is dropped.
+fn hold_writers(at: &Path) -> ScopeGuard<(), impl FnOnce(()) + '_> {
+    let old = at.mount.flags();
+    at.mount.set_flags(old | MountFlags::RDONLY);
+    let was = old & MountFlags::RDONLY;
+    scopeguard::guard((), move |()| at.mount.set_flags(at.mount.flags().difference(MountFlags::RDONLY) | was))
+}
+
+/// Unmounting the root means making it read-only (umount2 in Linux). It is the end, whoever still has something open.
+async fn unmount_root(at: &Path) -> Result<()> {
+    at.mount.set_flags(at.mount.flags() | MountFlags::RDONLY);
+    crate::mm::page_cache::sync_all().await?;
+    at.mount.fs().set_read_only(true).await
 }
 
 /// There is one namespace without peers: private is what every mount is, and shared or slave make no difference to see.
@@ -150,8 +171,7 @@ pub async fn umount2(t: &Thread, target: UserPtr<u8>, flags: u32) -> Result<()> 
         _ => Manner::Refuse,
     };
     if at == t.fs().root() && manner != Manner::Lazy && at.mount.place().is_none() {
-        // Unmounting the root means making it read-only (umount2 in Linux).
-        return remount(&at, at.mount.flags().bits() | raw::MS_RDONLY, &[], true).await;
+        return unmount_root(&at).await;
     }
     if let Some(instance) = table::unmount(&at, manner)? {
         drop(at);

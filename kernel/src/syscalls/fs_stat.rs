@@ -103,7 +103,7 @@ fn place_now(ctx: Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: Flags) -> Optio
 }
 
 /// Longest path that is not worth a future, with its NUL.
-const SHORT: usize = 128;
+pub(super) const SHORT: usize = 128;
 
 pub fn newfstatat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, out: UserPtr<Stat>, flags: u32) -> Option<Result<()>> {
     match place_now(Ctx::of(t), dirfd, path, at_flags(flags, STAT_FLAGS).ok()?)? {

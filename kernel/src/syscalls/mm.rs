@@ -81,8 +81,16 @@ fn refuse_hugetlb(t: &Thread, anonymous: bool, size_log: u32, fd: i32) -> Errno 
     }
 }
 
+pub fn munmap_now(t: &mut Thread, addr: u64, len: u64) -> Option<Result<()>> {
+    t.mm().munmap_now(addr, len)
+}
+
 pub async fn munmap(t: &Thread, addr: u64, len: u64) -> Result<()> {
     t.mm().munmap(addr, len).await
+}
+
+pub fn mprotect_now(t: &mut Thread, addr: u64, len: u64, prot: u32) -> Option<Result<()>> {
+    t.mm().mprotect_now(addr, len, Prot::from_bits(prot)?)
 }
 
 pub async fn mprotect(t: &Thread, addr: u64, len: u64, prot: u32) -> Result<()> {
@@ -114,14 +122,18 @@ pub async fn remap_file_pages(t: &Thread, addr: u64, len: u64, prot: u64, page: 
     killable(t, t.mm().mmap(request)).await?.map(drop)
 }
 
+pub fn brk_now(t: &mut Thread, addr: u64) -> Option<Result<u64>> {
+    t.mm().brk_now(addr).map(Ok)
+}
+
 pub async fn brk(t: &Thread, addr: u64) -> Result<u64> {
     Ok(t.mm().brk(addr).await)
 }
 
 pub async fn madvise(t: &Thread, addr: u64, len: u64, advice: u32) -> Result<()> {
-    /// MADV_POPULATE_READ and MADV_POPULATE_WRITE: what may take long.
-    const POPULATE: core::ops::RangeInclusive<u32> = 22..=23;
-    if POPULATE.contains(&advice) {
+    /// MADV_WILLNEED, MADV_REMOVE, MADV_COLD, MADV_PAGEOUT, MADV_POPULATE_READ and MADV_POPULATE_WRITE: what may take long.
+    const LONG: [u32; 6] = [3, 9, 20, 21, 22, 23];
+    if LONG.contains(&advice) {
         return killable(t, t.mm().madvise(addr, len, advice)).await?;
     }
     t.mm().madvise(addr, len, advice).await

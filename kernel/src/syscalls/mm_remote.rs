@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use crate::errno::{Errno, Result};
-use crate::mm::{AddressSpace, Cut, IoBuf, IoVec, IoVecs, import_iovec, read_iovec};
+use crate::mm::{AddressSpace, Cut, IoBuf, IoVec, IoVecs, Toucher, import_iovec, read_iovec};
 use crate::process::run::killable;
 use crate::process::table::{self, Pid};
 use crate::process::{Caps, Thread, may_trace, pidfd};
@@ -66,8 +66,11 @@ async fn copy_pieces(space: &AddressSpace, buf: &mut IoBuf<'_>, remote: IoVecs, 
     for IoVec { base, len } in remote {
         let len = len.min(buf.remaining() as u64) as usize;
         let cut = buf.limit(len);
-        let (moved, end) =
-            if write { space.copy_to_remote(base, buf).await } else { space.copy_from_remote(base, buf).await };
+        let (moved, end) = if write {
+            space.copy_to_remote(base, buf, Toucher::Call).await
+        } else {
+            space.copy_from_remote(base, buf, Toucher::Call).await
+        };
         buf.extend(cut);
         total += moved;
         match end {
@@ -100,7 +103,7 @@ pub async fn process_madvise(t: &Thread, fd: i32, vectors: u64, count: u64, advi
     }
     let mut done = 0;
     for IoVec { base, len } in pieces {
-        match space.madvise(base, len, advice).await {
+        match killable(t, space.madvise(base, len, advice)).await? {
             Ok(()) => done += len as usize,
             Err(_) if done > 0 => break,
             Err(errno) => return Err(errno),

@@ -60,9 +60,7 @@ pub fn userfaultfd(t: &Thread, flags: u32) -> Result<i32> {
     if flags & !(raw::O_CLOEXEC | raw::O_NONBLOCK | userfault::USER_MODE_ONLY) != 0 {
         return Err(Errno::EINVAL);
     }
-    let file =
-        OpenFile::new_anon("[userfaultfd]", UserFault::new(t.mm(), flags), raw::O_RDONLY | flags & raw::O_NONBLOCK);
-    t.files().install(file, flags & raw::O_CLOEXEC != 0)
+    t.files().install(UserFault::open(t.mm(), flags), flags & raw::O_CLOEXEC != 0)
 }
 
 pub fn timerfd_create(t: &Thread, clock: i32, flags: u32) -> Result<i32> {

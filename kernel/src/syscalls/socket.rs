@@ -219,6 +219,7 @@ async fn send(
         control::import(t, socket, control.0, control.1, &mut message).await?;
     }
     message.urgent = flags & raw::MSG_OOB != 0;
+    message.more = flags & raw::MSG_MORE != 0;
     if message.urgent && (socket.common().kind != Type::Stream || buf.is_empty()) {
         return Err(Errno::EOPNOTSUPP.into());
     }
@@ -399,7 +400,15 @@ pub async fn recvmmsg(
         };
         match result.await {
             Ok(()) => done += 1,
-            Err(_) if done > 0 => break,
+            Err(error) if done > 0 => {
+                // It is for the next call.
+                if let super::SysError::Errno(errno) = error
+                    && errno != Errno::EAGAIN
+                {
+                    of_file(&file)?.common().set_error(errno);
+                }
+                break;
+            }
             Err(error) => return Err(error),
         }
         // The time is looked at after each message only (recvmmsg(2), BUGS).

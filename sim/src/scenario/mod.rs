@@ -17,6 +17,7 @@ mod signals;
 mod sockets;
 mod time;
 mod uring;
+mod userfault;
 
 use pollux_kernel::mm::frames;
 
@@ -99,6 +100,7 @@ pub const ALL: &[Scenario] = &[
     ),
     scenario("memory", memory::pressure, "copy-on-write and unmapping with little memory"),
     scenario("blocks", memory::blocks, "the same with huge pages, which are cut up and moved"),
+    scenario("userfault", userfault::faults, "pages that a program brings, against signals, wakes, close and kill"),
     on_disk("ext2", ext2::power_cut, "writers and a power cut: what was synced is there"),
     on_disk("ext4", ext2::power_cut_on_ext4, "the same on extents and checksums, without a journal"),
     on_disk("ext2-errors", ext2::errors, "writers on a disk that fails: errors, and nothing worse"),

@@ -33,6 +33,8 @@ pub fn other_life(mut words: impl Iterator<Item = String>) -> ExitCode {
         Some("attributes") => show_attributes(),
         Some("threads") => show_threads(),
         Some("nothing") => {}
+        // Until its standard input ends.
+        Some("reader") => while sys!(SYS_read, 0, &mut [0u8; 1], 1).0 > 0 {},
         other => say!("nothing known: {other:?}"),
     }
     ExitCode::SUCCESS

@@ -16,6 +16,8 @@ macro_rules! read {
 }
 
 /// An instruction that is undefined at EL0. True if it was an MRS that was carried out.
+#[cold]
+#[inline(never)]
 pub fn undefined(regs: &mut UserRegs) -> bool {
     let Ok(instruction) = user::load_u32(regs.pc) else { return false };
     // MRS with op0 = 3.
@@ -27,6 +29,8 @@ pub fn undefined(regs: &mut UserRegs) -> bool {
 }
 
 /// A trapped access to a system register, as the syndrome describes it.
+#[cold]
+#[inline(never)]
 pub fn system_register(regs: &mut UserRegs, esr: u64) -> bool {
     let field = |shift: u32, bits: u32| esr >> shift & ((1 << bits) - 1);
     let is_read = esr & 1 != 0;

@@ -127,6 +127,11 @@ fn add_receive(queue: &mut Queue, slots: &mut Slots, mut buffer: Buffer) -> bool
     }
 }
 
+/// What is in the ring under this token, if there is such a thing: a device may say anything.
+fn take_slot(slots: &mut Slots, token: u16) -> Option<Buffer> {
+    slots.get_mut(usize::from(token))?.take()
+}
+
 impl Inner {
     /// After a reset the device touches no memory any more (2.1.2).
     fn give_up(&mut self, why: &str) {
@@ -140,7 +145,7 @@ impl Inner {
             return None;
         }
         let token = self.receive.peek_used()?;
-        let Some(mut buffer) = self.received[usize::from(token) % QUEUE].take() else {
+        let Some(mut buffer) = take_slot(&mut self.received, token) else {
             self.give_up("received into a buffer that it did not have");
             return None;
         };
@@ -159,8 +164,9 @@ impl Inner {
         while !self.broken
             && let Some(token) = self.transmit.peek_used()
         {
-            let slot = &mut self.sending[usize::from(token) % QUEUE];
-            let Some(buffer) = slot.take() else { return self.give_up("sent a frame that it did not have") };
+            let Some(buffer) = take_slot(&mut self.sending, token) else {
+                return self.give_up("sent a frame that it did not have");
+            };
             let bytes = buffer.sent_bytes(header);
             // SAFETY: the same bytes that were added with this token.
             if unsafe { self.transmit.pop_used(token, &[bytes], &mut []) }.is_err() {

@@ -1,8 +1,9 @@
 //! The buffer cache: metadata blocks (bitmaps, inode tables, indirect blocks, directories, group descriptors).
 //!
 //! A [`Buffer`] is one block by its number on the device. Its content is changed in place under its spinlock, which
-//! marks it dirty; [`Buffers::write_back`] copies dirty blocks out (so that a transfer never sees half a change) and
-//! writes neighbours with one request. Locks: `write_lock` (async) > a buffer's state > the cache's index.
+//! marks it dirty; write-back ([`super::writeback`]) copies dirty blocks out (so that a transfer never sees half a change)
+//! and writes neighbours with one request. Blocks that are new go *first* ([`Buffer::modify_first`]): they are on the disk
+//! before those that lead to them. Locks: a buffer's state > the cache's index.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::checksum::Seal;
 use crate::errno::Result;
-use crate::exec::{self, Mutex};
+use crate::exec;
 use crate::fs::block::{BlockDevice, Memory, Pending, SECTOR_SIZE};
 use crate::sync::SpinLock;
 
@@ -29,6 +30,8 @@ struct State {
     data: Box<[u8]>,
     loading: Option<Pending>,
     dirty: bool,
+    /// Dirty, and to be on the disk before others.
+    first: bool,
     /// The checksum that the block gets when it is written.
     seal: Seal,
 }
@@ -45,14 +48,29 @@ struct Index {
     /// Where the search for blocks that may go has come to.
     hand: u32,
     dirty: BTreeSet<u32>,
+    /// Dirty blocks that go first.
+    first: BTreeSet<u32>,
 }
 
 pub struct Buffers {
     device: Arc<dyn BlockDevice>,
     block_size: usize,
     index: Arc<SpinLock<Index>>,
-    /// Only one write-back at a time, so that two writes of one block are never in flight together.
-    write_lock: Mutex<()>,
+}
+
+/// Which dirty blocks are meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wave {
+    First,
+    Others,
+}
+
+/// What a dirty block held at some moment, to be written. The buffer stays in the cache meanwhile: what the device has is
+/// old.
+pub struct Copy {
+    buffer: Arc<Buffer>,
+    wave: Wave,
+    data: Box<[u8]>,
 }
 
 impl Buffer {
@@ -65,25 +83,66 @@ impl Buffer {
     pub fn modify<R>(&self, change: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut state = self.state.lock();
         let result = change(&mut state.data);
+        self.mark(&mut state);
+        result
+    }
+
+    /// The same for content that has this checksum from now on.
+    pub fn modify_sealed<R>(&self, seal: Seal, change: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut state = self.state.lock();
+        state.seal = seal;
+        let result = change(&mut state.data);
+        self.mark(&mut state);
+        result
+    }
+
+    /// The same for content that has to be on the disk before what is going to lead to it.
+    pub fn modify_first<R>(&self, seal: Seal, change: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut state = self.state.lock();
+        state.seal = seal;
+        let result = change(&mut state.data);
+        self.mark_first(&mut state);
+        result
+    }
+
+    /// The content, whatever it is, has to be on the disk before others.
+    pub fn put_first(&self) {
+        self.mark_first(&mut self.state.lock());
+    }
+
+    fn mark_first(&self, state: &mut State) {
+        if !state.first {
+            (state.dirty, state.first) = (true, true);
+            let mut index = self.index.lock();
+            index.dirty.remove(&self.block);
+            index.first.insert(self.block);
+        }
+    }
+
+    fn mark(&self, state: &mut State) {
         if !state.dirty {
             state.dirty = true;
             self.index.lock().dirty.insert(self.block);
         }
-        result
     }
 
-    pub fn set_seal(&self, seal: Seal) {
-        self.state.lock().seal = seal;
+    /// What was copied has not been written.
+    fn redirty(&self, wave: Wave) {
+        let mut state = self.state.lock();
+        match wave {
+            Wave::First => self.mark_first(&mut state),
+            Wave::Others => self.mark(&mut state),
+        }
     }
 
-    /// Says which checksum the block has; false if it has another. What has been changed gets its checksum when it is
-    /// written.
-    fn check_seal(&self, seal: Seal) -> bool {
+    /// Says which checksum the block has; false if that is not what it `is`. What has been changed gets its checksum when it
+    /// is written.
+    pub fn check_seal(&self, seal: Seal, is: impl FnOnce(&[u8]) -> bool) -> bool {
         let mut state = self.state.lock();
         if state.seal == seal {
             return true;
         }
-        if !state.dirty && !seal.verify(&state.data) {
+        if !state.dirty && !is(&state.data) {
             return false;
         }
         state.seal = seal;
@@ -105,10 +164,6 @@ impl Buffer {
         });
     }
 
-    fn is_loaded(&self) -> bool {
-        !self.state.lock().data.is_empty()
-    }
-
     fn is_evictable(&self) -> bool {
         let state = self.state.lock();
         !state.dirty && state.loading.is_none()
@@ -117,8 +172,8 @@ impl Buffer {
 
 impl Buffers {
     pub fn new(device: Arc<dyn BlockDevice>, block_size: usize) -> Buffers {
-        let index = Index { blocks: BTreeMap::new(), hand: 0, dirty: BTreeSet::new() };
-        Buffers { device, block_size, index: Arc::new(SpinLock::new(index)), write_lock: Mutex::new(()) }
+        let index = Index { blocks: BTreeMap::new(), hand: 0, dirty: BTreeSet::new(), first: BTreeSet::new() };
+        Buffers { device, block_size, index: Arc::new(SpinLock::new(index)) }
     }
 
     fn sector(&self, block: u32) -> u64 {
@@ -131,16 +186,10 @@ impl Buffers {
             return buffer.clone();
         }
         index.shrink(CACHE_BYTES / self.block_size);
-        let state = State { data: Box::default(), loading: None, dirty: false, seal: Seal::None };
+        let state = State { data: Box::default(), loading: None, dirty: false, first: false, seal: Seal::None };
         let buffer = Arc::new(Buffer { block, state: SpinLock::new(state), index: self.index.clone() });
         index.blocks.insert(block, buffer.clone());
         buffer
-    }
-
-    /// The block, if it is in memory.
-    pub fn try_read(&self, block: u32) -> Option<Arc<Buffer>> {
-        let buffer = self.index.lock().blocks.get(&block)?.clone();
-        buffer.is_loaded().then_some(buffer)
     }
 
     /// The block with its content.
@@ -164,7 +213,7 @@ impl Buffers {
     /// The block with its content; None if its checksum is wrong.
     pub async fn read_sealed(&self, block: u32, seal: Seal) -> Result<Option<Arc<Buffer>>> {
         let buffer = self.read(block).await?;
-        Ok(buffer.check_seal(seal).then_some(buffer))
+        Ok(buffer.check_seal(seal, |data| seal.verify(data)).then_some(buffer))
     }
 
     /// Starts to read a block that will be wanted soon.
@@ -185,8 +234,8 @@ impl Buffers {
         Some(pending.clone())
     }
 
-    /// A newly allocated block: zeros, whatever the device holds.
-    pub fn zeroed(&self, block: u32) -> Arc<Buffer> {
+    /// A newly allocated block: zeros, whatever the device holds. It is not dirty before it gets its content.
+    pub fn fresh(&self, block: u32) -> Arc<Buffer> {
         let buffer = self.get(block);
         {
             let mut state = buffer.state.lock();
@@ -194,79 +243,109 @@ impl Buffers {
             state.seal = Seal::None;
             state.data = vec![0; self.block_size].into_boxed_slice();
         }
-        buffer.modify(|_| ());
         buffer
     }
 
-    /// The block has been freed: its content must not be written any more. Waits for a write that is under way,
-    /// because the block's next owner may write it too.
-    pub async fn forget(&self, block: u32) {
-        let removed = {
-            let mut index = self.index.lock();
+    /// The blocks have been freed: their content must not be written any more. No copies of them are on their way, because
+    /// their next owner may write them too.
+    pub fn forget(&self, start: u32, len: u32) {
+        let end = start.saturating_add(len);
+        let mut index = self.index.lock();
+        while let Some(block) = index.blocks.range(start..end).next().map(|(&block, _)| block) {
+            index.blocks.remove(&block);
             index.dirty.remove(&block);
-            index.blocks.remove(&block)
-        };
-        if removed.is_some() {
-            drop(self.write_lock.lock().await);
+            index.first.remove(&block);
         }
     }
 
     pub fn dirty_count(&self) -> usize {
-        self.index.lock().dirty.len()
+        let index = self.index.lock();
+        index.dirty.len() + index.first.len()
     }
 
-    /// Writes every block that is dirty now and waits until the device has taken all of them. Not to be dropped
-    /// before it ends: the blocks already count as clean.
-    pub async fn write_back(&self) -> Result<()> {
-        let _one = self.write_lock.lock().await;
-        let dirty = core::mem::take(&mut self.index.lock().dirty);
+    /// Copies every block that is dirty now, and is not one of those `later`, in the order of their numbers. They count as
+    /// clean then: what is not written has to be given to [`Copy::take_back`].
+    pub async fn copy(&self, wave: Wave, later: impl Fn(Seal) -> bool, mut see: impl FnMut(Seal, &[u8])) -> Vec<Copy> {
+        let first = wave == Wave::First;
+        let blocks = {
+            let mut index = self.index.lock();
+            core::mem::take(if first { &mut index.first } else { &mut index.dirty })
+        };
+        let mut copies = Vec::new();
+        for block in blocks {
+            let Some(buffer) = self.index.lock().blocks.get(&block).cloned() else { continue };
+            let (seal, data) = {
+                let mut state = buffer.state.lock();
+                if !state.dirty || state.first != first {
+                    continue;
+                }
+                let seal = state.seal;
+                if later(seal) {
+                    self.index.lock().dirty.insert(block);
+                    continue;
+                }
+                (state.dirty, state.first) = (false, false);
+                seal.apply(&mut state.data);
+                (seal, state.data.clone())
+            };
+            see(seal, &data);
+            copies.push(Copy { buffer, wave, data });
+            exec::budget().await;
+        }
+        copies
+    }
+
+    /// Writes copies and waits until the device has taken all of them. Not to be dropped before it ends.
+    pub async fn write(&self, copies: Vec<Copy>) -> Result<()> {
         let limit = self.device.max_segments().min(WRITE_BLOCKS);
-        let mut pending: Vec<(Pending, u32, u32)> = Vec::new();
+        let mut buffers: Vec<(Arc<Buffer>, Wave)> = Vec::with_capacity(copies.len());
+        let mut pending: Vec<(Pending, usize)> = Vec::new();
         let mut run: Run = SmallVec::new();
-        let mut first = 0;
-        for block in dirty {
-            if !run.is_empty() && (block != first + run.len() as u32 || run.len() >= limit) {
-                pending.push(self.start_write(first, core::mem::take(&mut run)));
+        for Copy { buffer, wave, data } in copies {
+            let follows = buffers.last().is_some_and(|(last, _)| last.block + 1 == buffer.block);
+            if !run.is_empty() && (!follows || run.len() >= limit) {
+                pending.push(self.start_write(&buffers, core::mem::take(&mut run)));
                 exec::budget().await;
             }
-            let Some(buffer) = self.index.lock().blocks.get(&block).cloned() else { continue };
-            let mut state = buffer.state.lock();
-            if !state.dirty {
-                continue;
-            }
-            state.dirty = false;
-            if run.is_empty() {
-                first = block;
-            }
-            let seal = state.seal;
-            seal.apply(&mut state.data);
-            run.push(Memory::Bytes(state.data.clone()));
+            run.push(Memory::Bytes(data));
+            buffers.push((buffer, wave));
         }
         if !run.is_empty() {
-            pending.push(self.start_write(first, run));
+            pending.push(self.start_write(&buffers, run));
         }
         let mut result = Ok(());
-        for (pending, first, count) in pending {
+        let mut start = 0;
+        for (pending, end) in pending {
             if let Err(errno) = pending.await {
-                log::error!("ext2: writing blocks {first}+{count} failed: {errno:?}");
-                self.redirty(first, count);
+                let failed = buffers.get(start..end).unwrap_or(&[]);
+                log::error!(
+                    "ext2: writing {} blocks from {} on failed: {errno:?}",
+                    failed.len(),
+                    failed.first().map_or(0, |(buffer, _)| buffer.block)
+                );
+                failed.iter().for_each(|(buffer, wave)| buffer.redirty(*wave));
                 result = Err(errno);
             }
+            start = end;
         }
         result
     }
 
-    fn start_write(&self, first: u32, run: Run) -> (Pending, u32, u32) {
-        let count = run.len() as u32;
-        (self.device.write(self.sector(first), run), first, count)
+    /// Writes the last of these blocks; also answers how many there are.
+    fn start_write(&self, buffers: &[(Arc<Buffer>, Wave)], run: Run) -> (Pending, usize) {
+        let first = buffers[buffers.len() - run.len()].0.block;
+        (self.device.write(self.sector(first), run), buffers.len())
+    }
+}
+
+impl Copy {
+    pub fn block(&self) -> u32 {
+        self.buffer.block
     }
 
-    fn redirty(&self, first: u32, count: u32) {
-        for block in first..first + count {
-            if let Some(buffer) = self.try_read(block) {
-                buffer.modify(|_| ());
-            }
-        }
+    /// The block is not written, and dirty again.
+    pub fn take_back(&self) {
+        self.buffer.redirty(self.wave);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crc::{Algorithm, Crc, Table};
 
-use super::layout::{GroupDesc, RAW_EXTRA_SIZE, RAW_INODE_SIZE, RawExtra, SuperBlock};
+use super::layout::{DESC_SIZE, GroupDesc, RAW_EXTRA_SIZE, RAW_INODE_SIZE, RawExtra, SuperBlock};
 use zerocopy::FromBytes;
 
 /// Without inversion at either end: the format chains them by hand.
@@ -39,7 +39,7 @@ fn crc16(seed: u16, bytes: &[u8]) -> u16 {
 pub const DIR_TAIL: usize = 12;
 const DIR_TAIL_TYPE: u8 = 0xde;
 
-/// Which checksum a block has, apart from those that are kept elsewhere. Seeds are of the inode that owns the block.
+/// Which checksum a block has. Seeds are of the inode that owns the block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Seal {
     #[default]
@@ -48,6 +48,18 @@ pub enum Seal {
     Extents(u32),
     /// A block of attributes, by its number.
     Attributes(u32, u32),
+    /// A bitmap of the group, of inodes or of blocks: its checksum is in the group's descriptor.
+    Bitmap {
+        group: u32,
+        inodes: bool,
+    },
+    /// So many group descriptors from this one on, each with its own.
+    Descriptors {
+        first: u32,
+        count: u32,
+        wide: bool,
+        sums: Sums,
+    },
 }
 
 /// Where an extent block has its checksum: behind as many extents as it has room for.
@@ -61,7 +73,7 @@ impl Seal {
     /// Where the checksum is in the block, and what it should be.
     fn compute(self, data: &[u8]) -> Option<(usize, u32)> {
         match self {
-            Seal::None => None,
+            Seal::None | Seal::Bitmap { .. } | Seal::Descriptors { .. } => None,
             Seal::Directory(seed) => {
                 let end = data.len().checked_sub(DIR_TAIL)?;
                 Some((end + 8, crc32c(seed, &data[..end])))
@@ -79,7 +91,15 @@ impl Seal {
     }
 
     pub fn apply(self, data: &mut [u8]) {
-        if let Some((at, sum)) = self.compute(data)
+        if let Seal::Descriptors { first, count, wide, sums } = self {
+            let size = if wide { DESC_SIZE * 2 } else { DESC_SIZE };
+            for (group, raw) in (first..first + count).zip(data.chunks_exact_mut(size)) {
+                let sum = sums.descriptor(group, raw);
+                if let Ok((desc, _)) = GroupDesc::mut_from_prefix(raw) {
+                    desc.checksum.set(sum);
+                }
+            }
+        } else if let Some((at, sum)) = self.compute(data)
             && let Some(slot) = data.get_mut(at..at + 4)
         {
             slot.copy_from_slice(&sum.to_le_bytes());
@@ -88,7 +108,7 @@ impl Seal {
 
     pub fn verify(self, data: &[u8]) -> bool {
         match self {
-            Seal::None => true,
+            Seal::None | Seal::Bitmap { .. } | Seal::Descriptors { .. } => true,
             Seal::Directory(_) if !has_dir_tail(data) => false,
             _ => self.compute(data).is_some_and(|(at, sum)| data.get(at..at + 4) == Some(&sum.to_le_bytes()[..])),
         }
@@ -109,7 +129,7 @@ pub fn write_dir_tail(data: &mut [u8]) {
 }
 
 /// What the checksums of a volume begin with, by the features that it has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sums {
     None,
     /// Of group descriptors only.

@@ -146,6 +146,15 @@ impl Node {
                 next = device_blocks.len() as u64;
             }
         }
+        let mut twice = Vec::new();
+        twice.try_reserve_exact(device_blocks.len()).map_err(|_| Errno::ENOMEM)?;
+        twice.extend(device_blocks.iter().copied().filter(|block| *block != 0));
+        twice.sort_unstable();
+        if twice.windows(2).any(|pair| pair[0] == pair[1]) {
+            // The index would have as many names as somebody likes.
+            return self.broken_dir("map");
+        }
+        drop(twice);
         let area = volume.layout.dir_area();
         let mut index = DirIndex { blocks: Vec::new(), places: BTreeSet::new(), live: 0, dead: false };
         index.blocks.try_reserve_exact(device_blocks.len()).map_err(|_| Errno::ENOMEM)?;
@@ -188,11 +197,8 @@ impl Node {
         if !volume.layout.features.metadata_csum() {
             return Ok(DirBuffer::Leaf(volume.buffers.read(block).await?));
         }
-        let (flags, generation) = {
-            let state = self.state.lock();
-            (state.flags, state.generation)
-        };
-        let seal = volume.sums.directory(self.ino, generation);
+        let seal = self.dir_seal();
+        let flags = self.state.lock().flags;
         if flags & inode_flags::INDEX != 0 {
             let buffer = volume.buffers.read(block).await?;
             // Nodes of the tree look like directory blocks without entries, and their checksums are elsewhere.
@@ -219,13 +225,11 @@ impl Node {
             let blocks: Vec<u32> = self.with_index(|index| index.blocks.iter().map(|block| block.device).collect())?;
             for (position, device) in blocks.into_iter().enumerate().filter(|(_, device)| *device != 0) {
                 let DirBuffer::Inner(buffer) = self.dir_block(device, position == 0).await? else { continue };
-                let generation = self.state.lock().generation;
-                let room = buffer.modify(|data| {
+                let room = buffer.modify_sealed(self.dir_seal(), |data| {
                     dirent::linear(data, position == 0, area);
                     checksum::write_dir_tail(data);
                     room_of(&data[..area])
                 });
-                buffer.set_seal(self.volume.sums.directory(self.ino, generation));
                 self.with_index(|index| index.blocks[position].room = room)?;
             }
         }
@@ -344,23 +348,28 @@ impl Node {
         let position = self.with_index(|index| index.blocks.len())?;
         let _map = self.map_lock.write().await;
         let (run, _) = self.provide_blocks(position as u64, 1, false).await?;
-        let buffer = volume.buffers.zeroed(run.start);
+        let buffer = volume.buffers.fresh(run.start);
         let area = volume.layout.dir_area();
-        self.end_dir_block(&buffer);
-        buffer.modify(|data| write_entry(data, 0, 0, area, b"", 0));
+        self.fill_dir_block(&buffer, |data| write_entry(data, 0, 0, area, b"", 0));
         self.update(|state| state.size += block_size as u64);
         self.with_index(|index| index.blocks.push(DirBlock { device: run.start, room: area as u16 }))?;
         Ok((position, buffer))
     }
 
-    /// Prepares a new block for the checksum, if blocks have any.
-    pub(super) fn end_dir_block(&self, buffer: &Buffer) {
+    fn dir_seal(&self) -> Seal {
         let generation = self.state.lock().generation;
-        let seal = self.volume.sums.directory(self.ino, generation);
-        if seal != Seal::None {
-            buffer.modify(checksum::write_dir_tail);
-            buffer.set_seal(seal);
-        }
+        self.volume.sums.directory(self.ino, generation)
+    }
+
+    /// Gives a new block its content, and a place for the checksum, if blocks have any.
+    pub(super) fn fill_dir_block(&self, buffer: &Buffer, fill: impl FnOnce(&mut [u8])) {
+        let (seal, area) = (self.dir_seal(), self.volume.layout.dir_area());
+        buffer.modify_first(seal, |data| {
+            if seal != Seal::None {
+                checksum::write_dir_tail(data);
+            }
+            fill(&mut data[..area]);
+        });
     }
 
     /// A change of names shows in the times.

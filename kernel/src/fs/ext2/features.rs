@@ -10,6 +10,8 @@ bitflags::bitflags! {
         const HAS_JOURNAL = 0x4;
         const EXT_ATTR = 0x8;
         const RESIZE_INODE = 0x10;
+        /// Copies of the superblock are in two groups of its choice.
+        const SPARSE_SUPER2 = 0x200;
         const _ = !0;
     }
 }
@@ -164,9 +166,12 @@ impl Features {
             return Err(Errno::EINVAL);
         }
         let unknown = self.ro_compat.difference(RoCompat::KNOWN);
-        if !unknown.is_empty() {
-            log::warn!("ext2: read-only because of unsupported features ({:#x})", unknown.bits());
+        // Who does not know where the copies are would give their blocks to files.
+        let moved = self.compat.contains(Compat::SPARSE_SUPER2);
+        if !unknown.is_empty() || moved {
+            let compat = if moved { Compat::SPARSE_SUPER2.bits() } else { 0 };
+            log::warn!("ext2: read-only because of unsupported features ({:#x}, {compat:#x})", unknown.bits());
         }
-        Ok(!unknown.is_empty())
+        Ok(!unknown.is_empty() || moved)
     }
 }

@@ -7,6 +7,8 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
@@ -137,6 +139,7 @@ impl Node {
     async fn write_out(self: Arc<Self>, first: u64, pages: Vec<CachePage>) -> Result<()> {
         let volume = &self.volume;
         let per_page = self.blocks_per_page();
+        let _change = volume.count_change();
         let _writes = self.writes.read().await;
         self.zero_tail(first, &pages);
         let mut transfer = Transfer::new(&self, true);
@@ -148,7 +151,7 @@ impl Node {
             let end = (start + pages.len() as u64 * per_page).min(size_end);
             let mut block = start;
             while block < end {
-                let len = match self.provide_for_write(block, end - block, &transfer, &pages, start).await {
+                let len = match self.provide_for_write(block, end - block, &mut transfer, &pages, start).await {
                     Ok(Extent::Blocks(run)) => {
                         for index in 0..run.len {
                             transfer.block(run.start + index, &pages, block + u64::from(index) - start);
@@ -158,7 +161,7 @@ impl Node {
                     Ok(Extent::Hole(len)) => len,
                     Err(errno) => {
                         // Write what has a place all the same.
-                        result = Err(errno);
+                        result = result.and(Err(errno));
                         1
                     }
                 };
@@ -166,7 +169,18 @@ impl Node {
             }
             transfer.submit();
         }
-        transfer.wait().await.and(result)
+        let begun = core::mem::take(&mut transfer.begun);
+        let written = transfer.wait().await;
+        if written.is_ok() && !begun.is_empty() {
+            // Before, the blocks would have shown what somebody else had deleted.
+            let _map = self.map_lock.write().await;
+            for blocks in begun {
+                if let Err(errno) = self.end_unwritten(blocks).await {
+                    result = Err(errno);
+                }
+            }
+        }
+        written.and(result)
     }
 
     /// The blocks to write to at `block`, or a hole that stays one.
@@ -174,7 +188,7 @@ impl Node {
         self: &Arc<Self>,
         block: u64,
         max: u64,
-        transfer: &Transfer<'_>,
+        transfer: &mut Transfer<'_>,
         pages: &[CachePage],
         start: u64,
     ) -> Result<Extent> {
@@ -183,16 +197,21 @@ impl Node {
             Extent::Hole(len) => len,
         };
         let (reserved, count) = self.state.lock().reserved.uniform(block, hole.into());
+        if !reserved && transfer.is_zero(pages, block - start) {
+            return Ok(Extent::Hole(1));
+        }
+        if self.volume.sealed.load(Ordering::SeqCst) {
+            return Err(Errno::EROFS);
+        }
+        if let Some(run) = self.unwritten_at(block, if reserved { count as u32 } else { 1 }).await? {
+            transfer.begun.push(block..block + u64::from(run.len));
+            return Ok(Extent::Blocks(run));
+        }
         if reserved {
             let (run, _) = self.provide_blocks(block, count as u32, true).await?;
             let kept = self.state.lock().reserved.remove(block..block + u64::from(run.len));
             self.volume.groups.unreserve(kept);
             return Ok(Extent::Blocks(run));
-        }
-        let (page, offset) = transfer.place(pages, block - start);
-        let bytes = page.frame().bytes();
-        if bytes[offset..offset + self.volume.layout.block_size].iter().all(|&byte| byte == 0) {
-            return Ok(Extent::Hole(1));
         }
         let (run, _) = self.provide_blocks(block, 1, false).await?;
         Ok(Extent::Blocks(run))
@@ -209,6 +228,10 @@ impl PageIo for Node {
         // Allocation must not stop between a bitmap and a map.
         Box::pin(self.volume.run_to_end(node.write_out(first, pages.to_vec())))
     }
+
+    fn is_backed_by_file(&self) -> bool {
+        self.volume.device.is_backed_by_file()
+    }
 }
 
 /// Collects blocks of pages into requests: neighbours on the device go into one.
@@ -219,17 +242,24 @@ struct Transfer<'a> {
     len: u32,
     memory: SmallVec<[Memory; 2]>,
     pending: Vec<Pending>,
+    /// Blocks of the file that were allocated and never written before.
+    begun: Vec<Range<u64>>,
 }
 
 impl<'a> Transfer<'a> {
     fn new(node: &'a Node, write: bool) -> Self {
-        Transfer { node, write, first: 0, len: 0, memory: SmallVec::new(), pending: Vec::new() }
+        Transfer { node, write, first: 0, len: 0, memory: SmallVec::new(), pending: Vec::new(), begun: Vec::new() }
     }
 
     /// The page that holds the `index`th block of the range, and where in it.
     fn place<'p>(&self, pages: &'p [CachePage], index: u64) -> (&'p CachePage, usize) {
         let per_page = self.node.blocks_per_page();
         (&pages[(index / per_page) as usize], (index % per_page) as usize * self.node.volume.layout.block_size)
+    }
+
+    fn is_zero(&self, pages: &[CachePage], index: u64) -> bool {
+        let (page, offset) = self.place(pages, index);
+        page.frame().bytes()[offset..offset + self.node.volume.layout.block_size].iter().all(|&byte| byte == 0)
     }
 
     /// Adds the transfer of one block.

@@ -1,25 +1,33 @@
 //! Block groups: which blocks and inodes are free, and the policy by which they are given out.
 //!
 //! The counters of all groups are in memory under one spinlock; the bitmaps are buffers. A bit is tested and set under
-//! the bitmap buffer's own lock, so no lock is held over the read of a bitmap.
+//! the bitmap buffer's own lock, so no lock is held over the read of a bitmap. Locks: what is held back > a bitmap's buffer;
+//! groups > a descriptors' buffer.
 //!
-//! With checksums, a group may say that its bitmaps have never been written ([`super::bitmaps`]), and has checksums of them
-//! in its descriptor, which are brought up to date before the descriptors are written.
+//! What a bitmap says is tested when it comes from the disk, and with checksums a group may say that its bitmaps have never
+//! been written ([`super::bitmaps`]).
+//!
+//! What has been freed is held back ([`super::held`]) until the disk knows it: else two inodes could have one block there, or
+//! a name lead to another file.
 //!
 //! Blocks of written but not yet allocated data are *reserved*: they count as used, so that the allocation at
 //! write-back cannot fail for lack of space.
 
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::bits::{Bits, clear_bits};
 use super::buffers::{Buffer, Buffers};
-use super::checksum::Sums;
+use super::checksum::{Seal, Sums};
+use super::held::{Held, List, Piece};
 use super::layout::{DESC_SIZE, GroupDesc, Layout, ROOT_INO};
 use crate::errno::{Errno, Result};
-use crate::exec::Mutex;
+use crate::exec::{self, Mutex};
 use crate::sync::SpinLock;
 
 pub(super) struct Group {
@@ -27,8 +35,10 @@ pub(super) struct Group {
     pub free_blocks: u32,
     free_inodes: u32,
     used_dirs: u32,
-    /// The checksums are those of an earlier state.
-    pub stale: bool,
+    /// Which bits of the bitmap stand for metadata; known from the first use of the bitmap on.
+    pub system: Option<Arc<[Range<u32>]>>,
+    /// A bitmap makes no sense: nothing is allocated here.
+    pub damaged: bool,
 }
 
 pub struct Groups {
@@ -37,13 +47,22 @@ pub struct Groups {
     pub(super) descs: Vec<Arc<Buffer>>,
     pub(super) descs_per_block: usize,
     pub(super) desc_size: usize,
-    /// Some group's checksums are.
-    pub(super) stale: AtomicBool,
+    pub(super) sums: Sums,
     /// Held while a bitmap is made that was never written.
     pub(super) making: Mutex<()>,
     free_blocks: AtomicU64,
     free_inodes: AtomicU64,
     reserved: AtomicU64,
+    held_blocks: SpinLock<Held>,
+    held_inodes: SpinLock<Held>,
+    /// A bitmap turned out to be damaged.
+    pub(super) damage: AtomicBool,
+}
+
+/// What has been freed before some moment.
+pub struct Release {
+    blocks: List,
+    inodes: List,
 }
 
 /// Consecutive blocks.
@@ -68,13 +87,17 @@ impl Groups {
             }
         }
         let mut descs = Vec::new();
-        let mut groups = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
+        descs.try_reserve_exact(blocks as usize).map_err(|_| Errno::ENOMEM)?;
+        groups.try_reserve_exact(layout.groups as usize).map_err(|_| Errno::ENOMEM)?;
         for index in 0..blocks {
             let block = layout.desc_block(index);
             if !layout.valid_block(block) {
                 return Err(Errno::EINVAL);
             }
             let buffer = buffers.read(block).await?;
+            exec::budget().await;
+            let first = groups.len() as u32;
             buffer.with(|data| {
                 let left = (layout.groups - index * layout.descs_per_block()) as usize;
                 for raw in data.chunks_exact(layout.desc_size).take(left) {
@@ -87,11 +110,17 @@ impl Groups {
                         free_inodes: desc.free_inodes.get().into(),
                         used_dirs: desc.used_dirs.get().into(),
                         desc,
-                        stale: false,
+                        system: None,
+                        damaged: false,
                     });
                 }
                 Ok(())
             })?;
+            if sums != Sums::None {
+                let wide = layout.desc_size > DESC_SIZE;
+                let count = groups.len() as u32 - first;
+                buffer.check_seal(Seal::Descriptors { first, count, wide, sums }, |_| true);
+            }
             descs.push(buffer);
         }
         let free_blocks = groups.iter().map(|group| u64::from(group.free_blocks)).sum();
@@ -101,11 +130,14 @@ impl Groups {
             descs,
             descs_per_block: layout.descs_per_block() as usize,
             desc_size: layout.desc_size,
-            stale: AtomicBool::new(false),
+            sums,
             making: Mutex::new(()),
             free_blocks: AtomicU64::new(free_blocks),
             free_inodes: AtomicU64::new(free_inodes),
             reserved: AtomicU64::new(0),
+            held_blocks: SpinLock::default(),
+            held_inodes: SpinLock::default(),
+            damage: AtomicBool::new(false),
         })
     }
 
@@ -130,6 +162,14 @@ impl Groups {
             return Err(Errno::ENOSPC);
         }
         Ok(())
+    }
+
+    /// Nothing of the group can be promised any more.
+    pub(super) fn damaged(&self, group: &mut Group) {
+        if !core::mem::replace(&mut group.damaged, true) {
+            subtract(&self.free_blocks, group.free_blocks.into());
+            subtract(&self.free_inodes, group.free_inodes.into());
+        }
     }
 
     pub fn unreserve(&self, count: u64) {
@@ -158,45 +198,42 @@ impl Groups {
         let want = u64::from(want).clamp(1, available) as u32;
         let goal = if layout.valid_block(goal) { goal } else { layout.first_data_block };
         let home = layout.group_of_block(goal);
+        let mut why = Errno::ENOSPC;
         // First round: the goal itself or unbroken space, in any group. Second round: whatever there is.
         for step in 0..2 * layout.groups {
             let index = (home + step) % layout.groups;
             let unbroken = step < layout.groups;
-            if self.group(index, |group| (group.free_blocks > 0).then_some(())).is_none() {
+            if self.group(index, |group| (group.free_blocks > 0 && !group.damaged).then_some(())).is_none() {
                 continue;
             }
-            let bitmap = self.block_bitmap(layout, buffers, index).await?;
+            let bitmap = match self.block_bitmap(layout, buffers, index).await {
+                Ok(bitmap) => bitmap,
+                Err(errno) => {
+                    why = errno;
+                    continue;
+                }
+            };
             let from = if step == 0 { goal - layout.group_first_block(index) } else { 0 };
             let limit = layout.group_blocks(index);
-            let Some((bit, len)) = bitmap.modify(|data| take_bits(data, from, limit, want, unbroken)) else {
-                continue;
+            let taken = {
+                let mut held = self.held_blocks.lock();
+                let bits = held.bits(index);
+                let taken = bitmap.modify(|data| Bits { used: data, held: bits }.take(from, limit, want, unbroken));
+                if let Some((first, len)) = taken {
+                    held.take(Piece { group: index, first, len }, layout.block_size);
+                }
+                taken
             };
-            let run = Run { start: layout.group_first_block(index) + bit, len };
-            if !self.is_data(layout, index, run) {
-                // A bitmap that offers the group's own metadata is corrupt; what was taken of it stays taken.
-                log::error!("ext2: the block bitmap of group {index} is wrong");
-                return Err(Errno::EIO);
-            }
-            self.change(index, |group| group.free_blocks = group.free_blocks.saturating_sub(len));
-            self.free_blocks.fetch_sub(u64::from(len), Ordering::Relaxed);
-            return Ok(run);
+            let Some((bit, len)) = taken else { continue };
+            self.change(index, |group| {
+                group.free_blocks = group.free_blocks.saturating_sub(len);
+                if !group.damaged {
+                    subtract(&self.free_blocks, len.into());
+                }
+            });
+            return Ok(Run { start: layout.group_first_block(index) + bit, len });
         }
-        Err(Errno::ENOSPC)
-    }
-
-    /// True if no block of the run belongs to the group's bitmaps or inode table.
-    fn is_data(&self, layout: &Layout, index: u32, run: Run) -> bool {
-        let table = (layout.inodes_per_group as usize * layout.inode_size).div_ceil(layout.block_size) as u32;
-        let outside = |first: u32, len: u32| run.start + run.len <= first || first + len <= run.start;
-        self.group(index, |group| {
-            let desc = &group.desc;
-            Some(
-                outside(desc.block_bitmap.get(), 1)
-                    && outside(desc.inode_bitmap.get(), 1)
-                    && outside(desc.inode_table.get(), table),
-            )
-        })
-        .unwrap_or(false)
+        Err(why)
     }
 
     pub async fn free_run(&self, layout: &Layout, buffers: &Buffers, run: Run) -> Result<()> {
@@ -208,16 +245,56 @@ impl Groups {
             let index = layout.group_of_block(start);
             let first = layout.group_first_block(index);
             let len = (end - start).min(first + layout.group_blocks(index) - start);
+            let bits = start - first..start - first + len;
             let bitmap = self.block_bitmap(layout, buffers, index).await?;
-            let cleared = bitmap.modify(|data| clear_bits(data, start - first, len));
+            let system = self.group(index, |group| group.system.clone()).unwrap_or_default();
+            if system.iter().any(|used| used.start < bits.end && bits.start < used.end) {
+                log::error!("ext2: blocks {start}+{len} are not a file's");
+                return Err(Errno::EIO);
+            }
+            let cleared = {
+                let mut held = self.held_blocks.lock();
+                if held.free(Piece { group: index, first: bits.start, len }, layout.block_size) {
+                    buffers.forget(start, len);
+                }
+                bitmap.modify(|data| clear_bits(data, bits.start, len))
+            };
             if cleared != len {
                 log::error!("ext2: blocks {start}+{len} were already free in part");
             }
-            self.change(index, |group| group.free_blocks += cleared);
-            self.free_blocks.fetch_add(u64::from(cleared), Ordering::Relaxed);
+            self.change(index, |group| {
+                group.free_blocks += cleared;
+                if !group.damaged {
+                    self.free_blocks.fetch_add(u64::from(cleared), Ordering::Relaxed);
+                }
+            });
             start += len;
         }
         Ok(())
+    }
+
+    /// A write-back begins: answers what has been freed so far, and may be used again when it has ended.
+    pub fn begin_release(&self) -> Release {
+        Release { blocks: self.held_blocks.lock().begin(), inodes: self.held_inodes.lock().begin() }
+    }
+
+    /// It has ended: `forget` gets to know the blocks before they are given to others. Or it has failed.
+    pub async fn end_release(&self, layout: &Layout, mut release: Release, written: bool, forget: impl Fn(u32, u32)) {
+        if written {
+            let forget = |piece: &Piece| forget(layout.group_first_block(piece.group) + piece.first, piece.len);
+            let_go(&self.held_blocks, core::mem::take(&mut release.blocks), forget).await;
+            let_go(&self.held_inodes, core::mem::take(&mut release.inodes), |_| ()).await;
+        }
+        self.held_blocks.lock().end(release.blocks);
+        self.held_inodes.lock().end(release.inodes);
+    }
+
+    pub fn holds_blocks(&self) -> bool {
+        !self.held_blocks.lock().is_empty()
+    }
+
+    pub fn holds_inodes(&self) -> bool {
+        !self.held_inodes.lock().is_empty()
     }
 
     /// Allocates an inode: files in their directory's group if it has room; directories spread out, so that what is
@@ -226,47 +303,85 @@ impl Groups {
         if self.free_inodes() == 0 {
             return Err(Errno::ENOSPC);
         }
+        let mut why = Errno::ENOSPC;
         let home = if directory { self.directory_group(layout, parent) } else { layout.group_of_inode(parent) };
         for step in 0..layout.groups {
             let index = (home + step) % layout.groups;
-            if self.group(index, |group| (group.free_inodes > 0).then_some(())).is_none() {
+            if self.group(index, |group| (group.free_inodes > 0 && !group.damaged).then_some(())).is_none() {
                 continue;
             }
-            let bitmap = self.inode_bitmap(layout, buffers, index).await?;
+            let bitmap = match self.inode_bitmap(layout, buffers, index).await {
+                Ok(bitmap) => bitmap,
+                Err(errno) => {
+                    why = errno;
+                    continue;
+                }
+            };
             let from = if index == 0 { layout.first_ino - 1 } else { 0 };
-            let taken = bitmap.modify(|data| {
-                let bit = next_zero(data, from, layout.inodes_per_group)?;
-                data[bit as usize / 8] |= 1 << (bit % 8);
-                Some(bit)
-            });
+            let taken = {
+                let mut held = self.held_inodes.lock();
+                let taken = bitmap.modify(|data| {
+                    let mut bits = Bits { used: data, held: held.bits(index) };
+                    let bit = bits.next_clear(from, layout.inodes_per_group)?;
+                    bits.set(bit);
+                    Some(bit)
+                });
+                if let Some(first) = taken {
+                    held.take(Piece { group: index, first, len: 1 }, layout.block_size);
+                }
+                taken
+            };
             let Some(bit) = taken else { continue };
+            let mut first_use = false;
             self.change(index, |group| {
                 group.free_inodes = group.free_inodes.saturating_sub(1);
                 group.used_dirs += u32::from(directory);
                 // What is behind the last inode that was ever used is not looked at by checkers.
-                let unused = group.desc.unused_inodes.get().min((layout.inodes_per_group - bit - 1) as u16);
+                let before = group.desc.unused_inodes.get();
+                let unused = before.min((layout.inodes_per_group - bit - 1) as u16);
+                first_use = unused < before;
                 group.desc.unused_inodes.set(unused);
+                if !group.damaged {
+                    subtract(&self.free_inodes, 1);
+                }
             });
-            self.free_inodes.fetch_sub(1, Ordering::Relaxed);
+            if first_use && let Some(buffer) = self.descs.get(index as usize / self.descs_per_block) {
+                // A name that leads to one of those would be a question.
+                buffer.put_first();
+            }
             return Ok(index * layout.inodes_per_group + bit + 1);
         }
-        Err(Errno::ENOSPC)
+        Err(why)
     }
 
     pub async fn free_inode(&self, layout: &Layout, buffers: &Buffers, ino: u32, directory: bool) -> Result<()> {
         let index = layout.group_of_inode(ino);
         let bitmap = self.inode_bitmap(layout, buffers, index).await?;
         let bit = (ino - 1) % layout.inodes_per_group;
-        if bitmap.modify(|data| clear_bits(data, bit, 1)) != 1 {
+        let cleared = {
+            let mut held = self.held_inodes.lock();
+            held.free(Piece { group: index, first: bit, len: 1 }, layout.block_size);
+            bitmap.modify(|data| clear_bits(data, bit, 1))
+        };
+        if cleared != 1 {
             log::error!("ext2: inode {ino} was already free");
             return Err(Errno::EIO);
         }
         self.change(index, |group| {
             group.free_inodes += 1;
             group.used_dirs = group.used_dirs.saturating_sub(u32::from(directory));
+            if !group.damaged {
+                self.free_inodes.fetch_add(1, Ordering::Relaxed);
+            }
         });
-        self.free_inodes.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    pub async fn is_inode_used(&self, layout: &Layout, buffers: &Buffers, ino: u32) -> Result<bool> {
+        let Some(bit) = ino.checked_sub(1).filter(|_| ino <= layout.inodes) else { return Ok(false) };
+        let bitmap = self.inode_bitmap(layout, buffers, layout.group_of_inode(ino)).await?;
+        let bit = bit % layout.inodes_per_group;
+        Ok(bitmap.with(|data| data[bit as usize / 8] & 1 << (bit % 8) != 0))
     }
 
     /// The group for a new directory: below the root, the emptiest of those with more free space than the average;
@@ -301,8 +416,6 @@ impl Groups {
         let mut groups = self.groups.lock();
         let Some(group) = groups.get_mut(index) else { return };
         change(group);
-        group.stale = true;
-        self.stale.store(true, Ordering::Relaxed);
         group.desc.free_blocks.set(group.free_blocks as u16);
         group.desc.free_inodes.set(group.free_inodes as u16);
         group.desc.used_dirs.set(group.used_dirs as u16);
@@ -310,6 +423,21 @@ impl Groups {
             let at = index % self.descs_per_block * self.desc_size;
             buffer.modify(|data| data[at..at + DESC_SIZE].copy_from_slice(group.desc.as_bytes()));
         }
+    }
+}
+
+/// In turns, as there may be a piece for each block of a large file. `forget` gets to know a piece before anybody can take it.
+async fn let_go(held: &SpinLock<Held>, list: List, forget: impl Fn(&Piece)) {
+    let mut groups = BTreeSet::new();
+    for turn in list {
+        turn.iter().for_each(&forget);
+        held.lock().release(&turn);
+        groups.extend(turn.iter().map(|piece| piece.group));
+        exec::budget().await;
+    }
+    for group in groups {
+        held.lock().tidy(group);
+        exec::budget().await;
     }
 }
 
@@ -323,81 +451,7 @@ fn check(layout: &Layout, desc: &GroupDesc) -> Result<()> {
     if sound { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// Sets a run of up to `want` clear bits below `limit` and answers it: at `from` if that is clear; else the next eight
-/// clear bits that begin a byte (which keeps files that grow side by side apart); else, unless it has to be `unbroken`
-/// space, any clear bit.
-fn take_bits(data: &mut [u8], from: u32, limit: u32, want: u32, unbroken: bool) -> Option<(u32, u32)> {
-    let is_clear = |data: &[u8], bit: u32| data[bit as usize / 8] & (1 << (bit % 8)) == 0;
-    let start = if from < limit && is_clear(data, from) {
-        from
-    } else {
-        let whole = |range: core::ops::Range<u32>| range.into_iter().find(|&byte| data[byte as usize] == 0);
-        let middle = (from / 8 + 1).min(limit / 8);
-        match whole(middle..limit / 8).or_else(|| whole(0..middle)) {
-            Some(byte) => byte * 8,
-            None if unbroken => return None,
-            None => next_zero(data, from, limit).or_else(|| next_zero(data, 0, limit))?,
-        }
-    };
-    let mut len = 0;
-    while len < want && start + len < limit && is_clear(data, start + len) {
-        data[(start + len) as usize / 8] |= 1 << ((start + len) % 8);
-        len += 1;
-    }
-    Some((start, len))
-}
-
-/// Clears bits; answers how many were set.
-pub(super) fn clear_bits(data: &mut [u8], from: u32, len: u32) -> u32 {
-    let mut cleared = 0;
-    for bit in from..from + len {
-        let mask = 1 << (bit % 8);
-        if let Some(byte) = data.get_mut(bit as usize / 8) {
-            cleared += u32::from(*byte & mask != 0);
-            *byte &= !mask;
-        }
-    }
-    cleared
-}
-
-fn next_zero(data: &[u8], from: u32, limit: u32) -> Option<u32> {
-    let mut bit = from;
-    while bit < limit {
-        if bit.is_multiple_of(8) && data[bit as usize / 8] == 0xff {
-            bit += 8;
-        } else if data[bit as usize / 8] & (1 << (bit % 8)) == 0 {
-            return Some(bit);
-        } else {
-            bit += 1;
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_starts_at_the_goal_if_that_is_free() {
-        let mut bits = [0u8; 8];
-        assert_eq!(take_bits(&mut bits, 5, 64, 3, true), Some((5, 3)));
-        assert_eq!(bits[0], 0b1110_0000);
-    }
-
-    #[test]
-    fn a_taken_goal_moves_to_a_free_byte() {
-        let mut bits = [0x01, 0x01, 0x00, 0x00];
-        assert_eq!(take_bits(&mut bits, 0, 32, 32, true), Some((16, 16)));
-        assert_eq!(take_bits(&mut bits, 0, 32, 2, true), None);
-        assert_eq!(take_bits(&mut bits, 0, 32, 2, false), Some((1, 2)));
-    }
-
-    #[test]
-    fn the_end_of_a_short_group_is_never_taken() {
-        let mut bits = [0u8; 8];
-        assert_eq!(take_bits(&mut bits, 0, 10, 64, true), Some((0, 10)));
-        assert_eq!(take_bits(&mut bits, 0, 10, 1, false), None);
-        assert_eq!(clear_bits(&mut bits, 0, 12), 10);
-    }
+/// Counts that contradict the bitmaps must not wrap.
+fn subtract(count: &AtomicU64, n: u64) {
+    let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(count.saturating_sub(n)));
 }

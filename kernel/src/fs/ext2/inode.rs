@@ -38,6 +38,10 @@ impl Drop for Ext2Inode {
             let (node, cache) = (self.node.clone(), self.cache.take());
             let volume = node.volume.clone();
             volume.deletion_begins();
+            if volume.read_only() {
+                volume.abandon(&node);
+                return volume.deletion_ended();
+            }
             (volume.host.spawn)(Box::pin(async move {
                 volume.delete(node, cache).await;
                 volume.deletion_ended();
@@ -69,7 +73,7 @@ impl Ext2Inode {
     /// Changes the size of a regular file; what is cut off is freed.
     async fn resize(node: Arc<Node>, cache: Arc<PageCache>, attr: SetAttr, size: u64) -> Result<()> {
         let volume = node.volume.clone();
-        volume.begin_change().await?;
+        let _change = volume.begin_change().await?;
         let old = node.state.lock().size;
         if size >= old {
             node.update(|state| apply(state, &attr));
@@ -80,7 +84,7 @@ impl Ext2Inode {
         cache.truncate(size).await;
         let keep = size.div_ceil(volume.layout.block_size as u64);
         // Pages that have left the cache may still be on their way to the blocks that are about to be free.
-        drop(node.writes.write().await);
+        let _writes = node.writes.write().await;
         let _map = node.map_lock.write().await;
         node.drop_reservations(keep);
         node.free_blocks_from(keep).await
@@ -90,7 +94,7 @@ impl Ext2Inode {
     async fn punch(node: Arc<Node>, cache: Arc<PageCache>, bytes: Range<u64>) -> Result<()> {
         const PAGE: u64 = PAGE_SIZE as u64;
         let volume = node.volume.clone();
-        volume.begin_change().await?;
+        let _change = volume.begin_change().await?;
         let size = node.state.lock().size;
         if bytes.start >= size {
             return Ok(());
@@ -99,8 +103,9 @@ impl Ext2Inode {
         let end = if bytes.end >= size { size.next_multiple_of(PAGE) } else { bytes.end };
         let pages = cache.zero_ends(size, bytes.start..end).await;
         cache.punch(pages.clone()).await;
-        drop(node.writes.write().await);
         {
+            // No page that gets dirty now is to go to blocks that are about to be free.
+            let _writes = node.writes.write().await;
             let _map = node.map_lock.write().await;
             let per_page = PAGE / volume.layout.block_size as u64;
             let blocks = pages.start * per_page..pages.end * per_page;
@@ -121,7 +126,9 @@ impl Ext2Inode {
     /// See [`Inode::next_data`].
     async fn find_data(node: &Node, offset: u64) -> Result<Option<Range<u64>>> {
         let block_size = node.volume.layout.block_size as u64;
-        let end = node.state.lock().size.div_ceil(block_size);
+        // A size may say more than any map has.
+        let size = node.state.lock().size;
+        let end = size.div_ceil(block_size).min(node.max_blocks());
         let mut block = offset / block_size;
         let _map = node.map_lock.read().await;
         while block < end {
@@ -141,9 +148,7 @@ impl Ext2Inode {
         }
         let volume = &node.volume;
         // The inode alone is no use without the maps, bitmaps and names that lead to it.
-        result = node.store().await.and(result);
-        result = volume.write_metadata().await.and(result);
-        volume.device.flush().await.and(result)
+        volume.write_metadata().await.and(result)
     }
 }
 
@@ -266,16 +271,26 @@ impl Inode for Ext2Inode {
         };
         Op::boxed(self.node.volume.run_to_end(async move {
             let content = if let Content::Symlink(_) = content { Content::Symlink(&target) } else { content };
-            let inode: Arc<dyn Inode> = node.create(&name, content, attr).await?;
-            Ok(inode)
+            let mut waited = false;
+            loop {
+                match node.create(&name, content, attr).await {
+                    Err(Errno::ENOSPC) if node.volume.awaits_space(&mut waited).await => {}
+                    result => return result.map(|inode| inode as Arc<dyn Inode>),
+                }
+            }
         }))
     }
 
     fn create_unnamed(&self, attr: NewAttr) -> Op<'_, Result<Arc<dyn Inode>>> {
         let node = self.node.clone();
         Op::boxed(self.node.volume.run_to_end(async move {
-            let inode: Arc<dyn Inode> = node.create_unnamed(attr).await?;
-            Ok(inode)
+            let mut waited = false;
+            loop {
+                match node.create_unnamed(attr).await {
+                    Err(Errno::ENOSPC) if node.volume.awaits_space(&mut waited).await => {}
+                    result => return result.map(|inode| inode as Arc<dyn Inode>),
+                }
+            }
         }))
     }
 
@@ -285,7 +300,15 @@ impl Inode for Ext2Inode {
             Ok(target) => target,
             Err(errno) => return Op::ready(Err(errno)),
         };
-        Op::boxed(self.node.volume.run_to_end(async move { node.link(&name, &target).await }))
+        Op::boxed(self.node.volume.run_to_end(async move {
+            let mut waited = false;
+            loop {
+                match node.link(&name, &target).await {
+                    Err(Errno::ENOSPC) if node.volume.awaits_space(&mut waited).await => {}
+                    result => return result,
+                }
+            }
+        }))
     }
 
     fn unlink<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
@@ -322,7 +345,15 @@ impl Inode for Ext2Inode {
             Err(errno) => return Op::ready(Err(errno)),
         };
         let node = self.node.clone();
-        Op::boxed(self.node.volume.run_to_end(async move { node.rename(&rename).await }))
+        Op::boxed(self.node.volume.run_to_end(async move {
+            let mut waited = false;
+            loop {
+                match node.rename(&rename).await {
+                    Err(Errno::ENOSPC) if node.volume.awaits_space(&mut waited).await => {}
+                    result => return result,
+                }
+            }
+        }))
     }
 
     fn read_dir<'a>(&'a self, cookie: u64, sink: &'a mut dyn DirSink) -> Op<'a, Result<()>> {

@@ -110,7 +110,6 @@ impl Volume {
 
     pub fn note_dirty(&self, node: &Arc<Node>) {
         self.dirty_nodes.lock().insert(node.ino, node.clone());
-        self.dirty.notify();
     }
 
     pub fn live_inodes(&self) -> Vec<Arc<Ext2Inode>> {

@@ -4,7 +4,8 @@
 //!
 //! A transaction is a sequence of blocks with one number: descriptors, each followed by copies of the blocks that it
 //! names; revocations of earlier copies; and at the end a commit. The first pass finds the last transaction that has
-//! one, and the revocations; the second copies to their places what was not revoked later.
+//! one, and the revocations; the second copies to their places what was not revoked later. Both look at each block with the
+//! same suspicion: what the first has seen may not be there any more.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -83,6 +84,8 @@ struct Journal {
     volume: Arc<Volume>,
     /// Where the journal's blocks are.
     runs: Vec<(u32, Run)>,
+    /// The same in the order in which they are on the device.
+    by_place: Vec<Run>,
     block_size: usize,
     /// Its first block after the superblock, and how many there are.
     first: u32,
@@ -90,6 +93,24 @@ struct Journal {
     incompat: u32,
     seed: u32,
 }
+
+/// What a block of the journal is.
+enum Piece {
+    /// Copies of these blocks follow.
+    Descriptor(Vec<Tag>),
+    Revocation(Vec<u64>),
+    Commit,
+    /// It looks like one of these, and has a wrong checksum.
+    Damaged,
+    /// Nothing of the transaction that was expected.
+    Foreign,
+}
+
+/// Blocks, with the number of the last transaction that revokes them.
+type Revoked = BTreeMap<u64, u32>;
+
+/// So many may be revoked: they take some 40 MB.
+const MAX_REVOKED: usize = 1 << 20;
 
 /// Where a pass begins.
 #[derive(Clone, Copy)]
@@ -104,7 +125,7 @@ pub async fn recover(volume: &Arc<Volume>) -> Result<()> {
         log::error!("ext2: the journal needs recovery, and the device cannot be written (try noload)");
         return Err(Errno::EROFS);
     }
-    let (mut journal, mut head) = Journal::open(volume).await?;
+    let (journal, mut head) = Journal::open(volume).await?;
     let start = Start { block: word(&head, 28), sequence: word(&head, 24) };
     if start.block != 0 {
         let mut revoked = BTreeMap::new();
@@ -133,6 +154,41 @@ async fn settle_superblock(volume: &Arc<Volume>, failed: bool) -> Result<()> {
     volume.device.flush().await
 }
 
+/// Follows the map of the journal's inode: its runs with the block of the journal that each begins with, and in the order in
+/// which they are on the device.
+async fn find_blocks(volume: &Arc<Volume>, ino: u32) -> Result<(Vec<(u32, Run)>, Vec<Run>)> {
+    let (block, offset) = volume.inode_position(ino)?;
+    let buffer = volume.buffers.read(block).await?;
+    let raw = offset..offset + volume.layout.inode_size;
+    let (kind, state) = buffer.with(|data| volume.decode(&data[raw], ino)).map_err(|errno| match errno {
+        Errno::ESTALE => Errno::EUCLEAN,
+        other => other,
+    })?;
+    let end = (state.size / volume.layout.block_size as u64).min(volume.layout.blocks.into()) as u32;
+    let node = volume.node(ino, kind, state);
+    let mut runs: Vec<(u32, Run)> = Vec::new();
+    let mut at = 0;
+    while at < end {
+        exec::budget().await;
+        let Extent::Blocks(run) = node.lookup_block(at.into(), end - at).await? else {
+            log::error!("ext2: the journal has a hole");
+            return Err(Errno::EINVAL);
+        };
+        runs.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        runs.push((at, run));
+        at += run.len;
+    }
+    let mut by_place: Vec<Run> = Vec::new();
+    by_place.try_reserve_exact(runs.len()).map_err(|_| Errno::ENOMEM)?;
+    by_place.extend(runs.iter().map(|(_, run)| *run));
+    by_place.sort_unstable_by_key(|run| run.start);
+    if by_place.windows(2).any(|pair| pair[0].start + pair[0].len > pair[1].start) {
+        log::error!("ext2: the journal has a block twice");
+        return Err(Errno::EUCLEAN);
+    }
+    Ok((runs, by_place))
+}
+
 impl Journal {
     /// The journal and its superblock.
     async fn open(volume: &Arc<Volume>) -> Result<(Journal, Box<[u8]>)> {
@@ -142,9 +198,9 @@ impl Journal {
             return Err(Errno::EINVAL);
         }
         let block_size = volume.layout.block_size;
-        let mut journal =
-            Journal { volume: volume.clone(), runs: Vec::new(), block_size, first: 1, len: 1, incompat: 0, seed: 0 };
-        journal.find_blocks(ino).await?;
+        let (runs, by_place) = find_blocks(volume, ino).await?;
+        let volume = volume.clone();
+        let mut journal = Journal { volume, runs, by_place, block_size, first: 1, len: 1, incompat: 0, seed: 0 };
         let head = journal.read(0).await?;
         let kind = word(&head, 4);
         journal.first = word(&head, 20);
@@ -167,6 +223,11 @@ impl Journal {
             log::error!("ext2: unsupported features of the journal ({:#x})", journal.incompat & !KNOWN);
             return Err(Errno::EINVAL);
         }
+        if journal.incompat & ASYNC_COMMIT != 0 && !journal.has_checksums() {
+            // A commit may be there before its blocks are, and only the old kind of checksums would tell.
+            log::error!("ext2: the journal has asynchronous commits without checksums (try e2fsck)");
+            return Err(Errno::EINVAL);
+        }
         if journal.has_checksums() {
             journal.seed = crc32c(!0, &head[48..64]);
             if word(&head, SUPER_CHECKSUM) != sum_without(!0, &head[..SUPER_SIZE], SUPER_CHECKSUM) {
@@ -175,27 +236,6 @@ impl Journal {
             }
         }
         Ok((journal, head))
-    }
-
-    /// Follows the map of the journal's inode.
-    async fn find_blocks(&mut self, ino: u32) -> Result<()> {
-        let volume = self.volume.clone();
-        let (block, offset) = volume.inode_position(ino)?;
-        let buffer = volume.buffers.read(block).await?;
-        let size = volume.layout.inode_size;
-        let (kind, state) = buffer.with(|data| volume.decode(&data[offset..offset + size], ino))?;
-        let end = (state.size / self.block_size as u64).min(volume.layout.blocks.into()) as u32;
-        let node = volume.node(ino, kind, state);
-        let mut at = 0;
-        while at < end {
-            let Extent::Blocks(run) = node.lookup_block(at.into(), end - at).await? else {
-                log::error!("ext2: the journal has a hole");
-                return Err(Errno::EINVAL);
-            };
-            self.runs.push((at, run));
-            at += run.len;
-        }
-        Ok(())
     }
 
     fn has_checksums(&self) -> bool {
@@ -272,48 +312,87 @@ impl Journal {
         records.map(|record| record.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))).collect()
     }
 
+    /// What the block is, if it belongs to this transaction.
+    async fn look(&self, block: u32, sequence: u32) -> Result<Piece> {
+        let data = self.read(block).await?;
+        if word(&data, 0) != MAGIC || word(&data, 8) != sequence {
+            return Ok(Piece::Foreign);
+        }
+        Ok(match word(&data, 4) {
+            DESCRIPTOR if self.has_sound_tail(&data) => Piece::Descriptor(self.tags(&data)),
+            REVOKE if self.has_sound_tail(&data) => Piece::Revocation(self.revoked(&data)),
+            COMMIT if self.is_sound_commit(&data) => Piece::Commit,
+            DESCRIPTOR | REVOKE | COMMIT => Piece::Damaged,
+            _ => Piece::Foreign,
+        })
+    }
+
     /// Finds the first transaction that is not complete, and what complete ones revoke: blocks, with the number of the last
     /// transaction that does.
-    async fn scan(&self, start: Start, revoked: &mut BTreeMap<u64, u32>) -> Result<u32> {
+    async fn scan(&self, start: Start, revoked: &mut Revoked) -> Result<u32> {
         let Start { mut block, mut sequence } = start;
         let mut seen = 0;
         let mut pending = Vec::new();
         while seen < self.len {
             exec::budget().await;
-            let data = self.read(block).await?;
-            if word(&data, 0) != MAGIC || word(&data, 8) != sequence {
-                break;
-            }
-            let count = match word(&data, 4) {
-                DESCRIPTOR if self.has_sound_tail(&data) => 1 + self.tags(&data).len() as u32,
-                REVOKE if self.has_sound_tail(&data) => {
-                    pending.extend(self.revoked(&data));
+            let count = match self.look(block, sequence).await? {
+                Piece::Descriptor(tags) => {
+                    tags.iter().try_for_each(|tag| self.check_target(tag.block))?;
+                    1 + tags.len() as u32
+                }
+                Piece::Revocation(blocks) => {
+                    pending.try_reserve(blocks.len()).map_err(|_| Errno::ENOMEM)?;
+                    pending.extend(blocks);
                     1
                 }
-                COMMIT if self.is_sound_commit(&data) => {
+                Piece::Commit => {
                     revoked.extend(pending.drain(..).map(|block| (block, sequence)));
                     sequence = sequence.wrapping_add(1);
                     1
                 }
-                _ => break,
+                Piece::Damaged => {
+                    self.must_be_the_end(block, seen, sequence).await?;
+                    break;
+                }
+                Piece::Foreign => break,
             };
+            if revoked.len() + pending.len() > MAX_REVOKED {
+                return Err(Errno::ENOMEM);
+            }
             block = self.after(block, count);
             seen = seen.saturating_add(count);
         }
         Ok(sequence)
     }
 
-    /// Copies the blocks of all transactions before `end` to their places; answers how many.
-    async fn replay(&mut self, start: Start, end: u32, revoked: &BTreeMap<u64, u32>) -> Result<u64> {
+    /// A block with a wrong checksum is what a power cut leaves of the last transaction, which counts for nothing then. If that
+    /// or a later one has been committed all the same, what was synced is in a journal that nobody can read: nothing is
+    /// touched, and e2fsck has to decide.
+    async fn must_be_the_end(&self, mut block: u32, seen: u32, sequence: u32) -> Result<()> {
+        for _ in seen..self.len {
+            exec::budget().await;
+            block = self.after(block, 1);
+            let data = self.read(block).await?;
+            let commit = word(&data, 0) == MAGIC && word(&data, 4) == COMMIT && !is_before(word(&data, 8), sequence);
+            if commit && self.is_sound_commit(&data) {
+                log::error!("ext2: transaction {sequence} of the journal is damaged (try e2fsck)");
+                return Err(Errno::EUCLEAN);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the blocks of all transactions before `end` to their places; answers how many. What the first pass has seen must
+    /// still be there.
+    async fn replay(&self, start: Start, end: u32, revoked: &Revoked) -> Result<u64> {
         let Start { mut block, mut sequence } = start;
-        let mut copied = 0;
+        let (mut seen, mut copied) = (0, 0);
         while is_before(sequence, end) {
             exec::budget().await;
-            let data = self.read(block).await?;
             let mut count = 1;
-            match word(&data, 4) {
-                DESCRIPTOR => {
-                    for tag in self.tags(&data) {
+            match self.look(block, sequence).await? {
+                Piece::Descriptor(tags) if seen < self.len => {
+                    for tag in tags {
                         let from = self.after(block, count);
                         count += 1;
                         // Revoked by this transaction or a later one.
@@ -324,12 +403,34 @@ impl Journal {
                         copied += 1;
                     }
                 }
-                COMMIT => sequence = sequence.wrapping_add(1),
-                _ => {}
+                Piece::Commit if seen < self.len => sequence = sequence.wrapping_add(1),
+                Piece::Revocation(_) if seen < self.len => {}
+                _ => {
+                    log::error!("ext2: the journal changes while it is read");
+                    return Err(Errno::EIO);
+                }
             }
             block = self.after(block, count);
+            seen = seen.saturating_add(count);
         }
         Ok(copied)
+    }
+
+    /// Refuses blocks that there are not, and those of the journal: it must not change while it is carried out. The file
+    /// system may be larger than its superblock says, which may be in the journal too.
+    fn check_target(&self, block: u64) -> Result<()> {
+        let volume = &self.volume;
+        let per_block = volume.layout.sectors_per_block();
+        let there = block.checked_add(1).and_then(|end| end.checked_mul(per_block));
+        let own = |run: &Run| (u64::from(run.start)..u64::from(run.start) + u64::from(run.len)).contains(&block);
+        let at = self.by_place.partition_point(|run| u64::from(run.start) <= block);
+        if there.is_none_or(|end| end > volume.device.sectors())
+            || at.checked_sub(1).is_some_and(|at| own(&self.by_place[at]))
+        {
+            log::error!("ext2: the journal has a copy of block {block}, where none can be");
+            return Err(Errno::EIO);
+        }
+        Ok(())
     }
 
     async fn copy(&self, from: u32, tag: &Tag, sequence: u32) -> Result<()> {
@@ -346,12 +447,9 @@ impl Journal {
             // It began with the magic number of the journal's own blocks.
             set_word(&mut data, 0, MAGIC);
         }
-        let layout = &self.volume.layout;
-        if tag.block >= u64::from(layout.blocks) {
-            log::error!("ext2: the journal has a copy of block {}, which there is not", tag.block);
-            return Err(Errno::EIO);
-        }
-        self.volume.device.write(tag.block * layout.sectors_per_block(), smallvec![Memory::Bytes(data)]).await
+        self.check_target(tag.block)?;
+        let sector = tag.block * self.volume.layout.sectors_per_block();
+        self.volume.device.write(sector, smallvec![Memory::Bytes(data)]).await
     }
 
     /// Says that nothing is in the journal, and with which number it goes on.

@@ -143,6 +143,9 @@ pub struct GroupDescHigh {
     pub reserved: U32,
 }
 
+/// Blocks that a group has at least, the last one apart; mke2fs makes none with less.
+const GROUP_MIN: u32 = 256;
+
 pub const DESC_HIGH_SIZE: usize = size_of::<GroupDescHigh>();
 const _: () = assert!(DESC_HIGH_SIZE == 32);
 
@@ -260,7 +263,7 @@ impl Layout {
         let (per_group, inodes_per_group) = (sb.blocks_per_group.get(), sb.inodes_per_group.get());
         let sound = inode_size.is_power_of_two()
             && (RAW_INODE_SIZE..=block_size).contains(&inode_size)
-            && (1..=bits).contains(&per_group)
+            && (GROUP_MIN..=bits).contains(&per_group)
             && (1..=bits).contains(&inodes_per_group)
             && first == u32::from(block_size == 1024)
             && blocks > first

@@ -1,6 +1,7 @@
 //! Which blocks of the device hold a file: 12 direct pointers, then blocks of pointers one, two and three levels deep.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::Future;
@@ -8,12 +9,12 @@ use core::ops::Range;
 use core::pin::Pin;
 
 use super::buffers::Buffer;
+use super::checksum::Seal;
 use super::groups::Run;
 use super::layout::inode_flags;
 use super::node::{DIRECT, Node};
 use crate::errno::{Errno, Result};
 use crate::exec;
-use crate::fs::inode::FileType;
 
 /// The way to a block's pointer: an index into the inode's pointers, then one into each indirect block.
 struct Way {
@@ -134,11 +135,9 @@ impl Node {
             Extent::Blocks(run) => return Ok((run, false)),
             Extent::Hole(len) => len,
         };
-        let volume = &self.volume;
-        let (layout, buffers) = (&volume.layout, &volume.buffers);
         let run = self.allocate(block, hole.min(want), promised).await?;
         if let Err(errno) = self.attach(block, run, promised).await {
-            volume.groups.free_run(layout, buffers, run).await?;
+            self.volume.free_run(run).await?;
             return Err(errno);
         }
         self.took(block, run);
@@ -153,8 +152,7 @@ impl Node {
     /// New blocks for the file, which nothing leads to yet.
     pub(super) async fn allocate(&self, block: u64, want: u32, promised: bool) -> Result<Run> {
         let goal = self.goal(block).await?;
-        let volume = &self.volume;
-        volume.groups.alloc_blocks(&volume.layout, &volume.buffers, goal, want, promised).await
+        self.volume.alloc_blocks(goal, want, promised).await
     }
 
     /// The map leads to new blocks.
@@ -218,12 +216,18 @@ impl Node {
         Ok(())
     }
 
-    /// A block for the map itself.
-    pub(super) async fn new_indirect(self: &Arc<Self>, goal: u32, promised: bool) -> Result<Arc<Buffer>> {
+    /// A block for the map itself, without content so far.
+    pub(super) async fn new_node(self: &Arc<Self>, goal: u32, promised: bool) -> Result<Arc<Buffer>> {
         let volume = &self.volume;
-        let run = volume.groups.alloc_blocks(&volume.layout, &volume.buffers, goal, 1, promised).await?;
+        let run = volume.alloc_blocks(goal, 1, promised).await?;
         self.update(|state| state.sectors += volume.layout.sectors_per_block());
-        Ok(volume.buffers.zeroed(run.start))
+        Ok(volume.buffers.fresh(run.start))
+    }
+
+    async fn new_indirect(self: &Arc<Self>, goal: u32, promised: bool) -> Result<Arc<Buffer>> {
+        let buffer = self.new_node(goal, promised).await?;
+        buffer.modify_first(Seal::None, |_| ());
+        Ok(buffer)
     }
 
     /// Frees all blocks from `keep` on.
@@ -335,16 +339,6 @@ impl Node {
 
     pub(super) async fn release(self: &Arc<Self>, mut freed: Freed) -> Result<()> {
         let volume = &self.volume;
-        for &block in &freed.metadata {
-            volume.buffers.forget(block).await;
-        }
-        if self.kind != FileType::Regular {
-            for run in &freed.runs {
-                for block in run.start..run.start.saturating_add(run.len) {
-                    volume.buffers.forget(block).await;
-                }
-            }
-        }
         let metadata = core::mem::take(&mut freed.metadata);
         for block in metadata {
             freed.data(block);
@@ -352,8 +346,9 @@ impl Node {
         let mut result = Ok(());
         let mut count = 0;
         for run in freed.runs {
+            exec::budget().await;
             count += u64::from(run.len);
-            if let Err(errno) = volume.groups.free_run(&volume.layout, &volume.buffers, run).await {
+            if let Err(errno) = volume.free_run(run).await {
                 volume.corrupt(format_args!("inode {} held blocks {}+{}", self.ino, run.start, run.len));
                 result = Err(errno);
             }
@@ -370,8 +365,10 @@ pub(super) struct Freed {
     /// How many in all.
     pub count: u64,
     runs: Vec<Run>,
-    /// Indirect blocks, whose buffers have to go before they are free.
+    /// Indirect blocks.
     metadata: Vec<u32>,
+    /// Those that were looked at.
+    seen: BTreeSet<u32>,
 }
 
 impl Freed {
@@ -387,6 +384,11 @@ impl Freed {
             Some(run) if run.start.wrapping_add(run.len) == new.start => run.len = run.len.saturating_add(new.len),
             _ => self.runs.push(new),
         }
+    }
+
+    /// Whether a block of the map has been looked at before.
+    pub fn sees(&mut self, block: u32) -> bool {
+        !self.seen.insert(block)
     }
 
     /// A block of the map itself.

@@ -16,18 +16,21 @@
 //! * A file's blocks are found through block pointers (`map`) or extents ([`extents`]). With [`checksum`]s, blocks get theirs when they
 //!   are written; groups may say that their bitmaps have never been (`bitmaps`). [`features`] says what we know.
 //! * What a journal has to say is carried out before anything else (`journal`).
-//! * Unlinked inodes that are in use are on a list on disk (`orphans`).
+//! * Unlinked inodes that are in use are known (`orphans`), and on a list on disk when the volume is marked clean.
 //! * Extended attributes are in the inode or a block of theirs (`xattr`).
 //! * Every change runs to its end once it has begun, even if the task that asked for it is killed
 //!   ([`volume::Volume::run_to_end`]).
 //!
-//! Locks, in order. Async: two directories' `names_lock` by inode number → a node's `writes` → its `map_lock` → the
-//! volume's `storing` → the buffers' write lock. Spin: orphans → a node's state → groups → a buffer → the index of the buffers; the tables of
-//! inodes and of dirty nodes are leaves. No spinlock is held over an await, and the compiler sees to that.
+//! Locks, in order. Async: a volume's `complete` → two directories' `names_lock` by inode number → a node's `writes` → its `map_lock` → the
+//! volume's `writing`. Spin: orphans → a node's state → what is held back → a bitmap's buffer → groups → another buffer → the
+//! index of the buffers; the tables of inodes and of dirty nodes are leaves. No spinlock is held over an await, and the compiler
+//! sees to that.
 //!
-//! No journal is written: a crash leaves what e2fsck repairs, with everything in place that was synced.
+//! No journal is written: a crash leaves what e2fsck repairs without a question, with everything in place that was synced. For
+//! that write-back keeps an order (`writeback`), and what is freed stays out of use until the disk knows it (`held`).
 
 mod bitmaps;
+mod bits;
 mod buffers;
 mod checksum;
 mod dir;
@@ -36,6 +39,7 @@ mod extents;
 mod features;
 mod file;
 mod groups;
+mod held;
 mod inode;
 mod inodes;
 mod journal;
@@ -53,6 +57,7 @@ mod xattr;
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use self::features::Family;
@@ -156,18 +161,27 @@ pub async fn mount(
 
 /// Two mounts of one device are the same file system: two would not know of each other's changes.
 async fn mount_shared(device: Arc<dyn BlockDevice>, id: DeviceId, source: Vec<u8>, how: How) -> Result<Arc<Ext2>> {
-    static MOUNTED: exec::Mutex<Vec<(DeviceId, Weak<Ext2>)>> = exec::Mutex::new(Vec::new());
+    /// The volumes outlive their mounts a little.
+    type Mounted = (DeviceId, Weak<Ext2>, Weak<Volume>);
+    static MOUNTED: exec::Mutex<Vec<Mounted>> = exec::Mutex::new(Vec::new());
 
     let mut mounted = MOUNTED.lock().await;
-    mounted.retain(|(_, fs)| fs.strong_count() > 0);
-    if let Some(fs) = mounted.iter().find(|(other, _)| *other == id).and_then(|(_, fs)| fs.upgrade()) {
-        let same = fs.volume.read_only() == how.read_only && how.family.is_none_or(|family| family == fs.family);
-        return if same { Ok(fs) } else { Err(Errno::EBUSY) };
+    mounted.retain(|(.., volume)| volume.strong_count() > 0);
+    for volume in mounted.iter().filter(|(other, ..)| *other == id).filter_map(|(.., volume)| volume.upgrade()) {
+        if volume.ended.load(Ordering::Acquire) {
+            // What it was still writing must not come after what we write.
+            drop(volume.complete.lock().await);
+            drop(volume.writing.lock().await);
+        }
+    }
+    if let Some(fs) = mounted.iter().filter(|(other, ..)| *other == id).find_map(|(_, fs, _)| fs.upgrade()) {
+        // Whether it may be read-only or not is settled when it is taken up: it may be about to end.
+        return if how.family.is_none_or(|family| family == fs.family) { Ok(fs) } else { Err(Errno::EBUSY) };
     }
     let host = Host { spawn: |future| exec::spawn("ext2", future), now: super::now };
     let fs = mount_on(device, id, source, how, host).await?;
-    mounted.push((id, Arc::downgrade(&fs)));
     let volume = Arc::downgrade(&fs.volume);
+    mounted.push((id, Arc::downgrade(&fs), volume.clone()));
     exec::spawn("ext2-flush", async move {
         while let Some(volume) = volume.upgrade() {
             flush_in_time(volume).await;
@@ -220,6 +234,7 @@ async fn flush_in_time(volume: Arc<Volume>) {
     dirty.wait().await;
     exec::sleep_until(exec::Instant::now().saturating_add(WRITE_BACK_AFTER)).await;
     if let Some(volume) = weak.upgrade()
+        && !volume.ended.load(Ordering::Acquire)
         && let Err(errno) = volume.write_metadata().await
     {
         log::error!("ext2: write-back failed: {errno:?}");
@@ -230,6 +245,8 @@ impl Drop for Ext2 {
     fn drop(&mut self) {
         // The last mount is gone. The inodes hold the volume and the volume holds the inodes.
         self.volume.forget_inodes();
+        self.volume.orphans.lock().clear();
+        self.volume.ended.store(true, Ordering::Release);
         self.volume.dirty.notify();
     }
 }

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use super::buffers::Buffer;
+use super::checksum::Seal;
 use super::dir::{DirIndex, Found};
 use super::dirent;
 use super::extents;
@@ -55,7 +56,7 @@ impl Content<'_> {
 impl Node {
     /// Makes a node and gives it a name.
     pub async fn create(self: &Arc<Self>, name: &[u8], content: Content<'_>, attr: NewAttr) -> Result<Arc<Ext2Inode>> {
-        self.volume.begin_change().await?;
+        let _change = self.volume.begin_change().await?;
         let _names = self.names_lock.lock().await;
         let kind = content.kind();
         if self.find_name(name).await?.is_some() {
@@ -85,7 +86,7 @@ impl Node {
 
     /// A regular file without a name; [`Node::link`] may give it one.
     pub async fn create_unnamed(self: &Arc<Self>, attr: NewAttr) -> Result<Arc<Ext2Inode>> {
-        self.volume.begin_change().await?;
+        let _change = self.volume.begin_change().await?;
         let inode = self.new_inode(FileType::Regular, attr, 0).await?;
         self.volume.add_orphan(&inode);
         Ok(inode)
@@ -96,7 +97,7 @@ impl Node {
         let volume = &self.volume;
         let (layout, buffers) = (&volume.layout, &volume.buffers);
         let directory = kind == FileType::Directory;
-        let ino = volume.groups.alloc_inode(layout, buffers, self.ino, directory).await?;
+        let ino = volume.alloc_inode(self.ino, directory).await?;
         let slot = async {
             let (block, offset) = volume.inode_position(ino)?;
             Ok::<(Arc<Buffer>, usize), Errno>((buffers.read(block).await?, offset))
@@ -104,7 +105,7 @@ impl Node {
         let (buffer, offset) = match slot.await {
             Ok(slot) => slot,
             Err(errno) => {
-                volume.groups.free_inode(layout, buffers, ino, directory).await?;
+                volume.free_inode(ino, directory).await?;
                 return Err(errno);
             }
         };
@@ -172,8 +173,7 @@ impl Node {
                 let buffer = self.first_block().await?;
                 let file_type = volume.layout.file_type;
                 let area = volume.layout.dir_area();
-                self.end_dir_block(&buffer);
-                buffer.modify(|data| dirent::first_block(&mut data[..area], self.ino, parent, file_type));
+                self.fill_dir_block(&buffer, |data| dirent::first_block(data, self.ino, parent, file_type));
                 self.update(|state| state.size = block_size as u64);
                 let index = buffer.with(|data| DirIndex::fresh(buffer.block, &data[..area]));
                 *self.dir.lock() = Some(Box::new(index));
@@ -196,21 +196,22 @@ impl Node {
                     self.update(extents::plant);
                 }
                 let buffer = self.first_block().await?;
-                buffer.modify(|data| data[..target.len()].copy_from_slice(target));
+                buffer.modify_first(Seal::None, |data| data[..target.len()].copy_from_slice(target));
                 self.update(|state| state.size = target.len() as u64);
             }
         }
         Ok(())
     }
 
+    /// Without content so far.
     async fn first_block(self: &Arc<Self>) -> Result<Arc<Buffer>> {
         let _map = self.map_lock.write().await;
         let (run, _) = self.provide_blocks(0, 1, false).await?;
-        Ok(self.volume.buffers.zeroed(run.start))
+        Ok(self.volume.buffers.fresh(run.start))
     }
 
     pub async fn link(self: &Arc<Self>, name: &[u8], target: &Arc<Ext2Inode>) -> Result<()> {
-        self.volume.begin_change().await?;
+        let _change = self.volume.begin_change().await?;
         let _names = self.names_lock.lock().await;
         if self.find_name(name).await?.is_some() {
             return Err(Errno::EEXIST);
@@ -252,7 +253,7 @@ impl Node {
     }
 
     pub async fn unlink(self: &Arc<Self>, name: &[u8], target: &Arc<Ext2Inode>) -> Result<()> {
-        self.volume.begin_change().await?;
+        let _change = self.volume.begin_change().await?;
         let _names = self.names_lock.lock().await;
         let found = self.find_target(name, target).await?;
         let directory = target.node.kind == FileType::Directory;
@@ -295,7 +296,7 @@ impl Node {
     }
 
     pub async fn rename(self: &Arc<Self>, rename: &Rename) -> Result<()> {
-        self.volume.begin_change().await?;
+        let _change = self.volume.begin_change().await?;
         let new_dir = &rename.new_dir.node;
         let _names = self.lock_two(new_dir).await;
         let old = self.find_target(&rename.old_name, &rename.moved).await?;

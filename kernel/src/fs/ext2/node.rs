@@ -93,16 +93,28 @@ impl NodeState {
     }
 }
 
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Those of writes that failed.
+        self.volume.groups.unreserve(self.state.lock().reserved.len());
+    }
+}
+
 impl Node {
     /// Changes the inode; it will be written back.
     pub fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut NodeState) -> R) -> R {
         let (result, newly_dirty) = {
             let mut state = self.state.lock();
             let result = change(&mut state);
-            (result, !core::mem::replace(&mut state.dirty, true))
+            let newly_dirty = !core::mem::replace(&mut state.dirty, true);
+            if newly_dirty {
+                // Whoever finds it dirty must be able to count on the next write-back.
+                self.volume.note_dirty(self);
+            }
+            (result, newly_dirty)
         };
         if newly_dirty {
-            self.volume.note_dirty(self);
+            self.volume.dirty.notify();
         }
         result
     }
@@ -162,18 +174,17 @@ impl Node {
         let volume = &self.volume;
         let (block, offset) = volume.inode_position(self.ino)?;
         let buffer = volume.buffers.read(block).await?;
-        let large = {
+        {
             let mut state = self.state.lock();
             state.dirty = false;
+            if self.kind == FileType::Regular && state.size > i32::MAX as u64 {
+                volume.need_feature(RoCompat::LARGE_FILE);
+            }
             buffer.modify(|data| {
                 let raw = &mut data[offset..offset + volume.layout.inode_size];
                 encode(self.kind, &state, volume.layout.features.huge_file(), raw);
                 volume.sums.seal_inode(self.ino, raw);
             });
-            self.kind == FileType::Regular && state.size > i32::MAX as u64
-        };
-        if large {
-            volume.need_feature(RoCompat::LARGE_FILE);
         }
         Ok(())
     }

@@ -1,39 +1,67 @@
-//! Unlinked inodes that are still in use. They are chained through `dtime` from the superblock's `last_orphan`, as ext3
-//! does, so that a checker or the next mount frees them if the machine stops before their last user lets go.
+//! Unlinked inodes that are still in use. A volume that is marked clean has them on ext3's list: chained through `dtime` from
+//! the superblock's `last_orphan`, so that a checker or the next mount frees them. The list is written at the end only: it is
+//! a list in many blocks that power would cut, whereas an inode without links that was not deleted is what every checker frees.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use smallvec::smallvec;
 
 use super::inode::Ext2Inode;
+use super::map::Extent;
 use super::node::Node;
 use super::volume::Volume;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
+use crate::exec;
+use crate::fs::block::Memory;
 use crate::fs::inode::FileType;
 use crate::mm::PageCache;
+
+/// An unlinked inode.
+pub struct Orphan {
+    node: Arc<Node>,
+    /// Nobody uses it any more; it could not be freed because the volume was read-only.
+    abandoned: bool,
+}
 
 impl Volume {
     /// The inode's last name is gone.
     pub fn add_orphan(self: &Arc<Self>, inode: &Arc<Ext2Inode>) {
-        let node = &inode.node;
-        {
-            let mut orphans = self.orphans.lock();
-            let next = orphans.last().map_or(0, |last| last.ino);
-            node.update(|state| state.dtime = next);
-            self.set_last_orphan(node.ino);
-            orphans.push(node.clone());
-        }
+        let orphan = Orphan { node: inode.node.clone(), abandoned: false };
+        self.orphans.lock().insert(inode.node.ino, orphan);
         self.release_when_unused(inode);
     }
 
     pub fn remove_orphan(&self, node: &Arc<Node>) {
-        let mut orphans = self.orphans.lock();
-        let Some(position) = orphans.iter().position(|other| other.ino == node.ino) else { return };
-        let next = position.checked_sub(1).and_then(|below| orphans.get(below)).map_or(0, |below| below.ino);
-        match orphans.get(position + 1) {
-            Some(above) => above.update(|state| state.dtime = next),
-            None => self.set_last_orphan(next),
+        self.orphans.lock().remove(&node.ino);
+    }
+
+    /// The last user is gone, and nothing may be changed.
+    pub fn abandon(&self, node: &Arc<Node>) {
+        self.orphans.lock().insert(node.ino, Orphan { node: node.clone(), abandoned: true });
+    }
+
+    /// Puts the orphans on the list on disk, or takes them off.
+    pub fn list_orphans(&self, there: bool) {
+        let mut next = 0;
+        for Orphan { node, .. } in self.orphans.lock().values() {
+            node.update(|state| state.dtime = next);
+            next = if there { node.ino } else { 0 };
         }
-        orphans.remove(position);
-        node.update(|state| state.dtime = 0);
+        if self.last_orphan() != next {
+            self.set_last_orphan(next);
+        }
+    }
+
+    /// The volume can be written again.
+    pub async fn free_abandoned(self: &Arc<Self>) {
+        let nodes: Vec<Arc<Node>> = {
+            let orphans = self.orphans.lock();
+            orphans.values().filter(|orphan| orphan.abandoned).map(|orphan| orphan.node.clone()).collect()
+        };
+        for node in nodes {
+            self.delete(node, None).await;
+        }
     }
 
     /// Frees an inode that has no name and no user.
@@ -54,7 +82,7 @@ impl Volume {
         let stored = node.store().await;
         self.disown(node.ino);
         let directory = node.kind == FileType::Directory;
-        let freed = self.groups.free_inode(&self.layout, &self.buffers, node.ino, directory).await;
+        let freed = self.free_inode(node.ino, directory).await;
         if let Err(errno) = stored.and(freed) {
             self.corrupt(format_args!("inode {} could not be freed: {errno:?}", node.ino));
         }
@@ -69,42 +97,78 @@ impl Volume {
         node.drop_attribute_block().await
     }
 
-    /// Frees what a crash left on the list.
-    pub async fn delete_orphans(self: &Arc<Self>) -> Result<()> {
+    /// Frees what is on the list on disk. What makes no sense there is left for e2fsck.
+    pub async fn delete_orphans(self: &Arc<Self>) {
+        let mut list = Vec::new();
         let mut ino = self.last_orphan();
-        let mut count = 0;
-        while ino != 0 && count < self.layout.inodes {
-            if ino < self.layout.first_ino {
-                break;
-            }
-            let (block, offset) = self.inode_position(ino)?;
-            let buffer = self.buffers.read(block).await?;
-            let size = self.layout.inode_size;
-            let Ok((kind, state)) = buffer.with(|data| self.decode(&data[offset..offset + size], ino)) else { break };
-            let (next, nlink) = (state.dtime, state.nlink);
-            if nlink == 0 {
-                let node = self.node(ino, kind, state);
-                self.delete(node, None).await;
-            } else {
-                // ext3 lists files that were being truncated too.
-                let inode = self.inode(ino).await?;
-                let keep = inode.node.state.lock().size.div_ceil(self.layout.block_size as u64);
-                inode.node.update(|state| state.dtime = 0);
-                let _map = inode.node.map_lock.write().await;
-                if has_blocks(&inode.node) {
-                    inode.node.free_blocks_from(keep).await?;
+        while ino != 0 {
+            exec::budget().await;
+            match self.next_orphan(ino).await {
+                Ok(next) if !list.contains(&ino) => {
+                    list.push(ino);
+                    ino = next;
+                }
+                _ => {
+                    self.corrupt(format_args!("the list of unlinked inodes leads to {ino}"));
+                    break;
                 }
             }
-            ino = next;
-            count += 1;
         }
-        if count > 0 {
-            log::info!("ext2: {count} unlinked inodes freed");
+        for &ino in &list {
+            if let Err(errno) = self.delete_orphan(ino).await {
+                self.corrupt(format_args!("the unlinked inode {ino} could not be freed: {errno:?}"));
+            }
+        }
+        if !list.is_empty() {
+            log::info!("ext2: {} unlinked inodes freed", list.len());
         }
         if self.last_orphan() != 0 {
             self.set_last_orphan(0);
         }
-        Ok(())
+    }
+
+    /// Which inode follows on the list.
+    async fn next_orphan(&self, ino: u32) -> Result<u32> {
+        if ino < self.layout.first_ino || !self.groups.is_inode_used(&self.layout, &self.buffers, ino).await? {
+            return Err(Errno::EIO);
+        }
+        let (block, offset) = self.inode_position(ino)?;
+        let buffer = self.buffers.read(block).await?;
+        let raw = offset..offset + self.layout.inode_size;
+        buffer.with(|data| self.decode(&data[raw], ino)).map(|(_, state)| state.dtime)
+    }
+
+    async fn delete_orphan(self: &Arc<Self>, ino: u32) -> Result<()> {
+        let (block, offset) = self.inode_position(ino)?;
+        let buffer = self.buffers.read(block).await?;
+        let raw = offset..offset + self.layout.inode_size;
+        let (kind, state) = buffer.with(|data| self.decode(&data[raw], ino))?;
+        if state.nlink == 0 {
+            self.delete(self.node(ino, kind, state), None).await;
+            return Ok(());
+        }
+        // ext3 lists files that were being truncated too.
+        let inode = self.inode(ino).await?;
+        let node = &inode.node;
+        let size = node.state.lock().size;
+        node.update(|state| state.dtime = 0);
+        let _map = node.map_lock.write().await;
+        if !has_blocks(node) {
+            return Ok(());
+        }
+        let block_size = self.layout.block_size as u64;
+        let (last, tail) = (size / block_size, (size % block_size) as usize);
+        if kind == FileType::Regular
+            && tail != 0
+            && let Extent::Blocks(run) = node.lookup_block(last, 1).await?
+        {
+            // Or what was there would be seen when the file grows.
+            let sector = u64::from(run.start) * self.layout.sectors_per_block();
+            let mut bytes = self.device.read_bytes(sector, self.layout.block_size).await?;
+            bytes[tail..].fill(0);
+            self.device.write(sector, smallvec![Memory::Bytes(bytes)]).await?;
+        }
+        node.free_blocks_from(size.div_ceil(block_size)).await
     }
 }
 

@@ -13,10 +13,11 @@ use super::Ext2;
 use super::buffers::Buffers;
 use super::checksum::{self, Sums};
 use super::features::{Compat, RoCompat};
-use super::groups::Groups;
+use super::groups::{Groups, Run};
 use super::inodes::InodeTable;
 use super::layout::{self, Layout, SuperBlock};
 use super::node::Node;
+use super::orphans::Orphan;
 use crate::errno::{Errno, Result};
 use crate::exec::{Mutex, Notify, WaitQueue};
 use crate::fs::block::BlockDevice;
@@ -27,6 +28,8 @@ use crate::time::Timespec;
 
 /// Dirty metadata blocks at which those who make more have to wait for write-back.
 const DIRTY_LIMIT: usize = 1024;
+/// How often who was promised nothing waits for what is held back, while others take it.
+const TRIES: u32 = 3;
 /// `errors` in the superblock: go on read-only.
 const ERRORS_READ_ONLY: u16 = 2;
 
@@ -50,6 +53,8 @@ pub struct Volume {
     overhead: u32,
     pub(super) superblock: SpinLock<SuperBlock>,
     pub(super) superblock_dirty: AtomicBool,
+    /// It has to be on the disk before the blocks that need what it says.
+    pub(super) superblock_first: AtomicBool,
     /// `state` of the superblock as it was found; what a clean unmount restores.
     pub(super) found_state: u16,
     /// Features that may be mounted but not written.
@@ -57,18 +62,25 @@ pub struct Volume {
     read_only_on_error: AtomicBool,
     user_attributes: AtomicBool,
     pub(super) read_only: AtomicBool,
+    /// Held while the volume is made writable or sealed. Whether all of it is on the disk and nothing can change.
+    pub(super) complete: Mutex<bool>,
     pub(super) inodes: SpinLock<InodeTable>,
     pub(super) dirty_nodes: SpinLock<BTreeMap<u32, Arc<Node>>>,
-    /// Held while inodes go from there to their blocks: meanwhile they are neither among the dirty inodes nor in a dirty
-    /// block, so another sync would overlook them.
-    pub(super) storing: Mutex<()>,
-    /// Unlinked inodes that are in use, in the order of the list on disk from its end to its head.
-    pub(super) orphans: SpinLock<Vec<Arc<Node>>>,
+    /// Held over write-back: what is on its way is not dirty any more, so another sync would overlook it; and two writes of
+    /// one block must not be under way together.
+    pub(super) writing: Mutex<()>,
+    /// Unlinked inodes that are in use.
+    pub(super) orphans: SpinLock<BTreeMap<u32, Orphan>>,
     /// One writer of the superblock at a time.
     pub(super) superblock_lock: Mutex<()>,
-    /// Unlinked inodes that are being freed now, and who waits for that.
+    /// Unlinked inodes that are being freed now, and changes that are going on; and who waits for the end of either.
     deletions: AtomicUsize,
-    deleted: WaitQueue,
+    changes: AtomicUsize,
+    settled: WaitQueue,
+    /// Everything is written, and nothing of the file system may change.
+    pub(super) sealed: AtomicBool,
+    /// Nothing is written any more: the device is for the next mount.
+    pub(super) ended: AtomicBool,
     /// How the VFS knows the volume.
     mounted: Once<Weak<Ext2>>,
     /// Something is dirty: for the task that writes back in time.
@@ -113,14 +125,19 @@ impl Volume {
             source,
             superblock: SpinLock::new(sb),
             superblock_dirty: AtomicBool::new(false),
+            superblock_first: AtomicBool::new(false),
             read_only: AtomicBool::new(true),
+            complete: Mutex::new(true),
             inodes: SpinLock::default(),
             dirty_nodes: SpinLock::default(),
-            storing: Mutex::new(()),
+            writing: Mutex::new(()),
             orphans: SpinLock::default(),
             superblock_lock: Mutex::new(()),
             deletions: AtomicUsize::new(0),
-            deleted: WaitQueue::new(),
+            changes: AtomicUsize::new(0),
+            settled: WaitQueue::new(),
+            sealed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             mounted: Once::new(),
             dirty: Arc::new(Notify::new()),
         }))
@@ -148,18 +165,92 @@ impl Volume {
     }
 
     pub fn read_only(&self) -> bool {
-        self.read_only.load(Ordering::Acquire)
+        self.read_only.load(Ordering::SeqCst)
     }
 
-    /// For every operation that changes something: refuses, or waits until there is not too much unwritten metadata.
-    pub async fn begin_change(&self) -> Result<()> {
+    /// For every operation that changes something, which holds the answer until its end: refuses, or waits until there is
+    /// not too much unwritten metadata.
+    pub async fn begin_change(&self) -> Result<Change<'_>> {
+        let change = self.count_change();
         if self.read_only() {
             return Err(Errno::EROFS);
         }
         if self.buffers.dirty_count() > DIRTY_LIMIT {
-            self.write_metadata().await?;
+            self.write_metadata_above(DIRTY_LIMIT).await?;
         }
-        Ok(())
+        Ok(change)
+    }
+
+    /// A change that nobody can refuse, because it was promised. Whoever wants to seal the volume waits for its end.
+    pub fn count_change(&self) -> Change<'_> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        Change(self)
+    }
+
+    /// Waits until the changes that are going on have ended.
+    pub async fn no_changes(&self) {
+        self.settled.wait_for(|| (self.changes.load(Ordering::SeqCst) == 0).then_some(())).await
+    }
+
+    /// See [`Groups::alloc_blocks`]. If there is no space but for what is held back, it waits until that is on the disk.
+    pub async fn alloc_blocks(&self, goal: u32, want: u32, promised: bool) -> Result<Run> {
+        let alloc = async || self.groups.alloc_blocks(&self.layout, &self.buffers, goal, want, promised).await;
+        let mut result = alloc().await;
+        let mut tries = 0;
+        while result == Err(Errno::ENOSPC) && self.groups.holds_blocks() && (promised || tries < TRIES) {
+            tries += 1;
+            if self.write_metadata().await.is_err() {
+                // That others cannot be written is not what was asked.
+                break;
+            }
+            result = alloc().await;
+        }
+        self.tell_damage();
+        result
+    }
+
+    /// The same for an inode.
+    pub async fn alloc_inode(&self, parent: u32, directory: bool) -> Result<u32> {
+        let alloc = async || self.groups.alloc_inode(&self.layout, &self.buffers, parent, directory).await;
+        let mut result = alloc().await;
+        let mut tries = 0;
+        while result == Err(Errno::ENOSPC) && self.groups.holds_inodes() && tries < TRIES {
+            tries += 1;
+            if self.write_metadata().await.is_err() {
+                break;
+            }
+            result = alloc().await;
+        }
+        self.tell_damage();
+        result
+    }
+
+    /// Whoever found no space, and holds no lock, may find some now: waits once until what was unlinked is free, because
+    /// unlink(2) does not.
+    pub async fn awaits_space(&self, waited: &mut bool) -> bool {
+        if core::mem::replace(waited, true) {
+            return false;
+        }
+        self.no_deletions().await;
+        true
+    }
+
+    pub async fn free_run(&self, run: Run) -> Result<()> {
+        let result = self.groups.free_run(&self.layout, &self.buffers, run).await;
+        self.tell_damage();
+        result
+    }
+
+    pub async fn free_inode(&self, ino: u32, directory: bool) -> Result<()> {
+        let result = self.groups.free_inode(&self.layout, &self.buffers, ino, directory).await;
+        self.tell_damage();
+        result
+    }
+
+    fn tell_damage(&self) {
+        if self.groups.damage.load(Ordering::Relaxed) && self.groups.damage.swap(false, Ordering::Relaxed) {
+            self.corrupt(format_args!("a group is damaged"));
+        }
     }
 
     /// The structures on disk contradict each other: says so, and follows the superblock's policy.
@@ -169,18 +260,18 @@ impl Volume {
         let state = sb.state.get() | layout::STATE_ERRORS;
         sb.state.set(state);
         self.superblock_dirty.store(true, Ordering::Release);
-        if self.read_only_on_error.load(Ordering::Relaxed) && !self.read_only.swap(true, Ordering::AcqRel) {
+        if self.read_only_on_error.load(Ordering::Relaxed) && !self.read_only.swap(true, Ordering::SeqCst) {
             log::error!("ext2: remounted read-only");
         }
     }
 
-    /// Marks a feature that others must know to write what is on the volume now.
+    /// Marks a feature that others must know to write what is going to be on the volume.
     pub fn need_feature(&self, feature: RoCompat) {
         let mut sb = self.superblock.lock();
         let features = sb.ro_compat.get();
         if sb.revision.get() != 0 && features & feature.bits() == 0 {
             sb.ro_compat.set(features | feature.bits());
-            self.superblock_dirty.store(true, Ordering::Release);
+            self.superblock_first.store(true, Ordering::Release);
         }
     }
 
@@ -190,7 +281,7 @@ impl Volume {
         let features = sb.compat.get();
         if features & feature.bits() == 0 {
             sb.compat.set(features | feature.bits());
-            self.superblock_dirty.store(true, Ordering::Release);
+            self.superblock_first.store(true, Ordering::Release);
         }
     }
 
@@ -226,7 +317,7 @@ impl Volume {
 
     pub(super) fn deletion_ended(&self) {
         if self.deletions.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.deleted.wake_all();
+            self.settled.wake_all();
         }
     }
 
@@ -236,7 +327,7 @@ impl Volume {
 
     /// Waits until what was unlinked and let go of is free.
     pub async fn no_deletions(&self) {
-        self.deleted.wait_for(|| (self.deletions.load(Ordering::Acquire) == 0).then_some(())).await
+        self.settled.wait_for(|| (self.deletions.load(Ordering::Acquire) == 0).then_some(())).await
     }
 
     /// The mount option "errors=": what to do when the volume contradicts itself.
@@ -274,6 +365,17 @@ impl Volume {
     /// stop half-way.
     pub fn run_to_end<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> RunToEnd<T> {
         op::run_to_end(self.host.spawn, future)
+    }
+}
+
+/// A change that is going on.
+pub struct Change<'a>(&'a Volume);
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        if self.0.changes.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.read_only() {
+            self.0.settled.wake_all();
+        }
     }
 }
 

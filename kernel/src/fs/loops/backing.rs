@@ -12,9 +12,8 @@ use crate::fs::regular;
 use crate::mm::page_cache::relieve;
 use crate::mm::{CachePage, IoBuf, PAGE_SIZE, PageCache};
 
-/// How often a request looks for memory, and how long it waits between: half a minute in all, which programs that are
-/// killed for their memory may need.
-const TRIES: u32 = 600;
+/// How long a request looks for memory, and how long it waits between. Programs that are killed for theirs need their time.
+const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub struct Backing {
@@ -100,10 +99,10 @@ impl Backing {
         if self.cache.is_memory() {
             return Ok(self.cache.lookup(index));
         }
-        let mut tries = 0;
+        let deadline = Instant::now().saturating_add(PATIENCE);
         loop {
             match self.cache.get(index, size).await {
-                Err(Errno::ENOMEM) if tries < TRIES => self.make_room(&mut tries).await,
+                Err(Errno::ENOMEM) if Instant::now() < deadline => self.make_room().await,
                 page => return page.map(Some),
             }
         }
@@ -115,12 +114,12 @@ impl Backing {
             Memory::Bytes(bytes) => bytes,
         };
         let mut buf = IoBuf::kernel(bytes);
-        let mut tries = 0;
+        let deadline = Instant::now().saturating_add(PATIENCE);
         while !buf.is_empty() {
             match regular::write_kernel(self.file.inode(), &self.cache, at, &mut buf).await {
                 Ok(0) => return Err(Errno::EIO),
                 Ok(n) => at += n as u64,
-                Err(Errno::ENOMEM) if tries < TRIES => self.make_room(&mut tries).await,
+                Err(Errno::ENOMEM) if Instant::now() < deadline => self.make_room().await,
                 Err(errno) => return Err(errno),
             }
         }
@@ -128,11 +127,10 @@ impl Backing {
     }
 
     /// There is no page for the file. See the story of the folder.
-    async fn make_room(&self, tries: &mut u32) {
-        *tries += 1;
+    async fn make_room(&self) {
         // Errors are told to those who flush.
         let _ = self.cache.write_back(0..u64::MAX).await;
-        if !relieve(false).await {
+        if !relieve().await {
             exec::sleep_until(Instant::now().saturating_add(PAUSE)).await;
         }
     }

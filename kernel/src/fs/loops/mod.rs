@@ -7,11 +7,12 @@
 //!   to the one is seen in the other. A flush of the device is an fsync of the file.
 //!
 //! **Why it makes progress when memory is short.** To store a page of what is mounted on the device, a page of the file
-//! may have to be made, and stored in turn. A request never waits for a round of write-back that it may be part of: it
-//! stores the file's own pages, which needs only what lies below, and takes the clean pages. Files are opened before
-//! they are bound and cannot be bound to a device that is on them, so there is an end below. And there is something to
-//! take: writers have to store what they wrote once a fifth of memory is dirty, and programs' memory is made room in by
-//! those who want it, the last resort of whom is to kill.
+//! may have to be made, and stored in turn. A request never waits for what may wait for it: it stores the file's own
+//! pages, which needs only what lies below, takes clean pages, and has the flusher of files on disks work for it
+//! ([`page_cache::rounds`](crate::mm::page_cache)). Files are opened before they are bound and cannot be bound to a device
+//! that is on them, so there is an end below. And there is something to take: writers have to store what they wrote once a
+//! fifth of memory is dirty, and programs' memory is made room in by those who want it, the last resort of whom is to
+//! kill. Whoever holds the file's lock and lacks memory waits for a flusher a limited time.
 //!
 //! Locks: the table → a device's state; both are leaves to all else. `Loop::changing` (async) is held over every change of
 //! what a device is bound to.
@@ -212,6 +213,10 @@ impl BlockDevice for Loop {
 
     fn read_only(&self) -> bool {
         self.binding.lock().as_ref().is_some_and(|binding| binding.flags.contains(LoopFlags::READ_ONLY))
+    }
+
+    fn is_backed_by_file(&self) -> bool {
+        true
     }
 
     fn logical_block(&self) -> u32 {

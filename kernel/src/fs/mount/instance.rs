@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::inode::FileSystem;
 use super::super::{dentry, inotify};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::exec;
 use crate::sync::SpinLock;
 
@@ -16,18 +16,23 @@ pub struct Instance {
     ended: AtomicBool,
 }
 
-static KNOWN: SpinLock<Vec<Weak<Instance>>> = SpinLock::new(Vec::new());
+type Known = (Weak<Instance>, Weak<dyn FileSystem>);
+
+/// Those that are there and have not ended. Nobody holds an instance only to look at it: see [`Instance::end_if_last`].
+static KNOWN: SpinLock<Vec<Known>> = SpinLock::new(Vec::new());
 
 impl Instance {
     /// The one instance of a file system.
     pub fn of(fs: Arc<dyn FileSystem>) -> Arc<Instance> {
         let mut known = KNOWN.lock();
-        known.retain(|instance| instance.strong_count() > 0);
-        if let Some(instance) = known.iter().filter_map(Weak::upgrade).find(|instance| instance.is_of(&fs)) {
+        known.retain(|(instance, _)| instance.strong_count() > 0);
+        let of_fs = known.iter().find(|(_, other)| is_same(other, &fs));
+        if let Some(instance) = of_fs.and_then(|(instance, _)| instance.upgrade()) {
             return instance;
         }
+        let weak = Arc::downgrade(&fs);
         let instance = Arc::new(Instance { fs, ended: AtomicBool::new(false) });
-        known.push(Arc::downgrade(&instance));
+        known.push((Arc::downgrade(&instance), weak));
         instance
     }
 
@@ -35,17 +40,46 @@ impl Instance {
         &self.fs
     }
 
-    /// Has not ended, and is this file system's.
-    fn is_of(&self, fs: &Arc<dyn FileSystem>) -> bool {
-        Arc::ptr_eq(&self.fs, fs) && !self.ended.load(Ordering::Relaxed)
-    }
-
-    /// The last mount is gone, and whoever asks writes the file system back.
-    pub(super) fn end(&self) -> Arc<dyn FileSystem> {
+    /// If the caller's mount is the last: the file system, which the caller writes back.
+    pub(super) fn end_if_last(self: &Arc<Self>) -> Option<Arc<dyn FileSystem>> {
+        let mut known = KNOWN.lock();
+        if Arc::strong_count(self) > 1 {
+            return None;
+        }
         self.ended.store(true, Ordering::Relaxed);
+        known.retain(|(_, other)| !is_same(other, &self.fs));
+        drop(known);
         forget(&self.fs);
-        self.fs.clone()
+        Some(self.fs.clone())
     }
+}
+
+fn is_same(a: &Weak<dyn FileSystem>, b: &Arc<dyn FileSystem>) -> bool {
+    core::ptr::addr_eq(a.as_ptr(), Arc::as_ptr(b))
+}
+
+/// Whether a file system ends, or is taken up by a new mount, is settled one after the other.
+static TURN: exec::Mutex<()> = exec::Mutex::new(());
+
+/// The instance for a new mount of what a file-system type has answered. A file system of a disk that was about to end is
+/// made what it is wanted to be; EBUSY if it is mounted otherwise.
+pub async fn take_up(fs: Arc<dyn FileSystem>, read_only: bool) -> Result<Arc<Instance>> {
+    let _turn = TURN.lock().await;
+    let was_mounted = is_mounted(&fs);
+    let instance = Instance::of(fs);
+    let fs = instance.fs();
+    if fs.device().major != 0 && fs.read_only() != read_only {
+        if was_mounted {
+            return Err(Errno::EBUSY);
+        }
+        fs.set_read_only(read_only).await?;
+    }
+    Ok(instance)
+}
+
+/// Is there a mount of it, or somebody about to make one?
+pub fn is_mounted(fs: &Arc<dyn FileSystem>) -> bool {
+    KNOWN.lock().iter().any(|(instance, other)| is_same(other, fs) && instance.strong_count() > 0)
 }
 
 fn forget(fs: &Arc<dyn FileSystem>) {
@@ -56,15 +90,17 @@ fn forget(fs: &Arc<dyn FileSystem>) {
 /// Writes back what no mount is left of, unless it has been mounted again meanwhile.
 pub async fn write_back(fs: &Arc<dyn FileSystem>) -> Result<()> {
     let written = crate::mm::page_cache::sync_all().await;
-    if instances().iter().any(|instance| instance.is_of(fs)) {
+    let _turn = TURN.lock().await;
+    if is_mounted(fs) {
         return written;
     }
     written.and(fs.set_read_only(true).await)
 }
 
-/// Those that are there.
-pub fn instances() -> Vec<Arc<Instance>> {
-    KNOWN.lock().iter().filter_map(Weak::upgrade).collect()
+/// Those that are mounted, the oldest first.
+pub fn file_systems() -> Vec<Arc<dyn FileSystem>> {
+    let known = KNOWN.lock();
+    known.iter().filter(|(instance, _)| instance.strong_count() > 0).filter_map(|(_, fs)| fs.upgrade()).collect()
 }
 
 impl Drop for Instance {

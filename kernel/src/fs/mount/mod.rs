@@ -11,13 +11,16 @@
 
 mod instance;
 mod show;
+mod unmount;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-pub use self::instance::{Instance, instances, write_back};
+pub use self::instance::{Instance, file_systems, is_mounted, take_up, write_back};
 pub use self::show::{proc_mountinfo, proc_mounts};
+pub use self::unmount::{Manner, unmount};
+use self::unmount::{detach, leave_place};
 use super::dentry::{self, Dentry};
 use super::inode::{FileSystem, FileType};
 use super::op::Op;
@@ -47,6 +50,8 @@ pub struct Mount {
     root: Arc<Dentry>,
     flags: AtomicU32,
     place: SpinLock<Option<Path>>,
+    /// The address of the place's dentry, to look for; 0: it has none.
+    at: AtomicUsize,
     /// Files that are open for writing through it.
     writers: AtomicUsize,
     /// For pipes, sockets and the like: in no namespace.
@@ -80,6 +85,7 @@ impl Mount {
             root,
             flags: AtomicU32::new(flags.bits()),
             place: SpinLock::new(None),
+            at: AtomicUsize::new(0),
             writers: AtomicUsize::new(0),
             internal,
             detached: AtomicBool::new(false),
@@ -154,7 +160,10 @@ pub fn mounted_on(path: &Path) -> Option<Arc<Mount>> {
     if !path.dentry.is_mount_point() {
         return None;
     }
-    TABLE.read().iter().find(|m| m.place.lock().as_ref() == Some(path)).cloned()
+    let address = Arc::as_ptr(&path.dentry).addr();
+    let covers =
+        |mount: &Arc<Mount>| mount.at.load(Ordering::Relaxed) == address && mount.place.lock().as_ref() == Some(path);
+    TABLE.read().iter().find(|mount| covers(mount)).cloned()
 }
 
 /// Steps from a mount point to the root of what is mounted there, through all layers. True if it moved.
@@ -189,38 +198,70 @@ pub fn mount_root(fs: Arc<dyn FileSystem>, flags: MountFlags) -> Path {
     Path { mount, dentry: root }
 }
 
+/// The first mount of the table that is wanted.
+pub fn find(is_wanted: impl Fn(&Mount) -> bool) -> Option<Arc<Mount>> {
+    TABLE.read().iter().find(|mount| is_wanted(mount)).cloned()
+}
+
 /// The root of the namespace.
 pub fn root() -> Option<Path> {
-    let mount = TABLE.read().iter().find(|m| m.place.lock().is_none()).cloned()?;
+    let mount = find(|mount| mount.place.lock().is_none())?;
     Some(Path { dentry: mount.root.clone(), mount })
 }
 
 /// Held over each change of the tree of mounts, from the first look to the last step.
 static CHANGES: SpinLock<()> = SpinLock::new(());
 
-/// Puts a new mount on `at`, on top of what is mounted there.
+/// fs.mount-max (Linux's admin-guide/sysctl/fs.rst): mounts that there may be.
+pub static MAX_MOUNTS: AtomicUsize = AtomicUsize::new(100_000);
+
+/// ENOSPC if there cannot be so many more.
+fn check_room(more: usize) -> Result<()> {
+    let fits = TABLE.read().len() + more <= MAX_MOUNTS.load(Ordering::Relaxed);
+    if fits { Ok(()) } else { Err(Errno::ENOSPC) }
+}
+
+/// Puts a mount, of which there is nothing in the table but what is mounted in it, on `at`, on top of what is mounted there.
 pub fn attach(mount: Arc<Mount>, at: Path) -> Result<()> {
     let _changes = CHANGES.lock();
-    attach_locked(mount, at)
+    check_room(1)?;
+    attach_tree(mount, at)
 }
 
 /// The same for who holds [`CHANGES`].
-fn attach_locked(mount: Arc<Mount>, mut at: Path) -> Result<()> {
+fn attach_tree(mount: Arc<Mount>, at: Path) -> Result<()> {
+    let at = claim(&mount, at)?;
+    settle(mount, at);
+    Ok(())
+}
+
+/// The place for a mount, on top of what is mounted there; it cannot be removed from now on. [`settle`] comes next.
+fn claim(mount: &Mount, mut at: Path) -> Result<Path> {
     descend(&mut at);
-    check_place(&mount, &at)?;
-    at.dentry.add_mount();
-    if at.mount.fs().volatile_names() {
-        dentry::pin(&at.dentry);
-    }
+    check_place(mount, &at)?;
+    at.dentry.add_mount()?;
+    Ok(at)
+}
+
+/// Puts a mount into the place that was claimed for it.
+fn settle(mount: Arc<Mount>, at: Path) {
     let below = mounts_below(&top_of(&mount));
-    *mount.place.lock() = Some(at);
-    mount.detached.store(false, Ordering::Relaxed);
+    put(&mount, at);
     // What is mounted in it stays behind it.
     let mut table = TABLE.write();
     table.retain(|other| !below.iter().any(|mount| Arc::ptr_eq(mount, other)));
     table.push(mount);
     table.extend(below);
-    Ok(())
+}
+
+/// Says where the mount is. It enters the table next.
+fn put(mount: &Mount, at: Path) {
+    if at.mount.fs().volatile_names() {
+        dentry::pin(&at.dentry);
+    }
+    mount.at.store(Arc::as_ptr(&at.dentry).addr(), Ordering::Relaxed);
+    *mount.place.lock() = Some(at);
+    mount.detached.store(false, Ordering::Relaxed);
 }
 
 fn top_of(mount: &Arc<Mount>) -> Path {
@@ -237,9 +278,9 @@ fn is_in_namespace(mount: &Arc<Mount>) -> bool {
 }
 
 /// Mounts a file system on a directory.
-pub fn mount(fs: Arc<dyn FileSystem>, at: Path, flags: MountFlags) -> Result<Arc<Mount>> {
-    let root = Dentry::new_root(fs.root());
-    let mount = Mount::new(fs, root, flags);
+pub fn mount(instance: Arc<Instance>, at: Path, flags: MountFlags) -> Result<Arc<Mount>> {
+    let root = Dentry::new_root(instance.fs().root());
+    let mount = Mount::of(instance, root, flags);
     attach(mount.clone(), at)?;
     Ok(mount)
 }
@@ -251,7 +292,7 @@ pub fn bind(source: &Path, at: Path, recursive: bool) -> Result<()> {
     }
     let _changes = CHANGES.lock();
     let copy = copy_tree_locked(source, recursive)?;
-    attach_locked(copy.clone(), at).inspect_err(|_| dissolve_locked(&copy))
+    attach_tree(copy.clone(), at).inspect_err(|_| dissolve_locked(&copy))
 }
 
 /// A detached copy of a tree of mounts. EINVAL for what is in no namespace itself.
@@ -267,6 +308,7 @@ fn copy_tree_locked(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
     let copy = Mount::of(source.mount.instance.clone(), source.dentry.clone(), source.mount.flags());
     copy.detached.store(true, Ordering::Relaxed);
     let below: Vec<Arc<Mount>> = if recursive { mounts_below(source) } else { Vec::new() };
+    check_room(1 + below.len())?;
     // Parents come before children in the table, so a copied parent is known when its child's turn comes.
     let mut copies = vec![(source.mount.clone(), copy.clone())];
     for mount in below {
@@ -276,10 +318,9 @@ fn copy_tree_locked(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
             continue;
         };
         let child = Mount::of(mount.instance.clone(), mount.root.clone(), mount.flags());
-        if let Err(errno) = attach_locked(child.clone(), Path { mount: parent, dentry: place.dentry }) {
-            dissolve_locked(&copy);
-            return Err(errno);
-        }
+        let at = claim(&child, Path { mount: parent, dentry: place.dentry });
+        put(&child, at.inspect_err(|_| dissolve_locked(&copy))?);
+        TABLE.write().push(child.clone());
         copies.push((mount, child));
     }
     Ok(copy)
@@ -330,7 +371,9 @@ pub fn move_mount(source: &Path, at: Path) -> Result<()> {
     if !movable || !whole || !is_in_namespace(&at.mount) || source.dentry.is_dir() != at.dentry.is_dir() {
         return Err(Errno::EINVAL);
     }
-    let mut up = at.clone();
+    let mut top = at;
+    descend(&mut top);
+    let mut up = top.clone();
     loop {
         if Arc::ptr_eq(&up.mount, mount) {
             return Err(Errno::ELOOP);
@@ -340,13 +383,12 @@ pub fn move_mount(source: &Path, at: Path) -> Result<()> {
             None => break,
         }
     }
-    let mut top = at.clone();
-    descend(&mut top);
-    check_place(mount, &top)?;
+    let at = claim(mount, top)?;
     if mount.place().is_some() {
         detach(mount);
     }
-    attach_locked(mount.clone(), at)
+    settle(mount.clone(), at);
+    Ok(())
 }
 
 /// mount_setattr(2): other flags for the mount at `top`, with `recursive` for those below it, too. All or none.
@@ -380,88 +422,6 @@ fn check_place(mount: &Mount, at: &Path) -> Result<()> {
     if at.dentry.is_dead() { Err(Errno::ENOENT) } else { Ok(()) }
 }
 
-/// Takes the mount out of the table.
-fn detach(mount: &Arc<Mount>) {
-    TABLE.write().retain(|m| !Arc::ptr_eq(m, mount));
-    leave_place(mount);
-}
-
-/// The same if nobody uses it: who walks into it finds it in the table, and counts, or finds it not.
-fn detach_unused(mount: &Arc<Mount>) -> bool {
-    let mut table = TABLE.write();
-    let unused = !in_use(mount);
-    if unused {
-        table.retain(|m| !Arc::ptr_eq(m, mount));
-    }
-    drop(table);
-    if unused {
-        leave_place(mount);
-    }
-    unused
-}
-
-fn leave_place(mount: &Arc<Mount>) {
-    let place = mount.place.lock().take();
-    if let Some(place) = place {
-        place.dentry.remove_mount();
-        if place.mount.fs().volatile_names() && !place.dentry.is_mount_point() {
-            dentry::unpin(&place.dentry);
-        }
-    }
-}
-
-/// How umount2(2) treats a mount that is in use, or was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Manner {
-    /// EBUSY.
-    Refuse,
-    /// MNT_DETACH: it goes with everything below it, and is let go of when nobody uses it any more.
-    Lazy,
-    /// MNT_EXPIRE: EAGAIN, unless nobody has come here since the last such call.
-    Expire,
-}
-
-/// umount2(2) of the mount whose root is `at`. Answers the file system to be synced if this was its last mount and nobody
-/// uses it.
-pub fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSystem>>> {
-    let _changes = CHANGES.lock();
-    let mount = &at.mount;
-    if !Arc::ptr_eq(&mount.root, &at.dentry) || !is_in_namespace(mount) {
-        return Err(Errno::EINVAL);
-    }
-    let lazy = manner == Manner::Lazy;
-    if mount.place().is_none() {
-        return Err(if lazy { Errno::EINVAL } else { Errno::EBUSY });
-    }
-    let used = in_use(mount);
-    let below = mounts_below(&top_of(mount));
-    if manner == Manner::Expire {
-        if used {
-            return Err(Errno::EBUSY);
-        }
-        // The caller's own way here counts as one.
-        if mount.expiring.swap(1, Ordering::Relaxed) != 2 {
-            return Err(Errno::EAGAIN);
-        }
-    }
-    if lazy {
-        for child in below.iter().rev() {
-            detach(child);
-        }
-        detach(mount);
-    } else if !below.is_empty() || !detach_unused(mount) {
-        return Err(Errno::EBUSY);
-    }
-    let last = !used && below.is_empty() && Arc::strong_count(&mount.instance) == 1;
-    Ok(last.then(|| mount.instance.end()))
-}
-
-/// Open files, working directories and programs hold the mount through their paths: two references are the table's
-/// and the caller's.
-fn in_use(mount: &Arc<Mount>) -> bool {
-    Arc::strong_count(mount) > 2
-}
-
 /// pivot_root(2): the mount at `new` becomes the root of the namespace, the old root goes to `put_old`.
 pub fn pivot_root(new: &Path, put_old: &Path, root: &Path) -> Result<()> {
     let _changes = CHANGES.lock();
@@ -478,27 +438,23 @@ pub fn pivot_root(new: &Path, put_old: &Path, root: &Path) -> Result<()> {
     if old_mount.place().is_some() || new_mount.place().is_none() {
         return Err(Errno::EINVAL);
     }
-    check_place(old_mount, put_old)?;
+    let put_old = claim(old_mount, put_old.clone())?;
     leave_place(new_mount);
     // There is a root at any time.
     let mut table = TABLE.write();
     table.retain(|m| !Arc::ptr_eq(m, old_mount) && !Arc::ptr_eq(m, new_mount));
     table.insert(0, new_mount.clone());
     drop(table);
-    attach_locked(old_mount.clone(), put_old.clone())
-}
-
-/// All mounts of the namespace, parents before children.
-pub fn all() -> Vec<Arc<Mount>> {
-    TABLE.read().clone()
+    settle(old_mount.clone(), put_old);
+    Ok(())
 }
 
 /// sync(2): every mounted file system, also those that have no place any more and are in use.
 pub fn sync_all() -> Op<'static, Result<()>> {
     Op::boxed(async {
         let mut result = Ok(());
-        for instance in instances() {
-            result = result.and(instance.fs().sync().await);
+        for fs in file_systems() {
+            result = result.and(fs.sync().await);
         }
         result
     })

@@ -3,9 +3,9 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::super::dentry::Dentry;
-use super::super::path::Path;
-use super::{Mount, MountFlags, all};
+use super::super::inode::FileSystem;
+use super::super::path::{self, Path};
+use super::{Mount, MountFlags, TABLE};
 
 fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
     for &byte in text {
@@ -18,21 +18,66 @@ fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-fn push_flags(out: &mut Vec<u8>, mount: &Mount) {
-    let flags = mount.flags();
-    let read_only = flags.contains(MountFlags::RDONLY) || mount.fs().read_only();
-    out.extend_from_slice(if read_only { b"ro" } else { b"rw" });
-    for (flag, name) in [
-        (MountFlags::NOSUID, &b",nosuid"[..]),
-        (MountFlags::NODEV, b",nodev"),
-        (MountFlags::NOEXEC, b",noexec"),
-        (MountFlags::NOATIME, b",noatime"),
-        (MountFlags::NODIRATIME, b",nodiratime"),
-        (MountFlags::RELATIME, b",relatime"),
-        (MountFlags::NOSYMFOLLOW, b",nosymfollow"),
-    ] {
-        if flags.contains(flag) {
-            out.extend_from_slice(name);
+/// What the files show of a mount. The mount itself would be in use as long as somebody looks at it.
+struct Row {
+    id: u64,
+    parent: u64,
+    fs: Arc<dyn FileSystem>,
+    flags: MountFlags,
+    /// Of its root, in its file system.
+    inside: Vec<u8>,
+    /// Where it is seen from the root directory that was asked for.
+    place: Vec<u8>,
+}
+
+/// Mounts that are looked at under one hold of the table.
+const BATCH: usize = 32;
+
+/// All mounts that are seen from `root`, parents before children.
+fn rows(root: &Path) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut done = 0;
+    loop {
+        let table = TABLE.read();
+        let batch = table.get(done..).unwrap_or_default();
+        if batch.is_empty() {
+            return rows;
+        }
+        rows.extend(batch.iter().take(BATCH).filter_map(|mount| Row::of(mount, root)));
+        done += BATCH;
+    }
+}
+
+impl Row {
+    /// None if the mount is not seen from `root`.
+    fn of(mount: &Arc<Mount>, root: &Path) -> Option<Row> {
+        let at = Path { mount: mount.clone(), dentry: mount.root.clone() };
+        Some(Row {
+            place: at.display_below(root)?,
+            inside: path::inside(&mount.root),
+            id: mount.id,
+            parent: mount.place.lock().as_ref().map_or(mount.id, |place| place.mount.id),
+            fs: mount.fs().clone(),
+            flags: mount.flags(),
+        })
+    }
+
+    /// `whole`: as far as the file system can be written, too.
+    fn push_flags(&self, out: &mut Vec<u8>, whole: bool) {
+        let read_only = self.flags.contains(MountFlags::RDONLY) || whole && self.fs.read_only();
+        out.extend_from_slice(if read_only { b"ro" } else { b"rw" });
+        for (flag, name) in [
+            (MountFlags::NOSUID, &b",nosuid"[..]),
+            (MountFlags::NODEV, b",nodev"),
+            (MountFlags::NOEXEC, b",noexec"),
+            (MountFlags::NOATIME, b",noatime"),
+            (MountFlags::NODIRATIME, b",nodiratime"),
+            (MountFlags::RELATIME, b",relatime"),
+            (MountFlags::NOSYMFOLLOW, b",nosymfollow"),
+        ] {
+            if self.flags.contains(flag) {
+                out.extend_from_slice(name);
+            }
         }
     }
 }
@@ -40,16 +85,15 @@ fn push_flags(out: &mut Vec<u8>, mount: &Mount) {
 /// The text of /proc/mounts as a process with this root directory sees it.
 pub fn proc_mounts(root: &Path) -> Vec<u8> {
     let mut out = Vec::new();
-    for mount in all() {
-        let Some(place) = mount_path(&mount, root) else { continue };
-        push_escaped(&mut out, &mount.fs().source());
+    for row in rows(root) {
+        push_escaped(&mut out, &row.fs.source());
         out.push(b' ');
-        push_escaped(&mut out, &place);
+        push_escaped(&mut out, &row.place);
         out.push(b' ');
-        out.extend_from_slice(mount.fs().type_name().as_bytes());
+        out.extend_from_slice(row.fs.type_name().as_bytes());
         out.push(b' ');
-        push_flags(&mut out, &mount);
-        out.extend_from_slice(&mount.fs().options());
+        row.push_flags(&mut out, true);
+        out.extend_from_slice(&row.fs.options());
         out.extend_from_slice(b" 0 0\n");
     }
     out
@@ -58,39 +102,21 @@ pub fn proc_mounts(root: &Path) -> Vec<u8> {
 /// The text of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 pub fn proc_mountinfo(root: &Path) -> Vec<u8> {
     let mut out = Vec::new();
-    for mount in all() {
-        let Some(place) = mount_path(&mount, root) else { continue };
-        let parent = mount.place().map_or(mount.id, |p| p.mount.id);
-        let dev = mount.fs().device();
-        out.extend_from_slice(format!("{} {} {}:{} ", mount.id, parent, dev.major, dev.minor).as_bytes());
-        let top = Mount::of(mount.instance.clone(), fs_top(&mount.root), MountFlags::empty());
-        let inside = Path { mount: top, dentry: mount.root.clone() };
-        push_escaped(&mut out, &inside.display(None));
+    for row in rows(root) {
+        let dev = row.fs.device();
+        out.extend_from_slice(format!("{} {} {}:{} ", row.id, row.parent, dev.major, dev.minor).as_bytes());
+        push_escaped(&mut out, &row.inside);
         out.push(b' ');
-        push_escaped(&mut out, &place);
+        push_escaped(&mut out, &row.place);
         out.push(b' ');
-        push_flags(&mut out, &mount);
+        row.push_flags(&mut out, false);
         out.extend_from_slice(b" - ");
-        out.extend_from_slice(mount.fs().type_name().as_bytes());
+        out.extend_from_slice(row.fs.type_name().as_bytes());
         out.push(b' ');
-        push_escaped(&mut out, &mount.fs().source());
-        out.extend_from_slice(if mount.fs().read_only() { b" ro" } else { b" rw" });
-        out.extend_from_slice(&mount.fs().options());
+        push_escaped(&mut out, &row.fs.source());
+        out.extend_from_slice(if row.fs.read_only() { b" ro" } else { b" rw" });
+        out.extend_from_slice(&row.fs.options());
         out.push(b'\n');
     }
     out
-}
-
-fn fs_top(dentry: &Arc<Dentry>) -> Arc<Dentry> {
-    let mut top = dentry.clone();
-    while let Some(parent) = top.parent() {
-        top = parent;
-    }
-    top
-}
-
-/// Where a mount is seen from `root`; None if it is not below it.
-fn mount_path(mount: &Arc<Mount>, root: &Path) -> Option<Vec<u8>> {
-    let at = Path { mount: mount.clone(), dentry: mount.root.clone() };
-    at.display_below(root)
 }

@@ -12,7 +12,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::file::FileOps;
 use crate::fs::op::Op;
 use crate::fs::open_file::OpenFile;
-use crate::mm::{AddressSpace, Cut, IoBuf};
+use crate::mm::{AddressSpace, Cut, IoBuf, Toucher};
 
 pub struct MemFile {
     /// None for a zombie.
@@ -24,25 +24,25 @@ impl MemFile {
         Arc::new(MemFile { space: space_of(subject) })
     }
 
-    /// The memory, unless nobody lives in it any more.
-    fn space(&self) -> Option<&AddressSpace> {
-        let mut any = false;
-        self.space.as_ref()?.for_each_vma(|_| {
-            any = true;
-            false
-        });
-        self.space.as_deref().filter(|_| any)
-    }
-
     async fn read_at(&self, buf: &mut IoBuf<'_>, pos: u64) -> Result<usize> {
-        let Some(space) = self.space() else { return Ok(0) };
-        answer(space.copy_from_remote(pos, buf).await)
+        let Some(space) = inhabited(&self.space) else { return Ok(0) };
+        answer(space.copy_from_remote(pos, buf, Toucher::Onlooker).await)
     }
 
     async fn write_at(&self, buf: &mut IoBuf<'_>, pos: u64) -> Result<usize> {
-        let Some(space) = self.space() else { return Ok(0) };
-        answer(space.copy_to_remote(pos, buf).await)
+        let Some(space) = inhabited(&self.space) else { return Ok(0) };
+        answer(space.copy_to_remote(pos, buf, Toucher::Onlooker).await)
     }
+}
+
+/// The memory, unless nobody lives in it any more.
+pub fn inhabited(space: &Option<Arc<AddressSpace>>) -> Option<&AddressSpace> {
+    let mut any = false;
+    space.as_ref()?.for_each_vma(|_| {
+        any = true;
+        false
+    });
+    space.as_deref().filter(|_| any)
 }
 
 /// As far as it went; an error if that is nowhere.

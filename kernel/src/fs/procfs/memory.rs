@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::subject::Subject;
 use crate::errno::{Errno, Result};
-use crate::mm::AddressSpace;
+use crate::mm::{AddressSpace, Toucher};
 
 /// What to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +59,7 @@ async fn read_range(mm: &AddressSpace, (start, end): (u64, u64)) -> Result<Vec<u
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
     bytes.resize(len, 0);
-    let read = mm.read_remote(start, &mut bytes).await.unwrap_or(0);
+    let read = mm.read_remote(start, &mut bytes, Toucher::Onlooker).await.unwrap_or(0);
     bytes.truncate(read);
     Ok(bytes)
 }

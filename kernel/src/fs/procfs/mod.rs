@@ -7,12 +7,14 @@
 //! moment (`text_file`). `text` knows the formats and nothing of the kernel.
 
 mod fds;
+mod listing;
 mod lock_stat;
 mod mem_file;
 mod memory;
 mod net;
 mod net_interfaces;
 mod node;
+mod page_map;
 mod process;
 mod status;
 mod subject;

@@ -4,8 +4,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 
+use super::listing::{Listing, list_entry, list_processes, list_static};
 use super::mem_file::MemFile;
 use super::memory;
+use super::page_map::PageMap;
 use super::process::{ENTRIES, Entry, EntryKind, TASK_ENTRIES};
 use super::subject::Subject;
 use super::text::Text;
@@ -77,25 +79,8 @@ pub struct ProcInode {
 }
 
 /// Cookies of read_dir: "." is 0, ".." is 1, entries of tables follow. Processes come behind all of /proc's own entries.
-const FIRST_ENTRY: u64 = 2;
-const FIRST_PROCESS: u64 = 256;
-
-/// Offers entries in order of their cookies; false when the sink is full.
-struct Listing<'a> {
-    from: u64,
-    sink: &'a mut dyn DirSink,
-}
-
-impl Listing<'_> {
-    fn offer(&mut self, cookie: u64, ino: u64, kind: FileType, name: &[u8]) -> bool {
-        cookie < self.from || self.sink.entry(ino, cookie + 1, kind, name)
-    }
-
-    fn offer_node(&mut self, cookie: u64, node: &Node, name: &[u8]) -> bool {
-        // Numbers are offered by the thousand: look at the cookie before the inode.
-        cookie < self.from || self.sink.entry(node.ino(), cookie + 1, node.kind(), name)
-    }
-}
+pub(super) const FIRST_ENTRY: u64 = 2;
+pub(super) const FIRST_PROCESS: u64 = 256;
 
 impl ProcInode {
     pub fn node(&self) -> &Node {
@@ -123,9 +108,11 @@ impl Node {
                 EntryKind::Fds | EntryKind::FdInfos | EntryKind::Tasks | EntryKind::Static(_) => FileType::Directory,
                 EntryKind::Link(_) => FileType::Symlink,
                 EntryKind::Text(_)
+                | EntryKind::SpaceText(_)
                 | EntryKind::Discreet(_)
                 | EntryKind::Memory(_)
                 | EntryKind::Space
+                | EntryKind::PageMap
                 | EntryKind::Setting(..) => FileType::Regular,
             },
             Node::Fd(..) => FileType::Symlink,
@@ -135,7 +122,7 @@ impl Node {
 
     /// A number that is the same each time, and different for what exists at the same time: ids and descriptors are
     /// below 2^22, tables shorter than 64.
-    fn ino(&self) -> u64 {
+    pub fn ino(&self) -> u64 {
         let base = |subject: &Subject| {
             let thread = u64::from(subject.thread.is_some());
             (u64::from(subject.id()) << 26 | thread << 25) + (1 << 33)
@@ -282,49 +269,6 @@ fn parse_number(name: &[u8]) -> Option<Pid> {
     core::str::from_utf8(name).ok().filter(|_| digits)?.parse().ok().filter(|&n: &Pid| n < 1 << 22)
 }
 
-fn list_static(entries: &'static [Static], out: &mut Listing<'_>) -> bool {
-    entries
-        .iter()
-        .zip(FIRST_ENTRY..)
-        .all(|(entry, cookie)| out.offer_node(cookie, &Node::Static(entry), entry.name.as_bytes()))
-}
-
-fn list_processes(out: &mut Listing<'_>) {
-    for process in process::processes() {
-        let cookie = FIRST_PROCESS + u64::from(process.pid);
-        let name = format!("{}", process.pid);
-        if !out.offer_node(cookie, &Node::Subject(Subject { process, thread: None }), name.as_bytes()) {
-            break;
-        }
-    }
-}
-
-fn list_entry(subject: &Subject, entry: &'static Entry, out: &mut Listing<'_>) -> Result<()> {
-    if matches!(entry.kind, EntryKind::Tasks) {
-        let mut tasks = subject.process.tasks();
-        tasks.sort_unstable_by_key(|task| task.tid());
-        for task in tasks {
-            let tid = task.tid();
-            let node = Node::Subject(Subject { process: subject.process.clone(), thread: Some(task) });
-            if !out.offer_node(FIRST_ENTRY + u64::from(tid), &node, format!("{tid}").as_bytes()) {
-                break;
-            }
-        }
-        return Ok(());
-    }
-    // Who has ended has none.
-    for fd in fds::open(subject).unwrap_or_default() {
-        let node = match entry.kind {
-            EntryKind::Fds => Node::Fd(subject.clone(), fd),
-            _ => Node::FdInfo(subject.clone(), fd),
-        };
-        if !out.offer_node(FIRST_ENTRY + fd as u64, &node, format!("{fd}").as_bytes()) {
-            break;
-        }
-    }
-    Ok(())
-}
-
 impl ProcInode {
     pub fn create(node: Node) -> Arc<dyn Inode> {
         static BORN: Lazy<Timespec> = Lazy::new(crate::fs::now);
@@ -461,6 +405,10 @@ impl Inode for ProcInode {
             let file = MemFile::open(subject);
             return Op::ready(subject.check_access(thread).map(|()| Some(file as Arc<dyn FileOps>)));
         }
+        if let Node::Entry(subject, Entry { kind: EntryKind::PageMap, .. }) = &self.node {
+            let file = PageMap::open(subject, thread);
+            return Op::ready(subject.check_access(thread).map(|()| Some(file as Arc<dyn FileOps>)));
+        }
         Op::ready(self.open_text(thread).map(|file| file.map(|file| Arc::new(file) as Arc<dyn FileOps>)))
     }
 }
@@ -474,11 +422,12 @@ impl ProcInode {
                 _ => return Ok(None),
             },
             Node::Entry(subject, entry) => match entry.kind {
-                EntryKind::Text(text) => {
-                    if entry.private {
-                        subject.check_access(thread)?;
-                    }
-                    Source::Subject(subject.clone(), text)
+                EntryKind::Text(text) if entry.private => Source::Private(subject.clone(), text),
+                EntryKind::Text(text) => Source::Subject(subject.clone(), text),
+                EntryKind::SpaceText(text) => {
+                    let space = memory::space_of(subject);
+                    subject.check_access(thread)?;
+                    Source::Space(subject.clone(), space, text)
                 }
                 EntryKind::Discreet(text) => {
                     Source::Discreet(subject.clone(), text, subject.check_access(thread).is_ok())

@@ -9,21 +9,21 @@ use super::node::Static;
 use super::status;
 use super::subject::Subject;
 use super::text::{MapLine, Text, put, put_limit, trim_nul};
-use super::text_file::{DiscreetText, SubjectStore, SubjectText, parse};
+use super::text_file::{DiscreetText, SpaceText, SubjectStore, SubjectText, parse};
 use super::waits;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::DeviceId;
 use crate::fs::mount;
 use crate::fs::path::Path;
 use crate::mm::space::VmaFlags;
-use crate::mm::{PAGE_SIZE, Prot, VmaInfo};
+use crate::mm::{AddressSpace, PAGE_SIZE, Prot, VmaInfo};
 use crate::process::limits::INFINITY;
 use crate::process::{self, Caps, Credentials, Resource};
 
 pub struct Entry {
     pub name: &'static str,
     pub perm: u16,
-    /// Opening it needs the right to look into the process.
+    /// It is for those only who may look into the process: text when they read it, the others when they open it.
     pub private: bool,
     pub kind: EntryKind,
 }
@@ -34,8 +34,11 @@ pub enum EntryKind {
     Discreet(DiscreetText),
     Setting(SubjectText, SubjectStore),
     Memory(Memory),
+    SpaceText(SpaceText),
     /// All of its memory.
     Space,
+    /// Where that is.
+    PageMap,
     /// A magic link.
     Link(fn(&Subject) -> Result<Path>),
     Fds,
@@ -51,6 +54,10 @@ const fn text(name: &'static str, text: SubjectText) -> Entry {
 
 const fn private(name: &'static str, perm: u16, text: SubjectText) -> Entry {
     Entry { name, perm, private: true, kind: EntryKind::Text(text) }
+}
+
+const fn space(name: &'static str, text: SpaceText) -> Entry {
+    Entry { name, perm: 0o444, private: true, kind: EntryKind::SpaceText(text) }
 }
 
 const fn link(name: &'static str, target: fn(&Subject) -> Result<Path>) -> Entry {
@@ -77,14 +84,15 @@ pub static ENTRIES: &[Entry] = &[
     Entry { name: "cmdline", perm: 0o444, private: false, kind: EntryKind::Memory(Memory::Cmdline) },
     Entry { name: "stat", perm: 0o444, private: false, kind: EntryKind::Discreet(status::stat) },
     text("statm", status::statm),
-    private("maps", 0o444, maps),
+    space("maps", maps),
     Entry { name: "mem", perm: 0o600, private: true, kind: EntryKind::Space },
     link("cwd", cwd),
     link("root", root),
     link("exe", exe),
     text("mounts", mounts),
     text("mountinfo", mountinfo),
-    private("smaps", 0o444, smaps),
+    space("smaps", smaps),
+    Entry { name: "pagemap", perm: 0o400, private: true, kind: EntryKind::PageMap },
     Entry { name: "wchan", perm: 0o444, private: false, kind: EntryKind::Discreet(waits::wchan) },
     private("await", 0o400, waits::waits_for),
     private("stack", 0o400, waits::stack),
@@ -99,7 +107,7 @@ pub static ENTRIES: &[Entry] = &[
         private: false,
         kind: EntryKind::Setting(oom_score_adj, set_oom_score_adj),
     },
-    private("io", 0o400, io),
+    Entry { name: "io", perm: 0o400, private: false, kind: EntryKind::Text(io) },
     Entry { name: "trace", perm: 0o600, private: false, kind: EntryKind::Setting(traced, set_traced) },
     dir("net", 0o555, EntryKind::Static(&net::DIR)),
     dir("task", 0o555, EntryKind::Tasks),
@@ -155,6 +163,7 @@ fn set_comm(subject: &Subject, bytes: &[u8], _creds: &Credentials) -> Result<()>
 
 /// Of the thread, or of all threads of the process.
 fn io(subject: &Subject, out: &mut Text) -> Result<()> {
+    subject.check_current()?;
     let usage = match &subject.thread {
         Some(task) => task.io_usage(),
         None => subject.process.io_usage(),
@@ -244,21 +253,16 @@ fn put_map(out: &mut Text, vma: &VmaInfo) {
     line.put(out);
 }
 
-fn maps(subject: &Subject, out: &mut Text) -> Result<()> {
-    // A zombie has none.
-    if let Some(mm) = subject.handles().ok().and_then(|handles| handles.mm) {
-        mm.for_each_vma(|vma| {
-            put_map(out, &vma);
-            true
-        });
-    }
-    Ok(())
+fn maps(mm: &AddressSpace, out: &mut Text) {
+    mm.for_each_vma(|vma| {
+        put_map(out, &vma);
+        true
+    });
 }
 
 /// Of each mapping the sizes, how much of it is resident, and the flags. How many others map a page is not known, so there
 /// are no shares.
-fn smaps(subject: &Subject, out: &mut Text) -> Result<()> {
-    let Some(mm) = subject.handles()?.mm else { return Ok(()) };
+fn smaps(mm: &AddressSpace, out: &mut Text) {
     mm.for_each_vma_usage(|vma, usage| {
         put_map(out, &vma);
         for (label, bytes) in [
@@ -288,5 +292,4 @@ fn smaps(subject: &Subject, out: &mut Text) -> Result<()> {
         }
         put!(out, " \n");
     });
-    Ok(())
 }

@@ -15,6 +15,10 @@ pub struct Subject {
     pub thread: Option<Arc<Task>>,
 }
 
+fn refused(errno: Errno) -> Errno {
+    if errno == Errno::EPERM { Errno::EACCES } else { errno }
+}
+
 impl Subject {
     /// /proc/PID: a process, or (as on Linux, unlisted) a thread by its id.
     pub fn find(pid: Pid) -> Option<Subject> {
@@ -64,10 +68,16 @@ impl Subject {
 
     /// EACCES unless `reader` may look into the process (ptrace(2), "Ptrace access mode checking").
     pub fn check_access(&self, reader: &Thread) -> Result<()> {
-        process::may_trace(reader, &self.process, true).map_err(|errno| match errno {
-            Errno::EPERM => Errno::EACCES,
-            other => other,
+        process::may_trace(reader, &self.process, true).map_err(refused)
+    }
+
+    /// The same for whoever runs now: what was opened for one program may be read when there is another.
+    pub fn check_current(&self) -> Result<()> {
+        process::with_current(|task| match task {
+            Some(task) => process::may_trace_as(task.process(), &task.shared_creds(), &self.process, true),
+            None => Ok(()),
         })
+        .map_err(refused)
     }
 
     pub fn run_state(&self) -> RunState {

@@ -10,7 +10,7 @@ use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::fd_table::NR_OPEN;
 use crate::fs::inotify::limits;
-use crate::fs::{dentry, epoll, pipe, tty, userfault};
+use crate::fs::{dentry, epoll, mount, pipe, tty, userfault};
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
 use crate::{boot, exec, mm, sysrq, uts};
@@ -20,6 +20,15 @@ pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", K
 static FS: &[Static] = &[
     Static::dir("epoll", EPOLL),
     Static::dir("inotify", INOTIFY),
+    setting(
+        "mount-max",
+        |out| put!(out, "{}\n", mount::MAX_MOUNTS.load(Ordering::Relaxed)),
+        |bytes, _| {
+            let max = number(bytes)?;
+            mount::MAX_MOUNTS.store(Some(max).filter(|max| *max > 0).ok_or(Errno::EINVAL)?, Ordering::Relaxed);
+            Ok(())
+        },
+    ),
     Static::dir("mqueue", sysvipc::MQUEUE),
     Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n")),
     Static { name: "protected_hardlinks", perm: 0o400, kind: StaticKind::Text(|out| put!(out, "1\n")) },

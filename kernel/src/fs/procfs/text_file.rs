@@ -18,6 +18,7 @@ use crate::process::Credentials;
 use crate::sync::SpinLock;
 
 pub type SubjectText = fn(&Subject, &mut Text) -> Result<()>;
+pub type SpaceText = fn(&AddressSpace, &mut Text);
 pub type DiscreetText = fn(&Subject, bool, &mut Text) -> Result<()>;
 pub type SubjectStore = fn(&Subject, &[u8], &Credentials) -> Result<()>;
 
@@ -26,6 +27,10 @@ pub enum Source {
     System(fn(&mut Text)),
     Setting(fn(&mut Text), fn(&[u8], &Credentials) -> Result<()>),
     Subject(Subject, SubjectText),
+    /// For those only who may look into the process when they read it.
+    Private(Subject, SubjectText),
+    /// Of the memory that the process had when the file was opened.
+    Space(Subject, Option<Arc<AddressSpace>>, SpaceText),
     /// With whether the reader may look into the process.
     Discreet(Subject, DiscreetText, bool),
     SubjectSetting(Subject, SubjectText, SubjectStore),
@@ -86,9 +91,21 @@ impl TextFile {
                 subject.check_exists()?;
                 text(subject, &mut out)?;
             }
+            Source::Private(subject, text) => {
+                subject.check_exists()?;
+                subject.check_current().map_err(|_| Errno::EPERM)?;
+                text(subject, &mut out)?;
+            }
+            Source::Space(subject, space, text) => {
+                subject.check_exists()?;
+                // A zombie has none.
+                if let Some(space) = space {
+                    text(space, &mut out);
+                }
+            }
             Source::Discreet(subject, text, may_look) => {
                 subject.check_exists()?;
-                text(subject, *may_look, &mut out)?;
+                text(subject, *may_look && subject.check_current().is_ok(), &mut out)?;
             }
             Source::Memory(subject, opened, what) => {
                 out.bytes(&memory::read(subject, opened, *what).await?);

@@ -175,6 +175,10 @@ impl FileSystem for TmpFs {
         self.read_only.load(Ordering::Relaxed)
     }
 
+    fn changes_at_once(&self) -> bool {
+        true
+    }
+
     fn set_read_only(&self, read_only: bool) -> Op<'_, Result<()>> {
         self.read_only.store(read_only, Ordering::Relaxed);
         Op::ready(Ok(()))

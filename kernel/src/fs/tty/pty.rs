@@ -235,7 +235,7 @@ impl PtyMaster {
         let mount = if devpts::is_instance(own.fs()) {
             own.clone()
         } else {
-            mount::all().into_iter().find(|mount| devpts::is_instance(mount.fs())).ok_or(Errno::EIO)?
+            mount::find(|mount| devpts::is_instance(mount.fs())).ok_or(Errno::EIO)?
         };
         let place = Path { dentry: devpts::slave(mount.root(), &self.pty), mount };
         // Whoever has the master may have the slave.

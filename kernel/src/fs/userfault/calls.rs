@@ -11,8 +11,9 @@ use super::{API, BEGUN, FEATURES, UserFault};
 use crate::errno::{Errno, Result};
 use crate::exec;
 use crate::mm::space::VmaFlags;
-use crate::mm::{AddressSpace, Fill, PAGE_SIZE, USER_END, UserPtr, alloc_frame};
+use crate::mm::{AddressSpace, Fill, PAGE_SIZE, USER_END, UserPtr};
 use crate::process::Thread;
+use crate::signal;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// No mapping is below this address (vm.mmap_min_addr).
@@ -106,8 +107,7 @@ impl UserFault {
             UFFDIO_REGISTER => self.register(t, arg).await,
             UFFDIO_UNREGISTER => {
                 let range = UserPtr::<RangeArgs>::new(arg).read(t.mm()).await?.check()?;
-                self.space.upgrade().ok_or(Errno::ENOMEM)?.unwatch_faults(range.clone())?;
-                self.answer(range);
+                self.space.upgrade().ok_or(Errno::ENOMEM)?.unwatch_faults(range)?;
                 Ok(0)
             }
             UFFDIO_WAKE => {
@@ -147,8 +147,7 @@ impl UserFault {
         let mut modes = VmaFlags::empty();
         modes.set(VmaFlags::WATCH_MISSING, mode & MODE_MISSING != 0);
         modes.set(VmaFlags::WATCH_MINOR, mode & MODE_MINOR != 0);
-        let handler = self.handler().ok_or(Errno::EBADF)?;
-        self.space.upgrade().ok_or(Errno::ENOMEM)?.watch_faults(range, modes, &handler)?;
+        self.space.upgrade().ok_or(Errno::ENOMEM)?.watch_faults(range, modes, &self.watcher)?;
         let without = if mode & MODE_MINOR == 0 { bit(raw::_UFFDIO_CONTINUE) } else { 0 };
         UserPtr::<u64>::new(arg + size_of::<ModeArgs>() as u64).write(t.mm(), RANGE_IOCTLS & !without).await?;
         Ok(0)
@@ -180,15 +179,26 @@ impl UserFault {
         let wanted = range.end - range.start;
         let mut done = 0;
         let mut result = space.check_watched(&range);
+        if result == Err(Errno::ESRCH) {
+            return Err(Errno::ESRCH);
+        }
         if mode & PROTECTED != 0 && result.is_ok() {
             result = Err(Errno::EINVAL);
         }
+        let mut bytes = Vec::new();
+        if matches!(source, Source::Memory(..)) {
+            bytes.try_reserve_exact(PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
+            bytes.resize(PAGE_SIZE, 0);
+        }
         while result.is_ok() && done < wanted {
-            result = fill_page(&space, range.start + done, &source).await;
+            result = fill_page(&space, range.start + done, &source, &mut bytes).await;
             if result.is_ok() {
                 done += PAGE;
             }
             exec::budget().await;
+            if signal::fatal_pending(t.task()) {
+                result = Err(Errno::EINTR);
+            }
         }
         let told = match result {
             Err(errno) if done == 0 => -i64::from(errno.get()),
@@ -205,19 +215,14 @@ impl UserFault {
     }
 }
 
-async fn fill_page(space: &AddressSpace, addr: u64, source: &Source<'_>) -> Result<()> {
+async fn fill_page(space: &AddressSpace, addr: u64, source: &Source<'_>, bytes: &mut [u8]) -> Result<()> {
     let fill = match source {
         Source::Memory(mm, distance) => {
-            let mut bytes = Vec::new();
-            bytes.try_reserve_exact(PAGE_SIZE).map_err(|_| Errno::ENOMEM)?;
-            bytes.resize(PAGE_SIZE, 0);
-            UserPtr::<u8>::new(addr.wrapping_add(*distance)).read_bytes(mm, &mut bytes).await?;
-            let frame = alloc_frame()?;
-            frame.copy_in(0, &bytes);
-            Fill::Frame(frame)
+            UserPtr::<u8>::new(addr.wrapping_add(*distance)).read_bytes(mm, bytes).await?;
+            Fill::Bytes(bytes)
         }
         Source::Zero => Fill::Zero,
         Source::Cached => Fill::Cached,
     };
-    space.fill_page(addr, fill)
+    space.fill_page(addr, fill).await
 }

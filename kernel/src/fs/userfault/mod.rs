@@ -30,10 +30,10 @@ use super::op::Op;
 use super::open_file::OpenFile;
 use crate::errno::{Errno, Result};
 use crate::exec::{Interrupts, WaitQueue};
-use crate::mm::{AddressSpace, BoxFuture, FaultHandler, IoBuf, Outcome, PAGE_SIZE, Report};
+use crate::mm::{AddressSpace, BoxFuture, FaultHandler, IoBuf, Outcome, PAGE_SIZE, Report, Watcher};
 use crate::process::{self, Thread};
 use crate::signal;
-use crate::sync::SpinLock;
+use crate::sync::{Once, SpinLock};
 
 /// vm.unprivileged_userfaultfd: may everybody handle faults of the kernel?
 pub static UNPRIVILEGED: AtomicBool = AtomicBool::new(false);
@@ -53,9 +53,12 @@ const BEGUN: u64 = 1 << 63;
 
 pub struct UserFault {
     space: Weak<AddressSpace>,
-    me: Weak<UserFault>,
-    /// The flags of userfaultfd(2).
-    flags: u32,
+    /// What stands for this in the mappings that it watches.
+    watcher: Arc<Watcher>,
+    /// UFFD_USER_MODE_ONLY.
+    user_mode_only: bool,
+    /// The open file: poll(2) answers by its flags.
+    file: Once<Weak<OpenFile>>,
     features: AtomicU64,
     state: SpinLock<State>,
     /// Those who read or poll.
@@ -93,16 +96,21 @@ const MESSAGE: usize = size_of::<Message>();
 const _: () = assert!(MESSAGE == 32);
 
 impl UserFault {
-    pub fn new(space: &Arc<AddressSpace>, flags: u32) -> Arc<UserFault> {
-        Arc::new_cyclic(|me| UserFault {
+    /// The file for userfaultfd(2) with these flags.
+    pub fn open(space: &Arc<AddressSpace>, flags: u32) -> Arc<OpenFile> {
+        let ops = Arc::new_cyclic(|me: &Weak<UserFault>| UserFault {
             space: Arc::downgrade(space),
-            me: me.clone(),
-            flags,
+            watcher: Watcher::new(me.clone()),
+            user_mode_only: flags & USER_MODE_ONLY != 0,
+            file: Once::new(),
             features: AtomicU64::new(0),
             state: SpinLock::new(State::default()),
             readers: WaitQueue::new(),
             faulted: WaitQueue::new(),
-        })
+        });
+        let file = OpenFile::new_anon("[userfaultfd]", ops.clone(), raw::O_RDONLY | flags & raw::O_NONBLOCK);
+        ops.file.call_once(|| Arc::downgrade(&file));
+        file
     }
 
     fn has(&self, feature: u32) -> bool {
@@ -111,10 +119,6 @@ impl UserFault {
 
     fn begun(&self) -> bool {
         self.features.load(Ordering::Relaxed) & BEGUN != 0
-    }
-
-    fn handler(&self) -> Option<Arc<dyn FaultHandler>> {
-        self.me.upgrade().map(|me| me as Arc<dyn FaultHandler>)
     }
 
     /// Lets those go on who wait for pages of this range.
@@ -131,7 +135,7 @@ impl UserFault {
             state.new.retain(is_answered);
             state.told.retain(is_answered);
         }
-        self.faulted.wake_all();
+        self.faulted.wake_where(usize::MAX, |page, _| range.contains(&page));
     }
 
     /// A fault gets in line, unless the file is closed.
@@ -171,6 +175,10 @@ struct Posted<'a> {
 
 impl Drop for Posted<'_> {
     fn drop(&mut self) {
+        // Whoever answers takes it out, under the lock.
+        if self.fault.answered.load(Ordering::Acquire) {
+            return;
+        }
         let mut state = self.file.state.lock();
         state.new.retain(|fault| !Arc::ptr_eq(fault, &self.fault));
         state.told.retain(|fault| !Arc::ptr_eq(fault, &self.fault));
@@ -180,7 +188,7 @@ impl Drop for Posted<'_> {
 impl FaultHandler for UserFault {
     fn report<'a>(&'a self, report: Report, must_wait: Box<dyn Fn() -> bool + Send + 'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            if self.has(raw::UFFD_FEATURE_SIGBUS) || report.kernel && self.flags & USER_MODE_ONLY != 0 {
+            if self.has(raw::UFFD_FEATURE_SIGBUS) || report.kernel && (self.user_mode_only || is_leaving()) {
                 return Outcome::Refused;
             }
             let Some(posted) = self.post(&report) else { return Outcome::Again };
@@ -189,7 +197,7 @@ impl FaultHandler for UserFault {
             }
             drop(must_wait);
             let answered = || posted.fault.answered.load(Ordering::Acquire).then_some(());
-            let mut wait = pin!(self.faulted.wait_for(answered));
+            let mut wait = pin!(self.faulted.wait_for_key(posted.fault.page, answered));
             poll_fn(|cx| match wait.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(Outcome::Again),
                 // After the wait has registered, as `exec::interruptible` does. A system call goes on until the thread is to end.
@@ -199,6 +207,15 @@ impl FaultHandler for UserFault {
             .await
         })
     }
+
+    fn wake(&self, range: Range<u64>) {
+        self.answer(range);
+    }
+}
+
+/// At its end a thread waits for nobody: who would bring the page may have ended before it.
+fn is_leaving() -> bool {
+    process::with_current(|task| task.is_some_and(|task| task.leaving.load(Ordering::Relaxed)))
 }
 
 fn ends_wait(kernel: bool) -> bool {
@@ -233,7 +250,8 @@ impl FileOps for UserFault {
 
     /// Those who would have to wait in read(2) cannot be told that there is something to read: it may be answered before.
     fn ready(&self) -> Events {
-        if !self.begun() || self.flags & raw::O_NONBLOCK == 0 {
+        let nonblocking = || self.file.get().and_then(Weak::upgrade).is_some_and(|file| file.is_nonblock());
+        if !self.begun() || !nonblocking() {
             return Events::ERR;
         }
         if self.state.lock().new.is_empty() { Events::empty() } else { Events::IN | Events::RDNORM }
@@ -260,8 +278,8 @@ impl FileOps for UserFault {
 
     fn released(&self) {
         self.state.lock().closed = true;
-        if let (Some(space), Some(handler)) = (self.space.upgrade(), self.handler()) {
-            space.forget_handler(&handler);
+        if let Some(space) = self.space.upgrade() {
+            space.forget_watcher(&self.watcher);
         }
         self.answer(0..u64::MAX);
     }

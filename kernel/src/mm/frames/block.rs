@@ -6,7 +6,8 @@
 //! and not 512; a block entry that is cut up into pages, when it is the only one, passes its counts on to them; and a
 //! frame is free when neither a page nor a block leads to it any more.
 
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::mem::ManuallyDrop;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::page::{Pfn, frame_ptr, page};
 use super::{RESERVE, TOTAL, ZONE, flush_cache, release};
@@ -26,32 +27,103 @@ fn frames(first: Pfn) -> core::ops::Range<Pfn> {
     first..first + BLOCK_FRAMES as Pfn
 }
 
-/// A block of zeros for one entry. None if there is none to spare: a block saves time and wastes memory, so single frames
-/// come first, of which an eighth of all memory is left unless the program has asked for blocks. With `reclaim` cached
-/// pages make room.
-pub(crate) fn alloc_block(asked: bool, reclaim: bool) -> Option<Pfn> {
-    let total = TOTAL.load(Ordering::Relaxed);
-    let left = if asked { RESERVE.load(Ordering::Relaxed) } else { total / 8 };
-    let take = || {
-        let mut zone = ZONE.lock();
-        if zone.free_frames() >= left + BLOCK_FRAMES { zone.alloc(ORDER) } else { None }
-    };
-    let first = take().or_else(|| {
-        if !reclaim || page_cache::reclaim(2 * BLOCK_FRAMES) == 0 {
-            return None;
+/// Bytes that are zeroed in one go.
+const PIECE: usize = 64 << 10;
+
+/// A block that nobody maps yet, of zeros as far as it has been cleared.
+pub(crate) struct Block {
+    first: Pfn,
+    cleared: usize,
+}
+
+impl Block {
+    /// None if there is none to spare: a block saves time and wastes memory, so single frames come first, of which an eighth of
+    /// all memory is left unless the program has asked for blocks. With `reclaim` cached pages make room.
+    pub fn alloc(asked: bool, reclaim: bool) -> Option<Block> {
+        let total = TOTAL.load(Ordering::Relaxed);
+        let left = if asked { RESERVE.load(Ordering::Relaxed) } else { total / 8 };
+        let first = match take(left) {
+            Ok(first) => first,
+            Err(shortage) if shortage && reclaim && BACKOFF.allows() => reclaim_and_take(left)?,
+            Err(_) => return None,
+        };
+        for pfn in frames(first) {
+            page(pfn).reset();
+            page(pfn).set_refs(1);
         }
-        flush_cache();
-        take()
-    })?;
-    for pfn in frames(first) {
-        page(pfn).reset();
-        page(pfn).set_refs(1);
+        entries(first).store(1, Ordering::Relaxed);
+        stats::HUGE.add(BLOCK_FRAMES as i64);
+        Some(Block { first, cleared: 0 })
     }
-    entries(first).store(1, Ordering::Relaxed);
-    stats::HUGE.add(BLOCK_FRAMES as i64);
-    // SAFETY: the frames are contiguous RAM and ours alone.
-    unsafe { frame_ptr(first).write_bytes(0, BLOCK_SIZE) };
-    Some(first)
+
+    /// Zeros the next piece; false if that was the last.
+    pub fn clear_more(&mut self) -> bool {
+        if self.cleared < BLOCK_SIZE {
+            // SAFETY: the frames are contiguous RAM and ours alone, and the piece is one of them.
+            unsafe { frame_ptr(self.first).add(self.cleared).write_bytes(0, PIECE) };
+            self.cleared += PIECE;
+        }
+        self.cleared < BLOCK_SIZE
+    }
+
+    /// For an entry, which has to give it up with [`put_block`].
+    pub fn into_raw(self) -> Pfn {
+        debug_assert_eq!(self.cleared, BLOCK_SIZE);
+        ManuallyDrop::new(self).first
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if put_block(self.first) {
+            free_block(self.first);
+        }
+    }
+}
+
+/// If `left` frames stay behind. The error says whether there is too little memory; else it is only in pieces.
+fn take(left: usize) -> Result<Pfn, bool> {
+    let mut zone = ZONE.lock();
+    if zone.free_frames() < left + BLOCK_FRAMES {
+        return Err(true);
+    }
+    zone.alloc(ORDER).ok_or(false)
+}
+
+fn reclaim_and_take(left: usize) -> Option<Pfn> {
+    let found = match page_cache::reclaim(2 * BLOCK_FRAMES) {
+        0 => None,
+        _ => {
+            flush_cache();
+            take(left).ok()
+        }
+    };
+    BACKOFF.note(found.is_some());
+    found
+}
+
+/// Cached pages that make no room for a block, because they are scattered, are given up in vain: after each time more and more
+/// wishes for blocks are refused at once.
+struct Backoff {
+    /// Wishes that are still to be refused, and how many times in a row it was in vain.
+    skip: AtomicU32,
+    failures: AtomicU32,
+}
+
+static BACKOFF: Backoff = Backoff { skip: AtomicU32::new(0), failures: AtomicU32::new(0) };
+
+impl Backoff {
+    const MOST: u32 = 6;
+
+    fn allows(&self) -> bool {
+        self.skip.try_update(Ordering::Relaxed, Ordering::Relaxed, |skip| skip.checked_sub(1)).is_err()
+    }
+
+    fn note(&self, useful: bool) {
+        let failures = if useful { 0 } else { (self.failures.load(Ordering::Relaxed) + 1).min(Self::MOST) };
+        self.failures.store(failures, Ordering::Relaxed);
+        self.skip.store((1 << failures) - 1, Ordering::Relaxed);
+    }
 }
 
 /// Another entry maps the block. The caller has one that stays meanwhile.

@@ -22,9 +22,7 @@ use core::num::NonZeroU32;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-pub(crate) use self::block::{
-    BLOCK_FRAMES, alloc_block, free_block, is_sole_block, put_block, share_block, split_block,
-};
+pub(crate) use self::block::{BLOCK_FRAMES, Block, free_block, is_sole_block, put_block, share_block, split_block};
 use self::buddy::{Buddy, ORDERS};
 pub use self::own::OwnPage;
 use self::page::{Page, PageFlags, Pfn, frame_ptr, page};

@@ -42,7 +42,7 @@ impl PageCache {
                 Ok(Lookup::Valid(page)) => return Ok(page),
                 Ok(Lookup::Busy(frame)) => wait::until_clear(&frame, PageFlags::READING).await,
                 Ok(Lookup::Fill(fill)) => return fill.run().await,
-                Err(Errno::ENOMEM) if reclaim::relieve(false).await => {}
+                Err(Errno::ENOMEM) if reclaim::relieve().await => {}
                 Err(errno) => return Err(errno),
             }
         }
@@ -133,7 +133,7 @@ fn present<'a>(tree: &Tree, index: u64) -> Option<Lookup<'a>> {
 
 impl Fill<'_> {
     async fn run(mut self) -> Result<CachePage> {
-        let io = self.cache.io.as_ref().and_then(|io| io.upgrade()).ok_or(Errno::EIO)?;
+        let io = self.cache.io().ok_or(Errno::EIO)?;
         let page = self.pages.first().cloned().ok_or(Errno::EIO)?;
         io.read_pages(page.index, &self.pages).await?;
         count_storage(Storage::Read, self.pages.len() * PAGE_SIZE);

@@ -11,12 +11,15 @@
 //! A page that is mapped writable and shared is SHARED_WRITE: it becomes dirty without notice. Write-back therefore takes
 //! such pages out of the address spaces first; the next write faults and marks them again.
 //!
+//! Dirty pages are stored when a program asks for it ([`writeback`]), and for all files by the flushers ([`rounds`]).
+//!
 //! Locks: the tree's lock is shared for hits (data is copied under it, which needs no reference count) and exclusive for
 //! inserting and removing. The list of dirty files and the list of all files are leaves. Reclaim only tries locks.
 
 pub mod failure;
 mod fill;
 mod reclaim;
+mod rounds;
 mod rw;
 mod tree;
 mod truncate;
@@ -45,7 +48,7 @@ use crate::exec::{Storage, count_storage};
 use crate::sync::RwSpinLock;
 
 pub(crate) use self::reclaim::{reclaim, relieve};
-pub use self::writeback::{flusher, sync_all};
+pub use self::rounds::{start_flushers, sync_all};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -57,6 +60,10 @@ pub trait PageIo: Send + Sync {
     fn read_pages<'a>(&'a self, first: u64, pages: &'a [CachePage]) -> BoxFuture<'a, Result<()>>;
     /// Stores consecutive pages; what lies beyond the end of the file is not stored.
     fn write_pages<'a>(&'a self, first: u64, pages: &'a [CachePage]) -> BoxFuture<'a, Result<()>>;
+    /// To store a page, one of another file may be needed.
+    fn is_backed_by_file(&self) -> bool {
+        false
+    }
 }
 
 /// What can be mapped.
@@ -240,6 +247,11 @@ impl PageCache {
         self.id
     }
 
+    /// The file system, as long as there is one.
+    fn io(&self) -> Option<Arc<dyn PageIo>> {
+        self.io.as_ref().and_then(Weak::upgrade)
+    }
+
     /// No file system behind it.
     pub fn is_memory(&self) -> bool {
         self.io.is_none()
@@ -327,7 +339,7 @@ impl PageCache {
         stats::DIRTY.add(1);
         self.dirty.fetch_add(1, Ordering::Relaxed);
         if !self.listed.swap(true, Ordering::AcqRel) {
-            writeback::list(self);
+            rounds::list(self);
         }
     }
 

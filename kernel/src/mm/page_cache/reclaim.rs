@@ -4,10 +4,9 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use super::super::frames::page::{PageFlags, page};
-use super::super::{space, stats};
-use super::PageCache;
+use super::super::space;
 use super::truncate::is_idle;
-use super::writeback::{sync_all, sync_unless_busy};
+use super::{PageCache, rounds};
 use crate::sync::SpinLock;
 
 struct Files {
@@ -77,18 +76,10 @@ async fn unmap_and_reclaim() -> bool {
     reclaim(NEED) > 0 || space::unmap_files(|| reclaim(NEED) > 0).await
 }
 
-/// The last resort before a program is killed: stores dirty pages too. A task that may be storing pages itself does not
-/// wait for others that do (`may_wait`).
-pub(crate) async fn relieve(may_wait: bool) -> bool {
-    if unmap_and_reclaim().await {
-        return true;
-    }
-    if stats::DIRTY.sum() == 0 {
-        return false;
-    }
-    let stored = if may_wait { sync_all().await } else { sync_unless_busy().await };
-    // What cannot be stored is no help; that is all the error means here.
-    stored.is_ok() && unmap_and_reclaim().await
+/// The last resort before a program is killed: waits for dirty pages to be stored, too. Whoever calls may hold locks of
+/// files, or be what a device works with: see [`rounds`].
+pub(crate) async fn relieve() -> bool {
+    rounds::store_until(unmap_and_reclaim).await
 }
 
 impl PageCache {

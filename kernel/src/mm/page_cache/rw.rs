@@ -2,12 +2,12 @@
 
 use super::super::addr::{PAGE, PAGE_SIZE};
 use super::super::frames::page::{PageFlags, frame_ptr};
-use super::super::frames::{Frame, alloc_frame, alloc_zeroed, total_frames};
+use super::super::frames::{Frame, alloc_frame, alloc_zeroed, free_frames};
 use super::super::iobuf::IoBuf;
 use super::super::stats;
-use super::{CachePage, PageCache};
+use super::{CachePage, PageCache, reclaim, rounds};
 use crate::arch::UserFault;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::exec;
 
 /// Pages between two looks at how much is dirty.
@@ -161,11 +161,20 @@ impl PageCache {
         Some(Ok(copied))
     }
 
-    /// Makes whoever dirties pages store them when too much of memory is dirty.
+    /// Has pages stored when a tenth of the memory that files can have is dirty, and makes whoever dirties them wait for it
+    /// from a fifth on (dirty_background_ratio and dirty_ratio of Linux's admin-guide/sysctl/vm.rst).
     pub(crate) async fn throttle(&self) {
-        if stats::DIRTY.sum() > total_frames() as u64 / 5 {
-            // An error is not this writer's: fsync reports it.
-            let _ = self.write_back(0..u64::MAX).await;
+        let dirty = stats::DIRTY.sum();
+        let usable = free_frames() as u64 + stats::CACHED.sum();
+        if dirty <= usable / 10 {
+            return;
+        }
+        rounds::begin();
+        if dirty > usable / 5 {
+            // An error is not this writer's: fsync reports it. But pages for which there was no memory are still dirty.
+            if self.write_back(0..u64::MAX).await == Err(Errno::ENOMEM) {
+                reclaim::relieve().await;
+            }
         }
     }
 }

@@ -6,11 +6,12 @@ use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use core::task::Poll;
+use core::time::Duration;
 
 use super::super::addr::{PAGE, PAGE_SIZE};
 use super::super::test_util::{Rng, anonymous, run};
 use super::super::uaccess::UserPtr;
-use super::super::{AddressSpace, IoBuf, MapFlags, Prot, space};
+use super::super::{AddressSpace, IoBuf, MapFlags, Prot, Toucher, space};
 use super::*;
 use crate::errno::Errno;
 use crate::exec;
@@ -23,12 +24,16 @@ struct Disk {
     reads: AtomicUsize,
     writes: AtomicUsize,
     broken: AtomicBool,
+    starved: AtomicBool,
 }
 
 impl Disk {
     async fn delay(&self) -> Result<()> {
         for _ in 0..3 {
             exec::yield_now().await;
+        }
+        if self.starved.load(Ordering::Relaxed) {
+            return Err(Errno::ENOMEM);
         }
         if self.broken.load(Ordering::Relaxed) { Err(Errno::EIO) } else { Ok(()) }
     }
@@ -85,6 +90,7 @@ impl File {
             reads: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
         });
         let io: Arc<dyn PageIo> = disk.clone();
         Arc::new(File { cache: PageCache::new(Arc::downgrade(&io)), disk })
@@ -178,13 +184,13 @@ fn a_file_reads_as_what_was_written() {
     });
 }
 
-/// Who is killed in the middle of sync(2) must not keep others' pages from being stored.
 /// For tests that call `sync_all`: a test's machine knows nothing of rounds on others.
 fn one_round_at_a_time() -> std::sync::MutexGuard<'static, ()> {
     static ROUNDS: std::sync::Mutex<()> = std::sync::Mutex::new(());
     ROUNDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// Who is killed in the middle of sync(2) must not keep others' pages from being stored.
 #[test]
 fn a_sync_that_is_given_up_forgets_no_file() {
     let _alone = one_round_at_a_time();
@@ -208,6 +214,50 @@ fn a_sync_that_is_given_up_forgets_no_file() {
         for file in &files {
             assert_eq!(file.cache.dirty_count(), 0);
         }
+    });
+}
+
+#[test]
+fn what_is_dirty_is_stored_in_time_or_when_it_is_wanted() {
+    run(async {
+        let files: &'static rounds::Files = Box::leak(Box::new(rounds::Files::new()));
+        exec::spawn("flush", files.flush());
+        let file = File::new(Vec::new());
+        let io: Arc<dyn PageIo> = file.disk.clone();
+        let dirty_after = async |seconds| {
+            exec::sleep_until(exec::Instant::now().saturating_add(Duration::from_secs(seconds))).await;
+            file.cache.dirty_count()
+        };
+        for wanted in [false, true] {
+            // In a list of its own: other tests have no part in it.
+            file.cache.listed.store(true, Ordering::Relaxed);
+            file.write(0, &[7; 2 * PAGE_SIZE]).await.unwrap();
+            files.push(rounds::DirtyFile::new(file.cache.clone(), io.clone()));
+            assert_eq!(dirty_after(29).await, 2);
+            if wanted {
+                files.want();
+                assert_eq!(dirty_after(0).await, 2);
+                assert_eq!(dirty_after(1).await, 0);
+            } else {
+                assert_eq!(dirty_after(2).await, 0);
+            }
+            assert_eq!(*file.disk.data.lock(), [7; 2 * PAGE_SIZE]);
+        }
+    });
+}
+
+#[test]
+fn what_could_not_be_stored_for_want_of_memory_stays_dirty() {
+    let _alone = one_round_at_a_time();
+    run(async {
+        let file = File::new(Vec::new());
+        file.write(0, &[7; 2 * PAGE_SIZE]).await.unwrap();
+        file.disk.starved.store(true, Ordering::Relaxed);
+        assert_eq!(file.cache.write_back(0..u64::MAX).await, Err(Errno::ENOMEM));
+        assert_eq!(file.cache.dirty_count(), 2);
+        file.disk.starved.store(false, Ordering::Relaxed);
+        file.cache.write_back(0..u64::MAX).await.unwrap();
+        assert_eq!(*file.disk.data.lock(), [7; 2 * PAGE_SIZE]);
     });
 }
 
@@ -338,7 +388,7 @@ fn reads_into_user_memory_fault_it_in() {
         let mut buf = IoBuf::user(&space, addr + 3, 60_000).unwrap();
         assert_eq!(file.cache.read(0, 40_000, &mut buf).await, Ok(40_000));
         let mut back = vec![0; 40_000];
-        assert_eq!(space.read_remote(addr + 3, &mut back).await, Ok(40_000));
+        assert_eq!(space.read_remote(addr + 3, &mut back, Toucher::Call).await, Ok(40_000));
         assert_eq!(back, data);
         // Up to the hole behind the mapping.
         let mut buf = IoBuf::user(&space, addr + 40_960 - 10, 100).unwrap();

@@ -1,40 +1,18 @@
-//! Storing dirty pages: fsync, msync, sync, and the flusher that does it in time.
+//! Storing dirty pages of one file.
 
-use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use core::time::Duration;
 
 use super::super::frames::Frame;
 use super::super::frames::page::PageFlags;
 use super::super::{space, stats};
-use super::{CachePage, PageCache, PageIo, wait};
+use super::{CachePage, PageCache, PageIo, rounds, wait};
 use crate::errno::{Errno, Result};
-use crate::exec::{self, Instant, Mutex, Notify};
-use crate::sync::SpinLock;
+use crate::exec;
 
 /// Pages that are stored at once.
 const BATCH: usize = 64;
-/// How long data stays in memory only.
-const DELAY: Duration = Duration::from_secs(5);
-
-type DirtyFile = (Arc<PageCache>, Arc<dyn PageIo>);
-
-/// Files with dirty pages; held, with the inode, until the pages are stored.
-static DIRTY: SpinLock<VecDeque<DirtyFile>> = SpinLock::new(VecDeque::new());
-/// One round of writing everything at a time.
-static ROUND: Mutex<()> = Mutex::new(());
-static WORK: Notify = Notify::new();
-
-/// The first page of a file became dirty.
-pub(super) fn list(cache: &PageCache) {
-    if let (Some(cache), Some(io)) = (cache.this.upgrade(), cache.io.as_ref().and_then(|io| io.upgrade())) {
-        DIRTY.lock().push_back((cache, io));
-        WORK.notify();
-    }
-}
 
 enum Next<'a> {
     Run(Batch<'a>),
@@ -46,7 +24,9 @@ enum Next<'a> {
 struct Batch<'a> {
     cache: &'a PageCache,
     pages: Vec<CachePage>,
+    /// They need not be tried again.
     done: bool,
+    stored: bool,
 }
 
 impl PageCache {
@@ -55,7 +35,7 @@ impl PageCache {
         if self.is_memory() {
             return Ok(());
         }
-        let Some(io) = self.io.as_ref().and_then(|io| io.upgrade()) else { return Ok(()) };
+        let Some(io) = self.io() else { return Ok(()) };
         let mut result = Ok(());
         let mut at = pages.start;
         while let Some(next) = self.collect(at..pages.end) {
@@ -84,7 +64,7 @@ impl PageCache {
     /// ```
     /// If the writer finds DIRTY still set, its change is in memory before the page is stored.
     fn collect(&self, pages: Range<u64>) -> Option<Next<'_>> {
-        let mut batch = Batch { cache: self, pages: Vec::new(), done: false };
+        let mut batch = Batch { cache: self, pages: Vec::new(), done: false, stored: false };
         let tree = self.tree.read();
         let mut at = tree.next_dirty(pages.start)?;
         while at < pages.end && batch.pages.len() < BATCH && tree.is_dirty(at) {
@@ -139,7 +119,12 @@ impl Batch<'_> {
             space::unmap_source(&cache, first..end, false).await;
         }
         let result = io.write_pages(first, &self.pages).await;
+        if result == Err(Errno::ENOMEM) {
+            // That is not for ever: the pages stay dirty, and are tried again.
+            return result;
+        }
         self.done = true;
+        self.stored = result.is_ok();
         if result.is_err() {
             self.cache.failure().note();
         }
@@ -157,67 +142,10 @@ impl Drop for Batch<'_> {
             stats::WRITEBACK.add(-1);
             wait::wake(&page.frame);
         }
-    }
-}
-
-/// Writes all dirty pages of all files and waits for it.
-pub async fn sync_all() -> Result<()> {
-    let _round = ROUND.lock().await;
-    write_round().await
-}
-
-/// The same for tasks that may be part of a round themselves: nothing if one is going on.
-pub(super) async fn sync_unless_busy() -> Result<()> {
-    match ROUND.try_lock() {
-        Some(_round) => write_round().await,
-        None => Err(Errno::EBUSY),
-    }
-}
-
-async fn write_round() -> Result<()> {
-    let mut result = Ok(());
-    // Those that come while this goes on are for the next round.
-    let turns = DIRTY.lock().len();
-    for _ in 0..turns {
-        let Some(turn) = Turn::next() else { break };
-        if let Err(errno) = turn.0.0.write_back(0..u64::MAX).await {
-            result = Err(errno);
-        }
-    }
-    result
-}
-
-/// A file that is being stored. It goes back to the list if something of it is left, also when the call that stores it is
-/// given up.
-struct Turn(DirtyFile);
-
-impl Turn {
-    fn next() -> Option<Turn> {
-        let file = DIRTY.lock().pop_front()?;
-        file.0.listed.store(false, Ordering::Release);
-        Some(Turn(file))
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if self.0.0.dirty_count() > 0 && !self.0.0.listed.swap(true, Ordering::AcqRel) {
-            DIRTY.lock().push_back(self.0.clone());
-            WORK.notify();
-        }
-    }
-}
-
-/// The kernel task that writes dirty pages back in time. It sleeps without a timer while nothing is dirty.
-pub async fn flusher() {
-    loop {
-        WORK.wait().await;
-        exec::sleep_until(Instant::now().saturating_add(DELAY)).await;
-        if let Err(errno) = sync_all().await {
-            log::error!("write-back failed: {errno:?}");
-        }
-        if !DIRTY.lock().is_empty() {
-            WORK.notify();
+        if self.stored {
+            // Nobody holds the pages then.
+            self.pages.clear();
+            rounds::batch_stored();
         }
     }
 }

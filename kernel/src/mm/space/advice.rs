@@ -9,6 +9,7 @@ use super::super::page_cache::PageSource;
 use super::fault::allows;
 use super::map::page_range;
 use super::tlb::Gather;
+use super::userfault::Toucher;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
 use crate::arch::Access;
@@ -281,7 +282,7 @@ impl AddressSpace {
                         let refused = |signal: super::FaultSignal| {
                             if signal.is_shortage() { Errno::ENOMEM } else { Errno::EFAULT }
                         };
-                        self.handle_fault(at, access).await.map_err(refused)?;
+                        self.resolve(at, access, Toucher::Call).await.map_err(refused)?;
                         at += PAGE;
                     }
                 }
@@ -334,22 +335,25 @@ impl Inner {
                 if self.vmas.overlapping(range.clone()).any(|(_, vma)| refused(vma)) {
                     return Err(Errno::EINVAL);
                 }
-                self.vmas.update(range, set(flag, true));
-                Ok(())
+                self.change_flags(range, flag, VmaFlags::empty())
             }
-            Advice::Clear(flag) => {
-                self.vmas.update(range, set(flag, false));
-                Ok(())
-            }
-            Advice::Huge(wanted) => {
-                self.vmas.update(range, |_, vma| {
-                    vma.flags.set(VmaFlags::HUGE, wanted);
-                    vma.flags.set(VmaFlags::NO_HUGE, !wanted);
-                    true
-                });
-                Ok(())
-            }
+            Advice::Clear(flag) => self.change_flags(range, VmaFlags::empty(), flag),
+            Advice::Huge(true) => self.change_flags(range, VmaFlags::HUGE, VmaFlags::NO_HUGE),
+            Advice::Huge(false) => self.change_flags(range, VmaFlags::NO_HUGE, VmaFlags::HUGE),
         }
+    }
+
+    /// EAGAIN (madvise(2)) if that made too many mappings.
+    fn change_flags(&mut self, range: Range<u64>, set: VmaFlags, clear: VmaFlags) -> Result<()> {
+        let changed = |vma: &Vma| (vma.flags - clear) | set;
+        if !self.can_cut(&range, |vma| changed(vma) != vma.flags) {
+            return Err(Errno::EAGAIN);
+        }
+        self.vmas.update(range, |_, vma| {
+            vma.flags = changed(vma);
+            true
+        });
+        Ok(())
     }
 
     /// Drops the pages: private memory reads as zeros or as the file again.
@@ -367,6 +371,9 @@ impl Inner {
 
     pub(super) fn lock_pages(&mut self, range: Range<u64>, lock: bool, limit: u64) -> Result<()> {
         if !self.vmas.covers(range.clone()) {
+            return Err(Errno::ENOMEM);
+        }
+        if !self.can_cut(&range, |vma| vma.flags.contains(VmaFlags::LOCKED) != lock) {
             return Err(Errno::ENOMEM);
         }
         let already: u64 = self

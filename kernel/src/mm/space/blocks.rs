@@ -10,6 +10,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::addr::{PAGE, PAGE_SHIFT};
+use super::super::frames::page::page;
 use super::super::frames::{BLOCK_FRAMES, share_block, split_block};
 use super::table::{
     Counts, LEAF, counts, entries, fill_from_block, for_each_entry, index, load, note_split, pfn_of, span, table_pte,
@@ -69,7 +70,7 @@ pub(super) fn share(from: &AtomicU64, to: &AtomicU64, entry: Pte) {
 impl Tables {
     /// Up to where the same entry says what [`Tables::peek`] says of `addr`.
     pub fn same_until(&self, addr: u64) -> u64 {
-        match self.look(addr) {
+        match self.look(addr).0 {
             Lowest::Block(_) => (addr | (BLOCK - 1)) + 1,
             _ => (addr | (PAGE - 1)) + 1,
         }
@@ -81,7 +82,7 @@ impl Tables {
         let mut at = range.start;
         while at < range.end {
             let end = ((at | (BLOCK - 1)) + 1).min(range.end);
-            match self.look(at) {
+            match self.look(at).0 {
                 Lowest::None => {
                     at = self.skip(at);
                     continue;
@@ -100,21 +101,23 @@ impl Tables {
         sum
     }
 
-    /// What there is for `addr`, in tables that may be shared.
-    fn look(&self, addr: u64) -> Lowest {
+    /// What there is for `addr`, in tables that may be shared, and whether they are.
+    pub(super) fn look(&self, addr: u64) -> (Lowest, bool) {
         let mut table = self.root_table();
+        let mut shared = false;
         for level in 0..LEAF {
             let index = index(level, addr);
             let entry = load(&entries(table)[index]);
             if !entry.is_valid() {
-                return Lowest::None;
+                return (Lowest::None, shared);
             }
             if entry.is_block() {
-                return Lowest::Block(Leaf::at(table, index));
+                return (Lowest::Block(Leaf::at(table, index)), shared);
             }
             table = pfn_of(entry);
+            shared |= page(table).refs() > 1;
         }
-        Lowest::Table(table)
+        (Lowest::Table(table), shared)
     }
 }
 

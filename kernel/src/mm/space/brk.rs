@@ -3,7 +3,7 @@
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-use super::super::addr::{USER_END, page_up};
+use super::super::addr::{PAGE, USER_END, page_up};
 use super::map::{Removed, check_overcommit, let_go};
 use super::tlb::Gather;
 use super::types::Limits;
@@ -16,6 +16,21 @@ impl AddressSpace {
         let mut inner = self.inner.lock();
         inner.brk_start = addr;
         inner.brk = addr;
+    }
+
+    /// The same as [`AddressSpace::brk`] if it takes but little time. None, with nothing done, if it may take more.
+    pub fn brk_now(&self, addr: u64) -> Option<u64> {
+        const MOST: u64 = 64 * PAGE;
+        let mut removed = Removed::new();
+        let (result, debris) = self.change(|inner, gather| {
+            let frees_much = addr >= inner.brk_start && inner.brk.saturating_sub(addr) > MOST;
+            if inner.lock_future || frees_much {
+                return None;
+            }
+            Some(inner.move_break(addr, &self.limits, gather, &mut removed).0)
+        });
+        let_go(removed);
+        result.filter(|_| !debris.is_short())
     }
 
     /// Moves the break; answers where it is then, which is where it was if it cannot be moved.
@@ -56,7 +71,7 @@ impl Inner {
         }
         if new_end > old_end {
             let flags = if self.lock_future { VmaFlags::LOCKED } else { VmaFlags::empty() };
-            let vma = Vma { end: new_end, prot: Prot::READ | Prot::WRITE, flags, backing: Backing::Anonymous };
+            let vma = Vma::new(new_end, Prot::READ | Prot::WRITE, flags, Backing::Anonymous);
             let allowed = new_end - start <= limits.data.load(Ordering::Relaxed)
                 && check_overcommit(new_end - old_end).is_ok()
                 && self.is_free(old_end..new_end);

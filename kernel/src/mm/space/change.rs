@@ -6,7 +6,8 @@ use super::super::addr::{PAGE, untag};
 use super::super::frames::is_sole_block;
 use super::super::frames::page::Pfn;
 use super::fault::{is_sole_owner, page_flags, sync_instructions};
-use super::map::{MAX_MAPPINGS, page_range};
+use super::map::page_range;
+use super::tables::BLOCK_COST;
 use super::tlb::Gather;
 use super::vma::{Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
@@ -18,6 +19,22 @@ use crate::exec;
 const CHUNK: usize = 4096;
 
 impl AddressSpace {
+    /// mprotect(2) of so little that it can be done at once. None if there was no memory for that: then it is to be made again.
+    pub fn mprotect_now(&self, addr: u64, len: u64, prot: Prot) -> Option<Result<()>> {
+        if len > CHUNK as u64 / 2 * PAGE {
+            return None;
+        }
+        let range = match page_range(untag(addr), len, Errno::ENOMEM) {
+            Ok(range) if !range.is_empty() => range,
+            other => return Some(other.map(drop)),
+        };
+        let (answer, debris) = self.change(|inner, gather| inner.protect_and_conform(range, prot, gather));
+        if debris.is_short() {
+            return None;
+        }
+        Some(answer.and_then(|done| done.conformed.and(done.result)))
+    }
+
     /// `grows_down` is PROT_GROWSDOWN: from the start of the stack that the range begins in.
     pub async fn mprotect(&self, addr: u64, len: u64, prot: Prot, grows_down: bool) -> Result<()> {
         let mut range = page_range(untag(addr), len, Errno::ENOMEM)?;
@@ -33,9 +50,9 @@ impl AddressSpace {
                     }
                     range.start = start;
                 }
-                let (end, result) = inner.protect(range.clone(), prot);
-                range.end = end;
-                Ok((result, inner.conform(range.clone(), gather)))
+                let done = inner.protect_and_conform(range.clone(), prot, gather)?;
+                range.end = done.end;
+                Ok((done.result, done.conformed))
             })
         };
         let mut answer = change();
@@ -60,10 +77,30 @@ impl AddressSpace {
     }
 }
 
+/// What came of a change of rights.
+struct Protected {
+    /// How far mappings were changed, and what was in the way of more.
+    end: u64,
+    result: Result<()>,
+    /// How far their pages are in line with that.
+    conformed: Result<u64>,
+}
+
 impl Inner {
+    #[inline]
+    fn protect_and_conform(&mut self, range: Range<u64>, prot: Prot, gather: &mut Gather) -> Result<Protected> {
+        // Before anything is changed: what follows needs no table any more, but for such as copies share.
+        for border in [range.start, range.end] {
+            self.tables.cut(border, gather)?;
+        }
+        let (end, result) = self.protect(range.clone(), prot);
+        let conformed = self.conform(range.start..end, gather);
+        Ok(Protected { end, result, conformed })
+    }
+
     /// Changes the VMAs from the start of the range on, up to the first hole or refusal. Answers how far it came.
     fn protect(&mut self, range: Range<u64>, prot: Prot) -> (u64, Result<()>) {
-        if self.vmas.len() + 2 > MAX_MAPPINGS {
+        if !self.can_cut(&range, |vma| vma.prot != prot) {
             return (range.start, Err(Errno::ENOMEM));
         }
         let mut end = range.start;
@@ -92,11 +129,9 @@ impl Inner {
         for (start, vma) in self.vmas.overlapping(range.clone()) {
             let part = start.max(range.start)..vma.end.min(range.end);
             let end = part.end;
-            // Pages are made ready for instruction fetch one by one.
-            let with_blocks = !vma.prot.contains(Prot::EXEC);
-            let next = self.tables.visit(part, left, with_blocks, gather, &mut |at, leaf, gather| {
-                left = left.saturating_sub(1);
+            let next = self.tables.visit(part, left, gather, &mut |at, leaf, gather| {
                 let old = leaf.get();
+                left = left.saturating_sub(if old.is_block() { BLOCK_COST } else { 1 });
                 let new = conforming(vma, old);
                 if new != old {
                     leaf.change(new);
@@ -127,11 +162,15 @@ fn conforming(vma: &Vma, old: Pte) -> Pte {
     if old.is_block() {
         flags -= PteFlags::TABLE;
     }
+    if old.is_block() {
+        // Pages are made ready for instruction fetch one by one: the fetch that faults cuts the block up.
+        flags |= PteFlags::UXN;
+    }
     let was_writable = !old.flags().contains(PteFlags::READ_ONLY);
     if vma.prot.contains(Prot::WRITE) && (was_writable || !vma.is_shared() && is_sole_owner(old)) {
         flags -= PteFlags::READ_ONLY;
     }
-    if old.flags().contains(PteFlags::UXN) {
+    if old.flags().contains(PteFlags::UXN) && !old.is_block() {
         sync_instructions(vma, (old.address() / PAGE) as u32);
     }
     Pte::new(old.address(), flags)

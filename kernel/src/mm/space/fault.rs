@@ -1,27 +1,30 @@
 //! Page faults: bringing one page of the tables in line with its VMA.
 //!
-//! [`AddressSpace::try_fault`] does everything that needs no waiting, under the lock. A page that must be read first is
-//! named in its answer; the future awaits it and tries again, holding the page so that it cannot be evicted meanwhile.
+//! [`AddressSpace::try_fault`] does everything that needs no waiting, under the lock. What is missing for more is named in its
+//! answer: a page that must be read first, a block, a program that handles the fault. The future sees to it and tries
+//! again, with what it has got.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering;
 
 use super::super::addr::{PAGE, USER_END, page_down, untag};
 use super::super::frames::page::{PageFlags, frame_ptr, page};
-use super::super::frames::{Frame, alloc_frame, alloc_zeroed};
-use super::super::page_cache::{self, PageSource};
+use super::super::frames::{Block, Frame, alloc_frame, alloc_zeroed};
+use super::super::page_cache::{self, CachePage, PageSource};
 use super::super::shortage;
-use super::huge;
+use super::huge::{self, Found, Wish};
 use super::tables::Leaf;
 use super::tlb::Gather;
 use super::types::{FaultSignal, Limits};
-use super::userfault::Outcome;
+use super::userfault::{Outcome, Toucher, Watcher};
 use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
 use crate::arch::pte::{Pte, PteFlags};
 use crate::arch::{Access, UserFault, page_ops, paging};
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::sync::Once;
 
 const SIGBUS: u8 = 7;
@@ -46,7 +49,21 @@ enum Step {
     /// This page of the source has to be read first.
     Read(Arc<dyn PageSource>, u64),
     /// A program handles it; with whether the page is there.
-    Report(bool),
+    Report(Arc<Watcher>, bool),
+    /// A block of zeros can be mapped, if there is one.
+    Block(Wish),
+}
+
+/// A page fault for which something has to be awaited, or that ends in a signal.
+pub struct Unfinished(Result<Step>);
+
+/// What an attempt can use that an earlier one asked for.
+#[derive(Default)]
+struct Supply {
+    /// The page that had to be read: held, so that it cannot be evicted meanwhile.
+    page: Option<CachePage>,
+    /// None: nobody has asked yet.
+    block: Option<Option<Block>>,
 }
 
 /// The page of zeros that read faults of anonymous memory map.
@@ -57,19 +74,46 @@ fn zero_frame() -> Result<&'static Frame> {
 }
 
 impl AddressSpace {
-    /// A user instruction faulted: makes the page present, or says which signal the thread gets.
+    /// A user instruction faulted: makes the page present, if that can be done at once. Else the answer is for
+    /// [`AddressSpace::finish_fault`].
+    #[inline]
+    pub fn fault_now(&self, addr: u64, access: Access) -> Option<Unfinished> {
+        match self.try_fault(untag(addr), access, &mut Supply::default()) {
+            Ok(Step::Done) => None,
+            step => Some(Unfinished(step)),
+        }
+    }
+
+    /// Makes the page present, or says which signal the thread gets.
     pub fn handle_fault(&self, addr: u64, access: Access) -> impl Future<Output = Result<(), FaultSignal>> + Send + '_ {
-        self.resolve(addr, access, false)
+        self.resolve(addr, access, Toucher::Program)
     }
 
     /// The same, for whose fault it is: a program that handles faults may want to know only of its own instructions'.
-    async fn resolve(&self, addr: u64, access: Access, kernel: bool) -> Result<(), FaultSignal> {
+    pub(super) async fn resolve(&self, addr: u64, access: Access, who: Toucher) -> Result<(), FaultSignal> {
+        match self.fault_now(addr, access) {
+            None => Ok(()),
+            // Boxed, as it is rare: many futures have this one in them.
+            Some(unfinished) => Box::pin(self.finish(unfinished, addr, access, who)).await,
+        }
+    }
+
+    /// Goes on with the fault of a user instruction from where [`AddressSpace::fault_now`] came to.
+    pub fn finish_fault(
+        &self,
+        begun: Unfinished,
+        addr: u64,
+        access: Access,
+    ) -> impl Future<Output = Result<(), FaultSignal>> + Send + '_ {
+        self.finish(begun, addr, access, Toucher::Program)
+    }
+
+    async fn finish(&self, begun: Unfinished, addr: u64, access: Access, who: Toucher) -> Result<(), FaultSignal> {
         let addr = untag(addr);
         let signal = |signo, code| FaultSignal { signo, code, addr };
-        let mut held = None;
+        let mut supply = Supply::default();
+        let mut step = begun.0;
         loop {
-            let step = self.try_fault(addr, access);
-            drop(held.take());
             match step {
                 Ok(Step::Done) => return Ok(()),
                 Ok(Step::Dirtied(source)) => {
@@ -78,19 +122,22 @@ impl AddressSpace {
                 }
                 Ok(Step::Signal(signo, code)) => return Err(signal(signo, code)),
                 Ok(Step::Read(source, index)) => match source.cache().get(index, source.file_size()).await {
-                    Ok(page) => held = Some(page),
+                    Ok(page) => supply.page = Some(page),
                     Err(Errno::ENOMEM) => return Err(signal(SIGKILL, SI_KERNEL)),
                     Err(_) => return Err(signal(SIGBUS, BUS_ADRERR)),
                 },
-                Ok(Step::Report(minor)) => match Box::pin(self.report(addr, access, minor, kernel)).await {
-                    Outcome::Again => {}
+                Ok(Step::Block(wish)) => supply.block = Some(huge::make_block(wish).await),
+                Ok(Step::Report(watcher, minor)) => match self.report(watcher, addr, access, minor, who).await {
+                    Outcome::Again => exec::budget().await,
                     // The instruction is tried again after the signal.
-                    Outcome::Interrupted if !kernel => return Ok(()),
+                    Outcome::Interrupted if who == Toucher::Program => return Ok(()),
                     Outcome::Interrupted | Outcome::Refused => return Err(signal(SIGBUS, BUS_ADRERR)),
                 },
-                Err(_) if page_cache::relieve(true).await => {}
+                Err(_) if page_cache::relieve().await => {}
                 Err(_) => return Err(signal(SIGKILL, SI_KERNEL)),
             }
+            step = self.try_fault(addr, access, &mut supply);
+            supply.page = None;
         }
     }
 
@@ -101,7 +148,7 @@ impl AddressSpace {
             return Err(Errno::EFAULT);
         }
         for _ in 0..shortage::TRIES {
-            match self.resolve(fault.addr, fault.access, true).await {
+            match self.resolve(fault.addr, fault.access, Toucher::Call).await {
                 Ok(()) => return Ok(()),
                 Err(signal) if signal.is_shortage() && Box::pin(shortage::wait_for_page()).await => {}
                 Err(_) => break,
@@ -110,12 +157,16 @@ impl AddressSpace {
         Err(Errno::EFAULT)
     }
 
-    fn try_fault(&self, addr: u64, access: Access) -> Result<Step> {
-        let mut gather = self.gather();
+    fn try_fault(&self, addr: u64, access: Access, supply: &mut Supply) -> Result<Step> {
+        // Mostly there is nothing in it: then its drop, a call, is left out.
+        let mut gather = ManuallyDrop::new(self.gather());
         let mut inner = self.inner.lock();
-        let step = inner.fault(addr, access, &self.limits, &mut gather);
+        let step = inner.fault(addr, access, &self.limits, supply, &mut gather);
         gather.flush();
         drop(inner);
+        if !gather.is_idle() {
+            drop(gather.finish());
+        }
         step
     }
 }
@@ -180,11 +231,21 @@ pub(super) fn is_sole_owner(pte: Pte) -> bool {
 }
 
 impl Inner {
-    fn fault(&mut self, addr: u64, access: Access, limits: &Limits, gather: &mut Gather) -> Result<Step> {
-        if self.vmas.find(addr).is_none() && !self.grow_stack(addr, limits) {
-            return Ok(Step::Signal(SIGSEGV, SEGV_MAPERR));
-        }
-        let Some((start, vma)) = self.vmas.find(addr) else { return Ok(Step::Signal(SIGSEGV, SEGV_MAPERR)) };
+    fn fault(
+        &mut self,
+        addr: u64,
+        access: Access,
+        limits: &Limits,
+        supply: &mut Supply,
+        gather: &mut Gather,
+    ) -> Result<Step> {
+        let (start, vma) = match self.vmas.find(addr) {
+            Some(found) => found,
+            None => match self.grow_stack(addr, limits).then(|| self.vmas.find(addr)).flatten() {
+                Some(found) => found,
+                None => return Ok(Step::Signal(SIGSEGV, SEGV_MAPERR)),
+            },
+        };
         if !allows(vma.prot, access) {
             return Ok(Step::Signal(SIGSEGV, SEGV_ACCERR));
         }
@@ -192,17 +253,25 @@ impl Inner {
         let above = self.tables.above(addr, gather)?;
         let leaf = match above.page_entry(addr) {
             Some(leaf) => leaf,
-            None if huge::fault(vma, start, above, addr, access, limits, gather) => return Ok(Step::Done),
-            None => above.below(addr, gather)?,
+            None => match huge::fault(vma, start, above, addr, access, limits, &mut supply.block, gather) {
+                Found::Done => {
+                    self.tables.note_block();
+                    return Ok(Step::Done);
+                }
+                Found::Wish(wish) => return Ok(Step::Block(wish)),
+                Found::Page => above.below(addr, gather)?,
+            },
         };
         let pte = leaf.get();
         if pte.is_valid() {
             return present(vma, start, leaf, pte, addr, access, gather);
         }
-        if vma.flags.intersects(VmaFlags::WATCHED)
+        // A page that was just made is nobody's news.
+        if let Some(watcher) = &vma.watcher
+            && supply.page.is_none()
             && let Some(minor) = vma.reports(start, addr)
         {
-            return Ok(Step::Report(minor));
+            return Ok(Step::Report(watcher.clone(), minor));
         }
         match &vma.backing {
             Backing::Anonymous => {

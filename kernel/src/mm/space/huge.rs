@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use super::super::addr::{PAGE, USER_END};
 use super::super::frames;
 use super::super::frames::page::Pfn;
-use super::super::frames::{alloc_block, is_sole_block};
+use super::super::frames::{Block, is_sole_block};
 use super::blocks::{BLOCK, block_down};
 use super::fault::page_flags;
 use super::tables::Leaf;
@@ -20,6 +20,7 @@ use super::vma::{Backing, Prot, Vma, VmaFlags};
 use crate::arch::pte::{Pte, PteFlags};
 use crate::arch::{Access, paging};
 use crate::errno::{Errno, Result};
+use crate::exec;
 
 /// /sys/kernel/mm/transparent_hugepage/enabled: which mappings get blocks.
 pub const ENABLED: Choice = Choice { names: &["always", "madvise", "never"], value: &ENABLED_VALUE };
@@ -99,9 +100,35 @@ pub(super) fn alignment(len: u64, backing: &Backing) -> u64 {
     if wanted && enabled && matches!(backing, Backing::Anonymous) { BLOCK } else { PAGE }
 }
 
-/// What a fault at `addr` can do with the whole block: `above` is the entry for that. False if the fault is for a single
-/// page.
+/// A block of zeros that a fault could use.
+#[derive(Clone, Copy)]
+pub(super) struct Wish {
+    /// The program has asked for blocks.
+    asked: bool,
+    /// Cached pages are given up for it.
+    reclaim: bool,
+}
+
+/// What a fault can do with a whole block.
+pub(super) enum Found {
+    Done,
+    /// It is for a single page.
+    Page,
+    Wish(Wish),
+}
+
+/// None if there is none to spare. Not to be awaited with a lock: it takes its time.
+pub(super) async fn make_block(wish: Wish) -> Option<Block> {
+    let mut block = Block::alloc(wish.asked, wish.reclaim)?;
+    while block.clear_more() {
+        exec::budget().await;
+    }
+    Some(block)
+}
+
+/// What a fault at `addr` can do with the whole block: `above` is the entry for that. `supply` is what came of a wish.
 #[cold]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn fault(
     vma: &Vma,
     start: u64,
@@ -109,26 +136,33 @@ pub(super) fn fault(
     addr: u64,
     access: Access,
     limits: &Limits,
+    supply: &mut Option<Option<Block>>,
     gather: &mut Gather,
-) -> bool {
+) -> Found {
     let at = block_down(addr);
     if at < start || vma.end - at < BLOCK {
-        return false;
+        return Found::Page;
     }
     let old = above.get();
     if old.is_table() {
-        return false;
+        return Found::Page;
     }
     if !old.is_valid() {
-        return access == Access::Write && may_have_blocks(vma, limits) && map_zeroed(vma, above);
+        if access != Access::Write || !may_have_blocks(vma, limits) {
+            return Found::Page;
+        }
+        return match supply {
+            None => Found::Wish(wish(vma)),
+            Some(block) => block.take().map_or(Found::Page, |block| map_block(vma, above, block)),
+        };
     }
     if vma.prot.contains(Prot::EXEC) {
-        return false;
+        return Found::Page;
     }
     let mut flags = page_flags(vma) - PteFlags::TABLE;
     let read_only = old.flags().contains(PteFlags::READ_ONLY);
     if access == Access::Write && read_only && !is_sole_block((old.address() / PAGE) as Pfn) {
-        return false;
+        return Found::Page;
     }
     // Else the TLB knew an older state.
     if access == Access::Write || !read_only {
@@ -136,19 +170,22 @@ pub(super) fn fault(
     }
     above.change(Pte::new(old.address(), flags));
     gather.note_walk(addr);
-    true
+    Found::Done
 }
 
-fn map_zeroed(vma: &Vma, above: Leaf) -> bool {
+fn wish(vma: &Vma) -> Wish {
     let asked = vma.flags.contains(VmaFlags::HUGE);
     let reclaim = match DEFRAG_VALUE.load(Ordering::Relaxed) {
         DEFRAG_ALWAYS => true,
         DEFRAG_DEFER_MADVISE | DEFRAG_MADVISE => asked,
         _ => false,
     };
-    let Some(block) = alloc_block(asked, reclaim) else { return false };
+    Wish { asked, reclaim }
+}
+
+fn map_block(vma: &Vma, above: Leaf, block: Block) -> Found {
     let flags = page_flags(vma) - PteFlags::TABLE - PteFlags::READ_ONLY;
-    above.fill(Pte::new(block as u64 * PAGE, flags));
+    above.fill(Pte::new(block.into_raw() as u64 * PAGE, flags));
     paging::publish();
-    true
+    Found::Done
 }

@@ -74,7 +74,7 @@ impl AddressSpace {
         let mut inner = self.inner.lock();
         let start = inner.place(hint, len, PAGE).ok_or(Errno::ENOMEM)?;
         let backing = Backing::Special(Arc::new(Special { name: name.into(), frames, keep: None }), 0);
-        let vma = Vma { end: start + len, prot, flags: VmaFlags::SPECIAL | VmaFlags::DONTDUMP, backing };
+        let vma = Vma::new(start + len, prot, VmaFlags::SPECIAL | VmaFlags::DONTDUMP, backing);
         inner.add(start, vma, &self.limits)?;
         Ok(start)
     }

@@ -142,7 +142,7 @@ impl AddressSpace {
             } else {
                 inner.place(request.addr, len, huge::alignment(len, &backing)).ok_or(Errno::ENOMEM)?
             };
-            let mut vma = Vma { end: start + len, prot: request.prot, flags, backing };
+            let mut vma = Vma::new(start + len, request.prot, flags, backing);
             if inner.lock_future && !vma.flags.contains(VmaFlags::SPECIAL) {
                 vma.flags |= VmaFlags::LOCKED;
             }
@@ -152,6 +152,23 @@ impl AddressSpace {
         });
         let_go(removed);
         answer
+    }
+
+    /// munmap(2) of so little that it can be done at once. None if there was no memory for that: then it is to be made again.
+    pub fn munmap_now(&self, addr: u64, len: u64) -> Option<Result<()>> {
+        const MOST: u64 = 64 * PAGE;
+        if len > MOST {
+            return None;
+        }
+        let range = match page_range(untag(addr), len, Errno::EINVAL) {
+            Ok(range) if !range.is_empty() => range,
+            Ok(_) => return Some(Err(Errno::EINVAL)),
+            Err(errno) => return Some(Err(errno)),
+        };
+        let mut removed = Removed::new();
+        let (result, debris) = self.change(|inner, gather| inner.unmap(range, gather, &mut removed));
+        let_go(removed);
+        (!debris.is_short()).then_some(result)
     }
 
     pub async fn munmap(&self, addr: u64, len: u64) -> Result<()> {
@@ -273,6 +290,13 @@ impl Inner {
         self.vmas.insert(start, vma);
         self.note_total();
         Ok(())
+    }
+
+    /// May the mappings be cut at the borders of the range, where they are to change?
+    pub(super) fn can_cut(&self, range: &Range<u64>, changes: impl Fn(&Vma) -> bool) -> bool {
+        let cuts = |at: u64| self.vmas.find(at).is_some_and(|(start, vma)| start < at && changes(vma));
+        let len = self.vmas.len();
+        len + 2 <= MAX_MAPPINGS || len + usize::from(cuts(range.start)) + usize::from(cuts(range.end)) <= MAX_MAPPINGS
     }
 
     /// May there be `len` bytes more like this mapping?

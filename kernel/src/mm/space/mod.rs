@@ -22,6 +22,7 @@ pub mod huge;
 mod info;
 mod map;
 mod moving;
+mod pagemap;
 mod registry;
 mod remap;
 mod remote;
@@ -33,6 +34,8 @@ mod tests;
 mod tests_hostile;
 #[cfg(test)]
 mod tests_huge;
+#[cfg(test)]
+mod tests_userfault;
 mod tlb;
 mod types;
 mod userfault;
@@ -43,13 +46,15 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+pub use self::fault::Unfinished;
 pub use self::info::{SpaceStats, VmaInfo, VmaUsage};
 pub use self::map::{MAX_MAPPINGS, MMAP_MIN_ADDR};
+pub use self::pagemap::MappedPage;
 pub use self::remote::Cut;
 use self::tables::Tables;
 use self::tlb::{Debris, Gather};
 pub use self::types::{FaultSignal, FutexKey, Limits, MapFlags, Meta, MmapRequest, MremapRequest};
-pub use self::userfault::{FaultHandler, Fill, Outcome, Report};
+pub use self::userfault::{FaultHandler, Fill, Outcome, Report, Toucher, Watcher};
 pub use self::vma::{Backing, Prot, Special, Vma, VmaFlags};
 pub use self::vma_map::VmaMap;
 use super::addr::USER_END;
@@ -76,8 +81,6 @@ pub struct AddressSpace {
     pub barriers: AtomicU32,
     meta: SpinLock<Meta>,
     inner: SpinLock<Inner>,
-    /// Ranges whose faults programs handle.
-    watched: SpinLock<userfault::Watched>,
 }
 
 /// What the lock of a space guards.
@@ -132,7 +135,6 @@ impl AddressSpace {
             barriers: AtomicU32::new(0),
             meta: SpinLock::new(meta),
             inner: SpinLock::new(inner),
-            watched: SpinLock::new(userfault::Watched::new()),
         })
     }
 
@@ -151,9 +153,6 @@ impl AddressSpace {
         let vmas = inner.vmas.clone();
         let mut copy = Inner { vmas, tables, lock_future: false, locked: 0, ..*inner };
         copy.forget_unshared(&inner.vmas)?;
-        if !self.watched.lock().is_empty() {
-            copy.unwatch_all();
-        }
         drop(inner);
         let copy = Self::build(copy, self.limits.clone(), self.meta.lock().clone());
         copy.barriers.store(self.barriers.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! Pages that move to other addresses, for mremap(2): one by one, or with the table or block that they are in.
 
 use super::super::addr::PAGE;
-use super::blocks::{self, BLOCK, is_whole};
+use super::super::frames::page::Pfn;
+use super::blocks::{self, BLOCK, block_down, is_whole};
 use super::table::{LEAF, index, note_table_emptied, note_table_filled, pfn_of};
 use super::tables::{Leaf, Lowest, Tables, block_end};
 use super::tlb::Gather;
@@ -40,6 +41,8 @@ impl Tables {
     /// both addresses allow it.
     pub fn move_pages(&mut self, old: u64, new: u64, len: u64, gather: &mut Gather) -> Result<()> {
         let mut at = 0;
+        // The table that the last page went to: for most the next goes there, too.
+        let mut there: Option<(u64, Pfn)> = None;
         while at < len {
             let (from, to) = (old + at, new + at);
             let whole = is_whole(from, &(old..old + len)) && to.is_multiple_of(BLOCK);
@@ -60,7 +63,12 @@ impl Tables {
             while at < end {
                 let source = Leaf::at(table, index(LEAF, old + at));
                 if source.get().is_valid() {
-                    let target = self.leaf(new + at, gather)?;
+                    let to = new + at;
+                    let target = match there {
+                        Some((block, table)) if block == block_down(to) => Leaf::at(table, index(LEAF, to)),
+                        _ => self.leaf(to, gather)?,
+                    };
+                    there = Some((block_down(to), target.table));
                     let pte = source.take();
                     gather.note(old + at);
                     target.fill(pte);

@@ -104,7 +104,7 @@ impl AddressSpace {
             for (start, vma) in inner.vmas.iter() {
                 let Some(range) = part_of(cache, &pages, start, vma) else { continue };
                 // Without memory to un-share a table the pages stay mapped, as above.
-                let _ = inner.tables.visit(range, usize::MAX, true, gather, &mut take_cached);
+                let _ = inner.tables.visit(range, usize::MAX, gather, &mut take_cached);
             }
         });
         debris.free().await;
@@ -123,7 +123,7 @@ impl AddressSpace {
                     return vma.end;
                 }
                 let range = start.max(at)..vma.end;
-                let visited = inner.tables.visit(range, CHUNK, true, gather, &mut take_cached);
+                let visited = inner.tables.visit(range, CHUNK, gather, &mut take_cached);
                 // No memory to un-share a table: go on with the next mapping.
                 visited.unwrap_or(vma.end)
             });

@@ -186,7 +186,7 @@ impl Inner {
         let (start, vma) = self.vmas.find(old.start).ok_or(Errno::EFAULT)?;
         let mut moved = Vma { end: target + new_len, ..vma.part(old.start - start) };
         // Nobody is told where it goes, so nobody handles its faults there.
-        moved.flags -= VmaFlags::WATCHED;
+        moved.unwatch();
         let locked = moved.flags.contains(VmaFlags::LOCKED);
         let keep_old = request.flags & DONTUNMAP != 0 || duplicate;
         if !duplicate {

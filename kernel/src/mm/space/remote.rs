@@ -6,6 +6,7 @@ use super::super::addr::{PAGE, PAGE_SIZE, USER_END, page_down, untag};
 use super::super::frames::Frame;
 use super::super::iobuf::IoBuf;
 use super::AddressSpace;
+use super::userfault::Toucher;
 use super::vma::{Backing, Vma, VmaFlags};
 use crate::arch::pte::PteFlags;
 use crate::arch::{Access, paging};
@@ -35,14 +36,14 @@ fn piece(at: u64, buf: &IoBuf<'_>) -> usize {
 
 impl AddressSpace {
     /// Fills `buf` with what is at `addr`. Answers how much was moved, and what kept it from more.
-    pub async fn copy_from_remote(&self, addr: u64, buf: &mut IoBuf<'_>) -> (usize, Option<Cut>) {
+    pub async fn copy_from_remote(&self, addr: u64, buf: &mut IoBuf<'_>, who: Toucher) -> (usize, Option<Cut>) {
         let mut total = 0;
         let result = async {
             let mut page = bounce_page()?;
             while !buf.is_empty() {
                 let at = addr.wrapping_add(total as u64);
                 let wanted = &mut page[..piece(at, buf)];
-                let n = self.read_remote(at, wanted).await.map_err(|_| Cut::There)?;
+                let n = self.read_remote(at, wanted, who).await.map_err(|_| Cut::There)?;
                 let moved = buf.copy_all_to(&wanted[..n]).await.map_err(Cut::Here)?;
                 total += moved;
                 if moved < n {
@@ -57,7 +58,7 @@ impl AddressSpace {
     }
 
     /// Writes what is in `buf` to `addr`, like `copy_from_remote`.
-    pub async fn copy_to_remote(&self, addr: u64, buf: &mut IoBuf<'_>) -> (usize, Option<Cut>) {
+    pub async fn copy_to_remote(&self, addr: u64, buf: &mut IoBuf<'_>, who: Toucher) -> (usize, Option<Cut>) {
         let mut total = 0;
         let result = async {
             let mut page = bounce_page()?;
@@ -71,7 +72,7 @@ impl AddressSpace {
                         continue;
                     }
                 };
-                total += self.write_remote(at, &bytes[..n]).await.map_err(|_| Cut::There)?;
+                total += self.write_remote(at, &bytes[..n], who).await.map_err(|_| Cut::There)?;
                 exec::budget().await;
             }
             Ok(())
@@ -111,7 +112,7 @@ impl AddressSpace {
     }
 
     /// Reads up to the first page that cannot be read; EFAULT if that is the first of all.
-    pub async fn read_remote(&self, addr: u64, buf: &mut [u8]) -> Result<usize> {
+    pub async fn read_remote(&self, addr: u64, buf: &mut [u8], who: Toucher) -> Result<usize> {
         let addr = untag(addr);
         let mut done = 0;
         while done < buf.len() {
@@ -119,7 +120,7 @@ impl AddressSpace {
             let offset = (at % PAGE) as usize;
             let len = (PAGE_SIZE - offset).min(buf.len() - done);
             let copy = |frame: &Frame, _| frame.copy_out(offset, &mut buf[done..done + len]);
-            if self.with_page(at, Access::Read, copy).await.is_none() {
+            if self.with_page(at, Access::Read, who, copy).await.is_none() {
                 break;
             }
             done += len;
@@ -129,7 +130,7 @@ impl AddressSpace {
     }
 
     /// Writes up to the first page that cannot be written; EFAULT if that is the first of all.
-    pub async fn write_remote(&self, addr: u64, buf: &[u8]) -> Result<usize> {
+    pub async fn write_remote(&self, addr: u64, buf: &[u8], who: Toucher) -> Result<usize> {
         let addr = untag(addr);
         let mut done = 0;
         while done < buf.len() {
@@ -142,7 +143,7 @@ impl AddressSpace {
                     paging::sync_icache(frame.as_ptr().wrapping_add(offset), len);
                 }
             };
-            if self.with_page(at, Access::Write, copy).await.is_none() {
+            if self.with_page(at, Access::Write, who, copy).await.is_none() {
                 break;
             }
             done += len;
@@ -159,7 +160,7 @@ impl AddressSpace {
             let offset = (at % PAGE) as usize;
             let part = (PAGE_SIZE - offset).min(len - done);
             let clear = |frame: &Frame, _| frame.zero(offset..offset + part);
-            self.with_page(at, Access::Write, clear).await.ok_or(Errno::EFAULT)?;
+            self.with_page(at, Access::Write, Toucher::Call, clear).await.ok_or(Errno::EFAULT)?;
             done += part;
             exec::budget().await;
         }
@@ -168,12 +169,18 @@ impl AddressSpace {
 
     /// Calls `access` with the frame behind a page that may be accessed so, and whether it is executable. Under the
     /// space's lock: what is written cannot miss a copy that fork makes of the page, nor its way to storage.
-    async fn with_page(&self, addr: u64, how: Access, mut access: impl FnMut(&Frame, bool)) -> Option<()> {
+    async fn with_page(
+        &self,
+        addr: u64,
+        how: Access,
+        who: Toucher,
+        mut access: impl FnMut(&Frame, bool),
+    ) -> Option<()> {
         if addr >= USER_END {
             return None;
         }
         while !self.try_with_page(page_down(addr), how, &mut access) {
-            self.handle_fault(addr, how).await.ok()?;
+            self.resolve(addr, how, who).await.ok()?;
         }
         Some(())
     }

@@ -129,11 +129,16 @@ impl Leaf {
 /// The page tables of one space.
 pub(super) struct Tables {
     root: Pfn,
+    /// There is a block, or was.
+    blocks: bool,
 }
+
+/// A look at a block can be one at the counts of all its frames: so many entries of pages cost as much.
+pub(super) const BLOCK_COST: usize = 16;
 
 impl Tables {
     pub fn new() -> Result<Tables> {
-        Ok(Tables { root: alloc_table()? })
+        Ok(Tables { root: alloc_table()?, blocks: false })
     }
 
     /// Physical address of the root, for TTBR0.
@@ -144,7 +149,8 @@ impl Tables {
     /// A copy that shares everything below the root. The caller flushes this space if the answer's flag says that
     /// something was writable before.
     pub fn fork(&self) -> Result<(Tables, bool)> {
-        let copy = Tables::new()?;
+        let mut copy = Tables::new()?;
+        copy.blocks = self.blocks;
         let (from, to) = (entries(self.root), entries(copy.root));
         let mut flush = false;
         for_each_entry(self.root, |index, entry| {
@@ -222,13 +228,29 @@ impl Tables {
         for_each_entry(self.root, |index, _| detach(self.root, &entries(self.root)[index], 1, gather));
     }
 
+    /// Cuts up the block that `addr` lies inside of.
+    #[inline]
+    pub fn cut(&mut self, addr: u64, gather: &mut Gather) -> Result<()> {
+        if self.blocks
+            && !addr.is_multiple_of(BLOCK)
+            && let Lowest::Block(entry) = self.lowest(addr, gather)?
+        {
+            blocks::split(entry, addr, gather)?;
+        }
+        Ok(())
+    }
+
+    /// From now on there may be blocks.
+    pub fn note_block(&mut self) {
+        self.blocks = true;
+    }
+
     /// Calls `visit` for each present page in `range`, in tables that are this space's own, and for each block that is
-    /// wholly in it, if `with_blocks`; other blocks are cut up. Stops after about `limit` entries; answers where to go on.
+    /// wholly in it; other blocks are cut up. Stops after about `limit` entries; answers where to go on.
     pub fn visit(
         &mut self,
         range: Range<u64>,
         limit: usize,
-        with_blocks: bool,
         gather: &mut Gather,
         visit: &mut dyn FnMut(u64, Leaf, &mut Gather),
     ) -> Result<u64> {
@@ -240,10 +262,10 @@ impl Tables {
                     at = self.skip(at);
                     continue;
                 }
-                Lowest::Block(entry) if with_blocks && is_whole(at, &range) => {
+                Lowest::Block(entry) if is_whole(at, &range) => {
                     visit(at, entry, gather);
                     at += BLOCK;
-                    seen += 1;
+                    seen += BLOCK_COST;
                     continue;
                 }
                 Lowest::Block(entry) => blocks::split(entry, at, gather)?,

@@ -17,7 +17,7 @@ use crate::errno::Errno;
 const RW: Prot = Prot::READ.union(Prot::WRITE);
 
 fn vma(end: u64, prot: Prot) -> Vma {
-    Vma { end, prot, flags: VmaFlags::empty(), backing: Backing::Anonymous }
+    Vma::new(end, prot, VmaFlags::empty(), Backing::Anonymous)
 }
 
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl Model {
         assert_eq!(self.load(address(page)).await, expected, "page {page}");
         assert_eq!(self.load(address(page) + PAGE - 1).await, expected, "page {page}");
         let mut byte = [0];
-        let remote = self.space.read_remote(address(page) + PAGE - 1, &mut byte).await.map(|_| byte[0]);
+        let remote = self.space.read_remote(address(page) + PAGE - 1, &mut byte, Toucher::Call).await.map(|_| byte[0]);
         assert_eq!(remote, expected);
     }
 

@@ -198,11 +198,11 @@ fn populating_and_reaching_in_from_outside() {
         assert_eq!(huge_pages(), 2 * BLOCK_PAGES);
         let other = space.fork().unwrap();
         let text = [5; 3 * PAGE as usize];
-        assert_eq!(other.write_remote(addr + BLOCK - PAGE - 7, &text).await, Ok(text.len()));
+        assert_eq!(other.write_remote(addr + BLOCK - PAGE - 7, &text, Toucher::Call).await, Ok(text.len()));
         let mut found = [0; 3 * PAGE as usize];
-        other.read_remote(addr + BLOCK - PAGE - 7, &mut found).await.unwrap();
+        other.read_remote(addr + BLOCK - PAGE - 7, &mut found, Toucher::Call).await.unwrap();
         assert!(found == text);
-        space.read_remote(addr + BLOCK - PAGE - 7, &mut found).await.unwrap();
+        space.read_remote(addr + BLOCK - PAGE - 7, &mut found, Toucher::Call).await.unwrap();
         assert!(found.iter().all(|&byte| byte == 0));
         AddressSpace::deactivate();
     });
@@ -320,7 +320,8 @@ impl Model {
         };
         assert_eq!(load(&self.space, address(page)).await, expected, "page {page}");
         let mut word = [0; 8];
-        let remote = self.space.read_remote(address(page), &mut word).await.map(|_| u64::from_le_bytes(word));
+        let remote =
+            self.space.read_remote(address(page), &mut word, Toucher::Call).await.map(|_| u64::from_le_bytes(word));
         assert_eq!(remote, expected, "page {page}");
     }
 

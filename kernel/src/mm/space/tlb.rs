@@ -143,6 +143,13 @@ impl<'a> Gather<'a> {
         self.stale.clear();
     }
 
+    /// Nothing is left to be flushed or freed, as after most faults.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        let flushed = !self.all && self.walk.is_none() && self.stale.is_empty();
+        flushed && self.pages.is_empty() && self.shared.is_empty() && self.debris.first == 0
+    }
+
     fn free_pages(&mut self) {
         for &pte in &self.pages {
             put_page(pte);
@@ -171,8 +178,10 @@ impl<'a> Gather<'a> {
 impl Drop for Gather<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.flush();
-        drop(self.finish());
+        if !self.is_idle() {
+            self.flush();
+            drop(self.finish());
+        }
     }
 }
 

@@ -1,26 +1,37 @@
-//! Faults that a program handles (userfaultfd(2)): which ranges are watched, and pages that the handler brings.
+//! Faults that a program handles (userfaultfd(2)): which mappings are watched, and pages that the handler brings.
 //!
-//! A watched mapping has a flag, [`VmaFlags::WATCH_MISSING`] or [`VmaFlags::WATCH_MINOR`]; whose it is says a list beside the
-//! mappings. What is unmapped leaves its range in the list, where it does nothing until somebody watches there again.
-//!
-//! The list's lock is inside of the space's.
+//! A watched mapping has a flag, [`VmaFlags::WATCH_MISSING`] or [`VmaFlags::WATCH_MINOR`], and its [`Watcher`]. Both stay
+//! with every part of it, also when it grows, and nothing is joined with what somebody else watches. A copy of the space
+//! is not watched, nor is what moves.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::super::addr::PAGE;
-use super::super::frames::{Frame, alloc_zeroed};
+use super::super::addr::{PAGE, page_down};
+use super::super::frames::{Frame, alloc_frame, alloc_zeroed};
 use super::super::page_cache::BoxFuture;
-use super::fault::{anonymous, map_frame};
-use super::map::MAX_MAPPINGS;
+use super::super::shortage;
+use super::fault::{allows, anonymous, map_frame};
+use super::tlb::Gather;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
 use crate::arch::{Access, paging};
 use crate::errno::{Errno, Result};
 
-/// A fault in a watched range.
+/// Who needs a page that is not there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Toucher {
+    /// An instruction of the program.
+    Program,
+    /// A system call.
+    Call,
+    /// Somebody who looks at the memory of a process, for which nothing is to happen there: a file of /proc.
+    Onlooker,
+}
+
+/// A fault in a watched mapping.
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     pub addr: u64,
@@ -46,58 +57,60 @@ pub enum Outcome {
 pub trait FaultHandler: Send + Sync {
     /// Tells of a fault and waits. `must_wait` is asked after that: the page may have come meanwhile.
     fn report<'a>(&'a self, report: Report, must_wait: Box<dyn Fn() -> bool + Send + 'a>) -> BoxFuture<'a, Outcome>;
+
+    /// Whoever waits for a page of this range makes his access again.
+    fn wake(&self, range: Range<u64>);
+}
+
+/// What the mappings know of their handler, by which they also tell it from others. They do not keep it: its end takes
+/// the mark off them ([`AddressSpace::forget_watcher`]).
+pub struct Watcher {
+    handler: Weak<dyn FaultHandler>,
+}
+
+impl Watcher {
+    pub fn new(handler: Weak<dyn FaultHandler>) -> Arc<Watcher> {
+        Arc::new(Watcher { handler })
+    }
 }
 
 /// What a handler brings.
-pub enum Fill {
-    Frame(Frame),
+pub enum Fill<'a> {
+    /// A page with these bytes.
+    Bytes(&'a [u8]),
     Zero,
     /// The page that the file has.
     Cached,
 }
 
-/// The ranges that are watched in a space.
-#[derive(Default)]
-pub(super) struct Watched(Vec<(Range<u64>, Arc<dyn FaultHandler>)>);
-
-impl Watched {
-    pub(super) const fn new() -> Self {
-        Watched(Vec::new())
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn handler(&self, addr: u64) -> Option<&Arc<dyn FaultHandler>> {
-        self.0.iter().find(|(range, _)| range.contains(&addr)).map(|(_, handler)| handler)
-    }
-
-    /// Takes a range out.
-    fn carve(&mut self, hole: &Range<u64>) {
-        let mut kept = Vec::new();
-        for (range, handler) in self.0.drain(..) {
-            for part in [range.start..range.end.min(hole.start), range.start.max(hole.end)..range.end] {
-                if !part.is_empty() {
-                    kept.push((part, handler.clone()));
-                }
-            }
-        }
-        self.0 = kept;
-    }
-}
-
-fn same(a: &Arc<dyn FaultHandler>, b: &Arc<dyn FaultHandler>) -> bool {
-    core::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
-}
-
 impl Vma {
-    /// Can faults in it be handled by a program? Shared memory and what belongs to no file.
+    /// Can faults in it be handled by a program? Not those of files on disk, nor of what belongs to the kernel.
     fn is_watchable(&self, modes: VmaFlags) -> bool {
         match &self.backing {
             Backing::Anonymous => !modes.contains(VmaFlags::WATCH_MINOR),
             Backing::Source(mapped, _) => self.is_shared() && mapped.source().cache().is_memory(),
             Backing::Special(..) => false,
+        }
+    }
+
+    fn is_watched(&self) -> bool {
+        self.flags.intersects(VmaFlags::WATCHED)
+    }
+
+    fn watch(&mut self, modes: VmaFlags, watcher: Option<&Arc<Watcher>>) {
+        self.flags = (self.flags - VmaFlags::WATCHED) | modes;
+        self.watcher = watcher.cloned();
+    }
+
+    pub(super) fn unwatch(&mut self) {
+        self.watch(VmaFlags::empty(), None);
+    }
+
+    pub(super) fn same_watcher(&self, other: &Vma) -> bool {
+        match (&self.watcher, &other.watcher) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
         }
     }
 
@@ -119,70 +132,107 @@ impl Vma {
 }
 
 impl AddressSpace {
-    /// From now on faults in the mappings of a range are this handler's.
-    pub fn watch_faults(&self, range: Range<u64>, modes: VmaFlags, handler: &Arc<dyn FaultHandler>) -> Result<()> {
+    /// From now on faults in the mappings of a range are this watcher's.
+    pub fn watch_faults(&self, range: Range<u64>, modes: VmaFlags, watcher: &Arc<Watcher>) -> Result<()> {
         let mut inner = self.inner.lock();
-        let mut watched = self.watched.lock();
-        inner.check_watchable(&range, modes)?;
-        for (start, vma) in inner.vmas.overlapping(range.clone()) {
+        inner.check_any(&range)?;
+        for (_, vma) in inner.vmas.overlapping(range.clone()) {
+            if !vma.is_watchable(modes) {
+                return Err(Errno::EINVAL);
+            }
             if vma.flags.contains(VmaFlags::NO_WRITE) {
                 return Err(Errno::EPERM);
             }
-            let other = watched.handler(start.max(range.start)).is_some_and(|other| !same(other, handler));
-            if vma.flags.intersects(VmaFlags::WATCHED) && other {
+            if vma.watcher.as_ref().is_some_and(|other| !Arc::ptr_eq(other, watcher)) {
                 return Err(Errno::EBUSY);
             }
         }
-        if inner.vmas.len() + 2 > MAX_MAPPINGS {
+        if !inner.can_cut(&range, |vma| !vma.flags.contains(modes)) {
             return Err(Errno::ENOMEM);
         }
-        inner.set_watched(&range, modes);
-        watched.carve(&range);
-        watched.0.push((range, handler.clone()));
+        inner.vmas.update(range, |_, vma| {
+            if !vma.flags.contains(modes) {
+                vma.watch(modes, Some(watcher));
+            }
+            true
+        });
         Ok(())
     }
 
-    /// The end of that, for whoever's the range is.
+    /// The end of that, for whoever's the range is; who waits there for a page gets it as if it had never been watched.
     pub fn unwatch_faults(&self, range: Range<u64>) -> Result<()> {
-        let mut inner = self.inner.lock();
-        inner.check_watchable(&range, VmaFlags::empty())?;
-        if inner.vmas.len() + 2 > MAX_MAPPINGS {
-            return Err(Errno::ENOMEM);
+        let mut watchers: Vec<Arc<Watcher>> = Vec::new();
+        {
+            let mut inner = self.inner.lock();
+            inner.check_any(&range)?;
+            for (_, vma) in inner.vmas.overlapping(range.clone()) {
+                if !vma.is_watchable(vma.flags) {
+                    return Err(Errno::EINVAL);
+                }
+            }
+            if !inner.can_cut(&range, Vma::is_watched) {
+                return Err(Errno::ENOMEM);
+            }
+            inner.vmas.update(range.clone(), |_, vma| {
+                if let Some(watcher) = &vma.watcher
+                    && !watchers.last().is_some_and(|last| Arc::ptr_eq(last, watcher))
+                {
+                    watchers.push(watcher.clone());
+                }
+                vma.unwatch();
+                true
+            });
         }
-        inner.set_watched(&range, VmaFlags::empty());
-        self.watched.lock().carve(&range);
+        for handler in watchers.iter().filter_map(|watcher| watcher.handler.upgrade()) {
+            handler.wake(range.clone());
+        }
         Ok(())
     }
 
     /// The handler is gone, and so is what it watched.
-    pub fn forget_handler(&self, handler: &Arc<dyn FaultHandler>) {
-        let mut inner = self.inner.lock();
-        let mut gone = Vec::new();
-        self.watched.lock().0.retain(|(range, other)| {
-            let stays = !same(other, handler);
-            if !stays {
-                gone.push((range.clone(), other.clone()));
+    pub fn forget_watcher(&self, watcher: &Arc<Watcher>) {
+        self.inner.lock().vmas.update(0..u64::MAX, |_, vma| {
+            if vma.watcher.as_ref().is_some_and(|other| Arc::ptr_eq(other, watcher)) {
+                vma.unwatch();
             }
-            stays
+            true
         });
-        for (range, _) in &gone {
-            inner.set_watched(range, VmaFlags::empty());
-        }
-        drop(inner);
     }
 
-    /// ENOENT unless one watched mapping has all of the range.
+    /// ENOENT unless one watched mapping has all of the range; ESRCH if nobody lives here any more.
     pub fn check_watched(&self, range: &Range<u64>) -> Result<()> {
         let inner = self.inner.lock();
-        let found = inner.vmas.find(range.start).filter(|(_, vma)| vma.flags.intersects(VmaFlags::WATCHED));
+        if inner.vmas.is_empty() {
+            return Err(Errno::ESRCH);
+        }
+        let found = inner.vmas.find(range.start).filter(|(_, vma)| vma.is_watched());
         found.filter(|(_, vma)| vma.end >= range.end).map(drop).ok_or(Errno::ENOENT)
     }
 
     /// Puts a page where there is none: EEXIST if there is one. Others see it whole or not at all.
-    pub fn fill_page(&self, addr: u64, fill: Fill) -> Result<()> {
+    pub async fn fill_page(&self, addr: u64, fill: Fill<'_>) -> Result<()> {
+        for _ in 0..shortage::TRIES {
+            match self.try_fill(addr, &fill) {
+                Err(Errno::ENOMEM) if Box::pin(shortage::wait_for_page()).await => {}
+                result => return result,
+            }
+        }
+        Err(Errno::ENOMEM)
+    }
+
+    fn try_fill(&self, addr: u64, fill: &Fill<'_>) -> Result<()> {
+        let frame = match fill {
+            Fill::Bytes(bytes) => {
+                let frame = alloc_frame()?;
+                frame.copy_in(0, bytes);
+                Some(frame)
+            }
+            _ => None,
+        };
+        let zero = matches!(fill, Fill::Zero);
         let mut gather = self.gather();
         let mut inner = self.inner.lock();
-        let result = inner.fill_page(addr, fill, &mut gather);
+        let result = inner.fill_page(addr, frame, zero, &mut gather);
         gather.flush();
         drop(inner);
         result
@@ -190,83 +240,65 @@ impl AddressSpace {
 
     /// The page is still not there.
     fn must_wait(&self, addr: u64, access: Access) -> bool {
-        let mut gather = self.gather();
-        let mut inner = self.inner.lock();
-        let waits = inner.is_reported(addr, access, &mut gather);
-        gather.flush();
-        drop(inner);
-        waits
+        let inner = self.inner.lock();
+        let Some((start, vma)) = inner.vmas.find(addr) else { return false };
+        vma.is_watched()
+            && allows(vma.prot, access)
+            && inner.tables.peek(addr).is_none()
+            && vma.reports(start, page_down(addr)).is_some()
     }
 
     /// Has a fault handled.
-    pub(super) async fn report(&self, addr: u64, access: Access, minor: bool, kernel: bool) -> Outcome {
-        let handler = self.watched.lock().handler(addr).cloned();
-        let Some(handler) = handler else {
-            // It is gone, and so is the mark; or the mapping has grown beyond what was registered, where nobody would answer.
-            return if self.must_wait(addr, access) { Outcome::Refused } else { Outcome::Again };
-        };
-        let report = Report { addr, write: access == Access::Write, minor, kernel };
+    pub(super) async fn report(
+        &self,
+        watcher: Arc<Watcher>,
+        addr: u64,
+        access: Access,
+        minor: bool,
+        who: Toucher,
+    ) -> Outcome {
+        if who == Toucher::Onlooker {
+            return Outcome::Refused;
+        }
+        // If it is gone, so is its mark.
+        let Some(handler) = watcher.handler.upgrade() else { return Outcome::Again };
+        let report = Report { addr, write: access == Access::Write, minor, kernel: who != Toucher::Program };
         handler.report(report, Box::new(move || self.must_wait(addr, access))).await
     }
 }
 
 impl Inner {
-    fn check_watchable(&self, range: &Range<u64>, modes: VmaFlags) -> Result<()> {
-        let mut some = false;
-        for (_, vma) in self.vmas.overlapping(range.clone()) {
-            some = true;
-            if !vma.is_watchable(modes) {
-                return Err(Errno::EINVAL);
-            }
-        }
-        if some { Ok(()) } else { Err(Errno::EINVAL) }
+    /// ENOMEM if there are no mappings in the range or above, EINVAL if there are only such above.
+    fn check_any(&self, range: &Range<u64>) -> Result<()> {
+        let (start, _) = self.vmas.find_from(range.start).ok_or(Errno::ENOMEM)?;
+        if start < range.end { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
-    fn set_watched(&mut self, range: &Range<u64>, modes: VmaFlags) {
-        self.vmas.update(range.clone(), |_, vma| {
-            vma.flags = (vma.flags - VmaFlags::WATCHED) | modes;
-            true
-        });
-    }
-
-    /// A copy of a space is not watched, nor is a mapping that moved.
-    pub(super) fn unwatch_all(&mut self) {
-        self.set_watched(&(0..u64::MAX), VmaFlags::empty());
-    }
-
-    fn is_reported(&mut self, addr: u64, access: Access, gather: &mut super::Gather) -> bool {
-        let Some((start, vma)) = self.vmas.find(addr) else { return false };
-        if !vma.flags.intersects(VmaFlags::WATCHED) || !super::fault::allows(vma.prot, access) {
-            return false;
-        }
-        let Ok(leaf) = self.tables.leaf(addr & !(PAGE - 1), gather) else { return false };
-        !leaf.get().is_valid() && vma.reports(start, addr).is_some()
-    }
-
-    fn fill_page(&mut self, addr: u64, fill: Fill, gather: &mut super::Gather) -> Result<()> {
+    fn fill_page(&mut self, addr: u64, frame: Option<Frame>, zero: bool, gather: &mut Gather) -> Result<()> {
         let (start, vma) = self.vmas.find(addr).ok_or(Errno::ENOENT)?;
-        if !vma.flags.intersects(VmaFlags::WATCHED) {
+        if !vma.is_watched() {
             return Err(Errno::ENOENT);
         }
-        let leaf = self.tables.leaf(addr, gather)?;
-        if leaf.get().is_valid() {
+        // Look first: nothing is to be cut up or copied only to find a page there.
+        if self.tables.peek(addr).is_some() {
             return Err(Errno::EEXIST);
         }
+        let leaf = self.tables.leaf(addr, gather)?;
         let writable = vma.prot.contains(Prot::WRITE);
-        match (&vma.backing, fill) {
-            (Backing::Anonymous, Fill::Frame(frame)) => map_frame(leaf, vma, frame, writable),
-            (Backing::Anonymous, Fill::Zero) => anonymous(vma, leaf, Access::Read)?,
-            (Backing::Source(mapped, _), fill) => {
+        match (&vma.backing, frame) {
+            (Backing::Anonymous, Some(frame)) => map_frame(leaf, vma, frame, writable),
+            (Backing::Anonymous, None) if zero => anonymous(vma, leaf, Access::Read)?,
+            (Backing::Source(mapped, _), frame) => {
                 let source = mapped.source();
                 let index = vma.source_offset(start, addr) / PAGE;
                 if index >= source.file_size().div_ceil(PAGE) {
                     return Err(Errno::EFAULT);
                 }
                 let cache = source.cache();
-                match fill {
-                    Fill::Frame(frame) => cache.insert_filled(index, frame)?,
-                    Fill::Zero => cache.insert_filled(index, alloc_zeroed()?)?,
-                    Fill::Cached => {}
+                match frame {
+                    Some(frame) => cache.insert_filled(index, frame)?,
+                    None if zero => cache.insert_filled(index, alloc_zeroed()?)?,
+                    None => {}
                 }
                 let page = cache.lookup(index).ok_or(Errno::EFAULT)?;
                 map_frame(leaf, vma, page.into_frame(), writable);

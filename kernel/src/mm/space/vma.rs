@@ -10,6 +10,7 @@ use bitflags::bitflags;
 use super::super::addr::PAGE;
 use super::super::frames::Frame;
 use super::super::page_cache::{Mapped, PageSource};
+use super::userfault::Watcher;
 
 bitflags! {
     /// PROT_* of mmap(2).
@@ -78,9 +79,15 @@ pub struct Vma {
     pub prot: Prot,
     pub flags: VmaFlags,
     pub backing: Backing,
+    /// Who handles its faults, if it is watched.
+    pub(super) watcher: Option<Arc<Watcher>>,
 }
 
 impl Vma {
+    pub fn new(end: u64, prot: Prot, flags: VmaFlags, backing: Backing) -> Vma {
+        Vma { end, prot, flags, backing, watcher: None }
+    }
+
     pub fn is_shared(&self) -> bool {
         self.flags.contains(VmaFlags::SHARED)
     }
@@ -111,7 +118,8 @@ impl Vma {
 
     /// The part from `bytes` after the start on.
     pub fn part(&self, bytes: u64) -> Vma {
-        Vma { end: self.end, prot: self.prot, flags: self.flags, backing: self.backing_at(bytes) }
+        let (prot, flags, backing) = (self.prot, self.flags, self.backing_at(bytes));
+        Vma { end: self.end, prot, flags, backing, watcher: self.watcher.clone() }
     }
 
     fn backing_at(&self, bytes: u64) -> Backing {
@@ -125,6 +133,9 @@ impl Vma {
     /// Can `next` (starting where this ends) be one mapping with this?
     pub(super) fn merges_with(&self, start: u64, next: &Vma) -> bool {
         if self.prot != next.prot || self.flags != next.flags || self.flags.contains(VmaFlags::GROWSDOWN) {
+            return false;
+        }
+        if !self.same_watcher(next) {
             return false;
         }
         match (&self.backing, &next.backing) {

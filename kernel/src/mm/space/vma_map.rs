@@ -250,8 +250,8 @@ impl VmaMap {
         }
     }
 
-    /// Changes the properties of what is mapped in `range`, splitting and joining as needed. `change` is called with the
-    /// start of each part; it stops the walk, with nothing done to that part, by answering false.
+    /// Changes the properties of what is mapped in `range`, splitting and joining as needed: rights or flags (with which the
+    /// watcher goes). `change` is called with the start of each part; it stops the walk, with nothing done to that part, by answering false.
     pub fn update(&mut self, range: Range<u64>, mut change: impl FnMut(u64, &mut Vma) -> bool) {
         let mut at = range.start;
         while at < range.end {
@@ -323,15 +323,16 @@ impl VmaMap {
 }
 
 impl Clone for VmaMap {
-    /// What fork copies: without MADV_DONTFORK, locks not inherited (mlock(2)).
+    /// What fork copies: without MADV_DONTFORK; locks are not inherited (mlock(2)), nor who handles faults.
     fn clone(&self) -> Self {
-        let special = VmaFlags::DONTFORK | VmaFlags::LOCKED;
+        let special = VmaFlags::DONTFORK | VmaFlags::LOCKED | VmaFlags::WATCHED;
         if !self.iter().any(|(_, vma)| vma.flags.intersects(special)) {
             return VmaMap { leaves: self.leaves.clone(), ..*self };
         }
         let mut copy = VmaMap::default();
         for (start, vma) in self.iter().filter(|(_, vma)| !vma.flags.contains(VmaFlags::DONTFORK)) {
-            copy.insert(start, Vma { flags: vma.flags - VmaFlags::LOCKED, ..vma.clone() });
+            let flags = vma.flags - VmaFlags::LOCKED - VmaFlags::WATCHED;
+            copy.insert(start, Vma { flags, watcher: None, ..vma.clone() });
         }
         copy
     }

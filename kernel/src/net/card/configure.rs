@@ -18,10 +18,10 @@ use smoltcp::wire::{
 };
 
 use super::engine::Wire;
+use super::frame::Pair;
 use super::{Buffer, Cidr, ETHERNET_HEADER, Frame, Settings, datagram, frame};
 use crate::boot::cmdline;
 use crate::exec::Instant;
-use crate::net::inet::udp;
 
 /// How long programs that want an address wait for the first one.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -64,9 +64,14 @@ pub struct Configure {
     due: Option<Instant>,
 }
 
-/// Can this be the address of a machine on a network? A server may say anything.
+/// Can this be the address of a machine on a network? A server may say anything, and the stack believes it.
 fn is_host(ip: Ipv4Addr) -> bool {
     !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() || ip.is_loopback())
+}
+
+/// Can a router give addresses out of this network?
+fn is_prefix(prefix: Ipv6Addr) -> bool {
+    !(prefix.is_unicast_link_local() || prefix.is_multicast() || prefix.segments()[..4] == [0; 4])
 }
 
 /// `ip=ADDRESS:SERVER:GATEWAY:MASK:HOST:DEVICE:HOW:DNS:DNS`, or one word for HOW.
@@ -77,13 +82,14 @@ fn parse_method(text: &str) -> Method {
     let fields: Vec<&str> = text.split(':').collect();
     let field = |index: usize| fields.get(index).copied().unwrap_or("");
     let address = |index: usize| field(index).parse::<Ipv4Addr>().ok().filter(|ip| !ip.is_unspecified());
-    let Some(ip) = address(0) else {
+    let host = |index: usize| address(index).filter(|ip| is_host(*ip));
+    let Some(ip) = host(0) else {
         return if matches!(field(6), "off" | "none") { Method::Off } else { Method::Dhcp };
     };
     let mask = address(3).unwrap_or_else(|| classful_mask(ip));
     let own = Cidr { ip: IpAddr::V4(ip), prefix: mask.to_bits().leading_ones() as u8 };
     let servers = [address(7), address(8)].into_iter().flatten().collect();
-    Method::Static(Settings { addresses: vec![own], gateway: address(2), servers, ..Settings::default() })
+    Method::Static(Settings { addresses: vec![own], gateway: host(2), servers, ..Settings::default() })
 }
 
 fn classful_mask(ip: Ipv4Addr) -> Ipv4Addr {
@@ -159,6 +165,9 @@ impl Configure {
         (self.solicits, self.next_solicit) = (0, None);
         if !up {
             wire.port.with_neighbours(|known| known.forget());
+            // Nobody waits for an address of it.
+            self.patience = None;
+            wire.port.settled.set();
             return apply(wire, Settings::default());
         }
         let mut settings = match &self.method {
@@ -210,7 +219,7 @@ impl Configure {
                 (own, config.router.filter(|ip| is_host(*ip)), config.dns_servers.to_vec(), Some(config.server.address))
             }
         };
-        let mut settings = wire.port.settings();
+        let mut settings = wire.settings.clone();
         settings.addresses.retain(|address| address.ip.is_ipv6());
         if let Some(own) = own {
             settings.addresses.insert(0, own);
@@ -257,20 +266,22 @@ impl Configure {
         let checksums = ChecksumCapabilities::default();
         let Ok(message) = Icmpv6Packet::new_checked(packet.payload()) else { return false };
         match Icmpv6Repr::parse(&from, &to, &message, &checksums) {
-            Ok(Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert { target_addr, .. })) => {
-                wire.port.with_neighbours(|known| known.heard(target_addr.into(), mac, wire.now));
-                true
+            // The stack takes one that speaks for another machine for that of its sender.
+            Ok(Icmpv6Repr::Ndisc(
+                NdiscRepr::NeighborAdvert { .. } | NdiscRepr::NeighborSolicit { lladdr: Some(_), .. },
+            )) if wire.settings.is_near(from.into()) => {
+                wire.port.with_neighbours(|known| known.heard(from.into(), mac, wire.now))
             }
             Ok(Icmpv6Repr::Ndisc(NdiscRepr::RouterAdvert { router_lifetime, prefix_info, .. }))
                 if from.is_unicast_link_local() =>
             {
                 self.next_solicit = None;
-                let mut settings = wire.port.settings();
+                let mut settings = wire.settings.clone();
                 settings.gateway6 = (router_lifetime.total_micros() > 0).then_some(from);
                 if let Some(info) = prefix_info
                     && info.flags.contains(NdiscPrefixInfoFlags::ADDRCONF)
                     && info.prefix_len == 64
-                    && !info.prefix.is_unicast_link_local()
+                    && is_prefix(info.prefix)
                 {
                     let own = Cidr { ip: address_behind(info.prefix, wire.port.card().mac()), prefix: 64 };
                     let valid = info.valid_lifetime.total_micros() > 0;
@@ -286,17 +297,22 @@ impl Configure {
         }
     }
 
-    /// What the stack has put together: datagrams go to their sockets, segments come back as frames.
-    pub fn take_received(&mut self) -> Option<Frame> {
+    /// The datagrams that the stack has put together.
+    pub fn take_datagrams(&mut self, mut take: impl FnMut(Pair, &[u8])) {
         let socket = self.sockets.get_mut::<RawSocket>(self.datagrams);
         while let Ok(packet) = socket.recv() {
-            if let Some(((local, remote), data)) = frame::reassembled(packet) {
-                udp::arrive(local, remote, data);
+            if let Some((pair, data)) = frame::reassembled(packet) {
+                take(pair, data);
             }
         }
+    }
+
+    /// A segment that it has put together, as a frame.
+    pub fn take_segment(&mut self, wire: &Wire) -> Option<Frame> {
         let packet = self.sockets.get_mut::<RawSocket>(self.segments).recv().ok()?;
         let mut buffer = Buffer::new();
         let whole = buffer.room(ETHERNET_HEADER + packet.len())?;
+        whole[..6].copy_from_slice(&wire.port.card().mac());
         whole[12..ETHERNET_HEADER].copy_from_slice(&[8, 0]);
         whole[ETHERNET_HEADER..].copy_from_slice(packet);
         Some(Frame::new(buffer, 0, ETHERNET_HEADER + packet.len()))
@@ -305,13 +321,13 @@ impl Configure {
 
 /// Tells the stack, then everybody.
 fn apply(wire: &mut Wire, settings: Settings) {
-    if wire.port.with_settings(|old| *old == settings) {
+    if wire.settings == settings {
         return;
     }
     let stack = |own: &Cidr| IpCidr::new(IpAddress::from(own.ip), own.prefix);
     wire.iface.update_ip_addrs(|addresses| {
         addresses.clear();
-        for own in settings.addresses.iter().filter(|own| !own.ip.is_multicast()) {
+        for own in &settings.addresses {
             let _ = addresses.push(stack(own));
         }
     });
@@ -324,6 +340,7 @@ fn apply(wire: &mut Wire, settings: Settings) {
     if let Some(gateway) = settings.gateway6 {
         let _ = routes.add_default_ipv6_route(gateway);
     }
+    wire.settings = settings.clone();
     wire.port.publish(settings);
 }
 

@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Weak;
 use alloc::vec;
+use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
@@ -23,6 +24,9 @@ use crate::net::inet::udp::UdpSocket;
 /// How long a neighbour is asked for, and how many datagrams wait for it meanwhile.
 const NEIGHBOUR_TIME: Duration = Duration::from_secs(3);
 const WAITING: usize = 64;
+const INTERVAL: Duration = Duration::from_millis(100);
+/// How many wait for the card (txqueuelen of Linux); more are lost.
+pub const QUEUE: usize = 1000;
 const MOST_LANES: usize = 32;
 /// Datagrams in a turn.
 const SENT: usize = 64;
@@ -30,6 +34,7 @@ const UDP_HEADER: usize = 8;
 const MOST_FRAGMENTS: usize = 64;
 /// The largest packet that the stack cuts into fragments.
 pub const LARGEST: usize = 32 << 10;
+const ROOM: usize = LARGEST + 64;
 
 /// What a datagram on its way takes up of the send buffer of its socket, which has it back when this goes.
 pub struct Charge {
@@ -70,17 +75,17 @@ pub struct Lanes {
     queue: VecDeque<Outgoing>,
     fast: Lane,
     slow: BTreeMap<IpAddr, Lane>,
-    /// The fast lane holds what found no room in the card.
-    held: bool,
+    /// The fast lane holds what found no room in the card, for this neighbour.
+    held: Option<IpAddr>,
     /// A neighbour has answered.
     retry: bool,
     due: Option<Instant>,
 }
 
 impl Lane {
-    fn new() -> Self {
+    fn new(room: Vec<u8>) -> Self {
         let none = || PacketBuffer::new(vec![], vec![]);
-        let room = PacketBuffer::new(vec![PacketMetadata::EMPTY; 2], vec![0; LARGEST + 64]);
+        let room = PacketBuffer::new(vec![PacketMetadata::EMPTY; 2], room);
         let mut sockets = SocketSet::new(vec![]);
         let handle = sockets.add(Socket::new(None, None, none(), room));
         Lane { sockets, handle, waiting: VecDeque::new(), since: Instant::BOOT }
@@ -108,6 +113,12 @@ impl Lane {
         }
         false
     }
+}
+
+/// Does the stack know where packets for this neighbour go?
+fn is_known(wire: &Wire, hop: IpAddr) -> bool {
+    let group = hop.is_multicast() || wire.settings.is_broadcast(hop);
+    group || wire.port.with_neighbours(|known| known.knows(hop))
 }
 
 /// Writes headers and bytes into the socket's buffer. What is too large for it is lost; its socket has been told.
@@ -142,11 +153,23 @@ fn put(socket: &mut Socket<'static>, datagram: &Outgoing) {
 
 impl Lanes {
     pub fn new() -> Self {
-        Lanes { queue: VecDeque::new(), fast: Lane::new(), slow: BTreeMap::new(), held: false, retry: false, due: None }
+        Lanes {
+            queue: VecDeque::new(),
+            fast: Lane::new(vec![0; ROOM]),
+            slow: BTreeMap::new(),
+            held: None,
+            retry: false,
+            due: None,
+        }
     }
 
     pub fn add(&mut self, mut datagrams: VecDeque<Outgoing>) {
-        self.queue.append(&mut datagrams);
+        datagrams.truncate(QUEUE.saturating_sub(self.queue.len()));
+        if self.queue.is_empty() {
+            self.queue = datagrams;
+        } else if self.queue.try_reserve(datagrams.len()).is_ok() {
+            self.queue.append(&mut datagrams);
+        }
     }
 
     pub fn retry(&mut self) {
@@ -157,48 +180,77 @@ impl Lanes {
         self.due
     }
 
-    pub fn turn(&mut self, wire: &mut Wire) {
-        if self.held {
-            self.held = !self.fast.flush(wire);
-            if self.held && wire.phy.starved {
-                return;
-            }
+    /// True: there is more to send, and room for it in the card.
+    pub fn turn(&mut self, wire: &mut Wire) -> bool {
+        // Without room nothing is due: the card rings.
+        let due = self.due.take();
+        if let Some(hop) = self.held.take()
+            && !self.fast.flush(wire)
+        {
+            self.keep(wire, hop);
         }
-        if self.retry || self.due.is_some_and(|due| due <= wire.now) {
+        if !wire.phy.starved && (self.retry || due.is_some_and(|due| due <= wire.now)) {
             self.try_slow(wire);
         }
         for _ in 0..SENT {
             if wire.phy.starved {
-                return;
+                return false;
+            }
+            if self.held.is_some() {
+                break;
             }
             let Some(datagram) = self.queue.pop_front() else { break };
             self.send(wire, datagram);
         }
-        self.due = if self.queue.is_empty() { self.slow_due(wire) } else { Some(wire.now) };
+        self.due = self.slow_due(wire);
+        let more = !self.queue.is_empty();
+        if self.held.is_some() && !wire.phy.starved {
+            // There was no memory for another lane.
+            self.due = Some(wire.now.saturating_add(INTERVAL));
+            return false;
+        }
+        more && !wire.phy.starved
     }
 
     fn slow_due(&mut self, wire: &mut Wire) -> Option<Instant> {
         // No more often than the stack asks for a neighbour.
-        let soonest = wire.now.saturating_add(Duration::from_millis(100));
+        let soonest = wire.now.saturating_add(INTERVAL);
         self.slow.values().filter_map(|lane| wire.due(&lane.sockets)).min().map(|due| due.max(soonest))
     }
 
     fn send(&mut self, wire: &mut Wire, datagram: Outgoing) {
-        let Some(hop) = wire.port.with_settings(|settings| settings.next_hop(datagram.to.ip)) else { return };
+        let Some(hop) = wire.settings.next_hop(datagram.to.ip) else { return };
+        wire.routed |= hop != datagram.to.ip;
         if let Some(lane) = self.slow.get_mut(&hop) {
             if lane.waiting.len() >= WAITING {
                 lane.waiting.pop_front();
             }
-            lane.waiting.push_back(datagram);
-        } else if self.fast.send(wire, &datagram) {
-        } else if wire.phy.starved {
-            self.held = true;
-        } else if self.slow.len() < MOST_LANES {
-            let mut lane = core::mem::replace(&mut self.fast, Lane::new());
-            lane.since = wire.now;
+            if lane.waiting.try_reserve(1).is_ok() {
+                lane.waiting.push_back(datagram);
+            }
+        } else if self.slow.len() >= MOST_LANES && !is_known(wire, hop) {
+            // It would have to wait, and there is no room for that.
+        } else if !self.fast.send(wire, &datagram) {
+            self.keep(wire, hop);
+        }
+    }
+
+    /// The fast lane could not send what is in it.
+    fn keep(&mut self, wire: &Wire, hop: IpAddr) {
+        if wire.phy.starved {
+            self.held = Some(hop);
+            return;
+        }
+        let mut room = Vec::new();
+        if room.try_reserve_exact(ROOM).is_err() {
+            self.held = Some(hop);
+            return;
+        }
+        room.resize(ROOM, 0);
+        let mut lane = core::mem::replace(&mut self.fast, Lane::new(room));
+        lane.since = wire.now;
+        if self.slow.len() < MOST_LANES {
             self.slow.insert(hop, lane);
-        } else {
-            self.fast = Lane::new();
         }
     }
 
@@ -209,12 +261,17 @@ impl Lanes {
         let mut free = VecDeque::new();
         self.slow.retain(|_, lane| {
             if lane.flush(wire) {
-                free.append(&mut lane.waiting);
+                // What there is no memory for is lost.
+                if free.try_reserve(lane.waiting.len()).is_ok() {
+                    free.append(&mut lane.waiting);
+                }
                 return false;
             }
             now.saturating_since(lane.since) < NEIGHBOUR_TIME
         });
-        free.append(&mut self.queue);
-        self.queue = free;
+        if free.try_reserve(self.queue.len()).is_ok() {
+            free.append(&mut self.queue);
+            self.queue = free;
+        }
     }
 }

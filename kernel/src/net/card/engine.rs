@@ -3,23 +3,25 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
+use core::net::IpAddr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
-use smoltcp::time::Instant as StackInstant;
+use smoltcp::time::{Duration as StackDuration, Instant as StackInstant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpProtocol};
 
 use super::configure::{Configure, Method};
 use super::datagram::Lanes;
-use super::frame::{self, Kind, Pair};
+use super::frame::{self, Kind, Pair, Quoted};
 use super::phy::Phy;
-use super::port::{Call, Mail};
+use super::port::{Call, Mail, Settings};
 use super::stream::{Origin, Stream};
 use super::{Frame, Port};
 use crate::drivers::random;
 use crate::errno::Errno;
 use crate::exec::Instant;
+use crate::mm::frames;
 use crate::net::inet::tcp::{self, TcpSocket};
 use crate::net::inet::udp;
 
@@ -30,10 +32,20 @@ const SERVED: usize = 64;
 const SEGMENTS: usize = 32;
 /// Segments before what has become free in the stack's buffer is filled up.
 const BURST: usize = 8;
+/// How often the gateway is asked for its address: while it is known (ENTRY_LIFETIME of the stack's cache is 60 s), and else.
+const GATEWAY_TIME: Duration = Duration::from_secs(20);
+const NEIGHBOUR_INTERVAL: Duration = Duration::from_secs(1);
+/// The stack puts few packets together at a time, so one of which a fragment is lost must not stay for long.
+const REASSEMBLY_TIME: StackDuration = StackDuration::from_secs(5);
 const SOONEST: Duration = Duration::from_millis(1);
-/// Connections with other machines, and those of them that others have begun and not finished.
+/// Connections with other machines, those of them that others have begun and not finished, and those in TIME-WAIT, which are
+/// whole connections to the stack: beyond that the oldest goes.
 const MOST: usize = 4096;
 const MOST_HALF_OPEN: usize = 128;
+const MOST_PAST: usize = 256;
+/// From so many on a new one has less memory.
+const MANY: usize = 256;
+const MANY_HALF_OPEN: usize = 16;
 
 /// When the next turn is due.
 pub struct Next {
@@ -48,6 +60,12 @@ pub struct Wire {
     pub iface: Box<Interface>,
     pub phy: Phy,
     pub now: Instant,
+    /// What the port publishes: the task alone changes it.
+    pub settings: Settings,
+    /// Something goes through the gateway.
+    pub routed: bool,
+    /// When the gateway was asked for its address.
+    asked_gateway: Option<Instant>,
 }
 
 pub struct Engine {
@@ -56,12 +74,15 @@ pub struct Engine {
     lanes: Lanes,
     streams: BTreeMap<u64, Stream>,
     by_pair: BTreeMap<PairKey, u64>,
-    half_open: usize,
+    half_open: BTreeSet<u64>,
+    past: BTreeSet<u64>,
     next_id: u64,
-    /// Streams with work, and those that found no room in the card.
+    /// Streams with work, and those that found no room in the card: each once.
     ready: VecDeque<u64>,
     starved: VecDeque<u64>,
     timers: BTreeSet<(Instant, u64)>,
+    /// A neighbour has answered.
+    retry: bool,
     /// For what belongs to no socket: the stack answers that there is none.
     nobody: SocketSet<'static>,
 }
@@ -90,6 +111,21 @@ impl Wire {
         self.iface.poll_egress(now, &mut self.phy, sockets) == PollResult::SocketStateChanged
     }
 
+    /// A packet that is for a machine of another network does not tell the stack that the gateway is still there, and the stack asks
+    /// for one neighbour a second, whoever that is: so the gateway is asked for before the stack forgets it.
+    fn refresh_gateway(&mut self) {
+        let Some(gateway) = self.settings.gateway.filter(|_| core::mem::take(&mut self.routed)) else { return };
+        let known = self.port.with_neighbours(|known| known.knows(gateway.into()));
+        let time = if known { GATEWAY_TIME } else { NEIGHBOUR_INTERVAL };
+        if self.asked_gateway.is_some_and(|at| self.now.saturating_since(at) < time) {
+            return;
+        }
+        if let Some(IpAddr::V4(own)) = self.settings.source_for(gateway.into()) {
+            self.asked_gateway = Some(self.now);
+            self.phy.ask_for(own, gateway, self.stack_now());
+        }
+    }
+
     /// When the sockets want to be looked at again.
     pub fn due(&mut self, sockets: &SocketSet<'static>) -> Option<Instant> {
         let now = self.stack_now();
@@ -109,18 +145,21 @@ impl Engine {
         config.random_seed = random::u64();
         let mut phy = Phy::new(port.clone());
         // Large: it has a buffer for fragments.
-        let iface = Box::new(Interface::new(config, &mut phy, StackInstant::from_micros(0)));
+        let mut iface = Box::new(Interface::new(config, &mut phy, StackInstant::from_micros(0)));
+        iface.set_reassembly_timeout(REASSEMBLY_TIME);
         let mut engine = Engine {
-            wire: Wire { port, iface, phy, now },
+            wire: Wire { port, iface, phy, now, settings: Settings::default(), routed: false, asked_gateway: None },
             configure: Configure::new(method),
             lanes: Lanes::new(),
             streams: BTreeMap::new(),
             by_pair: BTreeMap::new(),
-            half_open: 0,
+            half_open: BTreeSet::new(),
+            past: BTreeSet::new(),
             next_id: 1,
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             timers: BTreeSet::new(),
+            retry: false,
             nobody: SocketSet::new(alloc::vec![]),
         };
         engine.configure.begin(&mut engine.wire);
@@ -137,33 +176,56 @@ impl Engine {
             && at <= now
         {
             self.timers.remove(&(at, id));
-            self.ready.push_back(id);
+            self.enqueue(id);
         }
         self.configure.turn(&mut self.wire);
+        if core::mem::take(&mut self.retry) {
+            self.lanes.retry();
+            // Neighbours answer seldom, so nobody keeps account of who waits for which.
+            let waiting = self.streams.iter_mut().filter_map(|(id, stream)| stream.enqueue().then_some(*id));
+            self.ready.extend(waiting);
+        }
         if !self.wire.phy.starved {
-            self.lanes.turn(&mut self.wire);
+            more |= self.lanes.turn(&mut self.wire);
         }
-        for _ in 0..SERVED {
-            if self.wire.phy.starved {
-                break;
-            }
-            let Some(id) = self.ready.pop_front() else { break };
-            self.serve(id);
-        }
-        if self.wire.phy.starved {
+        self.serve_ready();
+        self.wire.refresh_gateway();
+        let starved = self.wire.phy.starved;
+        if starved {
             // The card rings when it has room.
             self.starved.append(&mut self.ready);
         } else {
             more |= !self.ready.is_empty();
         }
-        let timers = [self.timers.first().map(|(at, _)| *at), self.configure.due(), self.lanes.due()];
+        let lanes = if starved { None } else { self.lanes.due() };
+        let timers = [self.timers.first().map(|(at, _)| *at), self.configure.due(), lanes];
         Next { more, at: timers.into_iter().flatten().min() }
+    }
+
+    fn enqueue(&mut self, id: u64) {
+        if self.streams.get_mut(&id).is_some_and(Stream::enqueue) {
+            self.ready.push_back(id);
+        }
+    }
+
+    fn serve_ready(&mut self) {
+        let mut left = SERVED;
+        while left > 0 && !self.wire.phy.starved {
+            let Some(id) = self.ready.pop_front() else { return };
+            left -= usize::from(self.serve(id));
+        }
     }
 
     /// Nothing is left of any connection, but for TIME-WAIT.
     #[cfg(test)]
     pub fn is_idle(&self) -> bool {
-        self.half_open == 0 && self.streams.values().all(Stream::is_past)
+        self.half_open.is_empty() && self.streams.values().all(Stream::is_past)
+    }
+
+    /// Connections, and how many of them are in the queue.
+    #[cfg(test)]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.streams.len(), self.ready.len() + self.starved.len())
     }
 
     #[cfg(test)]
@@ -179,7 +241,7 @@ impl Engine {
                 Call::SetUp(up) => self.configure.set_up(&mut self.wire, up),
             }
         }
-        self.ready.extend(rung);
+        rung.into_iter().for_each(|id| self.enqueue(id));
         self.lanes.add(datagrams);
     }
 
@@ -200,55 +262,59 @@ impl Engine {
     }
 
     fn sort(&mut self, frame: Frame) {
-        let mut taken = false;
+        let mac = self.wire.port.card().mac();
+        let settings = &self.wire.settings;
+        let mut taken = !frame::is_sound(frame.bytes(), mac, settings);
         match frame::classify(frame.bytes()) {
+            _ if taken => {}
+            Kind::Tcp { pair, .. } if !settings.is_own(pair.0.ip) => taken = true,
             Kind::Tcp { pair, begins, resets } => return self.segment(frame, pair, begins, resets),
+            // The stack would ask such a server for more time, and dies of its address.
+            Kind::Udp { pair: (local, remote), .. }
+                if self.configure.wants(local.port) && remote.ip.is_unspecified() =>
+            {
+                taken = true;
+            }
             Kind::Udp { pair: (local, remote), data } => {
-                let settings =
-                    |settings: &super::Settings| settings.is_own(local.ip) || settings.is_broadcast(local.ip);
                 // Otherwise the stack answers that the port is unreachable, or it is the configuration's.
-                taken = self.wire.port.with_settings(settings) && udp::arrive(local, remote, data);
+                taken = settings.is_addressed(local.ip) && udp::arrive(local, remote, data);
                 if !taken && !self.configure.wants(local.port) {
                     return self.wire.feed(frame, &mut self.nobody);
                 }
             }
-            Kind::Unreachable { protocol, pair, errno } => self.unreachable(protocol, pair, errno),
-            Kind::Neighbour { ip, mac } => {
-                self.wire.port.with_neighbours(|known| known.heard(ip, mac, self.wire.now));
-                self.retry();
+            Kind::Unreachable { to, quoted } if settings.is_own(to) => self.unreachable(&quoted),
+            Kind::Neighbour { ip, mac, told } if settings.is_own(told) && settings.is_near(ip) => {
+                self.retry |= self.wire.port.with_neighbours(|known| known.heard(ip, mac, self.wire.now));
             }
-            Kind::Icmp6 { packet, mac } => {
-                if self.configure.hear(&mut self.wire, packet, mac) {
-                    self.retry();
-                }
-            }
-            Kind::Other => {}
+            Kind::Icmp6 { packet, mac } => self.retry |= self.configure.hear(&mut self.wire, packet, mac),
+            Kind::Unreachable { .. } | Kind::Neighbour { .. } | Kind::Other => {}
         }
         if taken {
             self.wire.port.card().recycle(frame.0);
         } else {
             self.wire.feed(frame, self.configure.sockets());
-            while let Some(whole) = self.configure.take_received() {
-                self.sort(whole);
+            let settings = &self.wire.settings;
+            self.configure.take_datagrams(|(local, remote), data| {
+                if settings.is_addressed(local.ip) {
+                    udp::arrive(local, remote, data);
+                }
+            });
+            // Broken ones that came whole are among them: they have been sorted.
+            while let Some(whole) = self.configure.take_segment(&self.wire) {
+                match frame::classify(whole.bytes()) {
+                    Kind::Tcp { pair, begins, resets } if self.wire.settings.is_own(pair.0.ip) => {
+                        self.segment(whole, pair, begins, resets);
+                    }
+                    _ => self.wire.port.card().recycle(whole.0),
+                }
             }
         }
-    }
-
-    /// A neighbour has answered: whoever has been waiting for it goes on. That is seldom, so nobody keeps account of who.
-    fn retry(&mut self) {
-        self.lanes.retry();
-        self.ready.extend(self.streams.keys());
     }
 
     fn segment(&mut self, frame: Frame, pair: Pair, begins: bool, resets: bool) {
         let mut found = self.by_pair.get(&key(pair)).copied();
         if begins {
-            if let Some(id) = found
-                && self.streams.get(&id).is_some_and(Stream::is_past)
-            {
-                self.remove(id);
-                found = None;
-            }
+            found = found.filter(|id| !self.make_way(*id));
             if found.is_none() {
                 match self.answer(pair) {
                     Ok(id) => found = id,
@@ -259,34 +325,43 @@ impl Engine {
         let Some(stream) = found.and_then(|id| self.streams.get_mut(&id)) else {
             return self.wire.feed(frame, &mut self.nobody);
         };
-        stream.heard(self.wire.now);
+        stream.heard(&self.wire);
         self.wire.feed(frame, stream.sockets());
+        if stream.settle() {
+            found.iter().for_each(|id| _ = self.half_open.remove(id));
+        }
         stream.note_reset(resets);
-        self.ready.extend(found);
+        if stream.enqueue() {
+            self.ready.extend(found);
+        }
     }
 
     /// A connection for a SYN, if somebody listens. An error: it is not answered, as if it were lost.
     fn answer(&mut self, pair: Pair) -> Result<Option<u64>, Errno> {
         let (local, remote) = pair;
-        if !self.wire.port.with_settings(|settings| settings.is_own(local.ip)) {
-            return Ok(None);
-        }
         let Some(listener) = tcp::find_listener(local, remote) else { return Ok(None) };
-        if !listener.has_backlog() || self.half_open >= MOST_HALF_OPEN {
+        if !listener.has_backlog() {
             return Err(Errno::EAGAIN);
+        }
+        if self.half_open.len() >= MOST_HALF_OPEN
+            && let Some(oldest) = self.half_open.first().copied()
+        {
+            self.end(oldest);
         }
         let stand_in = TcpSocket::stand_in(local, remote, None);
         let stream = self.make(pair, stand_in, Origin::Answered(Arc::downgrade(&listener)))?;
-        self.half_open += 1;
+        self.half_open.insert(stream);
         Ok(Some(stream))
     }
 
     fn make(&mut self, pair: Pair, stand_in: Arc<TcpSocket>, origin: Origin) -> Result<u64, Errno> {
         if self.streams.len() >= MOST {
-            return Err(Errno::ENOBUFS);
+            let oldest = self.past.first().copied().ok_or(Errno::ENOBUFS)?;
+            self.end(oldest);
         }
         let id = self.next_id;
-        let stream = Stream::new(&mut self.wire, pair, stand_in, origin, id, self.streams.len())?;
+        let little = self.streams.len() >= MANY || self.half_open.len() >= MANY_HALF_OPEN || !frames::has_spare();
+        let stream = Stream::new(&mut self.wire, pair, stand_in, origin, id, little)?;
         self.next_id += 1;
         self.by_pair.insert(key(pair), id);
         self.streams.insert(id, stream);
@@ -295,67 +370,97 @@ impl Engine {
 
     fn connect(&mut self, stand_in: Arc<TcpSocket>) {
         let Some(pair) = stand_in.ends() else { return };
-        if let Some(id) = self.by_pair.get(&key(pair)).copied() {
-            if !self.streams.get(&id).is_some_and(Stream::is_past) {
-                return stand_in.fail_peer(Errno::EADDRNOTAVAIL);
-            }
-            self.remove(id);
+        if let Some(id) = self.by_pair.get(&key(pair)).copied()
+            && !self.make_way(id)
+        {
+            return stand_in.fail_peer(Errno::EADDRNOTAVAIL);
         }
         match self.make(pair, stand_in.clone(), Origin::Begun) {
-            Ok(id) => self.ready.push_back(id),
+            Ok(id) => self.enqueue(id),
             Err(errno) => stand_in.fail_peer(errno),
         }
     }
 
-    fn serve(&mut self, id: u64) {
-        let Engine { wire, streams, timers, half_open, .. } = self;
-        let Some(stream) = streams.get_mut(&id) else { return };
+    /// Ends a connection that may give its place to another one between the same ends. False: it keeps it.
+    fn make_way(&mut self, id: u64) -> bool {
+        let Engine { wire, streams, .. } = self;
+        let Some(stream) = streams.get_mut(&id) else { return true };
+        if stream.is_given_up() {
+            // The other machine is to hear of it before it hears of the next one.
+            stream.pump(wire);
+            wire.flush(stream.sockets());
+        } else if !stream.is_past() {
+            return false;
+        }
+        self.end(id);
+        true
+    }
+
+    /// False: it is not there any more.
+    fn serve(&mut self, id: u64) -> bool {
+        let Engine { wire, streams, timers, half_open, past, .. } = self;
+        let Some(stream) = streams.get_mut(&id) else { return false };
         if let Some(at) = stream.timer.take() {
             timers.remove(&(at, id));
         }
-        stream.quiet();
+        stream.begin_turn();
+        wire.routed |= stream.is_routed();
         let mut left = SEGMENTS;
         loop {
-            stream.pump(wire, half_open);
+            stream.pump(wire);
             let sent = (0..BURST.min(left)).take_while(|_| wire.flush(stream.sockets())).count();
             left -= sent;
             if sent < BURST || left == 0 {
                 break;
             }
         }
+        if !stream.is_half_open() {
+            half_open.remove(&id);
+        }
         if wire.phy.starved {
+            stream.enqueue();
             self.starved.push_back(id);
         } else if stream.is_over() {
-            stream.conclude(half_open);
-            self.remove(id);
+            self.end(id);
         } else if left == 0 {
+            stream.enqueue();
             self.ready.push_back(id);
-        } else if let Some(at) = stream.due(wire) {
-            // What the stack wants now and has not done is not done by asking again at once.
-            let at = at.max(wire.now.saturating_add(SOONEST));
-            stream.timer = Some(at);
-            timers.insert((at, id));
+        } else {
+            if let Some(at) = stream.due(wire) {
+                // What the stack wants now and has not done is not done by asking again at once.
+                let at = at.max(wire.now.saturating_add(SOONEST));
+                stream.timer = Some(at);
+                timers.insert((at, id));
+            }
+            if stream.is_past() && past.insert(id) && past.len() > MOST_PAST {
+                let oldest = past.first().copied();
+                oldest.into_iter().for_each(|id| self.end(id));
+            }
         }
+        true
     }
 
-    fn remove(&mut self, id: u64) {
+    /// The connection is over, or has to be.
+    fn end(&mut self, id: u64) {
         let Some(mut stream) = self.streams.remove(&id) else { return };
         if let Some(at) = stream.timer.take() {
             self.timers.remove(&(at, id));
         }
+        self.half_open.remove(&id);
+        self.past.remove(&id);
         self.by_pair.remove(&key(stream.pair()));
-        stream.leave(&mut self.half_open);
+        stream.conclude();
     }
 
-    fn unreachable(&mut self, protocol: IpProtocol, pair: Pair, errno: Errno) {
+    fn unreachable(&mut self, quoted: &Quoted) {
+        let Quoted { protocol, pair, errno, lasts } = *quoted;
         match protocol {
-            IpProtocol::Udp => udp::unreachable(pair.0, pair.1, errno),
+            IpProtocol::Udp if lasts => udp::unreachable(pair.0, pair.1, errno),
             IpProtocol::Tcp => {
-                let id = self.by_pair.get(&key(pair)).copied();
-                if let Some(stream) = id.and_then(|id| self.streams.get_mut(&id))
-                    && stream.give_up(errno)
+                if let Some(id) = self.by_pair.get(&key(pair)).copied()
+                    && self.streams.get_mut(&id).is_some_and(|stream| stream.give_up(errno))
                 {
-                    self.ready.extend(id);
+                    self.enqueue(id);
                 }
             }
             _ => {}

@@ -1,6 +1,6 @@
 //! To whom a frame goes. What cannot be told from its headers, and what is broken, goes to the stack as it is.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -8,6 +8,7 @@ use smoltcp::wire::{
     Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpPacket, UdpPacket, UdpRepr,
 };
 
+use super::Settings;
 use crate::errno::Errno;
 use crate::net::inet::Endpoint;
 
@@ -26,16 +27,16 @@ pub enum Kind<'a> {
         pair: Pair,
         data: &'a [u8],
     },
-    /// Somebody says that what was sent from `pair.0` to `pair.1` has not arrived.
+    /// Somebody tells `to` that something has not arrived.
     Unreachable {
-        protocol: IpProtocol,
-        pair: Pair,
-        errno: Errno,
+        to: IpAddr,
+        quoted: Quoted,
     },
-    /// Somebody answers who he is.
+    /// Somebody tells `told` who he is.
     Neighbour {
         ip: IpAddr,
         mac: [u8; 6],
+        told: IpAddr,
     },
     /// ICMPv6, without its IPv6 header.
     Icmp6 {
@@ -43,6 +44,70 @@ pub enum Kind<'a> {
         mac: [u8; 6],
     },
     Other,
+}
+
+/// Of a packet that has not arrived, from `pair.0` to `pair.1`.
+pub struct Quoted {
+    pub protocol: IpProtocol,
+    pub pair: Pair,
+    pub errno: Errno,
+    /// Another attempt would fail as well.
+    pub lasts: bool,
+}
+
+/// Can the frame be for this machine, and from where it says? What cannot, Linux drops as PACKET_OTHERHOST (ip_rcv) or as a
+/// martian (ip_route_input_slow, fib_validate_source, ip6_rcv_core).
+pub fn is_sound(bytes: &[u8], mac: [u8; 6], settings: &Settings) -> bool {
+    let Some(to_mac) = bytes.first_chunk::<6>() else { return false };
+    let is_group = to_mac[0] & 1 != 0;
+    if !is_group && *to_mac != mac {
+        return false;
+    }
+    let Some((_, packet)) = bytes.split_at_checked(super::ETHERNET_HEADER) else { return false };
+    match bytes.get(12..14) {
+        Some([8, 0]) => is_sound4(packet, settings).unwrap_or(false),
+        Some([0x86, 0xdd]) => is_sound6(packet, settings).unwrap_or(false),
+        _ => true,
+    }
+}
+
+fn is_sound4(packet: &[u8], settings: &Settings) -> Option<bool> {
+    let (from, to) = packet.get(12..20)?.split_first_chunk::<4>()?;
+    let (from, to) = (Ipv4Addr::from(*from), Ipv4Addr::from(*to.first_chunk::<4>()?));
+    let names_none = |ip: Ipv4Addr| ip.octets()[0] == 0 || ip.is_loopback();
+    // Whoever has no address yet asks for one.
+    let asks = from.is_unspecified() && to.is_broadcast() && matches!(ipv4(packet), Some(Kind::Udp { .. }));
+    let from_host = !(names_none(from)
+        || from.is_multicast()
+        || settings.is_broadcast(from.into())
+        || settings.is_own(from.into()));
+    Some((asks || from_host) && !names_none(to))
+}
+
+fn is_sound6(packet: &[u8], settings: &Settings) -> Option<bool> {
+    let (from, to) = packet.get(8..40)?.split_first_chunk::<16>()?;
+    let (from, to) = (Ipv6Addr::from(*from), Ipv6Addr::from(*to.first_chunk::<16>()?));
+    let names_none = |ip: Ipv6Addr| ip.is_loopback() || ip.to_ipv4_mapped().is_some();
+    // Whoever looks whether somebody has an address has none.
+    let from_host = !from.is_unspecified() || to.is_multicast();
+    Some(
+        from_host
+            && !(names_none(from) || from.is_multicast() || settings.is_own(from.into()))
+            && !(names_none(to) || to.is_unspecified()),
+    )
+}
+
+/// Of which machine the stack asks the address, with ARP or neighbour discovery.
+pub fn asks_for(frame: &[u8]) -> Option<IpAddr> {
+    let packet = frame.get(super::ETHERNET_HEADER..)?;
+    match frame.get(12..14)? {
+        [8, 6] if packet.get(6..8)? == [0, 1] => Some(Ipv4Addr::from(*packet.get(24..)?.first_chunk::<4>()?).into()),
+        // ICMPv6, its header after that of IPv6: neighbour solicitation.
+        [0x86, 0xdd] if *packet.get(6)? == 58 && *packet.get(40)? == 135 => {
+            Some(Ipv6Addr::from(*packet.get(48..)?.first_chunk::<16>()?).into())
+        }
+        _ => None,
+    }
 }
 
 fn end(ip: impl Into<IpAddr>, port: u16) -> Endpoint {
@@ -63,13 +128,18 @@ pub fn classify(bytes: &[u8]) -> Kind<'_> {
 }
 
 fn arp(packet: &[u8]) -> Option<Kind<'_>> {
-    let ArpRepr::EthernetIpv4 { operation, source_hardware_addr, source_protocol_addr, .. } =
+    let ArpRepr::EthernetIpv4 { operation, source_hardware_addr, source_protocol_addr, target_protocol_addr, .. } =
         ArpRepr::parse(&ArpPacket::new_checked(packet).ok()?).ok()?
     else {
         return None;
     };
-    let told = operation == ArpOperation::Reply && !source_protocol_addr.is_unspecified();
-    told.then_some(Kind::Neighbour { ip: source_protocol_addr.into(), mac: source_hardware_addr.0 })
+    // Who asks says who he is, too.
+    let says = matches!(operation, ArpOperation::Reply | ArpOperation::Request) && source_hardware_addr.is_unicast();
+    says.then_some(Kind::Neighbour {
+        ip: source_protocol_addr.into(),
+        mac: source_hardware_addr.0,
+        told: target_protocol_addr.into(),
+    })
 }
 
 fn ipv4(packet: &[u8]) -> Option<Kind<'_>> {
@@ -85,7 +155,7 @@ fn ipv4(packet: &[u8]) -> Option<Kind<'_>> {
             Ipv4Repr::parse(&ip, &ChecksumCapabilities::default()).ok()?;
             udp(from, to, payload)
         }
-        IpProtocol::Icmp => unreachable4(payload),
+        IpProtocol::Icmp => unreachable4(to, payload),
         _ => None,
     }
 }
@@ -107,7 +177,10 @@ fn ipv6(packet: &[u8], mac: [u8; 6]) -> Option<Kind<'_>> {
 fn tcp<'a>(from: IpAddr, to: IpAddr, payload: &[u8]) -> Option<Kind<'a>> {
     let segment = TcpPacket::new_checked(payload).ok()?;
     let pair = (end(to, segment.dst_port()), end(from, segment.src_port()));
-    Some(Kind::Tcp { pair, begins: segment.syn() && !segment.ack() && !segment.rst(), resets: segment.rst() })
+    let begins = segment.syn() && !segment.ack() && !segment.rst();
+    // For one that is broken no memory is taken.
+    let good = !begins || segment.verify_checksum(&from.into(), &to.into());
+    good.then_some(Kind::Tcp { pair, begins, resets: segment.rst() })
 }
 
 fn udp(from: IpAddr, to: IpAddr, payload: &[u8]) -> Option<Kind<'_>> {
@@ -127,28 +200,110 @@ pub fn reassembled(packet: &[u8]) -> Option<(Pair, &[u8])> {
     }
 }
 
-/// The codes of "destination unreachable" (RFC 1122, 3.2.2.1), as Linux translates them.
-fn errno_of(code: u8) -> Option<Errno> {
+/// The codes of "destination unreachable" (RFC 1122, 3.2.2.1), as Linux translates them (icmp_err_convert), and whether it takes
+/// them for lasting.
+fn errno_of(code: u8) -> Option<(Errno, bool)> {
     Some(match code {
-        0 | 6 | 9 | 11 => Errno::ENETUNREACH,
-        1 | 7 | 8 | 10 | 12 | 13 => Errno::EHOSTUNREACH,
-        2 => Errno::ENOPROTOOPT,
-        3 => Errno::ECONNREFUSED,
+        0 | 11 => (Errno::ENETUNREACH, false),
+        1 | 12 => (Errno::EHOSTUNREACH, false),
+        2 => (Errno::ENOPROTOOPT, true),
+        3 => (Errno::ECONNREFUSED, true),
+        5 => (Errno::EOPNOTSUPP, false),
+        6 | 9 => (Errno::ENETUNREACH, true),
+        7 => (Errno::EHOSTDOWN, true),
+        8 => (Errno::ENONET, true),
+        10 | 13..=15 => (Errno::EHOSTUNREACH, true),
         _ => return None,
     })
 }
 
 /// What an ICMP message quotes: the IP header and the first eight bytes of what was sent.
-fn unreachable4(payload: &[u8]) -> Option<Kind<'_>> {
+fn unreachable4<'a>(to: IpAddr, payload: &[u8]) -> Option<Kind<'a>> {
     let message = Icmpv4Packet::new_checked(payload).ok()?;
     if message.msg_type() != Icmpv4Message::DstUnreachable || !message.verify_checksum() {
         return None;
     }
-    let errno = errno_of(message.msg_code())?;
+    let (errno, lasts) = errno_of(message.msg_code())?;
     let quoted = payload.get(8..)?;
     let ip = Ipv4Packet::new_unchecked(quoted.get(..20).map(|_| quoted)?);
     let ports = quoted.get(ip.header_len().into()..)?.first_chunk::<4>()?;
     let [a, b, c, d] = *ports;
     let pair = (end(ip.src_addr(), u16::from_be_bytes([a, b])), end(ip.dst_addr(), u16::from_be_bytes([c, d])));
-    Some(Kind::Unreachable { protocol: ip.next_header(), pair, errno })
+    Some(Kind::Unreachable { to, quoted: Quoted { protocol: ip.next_header(), pair, errno, lasts } })
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::super::Cidr;
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    fn settings() -> Settings {
+        let own = |ip: &str, prefix| Cidr { ip: ip.parse().unwrap(), prefix };
+        Settings { addresses: vec![own("10.0.2.15", 24), own("fe80::15", 64)], ..Settings::default() }
+    }
+
+    fn frame(mac: [u8; 6], from: &str, to: &str) -> Vec<u8> {
+        let mut frame = mac.to_vec();
+        frame.extend([2, 0, 0, 0, 0, 2]);
+        match (from.parse::<IpAddr>().unwrap(), to.parse::<IpAddr>().unwrap()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                frame.extend([8, 0, 0x45, 0, 0, 20, 0, 0, 0, 0, 64, 6, 0, 0]);
+                frame.extend([from.octets(), to.octets()].concat());
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, 6, 64]);
+                frame.extend([from.octets(), to.octets()].concat());
+            }
+            _ => panic!("two families"),
+        }
+        frame
+    }
+
+    #[test]
+    fn what_cannot_have_come_from_the_wire_is_not_for_this_machine() {
+        let is_sound = |mac, from: &str, to: &str| super::is_sound(&frame(mac, from, to), MAC, &settings());
+        for (from, to) in [
+            ("10.0.2.2", "10.0.2.15"),
+            ("8.8.8.8", "10.0.2.15"),
+            ("10.0.2.2", "10.0.2.255"),
+            ("10.0.2.2", "255.255.255.255"),
+            ("10.0.2.2", "224.0.0.1"),
+            ("fe80::2", "fe80::15"),
+            ("::", "ff02::1"),
+        ] {
+            assert!(is_sound(MAC, from, to), "{from} to {to}");
+        }
+        for (from, to) in [
+            ("127.0.0.1", "10.0.2.15"),
+            ("10.0.2.2", "127.0.0.1"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("0.0.0.0", "10.0.2.15"),
+            ("0.1.2.3", "10.0.2.15"),
+            ("10.0.2.2", "0.0.0.0"),
+            ("224.0.0.1", "10.0.2.15"),
+            ("255.255.255.255", "10.0.2.15"),
+            ("10.0.2.255", "10.0.2.15"),
+            ("10.0.2.15", "10.0.2.15"),
+            ("::1", "fe80::15"),
+            ("fe80::2", "::1"),
+            ("::", "fe80::15"),
+            ("ff02::1", "fe80::15"),
+            ("fe80::15", "fe80::15"),
+            ("::ffff:127.0.0.1", "fe80::15"),
+            ("fe80::2", "::ffff:127.0.0.1"),
+            // It is no request of DHCP.
+            ("0.0.0.0", "255.255.255.255"),
+        ] {
+            assert!(!is_sound(MAC, from, to), "{from} to {to}");
+        }
+        assert!(is_sound([0xff; 6], "10.0.2.2", "10.0.2.255"));
+        assert!(!is_sound([2, 0, 0, 0, 0, 9], "10.0.2.2", "10.0.2.15"));
+        for len in 0..34 {
+            assert!(!super::is_sound(&frame(MAC, "10.0.2.2", "10.0.2.15")[..len], MAC, &settings()), "{len}");
+        }
+    }
 }

@@ -132,7 +132,8 @@ async fn run(port: Arc<Port>) {
     let mut engine = engine::Engine::new(port.clone(), Instant::now());
     loop {
         let next = engine.turn(Instant::now());
-        if next.more {
+        // What is due already would not wait, and others want to run.
+        if next.more || next.at.is_some_and(|at| at <= Instant::now()) {
             exec::yield_now().await;
         } else if !port.card().listen() {
             // Elapsed or rung: the next turn finds out.

@@ -18,31 +18,66 @@ pub struct Neighbour {
     pub mac: [u8; 6],
 }
 
+/// What is known of one.
+struct Known {
+    /// None: it has never answered.
+    mac: Option<[u8; 6]>,
+    heard: Instant,
+    /// Since when it has been asked for, and has not answered.
+    asked: Option<Instant>,
+}
+
 #[derive(Default)]
 pub struct Neighbours {
-    known: BTreeMap<IpAddr, ([u8; 6], Instant)>,
+    known: BTreeMap<IpAddr, Known>,
 }
 
 impl Neighbours {
-    /// An answer of this one was seen.
-    pub fn heard(&mut self, ip: IpAddr, mac: [u8; 6], now: Instant) {
-        if self.known.len() >= MOST && !self.known.contains_key(&ip) {
-            let oldest = self.known.iter().min_by_key(|(_, (_, at))| *at).map(|(ip, _)| *ip);
-            oldest.map(|ip| self.known.remove(&ip));
+    /// This one has said who it is. True: that is news.
+    pub fn heard(&mut self, ip: IpAddr, mac: [u8; 6], now: Instant) -> bool {
+        let known = self.entry(ip, now);
+        let news = known.asked.is_some() || known.mac != Some(mac);
+        *known = Known { mac: Some(mac), heard: now, asked: None };
+        news
+    }
+
+    /// A packet of this one has come.
+    pub fn refresh(&mut self, ip: IpAddr, now: Instant) {
+        if let Some(known) = self.known.get_mut(&ip) {
+            known.heard = now;
         }
-        self.known.insert(ip, (mac, now));
+    }
+
+    /// The stack asks for this one.
+    pub fn ask(&mut self, ip: IpAddr, now: Instant) {
+        self.entry(ip, now).asked.get_or_insert(now);
+    }
+
+    /// Since when it has been asked for in vain.
+    pub fn asked_since(&self, ip: IpAddr) -> Option<Instant> {
+        self.known.get(&ip)?.asked
     }
 
     pub fn knows(&self, ip: IpAddr) -> bool {
-        self.known.contains_key(&ip)
+        self.known.get(&ip).is_some_and(|known| known.mac.is_some() && known.asked.is_none())
+    }
+
+    /// Room for all of them there is not: first those go that have not answered, of these the oldest.
+    fn entry(&mut self, ip: IpAddr, now: Instant) -> &mut Known {
+        if self.known.len() >= MOST && !self.known.contains_key(&ip) {
+            let worst = self.known.iter().min_by_key(|(_, known)| (known.mac.is_some(), known.heard));
+            let worst = worst.map(|(ip, _)| *ip);
+            worst.map(|ip| self.known.remove(&ip));
+        }
+        self.known.entry(ip).or_insert(Known { mac: None, heard: now, asked: None })
     }
 
     pub fn forget(&mut self) {
         self.known.clear();
     }
 
-    pub fn list(&mut self, now: Instant) -> Vec<Neighbour> {
-        self.known.retain(|_, (_, at)| now.saturating_since(*at) < FORGOTTEN);
-        self.known.iter().map(|(ip, (mac, _))| Neighbour { ip: *ip, mac: *mac }).collect()
+    pub fn list(&self, now: Instant) -> Vec<Neighbour> {
+        let listed = self.known.iter().filter(|(_, known)| now.saturating_since(known.heard) < FORGOTTEN);
+        listed.filter_map(|(ip, known)| Some(Neighbour { ip: *ip, mac: known.mac? })).collect()
     }
 }

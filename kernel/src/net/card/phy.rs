@@ -1,12 +1,15 @@
 //! A card as smoltcp sees it. A frame is put here first, so that the engine can look at it.
 
 use alloc::sync::Arc;
+use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering;
 
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr};
 
-use super::{Buffer, ETHERNET_HEADER, Frame, MTU, Port};
+use super::{Buffer, ETHERNET_HEADER, Frame, MTU, Port, frame};
+use crate::exec;
 
 pub struct Phy {
     port: Arc<Port>,
@@ -18,11 +21,31 @@ pub struct Phy {
 
 pub struct Received<'a>(&'a Port, Frame);
 
-pub struct Transmit<'a>(&'a Port, Option<Buffer>);
+pub struct Transmit<'a>(&'a Port, Option<Buffer>, Instant);
 
 impl Phy {
     pub fn new(port: Arc<Port>) -> Self {
         Phy { port, pending: None, starved: false }
+    }
+
+    /// An ARP request (RFC 826) of our own.
+    pub fn ask_for(&mut self, own: Ipv4Addr, ip: Ipv4Addr, now: Instant) {
+        let mac = EthernetAddress(self.port.card().mac());
+        let ask = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: mac,
+            source_protocol_addr: own,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: ip,
+        };
+        let header =
+            EthernetRepr { src_addr: mac, dst_addr: EthernetAddress::BROADCAST, ethertype: EthernetProtocol::Arp };
+        if let Some(token) = self.transmit(now) {
+            token.consume(ETHERNET_HEADER + ask.buffer_len(), |room| {
+                header.emit(&mut EthernetFrame::new_unchecked(&mut *room));
+                ask.emit(&mut ArpPacket::new_unchecked(&mut room[ETHERNET_HEADER..]));
+            });
+        }
     }
 }
 
@@ -30,15 +53,15 @@ impl Device for Phy {
     type RxToken<'a> = Received<'a>;
     type TxToken<'a> = Transmit<'a>;
 
-    fn receive(&mut self, _now: Instant) -> Option<(Received<'_>, Transmit<'_>)> {
+    fn receive(&mut self, now: Instant) -> Option<(Received<'_>, Transmit<'_>)> {
         let frame = self.pending.take()?;
         // An answer for which there is no buffer is lost, as on the wire.
-        Some((Received(&self.port, frame), Transmit(&self.port, None)))
+        Some((Received(&self.port, frame), Transmit(&self.port, None, now)))
     }
 
-    fn transmit(&mut self, _now: Instant) -> Option<Transmit<'_>> {
+    fn transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
         match self.port.card().take_buffer() {
-            Some(buffer) => Some(Transmit(&self.port, Some(buffer))),
+            Some(buffer) => Some(Transmit(&self.port, Some(buffer), now)),
             None => {
                 self.starved = true;
                 None
@@ -70,6 +93,10 @@ impl TxToken for Transmit<'_> {
         if let Some(mut buffer) = buffer {
             if let Some(room) = buffer.room(len) {
                 let result = f(room);
+                if let Some(ip) = frame::asks_for(room) {
+                    let now = exec::Instant::from_nanos(self.2.total_micros().max(0) as u64 * 1000);
+                    self.0.with_neighbours(|known| known.ask(ip, now));
+                }
                 counters.sent_bytes.fetch_add(len as u64, Ordering::Relaxed);
                 counters.sent.fetch_add(1, Ordering::Relaxed);
                 card.transmit(buffer, len);

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::datagram::Outgoing;
+use super::datagram::{Outgoing, QUEUE};
 use super::neighbours::Neighbours;
 use super::{Card, Neighbour};
 use crate::errno::{Errno, Result};
@@ -72,9 +72,19 @@ impl Settings {
         }
     }
 
+    /// Are packets for it for this machine?
+    pub fn is_addressed(&self, ip: IpAddr) -> bool {
+        self.is_own(ip) || self.is_broadcast(ip)
+    }
+
+    /// Is it in a network of the card?
+    pub fn is_near(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.contains(ip))
+    }
+
     /// To which neighbour packets for `ip` go.
     pub fn next_hop(&self, ip: IpAddr) -> Option<IpAddr> {
-        if self.addresses.iter().any(|own| own.contains(ip)) || self.is_broadcast(ip) || ip.is_multicast() {
+        if self.is_near(ip) || self.is_broadcast(ip) || ip.is_multicast() {
             return Some(ip);
         }
         match ip {
@@ -209,12 +219,24 @@ impl Port {
         })
     }
 
+    /// What finds the queue full is lost; nobody is told, as on Linux.
     pub fn send(&self, datagram: Outgoing) -> Result<()> {
-        self.post(|mail| {
-            mail.datagrams.try_reserve(1).map_err(|_| Errno::ENOBUFS)?;
+        let mut lost = None;
+        let posted = self.post(|mail| {
+            if mail.datagrams.len() >= QUEUE {
+                // Under the lock nothing of a socket goes.
+                lost = Some(datagram);
+                return Ok(());
+            }
+            if mail.datagrams.try_reserve(1).is_err() {
+                lost = Some(datagram);
+                return Err(Errno::ENOBUFS);
+            }
             mail.datagrams.push_back(datagram);
             Ok(())
-        })
+        });
+        drop(lost);
+        posted
     }
 
     #[cfg(test)]

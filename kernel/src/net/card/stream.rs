@@ -21,23 +21,27 @@ use super::port::Ring;
 use crate::errno::{Errno, Result};
 use crate::exec::{ANY, Instant, WaitEntry};
 use crate::fs::TryError;
-use crate::mm::{IoBuf, frames};
+use crate::mm::IoBuf;
 use crate::net::inet::Endpoint;
-use crate::net::inet::tcp::TcpSocket;
+use crate::net::inet::tcp::{KeepAlive, PeerOptions, TcpSocket};
 
 /// Bytes in the stack in each direction, on top of what sockets queue; less with many connections or little memory.
 const RECEIVE: usize = 128 << 10;
 const SEND: usize = 64 << 10;
 const LITTLE: usize = 16 << 10;
-const MANY: usize = 256;
 /// How long a SYN is repeated (net.ipv4.tcp_syn_retries), and bytes that are not acknowledged (tcp_retries2).
 const SYN_TIME: Duration = Duration::from_secs(127);
 const SEND_TIME: Duration = Duration::from_secs(924);
-/// The same for a connection that no program has any more, and how long that waits for the other side's FIN (tcp_fin_timeout).
+/// The same for a connection that no program has any more, whatever else the other side says, and how long that waits for its
+/// FIN (tcp_fin_timeout).
 const ORPHAN_TIME: Duration = Duration::from_secs(100);
 const FIN_TIME: Duration = Duration::from_secs(60);
 /// How long a neighbour is asked for.
 const NEIGHBOUR_TIME: Duration = Duration::from_secs(3);
+/// After how long it is tried again when there was no memory for what has come.
+const BREATH: Duration = Duration::from_millis(100);
+/// How often a neighbour that sends is noted.
+const NOTED: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub enum Origin {
@@ -56,8 +60,14 @@ pub struct Stream {
     ring: Arc<Ring>,
     entry: Arc<WaitEntry>,
     pub timer: Option<Instant>,
+    /// It is in a queue of the engine's.
+    queued: bool,
+    /// Its packets go through a gateway.
+    routed: bool,
     begun: Instant,
     heard: Instant,
+    /// When the neighbour was noted to be there.
+    noted: Instant,
     established: bool,
     /// The local end is passed on, the other machine's is.
     end_sent: bool,
@@ -66,8 +76,20 @@ pub struct Stream {
     was_reset: bool,
     /// Why it is given up.
     failure: Option<Errno>,
-    /// Since when it has been waiting for the other side's FIN with no program.
-    orphaned: Option<Instant>,
+    /// It goes without another segment.
+    silently: bool,
+    /// No program has it any more, and how much is not acknowledged, with the FIN, and with all that an orphan is still to send,
+    /// which never grows; since when that is so.
+    orphan: bool,
+    left: usize,
+    since: Instant,
+    /// How long the program waits for an acknowledgement.
+    patience: Duration,
+    /// How often the silent other machine has been asked whether it is there, and when that is looked at next.
+    probes: u32,
+    next_probe: Option<Instant>,
+    /// There was no memory for what has come.
+    retry: Option<Instant>,
 }
 
 fn ip_endpoint(at: Endpoint) -> IpEndpoint {
@@ -92,13 +114,16 @@ impl Stream {
         stand_in: Arc<TcpSocket>,
         origin: Origin,
         id: u64,
-        others: usize,
+        little: bool,
     ) -> Result<Stream> {
-        let little = others >= MANY || !frames::has_spare();
         let (receive, send) = if little { (LITTLE, LITTLE) } else { (RECEIVE, SEND) };
         let mut socket = Socket::new(buffer(receive)?, buffer(send)?);
         socket.set_congestion_control(CongestionControl::Reno);
         let (local, remote) = (ip_endpoint(pair.0), ip_endpoint(pair.1));
+        if remote.port == 0 {
+            // The stack does not ask there, where nobody is.
+            return Err(Errno::ECONNREFUSED);
+        }
         let made = match origin {
             Origin::Begun => socket.connect(wire.iface.context(), remote, local).is_ok(),
             Origin::Answered(_) => socket.listen(IpListenEndpoint::from(local)).is_ok(),
@@ -121,14 +146,24 @@ impl Stream {
             ring,
             entry,
             timer: None,
+            queued: false,
+            routed: wire.settings.next_hop(pair.1.ip).is_some_and(|hop| hop != pair.1.ip),
             begun: now,
             heard: now,
+            noted: now,
             established: false,
             end_sent: false,
             end_received: false,
             was_reset: false,
             failure: None,
-            orphaned: None,
+            silently: false,
+            orphan: false,
+            left: 0,
+            since: now,
+            patience: SEND_TIME,
+            probes: 0,
+            next_probe: None,
+            retry: None,
         };
         // What happened before somebody listened to the bell.
         stream.ring.wake_by_ref();
@@ -156,8 +191,19 @@ impl Stream {
         self.state() == State::TimeWait
     }
 
-    pub fn heard(&mut self, now: Instant) {
-        self.heard = now;
+    /// The program has reset it, which the other machine has not been told yet: the same.
+    pub fn is_given_up(&self) -> bool {
+        self.stand_in.was_reset()
+    }
+
+    /// A segment has come: its sender is there.
+    pub fn heard(&mut self, wire: &Wire) {
+        self.heard = wire.now;
+        self.rest();
+        if !self.routed && wire.now.saturating_since(self.noted) >= NOTED {
+            self.noted = wire.now;
+            wire.port.with_neighbours(|known| known.refresh(self.pair.1.ip, wire.now));
+        }
     }
 
     /// The last segment, which `resets`, has been processed: did it end the connection?
@@ -166,9 +212,24 @@ impl Stream {
         self.was_reset |= resets && matches!(self.state(), State::Closed | State::Listen);
     }
 
-    /// From now on the bell rings again.
-    pub fn quiet(&self) {
+    /// True: it is to be put into a queue, in which it is not yet.
+    pub fn enqueue(&mut self) -> bool {
+        !core::mem::replace(&mut self.queued, true)
+    }
+
+    /// It is in no queue any more, and the bell rings again.
+    pub fn begin_turn(&mut self) {
+        self.queued = false;
         self.ring.rung.store(false, Ordering::Release);
+    }
+
+    pub fn is_routed(&self) -> bool {
+        self.routed
+    }
+
+    /// The other machine has begun it, and not answered yet.
+    pub fn is_half_open(&self) -> bool {
+        !self.established && matches!(self.origin, Origin::Answered(_))
     }
 
     /// Nothing is left to do for it, and nothing to send.
@@ -178,7 +239,7 @@ impl Stream {
             State::Closed => true,
             // It listens only for the SYN that it was made for, which was no good, or was reset.
             State::Listen => true,
-            _ => false,
+            _ => self.silently,
         }
     }
 
@@ -192,81 +253,131 @@ impl Stream {
     }
 
     /// Moves what there is to move between socket and stack.
-    pub fn pump(&mut self, wire: &mut Wire, half_open: &mut usize) {
-        self.watch_the_clock(wire);
-        if self.failure.is_some() || self.stand_in.was_reset() {
+    pub fn pump(&mut self, wire: &mut Wire) {
+        // First: a program that has given up may have begun another connection with its socket.
+        if self.stand_in.was_reset() {
             return self.socket().abort();
         }
-        if !self.established && matches!(self.state(), State::Established | State::CloseWait) {
-            self.establish(half_open);
+        self.settle();
+        let options = self.stand_in.peer_options();
+        self.watch_the_clock(wire, options.as_ref());
+        self.probe(wire.now, options.as_ref().and_then(|options| options.keep_alive));
+        if self.failure.is_some() {
+            self.silently = self.state() == State::FinWait2;
+            if !self.silently {
+                self.socket().abort();
+            }
+            return;
         }
-        self.set_options(wire.now);
+        self.set_options(options);
         self.take_outgoing();
-        self.bring_incoming();
+        self.bring_incoming(wire.now);
         let sending = self.socket().send_queue();
         self.stand_in.note_in_stack(sending);
     }
 
-    fn establish(&mut self, half_open: &mut usize) {
+    /// The program gets its connection as soon as there is one: in the same turn bytes and a reset may come. True: it is made now.
+    pub fn settle(&mut self) -> bool {
+        let is_made = matches!(self.state(), State::Established | State::CloseWait);
+        let settles = !self.established && is_made && self.failure.is_none() && !self.stand_in.was_reset();
+        if settles {
+            self.establish();
+        }
+        settles
+    }
+
+    fn establish(&mut self) {
         self.established = true;
         let joined = match &self.origin {
             Origin::Begun => self.stand_in.join_peer(),
-            Origin::Answered(listener) => {
-                *half_open -= 1;
-                listener.upgrade().is_some_and(|listener| listener.arrive(&self.stand_in))
-            }
+            Origin::Answered(listener) => listener.upgrade().is_some_and(|listener| listener.arrive(&self.stand_in)),
         };
         if !joined {
             self.socket().abort();
         }
     }
 
-    fn watch_the_clock(&mut self, wire: &Wire) {
-        let now = wire.now;
-        let since = |begun: Instant| now.saturating_since(begun);
-        match self.state() {
-            State::SynSent => {
-                let unknown = || {
-                    let hop = wire.port.with_settings(|settings| settings.next_hop(self.pair.1.ip));
-                    hop.is_none_or(|hop| !wire.port.with_neighbours(|known| known.knows(hop)))
-                };
-                if since(self.begun) >= SYN_TIME {
-                    self.failure = Some(Errno::ETIMEDOUT);
-                } else if since(self.begun) >= NEIGHBOUR_TIME && unknown() {
-                    self.failure = Some(Errno::EHOSTUNREACH);
-                }
-            }
-            State::SynReceived if since(self.begun) >= FIN_TIME => self.failure = Some(Errno::ETIMEDOUT),
-            State::FinWait2 if self.stand_in.is_orphan() => {
-                let begun = *self.orphaned.get_or_insert(now);
-                if since(begun) >= FIN_TIME {
-                    self.failure = Some(Errno::ETIMEDOUT);
-                }
-            }
-            _ => {}
+    fn watch_the_clock(&mut self, wire: &Wire, options: Option<&PeerOptions>) {
+        let orphan = options.is_none();
+        let end = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
+        let queued = if orphan { self.stand_in.queued() } else { 0 };
+        let left = queued + self.socket().send_queue() + usize::from(end);
+        if (orphan, left) != (self.orphan, self.left) {
+            (self.orphan, self.left, self.since) = (orphan, left, wire.now);
+        }
+        self.patience = options.and_then(|options| options.user_timeout).unwrap_or(SEND_TIME);
+        if let Some((at, errno)) = self.deadline(wire)
+            && at <= wire.now
+        {
+            self.failure = Some(errno);
         }
     }
 
-    fn set_options(&mut self, now: Instant) {
-        let orphan = self.stand_in.is_orphan();
-        let options = self.stand_in.peer_options();
-        let idle = now.saturating_since(self.heard);
+    /// When it is given up unless something happens, and what the program is told then. For bytes that a program waits to be
+    /// acknowledged the stack has its own clock, which an answer to a probe of a closed window sets back.
+    fn deadline(&self, wire: &Wire) -> Option<(Instant, Errno)> {
+        let (since, time) = match self.state() {
+            State::SynSent => {
+                let hop = wire.settings.next_hop(self.pair.1.ip);
+                let asked = hop.and_then(|hop| wire.port.with_neighbours(|known| known.asked_since(hop)));
+                let vain = asked.map(|asked| asked.max(self.begun).saturating_add(NEIGHBOUR_TIME));
+                let end = self.begun.saturating_add(SYN_TIME);
+                return Some(match vain {
+                    Some(vain) if vain < end => (vain, Errno::EHOSTUNREACH),
+                    _ => (end, Errno::ETIMEDOUT),
+                });
+            }
+            State::SynReceived => (self.begun, FIN_TIME),
+            State::Closed | State::Listen | State::TimeWait => return None,
+            State::FinWait2 if self.orphan => (self.since, FIN_TIME),
+            _ if self.orphan => (self.since, ORPHAN_TIME),
+            State::FinWait1 | State::Closing | State::LastAck if self.left == 1 => (self.since, self.patience),
+            _ => return None,
+        };
+        Some((since.saturating_add(time), Errno::ETIMEDOUT))
+    }
+
+    /// SO_KEEPALIVE (tcp_keepalive_timer of Linux): asks after a silence, and gives up when so many have not been answered. The
+    /// stack sends the first probe at once when it is told of them, and goes on until it is told to stop.
+    fn probe(&mut self, now: Instant, times: Option<KeepAlive>) {
+        let waits = matches!(self.state(), State::Established | State::CloseWait | State::FinWait2);
+        let Some(times) = times.filter(|_| waits && self.socket().send_queue() == 0) else { return self.rest() };
+        let next = match self.next_probe {
+            Some(next) if self.probes > 0 => next,
+            _ => self.heard.saturating_add(times.idle),
+        };
+        self.next_probe = Some(next);
+        if now < next {
+            return;
+        }
+        if self.probes >= times.count {
+            self.failure = Some(Errno::ETIMEDOUT);
+        } else {
+            self.probes += 1;
+            self.next_probe = Some(now.saturating_add(times.interval));
+            self.socket().set_keep_alive(stack_time(times.interval));
+        }
+    }
+
+    /// Nobody asks.
+    fn rest(&mut self) {
+        if self.next_probe.take().is_some() {
+            self.probes = 0;
+            self.socket().set_keep_alive(None);
+        }
+    }
+
+    fn set_options(&mut self, options: Option<PeerOptions>) {
+        let patience = self.patience;
         let socket = self.socket();
+        let mut waits = None;
         if let Some(options) = options {
             socket.set_nagle_enabled(!options.nodelay);
-            let keep_alive =
-                options.keep_alive.map(|times| if idle < times.idle { times.idle } else { times.interval });
-            if socket.keep_alive() != keep_alive.and_then(stack_time) {
-                socket.set_keep_alive(keep_alive.and_then(stack_time));
-            }
-            let sending = options.user_timeout.unwrap_or(SEND_TIME);
-            let waits =
-                if socket.send_queue() > 0 { Some(sending) } else { options.keep_alive.map(|times| times.total()) };
-            socket.set_timeout(waits.and_then(stack_time));
-        } else if orphan {
-            socket.set_keep_alive(None);
-            socket.set_timeout(if socket.send_queue() > 0 { stack_time(ORPHAN_TIME) } else { None });
+            // The stack refuses 0, with which no packet would leave the machine.
+            socket.set_hop_limit(Some(options.hops.max(1)));
+            waits = (socket.send_queue() > 0).then_some(patience);
         }
+        socket.set_timeout(waits.and_then(stack_time));
     }
 
     /// What the program has sent goes into the stack.
@@ -292,10 +403,13 @@ impl Stream {
     }
 
     /// What has come goes to the program.
-    fn bring_incoming(&mut self) {
+    fn bring_incoming(&mut self, now: Instant) {
+        self.retry = None;
+        // The rest goes whatever else waits to be read: the stack forgets it soon, and has acknowledged it.
+        let coming = matches!(self.state(), State::Established | State::FinWait1 | State::FinWait2);
         while self.socket().can_recv() {
             let stand_in = self.stand_in.clone();
-            let brought = self.socket().recv(|bytes| match stand_in.bring(&mut IoBuf::kernel(bytes)) {
+            let brought = self.socket().recv(|bytes| match stand_in.bring(&mut IoBuf::kernel(bytes), !coming) {
                 Ok(len) => (len, Ok(len)),
                 Err(error) => (0, Err(error)),
             });
@@ -303,6 +417,11 @@ impl Stream {
                 Ok(Ok(1..)) => {}
                 // The bell rings when the program has read.
                 Ok(Ok(0) | Err(TryError::WouldBlock)) | Err(_) => return,
+                Ok(Err(TryError::Failed(Errno::ENOMEM))) => {
+                    // The other side finds the window closed meanwhile.
+                    self.retry = Some(now.saturating_add(BREATH));
+                    return;
+                }
                 Ok(Err(_)) => return self.socket().abort(),
             }
             if self.stand_in.was_reset() {
@@ -317,43 +436,23 @@ impl Stream {
         }
     }
 
-    /// The connection is over: tells the program why unless it knows.
-    pub fn conclude(&mut self, half_open: &mut usize) {
-        if let Some(errno) = self.failure {
-            self.stand_in.fail_peer(errno);
-        } else if !(self.stand_in.was_reset() || self.end_sent && self.end_received) {
-            if self.was_reset {
-                self.bring_incoming();
+    /// The connection is over: tells the program why unless it knows, and goes away.
+    pub fn conclude(&mut self) {
+        if !self.stand_in.was_reset() {
+            self.bring_incoming(Instant::BOOT);
+            if let Some(errno) = self.failure {
+                self.stand_in.fail_peer(errno);
+            } else if self.was_reset {
                 self.stand_in.reset_peer();
-            } else {
+            } else if !(self.end_sent && self.end_received) {
                 self.stand_in.fail_peer(Errno::ETIMEDOUT);
             }
         }
-        self.leave(half_open);
-    }
-
-    /// It goes away.
-    pub fn leave(&mut self, half_open: &mut usize) {
-        if !self.established && matches!(self.origin, Origin::Answered(_)) {
-            *half_open -= 1;
-        }
-        self.established = true;
         self.stand_in.unwatch(&self.entry);
     }
 
     pub fn due(&mut self, wire: &mut Wire) -> Option<Instant> {
-        let stack = wire.due(&self.sockets);
-        let own = match self.state() {
-            State::SynSent => {
-                let first = self.begun.saturating_add(NEIGHBOUR_TIME);
-                Some(if wire.now < first { first } else { self.begun.saturating_add(SYN_TIME) })
-            }
-            State::SynReceived => Some(self.begun.saturating_add(FIN_TIME)),
-            State::FinWait2 if self.stand_in.is_orphan() => {
-                Some(self.orphaned.unwrap_or(wire.now).saturating_add(FIN_TIME))
-            }
-            _ => None,
-        };
-        [stack, own].into_iter().flatten().min()
+        let own = self.deadline(wire).map(|(at, _)| at);
+        [wire.due(&self.sockets), own, self.next_probe, self.retry].into_iter().flatten().min()
     }
 }

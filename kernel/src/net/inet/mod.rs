@@ -2,7 +2,7 @@
 //!
 //! Two sockets of this machine need no packets: a sender puts its bytes straight into the receiver's queue, as Unix sockets
 //! do, and what would be a SYN, a FIN or an RST is a call of the other one's. There are no checksums, windows or timers, so the
-//! loopback is as fast as memory. Other machines cannot be reached yet: ENETUNREACH.
+//! loopback is as fast as memory. What goes to other machines is [`super::card`]'s.
 //!
 //! * [`Endpoint`]: address and port, and the two forms of `struct sockaddr`.
 //! * [`ports`]: who has which port; also how a connection finds its listener and a datagram its receiver.

@@ -79,13 +79,27 @@ pub fn is_bindable(ip: IpAddr) -> bool {
     ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) || is_local(ip)
 }
 
-/// The card through which packets for `ip` go; None for addresses of this machine, and for those that cannot be reached.
-pub fn port_for(ip: IpAddr) -> Option<Arc<Port>> {
-    if is_loopback(ip) || is_local(ip) {
-        return None;
+/// Is it the address of several machines?
+pub fn is_group(ip: IpAddr) -> bool {
+    /// Of the loopback's network.
+    const LOCAL_BROADCAST: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
+    match ip {
+        IpAddr::V4(v4) if v4.is_loopback() => v4 == LOCAL_BROADCAST,
+        _ if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => true,
+        _ => find_card(|port| port.is_broadcast(ip)).is_some(),
     }
-    let port = find_card(|port| port.with_settings(|settings| settings.source_for(ip).is_some()));
-    port.filter(|port| port.is_up())
+}
+
+/// The card through which packets for `ip` go; None for addresses of this machine.
+pub fn port_for(ip: IpAddr) -> Result<Option<Arc<Port>>> {
+    if is_loopback(ip) || is_local(ip) {
+        return Ok(None);
+    }
+    let leads = |port: &Port| port.with_settings(|settings| settings.source_for(ip).is_some());
+    let is_near = |port: &Port| port.with_settings(|settings| settings.is_near(ip));
+    // What is in the network of a card goes there, whatever way out another one has.
+    let port = find_card(|port| is_near(port) && leads(port)).or_else(|| find_card(leads));
+    port.filter(|port| port.is_up()).map(Some).ok_or(Errno::ENETUNREACH)
 }
 
 /// Where packets for `ip` come from.
@@ -100,7 +114,7 @@ pub fn source_for(ip: IpAddr) -> Result<IpAddr> {
     if is_local(ip) {
         return if is_loopback_up() { Ok(ip) } else { Err(Errno::ENETUNREACH) };
     }
-    let port = port_for(ip).ok_or(Errno::ENETUNREACH)?;
+    let port = port_for(ip)?.ok_or(Errno::ENETUNREACH)?;
     port.with_settings(|settings| settings.source_for(ip)).ok_or(Errno::ENETUNREACH)
 }
 

@@ -11,7 +11,7 @@ use super::program::{self, Program, read_file};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::OpenFile;
-use crate::mm::{AddressSpace, MapFlags, MmapRequest, PAGE_SIZE, Prot, USER_END};
+use crate::mm::{AddressSpace, MapFlags, MmapRequest, PAGE_SIZE, Prot, Toucher, USER_END};
 use crate::process::Thread;
 
 const EHDR_SIZE: usize = 64;
@@ -271,7 +271,7 @@ pub(super) fn anonymous(addr: u64, len: u64, prot: Prot, flags: MapFlags) -> Mma
 
 /// Writes to the new address space, all of it or EFAULT.
 pub(super) async fn write(mm: &AddressSpace, addr: u64, bytes: &[u8]) -> Result<()> {
-    if mm.write_remote(addr, bytes).await? == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    if mm.write_remote(addr, bytes, Toucher::Call).await? == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 fn protection(flags: u32) -> Prot {

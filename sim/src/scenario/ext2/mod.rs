@@ -1,7 +1,8 @@
 //! The file system on a disk that is late, fails, and loses power.
 //!
-//! Each worker has a directory of its own and knows what is in it. Power goes at a random moment; e2fsck must then be able to
-//! repair the image, and everything that a worker had synced and not touched since must be there.
+//! Each worker has a directory of its own and knows what is in it. Power goes at a random moment; e2fsck must then repair the
+//! image, with no question but about names, and everything that a worker had synced and not touched since must be there: of files
+//! that have changed since, what is before the first byte that did.
 
 mod image;
 
@@ -9,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use self::image::{BLOCK_SIZES, Kind, check, contents, images};
+use self::image::{BLOCK_SIZES, Kind, State, check, check_kept, contents, images};
 use super::Setup;
 use crate::disk::{self, Habits};
 use crate::machine;
@@ -53,20 +54,28 @@ struct Model {
     named: BTreeSet<String>,
     /// Content that is.
     synced: Files,
+    /// Of files that have changed since: what is before the first byte that did.
+    kept: Files,
     attributes: Attributes,
     /// Those that are on the disk for sure.
     synced_attributes: Attributes,
 }
 
 impl Model {
-    /// The file is about to change.
-    fn touch(&mut self, path: &str) {
-        self.synced.remove(path);
+    /// The file is about to change from this byte on.
+    fn touch(&mut self, path: &str, from: u64) {
+        if let Some(content) = self.synced.remove(path) {
+            self.kept.insert(path.into(), content);
+        }
+        if let Some(content) = self.kept.get_mut(path) {
+            content.truncate(from as usize);
+        }
     }
 
     /// The name is about to come, change its meaning, or go.
     fn touch_name(&mut self, path: &str) {
         self.synced.remove(path);
+        self.kept.remove(path);
         self.named.remove(path);
         self.synced_attributes.retain(|(of, _), _| of != path);
     }
@@ -84,6 +93,7 @@ impl Model {
 
     fn all_synced(&mut self) {
         self.synced = self.files.clone();
+        self.kept.clear();
         self.named = self.files.keys().cloned().collect();
         self.synced_attributes = self.attributes.clone();
     }
@@ -182,15 +192,15 @@ impl Worker {
     }
 
     async fn write(&mut self, path: &str) {
+        let (pos, len) = (self.rng.below(LONGEST), self.rng.range(1, PIECE));
         self.model(|model| match model.files.contains_key(path) {
-            true => model.touch(path),
+            true => model.touch(path, pos),
             false => model.touch_name(path),
         });
         let Some(fd) = self.open(path, O_RDWR | O_CREAT).await else { return };
         self.model(|model| {
             model.files.entry(path.into()).or_default();
         });
-        let (pos, len) = (self.rng.below(LONGEST), self.rng.range(1, PIECE));
         let start = self.rng.next();
         let bytes: Vec<u8> = (0..len).map(|at| (start.wrapping_add(at * 7) >> (at % 5)) as u8 | 1).collect();
         self.u.write_bytes(self.buffer, &bytes).await;
@@ -207,9 +217,9 @@ impl Worker {
     }
 
     async fn truncate(&mut self, path: &str) {
-        self.model(|model| model.touch(path));
-        let Some(fd) = self.open(path, O_RDWR).await else { return };
         let len = self.rng.below(LONGEST);
+        self.model(|model| model.touch(path, len));
+        let Some(fd) = self.open(path, O_RDWR).await else { return };
         if self.went_well("truncate", self.u.call(NR_FTRUNCATE, &[fd, len]).await) {
             self.model(|model| model.files.entry(path.into()).or_default().resize(len as usize, 0));
         }
@@ -336,6 +346,7 @@ impl Worker {
                     && let Some(content) = model.files.get(path)
                 {
                     model.synced.insert(path.into(), content.clone());
+                    model.kept.remove(path);
                     let known = model.attributes.iter().filter(|((of, _), _)| of == path);
                     let known: Vec<_> = known.map(|(key, value)| (key.clone(), value.clone())).collect();
                     model.synced_attributes.extend(known);
@@ -416,10 +427,13 @@ fn power_cut_on(setup: &mut Setup, kind: Kind) -> Program {
         let (image, clean) = if ended { (disk::image(), true) } else { (disk::image_after_power_cut(), false) };
         let expected = |model: &Model| if clean { model.attributes.clone() } else { model.synced_attributes.clone() };
         let names: Vec<_> = models.borrow().values().flat_map(|model| expected(model).into_keys()).collect();
-        let (found, attributes) = contents(&image, clean, &names);
+        let (found, attributes) = contents(&image, if clean { State::Clean } else { State::Cut }, &names);
         for model in models.borrow().values() {
             for (key, value) in &expected(model) {
                 assert!(attributes.get(key) == Some(value), "{key:?} is {:?}, not {value:?}", attributes.get(key));
+            }
+            if !clean {
+                check_kept(&found, &model.kept);
             }
             check(&found, if clean { &model.files } else { &model.synced }, if clean { "unmounted" } else { "synced" });
         }
@@ -438,6 +452,6 @@ pub fn errors(setup: &mut Setup) -> Program {
     setup.may_lose = i64::MAX;
     choose_disk(setup, Kind::Ext2, often);
     let main = work(setup, &models, Kind::Ext2, true);
-    setup.afterwards = Some(Box::new(|_| drop(contents(&disk::image(), false, &[]))));
+    setup.afterwards = Some(Box::new(|_| drop(contents(&disk::image(), State::Damaged, &[]))));
     main
 }

@@ -26,6 +26,7 @@ mod inet_connect;
 mod inet_edges;
 mod inet_names;
 mod inet_options;
+mod inet_pieces;
 mod inet_proc;
 mod inet_tcp;
 mod inet_udp;
@@ -61,6 +62,7 @@ mod msg_ctl;
 mod open;
 mod overlay;
 mod packets;
+mod pagemap;
 mod pidfd;
 mod pipes;
 mod poll;
@@ -74,6 +76,7 @@ mod programs;
 mod pthread_locks;
 mod pty;
 mod remote_memory;
+mod remount;
 mod rename;
 mod requeue;
 mod restart;
@@ -102,6 +105,7 @@ mod tty_session;
 mod unix_errors;
 mod unix_oob;
 mod userfault;
+mod userfault_edges;
 mod wait;
 mod xattr;
 
@@ -140,6 +144,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("inet_close", inet_close::TESTS),
     ("inet_udp", inet_udp::TESTS),
     ("inet_options", inet_options::TESTS),
+    ("inet_pieces", inet_pieces::TESTS),
     ("inet_proc", inet_proc::TESTS),
     ("inet6", inet6::TESTS),
     ("mqueue", mqueue::TESTS),
@@ -169,6 +174,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("unix_errors", unix_errors::TESTS),
     ("unix_oob", unix_oob::TESTS),
     ("userfault", userfault::TESTS),
+    ("userfault_edges", userfault_edges::TESTS),
     ("tty", tty::TESTS),
     ("tty_session", tty_session::TESTS),
     ("pty", pty::TESTS),
@@ -192,6 +198,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("sched", sched::TESTS),
     ("proc", proc::TESTS),
     ("proc_waits", proc_waits::TESTS),
+    ("pagemap", pagemap::TESTS),
     ("proc_memory", proc_memory::TESTS),
     ("time", time::TESTS),
     ("timer_signals", timer_signals::TESTS),
@@ -206,6 +213,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("io_uring_edges", io_uring_edges::TESTS),
     ("xattr", xattr::TESTS),
     ("remote_memory", remote_memory::TESTS),
+    ("remount", remount::TESTS),
     ("mount_fds", mount_fds::TESTS),
     ("mount_attr", mount_attr::TESTS),
     ("overlay_copy_up", overlay::copy_up::TESTS),

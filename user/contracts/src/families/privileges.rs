@@ -3,12 +3,14 @@
 use libc::*;
 
 use super::exec::{SELF, copy_of_self, ended, exec_with, refused, run_as, shown, small, write_file};
-use crate::process::{as_user, in_child};
+use crate::file::{close, open, path, pipe, read, write};
+use crate::process::{as_user, child, in_child, sleep_ms, until_asleep, wait};
 use crate::sys::sys;
 use crate::{say, tests};
 
 tests! {
     set_user_id, set_user_id_refused, set_group_id, set_id_scripts, auxiliary, capabilities, ambient_capabilities, no_execution_mounts,
+    files_opened_before,
 }
 
 fn set_user_id() {
@@ -134,4 +136,44 @@ fn no_execution_mounts() {
     copy_of_self(c"m/root", (0, 0), 0o4755);
     as_user(1000, || ended(run_as(c"m/root", c"ids", &[])));
     say!("umount: {}", sys!(SYS_umount2, c"m", 0));
+}
+
+/// What was opened of a process does not show the program with more rights that it becomes.
+fn files_opened_before() {
+    const FILES: [&str; 7] = ["maps", "smaps", "io", "personality", "syscall", "environ", "auxv"];
+    copy_of_self(c"root", (0, 0), 0o4755);
+    as_user(1000, || {
+        // A change of ids has hidden it.
+        sys!(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
+        let (go, life) = (pipe(), pipe());
+        let child = child(|| {
+            close(life[1]);
+            read(go[0], 1);
+            sys!(SYS_dup3, life[0], 0, 0);
+            exec_with(c"./root", &[c"contracts", c"--as", c"reader"], &[]);
+            1
+        });
+        until_asleep(child);
+        let place = |name: &str| path(format!("/proc/{child}/{name}"));
+        let files = FILES.map(|name| (name, open(&place(name), O_RDONLY)));
+        write(go[1], "x");
+        while std::fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm != "root\n") {
+            sleep_ms(1);
+        }
+        until_asleep(child);
+        for (name, fd) in files {
+            let mut buffer = [0u8; 64];
+            let said = match fd.ok() {
+                true => sys!(SYS_read, fd.fd(), &mut buffer, buffer.len()),
+                false => fd,
+            };
+            let said = if said.0 > 0 { "text".into() } else { said.to_string() };
+            say!("{name}: {said}, opened now: {}", open(&place(name), O_RDONLY).ok_or_error());
+        }
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        say!("where its stack begins: {:?}", stat.rsplit(')').next().and_then(|rest| rest.split(' ').nth(26)));
+        close(life[1]);
+        say!("the end: {}", wait(child));
+        0
+    });
 }

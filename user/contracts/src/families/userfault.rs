@@ -19,17 +19,17 @@ tests! {
 
 const API: u32 = 0xc018_aa3f;
 const REGISTER: u32 = 0xc020_aa00;
-const UNREGISTER: u32 = 0x8010_aa01;
+pub(super) const UNREGISTER: u32 = 0x8010_aa01;
 const WAKE: u32 = 0x8010_aa02;
 const COPY: u32 = 0xc028_aa03;
-const ZEROPAGE: u32 = 0xc020_aa04;
+pub(super) const ZEROPAGE: u32 = 0xc020_aa04;
 const CONTINUE: u32 = 0xc020_aa07;
-const MISSING: u64 = 1;
-const MINOR: u64 = 4;
+pub(super) const MISSING: u64 = 1;
+pub(super) const MINOR: u64 = 4;
 const SIGBUS_FEATURE: u64 = 1 << 7;
-const USER_MODE_ONLY: i32 = 1;
+pub(super) const USER_MODE_ONLY: i32 = 1;
 
-fn call(fd: i32, command: u32, words: &mut [u64]) -> Ret {
+pub(super) fn call(fd: i32, command: u32, words: &mut [u64]) -> Ret {
     sys!(SYS_ioctl, fd, command as usize, words.as_mut_ptr())
 }
 
@@ -38,26 +38,26 @@ fn begin(fd: i32, features: u64) -> Ret {
 }
 
 /// A descriptor that is ready for ranges.
-fn ready(flags: i32, features: u64) -> i32 {
+pub(super) fn ready(flags: i32, features: u64) -> i32 {
     let fd = sys!(SYS_userfaultfd, flags).fd();
     begin(fd, features).need();
     fd
 }
 
-fn register(fd: i32, start: *mut u8, length: usize, mode: u64) -> String {
+pub(super) fn register(fd: i32, start: *mut u8, length: usize, mode: u64) -> String {
     let mut words = [start as u64, length as u64, mode, 7];
     let ret = call(fd, REGISTER, &mut words);
     format!("{ret} {:#x}", words[3])
 }
 
 /// With the word in which the kernel tells how far it came.
-fn copy(fd: i32, to: *mut u8, from: *const u8, length: usize, mode: u64) -> String {
+pub(super) fn copy(fd: i32, to: *mut u8, from: *const u8, length: usize, mode: u64) -> String {
     let mut words = [to as u64, from as u64, length as u64, mode, 7];
     let ret = call(fd, COPY, &mut words);
     format!("{ret} {}", words[4] as i64)
 }
 
-fn fill(fd: i32, command: u32, start: *mut u8, length: usize, mode: u64) -> String {
+pub(super) fn fill(fd: i32, command: u32, start: *mut u8, length: usize, mode: u64) -> String {
     let mut words = [start as u64, length as u64, mode, 7];
     let ret = call(fd, command, &mut words);
     format!("{ret} {}", words[3] as i64)
@@ -68,7 +68,7 @@ fn wake(fd: i32, start: *mut u8, length: usize) -> Ret {
 }
 
 /// Waits for a message: its event, its flags, and the page counted from `base`.
-fn message(fd: i32, base: *mut u8) -> String {
+pub(super) fn message(fd: i32, base: *mut u8) -> String {
     let mut words = [0u64; 4];
     let ret = sys!(SYS_read, fd, &mut words, 32);
     if ret.0 != 32 {
@@ -78,7 +78,7 @@ fn message(fd: i32, base: *mut u8) -> String {
     format!("event {:#x} flags {} page {} at {}", words[0], words[1], offset / PAGE as u64, offset % PAGE as u64)
 }
 
-fn page_of(byte: u8) -> *mut u8 {
+pub(super) fn page_of(byte: u8) -> *mut u8 {
     let page = pages(1);
     for index in 0..PAGE {
         poke(page.wrapping_add(index), byte);
@@ -86,7 +86,7 @@ fn page_of(byte: u8) -> *mut u8 {
     page
 }
 
-fn reader(at: *mut u8) -> JoinHandle<u8> {
+pub(super) fn reader(at: *mut u8) -> JoinHandle<u8> {
     let at = at as usize;
     thread::spawn(move || peek(at as *const u8))
 }
@@ -96,7 +96,7 @@ fn writer(at: *mut u8, byte: u8) -> JoinHandle<()> {
     thread::spawn(move || poke(at as *mut u8, byte))
 }
 
-fn polled(fd: i32) -> String {
+pub(super) fn polled(fd: i32) -> String {
     let mut poll = pollfd { fd, events: POLLIN | POLLOUT, revents: 0 };
     let ret = sys!(SYS_ppoll, &mut poll, 1, &timespec { tv_sec: 0, tv_nsec: 0 }, 0, 0);
     format!("{ret} {:#x}", poll.revents)
@@ -231,7 +231,7 @@ fn zeros_and_waking() {
 }
 
 /// Two mappings of the same memory.
-fn twice(length: usize) -> (i32, *mut u8, *mut u8) {
+pub(super) fn twice(length: usize) -> (i32, *mut u8, *mut u8) {
     let file = sys!(SYS_memfd_create, c"shared", 0).fd();
     sys!(SYS_ftruncate, file, length).need();
     let view = || map(length, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0).need() as *mut u8;

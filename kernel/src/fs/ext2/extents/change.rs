@@ -1,4 +1,8 @@
 //! Putting extents into the tree and taking them out.
+//!
+//! Power may go between any two writes, and then what was synced must still be found. So a change is one write to one node
+//! that is there already, or to the root in the inode; all others that it needs are new blocks, which are on the disk before
+//! it ([`Buffer::modify_first`]). A node that is split keeps its place only if it loses nothing but what is new.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -23,17 +27,20 @@ struct Level {
     node: TreeNode,
     /// Which of the node's entries leads on.
     slot: usize,
+    /// What the node's first entry was.
+    first: Option<u32>,
 }
 
 type Path = Vec<Level>;
 
-/// Takes the nodes that a change needs from what was allocated for it.
-struct Spare(Vec<Arc<Buffer>>);
-
-impl Spare {
-    fn take(&mut self) -> Result<Arc<Buffer>> {
-        self.0.pop().ok_or(Errno::EIO)
-    }
+/// What a change of the tree comes to, before anything is touched.
+#[derive(Default)]
+struct Plan {
+    new: Vec<(Arc<Buffer>, TreeNode)>,
+    /// The one node that changes in its place.
+    changed: Option<Level>,
+    /// Blocks of nodes that others take the place of.
+    old: Vec<u32>,
 }
 
 impl Node {
@@ -41,7 +48,8 @@ impl Node {
     pub async fn provide_extent(self: &Arc<Self>, block: u64, want: u32, promised: bool) -> Result<(Run, bool)> {
         let gap = match self.here(block).await? {
             Here::Extent(extent) if extent.unwritten => {
-                return self.begin_to_write(extent, block, want, promised).await;
+                let run = self.write_unwritten(extent, block, want, promised).await?;
+                return Ok((run, true));
             }
             Here::Extent(extent) => {
                 let rest = extent.tail(block);
@@ -54,21 +62,47 @@ impl Node {
         let run = self.allocate(block, gap.min(want).min(format::MAX_LEN), promised).await?;
         let new = Extent { first: block as u32, len: run.len, start: run.start, unwritten: false };
         if let Err(errno) = self.insert_extent(new, promised).await {
-            self.volume.groups.free_run(&self.volume.layout, &self.volume.buffers, run).await?;
+            self.volume.free_run(run).await?;
             return Err(errno);
         }
         self.took(block, run);
         Ok((run, true))
     }
 
+    /// Where blocks that were allocated and never written are, from `block` of the file on.
+    pub async fn unwritten_at(&self, block: u64, want: u32) -> Result<Option<Run>> {
+        if !self.has_extents() {
+            return Ok(None);
+        }
+        let Here::Extent(extent) = self.here(block).await? else { return Ok(None) };
+        let rest = extent.tail(block);
+        let run = Run { start: rest.start, len: rest.len.min(want) };
+        if !extent.unwritten {
+            return Ok(None);
+        }
+        self.checked(super::Place::Blocks(run))?;
+        Ok(Some(run))
+    }
+
+    /// They have been written.
+    pub async fn end_unwritten(self: &Arc<Self>, blocks: Range<u64>) -> Result<()> {
+        let mut block = blocks.start;
+        while block < blocks.end {
+            let want = (blocks.end - block) as u32;
+            let len = match self.here(block).await? {
+                Here::Extent(extent) if extent.unwritten => self.write_unwritten(extent, block, want, true).await?.len,
+                Here::Extent(extent) => extent.tail(block).len,
+                Here::Gap(len) => len,
+            };
+            block += u64::from(len.min(want));
+        }
+        let kept = self.state.lock().reserved.remove(blocks);
+        self.volume.groups.unreserve(kept);
+        Ok(())
+    }
+
     /// Makes ordinary blocks of the part of an unwritten extent that begins at `block`.
-    async fn begin_to_write(
-        self: &Arc<Self>,
-        extent: Extent,
-        block: u64,
-        want: u32,
-        promised: bool,
-    ) -> Result<(Run, bool)> {
+    async fn write_unwritten(self: &Arc<Self>, extent: Extent, block: u64, want: u32, promised: bool) -> Result<Run> {
         let part = Extent { unwritten: false, ..extent.tail(block).head(block + u64::from(want)) };
         self.checked(super::Place::Blocks(Run { start: part.start, len: part.len }))?;
         let pieces = [extent.head(block), part, extent.tail(part.end())];
@@ -76,7 +110,7 @@ impl Node {
         let at = replace(&mut path, extent, pieces.into_iter().filter(|piece| piece.len > 0))?;
         join_around(&mut path, at)?;
         self.store_path(path, part.start, promised).await?;
-        Ok((Run { start: part.start, len: part.len }, true))
+        Ok(Run { start: part.start, len: part.len })
     }
 
     async fn insert_extent(self: &Arc<Self>, new: Extent, promised: bool) -> Result<()> {
@@ -93,115 +127,116 @@ impl Node {
 
     /// The nodes that lead to where `block` is or would be.
     async fn path_to(&self, block: u64) -> Result<Path> {
-        let mut path = vec![Level { buffer: None, node: self.root_node()?, slot: 0 }];
+        let root = self.root_node()?;
+        let mut path = vec![Level { buffer: None, first: root.entries.first(), node: root, slot: 0 }];
         while let Some(level) = path.last_mut() {
             let Entries::Children(list) = &level.node.entries else { break };
             // A block before all others belongs to the first.
             level.slot = position(|index| list[index].first, list.len(), block).unwrap_or(0);
             let Some(child) = list.get(level.slot) else { return self.bad_tree() };
             let (buffer, node) = self.tree_node(child.block, level.node.depth - 1).await?;
-            path.push(Level { buffer: Some(buffer), node, slot: 0 });
+            path.push(Level { buffer: Some(buffer), first: node.entries.first(), node, slot: 0 });
         }
         Ok(path)
     }
 
     /// Writes the nodes of a path whose leaf has changed, in as many nodes as it takes.
-    async fn store_path(self: &Arc<Self>, mut path: Path, goal: u32, promised: bool) -> Result<()> {
-        let mut spare = self.spare_nodes(&path, goal, promised).await?;
-        let mut at = path.len() - 1;
-        loop {
-            let level = &mut path[at];
-            if level.node.entries.len() <= level.node.room {
-                self.write_level(level);
-                let first = level.node.entries.first();
-                let Some(above) = at.checked_sub(1) else { return Ok(()) };
-                // Each node's key is where its first entry begins.
-                let level = &mut path[above];
-                if let (Entries::Children(list), Some(first)) = (&mut level.node.entries, first) {
-                    list[level.slot].first = first;
-                }
-                at = above;
-            } else if at == 0 {
-                self.deepen(&mut path, spare.take()?);
-                at = 1;
-            } else {
-                self.split(&mut path, at, spare.take()?)?;
-                at -= 1;
+    async fn store_path(self: &Arc<Self>, path: Path, goal: u32, promised: bool) -> Result<()> {
+        let mut plan = Plan::default();
+        if let Err(errno) = self.plan(path, goal, promised, &mut plan).await {
+            for (buffer, _) in plan.new {
+                self.give_back(buffer.block).await?;
             }
-        }
-    }
-
-    /// Allocates the nodes that storing the path will take.
-    async fn spare_nodes(self: &Arc<Self>, path: &Path, goal: u32, promised: bool) -> Result<Spare> {
-        let mut spare = Spare(Vec::new());
-        let mut overflows = path
-            .iter()
-            .rev()
-            .enumerate()
-            .take_while(|(below, level)| level.node.entries.len() + usize::from(*below > 0) > level.node.room);
-        let needed = overflows.by_ref().count();
-        for _ in 0..needed {
-            match self.new_indirect(goal, promised).await {
-                Ok(buffer) => spare.0.push(buffer),
-                Err(errno) => {
-                    for buffer in spare.0 {
-                        self.give_back(&buffer).await?;
-                    }
-                    return Err(errno);
-                }
-            }
+            return Err(errno);
         }
         let generation = self.state.lock().generation;
-        for buffer in &spare.0 {
-            buffer.set_seal(self.volume.sums.extents(self.ino, generation));
+        let seal = self.volume.sums.extents(self.ino, generation);
+        for (buffer, node) in &plan.new {
+            buffer.modify_first(seal, |data| format::encode(node, data));
         }
-        Ok(spare)
+        if let Some(Level { buffer, node, .. }) = &plan.changed {
+            match buffer {
+                None => self.update(|state| set_root(state, node)),
+                Some(buffer) => buffer.modify(|data| format::encode(node, data)),
+            }
+        }
+        for block in plan.old {
+            self.give_back(block).await?;
+        }
+        Ok(())
     }
 
-    async fn give_back(self: &Arc<Self>, buffer: &Buffer) -> Result<()> {
-        let volume = &self.volume;
-        volume.buffers.forget(buffer.block).await;
-        self.update(|state| state.sectors = state.sectors.saturating_sub(volume.layout.sectors_per_block()));
-        volume.groups.free_run(&volume.layout, &volume.buffers, Run { start: buffer.block, len: 1 }).await
+    /// Goes from the leaf up to the node that can change in its place, and allocates nodes for what is below.
+    async fn plan(self: &Arc<Self>, mut path: Path, goal: u32, promised: bool, plan: &mut Plan) -> Result<()> {
+        while let Some(mut level) = path.pop() {
+            let full = level.node.entries.len() > level.node.room;
+            let Some(buffer) = level.buffer.clone() else {
+                if full {
+                    self.deepen(&mut level.node, goal, promised, plan).await?;
+                }
+                plan.changed = Some(level);
+                return Ok(());
+            };
+            // Its first entry is the key by which it is found.
+            if !full && level.node.entries.first() == level.first {
+                plan.changed = Some(level);
+                return Ok(());
+            }
+            let Some(Level { node: TreeNode { entries: Entries::Children(above), .. }, slot, .. }) = path.last_mut()
+            else {
+                return self.bad_tree();
+            };
+            let right = full.then(|| split(&mut level)).map(|entries| TreeNode { entries, ..level.node.clone() });
+            let kept = |data: &[u8]| format::decode(data, None).is_ok_and(|was| was.entries == level.node.entries);
+            let same = full && buffer.with(kept);
+            let nodes = [(!same).then_some(level.node), right];
+            if !same {
+                plan.old.push(buffer.block);
+                above.remove(*slot);
+            }
+            let from = if same { *slot + 1 } else { *slot };
+            for (at, node) in (from..).zip(nodes.into_iter().flatten()) {
+                above.insert(at, self.plan_node(node, goal, promised, plan).await?);
+            }
+        }
+        self.bad_tree()
     }
 
-    fn write_level(self: &Arc<Self>, level: &Level) {
-        match &level.buffer {
-            None => self.update(|state| set_root(state, &level.node)),
-            Some(buffer) => buffer.modify(|data| format::encode(&level.node, data)),
-        }
+    /// A new node, and what leads to it.
+    async fn plan_node(
+        self: &Arc<Self>,
+        mut node: TreeNode,
+        goal: u32,
+        promised: bool,
+        plan: &mut Plan,
+    ) -> Result<Child> {
+        let buffer = self.new_node(goal, promised).await?;
+        let child = Child { first: node.entries.first().unwrap_or(0), block: buffer.block };
+        node.room = format::room_in(self.volume.layout.block_size);
+        plan.new.push((buffer, node));
+        Ok(child)
     }
 
     /// The root's entries move into a node of their own.
-    fn deepen(&self, path: &mut Path, buffer: Arc<Buffer>) {
-        let root = &mut path[0];
-        let child = Child { first: root.node.entries.first().unwrap_or(0), block: buffer.block };
-        let above = TreeNode { depth: root.node.depth + 1, entries: Entries::Children(vec![child]), room: ROOT_ROOM };
-        let mut below = core::mem::replace(&mut root.node, above);
-        below.room = format::room_in(self.volume.layout.block_size);
-        let slot = core::mem::take(&mut root.slot);
-        path.insert(1, Level { buffer: Some(buffer), node: below, slot });
+    async fn deepen(self: &Arc<Self>, root: &mut TreeNode, goal: u32, promised: bool, plan: &mut Plan) -> Result<()> {
+        let child = self.plan_node(root.clone(), goal, promised, plan).await?;
+        *root = TreeNode { depth: root.depth + 1, entries: Entries::Children(vec![child]), room: ROOT_ROOM };
+        Ok(())
     }
 
-    /// The second part of a node's entries moves into a new one behind it.
-    fn split(self: &Arc<Self>, path: &mut Path, at: usize, buffer: Arc<Buffer>) -> Result<()> {
-        let level = &mut path[at];
-        let (len, room) = (level.node.entries.len(), level.node.room);
-        // Files mostly grow at their end: then what is there stays together.
-        let middle = if level.slot + 2 >= len { room.min(len - 1) } else { len / 2 };
-        let entries = level.node.entries.split_off(middle);
-        let right = TreeNode { depth: level.node.depth, entries, room: format::room_in(self.volume.layout.block_size) };
-        let child = Child { first: right.entries.first().ok_or(Errno::EIO)?, block: buffer.block };
-        buffer.modify(|data| format::encode(&right, data));
-        self.write_level(level);
-        let first = level.node.entries.first();
-        let above = &mut path[at - 1];
-        let Entries::Children(list) = &mut above.node.entries else { return Err(Errno::EIO) };
-        if let Some(first) = first {
-            list[above.slot].first = first;
-        }
-        list.insert(above.slot + 1, child);
-        Ok(())
+    /// A new block for a node whose first entry changes: the key that leads to it changes as well, which is another write.
+    async fn replace_node(self: &Arc<Self>, node: &TreeNode, goal: u32) -> Result<u32> {
+        let buffer = self.new_node(goal, false).await?;
+        let generation = self.state.lock().generation;
+        let seal = self.volume.sums.extents(self.ino, generation);
+        buffer.modify_first(seal, |data| format::encode(node, data));
+        Ok(buffer.block)
+    }
+
+    async fn give_back(self: &Arc<Self>, block: u32) -> Result<()> {
+        let volume = &self.volume;
+        self.update(|state| state.sectors = state.sectors.saturating_sub(volume.layout.sectors_per_block()));
+        volume.free_run(Run { start: block, len: 1 }).await
     }
 
     /// As `free_blocks`, for an inode with extents.
@@ -241,7 +276,6 @@ impl Node {
         Box::pin(async move {
             exec::budget().await;
             if freed.count > u64::from(self.volume.layout.blocks) {
-                // A tree in which nodes are shared would lead on for years.
                 return self.bad_tree();
             }
             let depth = node.depth;
@@ -263,7 +297,13 @@ impl Node {
                     at += 1;
                     continue;
                 }
-                let (buffer, mut below) = match self.tree_node(child.block, depth - 1).await {
+                // A tree in which nodes are shared would lead on for years.
+                let found = if freed.sees(child.block) {
+                    self.bad_tree()
+                } else {
+                    self.tree_node(child.block, depth - 1).await
+                };
+                let (buffer, mut below) = match found {
                     Ok(found) => found,
                     Err(errno) => {
                         result = Err(errno);
@@ -280,7 +320,13 @@ impl Node {
                     }
                     Some(first) => list[at].first = first,
                 }
-                if below != before {
+                if below.entries.first() != before.entries.first()
+                    && let Ok(block) = self.replace_node(&below, child.block).await
+                {
+                    list[at].block = block;
+                    freed.metadata(child.block);
+                } else if below != before {
+                    // Without space for another, punching must not fail.
                     buffer.modify(|data| format::encode(&below, data));
                 }
                 at += 1;
@@ -308,6 +354,14 @@ fn prune_extents(list: &mut Vec<Extent>, range: &Range<u64>, freed: &mut Freed) 
         }
         true
     });
+}
+
+/// Takes the second part of a node's entries out.
+fn split(level: &mut Level) -> Entries {
+    let (len, room) = (level.node.entries.len(), level.node.room);
+    // Files mostly grow at their end: then what is there stays together.
+    let middle = if level.slot + 2 >= len { room.min(len - 1) } else { len / 2 };
+    level.node.entries.split_off(middle)
 }
 
 fn leaf(path: &mut Path) -> Result<&mut Vec<Extent>> {

@@ -205,7 +205,8 @@ fn decode_extent(data: &[u8], at: usize) -> Result<Extent> {
     let unwritten = len > MAX_LEN;
     let len = if unwritten { len - MAX_LEN } else { len };
     let extent = Extent { first: word(data, at)?, len, start: word(data, at + 8)?, unwritten };
-    let sound = len > 0 && extent.end() <= 1 << 32 && half(data, at + 6)? == 0;
+    let end = u64::from(extent.start) + u64::from(len);
+    let sound = len > 0 && extent.end() <= 1 << 32 && end <= 1 << 32 && half(data, at + 6)? == 0;
     if sound { Ok(extent) } else { Err(Errno::EIO) }
 }
 

@@ -4,8 +4,8 @@
 //! caller holds the inode's `map_lock` as for block pointers (`map`).
 //!
 //! A change that needs new nodes allocates them before it touches anything, so that a full disk leaves the tree as it was.
-//! Extents that were allocated and never written (fallocate(2) of Linux) read as holes; the blocks that are about to be
-//! written become ordinary ones just before, as blocks that are newly allocated.
+//! Extents that were allocated and never written (fallocate(2) of Linux) read as holes; blocks of them become ordinary ones
+//! when they have been written.
 
 mod change;
 mod find;

@@ -21,6 +21,8 @@ struct Content {
     stable: Vec<u8>,
     /// Writes since the last flush.
     volatile: Vec<(u64, Vec<u8>)>,
+    /// Requests until power goes: what comes then changes only what reads see.
+    left: Option<u64>,
 }
 
 pub struct TestDisk {
@@ -36,7 +38,7 @@ pub struct TestDisk {
 impl TestDisk {
     pub fn new(image: Vec<u8>, seed: u64) -> Arc<TestDisk> {
         let sectors = (image.len() / SECTOR_SIZE) as u64;
-        let content = Content { stable: image.clone(), current: image, volatile: Vec::new() };
+        let content = Content { stable: image.clone(), current: image, volatile: Vec::new(), left: None };
         Arc::new(TestDisk {
             content: Arc::new(Mutex::new(content)),
             sectors,
@@ -50,6 +52,15 @@ impl TestDisk {
     /// What the disk holds if everything written arrives.
     pub fn image(&self) -> Vec<u8> {
         self.content.lock().unwrap().current.clone()
+    }
+
+    /// Cuts the power so many requests from now.
+    pub fn cut_after(&self, requests: u64) {
+        self.content.lock().unwrap().left = Some(requests);
+    }
+
+    pub fn has_power(&self) -> bool {
+        self.content.lock().unwrap().left != Some(0)
     }
 
     /// What a power cut leaves: everything flushed, and any part of the rest.
@@ -71,7 +82,9 @@ impl TestDisk {
 impl Content {
     fn perform(&mut self, request: &Request) {
         let mut at = request.sector as usize * SECTOR_SIZE;
+        self.left = self.left.map(|left| left.saturating_sub(1));
         match request.transfer {
+            Transfer::Flush if self.left == Some(0) => {}
             Transfer::Flush => {
                 for (sector, bytes) in self.volatile.drain(..) {
                     let at = sector as usize * SECTOR_SIZE;
@@ -93,7 +106,9 @@ impl Content {
                     bytes.extend_from_slice(unsafe { core::slice::from_raw_parts(memory.as_ptr(), memory.len()) });
                 }
                 self.current[at..at + bytes.len()].copy_from_slice(&bytes);
-                self.volatile.push((request.sector, bytes));
+                if self.left != Some(0) {
+                    self.volatile.push((request.sector, bytes));
+                }
             }
         }
     }
@@ -170,6 +185,27 @@ pub fn check_clean(image: &[u8], what: &str) {
         panic!("{what}: e2fsck answers {code} for {}:\n{text}", path.display());
     }
     std::fs::remove_file(&path).unwrap();
+}
+
+/// Repairs an image without a question, as at boot; or says what the question would be.
+pub fn preen(image: &[u8]) -> Result<Vec<u8>, String> {
+    let path = temporary();
+    std::fs::write(&path, image).unwrap();
+    let (code, text) = run(tool("e2fsck").args(["-f", "-p"]).arg(&path));
+    let image = take(&path);
+    if code & !3 == 0 { Ok(image) } else { Err(text) }
+}
+
+/// Repairs what a power cut left. Questions are allowed only about names that came and went when power did: whether an inode
+/// that has none is to be kept.
+pub fn repair_after_cut(image: &[u8], what: &str) -> Vec<u8> {
+    let Err(text) = preen(image) else { return preen(image).unwrap() };
+    let question =
+        text.lines().rev().skip_while(|line| !line.contains("UNEXPECTED")).skip(1).find(|line| !line.trim().is_empty());
+    let question = question.unwrap_or_default();
+    let about_names = ["Unattached inode", "Unconnected directory inode"].iter().any(|known| question.contains(known));
+    assert!(about_names, "{what}: e2fsck asks:\n{text}");
+    repair(image)
 }
 
 /// Repairs an image.

@@ -227,9 +227,9 @@ fn wrong_checksums_are_errors() {
 #[test]
 fn ext4_keeps_what_was_synced() {
     for (seed, features) in
-        [(61, "^has_journal"), (62, "^has_journal"), (63, "has_journal"), (64, "^has_journal,^metadata_csum")]
+        [(60, "^has_journal"), (70, "has_journal"), (80, "^has_journal,^metadata_csum"), (90, "^has_journal,^64bit")]
     {
-        power_cut(&["-t", "ext4", "-O", features, "-b", "1024"], seed);
+        power_cuts(&["-t", "ext4", "-O", features, "-b", "1024"], seed..seed + 6);
     }
 }
 

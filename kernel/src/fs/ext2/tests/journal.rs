@@ -156,3 +156,70 @@ fn a_journal_can_be_left_as_it_is_by_readers_only() {
     });
     assert!(disk.image() == before);
 }
+
+/// Where the journal has blocks of this kind, in the order of their transactions.
+fn pieces(image: &[u8], kind: u8) -> Vec<usize> {
+    let at = journal_blocks(image).into_iter().map(|block| block as usize * 1024);
+    let mut found: Vec<usize> = at.filter(|at| image[*at..at + 8] == [0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, kind]).collect();
+    found.sort_by_key(|at| image[at + 8..at + 12].to_vec());
+    found
+}
+
+/// A transaction of one block, whose number is at the beginning of the descriptor's first tag.
+fn image_with_target(target: u32, copy: u8) -> Vec<u8> {
+    let (image, blocks) = image_with_file(&["-t", "ext3"], 2);
+    let mut image = debugfs_session(&image, &content(&[copy]), &["jo", &format!("jw -b {} FILE", blocks[0]), "jc"]);
+    let descriptor = *pieces(&image, 1).last().unwrap();
+    image[descriptor + 12..descriptor + 16].copy_from_slice(&target.to_be_bytes());
+    image
+}
+
+fn mount_error(image: Vec<u8>) -> (Option<Errno>, Vec<u8>) {
+    let disk = TestDisk::new(image, 1);
+    let inner = disk.clone();
+    let error = run(async move { try_mount(&inner, false).await.err() });
+    (error, disk.image())
+}
+
+/// If it did, the commit would be gone when the second pass comes to it, and the pass would have no end.
+#[test]
+fn a_journal_does_not_overwrite_itself() {
+    let image = image_with_target(0, 0);
+    let commit = *pieces(&image, 2).last().unwrap() as u32 / 1024;
+    let image = image_with_target(commit, 0);
+    let (error, after) = mount_error(image.clone());
+    assert_eq!(error, Some(Errno::EIO));
+    assert!(after == image, "something was written");
+}
+
+#[test]
+fn blocks_behind_the_old_end_of_the_file_system_are_copied() {
+    // As after a power cut while the file system was being made larger.
+    let mut image = image_with_target(16 * 1024 + 5, b'n');
+    let (error, _) = mount_error(image.clone());
+    assert_eq!(error, Some(Errno::EIO), "the device ends there");
+    image.resize(17 * MIB, 0);
+    let (error, after) = mount_error(image);
+    assert_eq!(error, None);
+    assert!(after[(16 * 1024 + 5) * 1024..][..1024] == content(b"n"));
+}
+
+#[test]
+fn what_was_committed_is_not_thrown_away_because_of_what_is_damaged_before_it() {
+    let (mut image, blocks) = image_with_file(&["-t", "ext4"], 3);
+    for (byte, block) in [b"a", b"b", b"c"].into_iter().zip(&blocks) {
+        image = debugfs_session(&image, &content(byte), &["jo -c", &format!("jw -b {block} FILE"), "jc"]);
+    }
+    assert!(recovered(&image, "whole") == content(b"abc"));
+    for kind in [1, 2] {
+        let mut damaged = image.clone();
+        damaged[pieces(&image, kind)[1] + 500] ^= 1;
+        let (error, after) = mount_error(damaged.clone());
+        assert_eq!(error, Some(Errno::EUCLEAN), "kind {kind}");
+        assert!(after == damaged, "something was written");
+    }
+    // Of the last transaction nothing was committed then.
+    let mut torn = image.clone();
+    torn[pieces(&image, 2)[2] + 500] ^= 1;
+    assert!(recovered(&torn, "torn") == content(b"abo"));
+}

@@ -27,6 +27,8 @@ pub struct Thing {
     pub names: u32,
     /// The step of the last change.
     pub changed: u64,
+    /// Of a file: so much from its beginning has not changed since the last sync.
+    pub kept: usize,
 }
 
 #[derive(Clone)]
@@ -83,10 +85,10 @@ impl Model {
         for (index, (name, kind, _)) in root.iter().filter(|(name, ..)| name != b"." && name != b"..").enumerate() {
             assert_eq!(*kind, FileType::Directory);
             names.insert(name.clone(), 1000 + index as u32);
-            let thing = Thing { kind: Kind::Dir(BTreeMap::new()), names: 1, changed: 0 };
+            let thing = Thing { kind: Kind::Dir(BTreeMap::new()), names: 1, changed: 0, kept: 0 };
             things.insert(1000 + index as u32, thing);
         }
-        things.insert(0, Thing { kind: Kind::Dir(names), names: 1, changed: 0 });
+        things.insert(0, Thing { kind: Kind::Dir(names), names: 1, changed: 0, kept: 0 });
         Model { things, next: 1, step: 0 }
     }
 
@@ -95,6 +97,21 @@ impl Model {
             Kind::Dir(names) => names,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Everything is on the disk.
+    pub fn synced(&mut self) {
+        for thing in self.things.values_mut() {
+            if let Kind::File(content) = &thing.kind {
+                thing.kept = content.len();
+            }
+        }
+    }
+
+    /// The file changes from here on.
+    fn keep(&mut self, id: u32, to: usize) {
+        let thing = self.things.get_mut(&id).unwrap();
+        thing.kept = thing.kept.min(to);
     }
 
     fn touch(&mut self, id: u32) {
@@ -152,7 +169,7 @@ impl Model {
         let id = self.next;
         self.next += 1;
         let changed = self.step;
-        self.things.insert(id, Thing { kind, names: 1, changed });
+        self.things.insert(id, Thing { kind, names: 1, changed, kept: 0 });
         self.dir(dir).insert(name.to_vec(), id);
         id
     }
@@ -258,6 +275,7 @@ impl Model {
             content.resize(end, 0);
         }
         content[pos as usize..end].copy_from_slice(&data);
+        self.keep(id, pos as usize);
         self.touch(id);
         Ok(())
     }
@@ -274,6 +292,7 @@ impl Model {
                     _ => rng.below(big * 2),
                 };
                 content.resize(size as usize, 0);
+                self.keep(id, size as usize);
                 self.touch(id);
                 inode.set_attr(SetAttr { size: Some(size), ..SetAttr::default() }).await
             }

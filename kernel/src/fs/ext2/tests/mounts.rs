@@ -31,3 +31,31 @@ fn a_volume_is_written_back_when_its_last_mount_goes() {
         assert_eq!(read(&file).await.unwrap(), [7; 5000]);
     });
 }
+
+/// On a full disk, what was unlinked just now makes room for a directory.
+#[test]
+fn a_new_directory_waits_for_what_was_unlinked() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 4 * MIB), 6);
+    run(async move {
+        let fs = mount(&disk).await;
+        let root = root_of(&fs);
+        let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
+        let mut end = 0;
+        while write(&file, end, &[1; 8192]).await.is_ok() {
+            end += 8192;
+        }
+        file.sync(false).await.unwrap();
+        let mut count = 0;
+        let full = loop {
+            match root.create(format!("{count}").as_bytes(), NewNode::Directory, ATTR).await {
+                Ok(_) => count += 1,
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(full, Errno::ENOSPC);
+        root.unlink(b"file", &file).await.unwrap();
+        drop(file);
+        assert!(fs.volume.is_deleting());
+        root.create(b"more", NewNode::Directory, ATTR).await.map(drop).unwrap();
+    });
+}

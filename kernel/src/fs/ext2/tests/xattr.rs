@@ -184,8 +184,10 @@ fn attributes_that_were_synced_survive_the_copy_of_their_block() {
                 let file = root.lookup(name).await.unwrap();
                 file.set_xattr(b"user.new", &[b'n'; 100], 0).await.unwrap();
             }
+            inner.cut_after(1 + seed);
             let _ = fs.volume.write_metadata().await;
         });
+        // That a block is shared by less inodes than it says is nothing that e2fsck repairs unasked.
         let disk = TestDisk::new(repair(&disk.image_after_power_cut(&mut Rng(seed))), seed);
         run(async move {
             let fs = mount(&disk).await;
@@ -198,6 +200,98 @@ fn attributes_that_were_synced_survive_the_copy_of_their_block() {
     }
 }
 
+/// Values grow and shrink, so that attributes move between inode and block, come and go; power goes in the middle of it.
+#[test]
+fn attributes_that_were_synced_survive_their_moves() {
+    for seed in 1..20u64 {
+        let disk = TestDisk::new(mke2fs(&["-b", "1024", "-I", "256", "-O", "^ext_attr"], 4 * MIB), seed);
+        let inner = disk.clone();
+        let known = run(async move {
+            let fs = mount(&inner).await;
+            let root = root_of(&fs);
+            let mut files = Vec::new();
+            for name in [&b"a"[..], b"b", b"c"] {
+                files.push(root.create(name, NewNode::Regular, ATTR).await.unwrap());
+            }
+            let mut rng = Rng(seed * 31 + 7);
+            // What was synced of each file, and what it may be by now.
+            let mut known = vec![BTreeMap::<Vec<u8>, Vec<Option<Vec<u8>>>>::new(); 3];
+            fs.sync().await.unwrap();
+            inner.cut_after(1 + rng.below(80));
+            while inner.has_power() {
+                let index = rng.below(3) as usize;
+                let name = format!("user.{}", rng.below(4)).into_bytes();
+                let value = (rng.below(5) > 0).then(|| vec![rng.below(256) as u8; [5, 40, 100][rng.below(3) as usize]]);
+                let done = match &value {
+                    Some(value) => files[index].set_xattr(&name, value, 0).await,
+                    None => files[index].remove_xattr(&name).await,
+                };
+                assert!(matches!(done, Ok(()) | Err(Errno::ENODATA | Errno::ENOSPC)), "{done:?}");
+                if done.is_ok() {
+                    known[index].entry(name).or_insert_with(|| vec![None]).push(value);
+                }
+                match rng.below(6) {
+                    0 => {
+                        fs.sync().await.unwrap();
+                        if inner.has_power() {
+                            known
+                                .iter_mut()
+                                .flat_map(|of| of.values_mut())
+                                .for_each(|values| drop(values.drain(..values.len() - 1)));
+                        }
+                    }
+                    1 => drop(fs.volume.write_metadata().await),
+                    _ => {}
+                }
+            }
+            known
+        });
+        let image = preen(&disk.image_after_power_cut(&mut Rng(seed)));
+        let image = image.unwrap_or_else(|text| panic!("seed {seed}: e2fsck asks:\n{text}"));
+        let disk = TestDisk::new(image, seed);
+        run(async move {
+            let fs = mount(&disk).await;
+            for (file, known) in [&b"a"[..], b"b", b"c"].into_iter().zip(known) {
+                let file = root_of(&fs).lookup(file).await.unwrap();
+                for (name, values) in known {
+                    let value = match file.get_xattr(&name).await {
+                        Ok(value) => Some(value),
+                        Err(errno) => {
+                            assert_eq!(errno, Errno::ENODATA);
+                            None
+                        }
+                    };
+                    assert!(values.contains(&value), "seed {seed}: {:?}, one of {values:?}", value);
+                }
+            }
+        });
+    }
+}
+
+/// Three values in one place: each padded, they are more than there is room for.
+#[test]
+fn a_damaged_list_of_attributes_is_not_thrown_away() {
+    let image = mke2fs(&["-b", "1024", "-I", "256"], 4 * MIB);
+    let commands = ["mknod a p", "ea_set a user.a x", "ea_set a user.b y", "ea_set a user.c z"];
+    let mut damaged = debugfs(&image, &commands);
+    let at = damaged.windows(4).position(|bytes| bytes == [0, 0, 2, 0xea]).unwrap();
+    for entry in [at + 4, at + 24, at + 44] {
+        damaged[entry + 2..entry + 4].fill(0);
+        damaged[entry + 8..entry + 12].copy_from_slice(&30u32.to_le_bytes());
+    }
+    let disk = TestDisk::new(damaged.clone(), 5);
+    let inner = disk.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let file = root_of(&fs).lookup(b"a").await.unwrap();
+        assert_eq!(file.set_xattr(b"user.b", b"new", 0).await, Err(Errno::EIO));
+        assert_eq!(file.remove_xattr(b"user.b").await, Err(Errno::EIO));
+        drop(file);
+        unmount(fs).await;
+    });
+    assert!(disk.image()[at..at + 96] == damaged[at..at + 96], "it was thrown away");
+}
+
 #[test]
 fn a_full_disk_and_a_failing_one_leave_attributes_as_they_were() {
     let disk = TestDisk::new(image_with_shared_block(), 7);
@@ -208,9 +302,11 @@ fn a_full_disk_and_a_failing_one_leave_attributes_as_they_were() {
         let (a, b) = (root.lookup(b"a").await.unwrap(), root.lookup(b"b").await.unwrap());
         let before = a.metadata().blocks;
         inner.fail_writes.store(true, Ordering::Relaxed);
-        assert_eq!(a.set_xattr(b"user.one", b"failed", 0).await, Err(Errno::EIO));
+        a.set_xattr(b"user.one", b"later", 0).await.unwrap();
+        assert_eq!(a.sync(false).await, Err(Errno::EIO));
         inner.fail_writes.store(false, Ordering::Relaxed);
-        assert_eq!(a.get_xattr(b"user.one").await.unwrap(), b"first");
+        a.sync(false).await.unwrap();
+        assert_eq!(a.get_xattr(b"user.one").await.unwrap(), b"later");
         let fill = root.create(b"fill", NewNode::Regular, ATTR).await.unwrap();
         let mut pos = 0;
         while write(&fill, pos, &[7; 1024]).await.is_ok() {

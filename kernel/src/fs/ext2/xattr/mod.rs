@@ -73,22 +73,17 @@ impl Place {
     }
 }
 
-fn references(buffer: &Buffer, change: impl FnOnce(u32) -> u32) -> Result<u32> {
+fn references(buffer: &Buffer) -> Result<u32> {
+    let header = |data: &[u8]| Header::ref_from_prefix(data).map(|(header, _)| header.references.get()).ok();
+    buffer.with(header).ok_or(Errno::EIO)
+}
+
+fn set_references(buffer: &Buffer, change: impl FnOnce(u32) -> u32) -> Result<()> {
     buffer.modify(|data| {
         let (header, _) = Header::mut_from_prefix(data).map_err(|_| Errno::EIO)?;
         header.references = change(header.references.get()).into();
-        Ok(header.references.get())
+        Ok(())
     })
-}
-
-fn write_block(buffer: &Buffer, list: &[Attribute]) {
-    buffer.modify(|data| {
-        let hash = area::write(list, data, HEADER_SIZE, true);
-        if let Ok((header, _)) = Header::mut_from_prefix(data) {
-            (header.magic, header.references, header.blocks) = (MAGIC.into(), 1.into(), 1.into());
-            header.hash = hash.into();
-        }
-    });
 }
 
 impl Node {
@@ -166,7 +161,7 @@ impl Node {
     pub async fn change_attribute(self: &Arc<Self>, name: Name<'_>, value: Option<&[u8]>, flags: u32) -> Result<()> {
         let volume = &self.volume;
         self.check_space(name.space())?;
-        volume.begin_change().await?;
+        let _change = volume.begin_change().await?;
         let _map = self.map_lock.write().await;
         let place = self.place().await?;
         let block = self.attribute_block().await?;
@@ -207,14 +202,36 @@ impl Node {
                     return Err(Errno::ENOSPC);
                 }
             }
+        }
+        // What makes no sense may be larger than what is written.
+        let fit = area::fits(&inner, 0, place.room()) || !changes.0;
+        if !fit || changes.1 && !area::fits(&outer, HEADER_SIZE, volume.layout.block_size) {
+            return Err(self.attributes_make_no_sense());
+        }
+        if value.is_some() {
             volume.need_compat(Compat::EXT_ATTR);
         }
-        // First what may fail.
-        if changes.1 {
-            self.store_block(block, &outer).await?;
-        }
-        if changes.0 {
+        if changes == (true, true) && was_outer.is_some() {
+            // It moves from the block to the inode, and power must not go while it is in neither.
+            let (before, _) = read().map_err(|_: Errno| self.attributes_make_no_sense())?;
             place.write(&inner, self.ino, volume.sums);
+            let mut stored = if outer.is_empty() { Ok(()) } else { volume.write_metadata().await };
+            if stored.is_ok() {
+                stored = self.store_block(block.clone(), &outer).await;
+            }
+            if stored.is_err() {
+                place.write(&before, self.ino, volume.sums);
+            }
+            stored?;
+        } else {
+            // First what may fail.
+            if changes.1 {
+                self.store_block(block.clone(), &outer).await?;
+                self.store().await?;
+            }
+            if changes.0 {
+                place.write(&inner, self.ino, volume.sums);
+            }
         }
         let now = volume.now();
         self.update(|state| state.ctime = now);
@@ -227,30 +244,16 @@ impl Node {
             return self.drop_attribute_block().await;
         }
         if let Some(old) = &old
-            && references(old, |count| count)? == 1
+            && references(old)? == 1
         {
-            write_block(old, list);
+            self.write_block(old, list);
             return Ok(());
         }
         let volume = &self.volume;
-        let (layout, buffers) = (&volume.layout, &volume.buffers);
+        let layout = &volume.layout;
         let goal = layout.group_first_block(layout.group_of_inode(self.ino)).max(layout.first_data_block + 1);
-        let run = volume.groups.alloc_blocks(layout, buffers, goal, 1, false).await?;
-        let buffer = buffers.zeroed(run.start);
-        buffer.set_seal(volume.sums.attributes(run.start));
-        write_block(&buffer, list);
-        if old.is_some() {
-            // Attributes that may have been synced move: they must be there before the inode leads to them.
-            let mut stored = buffers.write_back().await;
-            if stored.is_ok() {
-                stored = volume.device.flush().await;
-            }
-            if let Err(errno) = stored {
-                buffers.forget(run.start).await;
-                volume.groups.free_run(layout, buffers, run).await?;
-                return Err(errno);
-            }
-        }
+        let run = volume.alloc_blocks(goal, 1, false).await?;
+        self.write_block(&volume.buffers.fresh(run.start), list);
         self.update(|state| {
             state.file_acl = run.start;
             state.sectors += if old.is_some() { 0 } else { layout.sectors_per_block() };
@@ -259,6 +262,17 @@ impl Node {
             Some(old) => self.release_attribute_block(&old).await,
             None => Ok(()),
         }
+    }
+
+    /// The block goes first: what was in the inode so far may be synced, and must be there when it has left the inode.
+    fn write_block(&self, buffer: &Buffer, list: &[Attribute]) {
+        buffer.modify_first(self.volume.sums.attributes(buffer.block), |data| {
+            let hash = area::write(list, data, HEADER_SIZE, true);
+            if let Ok((header, _)) = Header::mut_from_prefix(data) {
+                (header.magic, header.references, header.blocks) = (MAGIC.into(), 1.into(), 1.into());
+                header.hash = hash.into();
+            }
+        });
     }
 
     /// Lets go of the block of attributes. The caller holds `map_lock` exclusively.
@@ -274,11 +288,10 @@ impl Node {
     /// This inode has the block no more: frees it if none has.
     async fn release_attribute_block(&self, buffer: &Buffer) -> Result<()> {
         let volume = &self.volume;
-        let left = references(buffer, |count| count.saturating_sub(1))?;
-        if left > 0 {
-            return Ok(());
+        if references(buffer)? > 1 {
+            return set_references(buffer, |count| count - 1);
         }
-        volume.buffers.forget(buffer.block).await;
-        volume.groups.free_run(&volume.layout, &volume.buffers, Run { start: buffer.block, len: 1 }).await
+        // It stays as it is as long as something on the disk leads to it.
+        volume.free_run(Run { start: buffer.block, len: 1 }).await
     }
 }

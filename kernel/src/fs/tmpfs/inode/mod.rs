@@ -81,6 +81,15 @@ impl Dir {
         self.entries.insert(self.last, Entry { name: Name::from_slice(name), inode });
     }
 
+    /// Another name for an entry, which keeps its place in the order.
+    fn rename(&mut self, old: &[u8], new: &[u8]) {
+        let Some(number) = self.by_name.remove(old) else { return };
+        self.by_name.insert(Name::from_slice(new), number);
+        if let Some(entry) = self.entries.get_mut(&number) {
+            entry.name = Name::from_slice(new);
+        }
+    }
+
     fn remove(&mut self, name: &[u8]) -> Option<Arc<TmpInode>> {
         let number = self.by_name.remove(name)?;
         self.entries.remove(&number).map(|entry| entry.inode)
@@ -239,8 +248,13 @@ impl TmpInode {
                 replaced.dropped_name();
             }
         }
-        self.leave(from, old_name, moved);
-        new_dir.enter(to, new_name, moved);
+        if core::ptr::eq(self, new_dir) {
+            from.lock().rename(old_name, new_name);
+            self.touch();
+        } else {
+            self.leave(from, old_name, moved);
+            new_dir.enter(to, new_name, moved);
+        }
         if let Some(replaced) = replaced.filter(|_| exchange) {
             self.enter(from, old_name, replaced);
         }
@@ -310,13 +324,13 @@ impl TmpInode {
         let pages = bytes.start / PAGE_SIZE as u64..bytes.end.div_ceil(PAGE_SIZE as u64);
         let present = present_in(cache, &pages).await;
         self.charge(cache, charged, (pages.end - pages.start).saturating_sub(present))?;
+        // The caller may be killed here, too.
+        let unfinished = scopeguard::guard((), |()| self.settle_charge());
         for page in pages {
-            if let Err(errno) = cache.get(page, 0).await {
-                self.settle_charge();
-                return Err(errno);
-            }
+            cache.get(page, 0).await?;
             crate::exec::budget().await;
         }
+        scopeguard::ScopeGuard::into_inner(unfinished);
         if grow {
             let mut attr = self.attr.lock();
             attr.size = attr.size.max(bytes.end);

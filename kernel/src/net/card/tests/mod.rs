@@ -1,5 +1,7 @@
 //! A card's task against another stack, over a wire that loses, repeats and swaps frames.
 
+mod hostile;
+mod lasting;
 mod wire;
 
 use alloc::vec::Vec;
@@ -19,7 +21,7 @@ use crate::net::inet::udp::UdpSocket;
 use crate::net::inet::{AF_INET, Endpoint};
 use crate::net::socket::{Outgoing, Receive, Socket, Target};
 
-const FAULTS: Faults = Faults { lost: 8, repeated: 5, swapped: 10 };
+const FAULTS: Faults = Faults { lost: 8, repeated: 5, swapped: 10, silent: false };
 
 fn ready(socket: &dyn FileOps) -> Events {
     socket.ready()
@@ -139,7 +141,7 @@ fn those_who_do_not_answer_are_told_from_those_who_refuse() {
     let begun = net.now;
     let silent = TcpSocket::new(AF_INET);
     silent.begin_as(0, net.own, net.at(80)).unwrap();
-    net.faults.lost = 100;
+    net.faults.silent = true;
     net.until("it has waited", |_| !silent.is_connecting());
     assert_eq!(error(&*silent), Some(Errno::ETIMEDOUT));
     assert!((127..130).contains(&net.now.saturating_since(begun).as_secs()));

@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use core::time::Duration;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -25,11 +25,12 @@ use crate::sync::SpinLock;
 type Frames = VecDeque<Vec<u8>>;
 
 /// The machine's card: the test moves the frames.
-#[derive(Default)]
 struct TestCard {
     mac: [u8; 6],
     arrived: SpinLock<Frames>,
     left: SpinLock<Frames>,
+    /// How many it takes before they are carried.
+    room: AtomicUsize,
     bell: Notify,
 }
 
@@ -55,7 +56,7 @@ impl Card for TestCard {
     }
     /// Few, so that the card is full now and then.
     fn take_buffer(&self) -> Option<Buffer> {
-        (self.left.lock().len() < 16).then(Buffer::new)
+        (self.left.lock().len() < self.room.load(Ordering::Relaxed)).then(Buffer::new)
     }
     fn return_buffer(&self, _buffer: Buffer) {}
     fn transmit(&self, mut buffer: Buffer, len: usize) {
@@ -114,6 +115,21 @@ pub struct Faults {
     pub lost: u64,
     pub repeated: u64,
     pub swapped: u64,
+    /// The other machine answers who it is, and nothing else.
+    pub silent: bool,
+}
+
+/// What the machine's address is made of.
+pub struct Own(u8);
+
+impl Own {
+    pub fn network_of(&self, last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, self.0, last)
+    }
+
+    pub fn cidr(&self) -> Cidr {
+        Cidr { ip: self.network_of(1).into(), prefix: 24 }
+    }
 }
 
 pub struct Net {
@@ -121,6 +137,8 @@ pub struct Net {
     seed: u64,
     pub faults: Faults,
     card: Arc<TestCard>,
+    /// All that the machine has sent, if it is to be kept.
+    pub kept: Option<Vec<Vec<u8>>>,
     pub engine: Engine,
     /// The other machine; without it the wire ends nowhere.
     device: Plain,
@@ -132,16 +150,24 @@ pub struct Net {
 
 impl Net {
     pub fn new(seed: u64, faults: Faults) -> Net {
+        Net::with(seed, faults, |own| Method::Static(Settings { addresses: vec![own.cidr()], ..Settings::default() }))
+    }
+
+    pub fn with(seed: u64, faults: Faults, method: impl FnOnce(Own) -> Method) -> Net {
         // Each has a network of its own: the tables of ports and cards are everybody's.
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let ip = |last| Ipv4Addr::new(10, 77, number, last);
-        let card = Arc::new(TestCard { mac: [2, 0, 0, 0, number, 1], ..TestCard::default() });
+        let card = Arc::new(TestCard {
+            mac: [2, 0, 0, 0, number, 1],
+            arrived: SpinLock::default(),
+            left: SpinLock::default(),
+            room: AtomicUsize::new(16),
+            bell: Notify::new(),
+        });
         let port = interface::add(card.clone());
-        let own = Cidr { ip: ip(1).into(), prefix: 24 };
-        let method = Method::Static(Settings { addresses: vec![own], ..Settings::default() });
         let now = Instant::from_nanos(1_000_000_000);
-        let engine = Engine::with(port, now, method);
+        let engine = Engine::with(port, now, method(Own(number)));
         let mut device = Plain::default();
         let mac = EthernetAddress([2, 0, 0, 0, number, 2]);
         let mut there =
@@ -149,7 +175,34 @@ impl Net {
         there.update_ip_addrs(|all| all.push(IpCidr::new(IpAddress::from(IpAddr::V4(ip(2))), 24)).unwrap());
         let sockets = SocketSet::new(vec![]);
         let (own, other) = (ip(1).into(), ip(2).into());
-        Net { now, seed, faults, card, engine, device, there, sockets, own, other }
+        Net { now, seed, faults, card, kept: None, engine, device, there, sockets, own, other }
+    }
+
+    /// A machine of the network of this number.
+    pub fn machine(&self, last: u8) -> Ipv4Addr {
+        let IpAddr::V4(own) = self.own else { panic!() };
+        let [a, b, c, _] = own.octets();
+        Ipv4Addr::new(a, b, c, last)
+    }
+
+    pub fn mac(&self) -> [u8; 6] {
+        self.card.mac
+    }
+
+    /// How many frames the card takes before they are carried.
+    pub fn set_room(&self, room: usize) {
+        self.card.room.store(room, Ordering::Relaxed);
+    }
+
+    /// This frame comes from the wire.
+    pub fn arrive(&self, frame: Vec<u8>) {
+        self.card.arrived.lock().push_back(frame);
+    }
+
+    /// Until so much time has gone by.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now.saturating_add(time);
+        self.until("time goes by", |net| net.now >= end);
     }
 
     pub fn at(&self, port: u16) -> Endpoint {
@@ -166,7 +219,7 @@ impl Net {
         let mut out = Frames::new();
         while let Some(frame) = frames.pop_front() {
             let (lost, repeated, swapped) = (self.random() % 100, self.random() % 100, self.random() % 100);
-            if lost < self.faults.lost {
+            if lost < self.faults.lost || self.faults.silent && frame[12..14] == [8, 0] {
                 continue;
             }
             if repeated < self.faults.repeated {
@@ -185,21 +238,37 @@ impl Net {
     pub fn step(&mut self) {
         let next = self.engine.turn(self.now);
         let left = core::mem::take(&mut *self.card.left.lock());
+        if let Some(kept) = &mut self.kept {
+            kept.extend(left.iter().cloned());
+        }
         let to_there = self.carry(left);
         let mut busy = next.more || !to_there.is_empty();
         self.device.arrived.extend(to_there);
-        let now = StackInstant::from_micros((self.now.as_nanos() / 1000) as i64);
-        self.there.poll(now, &mut self.device, &mut self.sockets);
-        let left = core::mem::take(&mut self.device.left);
-        let to_here = self.carry(left);
-        busy |= !to_here.is_empty() || self.engine.has_mail();
-        self.card.arrived.lock().extend(to_here);
-        let at = self.there.poll_at(now, &self.sockets).map(|at| Instant::from_nanos(at.total_micros() as u64 * 1000));
+        busy |= self.step_there() || self.engine.has_mail();
+        let at = self
+            .there
+            .poll_at(self.stack_now(), &self.sockets)
+            .map(|at| Instant::from_nanos(at.total_micros() as u64 * 1000));
         if !busy {
             let soonest = self.now.saturating_add(Duration::from_millis(1));
             let latest = self.now.saturating_add(Duration::from_secs(1));
             self.now = [next.at, at].into_iter().flatten().min().unwrap_or(latest).clamp(soonest, latest);
         }
+    }
+
+    fn stack_now(&self) -> StackInstant {
+        StackInstant::from_micros((self.now.as_nanos() / 1000) as i64)
+    }
+
+    /// One turn of the other machine. True if it has sent something.
+    pub fn step_there(&mut self) -> bool {
+        self.there.poll(self.stack_now(), &mut self.device, &mut self.sockets);
+        let left = core::mem::take(&mut self.device.left);
+        let to_here = self.carry(left);
+        let mut arrived = self.card.arrived.lock();
+        let before = arrived.len();
+        arrived.extend(to_here);
+        arrived.len() > before
     }
 
     pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Net) -> bool) {

@@ -255,7 +255,7 @@ impl TcpSocket {
             return Err(Errno::EISCONN);
         }
         let remote = endpoint::parse_peer(self.common.family, address, false)?;
-        if remote.ip.is_multicast() || remote.ip.is_ipv4() && self.only_v6() {
+        if interface::is_group(remote.ip) || remote.ip.is_ipv4() && self.only_v6() {
             return Err(Errno::ENETUNREACH);
         }
         self.begin_as(t.creds().euid, interface::source_for(remote.ip)?, remote)
@@ -273,6 +273,7 @@ impl TcpSocket {
         if state.phase != Phase::Closed || state.told != Told::Nothing {
             return Err(Errno::EALREADY);
         }
+        let port = interface::port_for(remote.ip)?;
         self.take_port(user, &mut state, source, remote)?;
         state.remote = Some(remote);
         state.phase = Phase::Connecting;
@@ -280,7 +281,7 @@ impl TcpSocket {
         (state.receive_shut, state.send_shut) = (false, false);
         (state.end_sent, state.end_received, state.ended_first) = (false, false, false);
         let local = state.local;
-        if let Some(port) = interface::port_for(remote.ip) {
+        if let Some(port) = port {
             let stand_in = TcpSocket::stand_in(local, remote, Some(self.this.clone()));
             state.peer = Some(Arc::downgrade(&stand_in));
             drop(state);

@@ -43,7 +43,7 @@ use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
 
-pub use remote::{KeepAlive, find_listener};
+pub use remote::{KeepAlive, PeerOptions, find_listener};
 
 /// net.ipv4.tcp_wmem and tcp_rmem: what a socket begins with, bytes.
 const SEND_BUFFER: u32 = 16_384;
@@ -190,6 +190,17 @@ impl TcpSocket {
             closed: AtomicBool::new(false),
             in_stack,
         })
+    }
+
+    pub(in crate::net) fn set_ip_option(&self, level: u32, option: u32, value: &[u8]) -> Result<()> {
+        let bound = self.state.lock().has_port;
+        self.ip.lock().set(&self.common, level, option, value, bound)
+    }
+
+    pub(in crate::net) fn set_tcp_option(&self, option: u32, value: &[u8]) -> Result<()> {
+        self.tcp.lock().set(option, value)?;
+        self.tell_stand_in();
+        Ok(())
     }
 
     fn is_closed(&self) -> bool {
@@ -446,6 +457,10 @@ impl Socket for TcpSocket {
         self.queue.wake(usize::MAX, READABLE.bits());
     }
 
+    fn keep_alive_changed(&self) {
+        self.tell_stand_in();
+    }
+
     fn receive_buffer_changed(&self) {
         let peer = self.state.lock().peer();
         if let Some(peer) = peer {
@@ -463,11 +478,8 @@ impl Socket for TcpSocket {
 
     fn set_option(&self, _t: &Thread, level: u32, option: u32, value: &[u8]) -> Result<()> {
         if level == options::SOL_TCP {
-            self.tcp.lock().set(option, value)?;
-            self.tell_stand_in();
-            return Ok(());
+            return self.set_tcp_option(option, value);
         }
-        let bound = self.state.lock().has_port;
-        self.ip.lock().set(&self.common, level, option, value, bound)
+        self.set_ip_option(level, option, value)
     }
 }

@@ -6,7 +6,7 @@ use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 
-use super::{PORTS, Phase, TcpSocket, Told, WRITABLE};
+use super::{PORTS, Phase, State, TcpSocket, Told, WRITABLE};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitEntry;
 use crate::fs::{TryError, sigio};
@@ -19,6 +19,8 @@ use crate::net::socket::{Common, Receive, Switches, Type};
 pub struct PeerOptions {
     pub nodelay: bool,
     pub keep_alive: Option<KeepAlive>,
+    /// IP_TTL or IPV6_UNICAST_HOPS.
+    pub hops: u8,
     /// TCP_USER_TIMEOUT.
     pub user_timeout: Option<Duration>,
 }
@@ -31,16 +33,15 @@ pub struct KeepAlive {
     pub count: u32,
 }
 
-impl KeepAlive {
-    /// After which silence the connection is given up.
-    pub fn total(&self) -> Duration {
-        self.idle + self.interval * self.count
-    }
-}
-
 /// Who listens for a connection from `remote` to `local`.
 pub fn find_listener(local: Endpoint, remote: Endpoint) -> Option<Arc<TcpSocket>> {
     PORTS.find(local, remote, |claim| claim.listening)
+}
+
+impl State {
+    fn is_with(&self, peer: &TcpSocket) -> bool {
+        self.peer.as_ref().is_some_and(|own| core::ptr::eq(own.as_ptr(), peer))
+    }
 }
 
 impl TcpSocket {
@@ -78,14 +79,14 @@ impl TcpSocket {
         self.common.has_error()
     }
 
-    /// No program has the other end any more.
-    pub fn is_orphan(&self) -> bool {
-        self.state.lock().peer().is_none_or(|peer| peer.is_closed())
-    }
-
     /// What the program has sent. 0: it sends no more.
     pub fn take_sent(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         self.receive_bytes(buf, Receive::default())
+    }
+
+    /// How much of it is still to be taken.
+    pub fn queued(&self) -> usize {
+        self.state.lock().inbox.len()
     }
 
     /// So many bytes of it are not acknowledged.
@@ -105,9 +106,13 @@ impl TcpSocket {
         })
     }
 
-    /// What has come for the program.
-    pub fn bring(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
-        self.send_bytes(buf)
+    /// What has come for the program; the `rest` of it also if there is no room.
+    pub fn bring(&self, buf: &mut IoBuf<'_>, rest: bool) -> Result<usize, TryError> {
+        let peer = if rest { self.state.lock().peer() } else { None };
+        match peer.filter(|peer| !peer.is_closed()) {
+            Some(peer) => self.put_rest(&peer, buf),
+            None => self.send_bytes(buf),
+        }
     }
 
     /// No more will come.
@@ -121,10 +126,20 @@ impl TcpSocket {
 
     /// Ends the program's side with this error.
     pub fn fail_peer(&self, errno: Errno) {
-        let peer = self.state.lock().peer();
-        self.state.lock().end();
+        let mut state = self.state.lock();
+        let peer = state.peer();
+        state.end();
+        drop(state);
         if let Some(peer) = peer {
-            peer.fail(errno);
+            peer.fail_of(self, errno);
+        }
+    }
+
+    /// The connection with `stand_in` has come to this end, unless the program has another one meanwhile.
+    fn fail_of(&self, stand_in: &TcpSocket, errno: Errno) {
+        let state = self.state.lock();
+        if state.is_with(stand_in) {
+            self.fail_locked(state, errno);
         }
     }
 
@@ -132,7 +147,7 @@ impl TcpSocket {
     pub fn join_peer(&self) -> bool {
         let Some(peer) = self.state.lock().peer() else { return false };
         let mut state = peer.state.lock();
-        if state.phase != Phase::Connecting {
+        if state.phase != Phase::Connecting || !state.is_with(self) {
             return false;
         }
         state.phase = Phase::Open;
@@ -173,10 +188,14 @@ impl TcpSocket {
 
     /// What the program at the other end has set; None if there is none any more.
     pub fn peer_options(&self) -> Option<PeerOptions> {
-        let peer = self.state.lock().peer().filter(|peer| !peer.is_closed())?;
+        let state = self.state.lock();
+        let (peer, v4) = (state.peer(), state.local.ip.is_ipv4());
+        drop(state);
+        let peer = peer.filter(|peer| !peer.is_closed())?;
         let options = *peer.tcp.lock();
+        let hops = peer.ip.lock().hops(v4);
         let keep_alive = peer.common.is_on(Switches::KEEPALIVE).then(|| options.keep_alive());
-        Some(PeerOptions { nodelay: options.nodelay(), keep_alive, user_timeout: options.user_timeout() })
+        Some(PeerOptions { nodelay: options.nodelay(), keep_alive, hops, user_timeout: options.user_timeout() })
     }
 
     /// Options have changed: the task of the card looks at them.

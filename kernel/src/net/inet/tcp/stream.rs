@@ -7,7 +7,7 @@ use super::{ARRIVED, PORTS, Phase, State, TcpSocket, WRITABLE};
 use crate::errno::{Errno, Result};
 use crate::fs::pipe::{PIPE_BUF, Ring};
 use crate::fs::{TryError, sigio};
-use crate::mm::IoBuf;
+use crate::mm::{IoBuf, PAGE_SIZE};
 use crate::net::socket::Receive;
 use crate::sync::SpinGuard;
 
@@ -19,7 +19,9 @@ impl TcpSocket {
         }
         if state.phase != Phase::Open || state.send_shut || self.common.has_error() {
             drop(state);
-            return Err(self.common.take_error().unwrap_or(Errno::EPIPE).into());
+            // What this call has sent already is its answer, and the error is for the next one (tcp_sendmsg_locked of Linux).
+            let error = if buf.done() > 0 { None } else { self.common.take_error() };
+            return Err(error.unwrap_or(Errno::EPIPE).into());
         }
         let peer = state.peer();
         drop(state);
@@ -34,7 +36,17 @@ impl TcpSocket {
 
     /// Puts bytes into the peer's inbox.
     fn put(&self, peer: &Arc<TcpSocket>, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
-        let limit = self.limit(peer);
+        self.put_within(peer, buf, self.limit(peer))
+    }
+
+    /// The last bytes of a connection, of which so few are left that the limit does not matter.
+    pub(super) fn put_rest(&self, peer: &Arc<TcpSocket>, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+        let len = peer.state.lock().inbox.len();
+        // The first and the last page of them may be other ones.
+        self.put_within(peer, buf, (len + buf.remaining()).next_multiple_of(PAGE_SIZE) + PAGE_SIZE)
+    }
+
+    fn put_within(&self, peer: &Arc<TcpSocket>, buf: &mut IoBuf<'_>, limit: usize) -> Result<usize, TryError> {
         let mut state = peer.state.lock();
         if state.phase != Phase::Open {
             // It has been closed or reset just now.
@@ -171,6 +183,11 @@ impl TcpSocket {
     fn send_end(&self) {
         let mut state = self.state.lock();
         state.send_shut = true;
+        if state.phase == Phase::Open && state.end_sent && self.is_closed() {
+            drop(state);
+            // Who stands in for another machine waits for its end, and now not for long.
+            return self.tell_stand_in();
+        }
         if state.phase != Phase::Open || state.end_sent {
             return;
         }
@@ -203,7 +220,7 @@ impl TcpSocket {
         self.fail_locked(self.state.lock(), errno);
     }
 
-    fn fail_locked(&self, mut state: SpinGuard<'_, State>, errno: Errno) {
+    pub(super) fn fail_locked(&self, mut state: SpinGuard<'_, State>, errno: Errno) {
         if matches!(state.phase, Phase::Closed | Phase::Listening) {
             return;
         }

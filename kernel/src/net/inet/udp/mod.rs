@@ -5,6 +5,7 @@
 //! them: [`remote`].
 
 mod remote;
+mod send;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -23,12 +24,14 @@ use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
 use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
 use crate::mm::{IoBuf, UserPtr};
-use crate::net::packet::{copy_in, copy_out};
+use crate::net::packet::copy_out;
 use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, Type};
 use crate::net::{address, interface};
 use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
+
+use self::send::Cork;
 
 pub use remote::{arrive, unreachable};
 
@@ -67,6 +70,8 @@ struct State {
     charge: usize,
     receive_shut: bool,
     send_shut: bool,
+    /// What calls with MSG_MORE have left.
+    cork: Option<Box<Cork>>,
 }
 
 struct Datagram {
@@ -109,6 +114,7 @@ impl UdpSocket {
                 charge: 0,
                 receive_shut: false,
                 send_shut: false,
+                cork: None,
             }),
             queue: WaitQueue::new(),
             ip: SpinLock::new(IpOptions::new()),
@@ -173,7 +179,7 @@ impl UdpSocket {
         let source = self.source_for(remote)?;
         let mut state = self.state.lock();
         let ip = if state.local.is_any() { source } else { state.local.ip };
-        if ip.is_ipv4() != remote.ip.is_ipv4() {
+        if ip.is_ipv4() != remote.ip.is_ipv4() || !interface::leads(ip, remote.ip) {
             return Err(Errno::EINVAL);
         }
         self.take_port(&mut state)?;
@@ -201,50 +207,6 @@ impl UdpSocket {
         } else {
             let _ = PORTS.change(self, before.0.port, false, |claim| (claim.local, claim.remote) = (local, None));
         }
-    }
-
-    fn send_datagram(&self, buf: &mut IoBuf<'_>, message: &Outgoing) -> Result<usize, TryError> {
-        let len = buf.remaining();
-        let mut state = self.state.lock();
-        self.take_port(&mut state)?;
-        if len > usize::from(u16::MAX) {
-            return Err(Errno::EMSGSIZE.into());
-        }
-        let remote = match (&message.target, state.remote) {
-            (Target::Inet(remote), _) => *remote,
-            (_, Some(remote)) => remote,
-            _ => return Err(Errno::EDESTADDRREQ.into()),
-        };
-        if remote.port == 0 {
-            return Err(Errno::EINVAL.into());
-        }
-        let source = self.source_for(remote)?;
-        let ip = if state.local.is_any() { source } else { state.local.ip };
-        if ip.is_ipv4() != remote.ip.is_ipv4() {
-            return Err(Errno::ENETUNREACH.into());
-        }
-        let from = Endpoint { ip, port: state.local.port };
-        let (shut, connected) = (state.send_shut, state.remote.is_some());
-        drop(state);
-        if len > if ip.is_ipv4() { MAX } else { MAX6 } {
-            return Err(Errno::EMSGSIZE.into());
-        }
-        if let Some(errno) = self.common.take_error() {
-            return Err(errno.into());
-        }
-        if shut {
-            return Err(Errno::EPIPE.into());
-        }
-        if let Some(port) = interface::port_for(remote.ip) {
-            return self.send_out(&port, from, remote, buf);
-        }
-        let data = copy_in(buf)?;
-        match PORTS.find(remote, from, |_| true) {
-            Some(receiver) => receiver.deliver(Datagram { from, data }),
-            None if connected => self.refused(),
-            None => {}
-        }
-        Ok(len)
     }
 
     /// The other side has answered that nobody is there.
@@ -296,15 +258,21 @@ impl UdpSocket {
         Ok(received)
     }
 
+    pub(in crate::net) fn set_ip_option(&self, level: u32, option: u32, value: &[u8]) -> Result<()> {
+        let bound = self.state.lock().local.port != 0;
+        self.ip.lock().set(&self.common, level, option, value, bound)
+    }
+
     fn close(&self) {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
         let mut state = self.state.lock();
         let (inbox, claimed) = (core::mem::take(&mut state.inbox), (state.local, state.remote));
+        let cork = state.cork.take();
         state.charge = 0;
         drop(state);
-        drop(inbox);
+        drop((inbox, cork));
         if claimed.0.port != 0 {
             PORTS.release(self, claimed.0.port, false);
         }
@@ -483,7 +451,6 @@ impl Socket for UdpSocket {
     }
 
     fn set_option(&self, _t: &Thread, level: u32, option: u32, value: &[u8]) -> Result<()> {
-        let bound = self.state.lock().local.port != 0;
-        self.ip.lock().set(&self.common, level, option, value, bound)
+        self.set_ip_option(level, option, value)
     }
 }

@@ -1,20 +1,24 @@
 //! Datagrams to and from other machines: the task of a card sends them, and calls when one has come.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::sync::atomic::Ordering;
 
 use super::{Datagram, OVERHEAD, PORTS, UdpSocket, WRITABLE};
-use crate::errno::Errno;
-use crate::fs::{TryError, sigio};
-use crate::mm::{IoBuf, frames};
+use crate::errno::{Errno, Result};
+use crate::fs::sigio;
+use crate::mm::frames;
 use crate::net::card::{self, Charge, Port};
 use crate::net::inet::Endpoint;
-use crate::net::packet::copy_in;
+use crate::net::interface;
 use crate::net::socket::Switches;
 
 /// What the stack sends to other machines: as many fragments as its buffer holds; those of IPv6 are not made.
 const MAX_OUT: usize = (32 << 10) - 28;
 const MAX_OUT6: usize = card::MTU - 48;
+/// Datagrams for groups do not leave the network (the default of IP_MULTICAST_TTL and IPV6_MULTICAST_HOPS, which are not there).
+const MULTICAST_HOPS: u8 = 1;
 
 /// A datagram has come from another machine. False if nobody is there to receive it.
 pub fn arrive(local: Endpoint, remote: Endpoint, data: &[u8]) -> bool {
@@ -28,44 +32,53 @@ pub fn arrive(local: Endpoint, remote: Endpoint, data: &[u8]) -> bool {
     true
 }
 
-/// Somebody on the way says that a datagram has not arrived. Only a connected socket is told, of what will not change.
+/// Somebody on the way says that a datagram has not arrived, and will not. Only a connected socket is told.
 pub fn unreachable(local: Endpoint, remote: Endpoint, errno: Errno) {
-    let fatal = matches!(errno, Errno::ECONNREFUSED | Errno::ENOPROTOOPT);
-    if let Some(sender) = PORTS.find(local, remote, |claim| claim.remote == Some(remote)).filter(|_| fatal) {
+    if let Some(sender) = PORTS.find(local, remote, |claim| claim.remote == Some(remote)) {
         sender.fail(errno);
     }
 }
 
 impl UdpSocket {
-    /// Sends to another machine, as long as the send buffer has room for what is on its way to the card.
-    pub(super) fn send_out(
-        &self,
-        port: &Port,
-        from: Endpoint,
-        to: Endpoint,
-        buf: &mut IoBuf<'_>,
-    ) -> Result<usize, TryError> {
-        let len = buf.remaining();
+    /// Can a datagram of this length go to another machine?
+    pub(super) fn check_out(&self, port: &Port, from: Endpoint, to: Endpoint, len: usize) -> Result<()> {
+        if !interface::leads(from.ip, to.ip) {
+            return Err(Errno::EINVAL);
+        }
         if len > if to.ip.is_ipv4() { MAX_OUT } else { MAX_OUT6 } {
-            return Err(Errno::EMSGSIZE.into());
+            return Err(Errno::EMSGSIZE);
         }
         if port.is_broadcast(to.ip) && !self.common.is_on(Switches::BROADCAST) {
-            return Err(Errno::EACCES.into());
+            return Err(Errno::EACCES);
         }
-        if self.is_full() {
-            return Err(TryError::WouldBlock);
+        Ok(())
+    }
+
+    /// Sends to another machine.
+    pub(super) fn send_out(&self, port: &Port, mut from: Endpoint, to: Endpoint, data: Box<[u8]>) -> Result<usize> {
+        let len = data.len();
+        if !interface::is_local(from.ip) {
+            // It is bound to where datagrams for many go, which nothing comes from.
+            from.ip = interface::source_for(to.ip)?;
         }
-        let data = copy_in(buf)?;
         let bytes = len + OVERHEAD;
         self.on_its_way.fetch_add(bytes, Ordering::AcqRel);
         let charge = Charge::new(self.this.clone(), bytes);
-        let hops = self.ip.lock().hops(to.ip.is_ipv4());
+        let hops = self.hops_to(to.ip);
         port.send(card::Outgoing { from, to, data, hops, charge })?;
         Ok(len)
     }
 
+    pub(in crate::net) fn hops_to(&self, ip: IpAddr) -> u8 {
+        if ip.is_multicast() { MULTICAST_HOPS } else { self.ip.lock().hops(ip.is_ipv4()) }
+    }
+
     pub(super) fn is_full(&self) -> bool {
-        self.on_its_way.load(Ordering::Acquire) > self.common.send_buffer.load(Ordering::Relaxed) as usize
+        self.on_its_way.load(Ordering::Acquire) > self.send_limit()
+    }
+
+    fn send_limit(&self) -> usize {
+        self.common.send_buffer.load(Ordering::Relaxed) as usize
     }
 
     #[cfg(test)]
@@ -75,9 +88,10 @@ impl UdpSocket {
 
     /// A datagram has left.
     pub fn sent(&self, bytes: usize) {
-        let was_full = self.is_full();
-        self.on_its_way.fetch_sub(bytes, Ordering::AcqRel);
-        if was_full && !self.is_full() {
+        // Exactly one of those that leave finds the sum go through the limit, in whatever order others add to it.
+        let before = self.on_its_way.fetch_sub(bytes, Ordering::AcqRel);
+        let limit = self.send_limit();
+        if before > limit && before - bytes <= limit {
             self.queue.wake(usize::MAX, WRITABLE.bits() | sigio::OUT);
         }
     }

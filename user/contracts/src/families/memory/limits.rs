@@ -129,3 +129,22 @@ pub(super) fn data_limit() {
     say!("private, read-only: {}", map(64 << 20, PROT_READ, PRIVATE, -1, 0).ok_or_error());
     say!("shared: {}", map(64 << 20, RW, SHARED, -1, 0).ok_or_error());
 }
+
+/// Pages of their own kind in one mapping until there can be no more mappings.
+pub(super) fn most_mappings() {
+    const COUNT: usize = 70_000;
+    let memory = map(COUNT * PAGE, PROT_READ, PRIVATE | MAP_NORESERVE, -1, 0).need() as *mut u8;
+    let cut = (1..COUNT).step_by(2).map(|index| page(memory, index)).find(|&at| advise(at, PAGE, MADV_DONTFORK).0 < 0);
+    let Some(at) = cut else { return say!("no end") };
+    say!("near the limit: {}", (65_400..65_530).contains(&((at as usize - memory as usize) / PAGE)));
+    // What is of its own kind already, and where nothing has been cut yet.
+    let (odd, last) = (page(memory, 1), page(memory, COUNT - 9));
+    say!("in the middle: {}", advise(last, PAGE, MADV_DONTFORK));
+    say!("of another kind: {} {}", advise(last, PAGE, MADV_WIPEONFORK), advise(last, PAGE, MADV_HUGEPAGE));
+    say!("locked: {} {}", sys!(SYS_mlock, last, PAGE), sys!(SYS_mlock2, last, PAGE, 1));
+    say!("protected: {}", sys!(SYS_mprotect, last, PAGE, PROT_NONE));
+    say!("one that is cut off: {} {}", advise(odd, PAGE, MADV_DONTDUMP), sys!(SYS_mlock2, odd, PAGE, 1));
+    say!("unlocked: {}", sys!(SYS_munlock, odd, PAGE));
+    say!("like the rest again: {}", advise(odd, PAGE, MADV_DOFORK));
+    say!("now in the middle: {}", advise(last, PAGE, MADV_DONTFORK));
+}

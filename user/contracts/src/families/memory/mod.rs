@@ -21,7 +21,7 @@ use self::files::{
 use self::holes::{advise_remove, holes_in_sealed_files, remap_file};
 use self::limits::{
     address_space_limit, break_area, break_limits, data_limit, growsdown, lock_limits, locked_stay_over_fork,
-    noreserve_is_large, stack_grows, stack_limit,
+    most_mappings, noreserve_is_large, stack_grows, stack_limit,
 };
 use self::protection::{
     barrier_commands, execute_new_code, fault_in_system_call, fault_records, misaligned_bus, none_and_back,
@@ -44,7 +44,7 @@ tests! {
     memfd_seal_write, execute_new_code, not_executable, populate, noreserve_is_large, address_space_limit, data_limit,
     fault_in_system_call, copy_on_write_many_children, shared_file_between_processes, maps_of_this, misaligned_bus,
     barrier_commands, mapping_outlives_unlink, advise_remove,
-    holes_in_sealed_files, remap_file,
+    holes_in_sealed_files, remap_file, most_mappings,
 }
 
 const RW: i32 = PROT_READ | PROT_WRITE;

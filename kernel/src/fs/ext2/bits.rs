@@ -1,0 +1,137 @@
+//! Looking for free bits in bitmaps.
+
+use core::ops::Range;
+
+/// A bitmap without what is held back.
+pub struct Bits<'a> {
+    pub used: &'a mut [u8],
+    pub held: &'a [u8],
+}
+
+impl Bits<'_> {
+    fn byte(&self, at: u32) -> u8 {
+        let at = at as usize;
+        self.used[at] | self.held.get(at).copied().unwrap_or(0)
+    }
+
+    fn is_clear(&self, bit: u32) -> bool {
+        self.byte(bit / 8) & (1 << (bit % 8)) == 0
+    }
+
+    pub fn set(&mut self, bit: u32) {
+        self.used[bit as usize / 8] |= 1 << (bit % 8);
+    }
+
+    /// The first of these bytes that is like this.
+    fn find(&self, bytes: Range<u32>, is: impl Fn(u8) -> bool) -> Option<u32> {
+        let range = bytes.start as usize..bytes.end as usize;
+        let used = self.used.get(range.clone())?;
+        let found = match self.held.get(range) {
+            // Mostly nothing is held.
+            None => used.iter().position(|byte| is(*byte)),
+            Some(held) => used.iter().zip(held).position(|(byte, held)| is(byte | held)),
+        };
+        found.map(|at| bytes.start + at as u32)
+    }
+
+    pub fn next_clear(&self, from: u32, limit: u32) -> Option<u32> {
+        let within = |bit: u32| (bit < limit).then_some(bit);
+        within(from)?;
+        let first = self.byte(from / 8) | ((1 << (from % 8)) - 1);
+        if first != 0xff {
+            return within(from / 8 * 8 + first.trailing_ones());
+        }
+        let byte = self.find(from / 8 + 1..limit.div_ceil(8), |byte| byte != 0xff)?;
+        within(byte * 8 + self.byte(byte).trailing_ones())
+    }
+
+    /// Sets a run of up to `want` clear bits below `limit` and answers it: at `from` if that is clear; else the next eight
+    /// clear bits that begin a byte (which keeps files that grow side by side apart); else, unless it has to be `unbroken`
+    /// space, any clear bit.
+    pub fn take(&mut self, from: u32, limit: u32, want: u32, unbroken: bool) -> Option<(u32, u32)> {
+        let start = if from < limit && self.is_clear(from) {
+            from
+        } else {
+            let whole = |range: Range<u32>| self.find(range, |byte| byte == 0);
+            let middle = (from / 8 + 1).min(limit / 8);
+            match whole(middle..limit / 8).or_else(|| whole(0..middle)) {
+                Some(byte) => byte * 8,
+                None if unbroken => return None,
+                None => self.next_clear(from, limit).or_else(|| self.next_clear(0, limit))?,
+            }
+        };
+        let mut len = 0;
+        while len < want && start + len < limit && self.is_clear(start + len) {
+            self.set(start + len);
+            len += 1;
+        }
+        Some((start, len))
+    }
+}
+
+pub fn set_bits(data: &mut [u8], bits: Range<u32>) {
+    for bit in bits {
+        if let Some(byte) = data.get_mut(bit as usize / 8) {
+            *byte |= 1 << (bit % 8);
+        }
+    }
+}
+
+pub fn are_set(data: &[u8], bits: &Range<u32>) -> bool {
+    bits.clone().all(|bit| data.get(bit as usize / 8).is_some_and(|byte| byte & 1 << (bit % 8) != 0))
+}
+
+/// Clears bits; answers how many were set.
+pub fn clear_bits(data: &mut [u8], from: u32, len: u32) -> u32 {
+    let mut cleared = 0;
+    for bit in from..from + len {
+        let mask = 1 << (bit % 8);
+        if let Some(byte) = data.get_mut(bit as usize / 8) {
+            cleared += u32::from(*byte & mask != 0);
+            *byte &= !mask;
+        }
+    }
+    cleared
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(data: &mut [u8], from: u32, limit: u32, want: u32, unbroken: bool) -> Option<(u32, u32)> {
+        Bits { used: data, held: &[] }.take(from, limit, want, unbroken)
+    }
+
+    #[test]
+    fn a_run_starts_at_the_goal_if_that_is_free() {
+        let mut bits = [0u8; 8];
+        assert_eq!(take(&mut bits, 5, 64, 3, true), Some((5, 3)));
+        assert_eq!(bits[0], 0b1110_0000);
+    }
+
+    #[test]
+    fn a_taken_goal_moves_to_a_free_byte() {
+        let mut bits = [0x01, 0x01, 0x00, 0x00];
+        assert_eq!(take(&mut bits, 0, 32, 32, true), Some((16, 16)));
+        assert_eq!(take(&mut bits, 0, 32, 2, true), None);
+        assert_eq!(take(&mut bits, 0, 32, 2, false), Some((1, 2)));
+    }
+
+    #[test]
+    fn what_is_held_back_is_not_taken() {
+        let mut bits = [0u8; 4];
+        let held = [0xff, 0x01, 0, 0];
+        assert_eq!(Bits { used: &mut bits, held: &held }.take(0, 32, 3, true), Some((16, 3)));
+        assert_eq!(Bits { used: &mut bits, held: &held }.take(14, 16, 9, true), Some((14, 2)));
+        assert_eq!(Bits { used: &mut bits, held: &held }.next_clear(0, 32), Some(9));
+        assert_eq!(bits, [0, 0xc0, 7, 0]);
+    }
+
+    #[test]
+    fn the_end_of_a_short_group_is_never_taken() {
+        let mut bits = [0u8; 8];
+        assert_eq!(take(&mut bits, 0, 10, 64, true), Some((0, 10)));
+        assert_eq!(take(&mut bits, 0, 10, 1, false), None);
+        assert_eq!(clear_bits(&mut bits, 0, 12), 10);
+    }
+}
