@@ -1,12 +1,18 @@
 //! The kernel's symbol table, put into its flat image after linking, so that a panic prints names.
 //! The format is described in `kernel/src/arch/aarch64/symbols.rs`.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
-const MAGIC: &[u8; 8] = b"PLXSYMS1";
+const MAGIC: &[u8; 8] = b"PLXSYMS2";
 /// Longer names are cut, more so if the table would not fit.
 const NAME_LENGTHS: [usize; 5] = [120, 80, 50, 30, 16];
+/// So many words, the most frequent ones, take one byte in a name, the others two.
+const SHORT: usize = 192;
+const MAX_WORDS: usize = SHORT + (256 - SHORT) * 256;
 
 /// Fills the section `.ksyms` of `image`, the flattened `elf`. A kernel without the section stays as it is.
 pub fn fill(elf: &[u8], image: &mut [u8]) -> Result<()> {
@@ -16,8 +22,8 @@ pub fn fill(elf: &[u8], image: &mut [u8]) -> Result<()> {
     let base = text.address();
     let symbols = functions(&file, text.index(), base);
     let room = section.size() as usize;
-    let tables = NAME_LENGTHS.iter().map(|&length| table(&symbols, text.size() as u32, length));
-    let table = tables.into_iter().find(|table| table.len() <= room).context("the symbols do not fit .ksyms")?;
+    let mut tables = NAME_LENGTHS.iter().filter_map(|&length| table(&symbols, text.size() as u32, length));
+    let table = tables.find(|table| table.len() <= room).context("the symbols do not fit .ksyms")?;
     let offset = section.address().checked_sub(base).context(".ksyms lies before .text")? as usize;
     image.get_mut(offset..offset + table.len()).context(".ksyms is not in the image")?.copy_from_slice(&table);
     Ok(())
@@ -44,21 +50,68 @@ fn functions<'a>(
     all.into_iter().map(|(offset, _, name)| (offset, name)).collect()
 }
 
-fn table(symbols: &[(u32, String)], end: u32, longest: usize) -> Vec<u8> {
-    let mut names = String::new();
+/// None if the names have more words than can be told apart.
+fn table(symbols: &[(u32, String)], end: u32, longest: usize) -> Option<Vec<u8>> {
+    let names: Vec<&str> = symbols.iter().map(|(_, name)| tail(name, longest)).collect();
+    let words = words_by_use(&names);
+    if words.len() > MAX_WORDS {
+        return None;
+    }
+    let places: HashMap<&str, usize> = words.iter().enumerate().map(|(place, &word)| (word, place)).collect();
+    let mut spellings = Vec::new();
     let mut out = MAGIC.to_vec();
     out.extend((symbols.len() as u32).to_le_bytes());
-    for (offset, name) in symbols {
+    out.extend((words.len() as u32).to_le_bytes());
+    for ((offset, _), name) in symbols.iter().zip(&names) {
         out.extend(offset.to_le_bytes());
-        out.extend((names.len() as u32).to_le_bytes());
-        // The end of a path tells more than its beginning.
-        let cut = name.len().saturating_sub(longest);
-        names += &name[name.ceil_char_boundary(cut)..];
+        out.extend((spellings.len() as u32).to_le_bytes());
+        for word in words_of(name) {
+            match places[word] {
+                short if short < SHORT => spellings.push(short as u8),
+                long => spellings.extend(((SHORT << 8) + long - SHORT).to_be_bytes().last_chunk::<2>()?),
+            }
+        }
     }
     out.extend(end.to_le_bytes());
-    out.extend((names.len() as u32).to_le_bytes());
-    out.extend(names.as_bytes());
-    out
+    out.extend((spellings.len() as u32).to_le_bytes());
+    let mut letters = 0u32;
+    for word in &words {
+        out.extend(letters.to_le_bytes());
+        letters += word.len() as u32;
+    }
+    out.extend(letters.to_le_bytes());
+    out.extend(spellings);
+    out.extend(words.concat().bytes());
+    Some(out)
+}
+
+/// The end of a path tells more than its beginning.
+fn tail(name: &str, longest: usize) -> &str {
+    let cut = name.len().saturating_sub(longest);
+    &name[name.ceil_char_boundary(cut)..]
+}
+
+/// Words end where an identifier comes after what is none.
+fn words_of(name: &str) -> impl Iterator<Item = &str> {
+    let in_identifier = |c: char| c.is_alphanumeric() || c == '_';
+    let mut rest = name;
+    std::iter::from_fn(move || {
+        let tail = rest.trim_start_matches(in_identifier).trim_start_matches(|c| !in_identifier(c));
+        let (word, after) = rest.split_at(rest.len() - tail.len());
+        rest = after;
+        (!word.is_empty()).then_some(word)
+    })
+}
+
+/// Each word once, the most frequent first.
+fn words_by_use<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    let mut uses: HashMap<&str, usize> = HashMap::new();
+    for word in names.iter().flat_map(|name| words_of(name)) {
+        *uses.entry(word).or_default() += 1;
+    }
+    let mut words: Vec<&str> = uses.keys().copied().collect();
+    words.sort_unstable_by_key(|&word| (Reverse(uses[word]), word));
+    words
 }
 
 #[cfg(test)]
@@ -67,10 +120,22 @@ mod tests {
 
     #[test]
     fn the_table_is_laid_out_as_the_kernel_reads_it() {
-        let bytes = table(&[(0, "_head".into()), (0x40, "core::fmt::write".into())], 0x100, 9);
+        let bytes = table(&[(0, "_head".into()), (0x40, "core::fmt::fmt::write".into())], 0x100, 15).unwrap();
         assert_eq!(&bytes[..8], MAGIC);
-        let words: Vec<u32> = bytes[8..36].as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        assert_eq!(words, [2, 0, 0, 0x40, 5, 0x100, 14]);
-        assert_eq!(&bytes[36..], b"_headmt::write");
+        let words: Vec<u32> = bytes[8..56].as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        // Counts; offsets of code and spelling; offsets of letters.
+        assert_eq!(words, [2, 3, 0, 0, 0x40, 1, 0x100, 4, 0, 5, 10, 15]);
+        assert_eq!(&bytes[56..60], [1, 0, 0, 2], "fmt:: is the most frequent word");
+        assert_eq!(&bytes[60..], b"fmt::_headwrite");
+    }
+
+    #[test]
+    fn rare_words_take_two_bytes() {
+        let name: String = (0..SHORT + 2).map(|i| format!("w{i:03}:")).collect();
+        let bytes = table(&[(0, name.clone())], 4, name.len()).unwrap();
+        let spelling = 16 + 8 * 2 + 4 * (SHORT + 3);
+        let (short, long) = bytes[spelling..][..SHORT + 4].split_at(SHORT);
+        assert!(short.iter().copied().eq(0..SHORT as u8));
+        assert_eq!(long, [192, 0, 192, 1]);
     }
 }

@@ -1,9 +1,11 @@
 //! Names of kernel addresses. xtask fills the section `.ksyms` of the flat image after linking; unfilled, only
 //! addresses are printed.
 //!
-//! Format, little endian: the bytes `PLXSYMS1`; count: u32; count + 1 entries of (offset of the code from the start
-//! of the image: u32, offset of its name in the names: u32), ascending; then the names, UTF-8, each up to where the
-//! next begins. The last entry is the end of the text, and of the names.
+//! Format, little endian: the bytes `PLXSYMS2`; the number of functions and that of words: u32 each; for each function
+//! (offset of its code from the start of the image: u32, offset of its spelling: u32), ascending, and once more for the
+//! end of the text; for each word where its letters begin: u32, and once more for the end; the spellings; the letters, UTF-8.
+//! A spelling is a row of words: a byte below 192 is the number of one, others are with the byte behind them
+//! (192 << 8) + number - 192.
 
 use super::layout::KERNEL;
 use core::fmt;
@@ -13,43 +15,97 @@ unsafe extern "C" {
     static __ksyms_end: u8;
 }
 
-const MAGIC: &[u8] = b"PLXSYMS1";
+const MAGIC: &[u8] = b"PLXSYMS2";
+
+const SHORT: usize = 192;
 
 /// Prints as `function+0x12` or as the bare address.
 pub struct Name(pub u64);
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match find(self.0) {
-            Some((name, offset)) => write!(f, "{name}+{offset:#x}"),
+        let table = Table::get();
+        match table.as_ref().and_then(|table| Some((table, table.find(self.0)?))) {
+            Some((table, (function, offset))) => {
+                table.spell(function, &mut |word| f.write_str(word))?;
+                write!(f, "+{offset:#x}")
+            }
             None if self.0 >= KERNEL => write!(f, "pollux+{:#x}", self.0 - KERNEL),
             None => write!(f, "{:#x}", self.0),
         }
     }
 }
 
-fn find(address: u64) -> Option<(&'static str, u64)> {
-    let start = &raw const __ksyms_start;
-    let len = &raw const __ksyms_end as usize - start as usize;
-    // SAFETY: the section, which nothing writes to.
-    let table: &'static [u8] = unsafe { core::slice::from_raw_parts(start, len) };
-    let word = |at: usize| Some(u32::from_le_bytes(table.get(at..at + 4)?.try_into().ok()?));
-    if !table.starts_with(MAGIC) {
-        return None;
+struct Table {
+    bytes: &'static [u8],
+    functions: usize,
+    words: usize,
+}
+
+impl Table {
+    fn get() -> Option<Table> {
+        let start = &raw const __ksyms_start;
+        let len = &raw const __ksyms_end as usize - start as usize;
+        // SAFETY: the section, which nothing writes to.
+        let bytes: &'static [u8] = unsafe { core::slice::from_raw_parts(start, len) };
+        if !bytes.starts_with(MAGIC) {
+            return None;
+        }
+        let table = Table { bytes, functions: 0, words: 0 };
+        Some(Table { functions: table.word(8)?, words: table.word(12)?, ..table })
     }
-    let target = u32::try_from(address.checked_sub(KERNEL)?).ok()?;
-    let count = word(8)? as usize;
-    let code = |i: usize| word(12 + 8 * i);
-    let name = |i: usize| word(16 + 8 * i);
-    if target < code(0)? || target >= code(count)? {
-        return None;
+
+    fn word(&self, at: usize) -> Option<usize> {
+        Some(u32::from_le_bytes(self.bytes.get(at..at + 4)?.try_into().ok()?) as usize)
     }
-    let (mut low, mut high) = (0, count);
-    while high - low > 1 {
-        let middle = (low + high) / 2;
-        if code(middle)? <= target { low = middle } else { high = middle }
+
+    fn code(&self, function: usize) -> Option<usize> {
+        self.word(16 + 8 * function)
     }
-    let names = 12 + 8 * (count + 1);
-    let bytes = table.get(names + name(low)? as usize..names + name(low + 1)? as usize)?;
-    Some((core::str::from_utf8(bytes).ok()?, (target - code(low)?) as u64))
+
+    /// The function that an address lies in, and how far.
+    fn find(&self, address: u64) -> Option<(usize, usize)> {
+        let target = usize::try_from(address.checked_sub(KERNEL)?).ok()?;
+        if target < self.code(0)? || target >= self.code(self.functions)? {
+            return None;
+        }
+        let (mut low, mut high) = (0, self.functions);
+        while high - low > 1 {
+            let middle = (low + high) / 2;
+            if self.code(middle)? <= target { low = middle } else { high = middle }
+        }
+        Some((low, target - self.code(low)?))
+    }
+
+    /// Tells the words of a function's name, as far as they can be read.
+    fn spell(&self, function: usize, tell: &mut dyn FnMut(&str) -> fmt::Result) -> fmt::Result {
+        let mut spelling = self.spelling(function).unwrap_or_default().iter().map(|&byte| usize::from(byte));
+        while let Some(first) = spelling.next() {
+            let number = match first {
+                short if short < SHORT => short,
+                long => ((long - SHORT) << 8) + spelling.next().unwrap_or(0) + SHORT,
+            };
+            tell(self.letters(number).unwrap_or("?"))?;
+        }
+        Ok(())
+    }
+
+    fn word_offsets(&self) -> usize {
+        16 + 8 * (self.functions + 1)
+    }
+
+    fn spellings(&self) -> usize {
+        self.word_offsets() + 4 * (self.words + 1)
+    }
+
+    fn spelling(&self, function: usize) -> Option<&'static [u8]> {
+        let offset = |function: usize| Some(self.spellings() + self.word(20 + 8 * function)?);
+        self.bytes.get(offset(function)?..offset(function + 1)?)
+    }
+
+    fn letters(&self, word: usize) -> Option<&'static str> {
+        let letters = self.spellings() + self.word(20 + 8 * self.functions)?;
+        let offset = |word: usize| Some(letters + self.word(self.word_offsets() + 4 * word)?);
+        core::str::from_utf8(self.bytes.get(offset(word)?..offset(word + 1)?)?).ok()
+    }
 }
