@@ -195,16 +195,15 @@ impl Configuration {
 }
 
 /// Changes a whole file system (a remount). What may be wrong with the options is seen before anything is changed. EBUSY if
-/// it is to become read-only and a file is open for writing.
-pub async fn reconfigure(instance: &Arc<Instance>, read_only: Option<bool>, options: &[u8]) -> Result<()> {
+/// it is to become read-only and a file is open for writing; none can be opened so from then on.
+pub async fn reconfigure(instance: &Instance, read_only: Option<bool>, options: &[u8]) -> Result<()> {
+    let _turn = instance.lock().await;
     let fs = instance.fs();
     let ends_writing = read_only == Some(true) && !fs.read_only();
-    let check_writers = || if ends_writing && mount::has_writers(instance) { Err(Errno::EBUSY) } else { Ok(()) };
-    check_writers()?;
+    let _held = ends_writing.then(|| instance.writers().hold()).transpose()?;
     fs.reconfigure(options)?;
     if ends_writing {
         crate::mm::page_cache::sync_all().await?;
-        check_writers()?;
     }
     match read_only {
         Some(read_only) => fs.set_read_only(read_only).await,

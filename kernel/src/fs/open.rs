@@ -8,7 +8,7 @@ use super::change;
 use super::dentry::Dentry;
 use super::inode::{FileType, Inode, NewNode};
 use super::inotify::hooks;
-use super::mount::MountFlags;
+use super::mount::{Mount, MountFlags};
 use super::open_file::{Kind, OpenFile, plain_kind};
 use super::path::Path;
 use super::perm::{self, Want};
@@ -100,21 +100,22 @@ pub async fn open_place(ctx: Ctx<'_>, place: Path, how: &How, created: bool) -> 
     if !created {
         check_open(ctx, &place, how)?;
     }
-    let inode = place.inode().clone();
     let kind = place.dentry.kind();
     let write = how.flags & raw::O_ACCMODE != raw::O_RDONLY;
     let wanted = if kind == FileType::Regular && write { Hold::Writer } else { Hold::None };
-    let hold = HoldGuard::new(&inode, wanted)?;
+    let hold = HoldGuard::new(&place, wanted)?;
     if !created && how.has(raw::O_TRUNC) && kind == FileType::Regular {
         // Truncation excludes running programs even for O_RDONLY.
-        let _truncating = HoldGuard::new(&inode, Hold::Writer)?;
+        let _truncating = HoldGuard::new(&place, Hold::Writer)?;
         regular::truncate(ctx.thread, &place, 0).await?;
     }
-    let opened = open_kind(ctx, &inode, kind, how.flags).await?;
+    let inode = place.inode();
+    let opened = open_kind(ctx, inode, kind, how.flags).await?;
     if how.has(raw::O_DIRECT) && kind != FileType::BlockDevice && inode.direct_alignment().is_none() {
         return Err(Errno::EINVAL.into());
     }
-    Ok(OpenFile::new(place, opened, status_flags(how.flags), hold.keep()))
+    let hold = hold.keep();
+    Ok(OpenFile::new(place, opened, status_flags(how.flags), hold))
 }
 
 /// The flags that stay with the description (F_GETFL).
@@ -122,16 +123,20 @@ fn status_flags(flags: u32) -> u32 {
     flags & !(raw::O_CREAT | raw::O_EXCL | raw::O_NOCTTY | raw::O_TRUNC | raw::O_CLOEXEC)
 }
 
-/// Gives a hold back unless the open file takes it over.
+/// A hold on the inode of a place, and on its mount if it is one for writing. Given back unless the open file takes it over.
 struct HoldGuard<'a> {
-    inode: &'a Arc<dyn Inode>,
+    place: &'a Path,
     hold: Hold,
 }
 
 impl<'a> HoldGuard<'a> {
-    fn new(inode: &'a Arc<dyn Inode>, hold: Hold) -> Result<Self> {
-        inode.state().take(hold)?;
-        Ok(HoldGuard { inode, hold })
+    fn new(place: &'a Path, hold: Hold) -> Result<Self> {
+        if hold == Hold::Writer {
+            place.mount.start_writing()?;
+        }
+        let taken = place.inode().state().take(hold);
+        taken.inspect_err(|_| give_back(&place.mount, hold))?;
+        Ok(HoldGuard { place, hold })
     }
 
     fn keep(mut self) -> Hold {
@@ -139,9 +144,16 @@ impl<'a> HoldGuard<'a> {
     }
 }
 
+fn give_back(mount: &Mount, hold: Hold) {
+    if hold == Hold::Writer {
+        mount.stop_writing();
+    }
+}
+
 impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
-        self.inode.state().release(self.hold);
+        self.place.inode().state().release(self.hold);
+        give_back(&self.place.mount, self.hold);
     }
 }
 
@@ -260,12 +272,13 @@ async fn open_unnamed(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: How) -> Result
         inode.state().set_linkable();
     }
     let kind = plain_kind(&inode).ok_or(Errno::EOPNOTSUPP)?;
-    inode.state().take(Hold::Writer)?;
     let name = format!("#{}", inode.metadata().ino);
     let dentry = Dentry::new(Some(dir.dentry.clone()), name.as_bytes(), inode);
     dentry.set_dead();
     let flags = status_flags(how.flags & !raw::O_DIRECTORY);
-    Ok(OpenFile::new(Path { mount: dir.mount, dentry }, kind, flags, Hold::Writer))
+    let place = Path { mount: dir.mount, dentry };
+    let hold = HoldGuard::new(&place, Hold::Writer)?.keep();
+    Ok(OpenFile::new(place, kind, flags, hold))
 }
 
 /// Opens a program for execve(2): a regular file with execute permission, not on a noexec mount, that nobody has open for
@@ -282,9 +295,13 @@ pub async fn open_exec(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags, keep
     }
     perm::check(ctx.creds, &**place.inode(), Want::EXEC)?;
     let kind = plain_kind(place.inode()).ok_or(Errno::EACCES)?;
-    let inode = place.inode().clone();
-    let hold = HoldGuard::new(&inode, Hold::Program)?;
-    let hold = if keep { hold.keep() } else { Hold::None };
+    let hold = HoldGuard::new(&place, Hold::Program)?;
+    let hold = if keep {
+        hold.keep()
+    } else {
+        drop(hold);
+        Hold::None
+    };
     let file = OpenFile::new(place, kind, raw::O_RDONLY, hold);
     hooks::used(&file, raw::IN_OPEN);
     // The program is looked at next.
@@ -302,6 +319,6 @@ pub async fn truncate(ctx: Ctx<'_>, path: &[u8], size: u64) -> Result<()> {
     }
     place.mount.check_writable()?;
     perm::check(ctx.creds, &**place.inode(), Want::WRITE)?;
-    let _writing = HoldGuard::new(place.inode(), Hold::Writer)?;
+    let _writing = HoldGuard::new(&place, Hold::Writer)?;
     regular::truncate(ctx.thread, &place, size).await
 }

@@ -3,7 +3,6 @@
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as raw;
-use scopeguard::ScopeGuard;
 
 use super::fs_open::{lookup_cwd, read_path};
 use crate::errno::{Errno, Result};
@@ -62,14 +61,14 @@ pub async fn mount(
     }
     if flags & raw::MS_BIND != 0 {
         let from = lookup_cwd(t, source, Flags::FOLLOW).await?;
-        return table::bind(&from, at, flags & raw::MS_REC != 0);
+        return table::bind(&from, at, flags & raw::MS_REC != 0).await;
     }
     if flags & (raw::MS_SHARED | raw::MS_PRIVATE | raw::MS_SLAVE | raw::MS_UNBINDABLE) != 0 {
         return propagation(&at, flags);
     }
     if flags & raw::MS_MOVE != 0 {
         let from = lookup_cwd(t, source, Flags::FOLLOW).await?;
-        return table::move_mount(&from, at);
+        return table::move_mount(&from, at).await;
     }
     let fs_type = read_path(t, fs_type.non_null().ok_or(Errno::EINVAL)?).await?;
     let source = match source.non_null() {
@@ -92,8 +91,7 @@ pub async fn mount(
         _ => errno,
     })?;
     let instance = table::take_up(fs, read_only).await?;
-    table::mount(instance, at, mount_flags(flags))?;
-    Ok(())
+    table::mount(instance, at, mount_flags(flags)).await
 }
 
 /// The block device that a source names, if it is one; an error if it names nothing.
@@ -120,21 +118,9 @@ async fn remount(at: &Path, flags: u32, data: &[u8]) -> Result<()> {
         return table::change_flags(at, false, new, MountFlags::all());
     }
     let read_only = new.contains(MountFlags::RDONLY);
-    let held = read_only.then(|| hold_writers(at));
     configure::reconfigure(at.mount.instance(), Some(read_only), data).await?;
-    if let Some(held) = held {
-        ScopeGuard::into_inner(held);
-    }
     at.mount.set_flags(new);
     Ok(())
-}
-
-/// Nobody can open a file for writing through this mount from now on, until the guard is dropped.
-fn hold_writers(at: &Path) -> ScopeGuard<(), impl FnOnce(()) + '_> {
-    let old = at.mount.flags();
-    at.mount.set_flags(old | MountFlags::RDONLY);
-    let was = old & MountFlags::RDONLY;
-    scopeguard::guard((), move |()| at.mount.set_flags(at.mount.flags().difference(MountFlags::RDONLY) | was))
 }
 
 /// Unmounting the root means making it read-only (umount2 in Linux). It is the end, whoever still has something open.
@@ -188,7 +174,7 @@ pub async fn pivot_root(t: &Thread, new_root: UserPtr<u8>, put_old: UserPtr<u8>)
     let new = lookup_cwd(t, new_root, walk).await?;
     let put_old = lookup_cwd(t, put_old, walk).await?;
     let old = t.fs().root();
-    table::pivot_root(&new, &put_old, &old)?;
+    table::pivot_root(&new, put_old, &old).await?;
     crate::fs::move_roots(&old, &new);
     Ok(())
 }

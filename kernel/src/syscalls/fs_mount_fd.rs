@@ -190,7 +190,7 @@ pub async fn move_mount(
         // There are no groups of mounts that share what happens to them.
         return Err(Errno::EINVAL);
     }
-    table::move_mount(&from, to)
+    table::move_mount(&from, to).await
 }
 
 pub async fn open_tree(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32) -> Result<i32> {

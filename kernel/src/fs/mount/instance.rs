@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::inode::FileSystem;
 use super::super::{dentry, inotify};
+use super::writers::Writers;
 use crate::errno::{Errno, Result};
 use crate::exec;
 use crate::sync::SpinLock;
@@ -14,6 +15,10 @@ use crate::sync::SpinLock;
 pub struct Instance {
     fs: Arc<dyn FileSystem>,
     ended: AtomicBool,
+    /// Files that are open for writing through whichever mount.
+    writers: Writers,
+    /// Held over each change of the whole file system.
+    change: exec::Mutex<()>,
 }
 
 type Known = (Weak<Instance>, Weak<dyn FileSystem>);
@@ -31,13 +36,26 @@ impl Instance {
             return instance;
         }
         let weak = Arc::downgrade(&fs);
-        let instance = Arc::new(Instance { fs, ended: AtomicBool::new(false) });
+        let instance = Arc::new(Instance::new(fs));
         known.push((Arc::downgrade(&instance), weak));
         instance
     }
 
+    fn new(fs: Arc<dyn FileSystem>) -> Instance {
+        Instance { fs, ended: AtomicBool::new(false), writers: Writers::default(), change: exec::Mutex::new(()) }
+    }
+
     pub fn fs(&self) -> &Arc<dyn FileSystem> {
         &self.fs
+    }
+
+    pub fn writers(&self) -> &Writers {
+        &self.writers
+    }
+
+    /// To change the whole file system, one at a time.
+    pub async fn lock(&self) -> exec::MutexGuard<'_, ()> {
+        self.change.lock().await
     }
 
     /// If the caller's mount is the last: the file system, which the caller writes back.

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use super::super::inode::FileSystem;
 use super::super::path::{self, Path};
-use super::{Mount, MountFlags, TABLE};
+use super::table::{NOWHERE, TABLE};
+use super::{Mount, MountFlags};
 
 fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
     for &byte in text {
@@ -33,18 +34,19 @@ struct Row {
 /// Mounts that are looked at under one hold of the table.
 const BATCH: usize = 32;
 
-/// All mounts that are seen from `root`, parents before children.
+/// All mounts that are seen from `root`, in the order in which they came.
 fn rows(root: &Path) -> Vec<Row> {
     let mut rows = Vec::new();
-    let mut done = 0;
+    let mut last = NOWHERE;
     loop {
-        let table = TABLE.read();
-        let batch = table.get(done..).unwrap_or_default();
-        if batch.is_empty() {
+        let before = last;
+        for (turn, mount) in TABLE.read().after(last).take(BATCH) {
+            last = turn;
+            rows.extend(Row::of(mount, root));
+        }
+        if last == before {
             return rows;
         }
-        rows.extend(batch.iter().take(BATCH).filter_map(|mount| Row::of(mount, root)));
-        done += BATCH;
     }
 }
 

@@ -3,7 +3,9 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::{CHANGES, Mount, TABLE, is_in_namespace, mounts_below, top_of};
+use super::table::{REFERENCES, TABLE};
+use super::tree::{is_in_namespace, mounts_below, top_of};
+use super::{CHANGES, Mount};
 use crate::errno::{Errno, Result};
 use crate::fs::dentry;
 use crate::fs::inode::FileSystem;
@@ -11,32 +13,36 @@ use crate::fs::path::Path;
 
 /// Takes the mount out of the table.
 pub(super) fn detach(mount: &Arc<Mount>) {
-    TABLE.write().retain(|m| !Arc::ptr_eq(m, mount));
+    TABLE.write().leave(mount);
     leave_place(mount);
 }
 
-/// The same, unless somebody uses it: who walks into it finds it in the table, and counts, or finds it not. Answers
+/// The same, unless somebody uses it: who walks into it finds it in its place, and counts, or finds it not. Answers
 /// whether it was used.
 fn detach_unless_used(mount: &Arc<Mount>, lazy: bool) -> Result<bool> {
+    let place = mount.place();
     let mut table = TABLE.write();
     let used = in_use(mount);
     if used && !lazy {
         return Err(Errno::EBUSY);
     }
-    table.retain(|m| !Arc::ptr_eq(m, mount));
+    table.leave(mount);
+    if let Some(place) = &place {
+        table.take_from(place);
+    }
     drop(table);
     leave_place(mount);
     Ok(used)
 }
 
-pub(super) fn leave_place(mount: &Arc<Mount>) {
-    let place = mount.place.lock().take();
-    mount.at.store(0, Ordering::Relaxed);
-    if let Some(place) = place {
-        place.dentry.remove_mount();
-        if place.mount.fs().volatile_names() && !place.dentry.is_mount_point() {
-            dentry::unpin(&place.dentry);
-        }
+/// Takes the mount out of its place, if it has one.
+pub(super) fn leave_place(mount: &Mount) {
+    let Some(place) = mount.place() else { return };
+    TABLE.write().take_from(&place);
+    mount.place.lock().take();
+    place.dentry.remove_mount();
+    if place.mount.fs().volatile_names() && !place.dentry.is_mount_point() {
+        dentry::unpin(&place.dentry);
     }
 }
 
@@ -87,8 +93,8 @@ pub fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSystem>>>
     Ok(if ends { mount.instance.end_if_last() } else { None })
 }
 
-/// Open files, working directories and programs hold the mount through their paths: two references are the table's
+/// Open files, working directories and programs hold the mount through their paths: the other references are the table's
 /// and the caller's. Under the exclusive lock of the table, since whoever only looks holds mounts under the shared one.
 fn in_use(mount: &Arc<Mount>) -> bool {
-    Arc::strong_count(mount) > 2
+    Arc::strong_count(mount) > REFERENCES + 1
 }

@@ -83,7 +83,7 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// Takes over `hold`, which the caller has taken.
+    /// Takes over `hold`, which the caller has taken; with [`Hold::Writer`] its count in the mount, too.
     pub(super) fn new(path: Path, kind: Kind, flags: u32, hold: Hold) -> Arc<OpenFile> {
         let plain = match &kind {
             Kind::Ops(ops) if ops.is_plain() && path.mount.is_internal() => Plain::Nameless,
@@ -91,9 +91,6 @@ impl OpenFile {
             _ => Plain::No,
         };
         let stream = matches!(&kind, Kind::Ops(ops) if !ops.seekable());
-        if matches!(hold, Hold::Writer) {
-            path.mount.count_writer(true);
-        }
         Arc::new(OpenFile {
             path,
             kind,
@@ -346,7 +343,7 @@ impl Drop for OpenFile {
         }
         self.inode().state().release(self.hold);
         match self.hold {
-            Hold::Writer => self.path.mount.count_writer(false),
+            Hold::Writer => self.path.mount.stop_writing(),
             Hold::Tree => mount::dissolve(&self.path.mount),
             Hold::None | Hold::Program => {}
         }

@@ -55,6 +55,7 @@ mod modes;
 mod mount;
 mod mount_attr;
 mod mount_fds;
+mod mount_races;
 mod mqueue;
 mod mqueue_file;
 mod msg;
@@ -216,6 +217,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("remount", remount::TESTS),
     ("mount_fds", mount_fds::TESTS),
     ("mount_attr", mount_attr::TESTS),
+    ("mount_races", mount_races::TESTS),
     ("overlay_copy_up", overlay::copy_up::TESTS),
     ("overlay_changes", overlay::changes::TESTS),
     ("overlay_renames", overlay::renames::TESTS),

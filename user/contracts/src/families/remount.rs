@@ -9,7 +9,7 @@ use crate::process;
 use crate::sys::{Ret, sys};
 use crate::{say, tests};
 
-tests! { half, busy, writers_elsewhere, access_times, of_a_bind, limits, mountinfo_of_a_subtree, watched, removal }
+tests! { half, busy, writers_elsewhere, writers_that_left, access_times, of_a_bind, limits, mountinfo_of_a_subtree, watched, removal }
 
 fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, data: &CStr) -> Ret {
     sys!(SYS_mount, source, target, kind, flags, data)
@@ -79,6 +79,21 @@ fn writers_elsewhere() {
     say!("{} {}", shown("/m"), writes());
     close(fd);
     say!("unmount: {} {}", umount(c"b"), umount(c"m"));
+}
+
+/// So does one through a mount that is in no place any more.
+fn writers_that_left() {
+    begin(0);
+    mkdir(c"b");
+    say!("bind: {}", mount(c"m", c"b", c"", MS_BIND, c""));
+    let fd = create(c"b/file", "text");
+    say!("left: {}", sys!(SYS_umount2, c"b", MNT_DETACH));
+    say!("read-only: {}", mount(c"none", c"m", c"", MS_REMOUNT | MS_RDONLY, c""));
+    close(fd);
+    say!("read-only: {}", mount(c"none", c"m", c"", MS_REMOUNT | MS_RDONLY, c""));
+    say!("truncate: {}", sys!(SYS_truncate, c"m/file", 0));
+    say!("without a name: {}", open(c"m", O_TMPFILE | O_RDWR));
+    say!("unmount: {}", umount(c"m"));
 }
 
 /// Without a flag that says how, access times are kept as before.
