@@ -2,24 +2,28 @@
 //!
 //! Blocks for written data are *reserved* when the page is about to change ([`Node::reserve`], where a full disk is
 //! reported) and allocated when the page is written back, so that they come in long runs. A shared mapping may fill
-//! holes without asking; write-back then allocates for the blocks that are not all zeros.
+//! holes without asking; write-back then allocates for the blocks that are not all zeros. The map leads to new blocks when the
+//! data has arrived there, and is written when the device has been flushed since ([`super::writeback`]): else a power cut
+//! would show what somebody else had deleted.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
 use super::map::Extent;
 use super::node::Node;
+use super::transfer::{New, Transfer};
 use crate::errno::{Errno, Result};
-use crate::fs::block::{Memory, Pending};
 use crate::mm::{BoxFuture, CachePage, PAGE_SIZE, PageIo};
 
+/// Blocks that the map may need on its way to new ones, kept as long as those are not entered.
+const NODES: u64 = 4;
+
 impl Node {
-    fn blocks_per_page(&self) -> u64 {
+    pub(super) fn blocks_per_page(&self) -> u64 {
         (PAGE_SIZE / self.volume.layout.block_size) as u64
     }
 
@@ -49,8 +53,12 @@ impl Node {
         let _map = self.map_lock.read().await;
         let mut block = offset / block_size;
         while block < end {
-            let (reserved, count) = self.state.lock().reserved.uniform(block, end - block);
-            if reserved {
+            let (provided, count) = {
+                let state = self.state.lock();
+                let (reserved, count) = state.reserved.uniform(block, end - block);
+                if reserved { (true, count) } else { state.coming.uniform(block, count) }
+            };
+            if provided {
                 block += count;
                 continue;
             }
@@ -118,7 +126,7 @@ impl Node {
             }
             transfer.submit();
         }
-        transfer.wait().await?;
+        transfer.wait().await.0?;
         self.zero_tail(first, pages);
         Ok(())
     }
@@ -169,23 +177,70 @@ impl Node {
             }
             transfer.submit();
         }
-        let begun = core::mem::take(&mut transfer.begun);
-        let written = transfer.wait().await;
-        if written.is_ok() && !begun.is_empty() {
-            // Before, the blocks would have shown what somebody else had deleted.
-            let _map = self.map_lock.write().await;
-            for blocks in begun {
-                if let Err(errno) = self.end_unwritten(blocks).await {
+        let (begun, new) = (core::mem::take(&mut transfer.begun), core::mem::take(&mut transfer.new));
+        let (written, failed) = transfer.wait().await;
+        if begun.is_empty() && new.is_empty() {
+            return written.and(result);
+        }
+        // Before, the blocks would have shown what somebody else had deleted.
+        let _map = self.map_lock.write().await;
+        volume.unflushed.store(true, Ordering::Release);
+        for blocks in begun.into_iter().filter(|_| written.is_ok()) {
+            if let Err(errno) = self.end_unwritten(blocks).await {
+                result = Err(errno);
+            }
+        }
+        for new in new {
+            for (part, arrived) in new.parts(&failed) {
+                if let Err(errno) = self.end_new(part, arrived).await {
                     result = Err(errno);
                 }
             }
+            volume.groups.unreserve(NODES);
         }
         written.and(result)
     }
 
+    /// New blocks for data that waits for them, which the map does not lead to yet.
+    async fn begin_new(&self, block: u64, want: u32, promised: bool) -> Result<New> {
+        let run = self.allocate(block, want, promised).await?;
+        let blocks = block..block + u64::from(run.len);
+        let kept = {
+            let mut state = self.state.lock();
+            state.coming.insert(blocks.clone());
+            state.reserved.remove(blocks)
+        };
+        self.volume.groups.reserve_again(NODES);
+        self.volume.groups.unreserve(kept);
+        Ok(New { block, run, promised })
+    }
+
+    /// The data has arrived, and the map leads to it from now on; or it has not, and waits for blocks again. The caller holds
+    /// `map_lock` exclusively.
+    async fn end_new(self: &Arc<Self>, new: New, arrived: bool) -> Result<()> {
+        let New { block, run, promised } = new;
+        let entered = if arrived { self.enter(block, run, promised).await } else { Err(Errno::EIO) };
+        let groups = &self.volume.groups;
+        if entered.is_err() {
+            groups.reserve_again(run.len.into());
+        }
+        {
+            let mut state = self.state.lock();
+            let blocks = block..block + u64::from(run.len);
+            state.coming.remove(blocks.clone());
+            if entered.is_err() {
+                state.reserved.insert(blocks);
+            }
+        }
+        if entered.is_err() {
+            self.volume.free_run(run).await?;
+        }
+        entered
+    }
+
     /// The blocks to write to at `block`, or a hole that stays one.
     async fn provide_for_write(
-        self: &Arc<Self>,
+        &self,
         block: u64,
         max: u64,
         transfer: &mut Transfer<'_>,
@@ -207,14 +262,9 @@ impl Node {
             transfer.begun.push(block..block + u64::from(run.len));
             return Ok(Extent::Blocks(run));
         }
-        if reserved {
-            let (run, _) = self.provide_blocks(block, count as u32, true).await?;
-            let kept = self.state.lock().reserved.remove(block..block + u64::from(run.len));
-            self.volume.groups.unreserve(kept);
-            return Ok(Extent::Blocks(run));
-        }
-        let (run, _) = self.provide_blocks(block, 1, false).await?;
-        Ok(Extent::Blocks(run))
+        let new = self.begin_new(block, if reserved { count as u32 } else { 1 }, reserved).await?;
+        transfer.new.push(new);
+        Ok(Extent::Blocks(new.run))
     }
 }
 
@@ -231,85 +281,5 @@ impl PageIo for Node {
 
     fn is_backed_by_file(&self) -> bool {
         self.volume.device.is_backed_by_file()
-    }
-}
-
-/// Collects blocks of pages into requests: neighbours on the device go into one.
-struct Transfer<'a> {
-    node: &'a Node,
-    write: bool,
-    first: u32,
-    len: u32,
-    memory: SmallVec<[Memory; 2]>,
-    pending: Vec<Pending>,
-    /// Blocks of the file that were allocated and never written before.
-    begun: Vec<Range<u64>>,
-}
-
-impl<'a> Transfer<'a> {
-    fn new(node: &'a Node, write: bool) -> Self {
-        Transfer { node, write, first: 0, len: 0, memory: SmallVec::new(), pending: Vec::new(), begun: Vec::new() }
-    }
-
-    /// The page that holds the `index`th block of the range, and where in it.
-    fn place<'p>(&self, pages: &'p [CachePage], index: u64) -> (&'p CachePage, usize) {
-        let per_page = self.node.blocks_per_page();
-        (&pages[(index / per_page) as usize], (index % per_page) as usize * self.node.volume.layout.block_size)
-    }
-
-    fn is_zero(&self, pages: &[CachePage], index: u64) -> bool {
-        let (page, offset) = self.place(pages, index);
-        page.frame().bytes()[offset..offset + self.node.volume.layout.block_size].iter().all(|&byte| byte == 0)
-    }
-
-    /// Adds the transfer of one block.
-    fn block(&mut self, block: u32, pages: &[CachePage], index: u64) {
-        let device = &self.node.volume.device;
-        let (page, offset) = self.place(pages, index);
-        let block_size = self.node.volume.layout.block_size as u32;
-        if self.len != 0 && self.first + self.len != block {
-            self.submit();
-        }
-        if self.len == 0 {
-            self.first = block;
-        }
-        match self.memory.last_mut() {
-            // The next block of the same page joins the segment.
-            Some(Memory::Frame(frame, at, len))
-                if offset != 0 && frame.phys() == page.frame().phys() && *at + *len == offset as u32 =>
-            {
-                *len += block_size;
-            }
-            _ => {
-                if self.memory.len() == device.max_segments() {
-                    self.submit();
-                    self.first = block;
-                }
-                self.memory.push(Memory::Frame(page.frame().clone(), offset as u32, block_size));
-            }
-        }
-        self.len += 1;
-    }
-
-    fn submit(&mut self) {
-        if self.len == 0 {
-            return;
-        }
-        let volume = &self.node.volume;
-        let sector = u64::from(self.first) * volume.layout.sectors_per_block();
-        let memory = core::mem::take(&mut self.memory);
-        let pending = if self.write { volume.device.write(sector, memory) } else { volume.device.read(sector, memory) };
-        self.pending.push(pending);
-        self.len = 0;
-    }
-
-    async fn wait(self) -> Result<()> {
-        let mut result = Ok(());
-        for pending in self.pending {
-            if let Err(errno) = pending.await {
-                result = Err(errno);
-            }
-        }
-        result
     }
 }

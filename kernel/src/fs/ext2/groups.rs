@@ -164,6 +164,11 @@ impl Groups {
         Ok(())
     }
 
+    /// Promises blocks that are free, or about to be: they were promised before.
+    pub fn reserve_again(&self, count: u64) {
+        self.reserved.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Nothing of the group can be promised any more.
     pub(super) fn damaged(&self, group: &mut Group) {
         if !core::mem::replace(&mut group.damaged, true) {

@@ -10,6 +10,7 @@ use core::pin::Pin;
 
 use super::buffers::Buffer;
 use super::checksum::Seal;
+use super::extents::format::MAX_LEN;
 use super::groups::Run;
 use super::layout::inode_flags;
 use super::node::{DIRECT, Node};
@@ -135,13 +136,17 @@ impl Node {
             Extent::Blocks(run) => return Ok((run, false)),
             Extent::Hole(len) => len,
         };
-        let run = self.allocate(block, hole.min(want), promised).await?;
-        if let Err(errno) = self.attach(block, run, promised).await {
+        Ok((self.fill_hole(block, hole.min(want), promised).await?, true))
+    }
+
+    /// Blocks for a hole, which the map leads to at once.
+    pub(super) async fn fill_hole(self: &Arc<Self>, block: u64, want: u32, promised: bool) -> Result<Run> {
+        let run = self.allocate(block, want, promised).await?;
+        if let Err(errno) = self.enter(block, run, promised).await {
             self.volume.free_run(run).await?;
             return Err(errno);
         }
-        self.took(block, run);
-        Ok((run, true))
+        Ok(run)
     }
 
     /// Logical blocks that the file can have.
@@ -149,19 +154,24 @@ impl Node {
         self.volume.layout.max_file_blocks(self.has_extents())
     }
 
-    /// New blocks for the file, which nothing leads to yet.
-    pub(super) async fn allocate(&self, block: u64, want: u32, promised: bool) -> Result<Run> {
+    /// New blocks for a hole of the file, which nothing leads to yet. The caller holds `map_lock` exclusively.
+    pub async fn allocate(&self, block: u64, want: u32, promised: bool) -> Result<Run> {
         let goal = self.goal(block).await?;
-        self.volume.alloc_blocks(goal, want, promised).await
+        let run = self.volume.alloc_blocks(goal, want.min(MAX_LEN), promised).await?;
+        self.state.lock().goal = (block + u64::from(run.len), run.start + run.len);
+        Ok(run)
     }
 
-    /// The map leads to new blocks.
-    pub(super) fn took(self: &Arc<Self>, block: u64, run: Run) {
+    /// Makes the map lead to new blocks, from `block` of the file on. The caller holds `map_lock` exclusively.
+    pub async fn enter(self: &Arc<Self>, block: u64, run: Run, promised: bool) -> Result<()> {
+        if self.has_extents() {
+            self.insert_run(block, run, promised).await?;
+        } else {
+            self.attach(block, run, promised).await?;
+        }
         let sectors = u64::from(run.len) * self.volume.layout.sectors_per_block();
-        self.update(|state| {
-            state.sectors += sectors;
-            state.goal = (block + u64::from(run.len), run.start + run.len);
-        });
+        self.update(|state| state.sectors += sectors);
+        Ok(())
     }
 
     /// Where a new block would best be: behind the file's previous one, or in the inode's group.
@@ -179,7 +189,7 @@ impl Node {
         Ok(layout.group_first_block(layout.group_of_inode(self.ino)).max(layout.first_data_block + 1))
     }
 
-    /// Enters new blocks into the map, with the indirect blocks on the way to them.
+    /// The same for an inode with pointers: with the indirect blocks on the way to the new ones.
     async fn attach(self: &Arc<Self>, block: u64, run: Run, promised: bool) -> Result<()> {
         let way = way(block, self.volume.layout.pointers_per_block())?;
         let leaf_index = way.index[way.len - 1];

@@ -51,6 +51,7 @@ mod orphans;
 mod ranges;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod volume;
 mod writeback;
 mod xattr;

@@ -129,6 +129,7 @@ impl Node {
             dtime: 0,
             write_end: 0,
             reserved: Ranges::default(),
+            coming: Ranges::default(),
             goal: (0, 0),
             dirty: false,
         };

@@ -47,6 +47,8 @@ pub struct NodeState {
     pub write_end: u64,
     /// Blocks whose data waits for write-back, which will allocate them; counted in [`super::groups::Groups`].
     pub reserved: Ranges,
+    /// Blocks whose data is on its way to new blocks, which the map leads to when it has arrived.
+    pub coming: Ranges,
     /// The next logical block of a sequential file, and where it would best go.
     pub goal: (u64, u32),
     pub dirty: bool,
@@ -60,8 +62,9 @@ impl NodeState {
         if self.flags & inode_flags::EXTENTS != 0 {
             return 0;
         }
-        let far = self.reserved.count_from(DIRECT + per);
-        let first = self.block[12] == 0 && self.reserved.count_from(DIRECT) > 0;
+        let count_from = |start| self.reserved.count_from(start) + self.coming.count_from(start);
+        let far = count_from(DIRECT + per);
+        let first = self.block[12] == 0 && count_from(DIRECT) > 0;
         let second = if far == 0 { 0 } else { u64::from(self.block[13] == 0) + far.div_ceil(per) };
         u64::from(first) + second
     }
@@ -150,7 +153,9 @@ impl Node {
             size: state.size,
             block_size: crate::mm::PAGE_SIZE as u32,
             blocks: state.sectors
-                + (state.reserved.len() + state.indirect_to_come(self.volume.layout.block_size as u64 / 4))
+                + (state.reserved.len()
+                    + state.coming.len()
+                    + state.indirect_to_come(self.volume.layout.block_size as u64 / 4))
                     * self.volume.layout.sectors_per_block(),
             atime: state.atime,
             mtime: state.mtime,
@@ -257,6 +262,7 @@ pub fn decode(raw: &[u8], ino: u32, layout: &Layout, sums: Sums) -> Result<(File
         dtime: base.dtime.get(),
         write_end: 0,
         reserved: Ranges::default(),
+        coming: Ranges::default(),
         goal: (0, 0),
         dirty: false,
     };

@@ -55,6 +55,8 @@ pub struct Volume {
     pub(super) superblock_dirty: AtomicBool,
     /// It has to be on the disk before the blocks that need what it says.
     pub(super) superblock_first: AtomicBool,
+    /// Since the last flush something was written that others are going to lead to.
+    pub(super) unflushed: AtomicBool,
     /// `state` of the superblock as it was found; what a clean unmount restores.
     pub(super) found_state: u16,
     /// Features that may be mounted but not written.
@@ -126,6 +128,7 @@ impl Volume {
             superblock: SpinLock::new(sb),
             superblock_dirty: AtomicBool::new(false),
             superblock_first: AtomicBool::new(false),
+            unflushed: AtomicBool::new(false),
             read_only: AtomicBool::new(true),
             complete: Mutex::new(true),
             inodes: SpinLock::default(),

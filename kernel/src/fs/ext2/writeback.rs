@@ -120,7 +120,15 @@ impl Volume {
                 return Err(errno);
             }
         }
-        if some { self.device.flush().await } else { Ok(()) }
+        // The copies were made before: what they lead to has arrived if this says so.
+        if !self.unflushed.swap(false, Ordering::AcqRel) && !some {
+            return Ok(());
+        }
+        let result = self.device.flush().await;
+        if result.is_err() {
+            self.unflushed.store(true, Ordering::Release);
+        }
+        result
     }
 
     async fn write_superblock(&self) -> Result<()> {

@@ -59,14 +59,7 @@ impl Node {
             }
             Here::Gap(len) => len,
         };
-        let run = self.allocate(block, gap.min(want).min(format::MAX_LEN), promised).await?;
-        let new = Extent { first: block as u32, len: run.len, start: run.start, unwritten: false };
-        if let Err(errno) = self.insert_extent(new, promised).await {
-            self.volume.free_run(run).await?;
-            return Err(errno);
-        }
-        self.took(block, run);
-        Ok((run, true))
+        Ok((self.fill_hole(block, gap.min(want), promised).await?, true))
     }
 
     /// Where blocks that were allocated and never written are, from `block` of the file on.
@@ -113,7 +106,9 @@ impl Node {
         Ok(Run { start: part.start, len: part.len })
     }
 
-    async fn insert_extent(self: &Arc<Self>, new: Extent, promised: bool) -> Result<()> {
+    /// Puts new blocks into a gap of the tree.
+    pub async fn insert_run(self: &Arc<Self>, block: u64, run: Run, promised: bool) -> Result<()> {
+        let new = Extent { first: block as u32, len: run.len, start: run.start, unwritten: false };
         let mut path = self.path_to(new.first.into()).await?;
         let at = {
             let list = leaf(&mut path)?;

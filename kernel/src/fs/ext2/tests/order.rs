@@ -264,3 +264,57 @@ fn what_is_marked_clean_is_complete_and_stays_so() {
         check_clean(&preen(&image).unwrap(), "clean");
     }
 }
+
+/// A hole that was synced is filled, with blocks of somebody's deleted file, while others sync: whenever power goes, there is
+/// either nothing or what was written.
+#[test]
+fn what_others_have_deleted_is_never_seen() {
+    for (kind, seed) in [["ext2", "1024"], ["ext4", "1024"], ["ext4", "4096"]].into_iter().zip([1u64, 100, 200]) {
+        let arguments = ["-t", kind[0], "-O", "^has_journal", "-b", kind[1]];
+        let disk = TestDisk::new(mke2fs(&arguments, 4 * MIB), seed);
+        let inner = disk.clone();
+        run(async move {
+            let fs = mount(&inner).await;
+            let root = root_of(&fs);
+            let secret = root.create(b"secret", NewNode::Regular, ATTR).await.unwrap();
+            write(&secret, 0, &vec![0xaa; 2 * MIB]).await.unwrap();
+            fs.sync().await.unwrap();
+            root.unlink(b"secret", &secret).await.unwrap();
+            drop(secret);
+            let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
+            write(&file, 60_000, &[1]).await.unwrap();
+            drop((file, root));
+            unmount(fs).await;
+        });
+        let image = disk.image();
+        for cut in 1..40 {
+            let what = format!("{kind:?}, power goes after {cut} requests");
+            let disk = TestDisk::new(image.clone(), seed + cut);
+            let inner = disk.clone();
+            run(async move {
+                let fs = mount(&inner).await;
+                let file = root_of(&fs).lookup(b"file").await.unwrap();
+                inner.cut_after(cut);
+                let other = fs.clone();
+                exec::spawn("other", async move {
+                    for _ in 0..4 {
+                        let _ = other.sync().await;
+                        exec::yield_now().await;
+                    }
+                });
+                for at in [3145, 30_000, 50_000] {
+                    let _ = write(&file, at, &[2; 5000]).await;
+                    let _ = file.sync(false).await;
+                }
+            });
+            let image = repair_after_cut(&disk.image_after_power_cut(&mut Rng(seed + cut * 77)), &what);
+            let disk = TestDisk::new(image, 1);
+            run(async move {
+                let fs = mount(&disk).await;
+                let data = read(&root_of(&fs).lookup(b"file").await.unwrap()).await.unwrap();
+                let seen = data.iter().position(|byte| ![0, 1, 2].contains(byte));
+                assert_eq!((data.len(), seen), (60_001, None), "{what}");
+            });
+        }
+    }
+}
