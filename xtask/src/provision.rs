@@ -44,14 +44,35 @@ pub const DPKG_DEB: Tool = tool("dpkg-deb", "dpkg");
 pub const DPKG_SOURCE: Tool = Tool { only_for: Some("recipes with a source"), ..tool("dpkg-source", "dpkg-dev") };
 pub const ARM64_GCC: Tool =
     Tool { only_for: Some("recipes with a source"), ..tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu") };
+/// Its headers: the compiler comes without.
+pub const ARM64_LIBC: Tool = Tool {
+    only_for: Some("recipes with a source"),
+    ..tool("/usr/aarch64-linux-gnu/include/stdio.h", "libc6-dev-arm64-cross")
+};
 pub const MAKE: Tool = Tool { only_for: Some("recipes with a source"), ..tool("make", "make") };
 
 /// Only where rustup's is missing.
 pub const LLD: Tool = tool("ld.lld", "lld");
 
 /// All of them, for `doctor`.
-pub const TOOLS: [Tool; 15] =
-    [QEMU, MKE2FS, E2FSCK, DEBUGFS, TAR, XZ, GDB, PYTHON, GIT, OPENSSL, APT, DPKG_DEB, DPKG_SOURCE, ARM64_GCC, MAKE];
+pub const TOOLS: [Tool; 16] = [
+    QEMU,
+    MKE2FS,
+    E2FSCK,
+    DEBUGFS,
+    TAR,
+    XZ,
+    GDB,
+    PYTHON,
+    GIT,
+    OPENSSL,
+    APT,
+    DPKG_DEB,
+    DPKG_SOURCE,
+    ARM64_GCC,
+    ARM64_LIBC,
+    MAKE,
+];
 
 impl Tool {
     /// Where it is. Ordinary users of Debian lack the sbin folders in PATH.

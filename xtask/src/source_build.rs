@@ -28,7 +28,7 @@ pub fn build(source: &Source, packages: &[PathBuf]) -> Result<PathBuf> {
     if built.is_dir() {
         return Ok(built);
     }
-    provision::need(&[provision::ARM64_GCC, provision::MAKE])?;
+    provision::need(&[provision::ARM64_GCC, provision::ARM64_LIBC, provision::MAKE])?;
     let unpacked = Apt::for_sources()?.source(&wanted, &folder.join("unpacked"))?;
     let sysroot = folder.join("sysroot");
     let new = folder.join("new");
