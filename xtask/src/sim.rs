@@ -241,6 +241,13 @@ const BREAKS: &[Break] = &[
         new: "        result = self.device.flush().await.and(result);
         result = self.write_blocks().await.and(result);",
     },
+    Break {
+        name: "ext2-content-flush",
+        about: "maps are written while the content that they lead to is in the disk's cache",
+        file: "kernel/src/fs/ext2/writeback.rs",
+        old: "        if !self.unflushed.swap(false, Ordering::AcqRel) && !some {",
+        new: "        if !some {",
+    },
 ];
 
 impl Break {
