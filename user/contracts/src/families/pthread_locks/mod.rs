@@ -137,7 +137,10 @@ fn soon(clock: i32, milliseconds: i64) -> timespec {
     let mut now: timespec = zeroed();
     sys!(SYS_clock_gettime, clock, &mut now).need();
     let nanoseconds = now.tv_nsec + milliseconds * 1_000_000;
-    timespec { tv_sec: now.tv_sec + nanoseconds / 1_000_000_000, tv_nsec: nanoseconds % 1_000_000_000 }
+    timespec {
+        tv_sec: now.tv_sec + nanoseconds.div_euclid(1_000_000_000),
+        tv_nsec: nanoseconds.rem_euclid(1_000_000_000),
+    }
 }
 
 fn gates() -> (&'static Gate, &'static Gate) {
