@@ -492,6 +492,21 @@ pub fn shrink(want: usize) -> usize {
     freed
 }
 
+/// The dentry of a name of `inode` below `top`, if the cache has one.
+pub async fn known_name(inode: &Arc<dyn Inode>, top: &Arc<Dentry>) -> Option<Arc<Dentry>> {
+    let leads_to = |entry: &&Entry| matches!(&entry.target, Target::Dentry(d) if Arc::ptr_eq(&d.inode, inode));
+    let dentry_of =
+        |entry: &Entry| if let Target::Dentry(dentry) = &entry.target { Some(dentry.clone()) } else { None };
+    for bucket in &CACHE {
+        let found: Vec<Arc<Dentry>> = bucket.lock().iter().filter(leads_to).filter_map(dentry_of).collect();
+        if let Some(dentry) = found.into_iter().find(|dentry| top.is_ancestor_of(dentry)) {
+            return Some(dentry);
+        }
+        crate::exec::budget().await;
+    }
+    None
+}
+
 /// Takes every unused entry of one file system out of the cache, leaves first (umount); with them those of file systems
 /// that were in use when they were unmounted, and are not any more.
 pub fn forget_fs(fs: &Arc<dyn FileSystem>) {

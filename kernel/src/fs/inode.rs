@@ -6,6 +6,7 @@ use core::any::Any;
 use core::ops::Range;
 
 use super::file::FileOps;
+use super::handle::Handle;
 use super::op::Op;
 use super::path::Path;
 use super::state::InodeState;
@@ -219,6 +220,16 @@ pub trait Inode: Send + Sync + Any {
         self.metadata().nlink == 0
     }
 
+    /// A name for it that outlives those in directories. None: the file system has none.
+    fn handle(&self) -> Option<Handle> {
+        None
+    }
+
+    /// The directory above this one, for file systems with handles.
+    fn parent(&self) -> Op<'_, Result<Arc<dyn Inode>>> {
+        Op::ready(Err(Errno::ESTALE))
+    }
+
     /// Brings `metadata` up to date, where others change it, too.
     fn refresh(&self) -> Op<'_, Result<()>> {
         Op::ready(Ok(()))
@@ -376,6 +387,10 @@ pub trait FileSystem: Send + Sync + Any {
     }
     fn read_only(&self) -> bool {
         false
+    }
+    /// What a handle stands for; any error if it is not there (any more).
+    fn inode_of<'a>(&'a self, _handle: &'a Handle) -> Op<'a, Result<Arc<dyn Inode>>> {
+        Op::ready(Err(Errno::ESTALE))
     }
     /// Names are changed without waiting: operations of [`Inode`] that do that answer [`Op::ready`].
     fn changes_at_once(&self) -> bool {

@@ -33,6 +33,7 @@ pub mod ext2;
 pub mod fd_table;
 pub mod file;
 mod file_source;
+pub mod handle;
 pub mod inode;
 pub mod inotify;
 pub mod locks;

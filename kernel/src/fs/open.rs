@@ -65,15 +65,12 @@ pub async fn open(ctx: Ctx<'_>, dirfd: i32, path: &[u8], mut how: How) -> SysRes
     if how.has(raw::O_PATH) {
         how.flags &= raw::O_PATH | raw::O_DIRECTORY | raw::O_NOFOLLOW | raw::O_CLOEXEC;
         let place = walk::lookup(ctx, dirfd, path, how.walk_flags()).await?;
-        return Ok(OpenFile::new(
-            place,
-            Kind::Path,
-            raw::O_PATH | how.flags & (raw::O_DIRECTORY | raw::O_NOFOLLOW),
-            Hold::None,
-        ));
+        return Ok(path_only(place, &how));
     }
     if how.has(TMPFILE) {
-        let file = open_unnamed(ctx, dirfd, path, how).await?;
+        check_unnamed(&how)?;
+        let dir = walk::lookup(ctx, dirfd, path, how.walk_flags()).await?;
+        let file = open_unnamed(ctx, dir, how).await?;
         hooks::used(&file, raw::IN_OPEN);
         return Ok(file);
     }
@@ -88,6 +85,35 @@ pub async fn open(ctx: Ctx<'_>, dirfd: i32, path: &[u8], mut how: How) -> SysRes
     let file = open_place(ctx, place, &how, created).await?;
     hooks::used(&file, raw::IN_OPEN);
     Ok(file)
+}
+
+/// Opens what has been found already, without a name (open_by_handle_at(2)).
+pub async fn open_found(ctx: Ctx<'_>, place: Path, mut how: How) -> SysResult<Arc<OpenFile>> {
+    if how.has(raw::O_PATH) {
+        how.flags &= raw::O_PATH | raw::O_DIRECTORY | raw::O_NOFOLLOW | raw::O_CLOEXEC;
+    }
+    let unnamed = how.has(TMPFILE);
+    if unnamed {
+        check_unnamed(&how)?;
+    } else if how.has(raw::O_CREAT | raw::O_DIRECTORY) {
+        return Err(Errno::EINVAL.into());
+    }
+    if how.has(raw::O_DIRECTORY) && !place.dentry.is_dir() {
+        return Err(Errno::ENOTDIR.into());
+    }
+    if how.has(raw::O_PATH) {
+        return Ok(path_only(place, &how));
+    }
+    if !unnamed && how.has(raw::O_CREAT | raw::O_EXCL) {
+        return Err(Errno::EEXIST.into());
+    }
+    let file = if unnamed { open_unnamed(ctx, place, how).await? } else { open_place(ctx, place, &how, false).await? };
+    hooks::used(&file, raw::IN_OPEN);
+    Ok(file)
+}
+
+fn path_only(place: Path, how: &How) -> Arc<OpenFile> {
+    OpenFile::new(place, Kind::Path, raw::O_PATH | how.flags & (raw::O_DIRECTORY | raw::O_NOFOLLOW), Hold::None)
 }
 
 /// A descriptor's worth of a place (O_PATH). With `tree` it is the root of a detached tree of mounts, which goes with it.
@@ -259,12 +285,13 @@ async fn create(ctx: Ctx<'_>, dir: &Path, name: &[u8], how: &How) -> Result<(Arc
     }
 }
 
-/// O_TMPFILE: a file without a name in the directory `path`.
-async fn open_unnamed(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: How) -> Result<Arc<OpenFile>> {
-    if !how.has(raw::O_DIRECTORY) || !how.want().contains(Want::WRITE) {
-        return Err(Errno::EINVAL);
-    }
-    let dir = walk::lookup(ctx, dirfd, path, how.walk_flags()).await?;
+/// What O_TMPFILE wants of the other flags.
+fn check_unnamed(how: &How) -> Result<()> {
+    if how.has(raw::O_DIRECTORY) && how.want().contains(Want::WRITE) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// O_TMPFILE: a file without a name in a directory.
+async fn open_unnamed(ctx: Ctx<'_>, dir: Path, how: How) -> Result<Arc<OpenFile>> {
     perm::check_modify(ctx.creds, &dir)?;
     let attr = change::new_attr(ctx, &**dir.inode(), how.mode, false);
     let inode = dir.inode().create_unnamed(attr).await?;

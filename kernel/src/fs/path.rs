@@ -35,7 +35,7 @@ impl Path {
     }
 
     /// The text that d_path gives, cut at its front if it is longer than [`PATH_MAX`]: absolute from `root` (or from the root of the namespace); what is not below it
-    /// starts at its own top. Nameless objects answer their label ("pipe:\[7\]"); removed names end in " (deleted)".
+    /// starts at its own top, and what its mount does not show is "/". Nameless objects answer their label ("pipe:\[7\]"); removed names end in " (deleted)".
     pub fn display(&self, root: Option<&Path>) -> Vec<u8> {
         if self.mount.is_internal() {
             return self.dentry.name().to_vec();
@@ -77,7 +77,11 @@ impl Path {
             }
             match parent {
                 Some(parent) => at.dentry = parent,
-                None => break false,
+                // It is not below what the mount shows.
+                None => {
+                    backwards.clear();
+                    break false;
+                }
             }
         };
         if backwards.is_empty() {

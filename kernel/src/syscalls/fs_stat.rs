@@ -456,18 +456,3 @@ pub async fn getcwd(t: &Thread, buf: UserPtr<u8>, size: u64) -> Result<usize> {
     buf.write_bytes(t.mm(), &text).await?;
     Ok(text.len())
 }
-
-/// name_to_handle_at(2): no file system here has handles.
-pub async fn name_to_handle_at(
-    t: &Thread,
-    dirfd: i32,
-    path: UserPtr<u8>,
-    _handle: u64,
-    _mount_id: u64,
-    flags: u32,
-) -> Result<()> {
-    let walk = at_flags(flags, raw::AT_SYMLINK_FOLLOW | raw::AT_EMPTY_PATH)?;
-    let path = read_path(t, path).await?;
-    fs::lookup(Ctx::of(t), dirfd, &path, walk).await?;
-    Err(Errno::EOPNOTSUPP)
-}

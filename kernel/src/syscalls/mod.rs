@@ -15,6 +15,7 @@ mod args;
 mod doc;
 pub(crate) mod epoll;
 pub(crate) mod fs_change;
+mod fs_handle;
 mod fs_mount;
 pub(crate) mod fs_mount_fd;
 pub(crate) mod fs_open;

@@ -317,7 +317,8 @@ syscalls! {
     243 recvmmsg(fd: i32, messages: UserPtr<MMsgHdr>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>) boxed socket::recvmmsg;
     260 wait4(pid: i32, status: UserPtr<u32>, options: u32, rusage: UserPtr<u8>) async process::wait4;
     261 prlimit64(pid: i32, resource: u32, new: UserPtr<[u64; 2]>, old: UserPtr<[u64; 2]>) async misc::prlimit64;
-    264 name_to_handle_at(dirfd: i32, path: UserPtr<u8>, handle: u64, mount_id: u64, flags: u32) async fs_stat::name_to_handle_at;
+    264 name_to_handle_at(dirfd: i32, path: UserPtr<u8>, handle: UserPtr<[u32; 2]>, mount_id: UserPtr<i32>, flags: u32) async fs_handle::name_to_handle_at;
+    265 open_by_handle_at(mount_fd: i32, handle: UserPtr<[u32; 2]>, flags: u32) boxed fs_handle::open_by_handle_at;
     266 clock_adjtime(clock: i32, timex: UserPtr<Timex>) async time::clock_adjtime;
     267 syncfs(fd: i32) async fs_rw::syncfs;
     268 setns(fd: i32, kind: u32) fn process::setns;

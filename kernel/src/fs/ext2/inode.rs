@@ -17,6 +17,7 @@ use super::node::Node;
 use super::xattr::area::Name;
 use crate::errno::{Errno, Result};
 use crate::fs::InodeState;
+use crate::fs::handle::{self, Handle};
 use crate::fs::inode::{DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr};
 use crate::fs::op::Op;
 use crate::fs::tmpfs;
@@ -241,6 +242,19 @@ impl Inode for Ext2Inode {
         }
         let (node, cache) = (self.node.clone(), cache.clone());
         Op::boxed(volume.run_to_end(Self::resize(node, cache, attr, size)))
+    }
+
+    fn handle(&self) -> Option<Handle> {
+        let words = [self.node.ino, self.node.state.lock().generation];
+        Some(Handle { kind: handle::INO_GENERATION, words: words.into_iter().collect() })
+    }
+
+    fn parent(&self) -> Op<'_, Result<Arc<dyn Inode>>> {
+        Op::boxed(async {
+            let ino = handle::number_of_parent(self).await?;
+            let parent: Arc<dyn Inode> = self.node.volume.inode(ino as u32).await?;
+            Ok(parent)
+        })
     }
 
     fn lookup<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Arc<dyn Inode>>> {

@@ -11,6 +11,7 @@ use super::node::{Node, NodeState};
 use super::volume::Volume;
 use crate::errno::{Errno, Result};
 use crate::exec::{Mutex, RwLock};
+use crate::fs::handle::{Handle, INO_GENERATION, INO_GENERATION_PARENT};
 use crate::fs::inode::FileType;
 use crate::sync::SpinLock;
 
@@ -58,6 +59,24 @@ impl Volume {
         let inode = Ext2Inode::new(self.node(ino, kind, state));
         table.insert(ino, Slot::Live(inode.clone()));
         Ok(inode)
+    }
+
+    /// The inode that a handle stands for, or stood for: ESTALE if it has been deleted, or is another one now.
+    pub async fn inode_of(self: &Arc<Self>, handle: &Handle) -> Result<Arc<Ext2Inode>> {
+        let (INO_GENERATION | INO_GENERATION_PARENT, &[ino, generation, ..]) = (handle.kind, &handle.words[..]) else {
+            return Err(Errno::ESTALE);
+        };
+        if ino != layout::ROOT_INO && !(self.layout.first_ino..=self.layout.inodes).contains(&ino) {
+            return Err(Errno::ESTALE);
+        }
+        // One without a name is in memory. Of others that are free, what is on the disk means nothing.
+        let known = self.cached_inode(ino).is_some();
+        if !known && !self.groups.is_inode_used(&self.layout, &self.buffers, ino).await? {
+            return Err(Errno::ESTALE);
+        }
+        let inode = self.inode(ino).await?;
+        let is_it = generation == 0 || inode.node.state.lock().generation == generation;
+        if is_it { Ok(inode) } else { Err(Errno::ESTALE) }
     }
 
     fn cached_inode(&self, ino: u32) -> Option<Result<Arc<Ext2Inode>>> {

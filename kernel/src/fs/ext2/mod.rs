@@ -66,6 +66,7 @@ use self::inode::Ext2Inode;
 use self::volume::{Host, Volume};
 use super::MountRequest;
 use super::block::BlockDevice;
+use super::handle::Handle;
 use super::inode::{DeviceId, FileSystem, Inode, StatFs};
 use super::op::Op;
 use crate::errno::{Errno, Result};
@@ -279,6 +280,13 @@ impl FileSystem for Ext2 {
 
     fn read_only(&self) -> bool {
         self.volume.read_only()
+    }
+
+    fn inode_of<'a>(&'a self, handle: &'a Handle) -> Op<'a, Result<Arc<dyn Inode>>> {
+        Op::boxed(async {
+            let inode: Arc<dyn Inode> = self.volume.inode_of(handle).await?;
+            Ok(inode)
+        })
     }
 
     fn set_read_only(&self, read_only: bool) -> Op<'_, Result<()>> {

@@ -6,17 +6,19 @@
 
 mod inode;
 
-use alloc::sync::Arc;
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 pub use self::inode::TmpInode;
+use super::handle::{Handle, INO_GENERATION};
 use super::inode::{DeviceId, FileSystem, Inode, NewAttr, NewNode, StatFs};
 use super::op::Op;
 use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
 use crate::mm::PAGE_SIZE;
-use crate::sync::{Lazy, Once};
+use crate::sync::{Lazy, Once, SpinLock};
 
 /// TMPFS_MAGIC of linux/magic.h.
 const MAGIC: u64 = 0x0102_1994;
@@ -34,6 +36,8 @@ pub struct TmpFs {
     inodes: AtomicU64,
     inode_limit: AtomicU64,
     read_only: AtomicBool,
+    /// Inodes that somebody has a handle of, by number.
+    handed_out: SpinLock<BTreeMap<u64, Weak<TmpInode>>>,
     rename_lock: Mutex<()>,
 }
 
@@ -80,6 +84,7 @@ impl TmpFs {
             inodes: AtomicU64::new(0),
             inode_limit: AtomicU64::new(options.inodes.unwrap_or(pages.max(1024) / 2)),
             read_only: AtomicBool::new(false),
+            handed_out: SpinLock::default(),
             rename_lock: Mutex::new(()),
         });
         let root = TmpInode::make(&fs, NewNode::Directory, options.root);
@@ -130,6 +135,25 @@ impl TmpFs {
     fn inode_gone(&self) {
         self.inodes.fetch_sub(1, Ordering::Relaxed);
     }
+
+    /// Numbers are not used again, so the generation only tells one instance from another.
+    fn generation(&self) -> u32 {
+        self.device.minor
+    }
+
+    /// As Linux has it: generation, number, upper half of the number.
+    fn hand_out(&self, inode: &TmpInode) -> Handle {
+        self.handed_out.lock().insert(inode.ino(), inode.weak());
+        let words = [self.generation(), inode.ino() as u32, (inode.ino() >> 32) as u32];
+        Handle { kind: INO_GENERATION, words: words.into_iter().collect() }
+    }
+
+    fn of_handle(&self, handle: &Handle) -> Option<Arc<TmpInode>> {
+        let &[generation, low, high, ..] = &handle.words[..] else { return None };
+        let ino = u64::from(high) << 32 | u64::from(low);
+        let found = self.handed_out.lock().get(&ino).and_then(Weak::upgrade);
+        found.filter(|_| generation == self.generation())
+    }
 }
 
 impl FileSystem for TmpFs {
@@ -173,6 +197,10 @@ impl FileSystem for TmpFs {
 
     fn read_only(&self) -> bool {
         self.read_only.load(Ordering::Relaxed)
+    }
+
+    fn inode_of<'a>(&'a self, handle: &'a Handle) -> Op<'a, Result<Arc<dyn Inode>>> {
+        Op::ready(self.of_handle(handle).map(|inode| inode as Arc<dyn Inode>).ok_or(Errno::ESTALE))
     }
 
     fn changes_at_once(&self) -> bool {

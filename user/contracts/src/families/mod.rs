@@ -18,6 +18,7 @@ mod futex_pi_refused;
 mod futex_pi_requeue;
 mod groups;
 mod handlers;
+mod handles;
 mod hostile;
 mod ids;
 mod inet6;
@@ -218,6 +219,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("mount_fds", mount_fds::TESTS),
     ("mount_attr", mount_attr::TESTS),
     ("mount_races", mount_races::TESTS),
+    ("handles", handles::TESTS),
     ("overlay_copy_up", overlay::copy_up::TESTS),
     ("overlay_changes", overlay::changes::TESTS),
     ("overlay_renames", overlay::renames::TESTS),

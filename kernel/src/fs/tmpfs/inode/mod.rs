@@ -6,12 +6,13 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::{Bound, Range};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::TmpFs;
 use crate::errno::{Errno, Result};
 use crate::fs::change::whiteout_attr;
 use crate::fs::dentry::Name;
+use crate::fs::handle::Handle;
 use crate::fs::inode::{
     Attributes, DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
 };
@@ -67,6 +68,8 @@ pub struct TmpInode {
     xattrs: SpinLock<BTreeMap<Vec<u8>, Vec<u8>>>,
     state: InodeState,
     this: Weak<TmpInode>,
+    /// Somebody has a handle of it.
+    handed_out: AtomicBool,
 }
 
 impl Dir {
@@ -134,12 +137,21 @@ impl TmpInode {
             xattrs: SpinLock::new(BTreeMap::new()),
             state: InodeState::default(),
             this: this.clone(),
+            handed_out: AtomicBool::new(false),
         });
         if let Content::Dir(dir) = &inode.content {
             // The root is its own parent.
             dir.lock().parent = Arc::downgrade(&inode);
         }
         inode
+    }
+
+    pub(super) fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    pub(super) fn weak(&self) -> Weak<TmpInode> {
+        self.this.clone()
     }
 
     fn instance(&self) -> Arc<TmpFs> {
@@ -360,6 +372,9 @@ impl Drop for TmpInode {
     fn drop(&mut self) {
         self.drop_entries();
         let Some(fs) = self.fs.upgrade() else { return };
+        if *self.handed_out.get_mut() {
+            fs.handed_out.lock().remove(&self.ino);
+        }
         if let Content::File { charged, .. } = &self.content {
             fs.release(charged.load(Ordering::Relaxed));
         }

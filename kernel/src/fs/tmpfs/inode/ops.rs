@@ -79,6 +79,16 @@ impl Inode for TmpInode {
         }
     }
 
+    fn handle(&self) -> Option<Handle> {
+        self.handed_out.store(true, Ordering::Relaxed);
+        Some(self.instance().hand_out(self))
+    }
+
+    fn parent(&self) -> Op<'_, Result<Arc<dyn Inode>>> {
+        let parent = || self.dir()?.lock().parent.upgrade().ok_or(Errno::ESTALE);
+        Op::ready(parent().map(|parent| parent as Arc<dyn Inode>))
+    }
+
     fn lookup<'a>(&'a self, name: &'a [u8]) -> Op<'a, Result<Arc<dyn Inode>>> {
         Op::ready(self.child(name).map(|child| child as Arc<dyn Inode>))
     }
