@@ -13,7 +13,7 @@ use crate::{build, paths, provision, ui};
 
 const META_PACKAGE: &str = "linux-image-cloud-arm64";
 /// What it takes to reach the root, and what contracts are recorded about; on Debian these are modules.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 12] = [
     "virtio_mmio",
     "virtio_pci",
     "virtio_blk",
@@ -23,6 +23,9 @@ const MODULES: [&str; 9] = [
     "virtio_net",
     "loop",
     "overlay",
+    "tcp_diag",
+    "udp_diag",
+    "unix_diag",
 ];
 
 /// A kernel that QEMU can boot.

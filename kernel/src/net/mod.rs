@@ -7,6 +7,7 @@
 //! * [`address`], [`control`], [`options`]: `struct sockaddr`, ancillary data and socket options in user memory.
 //! * [`rights`]: descriptors on their way (SCM_RIGHTS), and the collector of sockets that only lead to each other.
 //! * [`unix`] is AF_UNIX, [`inet`] AF_INET and AF_INET6, and [`interface`] what addresses the machine has.
+//! * [`netlink`] is AF_NETLINK: how programs ask about the network, and change it.
 //! * [`card`]: the network behind a card, with a task of its own that stands in for the sockets of other machines.
 //! * [`packet`]: the bytes of a datagram on their way from user memory and into it.
 //!
@@ -18,6 +19,7 @@ pub mod card;
 pub mod control;
 pub mod inet;
 pub mod interface;
+pub mod netlink;
 pub mod options;
 mod packet;
 pub mod rights;

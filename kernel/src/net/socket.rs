@@ -29,6 +29,7 @@ pub enum Type {
     Stream,
     Datagram,
     SeqPacket,
+    Raw,
 }
 
 impl Type {
@@ -37,12 +38,13 @@ impl Type {
             Type::Stream => raw::SOCK_STREAM,
             Type::Datagram => raw::SOCK_DGRAM,
             Type::SeqPacket => raw::SOCK_SEQPACKET,
+            Type::Raw => raw::SOCK_RAW,
         }
     }
 
     /// Connected before anything is sent.
     pub const fn connects(self) -> bool {
-        !matches!(self, Type::Datagram)
+        !matches!(self, Type::Datagram | Type::Raw)
     }
 }
 
@@ -209,6 +211,11 @@ pub enum Target {
     Connected,
     Unix(Arc<UnixSocket>),
     Inet(Endpoint),
+    /// sockaddr_nl: a port (0: the kernel), and groups as bits.
+    Netlink {
+        port: u32,
+        groups: u32,
+    },
 }
 
 /// A message to be sent. What an attempt sends off is taken out.
@@ -282,6 +289,9 @@ pub trait Socket: FileOps {
     fn take_urgent(&self, peek: bool) -> Result<u8>;
     /// SHUT_RD, SHUT_WR: which directions end.
     fn shutdown(&self, receive: bool, send: bool) -> Result<()>;
+
+    /// It has an inode now, as `common` says.
+    fn opened(&self) {}
 
     /// SO_RCVBUF has another value: who sends to this socket may find room now.
     fn receive_buffer_changed(&self) {}

@@ -13,6 +13,7 @@ use crate::fs::open_file::settled;
 use crate::fs::{FileOps, OpenFile, TryError};
 use crate::mm::{IoBuf, UserPtr, import_iovec};
 use crate::net::inet::{self, AF_INET, AF_INET6};
+use crate::net::netlink::{self, AF_NETLINK};
 use crate::net::socket::{Outgoing, Received, Socket, Type, of_file};
 use crate::net::unix::{self, AF_UNIX, UnixSocket};
 use crate::net::{address, control, options, transfer};
@@ -59,13 +60,11 @@ pub(crate) fn install(t: &Thread, socket: Arc<dyn FileOps>, flags: u32) -> Resul
 
 pub(crate) fn open_socket(socket: Arc<dyn FileOps>, flags: u32) -> Arc<OpenFile> {
     let file = OpenFile::new_socket(socket, linux_raw_sys::general::O_RDWR | flags & O_NONBLOCK);
-    // Those of Unix sockets are told nowhere.
-    if let Ok(socket) = of_file(&file)
-        && socket.common().family != AF_UNIX
-    {
+    if let Ok(socket) = of_file(&file) {
         let inode = file.inode().metadata();
         socket.common().inode.store(inode.ino, Ordering::Relaxed);
         socket.common().uid.store(inode.uid, Ordering::Relaxed);
+        socket.opened();
     }
     file
 }
@@ -76,6 +75,7 @@ pub(crate) fn make(t: &Thread, family: u32, kind: u32, protocol: i32) -> Result<
     let socket: Arc<dyn FileOps> = match u16::try_from(family) {
         Ok(AF_UNIX) => UnixSocket::new(unix::kind(kind, protocol)?),
         Ok(family @ (AF_INET | AF_INET6)) => inet::make(t, family, kind, protocol)?,
+        Ok(AF_NETLINK) => netlink::make(t, kind, protocol)?,
         _ => return Err(Errno::EAFNOSUPPORT),
     };
     Ok((socket, flags))

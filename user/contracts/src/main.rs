@@ -8,7 +8,7 @@
 //! * [`families`] has the tests, a file a family. A test is a function that calls [`say!`].
 //! * [`mod@sys`] is the door to the kernel and names what comes back; [`process`], [`signal`], [`memory`] and
 //!   [`mod@file`] are what many tests need; [`terminal`] has ptys.
-//! * [`inet`] is about sockets on the loopback.
+//! * [`inet`] is about sockets on the loopback, [`netlink`] about messages to the kernel and from it.
 //! * [`ring`] is a small library for io_uring.
 //! * [`guise`] is what this program does when a test executes it.
 //! * [`runner`] gives each test a process, an empty directory and a time limit, and clears away what it leaves behind.
@@ -18,6 +18,7 @@ mod file;
 mod guise;
 mod inet;
 mod memory;
+mod netlink;
 mod process;
 mod ring;
 mod runner;

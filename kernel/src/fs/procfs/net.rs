@@ -6,6 +6,7 @@ use super::net_interfaces as interfaces;
 use super::node::Static;
 use super::text::{Text, put};
 use crate::net::inet::{AF_INET, AF_INET6, Endpoint, Row, tcp, udp};
+use crate::net::{netlink, unix};
 
 pub static DIR: Static = Static::dir("net", ENTRIES);
 
@@ -13,12 +14,14 @@ static ENTRIES: &[Static] = &[
     Static::text("arp", interfaces::neighbours),
     Static::text("dev", interfaces::devices),
     Static::text("if_inet6", interfaces::addresses6),
+    Static::text("netlink", netlink_sockets),
     Static::text("pnp", interfaces::told),
     Static::text("route", interfaces::routes),
     Static::text("tcp", |out| sockets(out, &tcp::rows(AF_INET), TCP)),
     Static::text("tcp6", |out| sockets6(out, &tcp::rows(AF_INET6), TCP)),
     Static::text("udp", |out| sockets(out, &udp::rows(AF_INET), UDP)),
     Static::text("udp6", |out| sockets6(out, &udp::rows(AF_INET6), UDP)),
+    Static::text("unix", unix_sockets),
 ];
 
 /// How the rows of a protocol differ: the width of their numbers, the ends of the header and of each row, and the width of a
@@ -99,5 +102,51 @@ fn sockets6(out: &mut Text, rows: &[Row], form: Form) {
         put_endpoint6(out, row.remote);
         put_rest(out, row, form);
         put!(out, "\n");
+    }
+}
+
+/// With the kernel's own, whose port is 0. What is sent is never on its way, and no lock is held by anybody.
+fn netlink_sockets(out: &mut Text) {
+    put!(out, "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n");
+    for row in netlink::rows() {
+        let netlink::Row { protocol, port, groups, receiving, dumping, drops, inode } = row;
+        put!(out, "{:016x} {protocol:<3} {port:<10} {groups:08x} {receiving:<8} {:<8} ", 0, 0);
+        put!(out, "{:<5} {:<8} {drops:<8} {inode:<8}\n", u8::from(dumping), 2);
+    }
+}
+
+/// A zero byte of a name is shown as '@'.
+fn unix_sockets(out: &mut Text) {
+    /// How many are looked at in a turn.
+    const SOME: usize = 256;
+    put!(out, "Num       RefCount Protocol Flags    Type St Inode Path\n");
+    for shard in 0..unix::SHARDS {
+        let mut last = 0;
+        loop {
+            let sockets = unix::part(shard, last, SOME);
+            for socket in &sockets {
+                let row = socket.row();
+                last = row.inode;
+                // SS_CONNECTED, SS_UNCONNECTED.
+                let (state, peers) = if row.state == 1 { (3, 3) } else { (1, 2) };
+                // __SO_ACCEPTCON.
+                let flags = if row.state == unix::LISTEN { 0x10000 } else { 0 };
+                put!(out, "{:016x}: {peers:08X} {:08X} {flags:08X} {:04X} {state:02X} ", 0, 0, row.kind.raw());
+                put!(out, "{:5}", row.inode);
+                let name = if row.name.first() == Some(&0) {
+                    &row.name[..]
+                } else {
+                    row.name.split_last().map_or(&[][..], |(_, path)| path)
+                };
+                if !name.is_empty() {
+                    out.push(b' ');
+                    name.iter().for_each(|byte| out.push(if *byte == 0 { b'@' } else { *byte }));
+                }
+                out.push(b'\n');
+            }
+            if sockets.is_empty() {
+                break;
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
-use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::iface::{Route, SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::dhcpv4;
 use smoltcp::socket::raw::{PacketBuffer, PacketMetadata, Socket as RawSocket};
@@ -30,7 +30,9 @@ const SOLICIT_INTERVAL: Duration = Duration::from_secs(4);
 const MOST_SOLICITS: u32 = 3;
 const LINK_LOCAL_PREFIX: u8 = 64;
 /// More would not fit into the stack.
-const MOST_ADDRESSES: usize = 8;
+pub const MOST_ADDRESSES: usize = 8;
+/// Routes of programs, besides those to everywhere that others have told.
+pub const MOST_ROUTES: usize = 6;
 const DHCP_CLIENT_PORT: u16 = 68;
 /// Room for what the stack puts together from fragments.
 const REASSEMBLED: usize = 65_600;
@@ -51,6 +53,10 @@ impl Method {
 
 pub struct Configure {
     method: Method,
+    /// IFF_UP, as far as the stack knows.
+    on: bool,
+    /// What DHCP has given.
+    leased: Option<Cidr>,
     sockets: SocketSet<'static>,
     dhcp: Option<SocketHandle>,
     /// What comes in fragments, by protocol; and what is sent to routers.
@@ -121,6 +127,8 @@ impl Configure {
         let solicitor = sockets.add(raw(IpVersion::Ipv6, IpProtocol::Icmpv6, 0, 256));
         Configure {
             method,
+            on: false,
+            leased: None,
             sockets,
             dhcp: None,
             datagrams,
@@ -155,9 +163,11 @@ impl Configure {
 
     /// IFF_UP.
     pub fn set_up(&mut self, wire: &mut Wire, up: bool) {
-        if up == wire.port.is_up() {
+        if up == self.on {
             return;
         }
+        self.on = up;
+        self.leased = None;
         wire.port.note_up(up);
         if let Some(dhcp) = self.dhcp.take() {
             self.sockets.remove(dhcp);
@@ -168,15 +178,26 @@ impl Configure {
             // Nobody waits for an address of it.
             self.patience = None;
             wire.port.settled.set();
-            return apply(wire, Settings::default());
+            // The settings went with the flag.
+            return apply(wire, &mut |_| {});
         }
-        let mut settings = match &self.method {
+        let given = match &self.method {
             Method::Static(settings) => settings.clone(),
             _ => Settings::default(),
         };
         let link = address_behind(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), wire.port.card().mac());
-        settings.addresses.push(Cidr { ip: link, prefix: LINK_LOCAL_PREFIX });
-        apply(wire, settings);
+        let link = Cidr { ip: link, prefix: LINK_LOCAL_PREFIX };
+        apply(wire, &mut |settings| {
+            // What is there already has a program set while the card was not used.
+            let before = core::mem::replace(settings, given.clone());
+            settings.addresses.push(link);
+            for own in before.addresses {
+                if settings.addresses.len() < MOST_ADDRESSES && !settings.addresses.contains(&own) {
+                    settings.addresses.push(own);
+                }
+            }
+            settings.routes = before.routes;
+        });
         if self.method == Method::Dhcp {
             self.dhcp = Some(self.sockets.add(dhcpv4::Socket::new()));
             self.patience = Some(wire.now.saturating_add(PATIENCE));
@@ -219,14 +240,16 @@ impl Configure {
                 (own, config.router.filter(|ip| is_host(*ip)), config.dns_servers.to_vec(), Some(config.server.address))
             }
         };
-        let mut settings = wire.settings.clone();
-        settings.addresses.retain(|address| address.ip.is_ipv6());
         if let Some(own) = own {
-            settings.addresses.insert(0, own);
             log::info!("{}: address {}/{} by DHCP", wire.port.name(), own.ip, own.prefix);
         }
-        (settings.gateway, settings.servers, settings.told_by) = (gateway, servers, told_by);
-        apply(wire, settings);
+        let before = core::mem::replace(&mut self.leased, own);
+        apply(wire, &mut |settings| {
+            settings.addresses.retain(|address| Some(*address) != before && Some(*address) != own);
+            settings.addresses.truncate(MOST_ADDRESSES - 1);
+            settings.addresses.splice(0..0, own);
+            (settings.gateway, settings.servers, settings.told_by) = (gateway, servers.clone(), told_by);
+        });
         if own.is_some() {
             self.patience = None;
             wire.port.settled.set();
@@ -276,21 +299,21 @@ impl Configure {
                 if from.is_unicast_link_local() =>
             {
                 self.next_solicit = None;
-                let mut settings = wire.settings.clone();
-                settings.gateway6 = (router_lifetime.total_micros() > 0).then_some(from);
-                if let Some(info) = prefix_info
-                    && info.flags.contains(NdiscPrefixInfoFlags::ADDRCONF)
-                    && info.prefix_len == 64
-                    && is_prefix(info.prefix)
-                {
-                    let own = Cidr { ip: address_behind(info.prefix, wire.port.card().mac()), prefix: 64 };
+                let mac = wire.port.card().mac();
+                let told = prefix_info.filter(|info| {
+                    let wanted = info.flags.contains(NdiscPrefixInfoFlags::ADDRCONF);
+                    wanted && info.prefix_len == 64 && is_prefix(info.prefix)
+                });
+                apply(wire, &mut |settings| {
+                    settings.gateway6 = (router_lifetime.total_micros() > 0).then_some(from);
+                    let Some(info) = told else { return };
+                    let own = Cidr { ip: address_behind(info.prefix, mac), prefix: 64 };
                     let valid = info.valid_lifetime.total_micros() > 0;
-                    settings.addresses.retain(|address| *address != own);
-                    if valid && settings.addresses.len() < MOST_ADDRESSES {
+                    settings.addresses.retain(|address| *address != own || valid);
+                    if valid && !settings.addresses.contains(&own) && settings.addresses.len() < MOST_ADDRESSES {
                         settings.addresses.push(own);
                     }
-                }
-                apply(wire, settings);
+                });
                 false
             }
             _ => false,
@@ -319,8 +342,13 @@ impl Configure {
     }
 }
 
-/// Tells the stack, then everybody.
-fn apply(wire: &mut Wire, settings: Settings) {
+/// Changes the settings, and tells the stack what they are now.
+pub fn apply(wire: &mut Wire, change: &mut dyn FnMut(&mut Settings)) {
+    let settings = wire.port.change(&mut |settings| {
+        change(settings);
+        Ok(())
+    });
+    let Ok(settings) = settings else { return };
     if wire.settings == settings {
         return;
     }
@@ -331,17 +359,21 @@ fn apply(wire: &mut Wire, settings: Settings) {
             let _ = addresses.push(stack(own));
         }
     });
-    let routes = wire.iface.routes_mut();
-    routes.remove_default_ipv4_route();
-    routes.remove_default_ipv6_route();
-    if let Some(gateway) = settings.gateway {
-        let _ = routes.add_default_ipv4_route(gateway);
-    }
-    if let Some(gateway) = settings.gateway6 {
-        let _ = routes.add_default_ipv6_route(gateway);
-    }
-    wire.settings = settings.clone();
-    wire.port.publish(settings);
+    let everywhere = |gateway: IpAddr| {
+        let ip: IpAddr = if gateway.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        (Cidr { ip, prefix: 0 }, gateway)
+    };
+    let gateways = [settings.gateway.map(IpAddr::V4), settings.gateway6.map(IpAddr::V6)];
+    let routes = settings.routes.iter().map(|route| (route.to, route.gateway));
+    wire.iface.routes_mut().update(|table| {
+        table.clear();
+        // Of two to the same place the stack takes the last.
+        for (to, gateway) in gateways.into_iter().flatten().map(everywhere).chain(routes) {
+            let via_router = IpAddress::from(gateway);
+            let _ = table.push(Route { cidr: stack(&to), via_router, preferred_until: None, expires_at: None });
+        }
+    });
+    wire.settings = settings;
 }
 
 const _: () = assert!(datagram::LARGEST < REASSEMBLED);

@@ -11,7 +11,7 @@ use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::time::{Duration as StackDuration, Instant as StackInstant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpProtocol};
 
-use super::configure::{Configure, Method};
+use super::configure::{self, Configure, Method};
 use super::datagram::Lanes;
 use super::frame::{self, Kind, Pair, Quoted};
 use super::phy::Phy;
@@ -60,7 +60,7 @@ pub struct Wire {
     pub iface: Box<Interface>,
     pub phy: Phy,
     pub now: Instant,
-    /// What the port publishes: the task alone changes it.
+    /// What the port has, as the stack knows it.
     pub settings: Settings,
     /// Something goes through the gateway.
     pub routed: bool,
@@ -114,7 +114,7 @@ impl Wire {
     /// A packet that is for a machine of another network does not tell the stack that the gateway is still there, and the stack asks
     /// for one neighbour a second, whoever that is: so the gateway is asked for before the stack forgets it.
     fn refresh_gateway(&mut self) {
-        let Some(gateway) = self.settings.gateway.filter(|_| core::mem::take(&mut self.routed)) else { return };
+        let Some(gateway) = self.settings.main_gateway().filter(|_| core::mem::take(&mut self.routed)) else { return };
         let known = self.port.with_neighbours(|known| known.knows(gateway.into()));
         let time = if known { GATEWAY_TIME } else { NEIGHBOUR_INTERVAL };
         if self.asked_gateway.is_some_and(|at| self.now.saturating_since(at) < time) {
@@ -239,6 +239,7 @@ impl Engine {
             match call {
                 Call::Connect(stand_in) => self.connect(stand_in),
                 Call::SetUp(up) => self.configure.set_up(&mut self.wire, up),
+                Call::Adopt => configure::apply(&mut self.wire, &mut |_| {}),
             }
         }
         rung.into_iter().for_each(|id| self.enqueue(id));

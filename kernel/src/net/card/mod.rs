@@ -39,9 +39,10 @@ use crate::drivers::random;
 use crate::exec::{self, Instant, Notify};
 use crate::net::interface;
 
+pub use configure::{MOST_ADDRESSES, MOST_ROUTES};
 pub use datagram::{Charge, Outgoing};
 pub use neighbours::Neighbour;
-pub use port::{Call, Cidr, Counters, Port, Settings};
+pub use port::{Call, Cidr, Counters, Port, Settings, Via};
 
 /// Bytes of a buffer: the driver's header and the largest frame.
 pub const BUFFER: usize = 2048;

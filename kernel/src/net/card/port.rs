@@ -14,6 +14,7 @@ use super::{Card, Neighbour};
 use crate::errno::{Errno, Result};
 use crate::exec::{Event, Instant};
 use crate::net::inet::tcp::TcpSocket;
+use crate::net::netlink;
 use crate::sync::SpinLock;
 
 /// An address and how much of it names the network.
@@ -41,12 +42,34 @@ impl Cidr {
         Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0))
     }
 
+    /// Its first address.
+    pub fn network(&self) -> IpAddr {
+        match self.ip {
+            IpAddr::V4(ip) => IpAddr::V4(ip & self.mask()),
+            IpAddr::V6(ip) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix.min(128))).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & mask))
+            }
+        }
+    }
+
     pub fn broadcast(&self) -> Option<Ipv4Addr> {
         match self.ip {
             IpAddr::V4(ip) if self.prefix < 31 => Some(ip | !self.mask()),
             _ => None,
         }
     }
+}
+
+/// A route that a program has set: a network, and the neighbour through which packets for it go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Via {
+    pub to: Cidr,
+    pub gateway: IpAddr,
+    /// RTPROT_*: who says so.
+    pub protocol: u8,
+    /// 0: none.
+    pub metric: u32,
 }
 
 /// How the card is configured.
@@ -58,6 +81,8 @@ pub struct Settings {
     pub servers: Vec<Ipv4Addr>,
     /// The DHCP server that said so.
     pub told_by: Option<Ipv4Addr>,
+    /// They go before the gateways.
+    pub routes: Vec<Via>,
 }
 
 impl Settings {
@@ -87,10 +112,38 @@ impl Settings {
         if self.is_near(ip) || self.is_broadcast(ip) || ip.is_multicast() {
             return Some(ip);
         }
+        let routes = self.routes.iter().filter(|route| route.to.contains(ip));
+        if let Some(route) = routes.max_by_key(|route| route.to.prefix) {
+            return Some(route.gateway);
+        }
         match ip {
             IpAddr::V4(_) => self.gateway.map(IpAddr::V4),
             IpAddr::V6(_) => self.gateway6.map(IpAddr::V6),
         }
+    }
+
+    /// The gateway that most packets of IPv4 go through.
+    pub fn main_gateway(&self) -> Option<Ipv4Addr> {
+        let main = self.routes.iter().find(|route| route.to.prefix == 0 && route.to.ip.is_ipv4());
+        match main.map(|route| route.gateway) {
+            Some(IpAddr::V4(gateway)) => Some(gateway),
+            _ => self.gateway,
+        }
+    }
+
+    /// Is there a way to `ip` besides that to everywhere?
+    pub fn knows_way(&self, ip: IpAddr) -> bool {
+        self.routes.iter().any(|route| route.to.prefix != 0 && route.to.contains(ip))
+    }
+
+    /// An address is gone: so are the ways through neighbours that were reached from it.
+    pub fn forget_lost(&mut self) {
+        let addresses = core::mem::take(&mut self.addresses);
+        let near = |ip: IpAddr| addresses.iter().any(|own| own.contains(ip));
+        self.routes.retain(|route| near(route.gateway));
+        self.gateway = self.gateway.filter(|gateway| near((*gateway).into()));
+        self.gateway6 = self.gateway6.filter(|gateway| near((*gateway).into()));
+        self.addresses = addresses;
     }
 
     /// Where packets for `ip` come from (for IPv6 the rules of RFC 6724 that matter with one interface). None: no route.
@@ -120,6 +173,8 @@ pub enum Call {
     Connect(Arc<TcpSocket>),
     /// The card is to be used, or not any more (IFF_UP).
     SetUp(bool),
+    /// A program has changed the settings.
+    Adopt,
 }
 
 #[derive(Default)]
@@ -192,8 +247,36 @@ impl Port {
         self.settings.lock().is_broadcast(ip)
     }
 
-    pub fn publish(&self, settings: Settings) {
-        *self.settings.lock() = settings;
+    /// IFF_UP as a program wants it: the task follows. A card that is not used has no addresses, but for those it is given then.
+    pub fn set_up(&self, up: bool) -> Result<()> {
+        self.note_up(up);
+        if !up {
+            self.change(&mut |settings| {
+                *settings = Settings::default();
+                Ok(())
+            })?;
+        }
+        self.call(Call::SetUp(up))
+    }
+
+    /// Changes the settings, and tells those who listen to such changes. With an error nothing changes.
+    pub fn change(&self, change: &mut dyn FnMut(&mut Settings) -> Result<()>) -> Result<Settings> {
+        let mut settings = self.settings.lock();
+        let before = settings.clone();
+        let mut after = settings.clone();
+        change(&mut after)?;
+        settings.clone_from(&after);
+        drop(settings);
+        if before != after {
+            netlink::tell_settings(self, &before, &after);
+        }
+        Ok(after)
+    }
+
+    /// The same by a program: the task is to follow.
+    pub fn change_from_outside(&self, change: &mut dyn FnMut(&mut Settings) -> Result<()>) -> Result<()> {
+        self.change(change)?;
+        self.call(Call::Adopt)
     }
 
     pub fn neighbours(&self, now: Instant) -> Vec<Neighbour> {
@@ -213,6 +296,10 @@ impl Port {
 
     pub fn call(&self, call: Call) -> Result<()> {
         self.post(|mail| {
+            // Once is enough: the settings are looked at when it is read.
+            if matches!((&call, mail.calls.back()), (Call::Adopt, Some(Call::Adopt))) {
+                return Ok(());
+            }
             mail.calls.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
             mail.calls.push_back(call);
             Ok(())

@@ -31,6 +31,7 @@ use crate::fs::FileOps;
 use crate::process::{Caps, Thread};
 
 pub use endpoint::{AF_INET, AF_INET6, Endpoint};
+pub use ports::{SHARDS, shard_of};
 
 pub const IPPROTO_ICMP: u8 = raw::IPPROTO_ICMP as u8;
 pub const IPPROTO_TCP: u8 = raw::IPPROTO_TCP as u8;
@@ -41,8 +42,9 @@ const IPPROTO_MAX: i32 = 263;
 /// net.ipv4.ip_unprivileged_port_start.
 const PRIVILEGED: u16 = 1024;
 
-/// What /proc/net tells of a socket.
+/// What /proc/net and sock_diag(7) tell of a socket.
 pub struct Row {
+    pub family: u16,
     pub local: Endpoint,
     pub remote: Endpoint,
     /// TCP_* of Linux.
@@ -50,6 +52,12 @@ pub struct Row {
     /// Bytes that were not sent, not read; of a listener connections that wait.
     pub sending: usize,
     pub receiving: usize,
+    /// Of a listener: how many may wait.
+    pub backlog: usize,
+    /// Directions that are shut: 1 to receive, 2 to send.
+    pub shut: u8,
+    /// IPV6_V6ONLY.
+    pub only_v6: bool,
     pub uid: u32,
     pub inode: u64,
 }

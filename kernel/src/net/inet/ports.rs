@@ -29,7 +29,8 @@ const TIME_WAIT_REUSE: Duration = Duration::from_secs(1);
 /// of it.
 const MAX_TIME_WAITS: u32 = 1024;
 
-const SHARDS: usize = 64;
+/// Into how many parts a table is split.
+pub const SHARDS: usize = 64;
 
 /// How a port is held.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +59,9 @@ struct Entry<S> {
     claim: Claim,
 }
 
+/// A socket that has a port, or what is left of a connection (None), and how it has it.
+pub type Holding<S> = (Option<Arc<S>>, Claim);
+
 type Entries<S> = SmallVec<[Entry<S>; 2]>;
 type Shard<S> = SpinLock<BTreeMap<u16, Entries<S>>>;
 
@@ -67,6 +71,11 @@ pub struct Ports<S> {
     /// Where the search for a free port goes on.
     next: AtomicU32,
     past: AtomicU32,
+}
+
+/// Where a port is.
+pub fn shard_of(port: u16) -> usize {
+    usize::from(port) % SHARDS
 }
 
 impl Claim {
@@ -123,7 +132,7 @@ impl<S> Ports<S> {
     }
 
     fn shard(&self, port: u16) -> &Shard<S> {
-        &self.shards[usize::from(port) % SHARDS]
+        &self.shards[shard_of(port)]
     }
 
     /// Gives `socket` the port that the claim names if everybody who has it agrees.
@@ -279,29 +288,38 @@ impl<S> Ports<S> {
     }
 
     /// Who has ports: sockets, or what is left of connections (None), by port.
-    pub fn list(&self) -> Vec<(Option<Arc<S>>, Claim)> {
-        let now = Instant::now();
+    pub fn list(&self) -> Vec<Holding<S>> {
         let mut all = Vec::new();
-        for shard in &self.shards {
-            let shard = shard.lock();
-            let entries = shard.values().flatten().filter(|entry| !entry.is_over(now));
-            for entry in entries {
-                // First, so that no last reference to a socket goes under the lock.
-                if all.try_reserve(1).is_err() {
-                    break;
-                }
-                let socket = match &entry.holder {
-                    Holder::Socket(socket) => Some(socket.upgrade()),
-                    Holder::Past { .. } => None,
-                };
-                if socket.as_ref().is_none_or(Option::is_some) {
-                    all.push((socket.flatten(), entry.claim));
-                }
+        for shard in 0..SHARDS {
+            let part = self.part(shard, 0, usize::MAX);
+            if all.try_reserve(part.len()).is_err() {
+                break;
             }
+            all.extend(part.into_iter().flatten());
         }
         // Without memory of its own, of which there may be none.
         all.sort_unstable_by_key(|(_, claim)| claim.local.port);
         all
+    }
+
+    /// A part of that: of one shard, whose first ones are skipped, so many at most. None: nothing is left of it.
+    pub fn part(&self, shard: usize, skip: usize, most: usize) -> Vec<Option<Holding<S>>> {
+        let now = Instant::now();
+        let mut part = Vec::new();
+        let Some(shard) = self.shards.get(shard) else { return part };
+        let shard = shard.lock();
+        for entry in shard.values().flatten().skip(skip).take(most) {
+            // First, so that no last reference to a socket goes under the lock.
+            if part.try_reserve(1).is_err() {
+                break;
+            }
+            part.push(match &entry.holder {
+                _ if entry.is_over(now) => None,
+                Holder::Socket(socket) => socket.upgrade().map(|socket| (Some(socket), entry.claim)),
+                Holder::Past { .. } => Some((None, entry.claim)),
+            });
+        }
+        part
     }
 
     /// Who is meant by what comes from `remote` to `local`: the one whose claim says most. Of several that share the port with

@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::errno::Result;
-use crate::net::card::{self, Call, Cidr, Port};
+use crate::net::card::{self, Cidr, Port};
+use crate::net::netlink;
 
-const LOOPBACK_INDEX: i32 = 1;
+pub const LOOPBACK_INDEX: i32 = 1;
 const LOOPBACK_MTU: i32 = 65_536;
 /// The index of the first card.
 pub const FIRST_CARD: i32 = 2;
@@ -23,6 +24,12 @@ const IFF_RUNNING: u32 = 0x40;
 const IFF_MULTICAST: u32 = 0x1000;
 /// Not in 16 bits.
 const IFF_LOWER_UP: u32 = 0x1_0000;
+
+/// Those that the loopback always has while it is up.
+pub const LOOPBACK_ADDRESSES: [Cidr; 2] = [
+    Cidr { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 8 },
+    Cidr { ip: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix: 128 },
+];
 
 pub struct Device {
     pub name: String,
@@ -48,10 +55,11 @@ pub fn devices() -> Vec<Device> {
 
 fn loopback() -> Device {
     let up = super::is_loopback_up();
-    let own = [
-        Cidr { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 8 },
-        Cidr { ip: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix: 128 },
-    ];
+    let mut addresses = Vec::new();
+    if up {
+        addresses.extend(LOOPBACK_ADDRESSES);
+        addresses.extend(super::loopback_addresses());
+    }
     Device {
         name: "lo".into(),
         index: LOOPBACK_INDEX,
@@ -60,7 +68,7 @@ fn loopback() -> Device {
         mac: [0; 6],
         up,
         link: up,
-        addresses: if up { own.to_vec() } else { Vec::new() },
+        addresses,
         port: None,
     }
 }
@@ -106,11 +114,10 @@ impl Device {
 
     pub fn set_up(&self, up: bool) -> Result<()> {
         match &self.port {
-            Some(port) => port.call(Call::SetUp(up)),
-            None => {
-                super::set_loopback(up);
-                Ok(())
-            }
+            Some(port) => port.set_up(up)?,
+            None => super::set_loopback(up),
         }
+        netlink::tell_link(self.index);
+        Ok(())
     }
 }

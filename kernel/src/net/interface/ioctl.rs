@@ -12,7 +12,7 @@ use crate::mm::UserPtr;
 use crate::net::inet::{AF_INET, Endpoint};
 use crate::process::{Caps, Thread};
 
-const QUEUE_LENGTH: i32 = 1000;
+pub const QUEUE_LENGTH: i32 = 1000;
 
 /// `struct ifreq`.
 #[repr(C)]

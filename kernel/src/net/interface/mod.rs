@@ -2,11 +2,12 @@
 //!
 //! There is the loopback, "lo", which is down until somebody brings it up, as on Linux; it has its addresses while it is up.
 //! Nothing goes through it: sockets of this machine reach each other without packets (see [`super::inet`]). Cards
-//! ([`super::card`]) come after it as they are found: "eth0", "eth1", … [`mod@device`] is what both look like to programs, [`mod@ioctl`]
-//! how they ask.
+//! ([`super::card`]) come after it as they are found: "eth0", "eth1", … [`mod@device`] is what both look like to programs, and [`mod@route`] where
+//! packets go; [`mod@ioctl`] is one way to ask, [`super::netlink`] the other.
 
 mod device;
 mod ioctl;
+mod route;
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -14,17 +15,22 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::card::{Card, Port};
+use super::card::{Card, Cidr, Port};
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
 use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
 
-pub use device::{Device, devices};
-pub use ioctl::ioctl;
+pub use device::{Device, IFF_UP, LOOPBACK_ADDRESSES, LOOPBACK_INDEX, devices};
+pub use ioctl::{QUEUE_LENGTH, ioctl};
+pub use route::{Route, TABLE_LOCAL, TABLE_MAIN, of_settings, routes};
 
 static LOOPBACK_UP: AtomicBool = AtomicBool::new(false);
+
+/// Addresses that programs have given the loopback; there are some.
+static MORE: SpinLock<Vec<Cidr>> = SpinLock::new(Vec::new());
+static HAS_MORE: AtomicBool = AtomicBool::new(false);
 
 static CARDS: SpinLock<Vec<Arc<Port>>> = SpinLock::new(Vec::new());
 /// There is one: what goes on within the machine asks no further without.
@@ -36,6 +42,24 @@ pub fn is_loopback_up() -> bool {
 
 pub fn set_loopback(up: bool) {
     LOOPBACK_UP.store(up, Ordering::Relaxed);
+}
+
+/// What programs have added to the loopback's addresses.
+pub fn loopback_addresses() -> Vec<Cidr> {
+    if HAS_MORE.load(Ordering::Acquire) { MORE.lock().clone() } else { Vec::new() }
+}
+
+/// Adds an address to the loopback, or takes it away.
+pub fn change_loopback(change: &mut dyn FnMut(&mut Vec<Cidr>) -> Result<()>) -> Result<()> {
+    let mut more = MORE.lock();
+    change(&mut more)?;
+    HAS_MORE.store(!more.is_empty(), Ordering::Release);
+    Ok(())
+}
+
+/// Is it an address of the loopback besides its own? Of IPv4 it has whole networks.
+fn is_added(ip: IpAddr) -> bool {
+    HAS_MORE.load(Ordering::Acquire) && MORE.lock().iter().any(|own| own.ip == ip || ip.is_ipv4() && own.contains(ip))
 }
 
 /// A card that a driver has found.
@@ -70,7 +94,7 @@ fn is_loopback(ip: IpAddr) -> bool {
 
 /// Is it an address of this machine?
 pub fn is_local(ip: IpAddr) -> bool {
-    is_loopback_up() && is_loopback(ip)
+    is_loopback_up() && (is_loopback(ip) || is_added(ip))
         || find_card(|port| port.with_settings(|settings| settings.is_own(ip))).is_some()
 }
 
@@ -98,7 +122,8 @@ pub fn port_for(ip: IpAddr) -> Result<Option<Arc<Port>>> {
     let leads = |port: &Port| port.with_settings(|settings| settings.source_for(ip).is_some());
     let is_near = |port: &Port| port.with_settings(|settings| settings.is_near(ip));
     // What is in the network of a card goes there, whatever way out another one has.
-    let port = find_card(|port| is_near(port) && leads(port)).or_else(|| find_card(leads));
+    let knows = |port: &Port| port.with_settings(|settings| settings.knows_way(ip)) && leads(port);
+    let port = find_card(|port| is_near(port) && leads(port)).or_else(|| find_card(knows)).or_else(|| find_card(leads));
     port.filter(|port| port.is_up()).map(Some).ok_or(Errno::ENETUNREACH)
 }
 

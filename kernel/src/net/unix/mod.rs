@@ -8,11 +8,14 @@
 //! Who waits for room in whose inbox: a stream's writer on its own queue, woken by the reader through its peer; a
 //! datagram's sender on its own queue, too, after it left its name with the receiver (`State::blocked`); connect(2) on
 //! the listener's `room`.
+//!
+//! Sockets that have descriptors are in [`registry`], for /proc/net/unix and sock_diag(7).
 
 mod connect;
 mod inbox;
 mod message;
 mod name;
+mod registry;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +41,7 @@ use crate::sync::{Once, SpinLock};
 use crate::syscalls::SysResult;
 
 pub use name::AF_UNIX;
+pub use registry::{LISTEN, Row, SHARDS, find, part};
 
 /// The type of socket that socket(2) asks for by a SOCK_* `kind`.
 pub fn kind(kind: u32, protocol: i32) -> Result<Type> {
@@ -290,6 +294,7 @@ impl UnixSocket {
         if let Some(name) = name {
             name::release(&name, self);
         }
+        registry::remove(self);
         if connects && let Some(peer) = peer {
             // First the error: who finds the end looks for it.
             if lost {
@@ -436,6 +441,10 @@ impl Socket for UnixSocket {
 
     fn queue(&self) -> &WaitQueue {
         &self.queue
+    }
+
+    fn opened(&self) {
+        registry::add(self);
     }
 
     fn bind<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>> {

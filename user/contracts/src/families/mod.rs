@@ -61,6 +61,10 @@ mod mqueue;
 mod mqueue_file;
 mod msg;
 mod msg_ctl;
+mod netlink;
+mod netlink_diag;
+mod netlink_route;
+mod netlink_set;
 mod open;
 mod overlay;
 mod packets;
@@ -153,6 +157,10 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("mqueue_file", mqueue_file::TESTS),
     ("msg", msg::TESTS),
     ("msg_ctl", msg_ctl::TESTS),
+    ("netlink", netlink::TESTS),
+    ("netlink_diag", netlink_diag::TESTS),
+    ("netlink_route", netlink_route::TESTS),
+    ("netlink_set", netlink_set::TESTS),
     ("sem", sem::TESTS),
     ("sem_undo", sem_undo::TESTS),
     ("sem_wait", sem_wait::TESTS),

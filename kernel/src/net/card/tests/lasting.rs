@@ -1,14 +1,13 @@
 //! Connections that others do not end, or end before the program has looked.
 
-use core::net::Ipv6Addr;
+use core::net::{IpAddr, Ipv6Addr};
 use core::time::Duration;
 
 use linux_raw_sys::net as raw;
 use smoltcp::wire::{IpAddress, IpCidr};
 
 use super::super::configure::Method;
-use super::super::port::Call;
-use super::super::{Cidr, Settings};
+use super::super::{Cidr, Settings, Via};
 use super::wire::{Faults, Net};
 use super::*;
 use crate::net::inet::AF_INET6;
@@ -326,7 +325,7 @@ fn what_is_for_another_machine_reaches_nobody_here_when_the_way_there_is_gone() 
     };
     assert!(matches!(send(true), Ok(1)));
     let port = interface::cards().into_iter().find(|port| port.with_settings(|own| own.is_own(net.own))).unwrap();
-    port.call(Call::SetUp(false)).unwrap();
+    port.set_up(false).unwrap();
     net.step();
     assert!(matches!(send(false), Err(TryError::Failed(Errno::ENETUNREACH))));
     assert_eq!(receive(&*server), Ok(None));
@@ -338,6 +337,37 @@ fn what_is_for_another_machine_reaches_nobody_here_when_the_way_there_is_gone() 
     let there = Endpoint { ip: ip(2), port: u16::from_be_bytes([address[2], address[3]]) };
     assert_eq!(TcpSocket::new(AF_INET6).begin_as(0, ip(1), there), Err(Errno::ENETUNREACH));
     assert!(ready(&*listener).is_empty());
+}
+
+#[test]
+fn what_a_program_sets_holds_at_once_and_stays_beside_what_others_say() {
+    // Cards of other tests lead to all of IPv4.
+    let ip = |net, last| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 58, net, 0, 0, 0, last));
+    let own = Cidr { ip: ip(1, 1), prefix: 64 };
+    let mut net = Net::new(58, Faults::default());
+    let port = interface::cards().into_iter().find(|port| port.with_settings(|own| own.is_own(net.own))).unwrap();
+    let via = Via { to: Cidr { ip: ip(2, 0), prefix: 64 }, gateway: ip(1, 9), protocol: 4, metric: 0 };
+    let set = port.change_from_outside(&mut |settings| {
+        settings.addresses.push(own);
+        settings.routes.push(via);
+        Ok(())
+    });
+    set.unwrap();
+    let source = |to| interface::source_for(to);
+    assert_eq!((source(ip(1, 2)), source(ip(2, 2))), (Ok(own.ip), Ok(own.ip)));
+    assert_eq!(port.with_settings(|settings| settings.next_hop(ip(2, 2))), Some(via.gateway));
+    net.step();
+    assert!(port.settings().addresses.contains(&own) && port.settings().routes == [via]);
+    // The route goes with the address through which its gateway was reached.
+    let gone = port.change_from_outside(&mut |settings| {
+        settings.addresses.retain(|there| *there != own);
+        settings.forget_lost();
+        Ok(())
+    });
+    gone.unwrap();
+    net.step();
+    assert!(port.settings().routes.is_empty() && port.with_settings(|settings| settings.is_own(net.own)));
+    assert_eq!(source(ip(2, 2)), Err(Errno::ENETUNREACH));
 }
 
 #[test]

@@ -29,8 +29,8 @@ use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::options::{IpOptions, TcpOptions};
-use super::ports::Ports;
-use super::{AF_INET, Endpoint, IPPROTO_TCP, Row, options};
+use super::ports::{Holding, Ports};
+use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_TCP, Row, options};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::pipe::{PIPE_BUF, Ring};
@@ -133,33 +133,49 @@ pub const TIME_WAIT: u8 = 6;
 /// The sockets of a family that listen or are connected, and what is left of connections.
 pub fn rows(family: u16) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (socket, claim) in PORTS.list() {
-        let row = match socket {
-            Some(socket) if socket.common.family == family => socket.row(),
-            None if claim.local.ip.is_ipv4() == (family == AF_INET) => claim.remote.map(|remote| Row {
-                local: claim.local,
-                remote,
-                state: TIME_WAIT,
-                sending: 0,
-                receiving: 0,
-                uid: 0,
-                inode: 0,
-            }),
-            _ => None,
-        };
+    for row in PORTS.list().into_iter().filter_map(row).filter(|row| row.family == family) {
         if rows.try_reserve(1).is_ok() {
-            rows.extend(row);
+            rows.push(row);
         }
     }
     rows
 }
 
+/// Some of those of all families: see [`Ports::part`].
+pub fn part(shard: usize, skip: usize, most: usize) -> Vec<Option<Row>> {
+    PORTS.part(shard, skip, most).into_iter().map(|holding| holding.and_then(row)).collect()
+}
+
+fn row((socket, claim): Holding<TcpSocket>) -> Option<Row> {
+    match socket {
+        Some(socket) => socket.row(),
+        None => claim.remote.map(|remote| Row {
+            family: if claim.local.ip.is_ipv4() { AF_INET } else { AF_INET6 },
+            local: claim.local,
+            remote,
+            state: TIME_WAIT,
+            sending: 0,
+            receiving: 0,
+            backlog: 0,
+            shut: 0,
+            only_v6: false,
+            uid: 0,
+            inode: 0,
+        }),
+    }
+}
+
 impl TcpSocket {
     fn row(&self) -> Option<Row> {
         let sending = self.not_acknowledged();
+        let only_v6 = self.ip.lock().only_v6;
         let state = self.state.lock();
         let receiving = if state.phase == Phase::Listening { state.waiting.len() } else { state.inbox.len() };
         (state.phase != Phase::Closed).then(|| Row {
+            family: self.common.family,
+            backlog: state.backlog,
+            shut: u8::from(state.receive_shut) | u8::from(state.send_shut) << 1,
+            only_v6,
             local: state.local,
             remote: state.remote.unwrap_or(Endpoint::any(self.common.family)),
             state: state.number(),

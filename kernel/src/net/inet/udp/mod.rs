@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::endpoint::{self, AF_UNSPEC};
 use super::options::IpOptions;
-use super::ports::Ports;
+use super::ports::{Holding, Ports};
 use super::{Endpoint, IPPROTO_UDP, Row, check_bindable, claim};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
@@ -81,23 +81,37 @@ struct Datagram {
 
 /// The sockets of a family that have ports. Like Linux it shows connected ones as established, others as closed.
 pub fn rows(family: u16) -> Vec<Row> {
-    let sockets = PORTS.list().into_iter().filter_map(|(socket, _)| socket);
     let mut rows = Vec::new();
-    for socket in sockets.filter(|socket| socket.common.family == family) {
-        let state = socket.state.lock();
+    for row in PORTS.list().into_iter().filter_map(row).filter(|row| row.family == family) {
         if rows.try_reserve(1).is_ok() {
-            rows.push(Row {
-                local: state.local,
-                remote: state.remote.unwrap_or(Endpoint::any(family)),
-                state: if state.remote.is_some() { 1 } else { 7 },
-                sending: 0,
-                receiving: state.charge,
-                uid: socket.common.uid.load(Ordering::Relaxed),
-                inode: socket.common.inode.load(Ordering::Relaxed),
-            });
+            rows.push(row);
         }
     }
     rows
+}
+
+/// Some of those of all families: see [`Ports::part`].
+pub fn part(shard: usize, skip: usize, most: usize) -> Vec<Option<Row>> {
+    PORTS.part(shard, skip, most).into_iter().map(|holding| holding.and_then(row)).collect()
+}
+
+fn row((socket, _): Holding<UdpSocket>) -> Option<Row> {
+    let socket = socket?;
+    let only_v6 = socket.only_v6();
+    let state = socket.state.lock();
+    Some(Row {
+        family: socket.common.family,
+        local: state.local,
+        remote: state.remote.unwrap_or(Endpoint::any(socket.common.family)),
+        state: if state.remote.is_some() { 1 } else { 7 },
+        sending: 0,
+        receiving: state.charge,
+        backlog: 0,
+        shut: u8::from(state.receive_shut) | u8::from(state.send_shut) << 1,
+        only_v6,
+        uid: socket.common.uid.load(Ordering::Relaxed),
+        inode: socket.common.inode.load(Ordering::Relaxed),
+    })
 }
 
 impl UdpSocket {
