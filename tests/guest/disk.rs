@@ -21,8 +21,24 @@ pub fn trials() -> Vec<Trial> {
         shared("disk::a_busy_file_system_is_clean_on_pci", || busy(Bus::Pci)),
         shared("disk::a_full_file_system_says_so", full),
         shared("disk::what_was_synced_survives_a_pulled_plug", plug),
+        shared("disk::who_waits_for_a_disk_can_be_killed", slow),
         shared("disk::snapshots_leave_the_image_alone", snapshot),
     ]
+}
+
+/// The disk takes minutes for a block.
+fn slow() -> Result<()> {
+    let image = lab::copy_of("test", "slow")?;
+    let disk =
+        format!("-drive if=none,id=slow,format=raw,snapshot=on,throttling.bps-total=16,file={}", image.display());
+    let qemu = format!("{disk} -device virtio-blk-pci,drive=slow");
+    let options = MachineOptions { qemu, bus: Bus::Pci, ..lab::options() };
+    let machine = lab::machine(&options, "test")?;
+    let killed = "sleep 1; kill -9 $!; wait $!; echo $?";
+    let script = format!("cat /dev/vdb > /dev/null & {killed}; mount -t ext2 /dev/vdb /mnt & {killed}");
+    let text = lab::text_of(run_on(&machine, &["sh", "-c", &script], b"", Duration::from_secs(60))?)?;
+    ensure!(text.lines().filter(|line| *line == "137").count() == 2, "{text:?}");
+    Ok(())
 }
 
 /// `e2fsck -fn` finds nothing to repair, nor an unclean end.

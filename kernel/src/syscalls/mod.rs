@@ -1,11 +1,13 @@
 //! The Linux system-call ABI for arm64: the table, argument decoding, and one file of handlers per family.
 //!
-//! Handlers decode and call into the subsystem that holds the policy. Three kinds, named in the table:
+//! Handlers decode and call into the subsystem that holds the policy. The kinds, named in the table:
 //! * `fn`: answers at once; takes `&mut Thread`.
 //! * `async`: may wait; takes `&Thread`.
+//! * `killable`: the same, and ends, wherever it waits, when the thread is killed: it waits for disks and servers, which may not
+//!   answer.
 //! * `asyncmut`: may wait and changes the thread's own handles (exec, credentials); takes `&mut Thread`.
 //!
-//! An `async` one may also name a function that is asked first, `at once`: it answers what it can without waiting, or
+//! One that may wait may also name a function that is asked first, `at once`: it answers what it can without waiting, or
 //! `None`, and then it must have done nothing. What is called often is worth one: it needs no state in a future.
 //!
 //! A new system call is one line in `table.rs`, one handler, one contract test.

@@ -13,9 +13,11 @@ use super::socket::{MMsgHdr, MsgHdr};
 use super::time::{Timex, Tms, UserSigEvent};
 use super::{FromReg, IntoSysResult, SysError, SysResult};
 use crate::errno::Errno;
+use crate::exec::{Interrupted, interruptible};
 use crate::io_uring::Params;
 use crate::mm::UserPtr;
 use crate::process::Thread;
+use crate::process::run::Killable;
 use crate::signal::{SigAction, UserStack};
 use crate::time::{UserItimerspec, UserItimerval, UserTimespec, UserTimeval};
 
@@ -81,6 +83,16 @@ macro_rules! syscalls {
         let ($($arg,)*) = syscalls!(@decode $t ($($arg: $ty),*));
         IntoSysResult::into_sys(Box::pin(super::$($handler)::+($t $(, $arg)*)).await)
     }};
+    (@wait killable $t:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => {{
+        #[allow(clippy::let_unit_value, clippy::unused_unit)]
+        let ($($arg,)*) = syscalls!(@decode $t ($($arg: $ty),*));
+        let t: &Thread = $t;
+        match interruptible(&Killable(t.task()), super::$($handler)::+(t $(, $arg)*)).await {
+            Ok(answer) => IntoSysResult::into_sys(answer),
+            // Nobody sees it.
+            Err(Interrupted) => Err(Errno::EINTR.into()),
+        }
+    }};
     (@wait fn $t:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => { Err(Errno::ENOSYS.into()) };
     (@wait $kind:ident $t:ident ($($arg:ident: $ty:ty),*) $($handler:ident)::+) => {{
         #[allow(clippy::let_unit_value, clippy::unused_unit)]
@@ -98,12 +110,12 @@ syscalls! {
     5 setxattr(path: UserPtr<u8>, name: UserPtr<u8>, value: UserPtr<u8>, size: u64, flags: u32) async fs_xattr::setxattr;
     6 lsetxattr(path: UserPtr<u8>, name: UserPtr<u8>, value: UserPtr<u8>, size: u64, flags: u32) async fs_xattr::lsetxattr;
     7 fsetxattr(fd: i32, name: UserPtr<u8>, value: UserPtr<u8>, size: u64, flags: u32) async fs_xattr::fsetxattr;
-    8 getxattr(path: UserPtr<u8>, name: UserPtr<u8>, value: UserPtr<u8>, size: u64) async fs_xattr::getxattr;
-    9 lgetxattr(path: UserPtr<u8>, name: UserPtr<u8>, value: UserPtr<u8>, size: u64) async fs_xattr::lgetxattr;
-    10 fgetxattr(fd: i32, name: UserPtr<u8>, value: UserPtr<u8>, size: u64) async fs_xattr::fgetxattr;
-    11 listxattr(path: UserPtr<u8>, list: UserPtr<u8>, size: u64) async fs_xattr::listxattr;
-    12 llistxattr(path: UserPtr<u8>, list: UserPtr<u8>, size: u64) async fs_xattr::llistxattr;
-    13 flistxattr(fd: i32, list: UserPtr<u8>, size: u64) async fs_xattr::flistxattr;
+    8 getxattr(path: UserPtr<u8>, name: UserPtr<u8>, value: UserPtr<u8>, size: u64) killable fs_xattr::getxattr;
+    9 lgetxattr(path: UserPtr<u8>, name: UserPtr<u8>, value: UserPtr<u8>, size: u64) killable fs_xattr::lgetxattr;
+    10 fgetxattr(fd: i32, name: UserPtr<u8>, value: UserPtr<u8>, size: u64) killable fs_xattr::fgetxattr;
+    11 listxattr(path: UserPtr<u8>, list: UserPtr<u8>, size: u64) killable fs_xattr::listxattr;
+    12 llistxattr(path: UserPtr<u8>, list: UserPtr<u8>, size: u64) killable fs_xattr::llistxattr;
+    13 flistxattr(fd: i32, list: UserPtr<u8>, size: u64) killable fs_xattr::flistxattr;
     14 removexattr(path: UserPtr<u8>, name: UserPtr<u8>) async fs_xattr::removexattr;
     15 lremovexattr(path: UserPtr<u8>, name: UserPtr<u8>) async fs_xattr::lremovexattr;
     16 fremovexattr(fd: i32, name: UserPtr<u8>) async fs_xattr::fremovexattr;
@@ -122,42 +134,42 @@ syscalls! {
     30 ioprio_set(which: i32, who: i32, priority: i32) fn ioprio::ioprio_set;
     31 ioprio_get(which: i32, who: i32) fn ioprio::ioprio_get;
     32 flock(fd: i32, operation: u32) async fs_open::flock;
-    33 mknodat(dirfd: i32, path: UserPtr<u8>, mode: u32, dev: u32) async fs_change::mknodat;
-    34 mkdirat(dirfd: i32, path: UserPtr<u8>, mode: u32) async fs_change::mkdirat, at once fs_change::mkdirat_now;
-    35 unlinkat(dirfd: i32, path: UserPtr<u8>, flags: u32) async fs_change::unlinkat, at once fs_change::unlinkat_now;
-    36 symlinkat(target: UserPtr<u8>, dirfd: i32, path: UserPtr<u8>) async fs_change::symlinkat;
-    37 linkat(old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>, flags: u32) async fs_change::linkat;
-    38 renameat(old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>) async fs_change::renameat, at once fs_change::renameat_now;
+    33 mknodat(dirfd: i32, path: UserPtr<u8>, mode: u32, dev: u32) killable fs_change::mknodat;
+    34 mkdirat(dirfd: i32, path: UserPtr<u8>, mode: u32) killable fs_change::mkdirat, at once fs_change::mkdirat_now;
+    35 unlinkat(dirfd: i32, path: UserPtr<u8>, flags: u32) killable fs_change::unlinkat, at once fs_change::unlinkat_now;
+    36 symlinkat(target: UserPtr<u8>, dirfd: i32, path: UserPtr<u8>) killable fs_change::symlinkat;
+    37 linkat(old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>, flags: u32) killable fs_change::linkat;
+    38 renameat(old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>) killable fs_change::renameat, at once fs_change::renameat_now;
     39 umount2(target: UserPtr<u8>, flags: u32) async fs_mount::umount2;
-    40 mount(source: UserPtr<u8>, target: UserPtr<u8>, fs_type: UserPtr<u8>, flags: u64, data: UserPtr<u8>) async fs_mount::mount;
+    40 mount(source: UserPtr<u8>, target: UserPtr<u8>, fs_type: UserPtr<u8>, flags: u64, data: UserPtr<u8>) killable fs_mount::mount;
     41 pivot_root(new_root: UserPtr<u8>, put_old: UserPtr<u8>) async fs_mount::pivot_root;
-    43 statfs(path: UserPtr<u8>, buf: UserPtr<StatFs>) async fs_stat::statfs;
-    44 fstatfs(fd: i32, buf: UserPtr<StatFs>) async fs_stat::fstatfs;
-    45 truncate(path: UserPtr<u8>, size: i64) async fs_rw::truncate;
-    46 ftruncate(fd: i32, size: i64) async fs_rw::ftruncate;
+    43 statfs(path: UserPtr<u8>, buf: UserPtr<StatFs>) killable fs_stat::statfs;
+    44 fstatfs(fd: i32, buf: UserPtr<StatFs>) killable fs_stat::fstatfs;
+    45 truncate(path: UserPtr<u8>, size: i64) killable fs_rw::truncate;
+    46 ftruncate(fd: i32, size: i64) killable fs_rw::ftruncate;
     47 fallocate(fd: i32, mode: u32, offset: i64, len: i64) async fs_rw::fallocate;
-    48 faccessat(dirfd: i32, path: UserPtr<u8>, mode: u32) async fs_stat::faccessat, at once fs_stat::faccessat_now;
-    49 chdir(path: UserPtr<u8>) async fs_change::chdir;
+    48 faccessat(dirfd: i32, path: UserPtr<u8>, mode: u32) killable fs_stat::faccessat, at once fs_stat::faccessat_now;
+    49 chdir(path: UserPtr<u8>) killable fs_change::chdir;
     50 fchdir(fd: i32) fn fs_change::fchdir;
-    51 chroot(path: UserPtr<u8>) async fs_change::chroot;
-    52 fchmod(fd: i32, mode: u32) async fs_change::fchmod;
-    53 fchmodat(dirfd: i32, path: UserPtr<u8>, mode: u32) async fs_change::fchmodat;
-    54 fchownat(dirfd: i32, path: UserPtr<u8>, uid: u32, gid: u32, flags: u32) async fs_change::fchownat;
-    55 fchown(fd: i32, uid: u32, gid: u32) async fs_change::fchown;
-    56 openat(dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) async fs_open::openat;
+    51 chroot(path: UserPtr<u8>) killable fs_change::chroot;
+    52 fchmod(fd: i32, mode: u32) killable fs_change::fchmod;
+    53 fchmodat(dirfd: i32, path: UserPtr<u8>, mode: u32) killable fs_change::fchmodat;
+    54 fchownat(dirfd: i32, path: UserPtr<u8>, uid: u32, gid: u32, flags: u32) killable fs_change::fchownat;
+    55 fchown(fd: i32, uid: u32, gid: u32) killable fs_change::fchown;
+    56 openat(dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) killable fs_open::openat;
     57 close(fd: i32) fn fs_open::close;
     58 vhangup() fn misc::vhangup;
     59 pipe2(fds: UserPtr<[i32; 2]>, flags: u32) async pipe::pipe2;
-    61 getdents64(fd: i32, buf: UserPtr<u8>, size: u32) async fs_stat::getdents64;
-    62 lseek(fd: i32, offset: i64, whence: u32) async fs_rw::lseek, at once fs_rw::lseek_now;
-    63 read(fd: i32, buf: u64, len: u64) async fs_rw::read, at once fs_rw::read_now;
-    64 write(fd: i32, buf: u64, len: u64) async fs_rw::write, at once fs_rw::write_now;
-    65 readv(fd: i32, iov: u64, count: u64) async fs_rw::readv;
-    66 writev(fd: i32, iov: u64, count: u64) async fs_rw::writev;
-    67 pread64(fd: i32, buf: u64, len: u64, pos: i64) async fs_rw::pread64;
-    68 pwrite64(fd: i32, buf: u64, len: u64, pos: i64) async fs_rw::pwrite64;
-    69 preadv(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) async fs_rw::preadv;
-    70 pwritev(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) async fs_rw::pwritev;
+    61 getdents64(fd: i32, buf: UserPtr<u8>, size: u32) killable fs_stat::getdents64;
+    62 lseek(fd: i32, offset: i64, whence: u32) killable fs_rw::lseek, at once fs_rw::lseek_now;
+    63 read(fd: i32, buf: u64, len: u64) killable fs_rw::read, at once fs_rw::read_now;
+    64 write(fd: i32, buf: u64, len: u64) killable fs_rw::write, at once fs_rw::write_now;
+    65 readv(fd: i32, iov: u64, count: u64) killable fs_rw::readv;
+    66 writev(fd: i32, iov: u64, count: u64) killable fs_rw::writev;
+    67 pread64(fd: i32, buf: u64, len: u64, pos: i64) killable fs_rw::pread64;
+    68 pwrite64(fd: i32, buf: u64, len: u64, pos: i64) killable fs_rw::pwrite64;
+    69 preadv(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) killable fs_rw::preadv;
+    70 pwritev(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) killable fs_rw::pwritev;
     71 sendfile(out_fd: i32, in_fd: i32, offset: UserPtr<i64>, count: u64) boxed fs_rw::sendfile;
     72 pselect6(count: i32, read: UserPtr<u64>, write: UserPtr<u64>, except: UserPtr<u64>, timeout: UserPtr<UserTimespec>, mask: UserPtr<[u64; 2]>) async poll::pselect6, at once poll::pselect6_now;
     73 ppoll(fds: UserPtr<PollFd>, count: u32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async poll::ppoll, at once poll::ppoll_now;
@@ -165,9 +177,9 @@ syscalls! {
     75 vmsplice(fd: i32, iov: u64, count: u64, flags: u32) async fs_rw::vmsplice;
     76 splice(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) boxed fs_rw::splice;
     77 tee(in_fd: i32, out_fd: i32, len: u64, flags: u32) boxed fs_rw::tee;
-    78 readlinkat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<u8>, size: i32) async fs_stat::readlinkat;
-    79 newfstatat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<Stat>, flags: u32) async fs_stat::newfstatat, at once fs_stat::newfstatat_now;
-    80 fstat(fd: i32, buf: UserPtr<Stat>) async fs_stat::fstat;
+    78 readlinkat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<u8>, size: i32) killable fs_stat::readlinkat;
+    79 newfstatat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<Stat>, flags: u32) killable fs_stat::newfstatat, at once fs_stat::newfstatat_now;
+    80 fstat(fd: i32, buf: UserPtr<Stat>) killable fs_stat::fstat;
     81 sync() async fs_rw::sync;
     82 fsync(fd: i32) async fs_rw::fsync;
     83 fdatasync(fd: i32) async fs_rw::fdatasync;
@@ -175,7 +187,7 @@ syscalls! {
     85 timerfd_create(clock: i32, flags: u32) fn pipe::timerfd_create;
     86 timerfd_settime(fd: i32, flags: u32, new: UserPtr<UserItimerspec>, old: UserPtr<UserItimerspec>) async pipe::timerfd_settime;
     87 timerfd_gettime(fd: i32, value: UserPtr<UserItimerspec>) async pipe::timerfd_gettime;
-    88 utimensat(dirfd: i32, path: UserPtr<u8>, times: UserPtr<[UserTimespec; 2]>, flags: u32) async fs_change::utimensat;
+    88 utimensat(dirfd: i32, path: UserPtr<u8>, times: UserPtr<[UserTimespec; 2]>, flags: u32) killable fs_change::utimensat;
     90 capget(header: UserPtr<[u32; 2]>, data: UserPtr<u32>) async ids::capget;
     91 capset(header: UserPtr<[u32; 2]>, data: UserPtr<u32>) asyncmut ids::capset;
     92 personality(persona: u32) fn misc::personality;
@@ -295,7 +307,7 @@ syscalls! {
     210 shutdown(fd: i32, how: i32) fn socket::shutdown;
     211 sendmsg(fd: i32, message: UserPtr<MsgHdr>, flags: u32) async socket::sendmsg;
     212 recvmsg(fd: i32, message: UserPtr<MsgHdr>, flags: u32) async socket::recvmsg;
-    213 readahead(fd: i32, offset: i64, count: u64) async fs_rw::readahead;
+    213 readahead(fd: i32, offset: i64, count: u64) killable fs_rw::readahead;
     214 brk(addr: u64) async mm::brk, at once mm::brk_now;
     215 munmap(addr: u64, len: u64) async mm::munmap, at once mm::munmap_now;
     216 mremap(addr: u64, old_len: u64, new_len: u64, flags: u32, new_addr: u64) async mm::mremap;
@@ -317,7 +329,7 @@ syscalls! {
     243 recvmmsg(fd: i32, messages: UserPtr<MMsgHdr>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>) boxed socket::recvmmsg;
     260 wait4(pid: i32, status: UserPtr<u32>, options: u32, rusage: UserPtr<u8>) async process::wait4;
     261 prlimit64(pid: i32, resource: u32, new: UserPtr<[u64; 2]>, old: UserPtr<[u64; 2]>) async misc::prlimit64;
-    264 name_to_handle_at(dirfd: i32, path: UserPtr<u8>, handle: UserPtr<[u32; 2]>, mount_id: UserPtr<i32>, flags: u32) async fs_handle::name_to_handle_at;
+    264 name_to_handle_at(dirfd: i32, path: UserPtr<u8>, handle: UserPtr<[u32; 2]>, mount_id: UserPtr<i32>, flags: u32) killable fs_handle::name_to_handle_at;
     265 open_by_handle_at(mount_fd: i32, handle: UserPtr<[u32; 2]>, flags: u32) boxed fs_handle::open_by_handle_at;
     266 clock_adjtime(clock: i32, timex: UserPtr<Timex>) async time::clock_adjtime;
     267 syncfs(fd: i32) async fs_rw::syncfs;
@@ -327,7 +339,7 @@ syscalls! {
     271 process_vm_writev(pid: i32, local: u64, local_count: u64, remote: u64, remote_count: u64, flags: u64) boxed mm_remote::process_vm_writev;
     274 sched_setattr(pid: i32, attr: UserPtr<u32>, flags: u32) async sched::sched_setattr;
     275 sched_getattr(pid: i32, attr: UserPtr<u8>, size: u32, flags: u32) async sched::sched_getattr;
-    276 renameat2(old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>, flags: u32) async fs_change::renameat2, at once fs_change::renameat2_now;
+    276 renameat2(old_fd: i32, old: UserPtr<u8>, new_fd: i32, new: UserPtr<u8>, flags: u32) killable fs_change::renameat2, at once fs_change::renameat2_now;
     278 getrandom(buf: u64, len: u64, flags: u32) async pipe::getrandom;
     279 memfd_create(name: UserPtr<u8>, flags: u32) async pipe::memfd_create;
     281 execveat(dirfd: i32, path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>, flags: u32) asyncmut process::execveat;
@@ -335,9 +347,9 @@ syscalls! {
     283 membarrier(command: i32, flags: u32, cpu: i32) async misc::membarrier;
     284 mlock2(addr: u64, len: u64, flags: u32) boxed mm::mlock2;
     285 copy_file_range(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) boxed fs_rw::copy_file_range;
-    286 preadv2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) async fs_rw::preadv2;
+    286 preadv2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) killable fs_rw::preadv2;
     287 pwritev2(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64, flags: u32) boxed fs_rw::pwritev2;
-    291 statx(dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32, buf: UserPtr<Statx>) async fs_stat::statx, at once fs_stat::statx_now;
+    291 statx(dirfd: i32, path: UserPtr<u8>, flags: u32, mask: u32, buf: UserPtr<Statx>) killable fs_stat::statx, at once fs_stat::statx_now;
     293 rseq(area: u64, len: u32, flags: u32, signature: u32) fn misc::rseq;
     424 pidfd_send_signal(fd: i32, signo: i32, info: UserPtr<u8>, flags: u32) async signal::pidfd_send_signal;
     425 io_uring_setup(entries: u32, params: UserPtr<Params>) async io_uring::io_uring_setup;
@@ -352,15 +364,15 @@ syscalls! {
     434 pidfd_open(pid: i32, flags: u32) fn process::pidfd_open;
     435 clone3(args: UserPtr<u64>, size: usize) boxed process::clone3;
     436 close_range(first: u32, last: u32, flags: u32) boxed fs_open::close_range;
-    437 openat2(dirfd: i32, path: UserPtr<u8>, how: UserPtr<[u64; 3]>, size: u64) async fs_open::openat2;
+    437 openat2(dirfd: i32, path: UserPtr<u8>, how: UserPtr<[u64; 3]>, size: u64) killable fs_open::openat2;
     438 pidfd_getfd(pidfd: i32, fd: i32, flags: u32) fn process::pidfd_getfd;
-    439 faccessat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_stat::faccessat2;
+    439 faccessat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) killable fs_stat::faccessat2;
     440 process_madvise(fd: i32, vectors: u64, count: u64, advice: u32, flags: u32) boxed mm_remote::process_madvise;
     441 epoll_pwait2(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: UserPtr<UserTimespec>, mask: UserPtr<u64>, mask_size: u64) async epoll::epoll_pwait2;
     442 mount_setattr(dirfd: i32, path: UserPtr<u8>, flags: u32, attr: UserPtr<u8>, size: u64) boxed fs_mount_fd::mount_setattr;
     448 process_mrelease(fd: i32, flags: u32) boxed mm_remote::process_mrelease;
     449 futex_waitv(waiters: UserPtr<UserWaiter>, count: u32, flags: u32, timeout: UserPtr<UserTimespec>, clock: i32) async futex::futex_waitv;
-    452 fchmodat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) async fs_change::fchmodat2;
+    452 fchmodat2(dirfd: i32, path: UserPtr<u8>, mode: u32, flags: u32) killable fs_change::fchmodat2;
 }
 
 /// The name of a system call, or "?".
