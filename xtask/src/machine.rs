@@ -182,6 +182,11 @@ impl Machine {
         Machine::new(options, boot, image)
     }
 
+    /// Its clock is the number of instructions.
+    pub fn counts_instructions(&self) -> bool {
+        self.options.icount
+    }
+
     /// How many it has.
     pub fn processors(&self) -> usize {
         let host = std::thread::available_parallelism().map_or(1, usize::from).min(4);

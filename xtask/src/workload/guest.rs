@@ -19,6 +19,8 @@ const SCRIPT: &str = include_str!("guest.sh");
 const GRACE: Duration = Duration::from_secs(60);
 /// Only warnings, and what is worse, come to the console.
 const LOG_LEVEL: u8 = 5;
+/// The same for a machine that counts instructions: seconds of the host for one of the guest, 10^9 instructions.
+const SLOWER: u32 = 40;
 /// So much of an output is kept.
 const LONGEST: usize = 1 << 20;
 
@@ -28,6 +30,8 @@ pub struct Seen {
     pub end: End,
     /// By the guest's clock.
     pub seconds: f64,
+    /// How much of that all processors were idle, in sum.
+    pub idle: f64,
     /// Free memory before and after, in KiB.
     pub memory: Option<(u64, u64)>,
     pub output: String,
@@ -84,6 +88,7 @@ fn boot(machine: &Machine, env: &[(String, String)], entries: &[Entry], progress
     let longest = entries.iter().map(Entry::limit).max().unwrap_or_default();
     let total: u64 = entries.iter().map(|entry| u64::from(entry.limit())).sum();
     let graces = GRACE * entries.len() as u32;
+    let slower = if machine.counts_instructions() { SLOWER } else { 1 };
     let listener = RefCell::new(Listener::new(entries, progress));
     let mut stderr = Vec::new();
     let outcome = Session {
@@ -97,8 +102,8 @@ fn boot(machine: &Machine, env: &[(String, String)], entries: &[Entry], progress
         stderr: &mut stderr,
         trace: &mut io::sink(),
         log: &mut Log(&listener),
-        timeout: Some(Duration::from_secs(total) + graces + Duration::from_secs(180)),
-        silence: Some(Duration::from_secs(longest.into()) + GRACE),
+        timeout: Some((Duration::from_secs(total) + graces + Duration::from_secs(180)) * slower),
+        silence: Some((Duration::from_secs(longest.into()) + GRACE) * slower),
         plug: None,
         log_level: LOG_LEVEL,
     }
@@ -141,8 +146,9 @@ struct Listener<'a> {
     progress: Progress<'a>,
     seen: Vec<Seen>,
     running: Option<Seen>,
-    /// When that began, by the guest's clock.
+    /// When that began, by the guest's clock, and how long its processors had been idle.
     start: f64,
+    idle: f64,
     line: Vec<u8>,
     log_line: Vec<u8>,
     /// What the kernel said before the first entry, and when all of them were over.
@@ -158,6 +164,7 @@ impl<'a> Listener<'a> {
             seen: Vec::new(),
             running: None,
             start: 0.0,
+            idle: 0.0,
             line: Vec::new(),
             log_line: Vec::new(),
             log: Vec::new(),
@@ -180,15 +187,17 @@ impl<'a> Listener<'a> {
         let entry = self.entries.get(self.seen.len());
         let words: Vec<&str> = line.split(' ').collect();
         match (&words[..], &mut self.running) {
-            (["@@", "begin", name, start], None) if entry.is_some_and(|entry| entry.name == *name) => {
+            (["@@", "begin", name, start, idle], None) if entry.is_some_and(|entry| entry.name == *name) => {
                 (self.progress)(self.seen.len(), None);
                 self.begin(start.parse().unwrap_or_default());
+                self.idle = idle.parse().unwrap_or_default();
             }
             (["@@", "end", name, rest @ ..], Some(running)) if entry.is_some_and(|entry| entry.name == *name) => {
                 let number =
                     |index: usize| rest.get(index).and_then(|word| word.parse::<f64>().ok()).unwrap_or_default();
                 running.seconds = number(1) - self.start;
-                running.memory = Some((number(2) as u64, number(3) as u64));
+                running.idle = number(2) - self.idle;
+                running.memory = Some((number(3) as u64, number(4) as u64));
                 let late = entry.is_some_and(|entry| running.seconds + 0.5 >= f64::from(entry.limit()));
                 self.end(match number(0) as i32 {
                     124 | 137 | 143 if late => End::Late,
@@ -289,11 +298,11 @@ mod tests {
         let entries = [entry("one"), entry("two"), entry("three")];
         let mut listener = Listener::new(&entries, &|_, _| {});
         listener.log(b"booting\r\n");
-        listener.output(b"@@ begin one 10.25\nhello\n@@ end two 0 0 0 0\n");
+        listener.output(b"@@ begin one 10.25 7.50\nhello\n@@ end two 0 0 0 0\n");
         listener.log(b"oh no\r\n[   13.000000] between\n[   13.500001] soon\n");
-        listener.output(b"no newline\n@@ end one 3 12.75 1000 990\n@@ begin two 13.50\n\n@@ end tw");
+        listener.output(b"no newline\n@@ end one 3 12.75 8.00 1000 990\n@@ begin two 13.50 8\n\n@@ end tw");
         listener.log(b"late\n");
-        listener.output(b"o 124 23.40 1 2\n@@ begin three 24.00\nstill\n");
+        listener.output(b"o 124 23.40 8 1 2\n@@ begin three 24.00 8\nstill\n");
         listener.end(End::Machine("gone".into()));
         assert_eq!(listener.log, ["booting"]);
         let [one, two, three] = &listener.seen[..] else { panic!() };
@@ -301,6 +310,7 @@ mod tests {
         let expected = Seen {
             end: End::Status(3),
             seconds: 2.5,
+            idle: 0.5,
             memory: Some((1000, 990)),
             output: output.into(),
             log: ["oh no", "[   13.000000] between"].map(String::from).into(),
@@ -314,7 +324,7 @@ mod tests {
     fn what_the_kernel_says_of_the_end_is_nobodys_fault() {
         let entries = [entry("one")];
         let mut listener = Listener::new(&entries, &|_, _| {});
-        listener.output(b"@@ begin one 1.0\n\n@@ end one 0 2.0 5 5\n");
+        listener.output(b"@@ begin one 1.0 0.5\n\n@@ end one 0 2.0 0.5 5 5\n");
         listener.log(b"oh no\n");
         listener.output(b"@@ over\n");
         listener.log(b"Power down\n");
@@ -325,7 +335,7 @@ mod tests {
     fn a_status_of_124_in_good_time_is_the_programs_own() {
         let entries = [entry("one")];
         let mut listener = Listener::new(&entries, &|_, _| {});
-        listener.output(b"@@ begin one 1.0\n\n@@ end one 124 2.0 5 5\n");
+        listener.output(b"@@ begin one 1.0 0.5\n\n@@ end one 124 2.0 0.5 5 5\n");
         assert_eq!(listener.seen[0].end, End::Status(124));
     }
 }

@@ -33,19 +33,19 @@ run() { # NAME SECONDS LIMIT COMMAND
     cd /tmp/work || exit
     free_memory
     before=$free
-    read -r start _ < /proc/uptime
-    echo "@@ begin $1 $start"
+    read -r start idle < /proc/uptime
+    echo "@@ begin $1 $start $idle"
     # Who waits for what, for the log, just before the time is over.
     (sleep $(($3 - 1)) && echo w > /proc/sysrq-trigger) 2> /dev/null &
     timeout -k 5 "$3" sh -c "$4" < /dev/null 2>&1
     status=$?
-    read -r end _ < /proc/uptime
+    read -r end idle < /proc/uptime
     kill -KILL -1
     wait
     cd /
     rm -rf /tmp/work
     settle $before
-    printf '\n@@ end %s %s %s %s %s\n' "$1" $status "$end" $before $free
+    printf '\n@@ end %s %s %s %s %s %s\n' "$1" $status "$end" "$idle" $before $free
     # timeout(1) says 124, busybox says which signal it took.
     case $status in 124 | 137 | 143) exit ;; esac
 }

@@ -26,6 +26,7 @@ use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
 use crate::{document, paths, provision, ui};
 use list::Workload;
 use server::Server;
+use table::Measure;
 use verdict::Row;
 
 /// Where what the programs printed is kept.
@@ -44,6 +45,9 @@ pub struct Options {
     /// Processors of the guest
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
     smp: u8,
+    /// Count instructions, on one processor, instead of time
+    #[arg(long, conflicts_with = "smp")]
+    instructions: bool,
     /// Put the table into this document, between the lines `<!-- figures -->` and
     /// `<!-- end of figures -->`
     #[arg(long, value_name = "FILE")]
@@ -82,10 +86,14 @@ impl Options {
         provision::need_for_guests()?;
         let rows = self.rows(chosen)?;
         let kinds = self.kernels();
-        let head = format!("{}, {} CPUs", versions(&kinds)?, self.smp);
-        print!("{}", table::text(&head, &rows, std::io::stdout().is_terminal()));
+        let versions = versions(&kinds)?;
+        let (head, measure) = match self.instructions {
+            true => (format!("{versions}, instructions on 1 CPU"), Measure::Instructions),
+            false => (format!("{versions}, {} CPUs", self.smp), Measure::Time),
+        };
+        print!("{}", table::text(&head, measure, &rows, std::io::stdout().is_terminal()));
         if let (Some(file), Some(old)) = (&self.markdown, old) {
-            fs::write(file, document::put(&old, document::FIGURES, &table::markdown(&head, &rows))?)
+            fs::write(file, document::put(&old, document::FIGURES, &table::markdown(&head, measure, &rows))?)
                 .with_context(|| format!("cannot write {}", file.display()))?;
         }
         let summary = verdict::summary(&rows);
@@ -102,6 +110,9 @@ impl Options {
 
     /// Runs all of it, one workload after the other.
     fn rows(&self, chosen: Vec<Workload>) -> Result<Vec<Row>> {
+        if let Some(workload) = chosen.iter().find(|workload| self.instructions && workload.server.is_some()) {
+            bail!("instructions are counted without a network, which {} needs: leave it away", workload.name);
+        }
         let folder = paths::root().join(FOLDER);
         let boots =
             self.kernels().into_iter().map(|kind| Ok((kind, Boot::prepare(kind)?))).collect::<Result<Vec<_>>>()?;
@@ -116,7 +127,10 @@ impl Options {
                 workload.env = server.as_ref().map(|server| server.told.clone()).unwrap_or_default();
                 let options = MachineOptions {
                     kernel: kind,
-                    smp: Some(self.smp),
+                    smp: (!self.instructions).then_some(self.smp),
+                    icount: self.instructions,
+                    // Else waiting for the disk would let all time-outs pass.
+                    qemu: if self.instructions { "-icount sleep=on".into() } else { String::new() },
                     mem: workload.mem.clone(),
                     snapshot: true,
                     no_net: server.is_none(),

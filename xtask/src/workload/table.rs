@@ -5,6 +5,38 @@ use std::fmt::Write;
 use super::list::Workload;
 use super::verdict::{self, Found, Row};
 
+/// What is compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    Time,
+    /// Each takes one nanosecond in which the processor is not idle.
+    Instructions,
+}
+
+impl Measure {
+    fn title(self) -> &'static str {
+        match self {
+            Measure::Time => "time",
+            Measure::Instructions => "instr.",
+        }
+    }
+
+    fn of(self, found: &Found) -> f64 {
+        match self {
+            Measure::Time => found.seconds,
+            Measure::Instructions => found.busy,
+        }
+    }
+
+    /// Seconds, or 10^9 instructions.
+    fn shown(self, found: &Found) -> String {
+        match self {
+            Measure::Time => format!("{:.1} s", found.seconds),
+            Measure::Instructions => format!("{:.2} G", found.busy),
+        }
+    }
+}
+
 /// What there is to run.
 pub fn list(workloads: &[Workload]) -> String {
     let mut text = String::new();
@@ -27,10 +59,10 @@ fn word(found: &Found) -> &'static str {
     if found.problems.is_empty() { "ok" } else { "failed" }
 }
 
-/// Pollux' time as a part of Linux's, where it took long enough to say something.
-fn ratio(row: &Row) -> Option<String> {
-    let linux = row.linux.as_ref()?.seconds;
-    (linux >= 0.1 && row.pollux.seconds > 0.0).then(|| format!("{:.2}", row.pollux.seconds / linux))
+/// Pollux' figure as a part of Linux's, where that is large enough to say something.
+fn ratio(measure: Measure, row: &Row) -> Option<String> {
+    let (pollux, linux) = (measure.of(&row.pollux), measure.of(row.linux.as_ref()?));
+    (linux >= 0.1 && pollux > 0.0).then(|| format!("{:.2}", pollux / linux))
 }
 
 /// Lines on what went wrong, each after the name of what it was.
@@ -45,16 +77,17 @@ fn remarks(rows: &[Row]) -> impl Iterator<Item = (&str, String)> {
 }
 
 /// The table for a terminal.
-pub fn text(head: &str, rows: &[Row], colours: bool) -> String {
+pub fn text(head: &str, measure: Measure, rows: &[Row], colours: bool) -> String {
     let mut text = format!("{head}\n\n");
     let compared = rows.iter().any(|row| row.linux.is_some());
-    let names = if compared { ["Linux", "time", "ratio"] } else { [""; 3] };
-    let line = format!("{:32}{:10}{:>9}  {:10}{:>9}{:>8}", "", "Pollux", "time", names[0], names[1], names[2]);
+    let title = measure.title();
+    let names = if compared { ["Linux", title, "ratio"] } else { [""; 3] };
+    let line = format!("{:32}{:10}{:>9}  {:10}{:>9}{:>8}", "", "Pollux", title, names[0], names[1], names[2]);
     let _ = writeln!(text, "{}", line.trim_end());
     for row in rows {
-        let pollux = format!("{:32}{:10}{:>7.1} s", row.name, word(&row.pollux), row.pollux.seconds);
-        let linux = row.linux.as_ref().map(|linux| format!("  {:10}{:>7.1} s", word(linux), linux.seconds));
-        let line = format!("{pollux}{}{:>8}", linux.unwrap_or_default(), ratio(row).unwrap_or_default());
+        let pollux = format!("{:32}{:10}{:>9}", row.name, word(&row.pollux), measure.shown(&row.pollux));
+        let linux = row.linux.as_ref().map(|linux| format!("  {:10}{:>9}", word(linux), measure.shown(linux)));
+        let line = format!("{pollux}{}{:>8}", linux.unwrap_or_default(), ratio(measure, row).unwrap_or_default());
         let line = line.trim_end();
         let _ =
             if colours && row.failed() { writeln!(text, "\x1b[31m{line}\x1b[0m") } else { writeln!(text, "{line}") };
@@ -67,20 +100,21 @@ pub fn text(head: &str, rows: &[Row], colours: bool) -> String {
 }
 
 /// The table for a document.
-pub fn markdown(head: &str, rows: &[Row]) -> String {
+pub fn markdown(head: &str, measure: Measure, rows: &[Row]) -> String {
+    let title = measure.title();
     let mut text =
-        format!("{head}.\n\n| entry | Pollux | time | Linux | time | ratio |\n|---|---|---:|---|---:|---:|\n");
+        format!("{head}.\n\n| entry | Pollux | {title} | Linux | {title} | ratio |\n|---|---|---:|---|---:|---:|\n");
     for row in rows {
         let linux = row.linux.as_ref();
         let _ = writeln!(
             text,
-            "| {} | {} | {:.1} s | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} |",
             row.name,
             word(&row.pollux),
-            row.pollux.seconds,
+            measure.shown(&row.pollux),
             linux.map(word).unwrap_or_default(),
-            linux.map(|linux| format!("{:.1} s", linux.seconds)).unwrap_or_default(),
-            ratio(row).unwrap_or_default()
+            linux.map(|linux| measure.shown(linux)).unwrap_or_default(),
+            ratio(measure, row).unwrap_or_default()
         );
     }
     for (index, (name, remark)) in remarks(rows).enumerate() {
@@ -96,11 +130,14 @@ mod tests {
 
     #[test]
     fn both_tables_have_a_row_for_each_entry_and_remarks() {
-        let terminal = text("head", &table(), false);
+        let terminal = text("head", Measure::Time, &table(), false);
         let good = format!("{:32}{:10}{:>9}  {:10}{:>9}{:>8}", "w.good", "ok", "2.0 s", "ok", "4.0 s", "0.50");
         assert!(terminal.lines().any(|line| line == good), "{terminal}");
         assert!(terminal.contains("w.both on Linux: its status is 2\n"));
-        let document = markdown("head", &table());
+        let document = markdown("head", Measure::Instructions, &table());
+        assert!(document.contains("| entry | Pollux | instr. | Linux | instr. | ratio |\n"));
+        assert!(document.contains("| w.good | ok | 1.50 G | ok | 3.00 G | 0.50 |\n"));
+        let document = markdown("head", Measure::Time, &table());
         assert!(document.contains("| w.good | ok | 2.0 s | ok | 4.0 s | 0.50 |\n"));
         assert!(document.contains("\n\n* w.both on Pollux: its status is 1\n"));
     }

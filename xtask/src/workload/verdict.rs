@@ -67,6 +67,8 @@ pub fn shown(problems: &[Problem]) -> String {
 /// What an entry came to on one kernel.
 pub struct Found {
     pub seconds: f64,
+    /// Seconds in which a processor was at work.
+    pub busy: f64,
     pub problems: Vec<Problem>,
 }
 
@@ -94,7 +96,8 @@ impl Row {
 pub fn rows(workload: &Workload, seen: Vec<Vec<Seen>>) -> Vec<Row> {
     let found = |kernel: usize, index: usize| {
         let seen: &Seen = seen.get(kernel)?.get(index)?;
-        Some(Found { seconds: seen.seconds, problems: problems(&workload.entries[index], seen) })
+        let busy = seen.seconds - seen.idle;
+        Some(Found { seconds: seen.seconds, busy, problems: problems(&workload.entries[index], seen) })
     };
     let row = |(index, entry): (usize, &Entry)| {
         Some(Row { name: workload.full_name(entry), pollux: found(0, index)?, linux: found(1, index) })
@@ -121,7 +124,7 @@ pub mod tests {
 
     fn seen(status: i32, output: &str) -> Seen {
         let memory = Some((1000, 985));
-        Seen { end: End::Status(status), seconds: 2.0, memory, output: output.into(), log: Vec::new() }
+        Seen { end: End::Status(status), seconds: 2.0, idle: 0.5, memory, output: output.into(), log: Vec::new() }
     }
 
     fn entry() -> Entry {
@@ -172,7 +175,7 @@ pub mod tests {
             entries: entries.into(),
         };
         let pollux = vec![seen(0, "done"), seen(1, ""), Seen { memory: Some((9, 1)), ..seen(1, "") }];
-        let linux = vec![Seen { seconds: 4.0, ..seen(0, "done") }, seen(2, ""), seen(3, "")];
+        let linux = vec![Seen { seconds: 4.0, idle: 1.0, ..seen(0, "done") }, seen(2, ""), seen(3, "")];
         rows(&workload, vec![pollux, linux])
     }
 
