@@ -9,18 +9,21 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
+use super::groups::Run;
 use super::map::Extent;
 use super::node::Node;
 use super::transfer::{New, Transfer};
 use crate::errno::{Errno, Result};
+use crate::exec::WriteGuard;
 use crate::mm::{BoxFuture, CachePage, PAGE_SIZE, PageIo};
 
-/// Blocks that the map may need on its way to new ones, kept as long as those are not entered.
-const NODES: u64 = 4;
+/// Blocks that the map may need on its way to new ones of one write, kept as long as those are not entered.
+const NODES: u64 = 8;
 
 impl Node {
     pub(super) fn blocks_per_page(&self) -> u64 {
@@ -145,28 +148,46 @@ impl Node {
 
     /// Writes consecutive pages, allocating what has no blocks yet.
     async fn write_out(self: Arc<Self>, first: u64, pages: Vec<CachePage>) -> Result<()> {
-        let volume = &self.volume;
-        let per_page = self.blocks_per_page();
-        let _change = volume.count_change();
+        let _change = self.volume.count_change();
         let _writes = self.writes.read().await;
         self.zero_tail(first, &pages);
-        let mut transfer = Transfer::new(&self, true);
+        let start = first * self.blocks_per_page();
         let mut result = Ok(());
+        let mut next = Some(start);
+        while let Some(from) = next {
+            let part;
+            (next, part) = self.write_from(from, start, &pages).await;
+            result = result.and(part);
+        }
+        result
+    }
+
+    /// Writes what is from block `from` on of pages that begin at block `start`. Answers where to go on, if there may be space
+    /// after this.
+    async fn write_from(self: &Arc<Self>, from: u64, start: u64, pages: &[CachePage]) -> (Option<u64>, Result<()>) {
+        let volume = &self.volume;
+        let mut transfer = Transfer::new(self, true);
+        let mut result = Ok(());
+        let mut next = None;
         {
-            let _map = self.map_lock.write().await;
-            let size_end = self.state.lock().content_end().div_ceil(volume.layout.block_size as u64);
-            let start = first * per_page;
-            let end = (start + pages.len() as u64 * per_page).min(size_end);
-            let mut block = start;
+            let end = start + pages.len() as u64 * self.blocks_per_page();
+            let _map = self.lock_arrived(from..end).await;
+            let end = self.state.lock().content_end().div_ceil(volume.layout.block_size as u64).min(end);
+            let mut block = from;
             while block < end {
-                let len = match self.provide_for_write(block, end - block, &mut transfer, &pages, start).await {
+                let len = match self.provide_for_write(block, end - block, &mut transfer, pages, start).await {
                     Ok(Extent::Blocks(run)) => {
                         for index in 0..run.len {
-                            transfer.block(run.start + index, &pages, block + u64::from(index) - start);
+                            transfer.block(run.start + index, pages, block + u64::from(index) - start);
                         }
                         run.len
                     }
                     Ok(Extent::Hole(len)) => len,
+                    Err(Errno::ENOSPC) if !transfer.new.is_empty() => {
+                        // Those that are on their way keep space for the map.
+                        next = Some(block);
+                        break;
+                    }
                     Err(errno) => {
                         // Write what has a place all the same.
                         result = result.and(Err(errno));
@@ -177,11 +198,36 @@ impl Node {
             }
             transfer.submit();
         }
+        let arrived = self.write_and_enter(transfer).await;
+        (next, arrived.and(result))
+    }
+
+    /// The map, locked exclusively when no data is on its way to new blocks for these. It may be: who waits for a write-back
+    /// can be killed, and pages can be punched out, while the write goes on.
+    async fn lock_arrived(&self, blocks: Range<u64>) -> WriteGuard<'_, ()> {
+        loop {
+            let map = self.map_lock.write().await;
+            let all_arrived = || {
+                let len = blocks.end - blocks.start;
+                self.state.lock().coming.uniform(blocks.start, len) == (false, len)
+            };
+            if all_arrived() {
+                return map;
+            }
+            drop(map);
+            self.volume.settled.wait_for(|| all_arrived().then_some(())).await;
+        }
+    }
+
+    /// Waits for the transfer; the map leads to what has arrived.
+    async fn write_and_enter(self: &Arc<Self>, mut transfer: Transfer<'_>) -> Result<()> {
+        let volume = &self.volume;
         let (begun, new) = (core::mem::take(&mut transfer.begun), core::mem::take(&mut transfer.new));
         let (written, failed) = transfer.wait().await;
         if begun.is_empty() && new.is_empty() {
-            return written.and(result);
+            return written;
         }
+        let mut result = Ok(());
         // Before, the blocks would have shown what somebody else had deleted.
         let _map = self.map_lock.write().await;
         volume.unflushed.store(true, Ordering::Release);
@@ -190,19 +236,21 @@ impl Node {
                 result = Err(errno);
             }
         }
-        for new in new {
-            for (part, arrived) in new.parts(&failed) {
-                if let Err(errno) = self.end_new(part, arrived).await {
-                    result = Err(errno);
-                }
-            }
-            volume.groups.unreserve(NODES);
+        if new.is_empty() {
+            return written.and(result);
         }
+        for (part, arrived) in new.iter().flat_map(|new| new.parts(&failed)) {
+            if let Err(errno) = self.end_new(part, arrived).await {
+                result = Err(errno);
+            }
+        }
+        volume.groups.unreserve(NODES);
+        volume.settled.wake_all();
         written.and(result)
     }
 
     /// New blocks for data that waits for them, which the map does not lead to yet.
-    async fn begin_new(&self, block: u64, want: u32, promised: bool) -> Result<New> {
+    async fn begin_new(&self, block: u64, want: u32, promised: bool, transfer: &mut Transfer<'_>) -> Result<Run> {
         let run = self.allocate(block, want, promised).await?;
         let blocks = block..block + u64::from(run.len);
         let kept = {
@@ -210,16 +258,23 @@ impl Node {
             state.coming.insert(blocks.clone());
             state.reserved.remove(blocks)
         };
-        self.volume.groups.reserve_again(NODES);
+        if transfer.new.is_empty() {
+            self.volume.groups.reserve_again(NODES);
+        }
         self.volume.groups.unreserve(kept);
-        Ok(New { block, run, promised })
+        match transfer.new.last_mut() {
+            // Pointers have to be within one block.
+            Some(last) if self.has_extents() && last.goes_on_with(block, run) => last.run.len += run.len,
+            _ => transfer.new.push(New { block, run }),
+        }
+        Ok(run)
     }
 
     /// The data has arrived, and the map leads to it from now on; or it has not, and waits for blocks again. The caller holds
     /// `map_lock` exclusively.
     async fn end_new(self: &Arc<Self>, new: New, arrived: bool) -> Result<()> {
-        let New { block, run, promised } = new;
-        let entered = if arrived { self.enter(block, run, promised).await } else { Err(Errno::EIO) };
+        let New { block, run } = new;
+        let entered = if arrived { self.enter(block, run, true).await } else { Err(Errno::EIO) };
         let groups = &self.volume.groups;
         if entered.is_err() {
             groups.reserve_again(run.len.into());
@@ -262,9 +317,8 @@ impl Node {
             transfer.begun.push(block..block + u64::from(run.len));
             return Ok(Extent::Blocks(run));
         }
-        let new = self.begin_new(block, if reserved { count as u32 } else { 1 }, reserved).await?;
-        transfer.new.push(new);
-        Ok(Extent::Blocks(new.run))
+        let want = if reserved { count as u32 } else { 1 };
+        self.begin_new(block, want, reserved, transfer).await.map(Extent::Blocks)
     }
 }
 

@@ -164,6 +164,10 @@ impl Node {
 
     /// Makes the map lead to new blocks, from `block` of the file on. The caller holds `map_lock` exclusively.
     pub async fn enter(self: &Arc<Self>, block: u64, run: Run, promised: bool) -> Result<()> {
+        if let Extent::Blocks(_) = self.lookup_block(block, 1).await? {
+            self.volume.corrupt(format_args!("block {block} of inode {} is there twice", self.ino));
+            return Err(Errno::EIO);
+        }
         if self.has_extents() {
             self.insert_run(block, run, promised).await?;
         } else {

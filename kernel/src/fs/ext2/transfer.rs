@@ -16,11 +16,14 @@ use crate::mm::CachePage;
 pub struct New {
     pub block: u64,
     pub run: Run,
-    /// Space was reserved for them, and for what leads to them.
-    pub promised: bool,
 }
 
 impl New {
+    /// Whether these follow it, in the file and on the device.
+    pub fn goes_on_with(&self, block: u64, run: Run) -> bool {
+        self.block + u64::from(self.run.len) == block && self.run.start + self.run.len == run.start
+    }
+
     /// Those of it that are in `failed` runs, and those that are not (true).
     pub fn parts(self, failed: &[Run]) -> impl Iterator<Item = (New, bool)> {
         let arrived = |at: u32| !failed.iter().any(|run| (run.start..run.start + run.len).contains(&at));
@@ -30,7 +33,7 @@ impl New {
             let first = arrived(left.clone().next()?);
             let len = if failed.is_empty() { left.len() } else { left.take_while(|at| arrived(*at) == first).count() };
             let run = Run { start: self.run.start + done, len: len as u32 };
-            let part = New { block: self.block + u64::from(done), run, ..self };
+            let part = New { block: self.block + u64::from(done), run };
             done += run.len;
             Some((part, first))
         })

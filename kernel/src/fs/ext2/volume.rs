@@ -75,10 +75,11 @@ pub struct Volume {
     pub(super) orphans: SpinLock<BTreeMap<u32, Orphan>>,
     /// One writer of the superblock at a time.
     pub(super) superblock_lock: Mutex<()>,
-    /// Unlinked inodes that are being freed now, and changes that are going on; and who waits for the end of either.
+    /// Unlinked inodes that are being freed now, and changes that are going on; and who waits for the end of either, or of a write
+    /// to new blocks.
     deletions: AtomicUsize,
     changes: AtomicUsize,
-    settled: WaitQueue,
+    pub(super) settled: WaitQueue,
     /// Everything is written, and nothing of the file system may change.
     pub(super) sealed: AtomicBool,
     /// Nothing is written any more: the device is for the next mount.

@@ -318,3 +318,39 @@ fn what_others_have_deleted_is_never_seen() {
         }
     }
 }
+
+/// Who waits for a write-back is killed, and somebody else writes the same pages: they get blocks once.
+#[test]
+fn a_write_back_that_nobody_waits_for_goes_on() {
+    for (kind, polls) in ["ext2", "ext4"].into_iter().flat_map(|kind| (1..12).map(move |polls| (kind, polls))) {
+        let arguments = ["-t", kind, "-O", "^has_journal", "-b", "1024"];
+        let disk = TestDisk::new(mke2fs(&arguments, 4 * MIB), polls);
+        let inner = disk.clone();
+        run(async move {
+            let fs = mount(&inner).await;
+            let file = root_of(&fs).create(b"file", NewNode::Regular, ATTR).await.unwrap();
+            let content = [polls as u8; 50_000];
+            write(&file, 30_000, &content).await.unwrap();
+            let cache = file.page_cache().unwrap().clone();
+            let mut given_up = alloc::boxed::Box::pin(cache.write_back(0..u64::MAX));
+            for _ in 0..polls {
+                let mut done = false;
+                core::future::poll_fn(|context| {
+                    done = given_up.as_mut().poll(context).is_ready();
+                    core::task::Poll::Ready(())
+                })
+                .await;
+                if done {
+                    break;
+                }
+                exec::yield_now().await;
+            }
+            drop(given_up);
+            file.sync(false).await.unwrap();
+            assert_eq!(read(&file).await.unwrap()[30_000..], content);
+            drop((file, cache));
+            unmount(fs).await;
+        });
+        check_clean(&disk.image(), &format!("{kind}, {polls} polls"));
+    }
+}
