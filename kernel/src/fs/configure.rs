@@ -188,15 +188,21 @@ impl Configuration {
         state.phase = Phase::Failed;
         let options = core::mem::take(&mut state.options);
         let read_only = state.read_only.take();
-        reconfigure(&instance, read_only, &options).await?;
+        reconfigure(&instance, read_only, &options, || ()).await?;
         state.phase = Phase::Change;
         Ok(())
     }
 }
 
 /// Changes a whole file system (a remount). What may be wrong with the options is seen before anything is changed. EBUSY if
-/// it is to become read-only and a file is open for writing; none can be opened so from then on.
-pub async fn reconfigure(instance: &Instance, read_only: Option<bool>, options: &[u8]) -> Result<()> {
+/// it is to become read-only and a file is open for writing; none can be opened so from then on. `then` is called before
+/// anybody can write again.
+pub async fn reconfigure(
+    instance: &Instance,
+    read_only: Option<bool>,
+    options: &[u8],
+    then: impl FnOnce(),
+) -> Result<()> {
     let _turn = instance.lock().await;
     let fs = instance.fs();
     let ends_writing = read_only == Some(true) && !fs.read_only();
@@ -205,10 +211,11 @@ pub async fn reconfigure(instance: &Instance, read_only: Option<bool>, options: 
     if ends_writing {
         crate::mm::page_cache::sync_all().await?;
     }
-    match read_only {
-        Some(read_only) => fs.set_read_only(read_only).await,
-        None => Ok(()),
+    if let Some(read_only) = read_only {
+        fs.set_read_only(read_only).await?;
     }
+    then();
+    Ok(())
 }
 
 impl FileOps for Configuration {

@@ -110,17 +110,15 @@ async fn remount(at: &Path, flags: u32, data: &[u8]) -> Result<()> {
     if !alloc::sync::Arc::ptr_eq(&at.dentry, at.mount.root()) {
         return Err(Errno::EINVAL);
     }
-    let mut new = mount_flags(flags);
-    if !MountFlags::from_bits_truncate(flags).intersects(TIMES) {
-        new = new.difference(TIMES).union(at.mount.flags().intersection(TIMES));
-    }
+    let new = mount_flags(flags);
+    let keeps_times = !MountFlags::from_bits_truncate(flags).intersects(TIMES);
+    let (set, kept) = if keeps_times { (new.difference(TIMES), TIMES) } else { (new, MountFlags::empty()) };
     if flags & raw::MS_BIND != 0 {
-        return table::change_flags(at, false, new, MountFlags::all());
+        return table::change_flags(at, false, set, kept.complement());
     }
     let read_only = new.contains(MountFlags::RDONLY);
-    configure::reconfigure(at.mount.instance(), Some(read_only), data).await?;
-    at.mount.set_flags(new);
-    Ok(())
+    let change = || table::replace_flags(&at.mount, |old| old.intersection(kept) | set);
+    configure::reconfigure(at.mount.instance(), Some(read_only), data, change).await
 }
 
 /// Unmounting the root means making it read-only (umount2 in Linux). It is the end, whoever still has something open.

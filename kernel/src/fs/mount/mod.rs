@@ -27,7 +27,7 @@ use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsiz
 pub use self::instance::{Instance, file_systems, is_mounted, take_up, write_back};
 pub use self::show::{proc_mountinfo, proc_mounts};
 use self::table::{NOWHERE, TABLE};
-pub use self::tree::{bind, change_flags, copy_tree, detached, dissolve, mount, move_mount, pivot_root};
+pub use self::tree::{bind, change_flags, copy_tree, detached, dissolve, mount, move_mount, pivot_root, replace_flags};
 pub use self::unmount::{Manner, unmount};
 use self::writers::Writers;
 use super::dentry::Dentry;

@@ -63,10 +63,19 @@ impl Table {
         self.mounts.insert(turn, mount.clone());
     }
 
+    fn enter_last(&mut self, mount: &Arc<Mount>) {
+        self.enter_at(self.mounts.last_key_value().map_or(0, |(turn, _)| turn + 1), mount);
+    }
+
     /// Puts a mount into its place, as the last in the table if it was not there.
     pub fn put(&mut self, mount: &Arc<Mount>, place: &Path) {
         if !self.contains(mount) {
-            self.enter_at(self.mounts.last_key_value().map_or(0, |(turn, _)| turn + 1), mount);
+            self.enter_last(mount);
+            // A tree that was detached: what is in it comes after it in listings.
+            for below in self.below(&Path { mount: mount.clone(), dentry: mount.root.clone() }) {
+                self.leave(&below);
+                self.enter_last(&below);
+            }
         }
         self.places.insert(key_of(place), mount.clone());
     }

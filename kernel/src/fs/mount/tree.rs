@@ -69,12 +69,18 @@ pub(super) fn is_in_namespace(mount: &Arc<Mount>) -> bool {
     TABLE.read().contains(&top)
 }
 
+/// EINVAL for a place in what is not mounted any more.
+fn check_known(at: &Path) -> Result<()> {
+    if is_in_namespace(&at.mount) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
 /// Mounts a file system on a directory.
 pub async fn mount(instance: Arc<Instance>, at: Path, flags: MountFlags) -> Result<()> {
     let root = Dentry::new_root(instance.fs().root());
     let mount = Mount::of(instance, root, flags);
     with_place(at, |at| {
         let _changes = CHANGES.lock();
+        check_known(&at)?;
         check_room(1)?;
         attach(&mount, at)
     })
@@ -88,6 +94,7 @@ pub async fn bind(source: &Path, at: Path, recursive: bool) -> Result<()> {
     }
     with_place(at, |at| {
         let _changes = CHANGES.lock();
+        check_known(&at)?;
         let copy = copy_tree_locked(source, recursive)?;
         attach(&copy, at).inspect_err(|_| dissolve_locked(&copy))
     })
@@ -195,6 +202,12 @@ pub fn change_flags(top: &Path, recursive: bool, set: MountFlags, clear: MountFl
         mount.set_flags((mount.flags() - clear) | set);
     }
     Ok(())
+}
+
+/// The flags of a mount become what `new` makes of them.
+pub fn replace_flags(mount: &Mount, new: impl FnOnce(MountFlags) -> MountFlags) {
+    let _changes = CHANGES.lock();
+    mount.set_flags(new(mount.flags()));
 }
 
 /// May the mount be put there?

@@ -9,7 +9,10 @@ use crate::process;
 use crate::sys::{NOWHERE, Ret, sys};
 use crate::{say, tests};
 
-tests! { tmpfs, refused, not_permitted, busy, bind, read_only, options, stacked, pivot_refused, unmount_refused, no_flags }
+tests! {
+    tmpfs, refused, not_permitted, busy, bind, read_only, options, stacked, pivot_refused, unmount_refused, no_flags,
+    on_what_is_gone, order_of_a_copy,
+}
 
 fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, data: &CStr) -> Ret {
     sys!(SYS_mount, source, target, kind, flags, data)
@@ -237,4 +240,38 @@ fn no_flags() {
     say!("shared: {}", mount(c"none", c"m", c"", MS_SHARED, c""));
     say!("private: {}", mount(c"none", c"m", c"", MS_PRIVATE, c""));
     say!("both: {}", mount(c"none", c"m", c"", MS_PRIVATE | MS_SHARED, c""));
+}
+
+/// A mount that was detached stays for those who are in it, and takes no others.
+fn on_what_is_gone() {
+    mkdir(c"m");
+    mkdir(c"there");
+    mount(c"none", c"m", c"tmpfs", 0, c"").need();
+    mkdir(c"m/sub");
+    process::in_child(|| {
+        sys!(SYS_chdir, c"m");
+        say!("MNT_DETACH: {}", umount(c"/var/contract/m", MNT_DETACH));
+        say!("mount: {}", mount(c"none", c"sub", c"tmpfs", 0, c""));
+        say!("bind: {}", mount(c"/var/contract/there", c"sub", c"", MS_BIND, c""));
+        say!("bind from: {}", mount(c"sub", c"/var/contract/there", c"", MS_BIND, c""));
+        say!("it is there: {}", stat(c"sub").is_ok());
+        0
+    });
+}
+
+/// Whoever goes through the list from its end can unmount all of it.
+fn order_of_a_copy() {
+    mkdir(c"a");
+    mkdir(c"d");
+    for place in [c"a", c"a/b", c"a/b/c", c"a/x"] {
+        mkdir(place);
+        mount(c"none", place, c"tmpfs", 0, c"").need();
+    }
+    say!("bind: {}", mount(c"a", c"d", c"", MS_BIND | MS_REC, c""));
+    let list = contents(c"/proc/self/mounts");
+    let places = || list.split_whitespace().filter_map(|word| word.strip_prefix("/var/contract/"));
+    say!("{:?}", places().collect::<Vec<_>>());
+    for place in [c"d/x", c"d/b/c", c"d/b", c"d", c"a/x", c"a/b/c", c"a/b", c"a"] {
+        umount(place, 0).need();
+    }
 }
