@@ -253,12 +253,15 @@ impl NetlinkSocket {
     /// What the kernel does with a datagram: requests one after the other.
     fn serve(&self, bytes: &[u8]) {
         let (strict, admin) = (self.is_on(raw::NETLINK_GET_STRICT_CHK), self.is_admin());
+        // Each may go through all there is and find nothing.
+        let mut lists = 0;
         for (header, body) in message::split(bytes) {
-            self.serve_one(&Request { header, body, strict, admin });
+            self.serve_one(&Request { header, body, strict, admin }, &mut lists);
         }
     }
 
-    fn serve_one(&self, request: &Request<'_>) {
+    /// `lists`: how many were begun for the datagram.
+    fn serve_one(&self, request: &Request<'_>, lists: &mut usize) {
         let is_request = request.has(raw::NLM_F_REQUEST) && u32::from(request.header.kind) >= raw::NLMSG_MIN_TYPE;
         let answer = match self.protocol() {
             _ if !is_request => Ok(Answer::Done),
@@ -277,7 +280,7 @@ impl NetlinkSocket {
                 self.deliver(Datagram { data: writer.into_bytes(), from: 0, group: 0 });
                 None
             }
-            Ok(Answer::Many(what)) => match self.start(what, &request.header) {
+            Ok(Answer::Many(what)) => match self.start(what, &request.header, lists) {
                 // The end of the list tells that it is done.
                 Ok(()) => return,
                 Err(errno) => Some(errno),
@@ -294,16 +297,18 @@ impl NetlinkSocket {
         }
     }
 
-    /// EBUSY: another list is on its way.
-    fn start(&self, what: What, header: &Header) -> Result<()> {
+    /// EBUSY: another list is on its way. Only the first is begun at once.
+    fn start(&self, what: What, header: &Header, lists: &mut usize) -> Result<()> {
         let mut state = self.state.lock();
         if state.dump.is_some() || state.dumping {
             return Err(Errno::EBUSY);
         }
         state.dump = Some(Box::new(Dump { what, seq: header.seq, port: self.port(), at: (0, 0) }));
-        let full = state.charge >= self.receive_buffer();
+        *lists += 1;
+        // Whoever reads what there is makes the next part.
+        let later = !state.inbox.is_empty() && (*lists > 1 || state.charge >= self.receive_buffer());
         drop(state);
-        if !full {
+        if !later {
             self.advance();
         }
         Ok(())

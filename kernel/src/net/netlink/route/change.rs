@@ -236,6 +236,11 @@ fn set_route(request: &Request<'_>, family: u8) -> Result<()> {
         let exists = interface::routes().iter().any(there) && request.has(raw::NLM_F_EXCL);
         return Err(if exists { Errno::EEXIST } else { Errno::EOPNOTSUPP });
     };
+    let is_one = match gateway {
+        IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast() && !ip.is_unspecified(),
+        IpAddr::V6(ip) => !ip.is_multicast() && !ip.is_unspecified(),
+    };
+    unless(is_one, Errno::EINVAL)?;
     let near = |port: &Port| port.with_settings(|settings| settings.is_near(gateway) && !settings.is_own(gateway));
     let port = interface::cards().into_iter().find(|port| fits(port) && near(port));
     let port = port.ok_or(Errno::ENETUNREACH)?;
