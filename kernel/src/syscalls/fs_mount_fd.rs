@@ -12,7 +12,6 @@ use crate::fs::configure::Configuration;
 use crate::fs::open::open_path;
 use crate::fs::{self, AT_FDCWD, Ctx, Flags, Mount, MountFlags, OpenFile, Path, mount as table};
 use crate::mm::{PAGE_SIZE, UserPtr, UserStr, read_cstr};
-use crate::process::run::killable;
 use crate::process::{Caps, Thread};
 
 const ATIME: u32 = raw::MOUNT_ATTR__ATIME;
@@ -134,11 +133,11 @@ pub async fn fsconfig(t: &Thread, fd: i32, command: u32, key: UserPtr<u8>, value
     let configuration = file.ops_as::<Configuration>().ok_or(Errno::EINVAL)?;
     if command == config::FSCONFIG_CMD_CREATE as u32 {
         may_mount(t)?;
-        return killable(t, configuration.make(Ctx::of(t), async |source: &[u8]| device_of(t, source).await)).await?;
+        return configuration.make(Ctx::of(t), async |source: &[u8]| device_of(t, source).await).await;
     }
     if command == config::FSCONFIG_CMD_RECONFIGURE as u32 {
         may_mount(t)?;
-        return killable(t, configuration.change()).await?;
+        return configuration.change().await;
     }
     let key = read_text(t, key, KEY_MAX).await?;
     if command == config::FSCONFIG_SET_FLAG as u32 {

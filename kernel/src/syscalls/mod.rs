@@ -4,7 +4,7 @@
 //! * `fn`: answers at once; takes `&mut Thread`.
 //! * `async`: may wait; takes `&Thread`.
 //! * `killable`: the same, and ends, wherever it waits, when the thread is killed: it waits for disks and servers, which may not
-//!   answer.
+//!   answer. Not for what changes names or content: nobody would tell the caches how it ended.
 //! * `asyncmut`: may wait and changes the thread's own handles (exec, credentials); takes `&mut Thread`.
 //!
 //! One that may wait may also name a function that is asked first, `at once`: it answers what it can without waiting, or
