@@ -7,6 +7,6 @@ make -C templates
 # Debian's git has this, although the helpers were built without.
 sed -i "s/^USE_LIBPCRE2=.*/USE_LIBPCRE2='YesPlease'/" GIT-BUILD-OPTIONS
 rm -f t/helper/*.o t/helper/*.c
-# Some tests read the documentation, the list of commands and the source of scripts.
-cp -a GIT-BUILD-OPTIONS Documentation command-list.txt mergetools templates t gitweb perl po contrib generate-cmdlist.sh \
+# Some tests read the makefile, the documentation, the list of commands and the source of scripts.
+cp -a GIT-BUILD-OPTIONS Makefile Documentation command-list.txt mergetools templates t gitweb perl po contrib generate-cmdlist.sh \
     git-sh-i18n.sh git-sh-setup.sh unimplemented.sh COPYING "$DEST"
