@@ -71,6 +71,17 @@ fn check(image: &Path) -> Result<()> {
     Ok(())
 }
 
+/// An image and the file system in its /root/inner.img, which is copied to `inner`, are sound; then they can go.
+fn check_both(image: PathBuf, inner: PathBuf) -> Result<()> {
+    check(&image)?;
+    call(&DEBUGFS, &["-R", &format!("dump /root/inner.img {}", text(&inner)), &text(&image)])?;
+    check(&inner)?;
+    for file in [image, inner] {
+        std::fs::remove_file(file)?;
+    }
+    Ok(())
+}
+
 fn run(image: &Path, script: &str) -> Result<String> {
     run_with(lab::options(), image, script)
 }
@@ -145,13 +156,7 @@ fn taken_up() -> Result<()> {
         ",
     )?;
     ensure!(said == "80\n80\n", "{said:?}");
-    check(&image)?;
-    call(&DEBUGFS, &["-R", &format!("dump /root/inner.img {}", text(&inner)), &text(&image)])?;
-    check(&inner)?;
-    for file in [image, inner] {
-        std::fs::remove_file(file)?;
-    }
-    Ok(())
+    check_both(image, inner)
 }
 
 /// Several programs write to a file system in a file, and one beside it to that file, in a machine whose memory is nearly
@@ -183,13 +188,7 @@ fn short() -> Result<()> {
         ",
     )?;
     ensure!(said == "mounted 0\ntaken 0\n1\n2\n3\n0\n", "{said:?}");
-    check(&image)?;
-    call(&DEBUGFS, &["-R", &format!("dump /root/inner.img {}", text(&inner)), &text(&image)])?;
-    check(&inner)?;
-    for file in [image, inner] {
-        std::fs::remove_file(file)?;
-    }
-    Ok(())
+    check_both(image, inner)
 }
 
 /// A file system of 16 MiB in a file with holes, on one of 6 MiB that is in a file itself.
