@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 
 use super::dentry::Dentry;
 use super::inode::{Inode, NewAttr, NewNode, RenameFlags};
+use super::mount::Writing;
 use super::names::{self, Name};
 use super::path::Path;
 use super::perm;
@@ -37,12 +38,13 @@ pub async fn create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], node: NewNode<'_>, pe
     let mut walker = Walker::new(ctx, dirfd, path, Flags::empty())?;
     let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EEXIST) };
     let dir = &walker.at;
+    let writing = dir.mount.writing();
     let _guard = dir.inode().state().lock.lock().await;
     check_absent(&dir.dentry, name.bytes()).await?;
     if slash && !matches!(node, NewNode::Directory) {
         return Err(Errno::ENOENT);
     }
-    let dentry = create_locked(ctx, dir, name.bytes(), node, perm).await?;
+    let dentry = create_locked(ctx, dir, name.bytes(), node, perm, Writing::outcome(&writing)).await?;
     Ok(Path { mount: dir.mount.clone(), dentry })
 }
 
@@ -54,17 +56,31 @@ async fn check_absent(dir: &Arc<Dentry>, name: &[u8]) -> Result<()> {
     }
 }
 
-/// Makes a name that was seen not to be there. The directory is locked.
-pub async fn create_locked(ctx: Ctx<'_>, dir: &Path, name: &[u8], node: NewNode<'_>, perm: u32) -> Result<Arc<Dentry>> {
-    let attr = check_create(ctx, dir, &node, perm)?;
+/// Makes a name that was seen not to be there. The directory is locked; `writing` is what came of becoming a writer.
+pub async fn create_locked(
+    ctx: Ctx<'_>,
+    dir: &Path,
+    name: &[u8],
+    node: NewNode<'_>,
+    perm: u32,
+    writing: Result<()>,
+) -> Result<Arc<Dentry>> {
+    let attr = check_create(ctx, dir, &node, perm, writing)?;
     names::make(&dir.dentry, name, node, attr).await
 }
 
 /// May a node be made in the locked directory? Answers with which attributes.
-pub(super) fn check_create(ctx: Ctx<'_>, dir: &Path, node: &NewNode<'_>, perm: u32) -> Result<NewAttr> {
+pub(super) fn check_create(
+    ctx: Ctx<'_>,
+    dir: &Path,
+    node: &NewNode<'_>,
+    perm: u32,
+    writing: Result<()>,
+) -> Result<NewAttr> {
     if dir.dentry.is_dead() {
         return Err(Errno::ENOENT);
     }
+    writing?;
     perm::check_modify(ctx.creds, dir)?;
     Ok(match node {
         NewNode::Symlink(_) => NewAttr { perm: 0o777, ..new_attr(ctx, &**dir.inode(), 0, false) },
@@ -77,11 +93,13 @@ pub async fn link(ctx: Ctx<'_>, old: &Path, dirfd: i32, path: &[u8]) -> Result<(
     let mut walker = Walker::new(ctx, dirfd, path, Flags::empty())?;
     let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EEXIST) };
     let dir = &walker.at;
+    let writing = dir.mount.writing();
     let _guard = dir.inode().state().lock.lock().await;
     check_absent(&dir.dentry, name.bytes()).await?;
     if slash {
         return Err(Errno::ENOENT);
     }
+    Writing::outcome(&writing)?;
     if !Arc::ptr_eq(&old.mount, &dir.mount) {
         return Err(Errno::EXDEV);
     }
@@ -107,7 +125,7 @@ pub async fn unlink(ctx: Ctx<'_>, dirfd: i32, path: &[u8]) -> Result<()> {
     let mut walker = Walker::new(ctx, dirfd, path, Flags::empty())?;
     let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EISDIR) };
     let dir = &walker.at;
-    dir.mount.check_writable()?;
+    let _writing = dir.mount.writing()?;
     let _guard = dir.inode().state().lock.lock().await;
     let victim = walk::child_locked(&dir.dentry, name.bytes()).await?;
     check_unlink(ctx, dir, &victim, slash)?;
@@ -136,7 +154,7 @@ pub async fn rmdir(ctx: Ctx<'_>, dirfd: i32, path: &[u8]) -> Result<()> {
         Last::Here(Special::DotDot) => return Err(Errno::ENOTEMPTY),
     };
     let dir = &walker.at;
-    dir.mount.check_writable()?;
+    let _writing = dir.mount.writing()?;
     let _guard = dir.inode().state().lock.lock().await;
     let victim = walk::child_locked(&dir.dentry, name.bytes()).await?;
     check_rmdir(ctx, dir, &victim)?;
@@ -178,7 +196,7 @@ pub async fn rename(
     let Last::Name { name: new_name, slash: new_slash } = new_last else {
         return Err(if flags.contains(RenameFlags::NOREPLACE) { Errno::EEXIST } else { Errno::EBUSY });
     };
-    old_dir.mount.check_writable()?;
+    let _writing = old_dir.mount.writing()?;
     let fs = old_dir.mount.fs();
     let _guards = names::lock_pair(&**fs, &old_dir.dentry, &new_dir.dentry).await;
     let source = walk::child_locked(&old_dir.dentry, old_name.bytes()).await?;

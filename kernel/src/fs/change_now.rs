@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use super::change::{self, Ends};
 use super::dentry::{self, Cached, Dentry, NAME_MAX};
 use super::inode::{NewNode, RenameFlags};
+use super::mount::Writing;
 use super::names::{self, Name};
 use super::path::Path;
 use super::walk::{Ctx, Flags, start_of};
@@ -90,18 +91,19 @@ macro_rules! answer {
 /// mkdirat(2).
 pub fn make_directory(ctx: Ctx<'_>, dirfd: i32, path: &[u8], perm: u32) -> Option<Result<()>> {
     let spot = answer!(Spot::find(ctx, dirfd, path)?);
+    let writing = spot.dir.mount.writing();
     let _guard = spot.dir.inode().state().lock.try_lock()?;
     if spot.entry()?.is_some() {
         return Some(Err(Errno::EEXIST));
     }
-    let attr = answer!(change::check_create(ctx, &spot.dir, &NewNode::Directory, perm));
+    let attr = answer!(change::check_create(ctx, &spot.dir, &NewNode::Directory, perm, Writing::outcome(&writing)));
     names::make_now(&spot.dir.dentry, spot.name, NewNode::Directory, attr).map(|made| made.map(drop))
 }
 
 /// unlinkat(2); of a directory if `directory`.
 pub fn remove(ctx: Ctx<'_>, dirfd: i32, path: &[u8], directory: bool) -> Option<Result<()>> {
     let spot = answer!(Spot::find(ctx, dirfd, path)?);
-    answer!(spot.dir.mount.check_writable());
+    let _writing = answer!(spot.dir.mount.writing());
     let _guard = spot.dir.inode().state().lock.try_lock()?;
     let Some(victim) = spot.entry()? else { return Some(Err(Errno::ENOENT)) };
     answer!(match directory {
@@ -125,7 +127,7 @@ pub fn rename(ctx: Ctx<'_>, old: (i32, &[u8]), new: (i32, &[u8]), flags: RenameF
     if !Arc::ptr_eq(&from.dir.mount, &to.dir.mount) {
         return Some(Err(Errno::EXDEV));
     }
-    answer!(from.dir.mount.check_writable());
+    let _writing = answer!(from.dir.mount.writing());
     let _guards = names::try_lock_pair(&**from.dir.mount.fs(), &from.dir.dentry, &to.dir.dentry)?;
     let Some(source) = from.entry()? else { return Some(Err(Errno::ENOENT)) };
     let target = to.entry()?;

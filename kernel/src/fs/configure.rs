@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 
 use super::file::{Events, FileOps, TryError};
+use super::inode::FileSystem;
 use super::mount::{self, Instance};
 use super::{Ctx, DeviceId, FsType, MountRequest, OpenFile};
 use crate::errno::{Errno, Result};
@@ -195,8 +196,8 @@ impl Configuration {
 }
 
 /// Changes a whole file system (a remount). What may be wrong with the options is seen before anything is changed. EBUSY if
-/// it is to become read-only and a file is open for writing; none can be opened so from then on. `then` is called before
-/// anybody can write again.
+/// it is to become read-only and has writers, or a file that was removed and is in use; nobody can become a writer from then
+/// on. `then` is called before anybody can write again.
 pub async fn reconfigure(
     instance: &Instance,
     read_only: Option<bool>,
@@ -205,8 +206,12 @@ pub async fn reconfigure(
 ) -> Result<()> {
     let _turn = instance.lock().await;
     let fs = instance.fs();
+    check_options(&**fs, options)?;
     let ends_writing = read_only == Some(true) && !fs.read_only();
     let _held = ends_writing.then(|| instance.writers().hold()).transpose()?;
+    if ends_writing && fs.has_removed().await {
+        return Err(Errno::EBUSY);
+    }
     fs.reconfigure(options)?;
     if ends_writing {
         crate::mm::page_cache::sync_all().await?;
@@ -216,6 +221,13 @@ pub async fn reconfigure(
     }
     then();
     Ok(())
+}
+
+/// EINVAL for an option that the type of the file system does not know.
+fn check_options(fs: &dyn FileSystem, options: &[u8]) -> Result<()> {
+    let Some(fs_type) = super::find_type(fs.type_name().as_bytes()) else { return Ok(()) };
+    let mut options = options.split(|byte| *byte == b',').filter(|option| !option.is_empty());
+    options.try_for_each(fs_type.check)
 }
 
 impl FileOps for Configuration {

@@ -415,6 +415,10 @@ pub trait FileSystem: Send + Sync + Any {
     fn set_read_only(&self, read_only: bool) -> Op<'_, Result<()>> {
         if read_only { self.sync() } else { Op::ready(Ok(())) }
     }
+    /// Does anybody use a file whose last name is gone? It will have to be freed.
+    fn has_removed(&self) -> Op<'_, bool> {
+        Op::ready(false)
+    }
     /// Other options of a mounted file system (a remount).
     fn reconfigure(&self, _options: &[u8]) -> Result<()> {
         Ok(())

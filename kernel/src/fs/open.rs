@@ -8,7 +8,7 @@ use super::change;
 use super::dentry::Dentry;
 use super::inode::{FileType, Inode, NewNode};
 use super::inotify::hooks;
-use super::mount::{Mount, MountFlags};
+use super::mount::{Mount, MountFlags, Writing};
 use super::open_file::{Kind, OpenFile, plain_kind};
 use super::path::Path;
 use super::perm::{self, Want};
@@ -77,12 +77,14 @@ pub async fn open(ctx: Ctx<'_>, dirfd: i32, path: &[u8], mut how: How) -> SysRes
     if how.has(raw::O_CREAT | raw::O_DIRECTORY) {
         return Err(Errno::EINVAL.into());
     }
-    let (place, created) = if how.has(raw::O_CREAT) {
+    let (place, made) = if how.has(raw::O_CREAT) {
         find_or_create(ctx, dirfd, path, &how).await?
     } else {
-        (walk::lookup(ctx, dirfd, path, how.walk_flags()).await?, false)
+        (walk::lookup(ctx, dirfd, path, how.walk_flags()).await?, None)
     };
-    let file = open_place(ctx, place, &how, created).await?;
+    // Who has made the file can open it: the mount has had a writer ever since.
+    let file = open_place(ctx, place, &how, made.is_some()).await?;
+    drop(made);
     hooks::used(&file, raw::IN_OPEN);
     Ok(file)
 }
@@ -237,8 +239,11 @@ fn check_open(ctx: Ctx<'_>, place: &Path, how: &How) -> Result<()> {
     Ok(())
 }
 
-/// O_CREAT: the file, and whether it is new.
-async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Result<(Path, bool)> {
+/// A file was made, and its maker is still a writer of the mount.
+type Made = Option<Writing<Arc<Mount>>>;
+
+/// O_CREAT.
+async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Result<(Path, Made)> {
     let mut walker = Walker::new(ctx, dirfd, path, how.resolve)?;
     loop {
         let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EISDIR) };
@@ -248,8 +253,8 @@ async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Res
         let child = match walker.child(name.bytes()).await {
             Ok(child) => child,
             Err(Errno::ENOENT) => match create(ctx, &walker.at, name.bytes(), how).await? {
-                (dentry, true) => return Ok((Path { mount: walker.at.mount, dentry }, true)),
-                (dentry, false) => dentry,
+                (dentry, None) => dentry,
+                (dentry, made) => return Ok((Path { mount: walker.at.mount, dentry }, made)),
             },
             Err(errno) => return Err(errno),
         };
@@ -259,29 +264,30 @@ async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Res
         if child.kind() == FileType::Symlink && !how.has(raw::O_NOFOLLOW) {
             walker.follow_last(&child).await?;
             if walker.arrived() {
-                return Ok((walker.at, false));
+                return Ok((walker.at, None));
             }
             continue;
         }
         walker.step(child)?;
-        return Ok((walker.at, false));
+        return Ok((walker.at, None));
     }
 }
 
 /// Creates a regular file unless somebody else did meanwhile.
-async fn create(ctx: Ctx<'_>, dir: &Path, name: &[u8], how: &How) -> Result<(Arc<Dentry>, bool)> {
+async fn create(ctx: Ctx<'_>, dir: &Path, name: &[u8], how: &How) -> Result<(Arc<Dentry>, Made)> {
+    let writing = Writing::begin(dir.mount.clone());
     let _guard = dir.inode().state().lock.lock().await;
     match walk::child_locked(&dir.dentry, name).await {
-        Ok(dentry) => return Ok((dentry, false)),
+        Ok(dentry) => return Ok((dentry, None)),
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno),
     }
-    match change::create_locked(ctx, dir, name, NewNode::Regular, how.mode).await {
+    match change::create_locked(ctx, dir, name, NewNode::Regular, how.mode, Writing::outcome(&writing)).await {
         // Where others change the directory, too, somebody may have come first even so.
         Err(Errno::EEXIST) if dir.dentry.is_shared() && !how.has(raw::O_EXCL) => {
-            Ok((walk::child_locked(&dir.dentry, name).await?, false))
+            Ok((walk::child_locked(&dir.dentry, name).await?, None))
         }
-        created => Ok((created?, true)),
+        created => Ok((created?, Some(writing?))),
     }
 }
 
@@ -292,6 +298,7 @@ fn check_unnamed(how: &How) -> Result<()> {
 
 /// O_TMPFILE: a file without a name in a directory.
 async fn open_unnamed(ctx: Ctx<'_>, dir: Path, how: How) -> Result<Arc<OpenFile>> {
+    let writing = Writing::begin(dir.mount.clone())?;
     perm::check_modify(ctx.creds, &dir)?;
     let attr = change::new_attr(ctx, &**dir.inode(), how.mode, false);
     let inode = dir.inode().create_unnamed(attr).await?;
@@ -305,6 +312,7 @@ async fn open_unnamed(ctx: Ctx<'_>, dir: Path, how: How) -> Result<Arc<OpenFile>
     let flags = status_flags(how.flags & !raw::O_DIRECTORY);
     let place = Path { mount: dir.mount, dentry };
     let hold = HoldGuard::new(&place, Hold::Writer)?.keep();
+    drop(writing);
     Ok(OpenFile::new(place, kind, flags, hold))
 }
 

@@ -294,6 +294,13 @@ impl FileSystem for Ext2 {
         Op::boxed(self.volume.run_to_end(async move { volume.set_read_only(read_only).await }))
     }
 
+    fn has_removed(&self) -> Op<'_, bool> {
+        Op::boxed(async {
+            self.volume.no_deletions().await;
+            !self.volume.orphans.lock().is_empty()
+        })
+    }
+
     fn reconfigure(&self, options: &[u8]) -> Result<()> {
         parse_options(options)?.apply(&self.volume);
         Ok(())

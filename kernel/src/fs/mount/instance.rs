@@ -15,7 +15,7 @@ use crate::sync::SpinLock;
 pub struct Instance {
     fs: Arc<dyn FileSystem>,
     ended: AtomicBool,
-    /// Files that are open for writing through whichever mount.
+    /// Those of all its mounts.
     writers: Writers,
     /// Held over each change of the whole file system.
     change: exec::Mutex<()>,

@@ -11,8 +11,8 @@
 //!
 //! All mounts of a file system share an [`Instance`]; when the last of them is gone, also from under those who have files
 //! open in it, the file system is written back and let go. Files that are open for writing count in their mount and in its
-//! instance; one of the two is made read-only when it has none, and lets none in from the moment that this is certain
-//! (see [`writers`]).
+//! instance, and so do changes of names and attributes as long as they take; one of the two is made read-only when it has
+//! no writers, and lets none in from the moment that this is certain (see [`writers`]).
 
 mod instance;
 mod show;
@@ -30,6 +30,7 @@ use self::table::{NOWHERE, TABLE};
 pub use self::tree::{bind, change_flags, copy_tree, detached, dissolve, mount, move_mount, pivot_root, replace_flags};
 pub use self::unmount::{Manner, unmount};
 use self::writers::Writers;
+pub use self::writers::Writing;
 use super::dentry::Dentry;
 use super::inode::FileSystem;
 use super::op::Op;
@@ -61,7 +62,7 @@ pub struct Mount {
     place: SpinLock<Option<Path>>,
     /// Its turn in the table, or [`NOWHERE`].
     turn: AtomicI64,
-    /// Files that are open for writing through it.
+    /// Files that are open for writing through it, and changes through it that are under way.
     writers: Writers,
     /// For pipes, sockets and the like: in no namespace.
     internal: bool,
@@ -134,8 +135,12 @@ impl Mount {
         self.place.lock().clone()
     }
 
-    /// One more file is open for writing through this mount, until [`Mount::stop_writing`]. EROFS if it, or its file system,
-    /// may not be written, which the caller has looked at before.
+    /// A change through this mount begins. EROFS if it, or its file system, may not be written.
+    pub fn writing(&self) -> Result<Writing<&Mount>> {
+        Writing::begin(self)
+    }
+
+    /// One writer more, until [`Mount::stop_writing`]. EROFS if the mount, or its file system, may not be written.
     pub(super) fn start_writing(&self) -> Result<()> {
         while !self.writers.enter() {
             // Its flags are being changed.

@@ -1,7 +1,9 @@
 //! Who writes through a mount, or to a file system, and how it is seen to that nobody does.
 
+use core::ops::Deref;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Mount;
 use crate::errno::{Errno, Result};
 
 /// A number of writers; while it is held at none, nobody is let in.
@@ -38,6 +40,29 @@ impl Writers {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_and(!HELD, Ordering::AcqRel);
+    }
+}
+
+/// A change of a file system through a mount, which is its writer until this is dropped.
+#[must_use]
+pub struct Writing<M: Deref<Target = Mount>>(M);
+
+impl<M: Deref<Target = Mount>> Writing<M> {
+    /// EROFS if the mount or its file system may not be written.
+    pub fn begin(mount: M) -> Result<Writing<M>> {
+        mount.start_writing()?;
+        Ok(Writing(mount))
+    }
+
+    /// For those who look at something else before they fail.
+    pub fn outcome(begun: &Result<Writing<M>>) -> Result<()> {
+        begun.as_ref().map(drop).map_err(|errno| *errno)
+    }
+}
+
+impl<M: Deref<Target = Mount>> Drop for Writing<M> {
+    fn drop(&mut self) {
+        self.0.stop_writing();
     }
 }
 

@@ -34,6 +34,8 @@ pub struct TmpFs {
     limit: AtomicU64,
     used: AtomicU64,
     inodes: AtomicU64,
+    /// Those without a name.
+    nameless: AtomicU64,
     inode_limit: AtomicU64,
     read_only: AtomicBool,
     /// Inodes that somebody has a handle of, by number.
@@ -82,6 +84,7 @@ impl TmpFs {
             limit: AtomicU64::new(options.size.map_or(pages / 2, |size| size.div_ceil(PAGE_SIZE as u64))),
             used: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
+            nameless: AtomicU64::new(0),
             inode_limit: AtomicU64::new(options.inodes.unwrap_or(pages.max(1024) / 2)),
             read_only: AtomicBool::new(false),
             handed_out: SpinLock::default(),
@@ -132,8 +135,11 @@ impl TmpFs {
         let _ = self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, sub);
     }
 
-    fn inode_gone(&self) {
+    fn inode_gone(&self, nameless: bool) {
         self.inodes.fetch_sub(1, Ordering::Relaxed);
+        if nameless {
+            self.nameless.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Numbers are not used again, so the generation only tells one instance from another.
@@ -210,6 +216,10 @@ impl FileSystem for TmpFs {
     fn set_read_only(&self, read_only: bool) -> Op<'_, Result<()>> {
         self.read_only.store(read_only, Ordering::Relaxed);
         Op::ready(Ok(()))
+    }
+
+    fn has_removed(&self) -> Op<'_, bool> {
+        Op::ready(self.nameless.load(Ordering::Relaxed) != 0)
     }
 
     /// Limits can be moved, but not below what is in use, nor set where there were none.

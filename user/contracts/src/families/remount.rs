@@ -4,12 +4,12 @@ use std::ffi::CStr;
 
 use libc::*;
 
-use crate::file::{close, create, mkdir, open, rmdir};
+use crate::file::{close, create, mkdir, open, rename, rmdir, unlink};
 use crate::process;
 use crate::sys::{Ret, sys};
 use crate::{say, tests};
 
-tests! { half, busy, writers_elsewhere, writers_that_left, access_times, of_a_bind, limits, mountinfo_of_a_subtree, watched, removal }
+tests! { half, busy, busy_with_removed, writers_elsewhere, writers_that_left, access_times, of_a_bind, limits, mountinfo_of_a_subtree, watched, removal }
 
 fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, data: &CStr) -> Ret {
     sys!(SYS_mount, source, target, kind, flags, data)
@@ -59,11 +59,50 @@ fn busy() {
     begin(0);
     let fd = create(c"m/file", "text");
     say!("read-only: {}", mount(c"none", c"m", c"", MS_REMOUNT | MS_RDONLY, c""));
+    say!("with an unknown option: {}", mount(c"none", c"m", c"", MS_REMOUNT | MS_RDONLY, c"nonsense"));
+    say!("too small a size: {}", mount(c"none", c"m", c"", MS_REMOUNT | MS_RDONLY, c"nr_inodes=1"));
     say!("the mount alone: {}", mount(c"none", c"m", c"", MS_REMOUNT | MS_BIND | MS_RDONLY, c""));
     say!("{} {}", shown("/m"), writes());
     close(fd);
     say!("the mount alone: {}", mount(c"none", c"m", c"", MS_REMOUNT | MS_BIND | MS_RDONLY, c""));
     say!("{} {}", shown("/m"), writes());
+    say!("unmount: {}", umount(c"m"));
+}
+
+/// A file that has no name any more will have to be freed, whoever uses it for what.
+fn busy_with_removed() {
+    let to_read_only = || mount(c"none", c"m", c"", MS_REMOUNT | MS_RDONLY, c"");
+    let writable_again = || mount(c"none", c"m", c"", MS_REMOUNT, c"");
+    begin(0);
+    close(create(c"m/file", "text"));
+    sys!(SYS_linkat, AT_FDCWD, c"m/file", AT_FDCWD, c"m/other", 0);
+    let fd = open(c"m/file", O_RDONLY).fd();
+    say!("open for reading: {} {}", to_read_only(), writable_again());
+    unlink(c"m/file");
+    say!("with another name: {} {}", to_read_only(), writable_again());
+    unlink(c"m/other");
+    say!("without a name: {}", to_read_only());
+    say!("the mount alone: {}", mount(c"none", c"m", c"", MS_REMOUNT | MS_BIND | MS_RDONLY, c""));
+    say!("and back: {}", mount(c"none", c"m", c"", MS_REMOUNT | MS_BIND, c""));
+    close(fd);
+    say!("closed: {} {}", to_read_only(), writable_again());
+    mkdir(c"m/d");
+    let fd = open(c"m/d", O_RDONLY).fd();
+    rmdir(c"m/d");
+    say!("a directory: {}", to_read_only());
+    close(fd);
+    say!("closed: {} {}", to_read_only(), writable_again());
+    let fd = open(c"m", O_TMPFILE | O_RDWR).fd();
+    say!("never named: {}", to_read_only());
+    sys!(SYS_linkat, fd, c"", AT_FDCWD, c"m/named", AT_EMPTY_PATH);
+    close(fd);
+    say!("named: {} {}", to_read_only(), writable_again());
+    let fd = open(c"m/named", O_RDONLY).fd();
+    close(create(c"m/new", ""));
+    rename(c"m/new", c"m/named", 0);
+    say!("replaced: {}", to_read_only());
+    close(fd);
+    say!("closed: {}", to_read_only());
     say!("unmount: {}", umount(c"m"));
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fs::MountFlags;
+use crate::fs::configure::reconfigure;
 use crate::fs::mount::{self, Instance};
 
 #[test]
@@ -57,5 +58,23 @@ fn a_new_directory_waits_for_what_was_unlinked() {
         drop(file);
         assert!(fs.volume.is_deleting());
         root.create(b"more", NewNode::Directory, ATTR).await.map(drop).unwrap();
+    });
+}
+
+/// A file without a name is freed by its last user, for which the volume must be writable.
+#[test]
+fn a_volume_with_a_removed_file_in_use_stays_writable() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 4 * MIB), 4);
+    run(async move {
+        let instance = Instance::of(mount(&disk).await);
+        let root = instance.fs().root();
+        let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
+        write(&file, 0, &[1; 100_000]).await.unwrap();
+        root.unlink(b"file", &file).await.unwrap();
+        let to_read_only = || reconfigure(&instance, Some(true), b"", || ());
+        assert_eq!(to_read_only().await, Err(Errno::EBUSY));
+        drop(file);
+        assert_eq!(to_read_only().await, Ok(()));
+        check_clean(&disk.image(), "after the removal");
     });
 }

@@ -216,6 +216,9 @@ impl TmpInode {
         let names = if matches!(self.content, Content::Dir(_)) { 2 } else { 1 };
         attr.nlink = attr.nlink.saturating_sub(names);
         attr.common.ctime = crate::fs::now();
+        if attr.nlink == 0 {
+            self.instance().nameless.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn check_empty(&self) -> Result<()> {
@@ -227,6 +230,7 @@ impl TmpInode {
 
     pub(super) fn set_nameless(&self) {
         self.attr.lock().nlink = 0;
+        self.instance().nameless.fetch_add(1, Ordering::Relaxed);
     }
 
     fn unlink_now(&self, name: &[u8], target: &Arc<TmpInode>) -> Result<()> {
@@ -378,7 +382,7 @@ impl Drop for TmpInode {
         if let Content::File { charged, .. } = &self.content {
             fs.release(charged.load(Ordering::Relaxed));
         }
-        fs.inode_gone();
+        fs.inode_gone(self.attr.get_mut().nlink == 0);
     }
 }
 

@@ -106,6 +106,9 @@ impl Inode for TmpInode {
             let target = own(target)?;
             let mut attr = target.attr.lock();
             target.state.check_link(attr.nlink)?;
+            if attr.nlink == 0 {
+                target.instance().nameless.fetch_sub(1, Ordering::Relaxed);
+            }
             attr.nlink += 1;
             attr.common.ctime = crate::fs::now();
             drop(attr);
