@@ -12,7 +12,7 @@ use crate::time::Timespec;
 
 /// chmod(2) of what `path` is.
 pub async fn chmod(creds: &Credentials, path: &Path, mode: u32) -> Result<()> {
-    let _writing = path.mount.writing()?;
+    let _writing = path.mount.writing().await?;
     let inode = path.inode();
     let meta = inode.metadata();
     if meta.kind == FileType::Symlink {
@@ -45,7 +45,7 @@ pub fn without_set_id(meta: &Metadata) -> Option<u16> {
 
 /// chown(2) of what `path` is; None leaves an id as it is.
 pub async fn chown(creds: &Credentials, path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-    let _writing = path.mount.writing()?;
+    let _writing = path.mount.writing().await?;
     let inode = path.inode();
     let meta = inode.metadata();
     let privileged = creds.capable(Caps::CHOWN);
@@ -80,7 +80,7 @@ pub async fn set_times(creds: &Credentials, path: &Path, atime: NewTime, mtime: 
     if (atime, mtime) == (NewTime::Omit, NewTime::Omit) {
         return Ok(());
     }
-    let _writing = path.mount.writing()?;
+    let _writing = path.mount.writing().await?;
     let inode = path.inode();
     let meta = inode.metadata();
     if !perm::is_owner(creds, &meta) {

@@ -38,7 +38,7 @@ pub async fn create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], node: NewNode<'_>, pe
     let mut walker = Walker::new(ctx, dirfd, path, Flags::empty())?;
     let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EEXIST) };
     let dir = &walker.at;
-    let writing = dir.mount.writing();
+    let writing = dir.mount.writing().await;
     let _guard = dir.inode().state().lock.lock().await;
     check_absent(&dir.dentry, name.bytes()).await?;
     if slash && !matches!(node, NewNode::Directory) {
@@ -93,7 +93,7 @@ pub async fn link(ctx: Ctx<'_>, old: &Path, dirfd: i32, path: &[u8]) -> Result<(
     let mut walker = Walker::new(ctx, dirfd, path, Flags::empty())?;
     let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EEXIST) };
     let dir = &walker.at;
-    let writing = dir.mount.writing();
+    let writing = dir.mount.writing().await;
     let _guard = dir.inode().state().lock.lock().await;
     check_absent(&dir.dentry, name.bytes()).await?;
     if slash {
@@ -125,7 +125,7 @@ pub async fn unlink(ctx: Ctx<'_>, dirfd: i32, path: &[u8]) -> Result<()> {
     let mut walker = Walker::new(ctx, dirfd, path, Flags::empty())?;
     let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EISDIR) };
     let dir = &walker.at;
-    let _writing = dir.mount.writing()?;
+    let _writing = dir.mount.writing().await?;
     let _guard = dir.inode().state().lock.lock().await;
     let victim = walk::child_locked(&dir.dentry, name.bytes()).await?;
     check_unlink(ctx, dir, &victim, slash)?;
@@ -154,7 +154,7 @@ pub async fn rmdir(ctx: Ctx<'_>, dirfd: i32, path: &[u8]) -> Result<()> {
         Last::Here(Special::DotDot) => return Err(Errno::ENOTEMPTY),
     };
     let dir = &walker.at;
-    let _writing = dir.mount.writing()?;
+    let _writing = dir.mount.writing().await?;
     let _guard = dir.inode().state().lock.lock().await;
     let victim = walk::child_locked(&dir.dentry, name.bytes()).await?;
     check_rmdir(ctx, dir, &victim)?;
@@ -196,7 +196,7 @@ pub async fn rename(
     let Last::Name { name: new_name, slash: new_slash } = new_last else {
         return Err(if flags.contains(RenameFlags::NOREPLACE) { Errno::EEXIST } else { Errno::EBUSY });
     };
-    let _writing = old_dir.mount.writing()?;
+    let _writing = old_dir.mount.writing().await?;
     let fs = old_dir.mount.fs();
     let _guards = names::lock_pair(&**fs, &old_dir.dentry, &new_dir.dentry).await;
     let source = walk::child_locked(&old_dir.dentry, old_name.bytes()).await?;

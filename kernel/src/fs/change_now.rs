@@ -91,7 +91,7 @@ macro_rules! answer {
 /// mkdirat(2).
 pub fn make_directory(ctx: Ctx<'_>, dirfd: i32, path: &[u8], perm: u32) -> Option<Result<()>> {
     let spot = answer!(Spot::find(ctx, dirfd, path)?);
-    let writing = spot.dir.mount.writing();
+    let writing = spot.dir.mount.writing().now()?;
     let _guard = spot.dir.inode().state().lock.try_lock()?;
     if spot.entry()?.is_some() {
         return Some(Err(Errno::EEXIST));
@@ -103,7 +103,7 @@ pub fn make_directory(ctx: Ctx<'_>, dirfd: i32, path: &[u8], perm: u32) -> Optio
 /// unlinkat(2); of a directory if `directory`.
 pub fn remove(ctx: Ctx<'_>, dirfd: i32, path: &[u8], directory: bool) -> Option<Result<()>> {
     let spot = answer!(Spot::find(ctx, dirfd, path)?);
-    let _writing = answer!(spot.dir.mount.writing());
+    let _writing = answer!(spot.dir.mount.writing().now()?);
     let _guard = spot.dir.inode().state().lock.try_lock()?;
     let Some(victim) = spot.entry()? else { return Some(Err(Errno::ENOENT)) };
     answer!(match directory {
@@ -127,7 +127,7 @@ pub fn rename(ctx: Ctx<'_>, old: (i32, &[u8]), new: (i32, &[u8]), flags: RenameF
     if !Arc::ptr_eq(&from.dir.mount, &to.dir.mount) {
         return Some(Err(Errno::EXDEV));
     }
-    let _writing = answer!(from.dir.mount.writing());
+    let _writing = answer!(from.dir.mount.writing().now()?);
     let _guards = names::try_lock_pair(&**from.dir.mount.fs(), &from.dir.dentry, &to.dir.dentry)?;
     let Some(source) = from.entry()? else { return Some(Err(Errno::ENOENT)) };
     let target = to.entry()?;

@@ -189,7 +189,7 @@ impl Configuration {
         state.phase = Phase::Failed;
         let options = core::mem::take(&mut state.options);
         let read_only = state.read_only.take();
-        reconfigure(&instance, read_only, &options, || ()).await?;
+        reconfigure(&instance, read_only, &options, async || ()).await?;
         state.phase = Phase::Change;
         Ok(())
     }
@@ -202,7 +202,7 @@ pub async fn reconfigure(
     instance: &Instance,
     read_only: Option<bool>,
     options: &[u8],
-    then: impl FnOnce(),
+    then: impl AsyncFnOnce(),
 ) -> Result<()> {
     let _turn = instance.lock().await;
     let fs = instance.fs();
@@ -219,7 +219,7 @@ pub async fn reconfigure(
     if let Some(read_only) = read_only {
         fs.set_read_only(read_only).await?;
     }
-    then();
+    then().await;
     Ok(())
 }
 

@@ -131,10 +131,10 @@ pub async fn open_place(ctx: Ctx<'_>, place: Path, how: &How, created: bool) -> 
     let kind = place.dentry.kind();
     let write = how.flags & raw::O_ACCMODE != raw::O_RDONLY;
     let wanted = if kind == FileType::Regular && write { Hold::Writer } else { Hold::None };
-    let hold = HoldGuard::new(&place, wanted)?;
+    let hold = HoldGuard::new(&place, wanted).await?;
     if !created && how.has(raw::O_TRUNC) && kind == FileType::Regular {
         // Truncation excludes running programs even for O_RDONLY.
-        let _truncating = HoldGuard::new(&place, Hold::Writer)?;
+        let _truncating = HoldGuard::new(&place, Hold::Writer).await?;
         regular::truncate(ctx.thread, &place, 0).await?;
     }
     let inode = place.inode();
@@ -158,9 +158,9 @@ struct HoldGuard<'a> {
 }
 
 impl<'a> HoldGuard<'a> {
-    fn new(place: &'a Path, hold: Hold) -> Result<Self> {
+    async fn new(place: &'a Path, hold: Hold) -> Result<Self> {
         if hold == Hold::Writer {
-            place.mount.start_writing()?;
+            place.mount.writing().await?.keep();
         }
         let taken = place.inode().state().take(hold);
         taken.inspect_err(|_| give_back(&place.mount, hold))?;
@@ -275,7 +275,7 @@ async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Res
 
 /// Creates a regular file unless somebody else did meanwhile.
 async fn create(ctx: Ctx<'_>, dir: &Path, name: &[u8], how: &How) -> Result<(Arc<Dentry>, Made)> {
-    let writing = Writing::begin(dir.mount.clone());
+    let writing = Writing::begin(dir.mount.clone()).await;
     let _guard = dir.inode().state().lock.lock().await;
     match walk::child_locked(&dir.dentry, name).await {
         Ok(dentry) => return Ok((dentry, None)),
@@ -298,7 +298,7 @@ fn check_unnamed(how: &How) -> Result<()> {
 
 /// O_TMPFILE: a file without a name in a directory.
 async fn open_unnamed(ctx: Ctx<'_>, dir: Path, how: How) -> Result<Arc<OpenFile>> {
-    let writing = Writing::begin(dir.mount.clone())?;
+    let writing = Writing::begin(dir.mount.clone()).await?;
     perm::check_modify(ctx.creds, &dir)?;
     let attr = change::new_attr(ctx, &**dir.inode(), how.mode, false);
     let inode = dir.inode().create_unnamed(attr).await?;
@@ -311,7 +311,7 @@ async fn open_unnamed(ctx: Ctx<'_>, dir: Path, how: How) -> Result<Arc<OpenFile>
     dentry.set_dead();
     let flags = status_flags(how.flags & !raw::O_DIRECTORY);
     let place = Path { mount: dir.mount, dentry };
-    let hold = HoldGuard::new(&place, Hold::Writer)?.keep();
+    let hold = HoldGuard::new(&place, Hold::Writer).await?.keep();
     drop(writing);
     Ok(OpenFile::new(place, kind, flags, hold))
 }
@@ -330,7 +330,7 @@ pub async fn open_exec(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags, keep
     }
     perm::check(ctx.creds, &**place.inode(), Want::EXEC)?;
     let kind = plain_kind(place.inode()).ok_or(Errno::EACCES)?;
-    let hold = HoldGuard::new(&place, Hold::Program)?;
+    let hold = HoldGuard::new(&place, Hold::Program).await?;
     let hold = if keep {
         hold.keep()
     } else {
@@ -354,6 +354,6 @@ pub async fn truncate(ctx: Ctx<'_>, path: &[u8], size: u64) -> Result<()> {
     }
     place.mount.check_writable()?;
     perm::check(ctx.creds, &**place.inode(), Want::WRITE)?;
-    let _writing = HoldGuard::new(&place, Hold::Writer)?;
+    let _writing = HoldGuard::new(&place, Hold::Writer).await?;
     regular::truncate(ctx.thread, &place, size).await
 }

@@ -97,7 +97,7 @@ pub async fn touch_atime(path: &Path, meta: &Metadata) {
     if old || same_tick(meta.atime, now) {
         return;
     }
-    let Ok(_writing) = path.mount.writing() else { return };
+    let Ok(_writing) = path.mount.writing().await else { return };
     // A failure to note the time does not fail the read.
     let _ = path.inode().set_attr(SetAttr { atime: Some(now), ..SetAttr::default() }).await;
 }

@@ -114,10 +114,10 @@ async fn remount(at: &Path, flags: u32, data: &[u8]) -> Result<()> {
     let keeps_times = !MountFlags::from_bits_truncate(flags).intersects(TIMES);
     let (set, kept) = if keeps_times { (new.difference(TIMES), TIMES) } else { (new, MountFlags::empty()) };
     if flags & raw::MS_BIND != 0 {
-        return table::change_flags(at, false, set, kept.complement());
+        return table::change_flags(at, false, set, kept.complement()).await;
     }
     let read_only = new.contains(MountFlags::RDONLY);
-    let change = || table::replace_flags(&at.mount, |old| old.intersection(kept) | set);
+    let change = async || table::replace_flags(&at.mount, |old| old.intersection(kept) | set).await;
     configure::reconfigure(at.mount.instance(), Some(read_only), data, change).await
 }
 
@@ -157,7 +157,7 @@ pub async fn umount2(t: &Thread, target: UserPtr<u8>, flags: u32) -> Result<()> 
     if at == t.fs().root() && manner != Manner::Lazy && at.mount.place().is_none() {
         return unmount_root(&at).await;
     }
-    if let Some(instance) = table::unmount(&at, manner)? {
+    if let Some(instance) = table::unmount(&at, manner).await? {
         drop(at);
         table::write_back(&instance).await?;
     }

@@ -204,7 +204,7 @@ pub async fn open_tree(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32) ->
     }
     let walk = walk_flags(flags & raw::AT_SYMLINK_NOFOLLOW == 0, flags & raw::AT_EMPTY_PATH != 0);
     let at = find(t, dirfd, path, walk).await?;
-    let file = if clone { open_tree_file(table::copy_tree(&at, recursive)?) } else { open_path(at, false) };
+    let file = if clone { open_tree_file(table::copy_tree(&at, recursive).await?) } else { open_path(at, false) };
     t.files().install(file, flags & raw::OPEN_TREE_CLOEXEC != 0)
 }
 
@@ -257,7 +257,7 @@ pub async fn mount_setattr(
     let Some(change) = decode(words)? else { return Ok(()) };
     let walk = walk_flags(flags & raw::AT_SYMLINK_NOFOLLOW == 0, flags & raw::AT_EMPTY_PATH != 0);
     let at = find(t, dirfd, path, walk).await?;
-    table::change_flags(&at, flags & raw::AT_RECURSIVE != 0, change.set, change.clear)
+    table::change_flags(&at, flags & raw::AT_RECURSIVE != 0, change.set, change.clear).await
 }
 
 /// Reads a `struct mount_attr`, whose later versions may be longer.

@@ -72,7 +72,7 @@ pub(crate) async fn set(
     size: u64,
     flags: u32,
 ) -> Result<()> {
-    let _writing = path.mount.writing()?;
+    let _writing = path.mount.writing().await?;
     if flags & !(raw::XATTR_CREATE | raw::XATTR_REPLACE) != 0 {
         return Err(Errno::EINVAL);
     }
@@ -112,7 +112,7 @@ async fn list(t: &Thread, path: &Path, buf: UserPtr<u8>, size: u64) -> Result<us
 }
 
 async fn remove(t: &Thread, path: &Path, name: UserPtr<u8>) -> Result<()> {
-    let _writing = path.mount.writing()?;
+    let _writing = path.mount.writing().await?;
     let name = read_name(t, name).await?;
     check(t, path, &name, true)?;
     let _guard = path.inode().state().lock.lock().await;

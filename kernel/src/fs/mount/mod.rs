@@ -4,7 +4,9 @@
 //! path stack: the later one is mounted on the root of the earlier one.
 //!
 //! What is mounted where stands in the [`table`]; the changes of the [`tree`] that it makes are made one at a time, under
-//! [`CHANGES`]. Before that comes the lock of the directory that is mounted on, as in Linux: nobody is about to remove it.
+//! [`CHANGES`]. There may be very many mounts, so they are changed a few at a time: each stands in its place, and in the order
+//! of the table, before it is seen. Before [`CHANGES`] comes the lock of the directory that is mounted on, or that has the
+//! file that is mounted on, as in Linux: nobody is about to remove it.
 //!
 //! Besides there are detached trees, made by fsmount(2) and open_tree(2): their root is in no table and belongs to an open
 //! file, until move_mount(2) puts it somewhere. What is mounted in such a tree is in the table as usual.
@@ -17,6 +19,8 @@
 mod instance;
 mod show;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod unmount;
 mod writers;
@@ -36,6 +40,7 @@ use super::inode::FileSystem;
 use super::op::Op;
 use super::path::Path;
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::sync::SpinLock;
 
 bitflags::bitflags! {
@@ -135,17 +140,18 @@ impl Mount {
         self.place.lock().clone()
     }
 
-    /// A change through this mount begins. EROFS if it, or its file system, may not be written.
-    pub fn writing(&self) -> Result<Writing<&Mount>> {
+    /// A change through this mount begins. EROFS if it, or its file system, may not be written. Has to wait if it is just
+    /// being made read-only.
+    pub fn writing(&self) -> Op<'_, Result<Writing<&Mount>>> {
         Writing::begin(self)
     }
 
-    /// One writer more, until [`Mount::stop_writing`]. EROFS if the mount, or its file system, may not be written.
-    pub(super) fn start_writing(&self) -> Result<()> {
-        while !self.writers.enter() {
-            // Its flags are being changed.
-            drop(CHANGES.lock());
-        }
+    /// One writer more, until [`Mount::stop_writing`]. None: the flags of the mount are being changed.
+    pub(super) fn start_writing(&self) -> Option<Result<()>> {
+        self.writers.enter().then(|| self.entered())
+    }
+
+    fn entered(&self) -> Result<()> {
         if !self.instance.writers().enter() {
             self.writers.leave();
             return Err(Errno::EROFS);
@@ -218,7 +224,7 @@ pub fn root() -> Option<Path> {
 }
 
 /// Held over each change of the tree of mounts, from the first look to the last step.
-static CHANGES: SpinLock<()> = SpinLock::new(());
+static CHANGES: exec::Mutex<()> = exec::Mutex::new(());
 
 /// fs.mount-max (Linux's admin-guide/sysctl/fs.rst): mounts that there may be.
 pub static MAX_MOUNTS: AtomicUsize = AtomicUsize::new(100_000);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::super::inode::FileSystem;
 use super::super::path::{self, Path};
-use super::table::{NOWHERE, TABLE};
+use super::table::{BATCH, NOWHERE, TABLE};
 use super::{Mount, MountFlags};
 
 fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
@@ -30,9 +30,6 @@ struct Row {
     /// Where it is seen from the root directory that was asked for.
     place: Vec<u8>,
 }
-
-/// Mounts that are looked at under one hold of the table.
-const BATCH: usize = 32;
 
 /// All mounts that are seen from `root`, in the order in which they came.
 fn rows(root: &Path) -> Vec<Row> {

@@ -6,7 +6,10 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 use core::sync::atomic::Ordering;
 
+use smallvec::SmallVec;
+
 use super::Mount;
+use crate::exec;
 use crate::fs::path::Path;
 use crate::sync::RwSpinLock;
 
@@ -18,6 +21,9 @@ pub(super) const NOWHERE: i64 = i64::MIN;
 
 /// References to a mount that it has for being in the table and in a place.
 pub(super) const REFERENCES: usize = 2;
+
+/// Mounts that are looked at under one hold of the table.
+pub(super) const BATCH: usize = 32;
 
 pub(super) struct Table {
     /// By turn, which a mount keeps as long as it is here, wherever it goes.
@@ -63,54 +69,76 @@ impl Table {
         self.mounts.insert(turn, mount.clone());
     }
 
-    fn enter_last(&mut self, mount: &Arc<Mount>) {
+    /// Enters a mount behind all others; one that was there changes its turn.
+    pub fn enter_last(&mut self, mount: &Arc<Mount>) {
+        self.leave(mount);
         self.enter_at(self.mounts.last_key_value().map_or(0, |(turn, _)| turn + 1), mount);
-    }
-
-    /// Puts a mount into its place, as the last in the table if it was not there.
-    pub fn put(&mut self, mount: &Arc<Mount>, place: &Path) {
-        if !self.contains(mount) {
-            self.enter_last(mount);
-            // A tree that was detached: what is in it comes after it in listings.
-            for below in self.below(&Path { mount: mount.clone(), dentry: mount.root.clone() }) {
-                self.leave(&below);
-                self.enter_last(&below);
-            }
-        }
-        self.places.insert(key_of(place), mount.clone());
-    }
-
-    /// Takes a mount out of its place; it stays in the table.
-    pub fn take_from(&mut self, place: &Path) {
-        self.places.remove(&key_of(place));
     }
 
     pub fn leave(&mut self, mount: &Mount) {
         self.mounts.remove(&mount.turn.swap(NOWHERE, Ordering::Relaxed));
     }
 
+    /// Puts a mount into another place, or into none. Answers which one it had: it is in one of them at any time.
+    pub fn settle(&mut self, mount: &Arc<Mount>, place: Option<Path>) -> Option<Path> {
+        let new = place.as_ref().map(key_of);
+        let old = core::mem::replace(&mut *mount.place.lock(), place);
+        if let Some(old) = &old {
+            self.places.remove(&key_of(old));
+        }
+        if let Some(new) = new {
+            self.places.insert(new, mount.clone());
+        }
+        old
+    }
+
     pub fn mounted_on(&self, place: &Path) -> Option<&Arc<Mount>> {
         self.places.get(&key_of(place))
     }
 
-    /// What is mounted in a mount, the oldest first.
-    fn children(&self, mount: &Mount) -> Vec<Arc<Mount>> {
-        let places = self.places.range((mount.id, 0)..=(mount.id, usize::MAX));
-        let mut children: Vec<Arc<Mount>> = places.map(|(_, child)| child.clone()).collect();
-        children.sort_unstable_by_key(|child| turn_of(child));
-        children
+    pub fn is_bare(&self, mount: &Mount) -> bool {
+        self.children(mount, None).next().is_none()
     }
 
-    /// Mounts whose place is at or below `top` (not counting `top`'s own mount), each before what is mounted in it.
-    pub fn below(&self, top: &Path) -> Vec<Arc<Mount>> {
-        let mut left = self.children(&top.mount);
-        left.retain(|child| child.place.lock().as_ref().is_some_and(|place| top.dentry.is_ancestor_of(&place.dentry)));
-        left.reverse();
-        let mut found = Vec::new();
-        while let Some(mount) = left.pop() {
-            left.extend(self.children(&mount).into_iter().rev());
-            found.push(mount);
-        }
-        found
+    /// What is mounted in a mount, with the keys by which one can go on after a part of them.
+    pub fn children(&self, mount: &Mount, after: Option<usize>) -> impl Iterator<Item = (usize, &Arc<Mount>)> {
+        let first = after.map_or(Bound::Included((mount.id, 0)), |after| Bound::Excluded((mount.id, after)));
+        let places = self.places.range((first, Bound::Included((mount.id, usize::MAX))));
+        places.map(|((_, dentry), child)| (*dentry, child))
     }
+}
+
+/// What is mounted in a mount, the oldest first. For who holds [`super::CHANGES`].
+async fn children(mount: &Mount) -> BTreeMap<i64, Arc<Mount>> {
+    let mut found = BTreeMap::new();
+    let mut last = None;
+    loop {
+        let batch: SmallVec<[(usize, Arc<Mount>); BATCH]> = {
+            let table = TABLE.read();
+            table.children(mount, last).take(BATCH).map(|(key, child)| (key, child.clone())).collect()
+        };
+        let Some((key, _)) = batch.last() else { return found };
+        last = Some(*key);
+        found.extend(batch.into_iter().map(|(_, child)| (turn_of(&child), child)));
+        exec::budget().await;
+    }
+}
+
+/// Mounts whose place is at or below `top` (not counting `top`'s own mount), each before what is mounted in it. For who
+/// holds [`super::CHANGES`].
+pub(super) async fn mounts_below(top: &Path) -> Vec<Arc<Mount>> {
+    let mut left = Vec::new();
+    for child in children(&top.mount).await.into_values().rev() {
+        if child.place().is_some_and(|place| top.dentry.is_ancestor_of(&place.dentry)) {
+            left.push(child);
+        }
+        exec::budget().await;
+    }
+    let mut found = Vec::new();
+    while let Some(mount) = left.pop() {
+        left.extend(children(&mount).await.into_values().rev());
+        found.push(mount);
+        exec::budget().await;
+    }
+    found
 }

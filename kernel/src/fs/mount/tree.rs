@@ -5,10 +5,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use super::table::TABLE;
-use super::unmount::{detach, leave_place};
+use super::table::{TABLE, mounts_below};
+use super::unmount::{detach_all, left};
 use super::{CHANGES, Instance, MAX_MOUNTS, Mount, MountFlags, descend, mounted_on};
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::fs::dentry::{self, Dentry};
 use crate::fs::inode::FileType;
 use crate::fs::path::Path;
@@ -19,22 +20,30 @@ fn check_room(more: usize) -> Result<()> {
     if fits { Ok(()) } else { Err(Errno::ENOSPC) }
 }
 
-/// Does something with the place on top of what is mounted on `at`, while nobody is about to remove it.
-async fn with_place<T>(mut at: Path, then: impl FnOnce(Path) -> Result<T>) -> Result<T> {
+/// Does something with the place on top of what is mounted on `at`, while nobody is about to remove it. ENOENT if it has
+/// been removed.
+async fn with_place<T>(mut at: Path, then: impl AsyncFnOnce(Path) -> Result<T>) -> Result<T> {
     loop {
         descend(&mut at);
-        let inode = at.inode().clone();
+        // Names of files are taken away under the lock of their directory alone.
+        let dir = if at.dentry.is_dir() { None } else { at.dentry.parent() };
+        let inode = dir.as_ref().unwrap_or(&at.dentry).inode().clone();
         let _locked = inode.state().lock.lock().await;
-        if mounted_on(&at).is_none() {
-            return then(at);
+        let moved = dir.is_some_and(|dir| at.dentry.parent().is_none_or(|now| !Arc::ptr_eq(&now, &dir)));
+        if moved || mounted_on(&at).is_some() {
+            continue;
         }
+        if at.dentry.is_dead() {
+            return Err(Errno::ENOENT);
+        }
+        return then(at).await;
     }
 }
 
 /// Puts a mount on `at`, for who holds [`CHANGES`].
-fn attach(mount: &Arc<Mount>, at: Path) -> Result<()> {
+async fn attach(mount: &Arc<Mount>, at: Path) -> Result<()> {
     let at = claim(mount, at)?;
-    put(mount, at);
+    put(mount, at).await;
     Ok(())
 }
 
@@ -47,13 +56,26 @@ fn claim(mount: &Mount, mut at: Path) -> Result<Path> {
 }
 
 /// Puts a mount into the place that was claimed for it. What is mounted in it stays there.
-fn put(mount: &Arc<Mount>, at: Path) {
+async fn put(mount: &Arc<Mount>, at: Path) {
+    if !TABLE.read().contains(mount) {
+        // As long as it has no place, it is not seen. What is in it comes after it in listings.
+        TABLE.write().enter_last(mount);
+        for below in mounts_below(&top_of(mount)).await {
+            TABLE.write().enter_last(&below);
+            exec::budget().await;
+        }
+    }
+    pin(&at);
+    let old = TABLE.write().settle(mount, Some(at));
+    left(old);
+    mount.detached.store(false, Ordering::Relaxed);
+}
+
+/// Walks find the mount on a name that no cache has.
+fn pin(at: &Path) {
     if at.mount.fs().volatile_names() {
         dentry::pin(&at.dentry);
     }
-    *mount.place.lock() = Some(at.clone());
-    TABLE.write().put(mount, &at);
-    mount.detached.store(false, Ordering::Relaxed);
 }
 
 pub(super) fn top_of(mount: &Arc<Mount>) -> Path {
@@ -78,11 +100,11 @@ fn check_known(at: &Path) -> Result<()> {
 pub async fn mount(instance: Arc<Instance>, at: Path, flags: MountFlags) -> Result<()> {
     let root = Dentry::new_root(instance.fs().root());
     let mount = Mount::of(instance, root, flags);
-    with_place(at, |at| {
-        let _changes = CHANGES.lock();
+    with_place(at, async |at| {
+        let _changes = CHANGES.lock().await;
         check_known(&at)?;
         check_room(1)?;
-        attach(&mount, at)
+        attach(&mount, at).await
     })
     .await
 }
@@ -92,28 +114,32 @@ pub async fn bind(source: &Path, at: Path, recursive: bool) -> Result<()> {
     if source.dentry.is_dir() != at.dentry.is_dir() {
         return Err(Errno::ENOTDIR);
     }
-    with_place(at, |at| {
-        let _changes = CHANGES.lock();
+    with_place(at, async |at| {
+        let _changes = CHANGES.lock().await;
         check_known(&at)?;
-        let copy = copy_tree_locked(source, recursive)?;
-        attach(&copy, at).inspect_err(|_| dissolve_locked(&copy))
+        let copy = copy_tree_locked(source, recursive).await?;
+        let attached = attach(&copy, at).await;
+        if attached.is_err() {
+            dissolve_locked(&copy).await;
+        }
+        attached
     })
     .await
 }
 
 /// A detached copy of a tree of mounts. EINVAL for what is in no namespace itself.
-pub fn copy_tree(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
-    let _changes = CHANGES.lock();
-    copy_tree_locked(source, recursive)
+pub async fn copy_tree(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
+    let _changes = CHANGES.lock().await;
+    copy_tree_locked(source, recursive).await
 }
 
-fn copy_tree_locked(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
+async fn copy_tree_locked(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
     if !is_in_namespace(&source.mount) {
         return Err(Errno::EINVAL);
     }
     let copy = Mount::of(source.mount.instance.clone(), source.dentry.clone(), source.mount.flags());
     copy.detached.store(true, Ordering::Relaxed);
-    let below: Vec<Arc<Mount>> = if recursive { mounts_below(source) } else { Vec::new() };
+    let below: Vec<Arc<Mount>> = if recursive { mounts_below(source).await } else { Vec::new() };
     check_room(1 + below.len())?;
     // By the mount that they are copies of.
     let mut copies = BTreeMap::from([(source.mount.id, copy.clone())]);
@@ -121,8 +147,12 @@ fn copy_tree_locked(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
         let Some(place) = mount.place() else { continue };
         let Some(parent) = copies.get(&place.mount.id).cloned() else { continue };
         let child = Mount::of(mount.instance.clone(), mount.root.clone(), mount.flags());
-        attach(&child, Path { mount: parent, dentry: place.dentry }).inspect_err(|_| dissolve_locked(&copy))?;
+        if let Err(errno) = attach(&child, Path { mount: parent, dentry: place.dentry }).await {
+            dissolve_locked(&copy).await;
+            return Err(errno);
+        }
         copies.insert(mount.id, child);
+        exec::budget().await;
     }
     Ok(copy)
 }
@@ -137,56 +167,68 @@ pub fn detached(instance: Arc<Instance>, flags: MountFlags) -> Arc<Mount> {
 
 /// The file that a detached tree belongs to is gone: so is the tree, unless it has got a place.
 pub fn dissolve(mount: &Arc<Mount>) {
-    let _changes = CHANGES.lock();
-    dissolve_locked(mount);
-}
-
-fn dissolve_locked(mount: &Arc<Mount>) {
-    if mount.detached.swap(false, Ordering::Relaxed) {
-        for child in mounts_below(&top_of(mount)).iter().rev() {
-            detach(child);
-        }
+    // It is not to be kept in use.
+    if !mount.detached.load(Ordering::Relaxed) {
+        return;
     }
+    if TABLE.read().is_bare(mount) {
+        mount.detached.store(false, Ordering::Relaxed);
+        return;
+    }
+    let mount = mount.clone();
+    exec::spawn("dissolve", async move {
+        let _changes = CHANGES.lock().await;
+        dissolve_locked(&mount).await;
+    });
 }
 
-pub(super) fn mounts_below(top: &Path) -> Vec<Arc<Mount>> {
-    TABLE.read().below(top)
+async fn dissolve_locked(mount: &Arc<Mount>) {
+    if mount.detached.swap(false, Ordering::Relaxed) {
+        detach_all(mounts_below(&top_of(mount)).await).await;
+    }
 }
 
 /// MS_MOVE, move_mount(2): the mount at `source`, which may be a detached tree, goes to `at`.
 pub async fn move_mount(source: &Path, at: Path) -> Result<()> {
-    with_place(at, |at| move_locked(source, at)).await
+    with_place(at, async |at| move_locked(source, at).await).await
 }
 
-fn move_locked(source: &Path, at: Path) -> Result<()> {
-    let _changes = CHANGES.lock();
+async fn move_locked(source: &Path, at: Path) -> Result<()> {
+    let _changes = CHANGES.lock().await;
     let mount = &source.mount;
-    let movable = is_in_namespace(mount) || mount.detached.load(Ordering::Relaxed);
+    let detached = mount.detached.load(Ordering::Relaxed);
+    let movable = detached || is_in_namespace(mount);
     let whole = Arc::ptr_eq(&mount.root, &source.dentry);
     if !movable || !whole || !is_in_namespace(&at.mount) || source.dentry.is_dir() != at.dentry.is_dir() {
         return Err(Errno::EINVAL);
     }
     let mut top = at;
     descend(&mut top);
-    let mut up = top.clone();
-    loop {
-        if Arc::ptr_eq(&up.mount, mount) {
-            return Err(Errno::ELOOP);
-        }
-        match up.mount.place() {
-            Some(place) => up = place,
-            None => break,
-        }
+    if is_at_or_above(mount, &top.mount) {
+        return Err(Errno::ELOOP);
+    }
+    if detached {
+        check_room(1)?;
     }
     let at = claim(mount, top)?;
-    leave_place(mount);
-    put(mount, at);
+    put(mount, at).await;
     Ok(())
 }
 
+fn is_at_or_above(mount: &Arc<Mount>, below: &Arc<Mount>) -> bool {
+    let mut at = below.clone();
+    while !Arc::ptr_eq(&at, mount) {
+        match at.place() {
+            Some(place) => at = place.mount,
+            None => return false,
+        }
+    }
+    true
+}
+
 /// mount_setattr(2): other flags for the mount at `top`, with `recursive` for those below it, too. All or none.
-pub fn change_flags(top: &Path, recursive: bool, set: MountFlags, clear: MountFlags) -> Result<()> {
-    let _changes = CHANGES.lock();
+pub async fn change_flags(top: &Path, recursive: bool, set: MountFlags, clear: MountFlags) -> Result<()> {
+    let _changes = CHANGES.lock().await;
     let mount = &top.mount;
     let known = is_in_namespace(mount) || mount.detached.load(Ordering::Relaxed);
     if !known || !Arc::ptr_eq(&mount.root, &top.dentry) {
@@ -194,19 +236,26 @@ pub fn change_flags(top: &Path, recursive: bool, set: MountFlags, clear: MountFl
     }
     let mut mounts = vec![mount.clone()];
     if recursive {
-        mounts.extend(mounts_below(top));
+        mounts.extend(mounts_below(top).await);
     }
-    let turns = |mount: &&Arc<Mount>| set.contains(MountFlags::RDONLY) && !mount.flags().contains(MountFlags::RDONLY);
-    let _held = mounts.iter().filter(turns).map(|mount| mount.writers.hold()).collect::<Result<Vec<_>>>()?;
+    // Who would write through one of them waits for the outcome.
+    let mut held = Vec::new();
+    for mount in &mounts {
+        if set.contains(MountFlags::RDONLY) && !mount.flags().contains(MountFlags::RDONLY) {
+            held.push(mount.writers.hold()?);
+        }
+        exec::budget().await;
+    }
     for mount in &mounts {
         mount.set_flags((mount.flags() - clear) | set);
+        exec::budget().await;
     }
     Ok(())
 }
 
 /// The flags of a mount become what `new` makes of them.
-pub fn replace_flags(mount: &Mount, new: impl FnOnce(MountFlags) -> MountFlags) {
-    let _changes = CHANGES.lock();
+pub async fn replace_flags(mount: &Mount, new: impl FnOnce(MountFlags) -> MountFlags) {
+    let _changes = CHANGES.lock().await;
     mount.set_flags(new(mount.flags()));
 }
 
@@ -219,29 +268,48 @@ fn check_place(mount: &Mount, at: &Path) -> Result<()> {
     if at.dentry.is_dead() { Err(Errno::ENOENT) } else { Ok(()) }
 }
 
-/// pivot_root(2): the mount at `new` becomes the root of the namespace, the old root goes to `put_old`.
+/// pivot_root(2): the mount at `new` takes the place of the root, which goes to `put_old`.
 pub async fn pivot_root(new: &Path, put_old: Path, root: &Path) -> Result<()> {
-    with_place(put_old, |put_old| pivot_locked(new, put_old, root)).await
+    with_place(put_old, async |put_old| {
+        let _changes = CHANGES.lock().await;
+        pivot_locked(new, put_old, root)
+    })
+    .await
 }
 
 fn pivot_locked(new: &Path, put_old: Path, root: &Path) -> Result<()> {
-    let _changes = CHANGES.lock();
     let (new_mount, old_mount) = (&new.mount, &root.mount);
-    if Arc::ptr_eq(new_mount, old_mount) || Arc::ptr_eq(&put_old.mount, old_mount) && *root == put_old {
+    if !is_in_namespace(new_mount) || !is_in_namespace(old_mount) {
+        return Err(Errno::EINVAL);
+    }
+    if new.dentry.is_dead() {
+        return Err(Errno::ENOENT);
+    }
+    if Arc::ptr_eq(new_mount, old_mount) || Arc::ptr_eq(&put_old.mount, old_mount) {
         return Err(Errno::EBUSY);
     }
-    if !Arc::ptr_eq(&new_mount.root, &new.dentry) || !Arc::ptr_eq(&old_mount.root, &root.dentry) {
+    let is_top = |path: &Path| Arc::ptr_eq(&path.mount.root, &path.dentry);
+    if !is_top(new) || !is_top(root) || new_mount.place().is_none() {
         return Err(Errno::EINVAL);
     }
-    if !Arc::ptr_eq(&put_old.mount, new_mount) {
-        return Err(Errno::EINVAL);
-    }
-    if old_mount.place().is_some() || new_mount.place().is_none() {
+    if !is_reached_from(&put_old, new) || !is_reached_from(new, root) {
         return Err(Errno::EINVAL);
     }
     let put_old = claim(old_mount, put_old)?;
-    // There is a root at any time.
-    leave_place(new_mount);
-    put(old_mount, put_old);
+    pin(&put_old);
+    let places = {
+        // There is a root at any time.
+        let mut table = TABLE.write();
+        let freed = table.settle(new_mount, None);
+        let place = table.settle(old_mount, Some(put_old));
+        table.settle(new_mount, place);
+        freed
+    };
+    left(places);
     Ok(())
+}
+
+/// Does the way up from `below` lead through `top`, which is the root of a mount?
+fn is_reached_from(below: &Path, top: &Path) -> bool {
+    is_at_or_above(&top.mount, &below.mount)
 }

@@ -1,45 +1,49 @@
 //! Taking mounts out of the table: umount2(2), and the steps of it that other changes need.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use super::table::{REFERENCES, TABLE};
-use super::tree::{is_in_namespace, mounts_below, top_of};
+use super::table::{REFERENCES, TABLE, mounts_below};
+use super::tree::{is_in_namespace, top_of};
 use super::{CHANGES, Mount};
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::fs::dentry;
 use crate::fs::inode::FileSystem;
 use crate::fs::path::Path;
 
-/// Takes the mount out of the table.
-pub(super) fn detach(mount: &Arc<Mount>) {
-    TABLE.write().leave(mount);
-    leave_place(mount);
+/// Takes mounts out of the table, the last one first.
+pub(super) async fn detach_all(mut mounts: Vec<Arc<Mount>>) {
+    while let Some(mount) = mounts.pop() {
+        let place = {
+            let mut table = TABLE.write();
+            table.leave(&mount);
+            table.settle(&mount, None)
+        };
+        left(place);
+        exec::budget().await;
+    }
 }
 
-/// The same, unless somebody uses it: who walks into it finds it in its place, and counts, or finds it not. Answers
+/// The same for one, unless somebody uses it: who walks into it finds it in its place, and counts, or finds it not. Answers
 /// whether it was used.
 fn detach_unless_used(mount: &Arc<Mount>, lazy: bool) -> Result<bool> {
-    let place = mount.place();
     let mut table = TABLE.write();
     let used = in_use(mount);
     if used && !lazy {
         return Err(Errno::EBUSY);
     }
     table.leave(mount);
-    if let Some(place) = &place {
-        table.take_from(place);
-    }
+    let place = table.settle(mount, None);
     drop(table);
-    leave_place(mount);
+    left(place);
     Ok(used)
 }
 
-/// Takes the mount out of its place, if it has one.
-pub(super) fn leave_place(mount: &Mount) {
-    let Some(place) = mount.place() else { return };
-    TABLE.write().take_from(&place);
-    mount.place.lock().take();
+/// A mount has left this place.
+pub(super) fn left(place: Option<Path>) {
+    let Some(place) = place else { return };
     place.dentry.remove_mount();
     if place.mount.fs().volatile_names() && !place.dentry.is_mount_point() {
         dentry::unpin(&place.dentry);
@@ -59,8 +63,8 @@ pub enum Manner {
 
 /// umount2(2) of the mount whose root is `at`. Answers the file system to be synced if this was its last mount and nobody
 /// uses it.
-pub fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSystem>>> {
-    let _changes = CHANGES.lock();
+pub async fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSystem>>> {
+    let _changes = CHANGES.lock().await;
     let mount = &at.mount;
     if !Arc::ptr_eq(&mount.root, &at.dentry) || !is_in_namespace(mount) {
         return Err(Errno::EINVAL);
@@ -69,7 +73,7 @@ pub fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSystem>>>
     if mount.place().is_none() {
         return Err(if lazy { Errno::EINVAL } else { Errno::EBUSY });
     }
-    let below = mounts_below(&top_of(mount));
+    let below = if lazy { mounts_below(&top_of(mount)).await } else { Vec::new() };
     if manner == Manner::Expire {
         let table = TABLE.write();
         if in_use(mount) {
@@ -81,15 +85,13 @@ pub fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSystem>>>
             return Err(Errno::EAGAIN);
         }
     }
-    if lazy {
-        for child in below.iter().rev() {
-            detach(child);
-        }
-    } else if !below.is_empty() {
+    if !lazy && !TABLE.read().is_bare(mount) {
         return Err(Errno::EBUSY);
     }
+    // What is in it is not reached any more then.
     let used = detach_unless_used(mount, lazy)?;
     let ends = !used && below.is_empty();
+    detach_all(below).await;
     Ok(if ends { mount.instance.end_if_last() } else { None })
 }
 

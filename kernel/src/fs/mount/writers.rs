@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Mount;
 use crate::errno::{Errno, Result};
+use crate::fs::op::Op;
 
 /// A number of writers; while it is held at none, nobody is let in.
 #[derive(Default)]
@@ -49,14 +50,35 @@ pub struct Writing<M: Deref<Target = Mount>>(M);
 
 impl<M: Deref<Target = Mount>> Writing<M> {
     /// EROFS if the mount or its file system may not be written.
-    pub fn begin(mount: M) -> Result<Writing<M>> {
-        mount.start_writing()?;
-        Ok(Writing(mount))
+    pub fn begin<'a>(mount: M) -> Op<'a, Result<Writing<M>>>
+    where
+        M: Send + 'a,
+    {
+        match mount.start_writing() {
+            Some(started) => Op::ready(started.map(|()| Writing(mount))),
+            None => Op::boxed(Writing::wait(mount)),
+        }
+    }
+
+    async fn wait(mount: M) -> Result<Writing<M>> {
+        loop {
+            drop(super::CHANGES.lock().await);
+            if let Some(started) = mount.start_writing() {
+                return started.map(|()| Writing(mount));
+            }
+        }
     }
 
     /// For those who look at something else before they fail.
     pub fn outcome(begun: &Result<Writing<M>>) -> Result<()> {
         begun.as_ref().map(drop).map_err(|errno| *errno)
+    }
+}
+
+impl Writing<&Mount> {
+    /// An open file is the writer from now on, until [`Mount::stop_writing`].
+    pub fn keep(self) {
+        core::mem::forget(self);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Names: walks, changes, the cache, against a model and case by case.
 
 mod content;
+mod writers;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;

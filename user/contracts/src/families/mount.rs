@@ -11,7 +11,7 @@ use crate::{say, tests};
 
 tests! {
     tmpfs, refused, not_permitted, busy, bind, read_only, options, stacked, pivot_refused, unmount_refused, no_flags,
-    on_what_is_gone, order_of_a_copy,
+    on_what_is_gone, on_what_was_removed, order_of_a_copy,
 }
 
 fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, data: &CStr) -> Ret {
@@ -204,6 +204,20 @@ fn pivot_refused() {
     say!("the root: {}", sys!(SYS_pivot_root, c"/", c"/"));
     mount(c"none", c"m", c"tmpfs", 0, c"");
     say!("not below it: {}", sys!(SYS_pivot_root, c"m", c"/tmp"));
+    say!("in the mount of the root: {} {}", sys!(SYS_pivot_root, c"m", c"/root"), sys!(SYS_pivot_root, c"m", c"/"));
+    mkdir(c"m/d");
+    say!("not the root of a mount: {}", sys!(SYS_pivot_root, c"m/d", c"m/d"));
+    process::in_child(|| {
+        sys!(SYS_chdir, c"m/d");
+        rmdir(c"/var/contract/m/d");
+        say!("removed: {}", sys!(SYS_pivot_root, c"/var/contract/m", c"."));
+        0
+    });
+    process::in_child(|| {
+        sys!(SYS_fchdir, sys!(SYS_open_tree, AT_FDCWD, c"m", 1).fd());
+        say!("in no place: {}", sys!(SYS_pivot_root, c".", c"."));
+        0
+    });
     say!("bad pointer: {}", sys!(SYS_pivot_root, NOWHERE, c"m"));
 }
 
@@ -257,6 +271,21 @@ fn on_what_is_gone() {
         say!("it is there: {}", stat(c"sub").is_ok());
         0
     });
+}
+
+fn on_what_was_removed() {
+    mkdir(c"m");
+    mkdir(c"n");
+    mount(c"none", c"n", c"tmpfs", 0, c"").need();
+    process::in_child(|| {
+        sys!(SYS_chdir, c"m");
+        rmdir(c"/var/contract/m");
+        say!("mount: {}", mount(c"none", c".", c"tmpfs", 0, c""));
+        say!("bind: {}", mount(c"/var/contract/n", c".", c"", MS_BIND, c""));
+        say!("move: {}", mount(c"/var/contract/n", c".", c"", MS_MOVE, c""));
+        0
+    });
+    say!("unmount: {}", umount(c"n", 0));
 }
 
 /// Whoever goes through the list from its end can unmount all of it.

@@ -10,7 +10,7 @@ use crate::sys::{NOWHERE, Ret, sys};
 use crate::{say, tests};
 
 tests! {
-    tmpfs, phases, options, messages, fsopen_refused, fsconfig_refused, fsmount_refused, attributes, dropped,
+    tmpfs, phases, options, messages, fsopen_refused, fsconfig_refused, fsmount_refused, attributes, dropped, too_many,
     move_refused, move_again, clone_of_a_tree, clone_of_all, clone_refused, place_only, picked, pick_refused,
     not_permitted, no_device,
 }
@@ -280,6 +280,22 @@ fn dropped() {
     say!("put by the second: {}", put(second, c"m"));
     close(second);
     say!("stays: {}", shown("m", 1));
+}
+
+fn too_many() {
+    let limit = c"/proc/sys/fs/mount-max";
+    let before = std::fs::read_to_string("/proc/sys/fs/mount-max").unwrap_or_default();
+    mkdir(c"m");
+    mkdir(c"n");
+    mount_tmpfs(c"n");
+    let mount = new_tmpfs();
+    let copy = open_tree(c"n", CLONE).fd();
+    close(create(limit, "1"));
+    say!("a new one: {}", put(mount, c"m"));
+    say!("a copy: {}", put(copy, c"m"));
+    say!("one that is there: {}", sys!(SYS_move_mount, AT_FDCWD, c"n", AT_FDCWD, c"m", 0));
+    close(create(limit, &before));
+    say!("again: {} {}", put(mount, c"n"), put(copy, c"n"));
 }
 
 fn move_refused() {

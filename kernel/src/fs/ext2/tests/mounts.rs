@@ -71,7 +71,7 @@ fn a_volume_with_a_removed_file_in_use_stays_writable() {
         let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
         write(&file, 0, &[1; 100_000]).await.unwrap();
         root.unlink(b"file", &file).await.unwrap();
-        let to_read_only = || reconfigure(&instance, Some(true), b"", || ());
+        let to_read_only = || reconfigure(&instance, Some(true), b"", async || ());
         assert_eq!(to_read_only().await, Err(Errno::EBUSY));
         drop(file);
         assert_eq!(to_read_only().await, Ok(()));
