@@ -310,6 +310,8 @@ pub trait Inode: Send + Sync + Any {
     fn prepare_write(&self, _offset: u64, _len: u64) -> Op<'_, Result<()>> {
         Op::ready(Ok(()))
     }
+    /// Of what was prepared last, these bytes are not written after all.
+    fn give_up_write(&self, _bytes: Range<u64>) {}
     /// Reads content where it is stored, for files whose cached pages only mappings see ([`PageCache::of_shared_file`]).
     fn read_through<'a>(&'a self, _pos: u64, _buf: &'a mut IoBuf<'_>) -> Op<'a, Result<usize>> {
         Op::ready(Err(Errno::EINVAL))

@@ -194,21 +194,29 @@ pub(super) async fn write_step(
 ) -> Result<usize> {
     let meta = inode.metadata();
     let mut cut = buf.limit(STEP);
-    let n = loop {
-        match inode.prepare_write(pos, buf.remaining() as u64).await {
-            Ok(()) => break cache.write(pos, meta.size, buf).await,
+    let (n, wanted) = loop {
+        let wanted = buf.remaining();
+        match inode.prepare_write(pos, wanted as u64).await {
+            Ok(()) => break (cache.write(pos, meta.size, buf).await, wanted),
             // What still fits is written: a short count, as on Linux.
             Err(Errno::ENOSPC) if buf.remaining() > 4096 => cut += buf.limit(buf.remaining() / 2),
-            Err(errno) => break Err(errno),
+            Err(errno) => break (Err(errno), 0),
         }
     };
     buf.extend(cut);
+    let rest = pos + n.unwrap_or(0) as u64..pos + wanted as u64;
+    if n.is_err() {
+        inode.give_up_write(rest.clone());
+    }
     let n = n?;
     let end = pos + n as u64;
     let now = super::now();
     let perm = if keep_set_id { None } else { without_set_id(&meta) };
     let size = (end > meta.size).then_some(end);
     inode.set_attr(SetAttr { size, perm, mtime: Some(now), ctime: Some(now), ..SetAttr::default() }).await?;
+    if !rest.is_empty() {
+        inode.give_up_write(rest);
+    }
     Ok(n)
 }
 

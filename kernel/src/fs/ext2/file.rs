@@ -12,11 +12,9 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-use smallvec::SmallVec;
-
 use super::groups::Run;
 use super::map::Extent;
-use super::node::Node;
+use super::node::{Holes, Node};
 use super::transfer::{New, Transfer};
 use crate::errno::{Errno, Result};
 use crate::exec::WriteGuard;
@@ -52,7 +50,7 @@ impl Node {
         if end > self.max_blocks() {
             return Err(Errno::EFBIG);
         }
-        let mut holes: SmallVec<[(u64, u64); 4]> = SmallVec::new();
+        let mut holes = Holes::new();
         let _map = self.map_lock.read().await;
         let mut block = offset / block_size;
         while block < end {
@@ -82,11 +80,28 @@ impl Node {
             let mut state = self.state.lock();
             let before = state.reserved.len();
             state.write_end = state.write_end.max(offset + len);
-            holes.into_iter().for_each(|(start, end)| state.reserved.insert(start..end));
+            holes.iter().for_each(|&(start, end)| state.reserved.insert(start..end));
+            state.added = holes;
             state.reserved.len() - before
         };
         volume.groups.unreserve(wanted - before);
         Ok(())
+    }
+
+    /// See [`crate::fs::Inode::give_up_write`]. What is in a page with bytes that were written stays reserved.
+    pub fn give_up(&self, bytes: Range<u64>) {
+        let per_page = self.blocks_per_page();
+        let blocks = |at: u64| at.div_ceil(PAGE_SIZE as u64) * per_page;
+        let (start, end) = (blocks(bytes.start), blocks(bytes.end));
+        let dropped = {
+            let mut state = self.state.lock();
+            let added = core::mem::take(&mut state.added);
+            // Unless the size has followed what was written, nothing was.
+            state.write_end = 0;
+            let given_up = added.iter().map(|&(first, last)| first.max(start)..last.min(end));
+            given_up.filter(|blocks| !blocks.is_empty()).map(|blocks| state.reserved.remove(blocks)).sum()
+        };
+        self.volume.groups.unreserve(dropped);
     }
 
     /// Gives up the reservations from block `keep` on.

@@ -386,6 +386,10 @@ impl Inode for Ext2Inode {
         try_now(move || self.node.reserve(offset, len))
     }
 
+    fn give_up_write(&self, bytes: Range<u64>) {
+        self.node.give_up(bytes);
+    }
+
     fn next_data(&self, offset: u64) -> Op<'_, Result<Option<Range<u64>>>> {
         Op::boxed(Self::find_data(&self.node, offset))
     }

@@ -16,7 +16,7 @@ use super::features::RoCompat;
 use super::inode::Ext2Inode;
 use super::layout::{LINK_MAX, NAME_MAX, RAW_INODE_SIZE};
 use super::map::Extent;
-use super::node::{self, FAST_SYMLINK_MAX, Node, NodeState, POINTERS};
+use super::node::{self, FAST_SYMLINK_MAX, Holes, Node, NodeState, POINTERS};
 use super::ranges::Ranges;
 use crate::errno::{Errno, Result};
 use crate::exec::MutexGuard;
@@ -129,6 +129,7 @@ impl Node {
             dtime: 0,
             write_end: 0,
             reserved: Ranges::default(),
+            added: Holes::new(),
             coming: Ranges::default(),
             goal: (0, 0),
             dirty: false,

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use smallvec::SmallVec;
 use zerocopy::FromBytes;
 
 use super::checksum::Sums;
@@ -22,6 +23,9 @@ pub const DIRECT: usize = 12;
 pub const POINTERS: usize = 15;
 /// Longest target that fits in place of the block pointers, with the NUL that others may expect.
 pub const FAST_SYMLINK_MAX: usize = POINTERS * 4 - 1;
+
+/// Where blocks are missing: the first one, and the one after the last.
+pub type Holes = SmallVec<[(u64, u64); 1]>;
 
 pub struct NodeState {
     pub perm: u16,
@@ -47,6 +51,8 @@ pub struct NodeState {
     pub write_end: u64,
     /// Blocks whose data waits for write-back, which will allocate them; counted in [`super::groups::Groups`].
     pub reserved: Ranges,
+    /// Of these, what the last write has added.
+    pub added: Holes,
     /// Blocks whose data is on its way to new blocks, which the map leads to when it has arrived.
     pub coming: Ranges,
     /// The next logical block of a sequential file, and where it would best go.
@@ -262,6 +268,7 @@ pub fn decode(raw: &[u8], ino: u32, layout: &Layout, sums: Sums) -> Result<(File
         dtime: base.dtime.get(),
         write_end: 0,
         reserved: Ranges::default(),
+        added: Holes::new(),
         coming: Ranges::default(),
         goal: (0, 0),
         dirty: false,

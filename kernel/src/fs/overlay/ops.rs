@@ -204,6 +204,10 @@ impl Inode for OverlayInode {
         self.real().prepare_write(offset, len)
     }
 
+    fn give_up_write(&self, bytes: Range<u64>) {
+        self.real().give_up_write(bytes);
+    }
+
     fn read_through<'a>(&'a self, pos: u64, buf: &'a mut IoBuf<'_>) -> Op<'a, Result<usize>> {
         self.real().read_through(pos, buf)
     }

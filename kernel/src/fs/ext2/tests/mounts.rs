@@ -61,6 +61,25 @@ fn a_new_directory_waits_for_what_was_unlinked() {
     });
 }
 
+/// What was reserved for a write that has ended early is there for others.
+#[test]
+fn a_write_that_ends_early_gives_back_what_it_has_reserved() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 4 * MIB), 6);
+    run(async move {
+        let fs = mount(&disk).await;
+        let file = root_of(&fs).create(b"file", NewNode::Regular, ATTR).await.unwrap();
+        write(&file, 8192, &[1; 4096]).await.unwrap();
+        let before = fs.statfs().free;
+        file.prepare_write(0, 1 << 20).await.unwrap();
+        assert!(fs.statfs().free < before - 1000);
+        file.give_up_write(0..1 << 20);
+        assert_eq!(fs.statfs().free, before);
+        file.prepare_write(0, 1 << 20).await.unwrap();
+        file.give_up_write(1..1 << 20);
+        assert_eq!(fs.statfs().free, before - 4);
+    });
+}
+
 /// A file without a name is freed by its last user, for which the volume must be writable.
 #[test]
 fn a_volume_with_a_removed_file_in_use_stays_writable() {
