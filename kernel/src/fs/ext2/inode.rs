@@ -412,11 +412,15 @@ impl Inode for Ext2Inode {
 
     fn set_xattr<'a>(&'a self, name: &'a [u8], value: &'a [u8], flags: u32) -> Op<'a, Result<()>> {
         let (node, name, value) = (self.node.clone(), name.to_vec(), value.to_vec());
-        Op::boxed(
-            self.node
-                .volume
-                .run_to_end(async move { node.change_attribute(Name::parse(&name)?, Some(&value), flags).await }),
-        )
+        Op::boxed(self.node.volume.run_to_end(async move {
+            let mut waited = false;
+            loop {
+                match node.change_attribute(Name::parse(&name)?, Some(&value), flags).await {
+                    Err(Errno::ENOSPC) if node.volume.awaits_space(&mut waited).await => {}
+                    result => return result,
+                }
+            }
+        }))
     }
 
     fn list_xattr(&self) -> Op<'_, Result<Vec<u8>>> {

@@ -61,6 +61,32 @@ fn a_new_directory_waits_for_what_was_unlinked() {
     });
 }
 
+/// So does a block of attributes.
+#[test]
+fn attributes_wait_for_what_was_unlinked() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 4 * MIB), 6);
+    run(async move {
+        let fs = mount(&disk).await;
+        let root = root_of(&fs);
+        let other = root.create(b"other", NewNode::Regular, ATTR).await.unwrap();
+        let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
+        let mut end = 0;
+        while write(&file, end, &[1; 8192]).await.is_ok() {
+            end += 8192;
+        }
+        file.sync(false).await.unwrap();
+        let mut count = 0;
+        while root.create(format!("{count}").as_bytes(), NewNode::Directory, ATTR).await.is_ok() {
+            count += 1;
+        }
+        assert_eq!(other.set_xattr(b"user.name", &[1; 500], 0).await, Err(Errno::ENOSPC));
+        root.unlink(b"file", &file).await.unwrap();
+        drop(file);
+        assert!(fs.volume.is_deleting());
+        assert_eq!(other.set_xattr(b"user.name", &[1; 500], 0).await, Ok(()));
+    });
+}
+
 /// What was reserved for a write that has ended early is there for others.
 #[test]
 fn a_write_that_ends_early_gives_back_what_it_has_reserved() {
