@@ -58,6 +58,9 @@ impl Kind {
     }
 }
 
+/// What free blocks are full of: what somebody has deleted. No file has it.
+pub const OLD: u8 = 0xf8;
+
 /// Empty file systems, made once for all seeds.
 pub fn images(kind: Kind) -> &'static [Vec<u8>; 2] {
     static IMAGES: [OnceLock<[Vec<u8>; 2]>; 2] = [OnceLock::new(), OnceLock::new()];
@@ -65,10 +68,11 @@ pub fn images(kind: Kind) -> &'static [Vec<u8>; 2] {
         BLOCK_SIZES.map(|size| {
             let dir = Temporary::new();
             let path = dir.0.join("image");
-            std::fs::write(&path, vec![0; 4 << 20]).expect("room for an image");
+            std::fs::write(&path, vec![OLD; 4 << 20]).expect("room for an image");
             let id = "00000000-0000-4000-8000-000000000001";
             let mut command = tool("mke2fs");
-            command.args(["-q", "-F", "-t", kind.name(), "-m", "0", "-U", id, "-E"]).arg(format!("hash_seed={id}"));
+            command.args(["-q", "-F", "-t", kind.name(), "-m", "0", "-U", id, "-E"]);
+            command.arg(format!("hash_seed={id},nodiscard,lazy_itable_init=0"));
             command.args(["-O", "^has_journal"]);
             let (code, text) = run_tool(command.args(["-b", &size.to_string()]).arg(&path));
             assert_eq!(code, 0, "mke2fs: {text}");
@@ -164,6 +168,14 @@ pub fn check(found: &Files, expected: &Files, what: &str) {
             there.len(),
             content.len()
         );
+    }
+}
+
+/// Nobody may see what others have deleted: a file has bytes of its worker, and zeros.
+pub fn check_origin(found: &Files, dir: &str, is_own: impl Fn(u8) -> bool) {
+    for (path, content) in found.iter().filter(|(path, _)| path.starts_with(&format!("{dir}/"))) {
+        let other = content.iter().position(|byte| *byte != 0 && !is_own(*byte));
+        assert!(other.is_none(), "{path} shows at {other:?} of {} what is not its own", content.len());
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each worker has a directory of its own and knows what is in it. Power goes at a random moment; e2fsck must then repair the
 //! image, with no question but about names, and everything that a worker had synced and not touched since must be there: of files
-//! that have changed since, what is before the first byte that did.
+//! that have changed since, what is before the first byte that did. And no file may show what its worker has not written.
 
 mod image;
 
@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use self::image::{BLOCK_SIZES, Kind, State, check, check_kept, contents, images};
+use self::image::{BLOCK_SIZES, Kind, State, check, check_kept, check_origin, contents, images};
 use super::Setup;
 use crate::disk::{self, Habits};
 use crate::machine;
@@ -130,6 +130,11 @@ impl U {
     }
 }
 
+/// The lower three bits of all that a worker writes; never zero.
+fn tag_of(dir: &str) -> u8 {
+    dir.bytes().last().unwrap_or_default() % 7 + 1
+}
+
 /// One worker: random operations on its directory.
 struct Worker {
     u: U,
@@ -202,7 +207,8 @@ impl Worker {
             model.files.entry(path.into()).or_default();
         });
         let start = self.rng.next();
-        let bytes: Vec<u8> = (0..len).map(|at| (start.wrapping_add(at * 7) >> (at % 5)) as u8 | 1).collect();
+        let tag = tag_of(&self.dir);
+        let bytes: Vec<u8> = (0..len).map(|at| ((start.wrapping_add(at * 7) >> (at % 5)) as u8) << 3 | tag).collect();
         self.u.write_bytes(self.buffer, &bytes).await;
         let written = self.u.call(NR_PWRITE64, &[fd, self.buffer, len, pos]).await;
         if self.went_well("write", written) {
@@ -428,7 +434,8 @@ fn power_cut_on(setup: &mut Setup, kind: Kind) -> Program {
         let expected = |model: &Model| if clean { model.attributes.clone() } else { model.synced_attributes.clone() };
         let names: Vec<_> = models.borrow().values().flat_map(|model| expected(model).into_keys()).collect();
         let (found, attributes) = contents(&image, if clean { State::Clean } else { State::Cut }, &names);
-        for model in models.borrow().values() {
+        for (dir, model) in models.borrow().iter() {
+            check_origin(&found, dir, |byte| byte & 7 == tag_of(dir));
             for (key, value) in &expected(model) {
                 assert!(attributes.get(key) == Some(value), "{key:?} is {:?}, not {value:?}", attributes.get(key));
             }
