@@ -9,6 +9,7 @@
 //! * [`unix`] is AF_UNIX, [`inet`] AF_INET and AF_INET6, and [`interface`] what addresses the machine has.
 //! * [`netlink`] is AF_NETLINK: how programs ask about the network, and change it.
 //! * [`card`]: the network behind a card, with a task of its own that stands in for the sockets of other machines.
+//! * [`listeners`]: who wants what comes under a key.
 //! * [`packet`]: the bytes of a datagram on their way from user memory and into it.
 //!
 //! Locks: `rights::IN_FLIGHT` → the state of a Unix socket, of two the one at the lower address first → leaves (wait
@@ -19,6 +20,7 @@ pub mod card;
 pub mod control;
 pub mod inet;
 pub mod interface;
+mod listeners;
 pub mod netlink;
 pub mod options;
 mod packet;

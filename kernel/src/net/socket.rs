@@ -290,6 +290,11 @@ pub trait Socket: FileOps {
     /// SHUT_RD, SHUT_WR: which directions end.
     fn shutdown(&self, receive: bool, send: bool) -> Result<()>;
 
+    /// Goes on with what an attempt has left because it takes long. True: there is still more, when others have had their turn.
+    fn go_on(&self) -> bool {
+        false
+    }
+
     /// It has an inode now, as `common` says.
     fn opened(&self) {}
 

@@ -6,7 +6,7 @@ use linux_raw_sys::net as raw;
 
 use super::socket::{Outgoing, Receive, Received, Socket, Type};
 use crate::errno::{Errno, Result};
-use crate::exec::{Instant, Interrupted, budget, interruptible, timeout};
+use crate::exec::{Instant, Interrupted, budget, interruptible, timeout, yield_now};
 use crate::fs::open_file::{READ_EVENTS, WRITE_EVENTS, settled};
 use crate::fs::writing::{Sigpipe, Writing};
 use crate::fs::{OpenFile, TryError};
@@ -26,6 +26,13 @@ async fn settle<T>(
         Ok(Err(_)) => Ok(Err(TryError::WouldBlock)),
         Err(Interrupted) if deadline.is_some() => Err(Errno::EINTR.into()),
         Err(interrupted) => Err(interrupted.into()),
+    }
+}
+
+/// What attempts have left is done.
+async fn finish(socket: &dyn Socket) {
+    while socket.go_on() {
+        yield_now().await;
     }
 }
 
@@ -51,6 +58,7 @@ pub async fn send(
             settle(t, deadline, socket.queue().wait_for_mask(WRITE_EVENTS.bits(), attempt)).await
         };
         if let Some(answer) = writing.after(t, buf, attempt).await {
+            finish(socket).await;
             return answer;
         }
     }
@@ -77,6 +85,7 @@ pub async fn receive(
     let target = if flags & raw::MSG_WAITALL != 0 { buf.remaining() } else { low.min(buf.remaining()) };
     how.least = if how.peek { target } else { 0 };
     let mut all: Option<Received> = None;
+    finish(socket).await;
     loop {
         // What is left after that only a page fault kept from being read, or another reader has it now.
         let enough = all.as_ref().is_some_and(|sum| sum.len >= target);

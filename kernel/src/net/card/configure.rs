@@ -157,18 +157,20 @@ impl Configure {
     pub fn begin(&mut self, wire: &mut Wire) {
         match self.method {
             Method::Off => wire.port.settled.set(),
-            _ => self.set_up(wire, true),
+            _ => {
+                wire.port.note_up(true);
+                self.set_up(wire, true);
+            }
         }
     }
 
-    /// IFF_UP.
+    /// IFF_UP has changed.
     pub fn set_up(&mut self, wire: &mut Wire, up: bool) {
         if up == self.on {
             return;
         }
         self.on = up;
         self.leased = None;
-        wire.port.note_up(up);
         if let Some(dhcp) = self.dhcp.take() {
             self.sockets.remove(dhcp);
         }
@@ -179,7 +181,7 @@ impl Configure {
             self.patience = None;
             wire.port.settled.set();
             // The settings went with the flag.
-            return apply(wire, &mut |_| {});
+            return adopt(wire);
         }
         let given = match &self.method {
             Method::Static(settings) => settings.clone(),
@@ -246,7 +248,7 @@ impl Configure {
         let before = core::mem::replace(&mut self.leased, own);
         apply(wire, &mut |settings| {
             settings.addresses.retain(|address| Some(*address) != before && Some(*address) != own);
-            settings.addresses.truncate(MOST_ADDRESSES - 1);
+            settings.addresses.truncate(MOST_ADDRESSES - usize::from(own.is_some()));
             settings.addresses.splice(0..0, own);
             (settings.gateway, settings.servers, settings.told_by) = (gateway, servers.clone(), told_by);
         });
@@ -342,13 +344,28 @@ impl Configure {
     }
 }
 
-/// Changes the settings, and tells the stack what they are now.
-pub fn apply(wire: &mut Wire, change: &mut dyn FnMut(&mut Settings)) {
-    let settings = wire.port.change(&mut |settings| {
-        change(settings);
+/// Changes the settings by what the task has found out, unless the card was taken down meanwhile.
+fn apply(wire: &mut Wire, change: &mut dyn FnMut(&mut Settings)) {
+    let (port, downs) = (&wire.port, wire.downs);
+    let changed = port.change(&mut |settings| {
+        if port.downs() == downs && port.is_up() {
+            change(settings);
+        }
         Ok(())
     });
-    let Ok(settings) = settings else { return };
+    if let Ok(settings) = changed {
+        tell_stack(wire, settings);
+    }
+}
+
+/// The settings were changed by others.
+pub fn adopt(wire: &mut Wire) {
+    let settings = wire.port.settings();
+    tell_stack(wire, settings);
+}
+
+/// Tells the stack what the settings are now.
+fn tell_stack(wire: &mut Wire, settings: Settings) {
     if wire.settings == settings {
         return;
     }

@@ -15,7 +15,7 @@ use super::configure::{self, Configure, Method};
 use super::datagram::Lanes;
 use super::frame::{self, Kind, Pair, Quoted};
 use super::phy::Phy;
-use super::port::{Call, Mail, Settings};
+use super::port::{Mail, Settings};
 use super::stream::{Origin, Stream};
 use super::{Frame, Port};
 use crate::drivers::random;
@@ -62,6 +62,8 @@ pub struct Wire {
     pub now: Instant,
     /// What the port has, as the stack knows it.
     pub settings: Settings,
+    /// How often the port had been taken down when it was last brought up.
+    pub downs: u32,
     /// Something goes through the gateway.
     pub routed: bool,
     /// When the gateway was asked for its address.
@@ -148,7 +150,16 @@ impl Engine {
         let mut iface = Box::new(Interface::new(config, &mut phy, StackInstant::from_micros(0)));
         iface.set_reassembly_timeout(REASSEMBLY_TIME);
         let mut engine = Engine {
-            wire: Wire { port, iface, phy, now, settings: Settings::default(), routed: false, asked_gateway: None },
+            wire: Wire {
+                port,
+                iface,
+                phy,
+                now,
+                settings: Settings::default(),
+                downs: 0,
+                routed: false,
+                asked_gateway: None,
+            },
             configure: Configure::new(method),
             lanes: Lanes::new(),
             streams: BTreeMap::new(),
@@ -234,14 +245,18 @@ impl Engine {
     }
 
     fn take_mail(&mut self) {
-        let Mail { calls, rung, datagrams } = self.wire.port.take_mail();
-        for call in calls {
-            match call {
-                Call::Connect(stand_in) => self.connect(stand_in),
-                Call::SetUp(up) => self.configure.set_up(&mut self.wire, up),
-                Call::Adopt => configure::apply(&mut self.wire, &mut |_| {}),
+        let Mail { set_up, adopt, connect, rung, datagrams } = self.wire.port.take_mail();
+        if let Some(wanted) = set_up {
+            if wanted.downs != self.wire.downs {
+                self.configure.set_up(&mut self.wire, false);
             }
+            self.wire.downs = wanted.downs;
+            self.configure.set_up(&mut self.wire, wanted.up);
         }
+        if adopt {
+            configure::adopt(&mut self.wire);
+        }
+        connect.into_iter().for_each(|stand_in| self.connect(stand_in));
         rung.into_iter().for_each(|id| self.enqueue(id));
         self.lanes.add(datagrams);
     }

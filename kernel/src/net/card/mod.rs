@@ -19,7 +19,7 @@
 //!
 //! The task sleeps until its card interrupts, a socket rings, or the next timer of the stack is due.
 //!
-//! Locks: those of sockets are taken with none of these held; mail, settings and neighbours of a port are leaves.
+//! Locks: those of sockets are taken with none of these held; the settings of a port → its mail; mail and neighbours are leaves.
 
 mod configure;
 mod datagram;
@@ -42,7 +42,7 @@ use crate::net::interface;
 pub use configure::{MOST_ADDRESSES, MOST_ROUTES};
 pub use datagram::{Charge, Outgoing};
 pub use neighbours::Neighbour;
-pub use port::{Call, Cidr, Counters, Port, Settings, Via};
+pub use port::{Cidr, Counters, Port, Settings, Via};
 
 /// Bytes of a buffer: the driver's header and the largest frame.
 pub const BUFFER: usize = 2048;

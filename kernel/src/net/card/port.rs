@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::datagram::{Outgoing, QUEUE};
 use super::neighbours::Neighbours;
@@ -167,19 +167,22 @@ pub struct Counters {
     pub sent_dropped: AtomicU64,
 }
 
-/// What the task is asked for.
-pub enum Call {
-    /// A connection for the peer of this stand-in.
-    Connect(Arc<TcpSocket>),
-    /// The card is to be used, or not any more (IFF_UP).
-    SetUp(bool),
-    /// A program has changed the settings.
-    Adopt,
+/// IFF_UP as a program wants it.
+#[derive(Clone, Copy)]
+pub struct SetUp {
+    pub up: bool,
+    /// [`Port::downs`] at that moment.
+    pub downs: u32,
 }
 
+/// What the task is asked for.
 #[derive(Default)]
 pub struct Mail {
-    pub calls: VecDeque<Call>,
+    pub set_up: Option<SetUp>,
+    /// A program has changed the settings.
+    pub adopt: bool,
+    /// Stand-ins whose peers want a connection.
+    pub connect: VecDeque<Arc<TcpSocket>>,
     /// Connections whose sockets have something to do for it.
     pub rung: VecDeque<u64>,
     pub datagrams: VecDeque<Outgoing>,
@@ -193,6 +196,8 @@ pub struct Port {
     settings: SpinLock<Settings>,
     neighbours: SpinLock<Neighbours>,
     up: AtomicBool,
+    /// How often it was taken down. What the task has found out before is not for the settings that came after.
+    downs: AtomicU32,
     /// The first attempt to get an address is over.
     pub settled: Event,
     pub counters: Counters,
@@ -208,6 +213,7 @@ impl Port {
             settings: SpinLock::new(Settings::default()),
             neighbours: SpinLock::new(Neighbours::default()),
             up: AtomicBool::new(false),
+            downs: AtomicU32::new(0),
             settled: Event::new(),
             counters: Counters::default(),
         })
@@ -234,6 +240,11 @@ impl Port {
         self.up.store(up, Ordering::Relaxed);
     }
 
+    /// How often it was taken down: asked under the lock of the settings.
+    pub fn downs(&self) -> u32 {
+        self.downs.load(Ordering::Relaxed)
+    }
+
     pub fn settings(&self) -> Settings {
         self.settings.lock().clone()
     }
@@ -248,15 +259,21 @@ impl Port {
     }
 
     /// IFF_UP as a program wants it: the task follows. A card that is not used has no addresses, but for those it is given then.
-    pub fn set_up(&self, up: bool) -> Result<()> {
+    pub fn set_up(&self, up: bool) {
+        let mut settings = self.settings.lock();
         self.note_up(up);
+        let mut before = Settings::default();
         if !up {
-            self.change(&mut |settings| {
-                *settings = Settings::default();
-                Ok(())
-            })?;
+            self.downs.fetch_add(1, Ordering::Relaxed);
+            core::mem::swap(&mut before, &mut *settings);
         }
-        self.call(Call::SetUp(up))
+        // Under the lock, so that flag and mail say the same, whoever else is at it.
+        self.mail.lock().set_up = Some(SetUp { up, downs: self.downs() });
+        drop(settings);
+        self.card.bell().notify();
+        if before != Settings::default() {
+            netlink::tell_settings(self, &before, &Settings::default());
+        }
     }
 
     /// Changes the settings, and tells those who listen to such changes. With an error nothing changes.
@@ -276,7 +293,10 @@ impl Port {
     /// The same by a program: the task is to follow.
     pub fn change_from_outside(&self, change: &mut dyn FnMut(&mut Settings) -> Result<()>) -> Result<()> {
         self.change(change)?;
-        self.call(Call::Adopt)
+        self.post(|mail| {
+            mail.adopt = true;
+            Ok(())
+        })
     }
 
     pub fn neighbours(&self, now: Instant) -> Vec<Neighbour> {
@@ -294,14 +314,11 @@ impl Port {
         Ok(())
     }
 
-    pub fn call(&self, call: Call) -> Result<()> {
+    /// A connection for the peer of this stand-in.
+    pub fn connect(&self, stand_in: Arc<TcpSocket>) -> Result<()> {
         self.post(|mail| {
-            // Once is enough: the settings are looked at when it is read.
-            if matches!((&call, mail.calls.back()), (Call::Adopt, Some(Call::Adopt))) {
-                return Ok(());
-            }
-            mail.calls.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            mail.calls.push_back(call);
+            mail.connect.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            mail.connect.push_back(stand_in);
             Ok(())
         })
     }
@@ -329,7 +346,11 @@ impl Port {
     #[cfg(test)]
     pub fn has_mail(&self) -> bool {
         let mail = self.mail.lock();
-        !(mail.calls.is_empty() && mail.rung.is_empty() && mail.datagrams.is_empty())
+        !(mail.set_up.is_none()
+            && !mail.adopt
+            && mail.connect.is_empty()
+            && mail.rung.is_empty()
+            && mail.datagrams.is_empty())
     }
 
     pub fn take_mail(&self) -> Mail {

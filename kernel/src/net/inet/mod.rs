@@ -19,6 +19,7 @@ mod tests;
 pub mod udp;
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use linux_raw_sys::net as raw;
 
@@ -61,6 +62,9 @@ pub struct Row {
     pub uid: u32,
     pub inode: u64,
 }
+
+/// A part of a protocol's sockets, each with the place behind it: see [`ports::Ports::part`].
+pub type Part = Vec<(usize, Option<Row>)>;
 
 /// A socket of AF_INET or AF_INET6 of the SOCK_* `kind`.
 pub fn make(t: &Thread, family: u16, kind: u32, protocol: i32) -> Result<Arc<dyn FileOps>> {

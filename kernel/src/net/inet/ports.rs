@@ -29,6 +29,9 @@ const TIME_WAIT_REUSE: Duration = Duration::from_secs(1);
 /// of it.
 const MAX_TIME_WAITS: u32 = 1024;
 
+/// A place in a shard is a port, and behind it so many bits that say which of those that have it.
+const PLACE_SHIFT: u32 = 32;
+
 /// Into how many parts a table is split.
 pub const SHARDS: usize = 64;
 
@@ -295,29 +298,37 @@ impl<S> Ports<S> {
             if all.try_reserve(part.len()).is_err() {
                 break;
             }
-            all.extend(part.into_iter().flatten());
+            all.extend(part.into_iter().filter_map(|(_, holding)| holding));
         }
         // Without memory of its own, of which there may be none.
         all.sort_unstable_by_key(|(_, claim)| claim.local.port);
         all
     }
 
-    /// A part of that: of one shard, whose first ones are skipped, so many at most. None: nothing is left of it.
-    pub fn part(&self, shard: usize, skip: usize, most: usize) -> Vec<Option<Holding<S>>> {
+    /// A part of that: of one shard, from a place on (0: the first), so many at most, each with the place behind it. None: nothing
+    /// is left of it.
+    pub fn part(&self, shard: usize, place: usize, most: usize) -> Vec<(usize, Option<Holding<S>>)> {
         let now = Instant::now();
         let mut part = Vec::new();
         let Some(shard) = self.shards.get(shard) else { return part };
+        // A port, and how many of those that have it.
+        let (first, skip) = (place >> PLACE_SHIFT, place & ((1 << PLACE_SHIFT) - 1));
+        let Ok(first) = u16::try_from(first) else { return part };
         let shard = shard.lock();
-        for entry in shard.values().flatten().skip(skip).take(most) {
-            // First, so that no last reference to a socket goes under the lock.
-            if part.try_reserve(1).is_err() {
-                break;
+        for (port, entries) in shard.range(first..) {
+            let skip = if *port == first { skip } else { 0 };
+            for (index, entry) in entries.iter().enumerate().skip(skip) {
+                // First, so that no last reference to a socket goes under the lock.
+                if part.len() >= most || part.try_reserve(1).is_err() {
+                    return part;
+                }
+                let holding = match &entry.holder {
+                    _ if entry.is_over(now) => None,
+                    Holder::Socket(socket) => socket.upgrade().map(|socket| (Some(socket), entry.claim)),
+                    Holder::Past { .. } => Some((None, entry.claim)),
+                };
+                part.push(((usize::from(*port) << PLACE_SHIFT) + index + 1, holding));
             }
-            part.push(match &entry.holder {
-                _ if entry.is_over(now) => None,
-                Holder::Socket(socket) => socket.upgrade().map(|socket| (Some(socket), entry.claim)),
-                Holder::Past { .. } => Some((None, entry.claim)),
-            });
         }
         part
     }

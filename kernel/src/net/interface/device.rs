@@ -6,7 +6,6 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::errno::Result;
 use crate::net::card::{self, Cidr, Port};
 use crate::net::netlink;
 
@@ -112,12 +111,11 @@ impl Device {
         flags
     }
 
-    pub fn set_up(&self, up: bool) -> Result<()> {
+    pub fn set_up(&self, up: bool) {
         match &self.port {
-            Some(port) => port.set_up(up)?,
+            Some(port) => port.set_up(up),
             None => super::set_loopback(up),
         }
         netlink::tell_link(self.index);
-        Ok(())
     }
 }

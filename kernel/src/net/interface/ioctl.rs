@@ -89,7 +89,7 @@ async fn request(t: &Thread, cmd: u32, at: UserPtr<IfReq>) -> Result<u64> {
             if !t.creds().capable(Caps::NET_ADMIN) {
                 return Err(Errno::EPERM);
             }
-            device.set_up(request.flags() & device::IFF_UP != 0)?;
+            device.set_up(request.flags() & device::IFF_UP != 0);
             return Ok(0);
         }
         describe(&device, cmd, &mut request)?;

@@ -82,14 +82,18 @@ impl<'a> Attributes<'a> {
 
     /// A number of four bytes; ERANGE if it has fewer.
     pub fn number(self, wanted: u16) -> Result<Option<u32>> {
-        let Some(data) = self.find(wanted) else { return Ok(None) };
-        u32::read_from_prefix(data).map(|(value, _)| Some(value)).map_err(|_| Errno::ERANGE)
+        self.find(wanted).map(to_number).transpose()
     }
 
     /// An address of this family.
     pub fn address(self, wanted: u16, family: u8) -> Result<Option<IpAddr>> {
         self.find(wanted).map(|data| to_ip(data, family)).transpose()
     }
+}
+
+/// A number of four bytes; ERANGE if it has fewer.
+pub fn to_number(data: &[u8]) -> Result<u32> {
+    u32::read_from_prefix(data).map(|(value, _)| value).map_err(|_| Errno::ERANGE)
 }
 
 /// The address of a family in network byte order; ERANGE if there are too few bytes.
@@ -187,14 +191,24 @@ impl Writer {
 }
 
 /// The messages of a datagram, as far as their lengths make sense.
+#[cfg(test)]
 pub fn split(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
     core::iter::from_fn(move || {
-        let (header, _) = Header::read_from_prefix(bytes).ok()?;
-        let len = header.len as usize;
-        let body = bytes.get(HEADER..len)?;
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+        let (header, body) = first(bytes)?;
+        bytes = bytes.get(step(&header)..).unwrap_or(&[]);
         Some((header, body))
     })
+}
+
+/// The first of them.
+pub fn first(bytes: &[u8]) -> Option<(Header, &[u8])> {
+    let (header, _) = Header::read_from_prefix(bytes).ok()?;
+    Some((header, bytes.get(HEADER..header.len as usize)?))
+}
+
+/// How far on the next one begins.
+pub fn step(header: &Header) -> usize {
+    (header.len as usize).next_multiple_of(4)
 }
 
 /// NLMSG_ERROR: the answer to a request that failed (`errno`), or that wants to know that it did not. A failed request is

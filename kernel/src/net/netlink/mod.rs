@@ -7,11 +7,14 @@
 //! ```
 //!
 //! * [`NetlinkSocket`]: what a program holds. [`table`]: the ports of sockets, and who listens to which group.
+//! * [`work`]: requests and lists that a socket has not finished.
 //! * [`message`]: how messages are written and read; what programs send is looked at there and nowhere else.
 //! * [`route`]: NETLINK_ROUTE, rtnetlink(7). [`diag`]: NETLINK_SOCK_DIAG, sock_diag(7).
 //!
 //! The kernel answers at once, in the sender's own call. A list of things is made part by part as its reader takes them, so
-//! nobody can make the kernel hold a long one: what remains between two parts is a [`Dump`], that is the request and a place.
+//! nobody can make the kernel hold a long one: what remains between two parts is a [`work::Dump`], that is the request and a place.
+//! Tables may be long and most of what is in them not wanted: work that takes long is done in steps, between which others run
+//! ([`work`]).
 //!
 //! Locks: the state of a socket, and the table, are leaves. No list is made under either.
 
@@ -22,6 +25,7 @@ mod socket;
 mod table;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -31,12 +35,12 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use linux_raw_sys::net as socket_raw;
 use linux_raw_sys::netlink as raw;
 
-use self::message::{Header, LONGEST, Request, Writer};
+use self::message::{LONGEST, Writer};
+use self::work::{Dump, Requests};
 use super::socket::{Common, Type};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::{Events, FileOps, sigio};
-use crate::mm::frames;
 use crate::process::{self, Caps, Thread};
 use crate::sync::SpinLock;
 
@@ -107,78 +111,36 @@ struct State {
     /// Somebody makes the next part of it; somebody else wanted it meanwhile.
     dumping: bool,
     again: bool,
+    /// What is left of a datagram for the kernel; somebody is at it.
+    requests: VecDeque<Requests>,
+    serving: bool,
 }
 
 struct Datagram {
-    data: Box<[u8]>,
+    /// Those who listen to a group have it in common.
+    data: Arc<Box<[u8]>>,
     /// The port it comes from (0: the kernel), and its group.
     from: u32,
     group: u32,
 }
 
-/// What becomes of a request.
-enum Answer {
-    /// It is done.
-    Done,
-    /// One message.
-    One(Writer),
-    /// Many.
-    Many(What),
-}
-
-/// A list on its way to a program.
-struct Dump {
-    what: What,
-    seq: u32,
-    port: u32,
-    /// Where the next part begins: for each list its own.
-    at: (usize, usize),
-}
-
-/// Of what there is a list.
-enum What {
-    Route(route::List),
-    Sockets(diag::List),
-}
-
-impl Dump {
-    /// As many messages as fit. None: that was all.
-    fn part(&mut self, size: usize) -> Result<Option<Box<[u8]>>> {
-        if frames::is_short() {
-            return Err(Errno::ENOBUFS);
-        }
-        let mut out = Writer::new(size, self.seq, self.port)?;
-        match &self.what {
-            What::Route(list) => list.fill(&mut self.at, &mut out),
-            What::Sockets(list) => list.fill(&mut self.at, &mut out),
-        }
-        Ok((!out.is_empty()).then(|| out.into_bytes()))
-    }
-
-    fn end(&self) -> Result<Box<[u8]>> {
-        let mut out = Writer::new(LONGEST, self.seq, self.port)?;
-        let (flags, errno) = match &self.what {
-            What::Route(list) => list.verdict(),
-            What::Sockets(list) => (raw::NLM_F_MULTI, list.errno()),
-        };
-        out.begin(raw::NLMSG_DONE, flags, &errno.map_or(0, |errno| -errno.get()).to_ne_bytes());
-        out.end();
-        Ok(out.into_bytes())
+impl Datagram {
+    fn of_kernel(data: Box<[u8]>) -> Self {
+        Datagram { data: Arc::new(data), from: 0, group: 0 }
     }
 }
 
 /// Tells those who listen to a group; `write` makes the message, if there is anybody.
 fn notify(group: u32, write: &mut dyn FnMut(&mut Writer)) {
-    let listeners = table::listeners(ROUTE, group);
-    if listeners.is_empty() {
-        return;
-    }
-    let Ok(mut out) = Writer::new(LONGEST, 0, 0) else { return };
-    write(&mut out);
-    out.end();
-    let data = out.into_bytes();
-    for listener in listeners {
-        listener.deliver(Datagram { data: data.clone(), from: 0, group });
+    let mut message = None;
+    for listener in table::listeners(ROUTE, group) {
+        if message.is_none() {
+            let Ok(mut out) = Writer::new(LONGEST, 0, 0) else { return };
+            write(&mut out);
+            out.end();
+            message = Some(Arc::new(out.into_bytes()));
+        }
+        message.iter().cloned().for_each(|data| _ = listener.deliver(Datagram { data, from: 0, group }));
     }
 }
 
@@ -232,7 +194,9 @@ impl NetlinkSocket {
         }
         if state.congested || state.charge > self.receive_buffer() || state.inbox.try_reserve(1).is_err() {
             state.drops = state.drops.saturating_add(1);
-            let news = !core::mem::replace(&mut state.congested, true) && !self.is_on(raw::NETLINK_NO_ENOBUFS);
+            // It ends when all is read.
+            let congested = !state.inbox.is_empty();
+            let news = !core::mem::replace(&mut state.congested, congested) && !self.is_on(raw::NETLINK_NO_ENOBUFS);
             drop(state);
             if news {
                 self.common.set_error(Errno::ENOBUFS);
@@ -250,102 +214,8 @@ impl NetlinkSocket {
         self.queue.wake(usize::MAX, READABLE.bits() | sigio::IN);
     }
 
-    /// What the kernel does with a datagram: requests one after the other.
-    fn serve(&self, bytes: &[u8]) {
-        let (strict, admin) = (self.is_on(raw::NETLINK_GET_STRICT_CHK), self.is_admin());
-        // Each may go through all there is and find nothing.
-        let mut lists = 0;
-        for (header, body) in message::split(bytes) {
-            self.serve_one(&Request { header, body, strict, admin }, &mut lists);
-        }
-    }
-
-    /// `lists`: how many were begun for the datagram.
-    fn serve_one(&self, request: &Request<'_>, lists: &mut usize) {
-        let is_request = request.has(raw::NLM_F_REQUEST) && u32::from(request.header.kind) >= raw::NLMSG_MIN_TYPE;
-        let answer = match self.protocol() {
-            _ if !is_request => Ok(Answer::Done),
-            // Nobody would see the answer to a question.
-            protocol
-                if !(protocol == ROUTE && route::is_change(request.header.kind)) && self.state.lock().congested =>
-            {
-                return;
-            }
-            ROUTE => route::handle(request, self.port()),
-            _ => diag::handle(request, self.port()),
-        };
-        let errno = match answer {
-            Ok(Answer::Done) => None,
-            Ok(Answer::One(writer)) => {
-                self.deliver(Datagram { data: writer.into_bytes(), from: 0, group: 0 });
-                None
-            }
-            Ok(Answer::Many(what)) => match self.start(what, &request.header, lists) {
-                // The end of the list tells that it is done.
-                Ok(()) => return,
-                Err(errno) => Some(errno),
-            },
-            Err(errno) => Some(errno),
-        };
-        if errno.is_some() || request.has(raw::NLM_F_ACK) {
-            match message::acknowledge(request, self.port(), errno, self.is_on(raw::NETLINK_CAP_ACK)) {
-                Ok(data) => {
-                    self.deliver(Datagram { data, from: 0, group: 0 });
-                }
-                Err(errno) => self.common.set_error(errno),
-            }
-        }
-    }
-
-    /// EBUSY: another list is on its way. Only the first is begun at once.
-    fn start(&self, what: What, header: &Header, lists: &mut usize) -> Result<()> {
-        let mut state = self.state.lock();
-        if state.dump.is_some() || state.dumping {
-            return Err(Errno::EBUSY);
-        }
-        state.dump = Some(Box::new(Dump { what, seq: header.seq, port: self.port(), at: (0, 0) }));
-        *lists += 1;
-        // Whoever reads what there is makes the next part.
-        let later = !state.inbox.is_empty() && (*lists > 1 || state.charge >= self.receive_buffer());
-        drop(state);
-        if !later {
-            self.advance();
-        }
-        Ok(())
-    }
-
-    /// Makes the next part of the list that is on its way. Readers that come meanwhile leave it to who is at it.
-    fn advance(&self) {
-        loop {
-            let mut state = self.state.lock();
-            state.again = state.dumping;
-            let size = state.reader.clamp(PART, MOST_PART);
-            let Some(mut dump) = state.dump.take() else { return };
-            state.dumping = true;
-            drop(state);
-            let part = dump.part(size);
-            let (data, over) = match part {
-                Ok(Some(data)) => (Ok(data), false),
-                Ok(None) => (dump.end(), true),
-                Err(errno) => (Err(errno), true),
-            };
-            let mut state = self.state.lock();
-            state.dumping = false;
-            let again = core::mem::take(&mut state.again) && !over;
-            let mut dump = Some(dump).filter(|_| !over && !self.closed.load(Ordering::Acquire));
-            core::mem::swap(&mut state.dump, &mut dump);
-            match data {
-                Ok(data) if state.inbox.try_reserve(1).is_ok() => state.push(Datagram { data, from: 0, group: 0 }),
-                Ok(_) => self.common.set_error(Errno::ENOBUFS),
-                Err(errno) => self.common.set_error(errno),
-            }
-            drop(state);
-            drop(dump);
-            self.wake_reader();
-            if !again {
-                return;
-            }
-        }
+    fn wake_writer(&self) {
+        self.queue.wake(usize::MAX, Events::OUT.bits());
     }
 
     fn close(&self) {

@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::netlink as raw;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::work::Requests;
 use super::{AF_NETLINK, Datagram, NetlinkSocket, READABLE, table};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
@@ -110,10 +111,18 @@ impl NetlinkSocket {
         if len > room - SEND_OVERHEAD.min(room) {
             return Err(Errno::EMSGSIZE.into());
         }
+        if port == 0 && !self.is_free() {
+            return Err(TryError::WouldBlock);
+        }
         let data = copy_in(buf)?;
         let from = self.port();
         // Of several groups it is the first.
         let group = if groups == 0 { 0 } else { groups.trailing_zeros() + 1 };
+        if port == 0 && group == 0 {
+            self.take_up(Requests::new(data, self))?;
+            return Ok(len);
+        }
+        let data = Arc::new(data);
         if group != 0 {
             for listener in table::listeners(self.protocol(), group) {
                 if !core::ptr::eq(&*listener, self) {
@@ -122,7 +131,7 @@ impl NetlinkSocket {
             }
         }
         if port == 0 {
-            self.serve(&data);
+            self.take_up(Requests::new(Arc::unwrap_or_clone(data), self))?;
         } else {
             let there = table::find(self.protocol(), port).ok_or(Errno::ECONNREFUSED)?;
             if !there.deliver(Datagram { data, from, group: 0 }) {
@@ -138,7 +147,15 @@ impl NetlinkSocket {
         if let Some(errno) = self.common.take_error() {
             return Err(errno.into());
         }
-        let Some(datagram) = state.inbox.front() else { return Err(TryError::WouldBlock) };
+        let Some(datagram) = state.inbox.front() else {
+            let unfinished = state.is_unfinished();
+            drop(state);
+            if unfinished && self.go_on() {
+                // So this one comes again, when others have run.
+                self.wake_reader();
+            }
+            return Err(TryError::WouldBlock);
+        };
         let len = copy_out(buf, &datagram.data)?;
         let from = Some(Name::of(datagram.from, mask(datagram.group)));
         let received = Received { len, full: datagram.data.len(), from, ..Received::default() };
@@ -188,8 +205,9 @@ impl FileOps for NetlinkSocket {
         self.send_datagram(buf, &Outgoing::plain())
     }
 
+    /// Calls go on with what their attempts leave: see [`Socket::go_on`].
     fn has_limits(&self) -> bool {
-        self.common.has_limits()
+        true
     }
 
     fn sigpipe(&self) -> Sigpipe {
@@ -206,7 +224,8 @@ impl FileOps for NetlinkSocket {
         if self.common.has_error() {
             events |= Events::ERR;
         }
-        if !state.inbox.is_empty() {
+        // Whoever comes for what is not finished finishes it.
+        if !state.inbox.is_empty() || state.is_unfinished() {
             events |= READABLE;
         }
         events
@@ -272,6 +291,10 @@ impl Socket for NetlinkSocket {
 
     fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
         self.receive_datagram(buf, how)
+    }
+
+    fn go_on(&self) -> bool {
+        self.work()
     }
 
     fn take_urgent(&self, _peek: bool) -> Result<u8> {

@@ -8,15 +8,16 @@ use core::sync::atomic::Ordering;
 use super::{DIAG, NetlinkSocket, ROUTE};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
+use crate::net::listeners::Listeners;
 use crate::sync::SpinLock;
 
-struct Table {
-    ports: BTreeMap<(u8, u32), Weak<NetlinkSocket>>,
-    /// Sockets that listen to groups, by their addresses.
-    listeners: BTreeMap<usize, Weak<NetlinkSocket>>,
-}
+/// How many random ports are tried.
+const TRIES: usize = 64;
 
-static TABLE: SpinLock<Table> = SpinLock::new(Table { ports: BTreeMap::new(), listeners: BTreeMap::new() });
+/// By protocol and port.
+static TABLE: SpinLock<BTreeMap<(u8, u32), Weak<NetlinkSocket>>> = SpinLock::new(BTreeMap::new());
+/// By protocol and group.
+static LISTENERS: Listeners<(u8, u32), NetlinkSocket> = Listeners::new();
 
 /// What /proc/net/netlink tells of a socket.
 pub struct Row {
@@ -30,10 +31,6 @@ pub struct Row {
     pub inode: u64,
 }
 
-fn key(socket: &NetlinkSocket) -> usize {
-    core::ptr::from_ref(socket).addr()
-}
-
 /// Gives the socket this port. EADDRINUSE: somebody has it; EINVAL: the socket has another.
 pub fn claim(socket: &NetlinkSocket, port: u32) -> Result<()> {
     let mut table = TABLE.lock();
@@ -41,68 +38,66 @@ pub fn claim(socket: &NetlinkSocket, port: u32) -> Result<()> {
     if own != 0 {
         return if own == port { Ok(()) } else { Err(Errno::EINVAL) };
     }
-    if table.ports.contains_key(&(socket.protocol(), port)) {
+    if table.contains_key(&(socket.protocol(), port)) {
         return Err(Errno::EADDRINUSE);
     }
-    table.ports.insert((socket.protocol(), port), socket.this.clone());
+    table.insert((socket.protocol(), port), socket.this.clone());
     socket.port.store(port, Ordering::Release);
     Ok(())
 }
 
-/// The number of the process if nobody has it, else some large number, as on Linux.
+/// The number of the process if nobody has it, else some large number, as on Linux. EADDRINUSE: those that were tried are taken.
 pub fn claim_any(socket: &NetlinkSocket, pid: u32) -> Result<()> {
     let mut port = pid.max(1);
-    while socket.port() == 0 {
+    for _ in 0..TRIES {
         match claim(socket, port) {
-            Err(Errno::EADDRINUSE) => port = (random::u64() as u32 | 1 << 31) & !0xfff,
+            Err(Errno::EADDRINUSE) => port = random::u64() as u32 | 1 << 31,
             // Another thread was faster.
-            Err(Errno::EINVAL) => {}
+            Err(Errno::EINVAL) if socket.port() != 0 => return Ok(()),
             answer => return answer,
         }
     }
-    Ok(())
+    Err(Errno::EADDRINUSE)
 }
 
 pub fn find(protocol: u8, port: u32) -> Option<Arc<NetlinkSocket>> {
-    TABLE.lock().ports.get(&(protocol, port))?.upgrade()
+    TABLE.lock().get(&(protocol, port))?.upgrade()
 }
 
 /// Changes what the socket listens to.
 pub fn listen(socket: &NetlinkSocket, change: impl FnOnce(u64) -> u64) {
-    let mut table = TABLE.lock();
-    let groups = change(socket.groups.load(Ordering::Relaxed));
-    socket.groups.store(groups, Ordering::Relaxed);
-    if groups == 0 {
-        table.listeners.remove(&key(socket));
-    } else {
-        table.listeners.insert(key(socket), socket.this.clone());
+    let _table = TABLE.lock();
+    let before = socket.groups.load(Ordering::Relaxed);
+    let after = change(before);
+    socket.groups.store(after, Ordering::Relaxed);
+    for group in groups(before ^ after) {
+        if after & 1 << (group - 1) == 0 {
+            LISTENERS.remove((socket.protocol(), group), socket);
+        } else {
+            LISTENERS.add((socket.protocol(), group), &socket.this);
+        }
     }
 }
 
+/// The groups that these bits stand for.
+fn groups(bits: u64) -> impl Iterator<Item = u32> {
+    (1..=u64::BITS).filter(move |group| bits & 1 << (group - 1) != 0)
+}
+
 /// Those who listen to a group. As on Linux one without a port hears nothing.
-pub fn listeners(protocol: u8, group: u32) -> Vec<Arc<NetlinkSocket>> {
-    let mut all = Vec::new();
-    let table = TABLE.lock();
-    // First, so that no last reference to a socket goes under the lock.
-    if all.try_reserve_exact(table.listeners.len()).is_err() {
-        return all;
-    }
-    let wanted = table.listeners.values().filter_map(Weak::upgrade);
-    all.extend(wanted);
-    drop(table);
-    let bit = 1u64.checked_shl(group.wrapping_sub(1)).unwrap_or(0);
-    let hears = |socket: &NetlinkSocket| socket.protocol() == protocol && socket.port() != 0;
-    all.retain(|socket| hears(socket) && socket.groups.load(Ordering::Relaxed) & bit != 0);
-    all
+pub fn listeners(protocol: u8, group: u32) -> impl Iterator<Item = Arc<NetlinkSocket>> {
+    LISTENERS.each((protocol, group)).filter(|socket| socket.port() != 0)
 }
 
 /// The socket is closed.
 pub fn remove(socket: &NetlinkSocket) {
     let mut table = TABLE.lock();
-    table.listeners.remove(&key(socket));
+    for group in groups(socket.groups.swap(0, Ordering::Relaxed)) {
+        LISTENERS.remove((socket.protocol(), group), socket);
+    }
     let place = (socket.protocol(), socket.port());
-    if table.ports.get(&place).is_some_and(|there| core::ptr::eq(there.as_ptr(), socket)) {
-        table.ports.remove(&place);
+    if table.get(&place).is_some_and(|there| core::ptr::eq(there.as_ptr(), socket)) {
+        table.remove(&place);
     }
 }
 
@@ -113,8 +108,8 @@ pub fn rows() -> Vec<Row> {
         rows.push(Row { protocol, port: 0, groups: 0, receiving: 0, dumping: false, drops: 0, inode: 0 });
         let mut sockets: Vec<Arc<NetlinkSocket>> = Vec::new();
         let table = TABLE.lock();
-        if sockets.try_reserve_exact(table.ports.len()).is_ok() {
-            let own = table.ports.range((protocol, 0)..=(protocol, u32::MAX));
+        if sockets.try_reserve_exact(table.len()).is_ok() {
+            let own = table.range((protocol, 0)..=(protocol, u32::MAX));
             sockets.extend(own.filter_map(|(_, socket)| socket.upgrade()));
         }
         drop(table);

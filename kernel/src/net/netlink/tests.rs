@@ -6,8 +6,9 @@ use super::*;
 use crate::fs::TryError;
 use crate::mm::IoBuf;
 use crate::net::inet::tcp::TcpSocket;
+use crate::net::inet::udp::UdpSocket;
 use crate::net::inet::{AF_INET, Endpoint};
-use crate::net::socket::{Outgoing, Receive, Socket};
+use crate::net::socket::{Outgoing, Receive, Socket, Switches};
 
 const DUMP: u32 = raw::NLM_F_REQUEST | raw::NLM_F_DUMP;
 const BY_FAMILY: u16 = 20;
@@ -25,12 +26,19 @@ fn message(kind: u32, flags: u32, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn send(socket: &NetlinkSocket, bytes: &[u8]) -> Result<usize, TryError> {
+fn begin(socket: &NetlinkSocket, bytes: &[u8]) -> Result<usize, TryError> {
     socket.try_send(&mut IoBuf::kernel(bytes), &mut Outgoing::plain())
+}
+
+fn send(socket: &NetlinkSocket, bytes: &[u8]) -> Result<usize, TryError> {
+    let sent = begin(socket, bytes);
+    while socket.go_on() {}
+    sent
 }
 
 /// The messages of the next datagram.
 fn receive(socket: &NetlinkSocket, room: usize) -> Option<Vec<(u16, Vec<u8>)>> {
+    while socket.go_on() {}
     let mut bytes = vec![0; room];
     let received = socket.try_receive(&mut IoBuf::kernel_mut(&mut bytes), Receive::default()).ok()?;
     Some(split(&bytes[..received.len]).map(|(header, body)| (header.kind, body.to_vec())).collect())
@@ -99,6 +107,64 @@ fn a_list_comes_in_parts_that_fit_and_holds_all() {
     }
     assert!(listeners.iter().all(|(_, port)| ports.contains(port)));
     assert!(parts > 3 && refused == 1 && ends == 1, "{parts} {refused} {ends}");
+}
+
+#[test]
+fn what_is_long_to_look_for_is_looked_for_in_steps() {
+    let here = Endpoint { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 0 };
+    // Shared ports, so that one part of the table is long.
+    let first = UdpSocket::new(AF_INET);
+    first.common().switch(Switches::REUSEADDR, true);
+    first.bind_as(0, here).unwrap();
+    let address = first.local_address();
+    let port = u16::from_be_bytes([address[2], address[3]]);
+    let sockets: Vec<_> = (0..500)
+        .map(|_| {
+            let socket = UdpSocket::new(AF_INET);
+            socket.common().switch(Switches::REUSEADDR, true);
+            socket.bind_as(0, Endpoint { port, ..here }).unwrap();
+            socket
+        })
+        .collect();
+    let mut body = vec![AF_INET as u8, 17, 0, 0, 0, 0, 0, 0];
+    body.resize(56, 0);
+    let none = message(BY_FAMILY.into(), DUMP, &body);
+    // The last of them: none has this other end.
+    body[8..10].copy_from_slice(&port.to_be_bytes());
+    body[10..12].copy_from_slice(&[0, 9]);
+    body[12..16].copy_from_slice(&[127, 0, 0, 1]);
+    let one = message(BY_FAMILY.into(), raw::NLM_F_REQUEST, &body);
+    let asking = socket(DIAG);
+    begin(&asking, &[none.clone(), one, none].concat()).unwrap();
+    let mut steps = 0;
+    while asking.go_on() {
+        assert!(asking.ready().contains(Events::IN), "who waits for the answer comes and goes on");
+        steps += 1;
+    }
+    assert!(steps > 10 || !crate::exec::is_budget_used(), "{steps}");
+    let kinds = |messages: Vec<(u16, Vec<u8>)>| messages.iter().map(|(kind, _)| u32::from(*kind)).collect::<Vec<_>>();
+    let answers: Vec<_> = core::iter::from_fn(|| receive(&asking, 4096)).flat_map(kinds).collect();
+    assert_eq!(answers, [raw::NLMSG_DONE, raw::NLMSG_ERROR, raw::NLMSG_DONE]);
+    drop(sockets);
+}
+
+#[test]
+fn who_listens_hears_and_who_does_not_any_more_does_not() {
+    let hear = || core::array::from_fn::<_, 40, _>(|_| socket(ROUTE));
+    let (some, others) = (hear(), hear());
+    for (number, socket) in some.iter().chain(&others).enumerate() {
+        table::claim(socket, 1 << 31 | number as u32).unwrap();
+    }
+    some.iter().for_each(|socket| table::listen(socket, |_| 1 << 30 | 1 << 35));
+    others.iter().for_each(|socket| table::listen(socket, |_| 1 << 30));
+    some.iter().for_each(|socket| table::listen(socket, |groups| groups & !(1 << 30)));
+    assert_eq!(table::listeners(ROUTE, 31).count(), 40);
+    assert_eq!(table::listeners(ROUTE, 36).count(), 40);
+    notify(36, &mut |out| out.begin(20, 0, &[1; 8]));
+    assert!(some.iter().all(|socket| receive(socket, 100).is_some()));
+    assert!(others.iter().all(|socket| receive(socket, 100).is_none()));
+    others.iter().for_each(|socket| socket.close());
+    assert_eq!(table::listeners(ROUTE, 31).count(), 0);
 }
 
 #[test]

@@ -325,7 +325,7 @@ fn what_is_for_another_machine_reaches_nobody_here_when_the_way_there_is_gone() 
     };
     assert!(matches!(send(true), Ok(1)));
     let port = interface::cards().into_iter().find(|port| port.with_settings(|own| own.is_own(net.own))).unwrap();
-    port.set_up(false).unwrap();
+    port.set_up(false);
     net.step();
     assert!(matches!(send(false), Err(TryError::Failed(Errno::ENETUNREACH))));
     assert_eq!(receive(&*server), Ok(None));
@@ -337,6 +337,34 @@ fn what_is_for_another_machine_reaches_nobody_here_when_the_way_there_is_gone() 
     let there = Endpoint { ip: ip(2), port: u16::from_be_bytes([address[2], address[3]]) };
     assert_eq!(TcpSocket::new(AF_INET6).begin_as(0, ip(1), there), Err(Errno::ENETUNREACH));
     assert!(ready(&*listener).is_empty());
+}
+
+#[test]
+fn a_card_that_was_down_begins_anew_however_soon_it_is_up_again() {
+    let mut net = Net::new(59, Faults::default());
+    net.step();
+    let port = interface::cards().into_iter().find(|port| port.with_settings(|own| own.is_own(net.own))).unwrap();
+    let added = Cidr { ip: IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 59, 0, 0, 0, 0, 1)), prefix: 64 };
+    let add = |settings: &mut Settings| {
+        settings.addresses.push(added);
+        Ok(())
+    };
+    port.change_from_outside(&mut |settings| add(settings)).unwrap();
+    port.set_up(false);
+    assert!(!port.is_up() && port.settings() == Settings::default());
+    port.set_up(true);
+    net.step();
+    assert!(port.with_settings(|settings| settings.is_own(net.own) && !settings.is_own(added.ip)));
+    // The last word counts; what is set after it stays.
+    port.set_up(true);
+    port.set_up(false);
+    port.change_from_outside(&mut |settings| add(settings)).unwrap();
+    net.step();
+    assert!(!port.is_up());
+    assert_eq!(port.settings().addresses, [added]);
+    port.set_up(true);
+    net.step();
+    assert!(port.with_settings(|settings| settings.is_own(net.own) && settings.is_own(added.ip)));
 }
 
 #[test]

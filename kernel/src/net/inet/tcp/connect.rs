@@ -10,7 +10,6 @@ use crate::errno::{Errno, Result};
 use crate::exec::{Instant, Interrupted, budget, interruptible, spawn, timeout};
 use crate::fs::{FileOps, TryError, sigio};
 use crate::net::address;
-use crate::net::card::Call;
 use crate::net::inet::endpoint::{self, AF_UNSPEC};
 use crate::net::inet::{Endpoint, check_bindable, claim};
 use crate::net::interface;
@@ -285,7 +284,7 @@ impl TcpSocket {
             let stand_in = TcpSocket::stand_in(local, remote, Some(self.this.clone()));
             state.peer = Some(Arc::downgrade(&stand_in));
             drop(state);
-            if port.call(Call::Connect(stand_in)).is_err() {
+            if port.connect(stand_in).is_err() {
                 self.fail(Errno::ENOBUFS);
             }
             return Ok(());

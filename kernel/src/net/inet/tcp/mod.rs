@@ -30,7 +30,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::options::{IpOptions, TcpOptions};
 use super::ports::{Holding, Ports};
-use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_TCP, Row, options};
+use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_TCP, Part, Row, options};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::pipe::{PIPE_BUF, Ring};
@@ -142,8 +142,8 @@ pub fn rows(family: u16) -> Vec<Row> {
 }
 
 /// Some of those of all families: see [`Ports::part`].
-pub fn part(shard: usize, skip: usize, most: usize) -> Vec<Option<Row>> {
-    PORTS.part(shard, skip, most).into_iter().map(|holding| holding.and_then(row)).collect()
+pub fn part(shard: usize, place: usize, most: usize) -> Part {
+    PORTS.part(shard, place, most).into_iter().map(|(place, holding)| (place, holding.and_then(row))).collect()
 }
 
 fn row((socket, claim): Holding<TcpSocket>) -> Option<Row> {

@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::endpoint::{self, AF_UNSPEC};
 use super::options::IpOptions;
 use super::ports::{Holding, Ports};
-use super::{Endpoint, IPPROTO_UDP, Row, check_bindable, claim};
+use super::{Endpoint, IPPROTO_UDP, Part, Row, check_bindable, claim};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
@@ -91,8 +91,8 @@ pub fn rows(family: u16) -> Vec<Row> {
 }
 
 /// Some of those of all families: see [`Ports::part`].
-pub fn part(shard: usize, skip: usize, most: usize) -> Vec<Option<Row>> {
-    PORTS.part(shard, skip, most).into_iter().map(|holding| holding.and_then(row)).collect()
+pub fn part(shard: usize, place: usize, most: usize) -> Part {
+    PORTS.part(shard, place, most).into_iter().map(|(place, holding)| (place, holding.and_then(row))).collect()
 }
 
 fn row((socket, _): Holding<UdpSocket>) -> Option<Row> {

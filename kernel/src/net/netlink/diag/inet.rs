@@ -1,6 +1,5 @@
 //! TCP and UDP sockets: `struct inet_diag_req_v2` and `struct inet_diag_msg` of linux/inet_diag.h.
 
-use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use linux_raw_sys::netlink as raw;
@@ -9,7 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::filter::Filter;
 use super::{BY_FAMILY, List, check_cookie, cookie};
 use crate::errno::{Errno, Result};
-use crate::net::inet::{AF_INET, AF_INET6, Endpoint, IPPROTO_TCP, IPPROTO_UDP, Row, SHARDS, shard_of, tcp, udp};
+use crate::exec;
+use crate::net::inet::{AF_INET, AF_INET6, Endpoint, IPPROTO_TCP, IPPROTO_UDP, Part, Row, SHARDS, shard_of, tcp, udp};
 use crate::net::netlink::message::{Request, Writer};
 
 /// INET_DIAG_*.
@@ -18,8 +18,8 @@ const SHUTDOWN: u32 = 8;
 const ONLY_V6: u32 = 11;
 /// TCP_CLOSE.
 const CLOSED: u8 = 7;
-/// How many sockets are looked at in a turn.
-const SOME: usize = 256;
+/// How many sockets are looked at before the budget is.
+const SOME: usize = 32;
 
 /// `struct inet_diag_sockid`.
 #[repr(C)]
@@ -64,7 +64,7 @@ struct Shown {
 }
 
 /// A part of a protocol's sockets: see `tcp::part`.
-type Table = fn(usize, usize, usize) -> Vec<Option<Row>>;
+type Table = fn(usize, usize, usize) -> Part;
 
 impl Wanted {
     /// ENOENT: there is no such protocol.
@@ -83,22 +83,28 @@ pub fn list(request: &Request<'_>) -> Result<List> {
     Ok(List::Inet(wanted, filter?))
 }
 
-pub fn fill(wanted: &Wanted, filter: &Filter, at: &mut (usize, usize), out: &mut Writer) {
-    let Ok(table) = wanted.table() else { return };
+/// False: the budget is used, and neither the datagram full nor the table at its end.
+pub fn fill(wanted: &Wanted, filter: &Filter, at: &mut (usize, usize), out: &mut Writer) -> bool {
+    let Ok(table) = wanted.table() else { return true };
     while at.0 < SHARDS {
         let rows = table(at.0, at.1, SOME);
         if rows.is_empty() {
             *at = (at.0 + 1, 0);
+            continue;
         }
-        for row in rows {
+        for (place, row) in rows {
             if let Some(row) = row.filter(|row| fits(wanted, row) && filter.admits(row))
                 && !write(&row, raw::NLM_F_MULTI, out)
             {
-                return;
+                return true;
             }
-            at.1 += 1;
+            at.1 = place;
+        }
+        if exec::is_budget_used() {
+            return false;
         }
     }
+    true
 }
 
 fn fits(wanted: &Wanted, row: &Row) -> bool {
@@ -120,8 +126,8 @@ fn octets(family: u16, end: Endpoint) -> [u8; 16] {
     out
 }
 
-/// The socket with both these ends.
-pub fn answer(request: &Request<'_>, out: &mut Writer) -> Result<()> {
+/// The socket with both these ends. `place`: how far it was looked for; false: the budget is used, and it was not found yet.
+pub fn answer(request: &Request<'_>, place: &mut usize, out: &mut Writer) -> Result<bool> {
     let wanted = request.head::<Wanted>()?;
     let table = wanted.table()?;
     let port = u16::from_be_bytes(wanted.id.from_port);
@@ -134,17 +140,17 @@ pub fn answer(request: &Request<'_>, out: &mut Writer) -> Result<()> {
             && (same(row.local, wanted.id.from) || row.local.is_any())
             && (same(row.remote, wanted.id.to) || row.remote.is_any())
     };
-    let mut skip = 0;
     loop {
-        let rows = table(shard_of(port), skip, SOME);
-        if rows.is_empty() {
-            return Err(Errno::ENOENT);
-        }
-        skip += rows.len();
-        if let Some(row) = rows.into_iter().flatten().find(is_it) {
+        let rows = table(shard_of(port), *place, SOME);
+        let Some((last, _)) = rows.last() else { return Err(Errno::ENOENT) };
+        *place = *last;
+        if let Some(row) = rows.into_iter().filter_map(|(_, row)| row).find(is_it) {
             check_cookie(wanted.id.cookie, row.inode).map_err(|_| Errno::ENOENT)?;
             write(&row, 0, out);
-            return Ok(());
+            return Ok(true);
+        }
+        if exec::is_budget_used() {
+            return Ok(false);
         }
     }
 }

@@ -8,7 +8,7 @@ use linux_raw_sys::netlink as raw;
 
 use self::filter::Filter;
 use super::message::{LONGEST, Request, Writer};
-use super::{Answer, What};
+use super::work::{Answer, What};
 use crate::errno::{Errno, Result};
 use crate::net::inet::{AF_INET, AF_INET6};
 use crate::net::unix::AF_UNIX;
@@ -23,7 +23,8 @@ const FAMILIES: u8 = 46;
 /// INET_DIAG_NOCOOKIE: the request is about any socket that fits.
 const NO_COOKIE: [u32; 2] = [u32::MAX; 2];
 
-pub fn handle(request: &Request<'_>, port: u32) -> Result<Answer> {
+/// `progress`: how far the request has come, if it was begun before.
+pub fn handle(request: &Request<'_>, port: u32, progress: &mut usize) -> Result<Answer> {
     match u32::from(request.header.kind) {
         BY_FAMILY => {}
         // As from a kernel without them. The others are requests of old programs about TCP only.
@@ -42,9 +43,9 @@ pub fn handle(request: &Request<'_>, port: u32) -> Result<Answer> {
         AF_INET | AF_INET6 | AF_UNIX => {
             let mut out = Writer::new(LONGEST, request.header.seq, port)?;
             if u16::from(family) == AF_UNIX {
-                unix::answer(request, &mut out)?
-            } else {
-                inet::answer(request, &mut out)?
+                unix::answer(request, &mut out)?;
+            } else if !inet::answer(request, progress, &mut out)? {
+                return Ok(Answer::Later);
             }
             Ok(Answer::One(out))
         }
@@ -65,8 +66,8 @@ impl List {
         if let List::Inet(wanted, _) = self { wanted.table().err() } else { None }
     }
 
-    /// `at`: the part of the table, and how many of it are done.
-    pub fn fill(&self, at: &mut (usize, usize), out: &mut Writer) {
+    /// `at`: the part of the table, and which of it are done. False: there is more to look at, in another turn.
+    pub fn fill(&self, at: &mut (usize, usize), out: &mut Writer) -> bool {
         match self {
             List::Inet(wanted, filter) => inet::fill(wanted, filter, at, out),
             List::Unix(wanted) => unix::fill(wanted, at, out),

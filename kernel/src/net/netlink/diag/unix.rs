@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{BY_FAMILY, List, check_cookie, cookie};
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::net::netlink::message::{Request, Writer};
 use crate::net::unix::{self, AF_UNIX, Row, SHARDS};
 
@@ -21,8 +22,8 @@ const CLIENTS: u32 = 3;
 const QUEUES: u32 = 4;
 const SHUTDOWN: u32 = 6;
 const UID: u32 = 7;
-/// How many sockets are looked at in a turn.
-const SOME: usize = 64;
+/// How many sockets are looked at before the budget is.
+const SOME: usize = 32;
 
 /// `struct unix_diag_req`.
 #[repr(C)]
@@ -42,21 +43,27 @@ pub fn list(request: &Request<'_>) -> Result<List> {
     Ok(List::Unix(request.head::<Wanted>()?))
 }
 
-/// `at`: the part of the table, and the last inode that is done.
-pub fn fill(wanted: &Wanted, at: &mut (usize, usize), out: &mut Writer) {
+/// `at`: the part of the table, and the last inode that is done. False: the budget is used, and neither the datagram full nor the
+/// table at its end.
+pub fn fill(wanted: &Wanted, at: &mut (usize, usize), out: &mut Writer) -> bool {
     while at.0 < SHARDS {
         let sockets = unix::part(at.0, at.1 as u64, SOME);
         if sockets.is_empty() {
             *at = (at.0 + 1, 0);
+            continue;
         }
         for socket in sockets {
             let row = socket.row();
             if wanted.states & 1 << row.state != 0 && !write(&row, wanted.show, raw::NLM_F_MULTI, out) {
-                return;
+                return true;
             }
             at.1 = row.inode as usize;
         }
+        if exec::is_budget_used() {
+            return false;
+        }
     }
+    true
 }
 
 pub fn answer(request: &Request<'_>, out: &mut Writer) -> Result<()> {

@@ -14,8 +14,8 @@ use super::{
 use crate::errno::{Errno, Result};
 use crate::net::card::{Cidr, MOST_ADDRESSES, MOST_ROUTES, Port, Settings, Via};
 use crate::net::interface::{self, Device, IFF_UP, LOOPBACK_ADDRESSES, QUEUE_LENGTH, TABLE_MAIN};
-use crate::net::netlink::Answer;
-use crate::net::netlink::message::Request;
+use crate::net::netlink::message::{Request, to_ip, to_number};
+use crate::net::netlink::work::Answer;
 
 /// More addresses than that the loopback does not get.
 const MOST_OF_LOOPBACK: usize = 64;
@@ -77,7 +77,10 @@ fn set_link(request: &Request<'_>) -> Result<()> {
     let mask = if head.change == 0 { IFF_UP as u32 } else { head.change };
     let changed = (head.flags ^ device.flags()) & mask;
     unless(changed & !(IFF_UP as u32) == 0, Errno::EOPNOTSUPP)?;
-    if changed == 0 { Ok(()) } else { device.set_up(head.flags & IFF_UP as u32 != 0) }
+    if changed != 0 {
+        device.set_up(head.flags & IFF_UP as u32 != 0);
+    }
+    Ok(())
 }
 
 /// Can a machine have this address?
@@ -113,15 +116,11 @@ fn set_address(request: &Request<'_>, family: u8) -> Result<()> {
             let usual = match u32::from(kind) {
                 kind if kind == raw::IFA_LOCAL as u32 => true,
                 kind if kind == raw::IFA_ADDRESS as u32 => peer == Some(ip),
-                kind if kind == raw::IFA_BROADCAST as u32 => {
-                    given.address(raw::IFA_BROADCAST as u16, family)? == broadcast
-                }
+                kind if kind == raw::IFA_BROADCAST as u32 => Some(to_ip(data, family)?) == broadcast,
                 kind if kind == raw::IFA_LABEL as u32 => {
                     data.split(|byte| *byte == 0).next() == Some(device.name.as_bytes())
                 }
-                kind if kind == raw::IFA_FLAGS as u32 => {
-                    given.number(raw::IFA_FLAGS as u16)?.unwrap_or(0) & !(NO_CHECK | raw::IFA_F_PERMANENT) == 0
-                }
+                kind if kind == raw::IFA_FLAGS as u32 => to_number(data)? & !(NO_CHECK | raw::IFA_F_PERMANENT) == 0,
                 kind if kind == raw::IFA_CACHEINFO as u32 => data.first_chunk() == Some(&FOREVER),
                 _ => false,
             };
@@ -191,13 +190,13 @@ fn parse_route(request: &Request<'_>, family: u8) -> Result<Wanted> {
     let given = request.attributes(size_of::<RouteHead>());
     let (mut to, mut gateway, mut index, mut metric) = (None, None, 0, None);
     let mut table = u32::from(head.table);
-    for (kind, _) in given {
+    for (kind, data) in given {
         match u32::from(kind) {
-            kind if kind == raw::rtattr_type_t::RTA_DST as u32 => to = given.address(kind as u16, family)?,
-            kind if kind == raw::rtattr_type_t::RTA_GATEWAY as u32 => gateway = given.address(kind as u16, family)?,
-            kind if kind == raw::rtattr_type_t::RTA_OIF as u32 => index = given.number(kind as u16)?.unwrap_or(0),
-            kind if kind == raw::rtattr_type_t::RTA_PRIORITY as u32 => metric = given.number(kind as u16)?,
-            kind if kind == raw::rtattr_type_t::RTA_TABLE as u32 => table = given.number(kind as u16)?.unwrap_or(0),
+            kind if kind == raw::rtattr_type_t::RTA_DST as u32 => to = Some(to_ip(data, family)?),
+            kind if kind == raw::rtattr_type_t::RTA_GATEWAY as u32 => gateway = Some(to_ip(data, family)?),
+            kind if kind == raw::rtattr_type_t::RTA_OIF as u32 => index = to_number(data)?,
+            kind if kind == raw::rtattr_type_t::RTA_PRIORITY as u32 => metric = Some(to_number(data)?),
+            kind if kind == raw::rtattr_type_t::RTA_TABLE as u32 => table = to_number(data)?,
             // Whether it is there or not, a route that goes says only what it is to.
             _ if !adds => {}
             _ => return Err(Errno::EOPNOTSUPP),

@@ -14,7 +14,7 @@ use linux_raw_sys::{net as net_raw, netlink as raw};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::message::{LONGEST, Request, Writer};
-use super::{Answer, What};
+use super::work::{Answer, What};
 use crate::errno::{Errno, Result};
 use crate::net::inet::{AF_INET, AF_INET6};
 use crate::net::interface::{self, Device};
