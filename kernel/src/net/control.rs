@@ -7,7 +7,7 @@ use linux_raw_sys::net as raw;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::rights::{self, Rights};
-use super::socket::{Outgoing, Received, Socket, Switches, Ucred};
+use super::socket::{Extra, Outgoing, Received, Socket, Switches, Ucred};
 use crate::errno::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::io_uring;
@@ -129,7 +129,7 @@ impl Writer {
     }
 
     /// One message; what does not fit is cut off.
-    async fn put(&mut self, t: &Thread, kind: u32, data: &[u8]) -> Result<()> {
+    async fn put(&mut self, t: &Thread, level: u32, kind: u32, data: &[u8]) -> Result<()> {
         if self.to.is_null() || self.left() < HEADER {
             self.truncated = true;
             return Ok(());
@@ -138,7 +138,7 @@ impl Writer {
         self.truncated |= len < HEADER + data.len();
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(&(len as u64).to_ne_bytes());
-        bytes.extend_from_slice(&raw::SOL_SOCKET.to_ne_bytes());
+        bytes.extend_from_slice(&level.to_ne_bytes());
         bytes.extend_from_slice(&kind.to_ne_bytes());
         bytes.extend_from_slice(data.get(..len - HEADER).unwrap_or(data));
         self.to.byte_add(self.used as u64).write_bytes(t.mm(), &bytes).await?;
@@ -156,7 +156,12 @@ impl Writer {
     ) -> Result<()> {
         if is_unix(socket) && socket.common().is_on(Switches::PASSCRED) && !received.urgent {
             let creds = received.creds.unwrap_or(Ucred { pid: 0, uid: 65534, gid: 65534 });
-            self.put(t, raw::SCM_CREDENTIALS, creds.as_bytes()).await?;
+            self.put(t, raw::SOL_SOCKET, raw::SCM_CREDENTIALS, creds.as_bytes()).await?;
+        }
+        if let Some(extras) = received.extras.take() {
+            for Extra { level, kind, data } in extras.0 {
+                self.put(t, level, kind, &data).await?;
+            }
         }
         match received.rights.take() {
             Some(files) => self.put_files(t, files, cloexec).await,
@@ -180,7 +185,7 @@ impl Writer {
         if fds.is_empty() {
             return Ok(());
         }
-        let result = self.put(t, raw::SCM_RIGHTS, fds.as_bytes()).await;
+        let result = self.put(t, raw::SOL_SOCKET, raw::SCM_RIGHTS, fds.as_bytes()).await;
         if result.is_err() {
             // Descriptors that the program was not told of.
             for fd in fds {

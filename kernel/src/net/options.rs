@@ -32,6 +32,9 @@ fn timeout_of(option: u32, common: &Common) -> Option<&core::sync::atomic::Atomi
 /// The value of an option, in full; the caller cuts it to the room that the program has.
 pub fn get(socket: &dyn Socket, option: u32) -> Result<Vec<u8>> {
     let common = socket.common();
+    if option == raw::SO_TIMESTAMP && !socket.has_times() {
+        return Err(Errno::ENOPROTOOPT);
+    }
     if let Some(switch) = switch_of(option) {
         return Ok(i32::from(common.is_on(switch)).as_bytes().to_vec());
     }
@@ -91,6 +94,9 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
         return Ok(());
     }
     let (int, _) = i32::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
+    if option == raw::SO_TIMESTAMP && !socket.has_times() {
+        return Err(Errno::ENOPROTOOPT);
+    }
     if let Some(switch) = switch_of(option) {
         common.switch(switch, int != 0);
         if option == raw::SO_KEEPALIVE {

@@ -1,5 +1,6 @@
 //! What all sockets have in common.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -88,6 +89,7 @@ bitflags::bitflags! {
         const NO_CHECK = 1 << raw::SO_NO_CHECK;
         const REUSEPORT = 1 << raw::SO_REUSEPORT;
         const PASSCRED = 1 << raw::SO_PASSCRED;
+        const TIMESTAMP = 1 << raw::SO_TIMESTAMP;
     }
 }
 
@@ -265,7 +267,19 @@ pub struct Received {
     pub barrier: bool,
     /// The urgent byte, which comes without anything else.
     pub urgent: bool,
+    /// What else is told of it.
+    pub extras: Option<Box<Extras>>,
 }
+
+/// A control message for the receiver.
+pub struct Extra {
+    pub level: u32,
+    pub kind: u32,
+    pub data: SmallVec<[u8; 24]>,
+}
+
+/// Several of those.
+pub struct Extras(pub Vec<Extra>);
 
 /// A socket of some family. The `try_` calls never wait; see [`super::transfer`].
 pub trait Socket: FileOps {
@@ -307,6 +321,11 @@ pub trait Socket: FileOps {
     /// SO_RCVLOWAT.
     fn set_receive_low(&self, low: u32) {
         self.common().receive_low.store(low, Ordering::Relaxed);
+    }
+
+    /// Does it know when messages came (SO_TIMESTAMP)?
+    fn has_times(&self) -> bool {
+        false
     }
 
     /// SO_ACCEPTCONN.

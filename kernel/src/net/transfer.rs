@@ -159,5 +159,6 @@ fn join(before: Received, piece: Received) -> Received {
         creds: before.creds.or(piece.creds),
         barrier: piece.barrier,
         urgent: false,
+        extras: before.extras,
     }
 }

@@ -306,9 +306,9 @@ pub(crate) async fn receive(t: &Thread, file: &OpenFile, buf: &mut IoBuf<'_>, fl
     transfer::receive(t, file, socket, buf, flags).await
 }
 
-/// What the call answers: the true length of a message for MSG_TRUNC.
+/// What the call answers: the true length of a message for MSG_TRUNC, but not of ICMP sockets, as on Linux.
 pub(crate) fn length(socket: &dyn Socket, received: &Received, flags: u32) -> usize {
-    let whole = flags & raw::MSG_TRUNC != 0 && socket.common().kind != Type::Stream;
+    let whole = flags & raw::MSG_TRUNC != 0 && socket.common().kind != Type::Stream && !inet::is_icmp(socket.common());
     if whole { received.full } else { received.len }
 }
 

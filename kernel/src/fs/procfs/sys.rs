@@ -11,11 +11,13 @@ use crate::errno::{Errno, Result};
 use crate::fs::fd_table::NR_OPEN;
 use crate::fs::inotify::limits;
 use crate::fs::{dentry, epoll, mount, pipe, tty, userfault};
+use crate::net::inet::ip;
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
 use crate::{boot, exec, mm, sysrq, uts};
 
-pub static ENTRIES: &[Static] = &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("vm", VM)];
+pub static ENTRIES: &[Static] =
+    &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("net", NET), Static::dir("vm", VM)];
 
 static FS: &[Static] = &[
     Static::dir("epoll", EPOLL),
@@ -99,6 +101,17 @@ static KERNEL: &[Static] = &[
     ),
     Static::text("version", |out| put!(out, "{}\n", uts::VERSION)),
 ];
+
+static NET: &[Static] = &[Static::dir("ipv4", IPV4)];
+
+static IPV4: &[Static] = &[setting(
+    "ping_group_range",
+    |out| {
+        let (first, last) = ip::group_range();
+        put!(out, "{first}\t{last}\n");
+    },
+    |bytes, _| ip::set_group_range(bytes),
+)];
 
 static PTY: &[Static] = &[
     Static::text("max", |out| put!(out, "{}\n", tty::pty::MAX_PTYS)),

@@ -62,6 +62,7 @@ pub struct Configure {
     /// What comes in fragments, by protocol; and what is sent to routers.
     datagrams: SocketHandle,
     segments: SocketHandle,
+    messages: SocketHandle,
     solicitor: SocketHandle,
     solicits: u32,
     next_solicit: Option<Instant>,
@@ -124,6 +125,7 @@ impl Configure {
         let mut sockets = SocketSet::new(vec![]);
         let datagrams = sockets.add(raw(IpVersion::Ipv4, IpProtocol::Udp, REASSEMBLED, 0));
         let segments = sockets.add(raw(IpVersion::Ipv4, IpProtocol::Tcp, REASSEMBLED, 0));
+        let messages = sockets.add(raw(IpVersion::Ipv4, IpProtocol::Icmp, REASSEMBLED, 0));
         let solicitor = sockets.add(raw(IpVersion::Ipv6, IpProtocol::Icmpv6, 0, 256));
         Configure {
             method,
@@ -133,6 +135,7 @@ impl Configure {
             dhcp: None,
             datagrams,
             segments,
+            messages,
             solicitor,
             solicits: 0,
             next_solicit: None,
@@ -329,6 +332,14 @@ impl Configure {
             if let Some((pair, data)) = frame::reassembled(packet) {
                 take(pair, data);
             }
+        }
+    }
+
+    /// The messages of ICMP that it has put together.
+    pub fn take_messages(&mut self, mut take: impl FnMut(&[u8])) {
+        let socket = self.sockets.get_mut::<RawSocket>(self.messages);
+        while let Ok(packet) = socket.recv() {
+            take(packet);
         }
     }
 

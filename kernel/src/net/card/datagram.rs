@@ -19,7 +19,6 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UdpP
 use super::engine::Wire;
 use crate::exec::Instant;
 use crate::net::inet::Endpoint;
-use crate::net::inet::udp::UdpSocket;
 
 /// How long a neighbour is asked for, and how many datagrams wait for it meanwhile.
 const NEIGHBOUR_TIME: Duration = Duration::from_secs(3);
@@ -38,12 +37,18 @@ const ROOM: usize = LARGEST + 64;
 
 /// What a datagram on its way takes up of the send buffer of its socket, which has it back when this goes.
 pub struct Charge {
-    socket: Weak<UdpSocket>,
+    socket: Weak<dyn Sender>,
     bytes: usize,
 }
 
+/// A socket that sends to other machines.
+pub trait Sender: Send + Sync {
+    /// So much of its send buffer is free again.
+    fn sent(&self, bytes: usize);
+}
+
 impl Charge {
-    pub fn new(socket: Weak<UdpSocket>, bytes: usize) -> Self {
+    pub fn new(socket: Weak<dyn Sender>, bytes: usize) -> Self {
         Charge { socket, bytes }
     }
 }
@@ -61,6 +66,8 @@ pub struct Outgoing {
     pub to: Endpoint,
     pub data: Box<[u8]>,
     pub hops: u8,
+    /// `data` is a whole packet.
+    pub is_packet: bool,
     pub charge: Charge,
 }
 
@@ -123,7 +130,10 @@ fn is_known(wire: &Wire, hop: IpAddr) -> bool {
 
 /// Writes headers and bytes into the socket's buffer. What is too large for it is lost; its socket has been told.
 fn put(socket: &mut Socket<'static>, datagram: &Outgoing) {
-    let Outgoing { from, to, data, hops, .. } = datagram;
+    let Outgoing { from, to, data, hops, is_packet, .. } = datagram;
+    if *is_packet {
+        return put_packet(socket, data);
+    }
     let udp = UdpRepr { src_port: from.port, dst_port: to.port };
     let len = UDP_HEADER + data.len();
     let checksums = ChecksumCapabilities::default();
@@ -148,6 +158,12 @@ fn put(socket: &mut Socket<'static>, datagram: &Outgoing) {
             }
         }
         _ => {}
+    }
+}
+
+fn put_packet(socket: &mut Socket<'static>, packet: &[u8]) {
+    if let Ok(room) = socket.send(packet.len()) {
+        room.copy_from_slice(packet);
     }
 }
 

@@ -17,13 +17,13 @@ use super::frame::{self, Kind, Pair, Quoted};
 use super::phy::Phy;
 use super::port::{Mail, Settings};
 use super::stream::{Origin, Stream};
-use super::{Frame, Port};
+use super::{ETHERNET_HEADER, Frame, Port};
 use crate::drivers::random;
 use crate::errno::Errno;
 use crate::exec::Instant;
 use crate::mm::frames;
 use crate::net::inet::tcp::{self, TcpSocket};
-use crate::net::inet::udp;
+use crate::net::inet::{ip, udp};
 
 /// Frames that are received, and connections that are served, before others get their turn.
 const FRAMES: usize = 64;
@@ -126,6 +126,15 @@ impl Wire {
             self.asked_gateway = Some(self.now);
             self.phy.ask_for(own, gateway, self.stack_now());
         }
+    }
+
+    /// A packet of IP in one piece, for sockets that want packets. True: one has it.
+    fn hand_out(&self, packet: &[u8]) -> bool {
+        if ip::is_empty() {
+            return false;
+        }
+        let Some(packet) = ip::Arrived::parse(packet, self.port.index()) else { return false };
+        (self.settings.is_addressed(packet.to) || packet.to.is_multicast()) && ip::arrive(&packet)
     }
 
     /// When the sockets want to be looked at again.
@@ -281,6 +290,8 @@ impl Engine {
         let mac = self.wire.port.card().mac();
         let settings = &self.wire.settings;
         let mut taken = !frame::is_sound(frame.bytes(), mac, settings);
+        // In one piece: what comes in several is put together first.
+        let is_known = taken || self.wire.hand_out(frame.bytes().get(ETHERNET_HEADER..).unwrap_or(&[]));
         match frame::classify(frame.bytes()) {
             _ if taken => {}
             Kind::Tcp { pair, .. } if !settings.is_own(pair.0.ip) => taken = true,
@@ -298,12 +309,18 @@ impl Engine {
                     return self.wire.feed(frame, &mut self.nobody);
                 }
             }
-            Kind::Unreachable { to, quoted } if settings.is_own(to) => self.unreachable(&quoted),
+            Kind::Unreachable { to, quoted } if settings.is_own(to) => {
+                self.unreachable(&quoted);
+                return self.wire.feed(frame, &mut self.nobody);
+            }
+            Kind::Unreachable { .. } | Kind::Icmp => return self.wire.feed(frame, &mut self.nobody),
             Kind::Neighbour { ip, mac, told } if settings.is_own(told) && settings.is_near(ip) => {
                 self.retry |= self.wire.port.with_neighbours(|known| known.heard(ip, mac, self.wire.now));
             }
             Kind::Icmp6 { packet, mac } => self.retry |= self.configure.hear(&mut self.wire, packet, mac),
-            Kind::Unreachable { .. } | Kind::Neighbour { .. } | Kind::Other => {}
+            // Else the stack would answer that nobody knows the protocol.
+            Kind::Other => taken = is_known,
+            Kind::Neighbour { .. } => {}
         }
         if taken {
             self.wire.port.card().recycle(frame.0);
@@ -315,6 +332,8 @@ impl Engine {
                     udp::arrive(local, remote, data);
                 }
             });
+            let wire = &self.wire;
+            self.configure.take_messages(|packet| _ = wire.hand_out(packet));
             // Broken ones that came whole are among them: they have been sorted.
             while let Some(whole) = self.configure.take_segment(&self.wire) {
                 match frame::classify(whole.bytes()) {

@@ -43,6 +43,8 @@ pub enum Kind<'a> {
         packet: Ipv6Packet<&'a [u8]>,
         mac: [u8; 6],
     },
+    /// Another message of ICMP, in one piece.
+    Icmp,
     Other,
 }
 
@@ -155,7 +157,7 @@ fn ipv4(packet: &[u8]) -> Option<Kind<'_>> {
             Ipv4Repr::parse(&ip, &ChecksumCapabilities::default()).ok()?;
             udp(from, to, payload)
         }
-        IpProtocol::Icmp => unreachable4(to, payload),
+        IpProtocol::Icmp => unreachable4(to, payload).or(Some(Kind::Icmp)),
         _ => None,
     }
 }

@@ -15,7 +15,7 @@ pub const AF_INET6: u16 = raw::AF_INET6 as u16;
 /// sizeof(struct sockaddr_in).
 const SIZE: usize = 16;
 /// sizeof(struct sockaddr_in6), and that of RFC 2133, without a scope, which is taken, too.
-const SIZE6: usize = 28;
+pub const SIZE6: usize = 28;
 const OLD_SIZE6: usize = 24;
 
 /// Who is at one end. An IPv4 address is one, even in a socket of AF_INET6, whose programs see it mapped.

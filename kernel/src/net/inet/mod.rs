@@ -6,11 +6,12 @@
 //!
 //! * [`Endpoint`]: address and port, and the two forms of `struct sockaddr`.
 //! * [`ports`]: who has which port; also how a connection finds its listener and a datagram its receiver.
-//! * [`tcp`], [`udp`]: the sockets. [`options`]: what IPPROTO_IP, IPPROTO_IPV6 and IPPROTO_TCP know.
+//! * [`tcp`], [`udp`]: the sockets; [`ip`]: those for ICMP and for packets as they are. [`options`]: what IPPROTO_IP, IPPROTO_IPV6 and IPPROTO_TCP know.
 //!
 //! Locks: the state of a TCP socket, of two the one at the lower address first → a shard of ports → leaves.
 
 mod endpoint;
+pub mod ip;
 mod options;
 mod ports;
 pub mod tcp;
@@ -23,10 +24,12 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::net as raw;
 
+use self::ip::{IpSocket, Kind};
+use self::options::HOPS;
 use self::tcp::TcpSocket;
 use self::udp::UdpSocket;
 use super::interface;
-use super::socket::Switches;
+use super::socket::{Common, Switches, Type};
 use crate::errno::{Errno, Result};
 use crate::fs::FileOps;
 use crate::process::{Caps, Thread};
@@ -37,7 +40,7 @@ pub use ports::{SHARDS, shard_of};
 pub const IPPROTO_ICMP: u8 = raw::IPPROTO_ICMP as u8;
 pub const IPPROTO_TCP: u8 = raw::IPPROTO_TCP as u8;
 pub const IPPROTO_UDP: u8 = raw::IPPROTO_UDP as u8;
-const IPPROTO_ICMPV6: u8 = raw::IPPROTO_ICMPV6 as u8;
+pub const IPPROTO_ICMPV6: u8 = raw::IPPROTO_ICMPV6 as u8;
 /// One more than the largest protocol number of Linux (IPPROTO_MPTCP is the last).
 const IPPROTO_MAX: i32 = 263;
 /// net.ipv4.ip_unprivileged_port_start.
@@ -66,6 +69,11 @@ pub struct Row {
 /// A part of a protocol's sockets, each with the place behind it: see [`ports::Ports::part`].
 pub type Part = Vec<(usize, Option<Row>)>;
 
+/// Is it an ICMP socket?
+pub fn is_icmp(common: &Common) -> bool {
+    common.kind == Type::Datagram && matches!(common.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6)
+}
+
 /// A socket of AF_INET or AF_INET6 of the SOCK_* `kind`.
 pub fn make(t: &Thread, family: u16, kind: u32, protocol: i32) -> Result<Arc<dyn FileOps>> {
     if !(0..IPPROTO_MAX).contains(&protocol) {
@@ -75,10 +83,15 @@ pub fn make(t: &Thread, family: u16, kind: u32, protocol: i32) -> Result<Arc<dyn
     match (kind, protocol) {
         (raw::SOCK_STREAM, Some(0 | IPPROTO_TCP)) => Ok(TcpSocket::new(family)),
         (raw::SOCK_DGRAM, Some(0 | IPPROTO_UDP)) => Ok(UdpSocket::new(family)),
-        // No group is in net.ipv4.ping_group_range.
-        (raw::SOCK_DGRAM, Some(IPPROTO_ICMP)) if family == AF_INET => Err(Errno::EACCES),
-        (raw::SOCK_DGRAM, Some(IPPROTO_ICMPV6)) if family == AF_INET6 => Err(Errno::EACCES),
+        (raw::SOCK_DGRAM, Some(protocol)) if protocol == ip::messages_of(family) => {
+            if ip::may_ask(t.creds()) {
+                Ok(IpSocket::new(family, Kind::Echo, protocol))
+            } else {
+                Err(Errno::EACCES)
+            }
+        }
         (raw::SOCK_RAW, protocol) if protocol != Some(0) && !t.creds().capable(Caps::NET_RAW) => Err(Errno::EPERM),
+        (raw::SOCK_RAW, Some(protocol @ 1..)) => Ok(IpSocket::new(family, Kind::Raw, protocol)),
         (raw::SOCK_STREAM | raw::SOCK_DGRAM | raw::SOCK_RAW, _) => Err(Errno::EPROTONOSUPPORT),
         // SOCK_MAX.
         (11.., _) => Err(Errno::EINVAL),
@@ -98,7 +111,7 @@ fn check_bindable(t: &Thread, local: Endpoint) -> Result<()> {
 }
 
 /// What a socket with these options says of a port that it wants.
-fn claim(common: &super::socket::Common, local: Endpoint, only_v6: bool, user: u32) -> ports::Claim {
+fn claim(common: &Common, local: Endpoint, only_v6: bool, user: u32) -> ports::Claim {
     let mut claim = ports::Claim::new(local);
     claim.only_v6 = only_v6;
     claim.reuse = common.is_on(Switches::REUSEADDR);

@@ -19,7 +19,7 @@ const SOL_IPV6: u32 = raw::IPPROTO_IPV6 as u32;
 pub const SOL_TCP: u32 = IPPROTO_TCP as u32;
 
 /// IP_DEFTTL, and the hop limit of IPv6.
-const HOPS: i32 = 64;
+pub const HOPS: i32 = 64;
 /// IP_PMTUDISC_WANT: the default; IP_PMTUDISC_OMIT is the last.
 const DISCOVER_WANT: i32 = 1;
 const DISCOVER_LAST: i32 = 5;
@@ -71,6 +71,8 @@ impl IpOptions {
             (SOL_IP, raw::IP_TOS) => self.tos,
             (SOL_IP, raw::IP_TTL) => self.hops,
             (SOL_IP, raw::IP_MTU_DISCOVER) => self.discover,
+            // Raw sockets have it; all others can ask.
+            (SOL_IP, raw::IP_HDRINCL) => 0,
             (SOL_IPV6, _) if common.family != AF_INET6 => return Err(Errno::EOPNOTSUPP),
             (SOL_IPV6, raw::IPV6_TCLASS) => self.class,
             (SOL_IPV6, raw::IPV6_UNICAST_HOPS) => self.hops6,
@@ -85,6 +87,11 @@ impl IpOptions {
     /// IP_TTL or IPV6_UNICAST_HOPS.
     pub fn hops(&self, v4: bool) -> u8 {
         if v4 { self.hops as u8 } else { self.hops6 as u8 }
+    }
+
+    /// IP_TOS or IPV6_TCLASS.
+    pub fn class(&self, v4: bool) -> u8 {
+        if v4 { self.tos as u8 } else { self.class as u8 }
     }
 
     pub fn set(&mut self, common: &Common, level: u32, option: u32, value: &[u8], bound: bool) -> Result<()> {

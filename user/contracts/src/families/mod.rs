@@ -20,6 +20,8 @@ mod groups;
 mod handlers;
 mod handles;
 mod hostile;
+mod icmp;
+mod icmp6;
 mod ids;
 mod inet6;
 mod inet_close;
@@ -81,6 +83,7 @@ mod process;
 mod programs;
 mod pthread_locks;
 mod pty;
+mod raw_ip;
 mod remote_memory;
 mod remount;
 mod rename;
@@ -203,6 +206,8 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("interrupted", interrupted::TESTS),
     ("handlers", handlers::TESTS),
     ("faults", faults::TESTS),
+    ("icmp", icmp::TESTS),
+    ("icmp6", icmp6::TESTS),
     ("ids", ids::TESTS),
     ("limits", limits::TESTS),
     ("sched", sched::TESTS),
@@ -222,6 +227,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("io_uring_net", io_uring_net::TESTS),
     ("io_uring_edges", io_uring_edges::TESTS),
     ("xattr", xattr::TESTS),
+    ("raw_ip", raw_ip::TESTS),
     ("remote_memory", remote_memory::TESTS),
     ("remount", remount::TESTS),
     ("mount_fds", mount_fds::TESTS),

@@ -16,6 +16,7 @@ use self::wire::{Faults, Net};
 use crate::errno::Errno;
 use crate::fs::{Events, FileOps, TryError};
 use crate::mm::IoBuf;
+use crate::net::inet::ip::{IpSocket, Kind};
 use crate::net::inet::tcp::TcpSocket;
 use crate::net::inet::udp::UdpSocket;
 use crate::net::inet::{AF_INET, Endpoint};
@@ -284,4 +285,37 @@ fn a_connected_datagram_socket_is_told_that_nobody_is_there() {
     net.until("it is told", |_| ready(&*socket).contains(Events::ERR));
     assert_eq!(receive(&*socket), Err(Errno::ECONNREFUSED));
     assert_eq!(receive(&*socket), Ok(None));
+}
+
+#[test]
+fn other_machines_answer_questions_and_raw_sockets_hear_it() {
+    let mut net = Net::new(6, Faults::default());
+    let (asks, hears) = (IpSocket::new(AF_INET, Kind::Echo, 1), IpSocket::new(AF_INET, Kind::Raw, 1));
+    let there = Endpoint { port: 0, ..net.at(0) };
+    let ask = |len: usize| {
+        let bytes = [&[8, 0, 0, 0, 0, 0, 0, 5][..], &pattern(len)].concat();
+        let mut message = Outgoing { target: Target::Inet(there), ..Outgoing::plain() };
+        asks.try_send(&mut IoBuf::kernel(&bytes), &mut message)
+    };
+    for len in [0, 56, 1400] {
+        assert!(matches!(ask(len), Ok(sent) if sent == len + 8));
+        let mut answer = None;
+        net.until("there is an answer", |_| {
+            answer = answer.take().or(receive(&*asks).unwrap());
+            answer.is_some()
+        });
+        let answer = answer.unwrap();
+        assert!(answer[0] == 0 && answer[6..8] == [0, 5] && answer[8..] == pattern(len));
+        // Other tests ask, too.
+        let own = |packet: &Vec<u8>| packet[16..20] == octets(net.own) && packet[20] == 0;
+        let heard: Vec<_> = core::iter::from_fn(|| receive(&*hears).unwrap()).filter(own).collect();
+        assert_eq!(heard.len(), 1);
+        assert!(heard[0][12..16] == octets(there.ip) && heard[0][28..] == pattern(len));
+    }
+    assert!(matches!(ask(40_000), Err(TryError::Failed(Errno::EMSGSIZE))));
+    net.until("nothing is on its way", |_| asks.on_its_way() == 0);
+}
+
+fn octets(ip: IpAddr) -> [u8; 4] {
+    if let IpAddr::V4(ip) = ip { ip.octets() } else { [0; 4] }
 }

@@ -9,7 +9,7 @@ use super::{Datagram, OVERHEAD, PORTS, UdpSocket, WRITABLE};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio;
 use crate::mm::frames;
-use crate::net::card::{self, Charge, Port};
+use crate::net::card::{self, Charge, Port, Sender};
 use crate::net::inet::Endpoint;
 use crate::net::interface;
 use crate::net::socket::Switches;
@@ -65,7 +65,7 @@ impl UdpSocket {
         self.on_its_way.fetch_add(bytes, Ordering::AcqRel);
         let charge = Charge::new(self.this.clone(), bytes);
         let hops = self.hops_to(to.ip);
-        port.send(card::Outgoing { from, to, data, hops, charge })?;
+        port.send(card::Outgoing { from, to, data, hops, is_packet: false, charge })?;
         Ok(len)
     }
 
@@ -85,9 +85,11 @@ impl UdpSocket {
     pub fn on_its_way(&self) -> usize {
         self.on_its_way.load(Ordering::Relaxed)
     }
+}
 
+impl Sender for UdpSocket {
     /// A datagram has left.
-    pub fn sent(&self, bytes: usize) {
+    fn sent(&self, bytes: usize) {
         // Exactly one of those that leave finds the sum go through the limit, in whatever order others add to it.
         let before = self.on_its_way.fetch_sub(bytes, Ordering::AcqRel);
         let limit = self.send_limit();

@@ -1,0 +1,127 @@
+//! What becomes of a packet that has come: from another machine, or from a socket here.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{UdpPacket, UdpRepr};
+
+use super::packet::{self, Arrived, ECHO, ECHO_REPLY, ECHO_REPLY6, ECHO6, Head};
+use super::{IpSocket, Kind, Packet, table};
+use crate::mm::frames;
+use crate::net::inet::{Endpoint, HOPS, IPPROTO_UDP, udp};
+use crate::net::interface::{self, LOOPBACK_INDEX};
+use crate::time;
+
+/// Gives sockets what is for them. True if a raw socket has it, too.
+pub fn arrive(packet: &Arrived<'_>) -> bool {
+    if table::is_empty() {
+        return false;
+    }
+    let mut taken = false;
+    for socket in table::raw(packet.protocol, packet.to.is_ipv4()) {
+        if socket.wants(packet) {
+            taken = true;
+            socket.take(packet, if packet.to.is_ipv4() { packet.whole } else { packet.payload });
+        }
+    }
+    if let Some(ECHO_REPLY | ECHO_REPLY6) = packet.message().filter(|_| packet.payload.get(1) == Some(&0))
+        && is_reply(packet)
+        && let Some(ident) = packet.payload.get(4..6).and_then(|ident| ident.first_chunk())
+        && let Some(socket) = table::asking(u16::from_be_bytes(*ident), packet.to)
+    {
+        socket.take(packet, packet.payload);
+    }
+    taken
+}
+
+fn is_reply(packet: &Arrived<'_>) -> bool {
+    packet.payload.first() == Some(if packet.to.is_ipv4() { &ECHO_REPLY } else { &ECHO_REPLY6 })
+}
+
+/// A packet from this machine to itself: sockets get it, and what asks for an echo has one.
+pub(super) fn deliver_here(whole: &[u8]) {
+    let Some(packet) = Arrived::parse(whole, LOOPBACK_INDEX) else { return };
+    arrive(&packet);
+    match packet.message() {
+        Some(ECHO) if packet.to.is_ipv4() => echo(&packet, ECHO_REPLY),
+        Some(ECHO6) if packet.to.is_ipv6() => echo(&packet, ECHO_REPLY6),
+        _ if packet.protocol == IPPROTO_UDP => deliver_datagram(&packet),
+        _ => {}
+    }
+}
+
+fn echo(packet: &Arrived<'_>, answer: u8) {
+    // As on Linux what is for many is not answered.
+    if interface::is_group(packet.to) || packet.payload.get(1) != Some(&0) {
+        return;
+    }
+    let Some(mut payload) = copy(packet.payload) else { return };
+    if let Some(kind) = payload.first_mut() {
+        *kind = answer;
+    }
+    packet::put(&mut payload, 2, 0);
+    let head = Head {
+        from: packet.to,
+        to: packet.from,
+        protocol: packet.protocol,
+        hops: HOPS as u8,
+        class: packet.class,
+        ident: 0,
+    };
+    let sum = match packet.to.is_ipv4() {
+        true => packet::checksum(&[&payload]),
+        false => packet::pseudo_checksum(head.from, head.to, head.protocol, &payload),
+    };
+    packet::put(&mut payload, 2, sum);
+    let Ok(whole) = head.before(&payload) else { return };
+    if let Some(reply) = Arrived::parse(&whole, packet.index) {
+        arrive(&reply);
+    }
+}
+
+/// A datagram that a raw socket has written.
+fn deliver_datagram(packet: &Arrived<'_>) {
+    let Ok(datagram) = UdpPacket::new_checked(packet.payload) else { return };
+    let (from, to) = (packet.from.into(), packet.to.into());
+    if UdpRepr::parse(&datagram, &from, &to, &ChecksumCapabilities::default()).is_ok() {
+        let local = Endpoint { ip: packet.to, port: datagram.dst_port() };
+        udp::arrive(local, Endpoint { ip: packet.from, port: datagram.src_port() }, datagram.payload());
+    }
+}
+
+/// What finds no memory is lost.
+fn copy(bytes: &[u8]) -> Option<Box<[u8]>> {
+    let mut copy = Vec::new();
+    if !frames::has_spare() || copy.try_reserve_exact(bytes.len()).is_err() {
+        return None;
+    }
+    copy.extend_from_slice(bytes);
+    Some(copy.into_boxed_slice())
+}
+
+impl IpSocket {
+    /// Does a raw socket want a packet of its protocol?
+    fn wants(&self, packet: &Arrived<'_>) -> bool {
+        let state = self.state.lock();
+        let local = state.local.is_any() || state.local.ip == packet.to;
+        let remote = state.remote.is_none_or(|remote| remote.ip == packet.from);
+        local && remote && !self.raw_options.lock().filters(packet)
+    }
+
+    fn take(&self, packet: &Arrived<'_>, bytes: &[u8]) {
+        // What the socket computes itself it looks at, too.
+        let covered = self.kind == Kind::Raw && !self.is_v4() && self.raw_options.lock().checksum.is_some();
+        if covered && packet.checksum_with_ends() != 0 {
+            return;
+        }
+        // Before it is copied.
+        if self.is_crowded() {
+            return;
+        }
+        let Some(data) = copy(bytes) else { return };
+        let Arrived { from, to, hops, class, index, .. } = *packet;
+        let at = time::now_realtime();
+        self.deliver(Packet { from, to, hops, class, index, at, data });
+    }
+}

@@ -1,0 +1,404 @@
+//! Sockets that send and receive packets themselves: icmp(7), raw(7).
+//!
+//! * [`Kind::Echo`]: `SOCK_DGRAM` with IPPROTO_ICMP or IPPROTO_ICMPV6. It may ask for echoes and hears the answers to its own
+//!   questions, which it tells by their identifier: that is its port. Who may have one says [`mod@group_range`].
+//! * [`Kind::Raw`]: `SOCK_RAW`, for CAP_NET_RAW: all packets of a protocol.
+//!
+//! [`names`]: bind(2) and connect(2). [`send`] makes packets, [`mod@arrive`] gives them to those who want them; [`table`]: who that
+//! is. Within the machine a packet is at its receivers when the call returns, and a question has its answer. [`packet`]: headers and
+//! checksums.
+
+mod arrive;
+mod group_range;
+mod names;
+mod options;
+mod packet;
+mod send;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::any::Any;
+use core::net::IpAddr;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use self::options::{RawOptions, Told};
+use super::endpoint::AF_UNSPEC;
+use super::options::IpOptions;
+use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_ICMP, IPPROTO_ICMPV6};
+use crate::errno::{Errno, Result};
+use crate::exec::WaitQueue;
+use crate::fs::writing::Sigpipe;
+use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
+use crate::mm::{IoBuf, UserPtr};
+use crate::net::interface;
+use crate::net::packet::copy_out;
+use crate::net::socket::{Address, Common, Extras, Outgoing, Receive, Received, Socket, Switches, Target, Type};
+use crate::process::Thread;
+use crate::sync::SpinLock;
+use crate::syscalls::SysResult;
+use crate::time::Timespec;
+
+pub use arrive::arrive;
+pub use group_range::{group_range, may_ask, set_group_range};
+pub use packet::Arrived;
+pub use table::is_empty;
+
+/// What a packet takes up in the receive buffer besides its bytes, about as on Linux.
+const OVERHEAD: usize = 768;
+
+const READABLE: Events = Events::IN.union(Events::RDNORM);
+const WRITABLE: Events = Events::OUT.union(Events::WRNORM).union(Events::WRBAND);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Echo,
+    Raw,
+}
+
+pub struct IpSocket {
+    this: Weak<IpSocket>,
+    kind: Kind,
+    common: Common,
+    state: SpinLock<State>,
+    queue: WaitQueue,
+    ip: SpinLock<IpOptions>,
+    told: SpinLock<Told>,
+    raw_options: SpinLock<RawOptions>,
+    /// What the card has not sent yet takes up this much.
+    on_its_way: AtomicUsize,
+    /// Its last descriptor is closed.
+    closed: AtomicBool,
+}
+
+struct State {
+    /// The port is the identifier (0: none yet), or the protocol.
+    local: Endpoint,
+    /// The program chose the address, the identifier.
+    address_given: bool,
+    port_given: bool,
+    remote: Option<Endpoint>,
+    inbox: VecDeque<Packet>,
+    /// What these take up.
+    charge: usize,
+    receive_shut: bool,
+    send_shut: bool,
+    /// A raw socket that hears something: after connect(2) to AF_UNSPEC it does not any more, as on Linux.
+    hears: bool,
+}
+
+/// A packet that waits to be read.
+struct Packet {
+    from: IpAddr,
+    to: IpAddr,
+    hops: u8,
+    class: u8,
+    index: i32,
+    at: Timespec,
+    data: Box<[u8]>,
+}
+
+impl IpSocket {
+    pub fn new(family: u16, kind: Kind, protocol: u8) -> Arc<IpSocket> {
+        let port = if kind == Kind::Raw { protocol.into() } else { 0 };
+        let mut ip = IpOptions::new();
+        // That of ICMPv6 never has anything to do with IPv4.
+        ip.only_v6 = kind == Kind::Echo && family == AF_INET6;
+        let socket = Arc::new_cyclic(|this| IpSocket {
+            this: this.clone(),
+            kind,
+            common: Common::new(family, if kind == Kind::Raw { Type::Raw } else { Type::Datagram }, protocol),
+            state: SpinLock::new(State {
+                local: Endpoint { port, ..Endpoint::any(family) },
+                address_given: false,
+                port_given: kind == Kind::Raw,
+                remote: None,
+                inbox: VecDeque::new(),
+                charge: 0,
+                receive_shut: false,
+                send_shut: false,
+                hears: kind == Kind::Raw,
+            }),
+            queue: WaitQueue::new(),
+            ip: SpinLock::new(ip),
+            told: SpinLock::new(Told::default()),
+            raw_options: SpinLock::new(RawOptions::new(family, protocol)),
+            on_its_way: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        });
+        // As Linux has it: SO_REUSEADDR is on.
+        socket.common.switch(Switches::REUSEADDR, true);
+        if kind == Kind::Raw {
+            table::add_raw(&socket);
+        }
+        socket
+    }
+
+    fn is_v4(&self) -> bool {
+        self.common.family == AF_INET
+    }
+
+    /// No more packets are taken.
+    fn is_crowded(&self) -> bool {
+        let limit = self.common.receive_buffer.load(Ordering::Relaxed) as usize;
+        self.state.lock().charge > limit || self.closed.load(Ordering::Acquire)
+    }
+
+    /// What finds no room is lost; nobody is told, as on Linux.
+    fn deliver(&self, packet: Packet) {
+        let mut state = self.state.lock();
+        let limit = self.common.receive_buffer.load(Ordering::Relaxed) as usize;
+        let refused = state.charge > limit || self.closed.load(Ordering::Acquire);
+        if refused || state.inbox.try_reserve(1).is_err() {
+            return;
+        }
+        state.charge += packet.data.len() + OVERHEAD;
+        state.inbox.push_back(packet);
+        drop(state);
+        self.queue.wake(usize::MAX, READABLE.bits() | sigio::IN);
+    }
+
+    fn receive_packet(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
+        let told = *self.told.lock();
+        let mut state = self.state.lock();
+        if let Some(errno) = self.common.take_error() {
+            return Err(errno.into());
+        }
+        let Some(packet) = state.inbox.front() else {
+            let end = state.receive_shut && !how.nonblock;
+            return if end { Ok(Received::default()) } else { Err(TryError::WouldBlock) };
+        };
+        let len = copy_out(buf, &packet.data)?;
+        let from = Endpoint { ip: packet.from, port: 0 }.to_address(self.common.family);
+        let extras = told.extras(&self.common, packet);
+        let extras = (!extras.is_empty()).then(|| Box::new(Extras(extras)));
+        let received = Received { len, full: packet.data.len(), from: Some(from), extras, ..Received::default() };
+        if how.peek {
+            return Ok(received);
+        }
+        let packet = state.inbox.pop_front();
+        state.charge -= received.full + OVERHEAD;
+        drop(state);
+        drop(packet);
+        Ok(received)
+    }
+
+    fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut state = self.state.lock();
+        let (inbox, ident) = (core::mem::take(&mut state.inbox), state.local.port);
+        let heard = core::mem::take(&mut state.hears);
+        state.charge = 0;
+        drop(state);
+        drop(inbox);
+        match self.kind {
+            Kind::Raw if heard => table::remove_raw(self),
+            Kind::Echo if ident != 0 => table::release(self, ident),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for IpSocket {
+    /// For a socket that never got a descriptor.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl FileOps for IpSocket {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_socket(&self) -> Option<&dyn Socket> {
+        Some(self)
+    }
+
+    fn try_read(&self, file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        Ok(self.receive_packet(buf, Receive { nonblock: file.is_nonblock(), ..Receive::default() })?.len)
+    }
+
+    fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
+        self.send_packet(buf, &Outgoing::plain())
+    }
+
+    fn has_limits(&self) -> bool {
+        self.common.has_limits()
+    }
+
+    fn sigpipe(&self) -> Sigpipe {
+        Sigpipe::Never
+    }
+
+    fn released(&self) {
+        self.close();
+    }
+
+    fn ready(&self) -> Events {
+        let state = self.state.lock();
+        let mut events = if self.is_full() { Events::empty() } else { WRITABLE };
+        if self.common.has_error() {
+            events |= Events::ERR;
+        }
+        if state.receive_shut {
+            events |= READABLE | Events::RDHUP;
+        }
+        if state.receive_shut && state.send_shut {
+            events |= Events::HUP;
+        }
+        if !state.inbox.is_empty() {
+            events |= READABLE;
+        }
+        events
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.queue)
+    }
+
+    fn news(&self) -> u32 {
+        sigio::IN | sigio::OUT | sigio::ERR | sigio::HUP
+    }
+
+    fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
+        const FIONREAD: u32 = 0x541b;
+        const TIOCOUTQ: u32 = 0x5411;
+        let value = match (cmd, self.kind) {
+            (FIONREAD, Kind::Raw) => self.state.lock().inbox.front().map_or(0, |packet| packet.data.len()),
+            (TIOCOUTQ, Kind::Raw) => self.on_its_way.load(Ordering::Relaxed),
+            _ => return interface::ioctl(thread, cmd, arg),
+        };
+        Op::boxed(async move {
+            UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
+            Ok(0)
+        })
+    }
+}
+
+impl Socket for IpSocket {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    fn bind<'a>(&'a self, _t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>> {
+        Op::ready(self.bind_to(address))
+    }
+
+    fn listen(&self, _t: &Thread, _backlog: u32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    fn connect<'a>(&'a self, t: &'a Thread, address: &'a [u8], _nonblock: bool) -> Op<'a, SysResult<()>> {
+        match self.parse(address) {
+            Ok(remote) if interface::is_unsettled(remote.ip) => Op::boxed(async move {
+                interface::await_route(t, remote.ip).await?;
+                Ok(self.connect_to(address)?)
+            }),
+            _ => Op::ready(self.connect_to(address).map_err(Into::into)),
+        }
+    }
+
+    fn local_address(&self) -> Address {
+        self.state.lock().local.to_address(self.common.family)
+    }
+
+    /// A peer without a port is none to getpeername(2), as on Linux.
+    fn peer_address(&self) -> Result<Address> {
+        let remote = self.state.lock().remote.filter(|remote| remote.port != 0).ok_or(Errno::ENOTCONN)?;
+        Ok(remote.to_address(self.common.family))
+    }
+
+    fn resolve<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<Target>> {
+        // Old programs leave the family out (raw_sendmsg of Linux).
+        let mut bytes = Address::from_slice(address);
+        if self.kind == Kind::Raw && bytes.first_chunk() == Some(&AF_UNSPEC.to_ne_bytes()) && self.is_v4() {
+            bytes.iter_mut().zip(AF_INET.to_ne_bytes()).for_each(|(to, from)| *to = from);
+        }
+        let parsed = self.parse(&bytes).and_then(|remote| self.check_destination(&bytes, remote));
+        match parsed {
+            Ok(remote) if interface::is_unsettled(remote.ip) => Op::boxed(async move {
+                // A signal ends the wait, not the call.
+                let _ = interface::await_route(t, remote.ip).await;
+                Ok(Target::Inet(remote))
+            }),
+            Err(Errno::ENETUNREACH) if self.kind == Kind::Echo && names::is_mapped(&bytes) => {
+                Op::ready(Err(Errno::EINVAL))
+            }
+            parsed => Op::ready(parsed.map(Target::Inet)),
+        }
+    }
+
+    fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
+        self.send_packet(buf, message)
+    }
+
+    fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
+        self.receive_packet(buf, how)
+    }
+
+    fn take_urgent(&self, _peek: bool) -> Result<u8> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn shutdown(&self, receive: bool, send: bool) -> Result<()> {
+        let mut state = self.state.lock();
+        state.receive_shut |= receive;
+        state.send_shut |= send;
+        let connected = state.remote.is_some();
+        drop(state);
+        self.queue.wake(usize::MAX, sigio::QUIET);
+        if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
+    }
+
+    fn is_listening(&self) -> bool {
+        false
+    }
+
+    fn has_times(&self) -> bool {
+        true
+    }
+
+    fn get_option(&self, level: u32, option: u32) -> Result<Vec<u8>> {
+        use zerocopy::IntoBytes;
+        if let Some(value) = self.told.lock().get(&self.common, level, option) {
+            return Ok(value.as_bytes().to_vec());
+        }
+        if let Some(answer) = self.raw_options.lock().get(&self.common, level, option) {
+            return answer;
+        }
+        self.ip.lock().get(&self.common, level, option)
+    }
+
+    fn set_option(&self, _t: &Thread, level: u32, option: u32, value: &[u8]) -> Result<()> {
+        if let Some(answer) = self.told.lock().set(&self.common, level, option, value) {
+            return answer;
+        }
+        if let Some(answer) = self.raw_options.lock().set(&self.common, level, option, value) {
+            return answer;
+        }
+        self.ip.lock().set(&self.common, level, option, value, self.state.lock().local.port != 0)
+    }
+}
+
+/// The protocol of ICMP of a family.
+pub fn messages_of(family: u16) -> u8 {
+    if family == AF_INET6 { IPPROTO_ICMPV6 } else { IPPROTO_ICMP }
+}

@@ -1,0 +1,219 @@
+//! What is told of a packet besides its bytes, and the options that only raw sockets have: ip(7), ipv6(7), raw(7), icmp(7).
+
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
+
+use linux_raw_sys::net as raw;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::super::{AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6};
+use super::Packet;
+use super::packet::Arrived;
+use crate::errno::{Errno, Result};
+use crate::net::socket::{Common, Extra, Switches, Type};
+
+const SOL_IP: u32 = raw::IPPROTO_IP as u32;
+const SOL_IPV6: u32 = raw::IPPROTO_IPV6 as u32;
+const SOL_ICMPV6: u32 = IPPROTO_ICMPV6 as u32;
+const SOL_RAW: u32 = 255;
+/// Of SOL_RAW; of SOL_ICMPV6.
+const ICMP_FILTER: u32 = 1;
+const ICMP6_FILTER: u32 = 1;
+/// IPPROTO_RAW: programs write the headers.
+const WRITTEN: u8 = 255;
+/// Where the checksum of ICMPv6 is.
+const CHECKSUM_OF_ICMP6: u16 = 2;
+/// Bytes of the largest filter.
+const FILTER: usize = 32;
+
+/// A switch of a level that makes something be told with each packet.
+const TOLD: [(u32, u32); 6] = [
+    (SOL_IP, raw::IP_PKTINFO),
+    (SOL_IP, raw::IP_RECVTTL),
+    (SOL_IP, raw::IP_RECVTOS),
+    (SOL_IPV6, raw::IPV6_RECVPKTINFO),
+    (SOL_IPV6, raw::IPV6_RECVHOPLIMIT),
+    (SOL_IPV6, raw::IPV6_RECVTCLASS),
+];
+
+/// Which of [`TOLD`] are on.
+#[derive(Clone, Copy, Default)]
+pub struct Told(u8);
+
+impl Told {
+    fn bit(common: &Common, level: u32, option: u32) -> Option<u8> {
+        let known = level != SOL_IPV6 || common.family == AF_INET6;
+        TOLD.iter().position(|told| known && *told == (level, option)).map(|place| 1 << place)
+    }
+
+    fn is_on(self, option: u32) -> bool {
+        TOLD.iter().enumerate().any(|(place, told)| told.1 == option && self.0 & 1 << place != 0)
+    }
+
+    /// None: it is none of these.
+    pub fn get(self, common: &Common, level: u32, option: u32) -> Option<i32> {
+        Self::bit(common, level, option).map(|bit| i32::from(self.0 & bit != 0))
+    }
+
+    pub fn set(&mut self, common: &Common, level: u32, option: u32, value: &[u8]) -> Option<Result<()>> {
+        let bit = Self::bit(common, level, option)?;
+        let on = match int(value) {
+            // A byte is enough for options of IP.
+            Err(_) if level == SOL_IP => Ok(value.first().map_or(0, |byte| i32::from(*byte))),
+            given => given,
+        };
+        Some(on.map(|on| self.0 = if on != 0 { self.0 | bit } else { self.0 & !bit }))
+    }
+
+    /// What goes with a packet.
+    pub fn extras(self, common: &Common, packet: &Packet) -> Vec<Extra> {
+        let mut all = Vec::new();
+        let mut add = |level, kind, data: &[u8]| all.push(Extra { level, kind, data: data.into() });
+        if common.is_on(Switches::TIMESTAMP) {
+            let time = [packet.at.sec, i64::from(packet.at.nsec / 1000)];
+            add(raw::SOL_SOCKET, raw::SO_TIMESTAMP, time.as_bytes());
+        }
+        let (hops, class) = (i32::from(packet.hops), i32::from(packet.class));
+        match packet.to {
+            IpAddr::V4(to) => {
+                if self.is_on(raw::IP_PKTINFO) {
+                    // Who asks for echoes is not told which of the machine's addresses it was.
+                    let own = if common.kind == Type::Raw { to } else { Ipv4Addr::UNSPECIFIED };
+                    let info = [packet.index.to_ne_bytes(), own.octets(), to.octets()];
+                    add(SOL_IP, raw::IP_PKTINFO, info.as_flattened());
+                }
+                if self.is_on(raw::IP_RECVTTL) {
+                    add(SOL_IP, raw::IP_TTL, &hops.to_ne_bytes());
+                }
+                if self.is_on(raw::IP_RECVTOS) {
+                    add(SOL_IP, raw::IP_TOS, &[packet.class]);
+                }
+            }
+            IpAddr::V6(to) => {
+                if self.is_on(raw::IPV6_RECVPKTINFO) {
+                    let mut info = to.octets().to_vec();
+                    info.extend(packet.index.to_ne_bytes());
+                    add(SOL_IPV6, raw::IPV6_PKTINFO, &info);
+                }
+                if self.is_on(raw::IPV6_RECVHOPLIMIT) {
+                    add(SOL_IPV6, raw::IPV6_HOPLIMIT, &hops.to_ne_bytes());
+                }
+                if self.is_on(raw::IPV6_RECVTCLASS) {
+                    add(SOL_IPV6, raw::IPV6_TCLASS, &class.to_ne_bytes());
+                }
+            }
+        }
+        all
+    }
+}
+
+fn int(value: &[u8]) -> Result<i32> {
+    i32::read_from_prefix(value).map(|(int, _)| int).map_err(|_| Errno::EINVAL)
+}
+
+/// What only raw sockets have.
+#[derive(Clone, Copy)]
+pub struct RawOptions {
+    /// IP_HDRINCL: programs write the header of IPv4.
+    pub with_header: bool,
+    /// IPV6_CHECKSUM: where the checksum is that the kernel computes and looks at.
+    pub checksum: Option<u16>,
+    /// Types of messages that are not wanted: ICMP_FILTER has 32 of them, ICMP6_FILTER all.
+    filter: [u8; FILTER],
+}
+
+impl RawOptions {
+    pub fn new(family: u16, protocol: u8) -> Self {
+        let is_icmp6 = family == AF_INET6 && protocol == IPPROTO_ICMPV6;
+        RawOptions {
+            with_header: protocol == WRITTEN,
+            checksum: is_icmp6.then_some(CHECKSUM_OF_ICMP6),
+            filter: [0; FILTER],
+        }
+    }
+
+    /// How long the filter for messages of this protocol is.
+    fn filter_size(level: u32, option: u32, common: &Common) -> Option<usize> {
+        let v6 = common.family == AF_INET6;
+        match (level, option) {
+            (SOL_RAW, ICMP_FILTER) if !v6 && common.protocol == IPPROTO_ICMP => Some(4),
+            (SOL_ICMPV6, ICMP6_FILTER) if v6 && common.protocol == IPPROTO_ICMPV6 => Some(FILTER),
+            _ => None,
+        }
+    }
+
+    /// Why there is no such option at one of the levels of raw sockets.
+    fn refusal(common: &Common, level: u32, option: u32) -> Option<Errno> {
+        let v6 = common.family == AF_INET6;
+        match (level, option) {
+            (SOL_RAW, ICMP_FILTER) if !v6 => Some(Errno::EOPNOTSUPP),
+            (SOL_ICMPV6, _) if v6 && common.protocol != IPPROTO_ICMPV6 => Some(Errno::EOPNOTSUPP),
+            (SOL_RAW, _) => Some(Errno::ENOPROTOOPT),
+            (SOL_ICMPV6, _) if v6 => Some(Errno::ENOPROTOOPT),
+            _ => None,
+        }
+    }
+
+    pub fn filters(&self, packet: &Arrived<'_>) -> bool {
+        let most = match packet.protocol {
+            IPPROTO_ICMP if packet.to.is_ipv4() => 32,
+            IPPROTO_ICMPV6 if packet.to.is_ipv6() => 256,
+            _ => return false,
+        };
+        // Those that are cut short have no type.
+        let Some(kind) = packet.payload.first().copied().filter(|_| packet.payload.len() >= 8 || most > 32) else {
+            return true;
+        };
+        let word =
+            self.filter.as_chunks::<4>().0.get(usize::from(kind / 32)).map_or(0, |word| u32::from_ne_bytes(*word));
+        usize::from(kind) < most && word & 1 << (kind % 32) != 0
+    }
+
+    /// None: it is none of these.
+    pub fn get(&self, common: &Common, level: u32, option: u32) -> Option<Result<Vec<u8>>> {
+        if common.kind != Type::Raw {
+            return None;
+        }
+        if let Some(size) = Self::filter_size(level, option, common) {
+            return Some(Ok(self.filter.get(..size).unwrap_or(&[]).to_vec()));
+        }
+        let value = match (level, option) {
+            (SOL_IP, raw::IP_HDRINCL) if common.family != AF_INET6 => i32::from(self.with_header),
+            (SOL_RAW | SOL_IPV6, raw::IPV6_CHECKSUM) if common.family == AF_INET6 => {
+                self.checksum.map_or(-1, i32::from)
+            }
+            _ => return Self::refusal(common, level, option).map(Err),
+        };
+        Some(Ok(value.as_bytes().to_vec()))
+    }
+
+    pub fn set(&mut self, common: &Common, level: u32, option: u32, value: &[u8]) -> Option<Result<()>> {
+        if common.kind != Type::Raw {
+            return None;
+        }
+        if let Some(size) = Self::filter_size(level, option, common) {
+            self.filter.iter_mut().zip(value.iter().take(size)).for_each(|(to, from)| *to = *from);
+            return Some(Ok(()));
+        }
+        Some(match (level, option) {
+            (SOL_IP, raw::IP_HDRINCL) if common.family != AF_INET6 => {
+                let on = int(value).or(value.first().map(|byte| i32::from(*byte)).ok_or(Errno::EINVAL));
+                on.map(|on| self.with_header = on != 0)
+            }
+            (SOL_RAW | SOL_IPV6, raw::IPV6_CHECKSUM) if common.family == AF_INET6 => {
+                self.set_checksum(common, level, value)
+            }
+            _ => return Self::refusal(common, level, option).map(Err),
+        })
+    }
+
+    /// RFC 3542: an even place, or none. That of ICMPv6 is not to be changed, but Linux lets it at one of the levels.
+    fn set_checksum(&mut self, common: &Common, level: u32, value: &[u8]) -> Result<()> {
+        let place = int(value)?;
+        if common.protocol == IPPROTO_ICMPV6 && level == SOL_IPV6 || place > 0 && place & 1 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.checksum = if place < 0 { None } else { Some(u16::try_from(place).map_err(|_| Errno::EINVAL)?) };
+        Ok(())
+    }
+}
