@@ -1,12 +1,16 @@
 //! Changes of attributes: chmod, chown, utimensat, truncate, with the checks of their man pages.
 
+use alloc::sync::Arc;
+
 use linux_raw_sys::general as raw;
 
-use super::inode::{FileType, Metadata, SetAttr};
+use super::capabilities;
+use super::inode::{FileType, Inode, Metadata, SetAttr};
 use super::inotify::hooks;
 use super::path::Path;
 use super::perm::{self, Want};
 use crate::errno::{Errno, Result};
+use crate::exec::MutexGuard;
 use crate::process::{Caps, Credentials};
 use crate::time::Timespec;
 
@@ -14,6 +18,7 @@ use crate::time::Timespec;
 pub async fn chmod(creds: &Credentials, path: &Path, mode: u32) -> Result<()> {
     let _writing = path.mount.writing().await?;
     let inode = path.inode();
+    let _guard = lock_content(inode).await;
     let meta = inode.metadata();
     if meta.kind == FileType::Symlink {
         return Err(Errno::EOPNOTSUPP);
@@ -43,10 +48,19 @@ pub fn without_set_id(meta: &Metadata) -> Option<u16> {
     (perm != meta.perm).then_some(perm)
 }
 
+/// Keeps writes and other changes of mode and owner away, which set-id bits depend on. Directories have none that matter.
+async fn lock_content(inode: &Arc<dyn Inode>) -> Option<MutexGuard<'_, ()>> {
+    match inode.metadata().kind {
+        FileType::Directory => None,
+        _ => Some(inode.state().lock.lock().await),
+    }
+}
+
 /// chown(2) of what `path` is; None leaves an id as it is.
 pub async fn chown(creds: &Credentials, path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
     let _writing = path.mount.writing().await?;
     let inode = path.inode();
+    let _guard = lock_content(inode).await;
     let meta = inode.metadata();
     let privileged = creds.capable(Caps::CHOWN);
     if uid.is_some_and(|uid| !privileged && (creds.fsuid != meta.uid || uid != meta.uid)) {
@@ -60,6 +74,9 @@ pub async fn chown(creds: &Credentials, path: &Path, uid: Option<u32>, gid: Opti
     // To change no id is everybody's right, but not what comes with it.
     if perm.is_some() && !privileged && !perm::is_owner(creds, &meta) {
         return Err(Errno::EPERM);
+    }
+    if meta.kind != FileType::Directory && (privileged || perm::is_owner(creds, &meta)) {
+        capabilities::remove_for_chown(inode).await?;
     }
     inode.set_attr(SetAttr { uid, gid, perm, ctime: Some(super::now()), ..SetAttr::default() }).await?;
     if uid.is_some() || gid.is_some() || perm.is_some() {

@@ -6,7 +6,7 @@
 //!   text to path, by way of the name cache.
 //! * [`mod@open`], [`open_file`], [`regular`], [`writing`], [`splice`], [`fd_table`]: open files and their content;
 //!   `file_source`: the same for mmap(2). [`configure`]: mounting step by step. [`change`], `names`, [`attr`], [`perm`]: changes of names and attributes, and who may make
-//!   them; [`xattr`]: names of extended ones. [`context`]: root, working directory and umask of a process.
+//!   them; [`xattr`]: names of extended ones; [`capabilities`]: the one that gives programs rights. [`context`]: root, working directory and umask of a process.
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`userfault`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //!   [`sigio`]: signals instead of waiting. [`inotify`]: being told what happens to files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
@@ -21,6 +21,7 @@ pub mod anon;
 pub mod attr;
 pub mod block;
 mod block_file;
+pub mod capabilities;
 pub mod change;
 pub mod change_now;
 pub mod configure;

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 
 use super::attr::without_set_id;
+use super::capabilities;
 use super::inode::{Inode, Metadata, SetAttr};
 use super::inotify::hooks;
 use super::mount::MountFlags;
@@ -84,9 +85,19 @@ pub async fn accessed(file: &OpenFile) {
 
 /// Updates the access time as the mount wants it (mount(2): MS_RELATIME is the default).
 pub async fn touch_atime(path: &Path, meta: &Metadata) {
+    if let Some(now) = due_atime(path, meta)
+        && let Ok(_writing) = path.mount.writing().await
+    {
+        // A failure to note the time does not fail the read.
+        let _ = path.inode().set_attr(SetAttr { atime: Some(now), ..SetAttr::default() }).await;
+    }
+}
+
+/// The access time that a read gives a file; None: it stays as it is.
+pub fn due_atime(path: &Path, meta: &Metadata) -> Option<Timespec> {
     let flags = path.mount.flags();
     if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
-        return;
+        return None;
     }
     // Cheap first test: with an access time later than both others only a day's age matters.
     let now = super::now();
@@ -94,12 +105,7 @@ pub async fn touch_atime(path: &Path, meta: &Metadata) {
         && meta.atime > meta.mtime
         && meta.atime > meta.ctime
         && now.sec - meta.atime.sec < 24 * 60 * 60;
-    if old || same_tick(meta.atime, now) {
-        return;
-    }
-    let Ok(_writing) = path.mount.writing().await else { return };
-    // A failure to note the time does not fail the read.
-    let _ = path.inode().set_attr(SetAttr { atime: Some(now), ..SetAttr::default() }).await;
+    if old || same_tick(meta.atime, now) { None } else { Some(now) }
 }
 
 fn same_tick(a: Timespec, b: Timespec) -> bool {
@@ -137,6 +143,7 @@ pub async fn write(
         room = last.checked_sub(pos).filter(|room| *room > 0).ok_or(Errno::EPERM)?;
     }
     buf.limit(usize::try_from(room).unwrap_or(usize::MAX));
+    capabilities::remove(inode).await?;
     let mut end = pos;
     let clears_set_id = !hooks::quiet() && clears_set_id(inode, t);
     let result = loop {
@@ -173,6 +180,7 @@ pub async fn write_kernel(
     buf: &mut IoBuf<'_>,
 ) -> Result<usize> {
     let _guard = inode.state().lock.lock().await;
+    capabilities::remove(inode).await?;
     write_step(inode, cache, pos, buf, true).await
 }
 
@@ -259,6 +267,7 @@ async fn set_size(t: Option<&Thread>, inode: &Arc<dyn Inode>, size: u64) -> Resu
 }
 
 async fn truncate_locked(inode: &Arc<dyn Inode>, meta: &Metadata, size: u64, keep_set_id: bool) -> Result<()> {
+    capabilities::remove(inode).await?;
     let now = super::now();
     let perm = if keep_set_id { None } else { without_set_id(meta) };
     inode
@@ -286,6 +295,7 @@ pub async fn allocate(t: &Thread, inode: &Arc<dyn Inode>, mode: u32, offset: u64
             return Err(Errno::EPERM);
         }
     }
+    drop_rights(inode, t.creds().capable(Caps::FSETID)).await?;
     killable(t, inode.allocate(mode, offset, len)).await?
 }
 
@@ -295,5 +305,19 @@ pub async fn punch(inode: &Arc<dyn Inode>, offset: u64, len: u64) -> Result<()> 
     if inode.state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE) {
         return Err(Errno::EPERM);
     }
+    drop_rights(inode, false).await?;
     inode.allocate(raw::FALLOC_FL_PUNCH_HOLE | raw::FALLOC_FL_KEEP_SIZE, offset, len).await
+}
+
+/// Takes away what the file gives those who run it, because its content changes in another way than by a write; as in
+/// Linux not from those of tmpfs. The file is locked.
+async fn drop_rights(inode: &Arc<dyn Inode>, keep_set_id: bool) -> Result<()> {
+    if inode.page_cache().is_some_and(|cache| cache.is_memory()) {
+        return Ok(());
+    }
+    capabilities::remove(inode).await?;
+    match without_set_id(&inode.metadata()).filter(|_| !keep_set_id) {
+        Some(perm) => inode.set_attr(SetAttr { perm: Some(perm), ..SetAttr::default() }).await,
+        None => Ok(()),
+    }
 }

@@ -30,6 +30,8 @@ pub struct InodeState {
     wanted: AtomicU32,
     /// Has never had a name, and may be given one (O_TMPFILE without O_EXCL).
     linkable: AtomicBool,
+    /// Known to have no capabilities ([`super::capabilities`]).
+    no_capabilities: AtomicBool,
     /// Others change it, too (see [`InodeState::shared`]).
     shared: bool,
 }
@@ -82,6 +84,16 @@ impl InodeState {
 
     pub fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// The file is known to have no capabilities. Never so of one that others change.
+    pub fn has_no_capabilities(&self) -> bool {
+        self.no_capabilities.load(Ordering::Acquire)
+    }
+
+    /// With `lock` held.
+    pub fn set_no_capabilities(&self, known: bool) {
+        self.no_capabilities.store(known && !self.shared, Ordering::Release);
     }
 
     /// A file without a name may be given one.

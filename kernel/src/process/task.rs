@@ -344,10 +344,8 @@ impl Thread {
     /// Moves to another address space, at first as its only user, with other credentials: nobody sees the one without the
     /// other. Answers the old one if nobody uses it any more.
     #[must_use]
-    pub fn set_image(&mut self, mm: Arc<AddressSpace>, creds: Option<Credentials>) -> Option<Arc<AddressSpace>> {
-        if let Some(creds) = creds {
-            self.creds = Arc::new(creds);
-        }
+    pub fn set_image(&mut self, mm: Arc<AddressSpace>, creds: Credentials) -> Option<Arc<AddressSpace>> {
+        self.creds = Arc::new(creds);
         let mut handles = self.task.handles.lock();
         handles.mm = Some(mm.clone());
         let old_creds = core::mem::replace(&mut handles.creds, self.creds.clone());

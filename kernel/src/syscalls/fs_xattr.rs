@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
 
 use crate::errno::{Errno, Result};
+use crate::fs::capabilities;
 use crate::fs::inotify::hooks;
 use crate::fs::perm::{self, Want};
 use crate::fs::xattr::{self, Space};
@@ -17,8 +18,6 @@ use super::fs_open::lookup_cwd;
 /// XATTR_NAME_MAX and XATTR_SIZE_MAX of linux/limits.h.
 const NAME_MAX: usize = 255;
 const SIZE_MAX: usize = 65536;
-/// Capabilities of programs: exec knows nothing of them, so nobody must believe that a program has some.
-const CAPABILITIES: &[u8] = b"security.capability";
 
 async fn read_name(t: &Thread, name: UserPtr<u8>) -> Result<UserStr> {
     match read_cstr(t.mm(), name.addr(), NAME_MAX + 1).await {
@@ -33,6 +32,10 @@ fn check(t: &Thread, path: &Path, name: &[u8], write: bool) -> Result<()> {
     let meta = path.inode().metadata();
     let privileged = t.creds().capable(Caps::SYS_ADMIN);
     match xattr::split(name) {
+        Some((Space::Security, _)) if name == capabilities::NAME => {
+            let may = !write || t.creds().capable(Caps::SETFCAP);
+            return if may { Ok(()) } else { Err(Errno::EPERM) };
+        }
         Some((Space::Security, _)) => return if privileged || !write { Ok(()) } else { Err(Errno::EPERM) },
         // POSIX ACLs, as on a mount without them.
         Some((Space::System, _)) => return Err(Errno::EOPNOTSUPP),
@@ -81,11 +84,15 @@ pub(crate) async fn set(
         return Err(Errno::E2BIG);
     }
     let value = value.read_slice(t.mm(), size as usize, SIZE_MAX).await?;
-    check(t, path, &name, true)?;
-    if *name == *CAPABILITIES {
-        return Err(Errno::EOPNOTSUPP);
+    let gives_capabilities = *name == *capabilities::NAME;
+    if gives_capabilities && !value.is_empty() {
+        capabilities::check_new(&value)?;
     }
+    check(t, path, &name, true)?;
     let _guard = path.inode().state().lock.lock().await;
+    if gives_capabilities {
+        path.inode().state().set_no_capabilities(false);
+    }
     path.inode().set_xattr(&name, &value, flags).await?;
     hooks::changed(path, raw::IN_ATTRIB);
     Ok(())
@@ -95,6 +102,7 @@ pub(crate) async fn get(t: &Thread, path: &Path, name: UserPtr<u8>, buf: UserPtr
     let name = read_name(t, name).await?;
     check(t, path, &name, false)?;
     let value = path.inode().get_xattr(&name).await?;
+    let value = if *name == *capabilities::NAME { capabilities::shown(value)? } else { value };
     answer(t, value, buf, size).await
 }
 

@@ -32,6 +32,7 @@ pub fn other_life(mut words: impl Iterator<Item = String>) -> ExitCode {
         Some("ids") => show_ids(),
         Some("attributes") => show_attributes(),
         Some("threads") => show_threads(),
+        Some("personality") => say!("personality: {}", sys!(SYS_personality, -1)),
         Some("nothing") => {}
         // Until its standard input ends.
         Some("reader") => while sys!(SYS_read, 0, &mut [0u8; 1], 1).0 > 0 {},

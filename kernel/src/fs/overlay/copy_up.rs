@@ -151,6 +151,7 @@ impl OverlayFs {
                 value => value?,
             };
             let _guard = to.state().lock.lock().await;
+            to.state().set_no_capabilities(false);
             match to.set_xattr(name, &value, 0).await {
                 Err(Errno::EOPNOTSUPP) if !matches!(xattr::split(name), Some((Space::Security, _))) => {}
                 result => result?,

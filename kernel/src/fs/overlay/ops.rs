@@ -48,6 +48,7 @@ impl OverlayInode {
         self.copy_up().await?;
         let inode = self.real();
         let _guard = inode.state().lock.lock().await;
+        inode.state().set_no_capabilities(false);
         match value {
             Some(value) => inode.set_xattr(&name, &value, flags).await,
             None => inode.remove_xattr(&name).await,

@@ -1,29 +1,30 @@
 //! execve(2): finding the program, loading it into a fresh address space, and the point of no return.
 //!
 //! `program` resolves `#!` lines down to an ELF file; `elf` maps it (and its interpreter); `stack` builds what the
-//! program finds at its stack pointer. Everything that can fail happens before the caller loses its old image.
+//! program finds at its stack pointer; `rights` is what it may do. Everything that can fail happens before the caller loses its old image.
 
 mod args;
 mod elf;
 mod program;
+mod rights;
 mod stack;
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 pub use args::Strings;
+use rights::Rights;
 
-use super::creds::{Caps, Credentials};
 use super::exit;
 use super::fp;
-use super::limits::Resource;
+use super::limits::{Limit, Resource};
 use super::run::killable;
 use super::table;
 use super::task::Thread;
 use crate::arch::{FpRegs, UserRegs};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
-use crate::fs::{self, MountFlags, OpenFile, Path};
+use crate::fs::{self, OpenFile, Path};
 use crate::mm::{AddressSpace, PAGE_SIZE, USER_END};
 use crate::{signal, time};
 
@@ -40,14 +41,18 @@ pub struct Request {
     pub nameless: bool,
 }
 
+/// References to what only this thread uses: its own, and that in its public record.
+const ALONE: usize = 2;
+
 /// Replaces the program of the calling process.
 pub async fn exec(t: &mut Thread, request: Request) -> Result<()> {
     let program = program::resolve(t, request).await?;
+    let rights = rights::of(t, &program.file).await?;
     let mm = AddressSpace::new()?;
     t.process().limits.publish_to(&mm.limits);
     mm.limits.no_blocks.store(t.mm().limits.no_blocks.load(Ordering::Relaxed), Ordering::Relaxed);
-    let loaded = load(t, &mm, &program).await;
-    let (image, sp, creds) = match loaded {
+    let loaded = load(t, &mm, &program, &rights).await;
+    let (image, sp) = match loaded {
         Ok(loaded) => loaded,
         Err(errno) => {
             mm.teardown().await;
@@ -58,7 +63,12 @@ pub async fn exec(t: &mut Thread, request: Request) -> Result<()> {
         mm.teardown().await;
         return Err(errno);
     }
-    commit(t, mm, creds, &program).await;
+    if rights.raised && Arc::strong_count(t.fs()) > ALONE {
+        // Somebody has come to share it while the program was loaded.
+        let fs = Arc::new(t.fs().fork());
+        t.set_fs(fs);
+    }
+    commit(t, mm, rights, &program).await;
     t.regs = UserRegs { pc: image.start, sp, ..UserRegs::default() };
     fp::set(t, &FpRegs::default());
     Ok(())
@@ -68,18 +78,24 @@ async fn load(
     t: &Thread,
     mm: &Arc<AddressSpace>,
     program: &program::Program,
-) -> Result<(elf::Image, u64, Option<Credentials>)> {
-    let randomize = t.personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE == 0 && aslr_enabled();
-    let stack_limit = t.rlimit(Resource::Stack).soft;
+    rights: &Rights,
+) -> Result<(elf::Image, u64)> {
+    let fixed = !rights.raised && t.personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE != 0;
+    let randomize = !fixed && aslr_enabled();
+    let stack_limit = stack_limit(t, rights).soft;
     let stack_top = choose_stack_top(randomize);
     mm.set_layout(stack_top, stack_limit, random_pages(randomize));
     let image = elf::load(t, mm, program, randomize).await?;
     let vdso = time::vdso::map(mm)?;
-    let creds = new_creds(t, &program.file);
-    let secure = creds.as_ref().is_some_and(|creds| creds.euid != creds.uid || creds.egid != creds.gid);
-    let effective = creds.as_ref().unwrap_or(t.creds());
-    let sp = stack::build(mm, stack_top, stack_limit, randomize, program, &image, vdso.base, effective, secure).await?;
-    Ok((image, sp, creds))
+    let sp = stack::build(mm, stack_top, stack_limit, randomize, program, &image, vdso.base, rights).await?;
+    Ok((image, sp))
+}
+
+/// RLIMIT_STACK, which may not be very large for who has more rights than the caller.
+fn stack_limit(t: &Thread, rights: &Rights) -> Limit {
+    const STK_LIM: u64 = 8 << 20;
+    let limit = t.rlimit(Resource::Stack);
+    if rights.secure { Limit { soft: limit.soft.min(STK_LIM), ..limit } } else { limit }
 }
 
 /// Top of the stack: the end of the user half, up to 1 GiB lower at random.
@@ -94,44 +110,14 @@ fn random_pages(randomize: bool) -> u64 {
 
 /// personality(2).
 const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
+/// No program for 64-bit Arm has it.
+const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
+/// PER_CLEAR_ON_SETID, what a program loses that has more rights than its caller: also ADDR_COMPAT_LAYOUT and MMAP_PAGE_ZERO.
+const CLEAR_ON_SETID: u32 = READ_IMPLIES_EXEC | ADDR_NO_RANDOMIZE | 0x0020_0000 | 0x0010_0000;
 
 /// "norandmaps" on the kernel command line.
 fn aslr_enabled() -> bool {
     !crate::boot::cmdline::has_flag("norandmaps")
-}
-
-/// What set-id bits make of the credentials; None leaves them as they are (capabilities(7), "Programs and user IDs").
-fn new_creds(t: &Thread, file: &OpenFile) -> Option<Credentials> {
-    const SETUID: u16 = 0o4000;
-    const SETGID: u16 = 0o2000;
-    const GROUP_EXEC: u16 = 0o010;
-    let old = t.creds();
-    let meta = file.inode().metadata();
-    let mut new = (**old).clone();
-    if !old.no_new_privs && !file.path().mount.flags().contains(MountFlags::NOSUID) {
-        if meta.perm & SETUID != 0 {
-            new.euid = meta.uid;
-        }
-        if meta.perm & (SETGID | GROUP_EXEC) == SETGID | GROUP_EXEC {
-            new.egid = meta.gid;
-        }
-    }
-    new.suid = new.euid;
-    new.fsuid = new.euid;
-    new.sgid = new.egid;
-    new.fsgid = new.egid;
-    const SECBIT_NOROOT: u32 = 1;
-    const SECBIT_KEEP_CAPS: u32 = 1 << 4;
-    new.securebits &= !SECBIT_KEEP_CAPS;
-    let root = (new.euid == 0 || new.uid == 0) && new.securebits & SECBIT_NOROOT == 0;
-    let set_id = new.euid != old.euid || new.egid != old.egid;
-    if set_id {
-        new.cap_ambient = Caps::empty();
-    }
-    let file_permitted = if root { Caps::all() } else { Caps::empty() };
-    new.cap_permitted = (new.cap_inheritable & file_permitted) | (file_permitted & new.cap_bounding) | new.cap_ambient;
-    new.cap_effective = if new.euid == 0 && root { new.cap_permitted } else { new.cap_ambient };
-    Some(new)
 }
 
 /// All threads but the caller end; the caller becomes the leader.
@@ -153,27 +139,29 @@ async fn end_other_threads(t: &mut Thread) -> Result<()> {
 }
 
 /// From here on nothing fails.
-async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials>, program: &program::Program) {
+async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, rights: Rights, program: &program::Program) {
     exit::leave_memory(t, false).await;
     let vfork = t.vfork.lock().take();
     let process = t.process().clone();
-    let mut dumpable = None;
-    if let Some(creds) = &creds {
-        let old = t.creds();
-        let changed = [creds.euid, creds.egid, creds.fsuid, creds.fsgid] != [old.euid, old.egid, old.fsuid, old.fsgid]
-            || !old.cap_permitted.contains(creds.cap_permitted);
-        // Nor may a program be looked at that cannot be read, or by those who lent their rights to run it.
-        let readable = fs::perm::check(old, &**program.file.inode(), fs::perm::Want::READ).is_ok();
-        let may = !changed && readable && old.uid == old.euid && old.gid == old.egid;
-        // Before anybody can see the new memory.
-        if !may {
-            process.dumpable.store(0, Ordering::Relaxed);
-        }
-        if changed {
-            t.parent_death_signal.store(0, Ordering::Relaxed);
-        }
-        dumpable = Some(may);
+    if rights.secure {
+        process.limits.set(Resource::Stack, stack_limit(t, &rights));
+        process.limits.publish_to(&mm.limits);
     }
+    let Rights { creds, secure, raised } = rights;
+    let old = t.creds();
+    let changed = [creds.euid, creds.egid, creds.fsuid, creds.fsgid] != [old.euid, old.egid, old.fsuid, old.fsgid]
+        || !old.cap_permitted.contains(creds.cap_permitted);
+    // Nor may a program be looked at that cannot be read, or by those who lent their rights to run it.
+    let readable = fs::perm::check(old, &**program.file.inode(), fs::perm::Want::READ).is_ok();
+    let dumpable = !changed && readable && old.uid == old.euid && old.gid == old.egid;
+    // Before anybody can see the new memory.
+    if !dumpable {
+        process.dumpable.store(0, Ordering::Relaxed);
+    }
+    if changed || secure {
+        t.parent_death_signal.store(0, Ordering::Relaxed);
+    }
+    t.personality.fetch_and(if raised { !CLEAR_ON_SETID } else { !READ_IMPLIES_EXEC }, Ordering::Relaxed);
     if let Some(old) = t.set_image(mm, creds) {
         process.remember_peak(&old);
         old.teardown().await;
@@ -190,9 +178,7 @@ async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, creds: Option<Credentials
     *process.handlers.write() = handlers;
     t.sig.after_exec();
     time::process_exec(&process);
-    if let Some(dumpable) = dumpable {
-        process.dumpable.store(u32::from(dumpable), Ordering::Relaxed);
-    }
+    process.dumpable.store(u32::from(dumpable), Ordering::Relaxed);
     t.robust_list.store(0, Ordering::Relaxed);
     t.set_comm(program.comm());
     *process.exe.lock() = Some(program.file.path().clone());

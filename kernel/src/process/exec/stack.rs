@@ -9,11 +9,11 @@ use super::TOO_BIG;
 use super::args::Strings;
 use super::elf::{Image, anonymous, write};
 use super::program::Program;
+use super::rights::Rights;
 use crate::arch;
 use crate::drivers::random;
 use crate::errno::Result;
 use crate::mm::{AddressSpace, MapFlags, PAGE_SIZE, Prot};
-use crate::process::Credentials;
 
 /// The program's clock ticks per second as times(2) counts them.
 const USER_HZ: u64 = 100;
@@ -56,8 +56,7 @@ pub async fn build(
     program: &Program,
     image: &Image,
     vdso: u64,
-    creds: &Credentials,
-    secure: bool,
+    rights: &Rights,
 ) -> Result<u64> {
     let used = program.name.len() + program.argv.bytes().len() + program.envp.bytes().len();
     let pointers = 8 * (program.argv.count() + program.envp.count());
@@ -88,7 +87,7 @@ pub async fn build(
     let random_bytes = layout.take(seed.len(), 16)?;
     write(mm, random_bytes, &seed).await?;
 
-    let auxv = auxv(image, vdso, creds, secure, name, platform, random_bytes);
+    let auxv = auxv(image, vdso, rights, name, platform, random_bytes);
     let auxv_bytes: Vec<u8> = auxv.iter().flat_map(|(key, value)| [*key, *value]).flat_map(u64::to_le_bytes).collect();
 
     let words = 1 + program.argv.count() + 1 + program.envp.count() + 1;
@@ -129,16 +128,8 @@ fn push_pointers(block: &mut Vec<u8>, strings: &Strings, base: u64) {
     block.extend_from_slice(&0u64.to_le_bytes());
 }
 
-#[allow(clippy::too_many_arguments)]
-fn auxv(
-    image: &Image,
-    vdso: u64,
-    creds: &Credentials,
-    secure: bool,
-    name: u64,
-    platform: u64,
-    random_bytes: u64,
-) -> Vec<(u64, u64)> {
+fn auxv(image: &Image, vdso: u64, rights: &Rights, name: u64, platform: u64, random_bytes: u64) -> Vec<(u64, u64)> {
+    let creds = &rights.creds;
     let hwcap = arch::hwcaps();
     [
         (AT_SYSINFO_EHDR, vdso),
@@ -156,7 +147,7 @@ fn auxv(
         (AT_EUID, creds.euid as u64),
         (AT_GID, creds.gid as u64),
         (AT_EGID, creds.egid as u64),
-        (AT_SECURE, secure as u64),
+        (AT_SECURE, rights.secure as u64),
         (AT_RANDOM, random_bytes),
         (AT_HWCAP2, hwcap.1),
         (AT_EXECFN, name),

@@ -150,6 +150,11 @@ fn write_clears() {
             close(open(c"f", O_WRONLY | O_TRUNC).fd());
             say!("{bits:o}: O_TRUNC {}", mode(c"f"));
             chmod_of(c"f", bits);
+            sys!(SYS_pwrite64, fd, "0123456789", 10, 0);
+            chmod_of(c"f", bits);
+            let punched = sys!(SYS_fallocate, fd, 3, 0, 4096);
+            say!("{bits:o}: fallocate {punched} {}", mode(c"f"));
+            chmod_of(c"f", bits);
             sys!(SYS_fallocate, fd, 0, 0, 4096);
             say!("{bits:o}: open for writing {}", { open(c"f", O_RDWR).ok_or_error() });
         }
