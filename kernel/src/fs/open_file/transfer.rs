@@ -15,6 +15,7 @@ use crate::mm::IoBuf;
 use crate::net::socket::{Outgoing, Receive};
 use crate::net::transfer;
 use crate::process::Thread;
+use crate::process::run::killable;
 use crate::syscalls::{SysError, SysResult};
 
 impl OpenFile {
@@ -178,7 +179,9 @@ impl OpenFile {
         }
         let wanted = buf.remaining();
         let read = match ops.read(self, buf, pos) {
-            Some(op) => Some(interruptible(t, op).await),
+            // What has positions is there, or will soon be.
+            Some(op) if ops.seekable() => Some(killable(t, op).await.map_err(SysError::from)),
+            Some(op) => Some(interruptible(t, op).await.map_err(SysError::from)),
             None => None,
         };
         match (read, wanted - buf.remaining()) {

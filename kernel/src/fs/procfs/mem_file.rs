@@ -37,12 +37,7 @@ impl MemFile {
 
 /// The memory, unless nobody lives in it any more.
 pub fn inhabited(space: &Option<Arc<AddressSpace>>) -> Option<&AddressSpace> {
-    let mut any = false;
-    space.as_ref()?.for_each_vma(|_| {
-        any = true;
-        false
-    });
-    space.as_deref().filter(|_| any)
+    space.as_deref().filter(|space| space.has_vmas())
 }
 
 /// As far as it went; an error if that is nowhere.

@@ -4,11 +4,12 @@
 //! an entry of the static tree (`system`, `sys`), the directory of a process or thread, or an entry of that (`process`).
 //!
 //! A file's text is made when it is read at position 0 and kept for the reads that follow, so one reader sees one
-//! moment (`text_file`). `text` knows the formats and nothing of the kernel.
+//! moment (`text_file`); that about mappings is made as it is read (`maps_file`). `text` knows the formats and nothing of the kernel.
 
 mod fds;
 mod listing;
 mod lock_stat;
+mod maps_file;
 mod mem_file;
 mod memory;
 mod net;

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 
 use super::listing::{Listing, list_entry, list_processes, list_static};
+use super::maps_file::MapsFile;
 use super::mem_file::MemFile;
 use super::memory;
 use super::page_map::PageMap;
@@ -108,7 +109,7 @@ impl Node {
                 EntryKind::Fds | EntryKind::FdInfos | EntryKind::Tasks | EntryKind::Static(_) => FileType::Directory,
                 EntryKind::Link(_) => FileType::Symlink,
                 EntryKind::Text(_)
-                | EntryKind::SpaceText(_)
+                | EntryKind::Maps(_)
                 | EntryKind::Discreet(_)
                 | EntryKind::Memory(_)
                 | EntryKind::Space
@@ -409,6 +410,10 @@ impl Inode for ProcInode {
             let file = PageMap::open(subject, thread);
             return Op::ready(subject.check_access(thread).map(|()| Some(file as Arc<dyn FileOps>)));
         }
+        if let Node::Entry(subject, Entry { kind: EntryKind::Maps(what), .. }) = &self.node {
+            let file = MapsFile::open(subject, *what);
+            return Op::ready(subject.check_access(thread).map(|()| Some(file as Arc<dyn FileOps>)));
+        }
         Op::ready(self.open_text(thread).map(|file| file.map(|file| Arc::new(file) as Arc<dyn FileOps>)))
     }
 }
@@ -424,11 +429,6 @@ impl ProcInode {
             Node::Entry(subject, entry) => match entry.kind {
                 EntryKind::Text(text) if entry.private => Source::Private(subject.clone(), text),
                 EntryKind::Text(text) => Source::Subject(subject.clone(), text),
-                EntryKind::SpaceText(text) => {
-                    let space = memory::space_of(subject);
-                    subject.check_access(thread)?;
-                    Source::Space(subject.clone(), space, text)
-                }
                 EntryKind::Discreet(text) => {
                     Source::Discreet(subject.clone(), text, subject.check_access(thread).is_ok())
                 }

@@ -3,20 +3,18 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
+use super::maps_file::Maps;
 use super::memory::Memory;
 use super::net;
 use super::node::Static;
 use super::status;
 use super::subject::Subject;
-use super::text::{MapLine, Text, put, put_limit, trim_nul};
-use super::text_file::{DiscreetText, SpaceText, SubjectStore, SubjectText, parse};
+use super::text::{Text, put, put_limit, trim_nul};
+use super::text_file::{DiscreetText, SubjectStore, SubjectText, parse};
 use super::waits;
 use crate::errno::{Errno, Result};
-use crate::fs::inode::DeviceId;
 use crate::fs::mount;
 use crate::fs::path::Path;
-use crate::mm::space::VmaFlags;
-use crate::mm::{AddressSpace, PAGE_SIZE, Prot, VmaInfo};
 use crate::process::limits::INFINITY;
 use crate::process::{self, Caps, Credentials, Resource};
 
@@ -34,7 +32,7 @@ pub enum EntryKind {
     Discreet(DiscreetText),
     Setting(SubjectText, SubjectStore),
     Memory(Memory),
-    SpaceText(SpaceText),
+    Maps(Maps),
     /// All of its memory.
     Space,
     /// Where that is.
@@ -56,8 +54,8 @@ const fn private(name: &'static str, perm: u16, text: SubjectText) -> Entry {
     Entry { name, perm, private: true, kind: EntryKind::Text(text) }
 }
 
-const fn space(name: &'static str, text: SpaceText) -> Entry {
-    Entry { name, perm: 0o444, private: true, kind: EntryKind::SpaceText(text) }
+const fn mappings(name: &'static str, what: Maps) -> Entry {
+    Entry { name, perm: 0o444, private: true, kind: EntryKind::Maps(what) }
 }
 
 const fn link(name: &'static str, target: fn(&Subject) -> Result<Path>) -> Entry {
@@ -84,14 +82,15 @@ pub static ENTRIES: &[Entry] = &[
     Entry { name: "cmdline", perm: 0o444, private: false, kind: EntryKind::Memory(Memory::Cmdline) },
     Entry { name: "stat", perm: 0o444, private: false, kind: EntryKind::Discreet(status::stat) },
     text("statm", status::statm),
-    space("maps", maps),
+    mappings("maps", Maps::Lines),
     Entry { name: "mem", perm: 0o600, private: true, kind: EntryKind::Space },
     link("cwd", cwd),
     link("root", root),
     link("exe", exe),
     text("mounts", mounts),
     text("mountinfo", mountinfo),
-    space("smaps", smaps),
+    mappings("smaps", Maps::Usage),
+    mappings("smaps_rollup", Maps::Sum),
     Entry { name: "pagemap", perm: 0o400, private: true, kind: EntryKind::PageMap },
     Entry { name: "wchan", perm: 0o444, private: false, kind: EntryKind::Discreet(waits::wchan) },
     private("await", 0o400, waits::waits_for),
@@ -234,62 +233,4 @@ fn mounts(subject: &Subject, out: &mut Text) -> Result<()> {
 fn mountinfo(subject: &Subject, out: &mut Text) -> Result<()> {
     out.bytes(&mount::proc_mountinfo(&root(subject).map_err(|_| Errno::EINVAL)?));
     Ok(())
-}
-
-fn put_map(out: &mut Text, vma: &VmaInfo) {
-    let device = DeviceId::decode(vma.dev);
-    let line = MapLine {
-        start: vma.range.start,
-        end: vma.range.end,
-        read: vma.prot.contains(Prot::READ),
-        write: vma.prot.contains(Prot::WRITE),
-        exec: vma.prot.contains(Prot::EXEC),
-        shared: vma.shared,
-        offset: vma.offset,
-        device: (device.major, device.minor),
-        ino: vma.ino,
-        name: vma.name.as_bytes(),
-    };
-    line.put(out);
-}
-
-fn maps(mm: &AddressSpace, out: &mut Text) {
-    mm.for_each_vma(|vma| {
-        put_map(out, &vma);
-        true
-    });
-}
-
-/// Of each mapping the sizes, how much of it is resident, and the flags. How many others map a page is not known, so there
-/// are no shares.
-fn smaps(mm: &AddressSpace, out: &mut Text) {
-    mm.for_each_vma_usage(|vma, usage| {
-        put_map(out, &vma);
-        for (label, bytes) in [
-            ("Size", vma.range.end - vma.range.start),
-            ("KernelPageSize", PAGE_SIZE as u64),
-            ("MMUPageSize", PAGE_SIZE as u64),
-            ("Rss", usage.resident * PAGE_SIZE as u64),
-            ("Anonymous", usage.anon * PAGE_SIZE as u64),
-            ("AnonHugePages", usage.huge * PAGE_SIZE as u64),
-        ] {
-            super::text::put_meminfo(out, label, bytes);
-        }
-        put!(out, "THPeligible:    {}\n", u8::from(usage.may_be_huge));
-        put!(out, "VmFlags:");
-        for (flag, name) in [(Prot::READ, "rd"), (Prot::WRITE, "wr"), (Prot::EXEC, "ex")] {
-            if vma.prot.contains(flag) {
-                put!(out, " {name}");
-            }
-        }
-        if vma.shared {
-            put!(out, " sh");
-        }
-        for (flag, name) in [(VmaFlags::LOCKED, "lo"), (VmaFlags::HUGE, "hg"), (VmaFlags::NO_HUGE, "nh")] {
-            if vma.flags.contains(flag) {
-                put!(out, " {name}");
-            }
-        }
-        put!(out, " \n");
-    });
 }

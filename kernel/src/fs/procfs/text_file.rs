@@ -18,7 +18,6 @@ use crate::process::Credentials;
 use crate::sync::SpinLock;
 
 pub type SubjectText = fn(&Subject, &mut Text) -> Result<()>;
-pub type SpaceText = fn(&AddressSpace, &mut Text);
 pub type DiscreetText = fn(&Subject, bool, &mut Text) -> Result<()>;
 pub type SubjectStore = fn(&Subject, &[u8], &Credentials) -> Result<()>;
 
@@ -29,8 +28,6 @@ pub enum Source {
     Subject(Subject, SubjectText),
     /// For those only who may look into the process when they read it.
     Private(Subject, SubjectText),
-    /// Of the memory that the process had when the file was opened.
-    Space(Subject, Option<Arc<AddressSpace>>, SpaceText),
     /// With whether the reader may look into the process.
     Discreet(Subject, DiscreetText, bool),
     SubjectSetting(Subject, SubjectText, SubjectStore),
@@ -95,13 +92,6 @@ impl TextFile {
                 subject.check_exists()?;
                 subject.check_current().map_err(|_| Errno::EPERM)?;
                 text(subject, &mut out)?;
-            }
-            Source::Space(subject, space, text) => {
-                subject.check_exists()?;
-                // A zombie has none.
-                if let Some(space) = space {
-                    text(space, &mut out);
-                }
             }
             Source::Discreet(subject, text, may_look) => {
                 subject.check_exists()?;

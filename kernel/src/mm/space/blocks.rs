@@ -76,11 +76,13 @@ impl Tables {
         }
     }
 
-    /// Pages of `range` that count as resident, and how many of them are in blocks (as live).
-    pub fn resident_in(&self, range: Range<u64>) -> Counts {
+    /// Pages of `range` that count as resident, and how many of them are in blocks (as live), looked at in so many tables
+    /// at most; and how far that went.
+    pub fn resident_up_to(&self, range: Range<u64>, mut tables: usize) -> (Counts, u64) {
         let mut sum = Counts::default();
         let mut at = range.start;
-        while at < range.end {
+        while at < range.end && tables > 0 {
+            tables -= 1;
             let end = ((at | (BLOCK - 1)) + 1).min(range.end);
             match self.look(at).0 {
                 Lowest::None => {
@@ -98,7 +100,7 @@ impl Tables {
             }
             at = end;
         }
-        sum
+        (sum, at.min(range.end))
     }
 
     /// What there is for `addr`, in tables that may be shared, and whether they are.

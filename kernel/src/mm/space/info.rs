@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 use super::super::addr::PAGE;
 use super::super::frames::Frame;
 use super::huge;
-use super::types::FutexKey;
+use super::types::{FutexKey, Limits};
 use super::vma::{Backing, Prot, Special, Vma, VmaFlags};
 use super::{AddressSpace, Inner};
 use crate::arch::UserFault;
@@ -28,16 +28,17 @@ pub struct VmaInfo {
     /// Path, `[heap]`, `[stack]`, `[vdso]` …; empty for anonymous memory.
     pub name: String,
     pub flags: VmaFlags,
+    /// There could be blocks of 2 MiB.
+    pub may_be_huge: bool,
 }
 
 /// What of a mapping is in memory, in pages, for /proc/PID/smaps.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct VmaUsage {
     pub resident: u64,
     pub anon: u64,
     /// In blocks of 2 MiB.
     pub huge: u64,
-    /// Could there be such?
-    pub may_be_huge: bool,
 }
 
 /// Sizes in pages, for /proc/PID/{stat,statm,status}.
@@ -79,38 +80,22 @@ impl AddressSpace {
         Ok(start)
     }
 
-    /// Calls `visit` for each mapping in order, until it answers false. The space's lock is held meanwhile.
-    pub fn for_each_vma(&self, mut visit: impl FnMut(VmaInfo) -> bool) {
-        let stack = self.meta().start_stack;
-        let inner = self.inner.lock();
-        for (start, vma) in inner.vmas.iter() {
-            if !visit(inner.describe(start, vma, stack)) {
-                return;
-            }
-        }
+    /// What is in memory of a range, looked at in so many tables at most; and how far that went.
+    pub fn usage(&self, range: Range<u64>, tables: usize) -> (VmaUsage, u64) {
+        let (counts, end) = self.inner.lock().tables.resident_up_to(range, tables);
+        (VmaUsage { resident: counts.anon + counts.file, anon: counts.anon, huge: counts.live }, end)
     }
 
-    /// The same, with what is in memory of each.
-    pub fn for_each_vma_usage(&self, mut visit: impl FnMut(VmaInfo, VmaUsage)) {
-        let stack = self.meta().start_stack;
-        let inner = self.inner.lock();
-        for (start, vma) in inner.vmas.iter() {
-            let counts = inner.tables.resident_in(start..vma.end);
-            let usage = VmaUsage {
-                resident: counts.anon + counts.file,
-                anon: counts.anon,
-                huge: counts.live,
-                may_be_huge: huge::is_eligible(start..vma.end, vma, &self.limits),
-            };
-            visit(inner.describe(start, vma, stack), usage);
-        }
+    /// Is anything mapped?
+    pub fn has_vmas(&self) -> bool {
+        self.inner.lock().vmas.iter().next().is_some()
     }
 
     /// The mapping at `addr` or the first after it: for going through all of them without holding the lock.
     pub fn next_vma(&self, addr: u64) -> Option<VmaInfo> {
         let stack = self.meta().start_stack;
         let inner = self.inner.lock();
-        inner.vmas.find_from(addr).map(|(start, vma)| inner.describe(start, vma, stack))
+        inner.vmas.find_from(addr).map(|(start, vma)| inner.describe(start, vma, stack, &self.limits))
     }
 
     pub fn stats(&self) -> SpaceStats {
@@ -173,7 +158,7 @@ impl AddressSpace {
 }
 
 impl Inner {
-    fn describe(&self, start: u64, vma: &Vma, stack: u64) -> VmaInfo {
+    fn describe(&self, start: u64, vma: &Vma, stack: u64, limits: &Limits) -> VmaInfo {
         let mut info = VmaInfo {
             range: start..vma.end,
             prot: vma.prot,
@@ -183,6 +168,7 @@ impl Inner {
             ino: 0,
             name: String::new(),
             flags: vma.flags,
+            may_be_huge: huge::is_eligible(start..vma.end, vma, limits),
         };
         match &vma.backing {
             Backing::Source(mapped, _) => {

@@ -347,7 +347,7 @@ impl Model {
                 at += PAGE;
             }
         }
-        let counted = inner.tables.resident_in(0..super::super::addr::USER_END);
+        let counted = inner.tables.resident_up_to(0..super::super::addr::USER_END, usize::MAX).0;
         assert_eq!(counted.anon, resident);
         assert_eq!(inner.tables.resident().anon, resident);
         assert_eq!(counted.live, huge_pages());

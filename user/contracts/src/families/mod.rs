@@ -10,6 +10,7 @@ mod epoll_nesting;
 mod exec;
 mod faults;
 mod fifo;
+mod file_capabilities;
 mod fp;
 mod futex;
 mod futex_pi;
@@ -77,6 +78,7 @@ mod poll;
 mod prctl;
 mod privileges;
 mod proc;
+mod proc_maps;
 mod proc_memory;
 mod proc_waits;
 mod process;
@@ -134,6 +136,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("prctl", prctl::TESTS),
     ("wait", wait::TESTS),
     ("fifo", fifo::TESTS),
+    ("file_capabilities", file_capabilities::TESTS),
     ("groups", groups::TESTS),
     ("hostile", hostile::TESTS),
     ("programs", programs::TESTS),
@@ -214,6 +217,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("proc", proc::TESTS),
     ("proc_waits", proc_waits::TESTS),
     ("pagemap", pagemap::TESTS),
+    ("proc_maps", proc_maps::TESTS),
     ("proc_memory", proc_memory::TESTS),
     ("time", time::TESTS),
     ("timer_signals", timer_signals::TESTS),

@@ -1,0 +1,235 @@
+//! /proc/PID/maps, smaps and smaps_rollup: the mappings of a space. There may be many, so their text is made piece by
+//! piece as it is read, and each goes on behind the last mapping of the one before, whatever has changed meanwhile.
+
+use alloc::sync::Arc;
+use core::any::Any;
+
+use super::memory;
+use super::subject::Subject;
+use super::text::{MapLine, Text, put, put_meminfo};
+use crate::errno::Result;
+use crate::exec::{Mutex, budget};
+use crate::fs::file::FileOps;
+use crate::fs::inode::DeviceId;
+use crate::fs::op::Op;
+use crate::fs::open_file::OpenFile;
+use crate::mm::space::{VmaFlags, VmaUsage};
+use crate::mm::{AddressSpace, IoBuf, PAGE_SIZE, Prot, VmaInfo};
+
+/// What is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Maps {
+    /// A line for each mapping.
+    Lines,
+    /// Also what is in memory of it.
+    Usage,
+    /// What is in memory of all of them.
+    Sum,
+}
+
+pub struct MapsFile {
+    subject: Subject,
+    /// What the process had when the file was opened.
+    space: Option<Arc<AddressSpace>>,
+    what: Maps,
+    made: Mutex<Made>,
+}
+
+/// The piece of the text that was made last.
+#[derive(Default)]
+struct Made {
+    text: Text,
+    /// Where it is in the file, in bytes.
+    start: u64,
+    /// The address from which the next piece goes on.
+    next: u64,
+    /// There is no next one.
+    ended: bool,
+}
+
+/// How long a piece is, at least, in bytes.
+const PIECE: usize = 4096;
+/// Tables that are looked through while the space is locked.
+const TABLES: usize = 16;
+
+impl MapsFile {
+    /// The space is that of now: whether it may be looked at is to be checked after this.
+    pub fn open(subject: &Subject, what: Maps) -> Arc<Self> {
+        let space = memory::space_of(subject);
+        Arc::new(MapsFile { subject: subject.clone(), space, what, made: Mutex::default() })
+    }
+
+    async fn read_at(&self, buf: &mut IoBuf<'_>, pos: u64) -> Result<usize> {
+        self.subject.check_exists()?;
+        // A zombie has none.
+        let Some(space) = &self.space else { return Ok(0) };
+        let mut made = self.made.lock().await;
+        if pos == 0 || pos < made.start {
+            *made = Made::default();
+        }
+        let mut total = 0;
+        while !buf.is_empty() {
+            let at = pos.saturating_add(total as u64);
+            let end = made.start + made.text.size() as u64;
+            if at < end {
+                let copied = copy(&made.text, (at - made.start) as usize, buf).await;
+                match copied {
+                    Ok(copied) => total += copied,
+                    Err(_) if total > 0 => break,
+                    Err(errno) => return Err(errno),
+                }
+            } else if made.ended {
+                break;
+            } else {
+                // Whole, or not at all: the read may be given up at each wait.
+                let next = self.piece_after(space, &made).await?;
+                *made = next;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Makes the next piece.
+    async fn piece_after(&self, space: &AddressSpace, last: &Made) -> Result<Made> {
+        let start = last.start + last.text.size() as u64;
+        let mut made = Made { start, next: last.next, ..Made::default() };
+        if self.what == Maps::Sum {
+            put_sum(space, &mut made.text).await;
+            made.ended = true;
+        }
+        while !made.ended && made.text.size() < PIECE {
+            let Some(vma) = space.next_vma(made.next) else {
+                made.ended = true;
+                break;
+            };
+            made.next = vma.range.end;
+            put_map(&mut made.text, &vma);
+            if self.what == Maps::Usage {
+                let usage = usage(space, &vma).await;
+                put_usage(&mut made.text, &vma, &usage);
+            }
+            budget().await;
+        }
+        made.text.check()?;
+        Ok(made)
+    }
+}
+
+impl FileOps for MapsFile {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn read<'a>(&'a self, _file: &'a OpenFile, buf: &'a mut IoBuf<'_>, pos: u64) -> Option<Op<'a, Result<usize>>> {
+        Some(Op::boxed(self.read_at(buf, pos)))
+    }
+
+    fn seekable(&self) -> bool {
+        true
+    }
+}
+
+async fn copy(text: &Text, from: usize, buf: &mut IoBuf<'_>) -> Result<usize> {
+    let mut total = 0;
+    for piece in text.pieces(from) {
+        match buf.copy_all_to(piece).await {
+            Ok(moved) => total += moved,
+            Err(_) if total > 0 => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(total)
+}
+
+/// What is in memory of a mapping.
+async fn usage(space: &AddressSpace, vma: &VmaInfo) -> VmaUsage {
+    let mut sum = VmaUsage::default();
+    let mut at = vma.range.start;
+    while at < vma.range.end {
+        let (part, end) = space.usage(at..vma.range.end, TABLES);
+        sum.resident += part.resident;
+        sum.anon += part.anon;
+        sum.huge += part.huge;
+        at = end;
+        budget().await;
+    }
+    sum
+}
+
+fn put_map(out: &mut Text, vma: &VmaInfo) {
+    let device = DeviceId::decode(vma.dev);
+    let line = MapLine {
+        start: vma.range.start,
+        end: vma.range.end,
+        read: vma.prot.contains(Prot::READ),
+        write: vma.prot.contains(Prot::WRITE),
+        exec: vma.prot.contains(Prot::EXEC),
+        shared: vma.shared,
+        offset: vma.offset,
+        device: (device.major, device.minor),
+        ino: vma.ino,
+        name: vma.name.as_bytes(),
+    };
+    line.put(out);
+}
+
+/// Sizes of a mapping, how much of it is resident, and the flags. How many others map a page is not known, so there are
+/// no shares.
+fn put_usage(out: &mut Text, vma: &VmaInfo, usage: &VmaUsage) {
+    put_meminfo(out, "Size", vma.range.end - vma.range.start);
+    put_meminfo(out, "KernelPageSize", PAGE_SIZE as u64);
+    put_meminfo(out, "MMUPageSize", PAGE_SIZE as u64);
+    put_resident(out, usage);
+    put!(out, "THPeligible:    {}\n", u8::from(vma.may_be_huge));
+    put!(out, "VmFlags:");
+    for (flag, name) in [(Prot::READ, "rd"), (Prot::WRITE, "wr"), (Prot::EXEC, "ex")] {
+        if vma.prot.contains(flag) {
+            put!(out, " {name}");
+        }
+    }
+    if vma.shared {
+        put!(out, " sh");
+    }
+    for (flag, name) in [(VmaFlags::LOCKED, "lo"), (VmaFlags::HUGE, "hg"), (VmaFlags::NO_HUGE, "nh")] {
+        if vma.flags.contains(flag) {
+            put!(out, " {name}");
+        }
+    }
+    put!(out, " \n");
+}
+
+fn put_resident(out: &mut Text, usage: &VmaUsage) {
+    for (label, pages) in [("Rss", usage.resident), ("Anonymous", usage.anon), ("AnonHugePages", usage.huge)] {
+        put_meminfo(out, label, pages * PAGE_SIZE as u64);
+    }
+}
+
+async fn put_sum(space: &AddressSpace, out: &mut Text) {
+    let mut sum = VmaUsage::default();
+    let mut first = None;
+    let mut next = 0;
+    while let Some(vma) = space.next_vma(next) {
+        next = vma.range.end;
+        first = first.or(Some(vma.range.start));
+        let part = usage(space, &vma).await;
+        sum.resident += part.resident;
+        sum.anon += part.anon;
+        sum.huge += part.huge;
+    }
+    if let Some(start) = first {
+        let line = MapLine {
+            start,
+            end: next,
+            read: false,
+            write: false,
+            exec: false,
+            shared: false,
+            offset: 0,
+            device: (0, 0),
+            ino: 0,
+            name: b"[rollup]",
+        };
+        line.put(out);
+        put_resident(out, &sum);
+    }
+}
