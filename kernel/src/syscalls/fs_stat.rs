@@ -367,6 +367,29 @@ pub async fn readlinkat(t: &Thread, dirfd: i32, path: UserPtr<u8>, buf: UserPtr<
     Ok(text.len())
 }
 
+/// The same for a link that the cache of names knows, if its text is at hand and its access time stays.
+pub fn readlinkat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, buf: UserPtr<u8>, size: i32) -> Option<Result<usize>> {
+    let size = usize::try_from(size).ok().filter(|size| *size > 0)?;
+    let place = match place_now(Ctx::of(t), dirfd, path, Flags::EMPTY)? {
+        Ok(place) => place,
+        Err(errno) => return Some(Err(errno)),
+    };
+    let inode = place.inode();
+    if place.dentry.kind() != FileType::Symlink || regular::due_atime(&place, &inode.metadata()).is_some() {
+        return None;
+    }
+    let text = match inode.read_link_for(t) {
+        Some(text) => text,
+        None => inode.read_link().now()?,
+    };
+    let text = match text {
+        Ok(text) => text,
+        Err(errno) => return Some(Err(errno)),
+    };
+    let text = text.get(..text.len().min(size)).unwrap_or(&text);
+    buf.try_write_bytes(text).ok().map(|()| Ok(text.len()))
+}
+
 async fn link_text(t: &Thread, inode: &dyn Inode) -> Result<Vec<u8>> {
     match inode.read_link_for(t) {
         Some(text) => text,
@@ -379,9 +402,10 @@ const DIRENTS_MAX: usize = 64 * 1024;
 /// Offset of the name in `struct linux_dirent64`.
 const DIRENT_NAME: usize = 19;
 
-/// Collects records as getdents64(2) lays them out.
+/// Collects records as getdents64(2) lays them out, in whole words: each begins with one.
 struct Dirents {
-    out: Vec<u8>,
+    out: Vec<u64>,
+    /// Bytes.
     room: usize,
     next: u64,
     /// An entry did not fit.
@@ -390,18 +414,19 @@ struct Dirents {
 
 impl DirSink for Dirents {
     fn entry(&mut self, ino: u64, next: u64, kind: FileType, name: &[u8]) -> bool {
-        let len = (DIRENT_NAME + name.len() + 1).next_multiple_of(8);
-        if self.out.len() + len > self.room || self.out.try_reserve(len).is_err() {
+        let words = (DIRENT_NAME + name.len() + 1).div_ceil(8);
+        let start = self.out.len();
+        if 8 * (start + words) > self.room || self.out.try_reserve(words).is_err() {
             self.full = true;
             return false;
         }
-        let start = self.out.len();
-        self.out.extend_from_slice(&ino.to_ne_bytes());
-        self.out.extend_from_slice(&next.to_ne_bytes());
-        self.out.extend_from_slice(&(len as u16).to_ne_bytes());
-        self.out.push(kind.dirent_type());
-        self.out.extend_from_slice(name);
-        self.out.resize(start + len, 0);
+        // The length, the type, and the begin of the name, which ends with a NUL at least.
+        self.out.extend([ino, next, 8 * words as u64 | u64::from(kind.dirent_type()) << 16]);
+        self.out.resize(start + words, 0);
+        let at = 8 * start + DIRENT_NAME;
+        if let Some(place) = self.out.as_mut_bytes().get_mut(at..at + name.len()) {
+            place.copy_from_slice(name);
+        }
         self.next = next;
         true
     }
@@ -421,14 +446,14 @@ pub async fn getdents64(t: &Thread, fd: i32, buf: UserPtr<u8>, size: u32) -> Res
     if sink.out.is_empty() && sink.full {
         return Err(Errno::EINVAL);
     }
-    buf.write_bytes(t.mm(), &sink.out).await?;
+    buf.write_bytes(t.mm(), sink.out.as_bytes()).await?;
     *pos = sink.next;
     drop(pos);
     hooks::used(&file, raw::IN_ACCESS);
     if file.flags() & raw::O_NOATIME == 0 && !file.path().mount.flags().contains(MountFlags::NODIRATIME) {
         regular::touch_atime(file.path(), &file.inode().metadata()).await;
     }
-    Ok(sink.out.len())
+    Ok(size_of_val(&*sink.out))
 }
 
 pub async fn getcwd(t: &Thread, buf: UserPtr<u8>, size: u64) -> Result<usize> {

@@ -177,7 +177,7 @@ syscalls! {
     75 vmsplice(fd: i32, iov: u64, count: u64, flags: u32) async fs_rw::vmsplice;
     76 splice(in_fd: i32, in_offset: UserPtr<i64>, out_fd: i32, out_offset: UserPtr<i64>, len: u64, flags: u32) boxed fs_rw::splice;
     77 tee(in_fd: i32, out_fd: i32, len: u64, flags: u32) boxed fs_rw::tee;
-    78 readlinkat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<u8>, size: i32) killable fs_stat::readlinkat;
+    78 readlinkat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<u8>, size: i32) killable fs_stat::readlinkat, at once fs_stat::readlinkat_now;
     79 newfstatat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<Stat>, flags: u32) killable fs_stat::newfstatat, at once fs_stat::newfstatat_now;
     80 fstat(fd: i32, buf: UserPtr<Stat>) killable fs_stat::fstat;
     81 sync() async fs_rw::sync;

@@ -1,6 +1,8 @@
 //! Entries of a directory block: inode, length of the entry, length of the name, type, name. Together they fill the block;
 //! an entry without an inode is free space.
 
+use zerocopy::FromBytes;
+
 use crate::errno::{Errno, Result};
 use crate::fs::inode::FileType;
 
@@ -21,13 +23,14 @@ impl Entry {
     /// The entry at `offset`, if it keeps the rules of the format.
     pub fn parse(data: &[u8], offset: usize) -> Option<Entry> {
         let header = data.get(offset..offset + HEADER)?;
-        let entry = Entry {
-            offset,
-            ino: u32::from_le_bytes([header[0], header[1], header[2], header[3]]),
-            rec_len: u16::from_le_bytes([header[4], header[5]]).into(),
-            name_len: header[6].into(),
-            kind: header[7],
+        // Entries are aligned like their blocks, as a rule.
+        let [ino, rest] = match <[u32; 2]>::ref_from_bytes(header) {
+            Ok(words) => words.map(u32::from_le),
+            Err(_) => <[u32; 2]>::read_from_bytes(header).ok()?.map(u32::from_le),
         };
+        let [low, high, name_len, kind] = rest.to_le_bytes();
+        let rec_len = u16::from_le_bytes([low, high]).into();
+        let entry = Entry { offset, ino, rec_len, name_len: name_len.into(), kind };
         let sound = entry.rec_len >= HEADER + 4
             && entry.rec_len.is_multiple_of(4)
             && HEADER + entry.name_len <= entry.rec_len
