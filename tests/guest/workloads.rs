@@ -13,7 +13,12 @@ use xtask::{paths, ui};
 use crate::shared;
 
 pub fn trials() -> Vec<Trial> {
-    vec![shared("workload::a_few_go_well", few), shared("workload::what_goes_wrong_is_reported", wrong)]
+    vec![
+        shared("workload::a_few_go_well", few),
+        shared("workload::what_goes_wrong_is_reported", wrong),
+        // Counted instructions: what else the host does has no influence.
+        shared("workload::git_executes_no_more_than_it_may", instructions),
+    ]
 }
 
 /// A few of each kind; all of them are for people with time.
@@ -37,6 +42,23 @@ fn few() -> Result<()> {
     for (entry, seen) in few.entries.iter().zip(run(&few)?) {
         let problems = problems(entry, &seen);
         ensure!(problems.is_empty(), "{}: {}\n{seen:#?}", entry.name, verdict::shown(&problems));
+    }
+    Ok(())
+}
+
+/// `git add` of 1,000 files, `git status`, `git clone`.
+fn instructions() -> Result<()> {
+    let names = ["git.add", "git.status", "git.clone"];
+    let all = list::all(&paths::root().join("workloads"))?;
+    for workload in list::choose(all, &names.map(String::from))? {
+        let options = MachineOptions { mem: workload.mem.clone(), ..xtask::workload::counting() };
+        let machine = lab::machine(&options, &workload.image)?;
+        let seen = guest::run(&machine, &workload, &ui::step(&workload.name))?;
+        for (entry, seen) in workload.entries.iter().zip(seen) {
+            ensure!(entry.instructions.is_some() && seen.counted, "{}: {seen:#?}", entry.name);
+            let problems = problems(entry, &seen);
+            ensure!(problems.is_empty(), "{}: {}\n{seen:#?}", entry.name, verdict::shown(&problems));
+        }
     }
     Ok(())
 }

@@ -32,11 +32,20 @@ pub struct Seen {
     pub seconds: f64,
     /// How much of that all processors were idle, in sum.
     pub idle: f64,
+    /// The clock counts instructions: 10^9 a second.
+    pub counted: bool,
     /// Free memory before and after, in KiB.
     pub memory: Option<(u64, u64)>,
     pub output: String,
     /// What the kernel said meanwhile, in lines.
     pub log: Vec<String>,
+}
+
+impl Seen {
+    /// Seconds in which a processor was at work.
+    pub fn busy(&self) -> f64 {
+        self.seconds - self.idle
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +98,8 @@ fn boot(machine: &Machine, env: &[(String, String)], entries: &[Entry], progress
     let total: u64 = entries.iter().map(|entry| u64::from(entry.limit())).sum();
     let graces = GRACE * entries.len() as u32;
     let slower = if machine.counts_instructions() { SLOWER } else { 1 };
-    let listener = RefCell::new(Listener::new(entries, progress));
+    let listener = Listener { counted: machine.counts_instructions(), ..Listener::new(entries, progress) };
+    let listener = RefCell::new(listener);
     let mut stderr = Vec::new();
     let outcome = Session {
         request: Request {
@@ -154,6 +164,7 @@ struct Listener<'a> {
     /// What the kernel said before the first entry, and when all of them were over.
     log: Vec<String>,
     over: bool,
+    counted: bool,
 }
 
 impl<'a> Listener<'a> {
@@ -169,6 +180,7 @@ impl<'a> Listener<'a> {
             log_line: Vec::new(),
             log: Vec::new(),
             over: false,
+            counted: false,
         }
     }
 
@@ -197,6 +209,7 @@ impl<'a> Listener<'a> {
                     |index: usize| rest.get(index).and_then(|word| word.parse::<f64>().ok()).unwrap_or_default();
                 running.seconds = number(1) - self.start;
                 running.idle = number(2) - self.idle;
+                running.counted = self.counted;
                 running.memory = Some((number(3) as u64, number(4) as u64));
                 let late = entry.is_some_and(|entry| running.seconds + 0.5 >= f64::from(entry.limit()));
                 self.end(match number(0) as i32 {
@@ -314,6 +327,7 @@ mod tests {
             memory: Some((1000, 990)),
             output: output.into(),
             log: ["oh no", "[   13.000000] between"].map(String::from).into(),
+            ..Seen::default()
         };
         assert_eq!(*one, expected);
         assert_eq!((&two.end, &two.log[..]), (&End::Late, &["[   13.500001] soon", "late"].map(String::from)[..]));

@@ -41,6 +41,8 @@ pub struct Entry {
     pub forbid: Vec<String>,
     /// Warnings of the kernel with one of these do not count.
     pub quiet: Vec<String>,
+    /// Where instructions are counted it may execute so many at most, in 10^9.
+    pub instructions: Option<f64>,
     /// It gets a boot of its own.
     pub fresh: bool,
 }
@@ -89,6 +91,7 @@ struct Special {
     forbid: Vec<String>,
     #[serde(default)]
     quiet: Vec<String>,
+    instructions: Option<f64>,
     #[serde(default)]
     fresh: bool,
 }
@@ -122,6 +125,7 @@ impl Document {
             require: both(&self.require, special.require),
             forbid: both(&self.forbid, special.forbid),
             quiet: both(&self.quiet, special.quiet),
+            instructions: special.instructions,
             fresh: special.fresh,
             name,
         })

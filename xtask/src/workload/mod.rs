@@ -125,16 +125,13 @@ impl Options {
                 // For each kernel anew: what one has sent there the other does not find.
                 let server = workload.server.as_deref().map(Server::start).transpose()?;
                 workload.env = server.as_ref().map(|server| server.told.clone()).unwrap_or_default();
+                let timed =
+                    || MachineOptions { smp: Some(self.smp), no_net: server.is_none(), ..MachineOptions::default() };
                 let options = MachineOptions {
                     kernel: kind,
-                    smp: (!self.instructions).then_some(self.smp),
-                    icount: self.instructions,
-                    // Else waiting for the disk would let all time-outs pass.
-                    qemu: if self.instructions { "-icount sleep=on".into() } else { String::new() },
                     mem: workload.mem.clone(),
                     snapshot: true,
-                    no_net: server.is_none(),
-                    ..MachineOptions::default()
+                    ..if self.instructions { counting() } else { timed() }
                 };
                 let machine = Machine::new(&options, boot.clone(), Image::find(&workload.image)?)?;
                 let step = ui::step(format!("{} on {}", workload.name, name_of(kind)));
@@ -148,6 +145,18 @@ impl Options {
             rows.extend(verdict::rows(&workload, seen));
         }
         Ok(rows)
+    }
+}
+
+/// A machine that counts instructions.
+pub fn counting() -> MachineOptions {
+    MachineOptions {
+        icount: true,
+        snapshot: true,
+        no_net: true,
+        // Else waiting for the disk would let all time-outs pass.
+        qemu: "-icount sleep=on".into(),
+        ..MachineOptions::default()
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Kind {
     Output,
     Memory,
     Log,
+    /// It executes too much. That is no excuse for another kernel.
+    Cost,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +51,9 @@ pub fn problems(entry: &Entry, seen: &Seen) -> Vec<Problem> {
     }
     if let Some((before, after)) = seen.memory.filter(|(before, after)| *after < before - before * LOST_PERCENT / 100) {
         say(Kind::Memory, format!("{} of {before} KiB of memory did not come back", before - after));
+    }
+    if let Some(most) = entry.instructions.filter(|most| seen.counted && seen.busy() > *most) {
+        say(Kind::Cost, format!("it takes {:.2} G instructions, more than {most:.2} G", seen.busy()));
     }
     // A kernel that is asked who waits for what says more than that something is wrong.
     let quiet = || entry.quiet.iter().map(String::as_str).chain([BUSY_HOST]);
@@ -84,7 +89,10 @@ impl Row {
     /// What is wrong on Pollux and not on Linux.
     pub fn own(&self) -> impl Iterator<Item = &Problem> {
         let linux = || self.linux.iter().flat_map(|linux| &linux.problems);
-        self.pollux.problems.iter().filter(move |problem| linux().all(|other| other.kind != problem.kind))
+        self.pollux
+            .problems
+            .iter()
+            .filter(move |problem| linux().all(|other| other.kind != problem.kind || other.kind == Kind::Cost))
     }
 
     pub fn failed(&self) -> bool {
@@ -96,8 +104,7 @@ impl Row {
 pub fn rows(workload: &Workload, seen: Vec<Vec<Seen>>) -> Vec<Row> {
     let found = |kernel: usize, index: usize| {
         let seen: &Seen = seen.get(kernel)?.get(index)?;
-        let busy = seen.seconds - seen.idle;
-        Some(Found { seconds: seen.seconds, busy, problems: problems(&workload.entries[index], seen) })
+        Some(Found { seconds: seen.seconds, busy: seen.busy(), problems: problems(&workload.entries[index], seen) })
     };
     let row = |(index, entry): (usize, &Entry)| {
         Some(Row { name: workload.full_name(entry), pollux: found(0, index)?, linux: found(1, index) })
@@ -124,7 +131,7 @@ pub mod tests {
 
     fn seen(status: i32, output: &str) -> Seen {
         let memory = Some((1000, 985));
-        Seen { end: End::Status(status), seconds: 2.0, idle: 0.5, memory, output: output.into(), log: Vec::new() }
+        Seen { end: End::Status(status), seconds: 2.0, idle: 0.5, memory, output: output.into(), ..Seen::default() }
     }
 
     fn entry() -> Entry {
@@ -155,6 +162,11 @@ pub mod tests {
         let log = |line: &str| Seen { log: vec![line.into()], ..seen(0, "done") };
         assert_eq!(kinds(&log("call 5 is not implemented")), []);
         assert_eq!(kinds(&log("WARNING")), [Kind::Log]);
+        let dear = Entry { instructions: Some(1.49), ..entry() };
+        assert_eq!(problems(&dear, &seen(0, "done")), []);
+        let counted = problems(&dear, &Seen { counted: true, ..seen(0, "done") });
+        assert_eq!(shown(&counted), "it takes 1.50 G instructions, more than 1.49 G");
+        assert_eq!(kinds(&Seen { counted: true, ..seen(0, "done") }), []);
         let late = Seen { end: End::Late, ..log("Show Blocked State") };
         assert_eq!(shown(&problems(&entry(), &late)), "no end within 10 s");
         let signalled = Seen { end: End::Status(139), ..seen(0, "") };
