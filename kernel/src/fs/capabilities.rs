@@ -54,7 +54,7 @@ fn decode(value: &[u8]) -> Result<Option<FileCaps>> {
     }
     let set = |first: usize| {
         let high = if revision == 1 { 0 } else { word(value, first + 2) };
-        Caps::from_bits_truncate(u64::from(high) << 32 | u64::from(word(value, first)))
+        Caps::from_bits_truncate((u64::from(high) << 32) | u64::from(word(value, first)))
     };
     let effective = word(value, 0) & EFFECTIVE != 0;
     Ok(Some(FileCaps { permitted: set(1), inheritable: set(2), effective }))

@@ -7,6 +7,7 @@ use core::ops::Range;
 
 use super::file::FileOps;
 use super::handle::Handle;
+use super::mount::Instance;
 use super::op::Op;
 use super::path::Path;
 use super::state::InodeState;
@@ -389,6 +390,10 @@ pub trait FileSystem: Send + Sync + Any {
     }
     fn read_only(&self) -> bool {
         false
+    }
+    /// What changes of this file system are made in: who writes to this one writes to that one, too.
+    fn below(&self) -> Option<Arc<Instance>> {
+        None
     }
     /// What a handle stands for; any error if it is not there (any more).
     fn inode_of<'a>(&'a self, _handle: &'a Handle) -> Op<'a, Result<Arc<dyn Inode>>> {

@@ -421,7 +421,7 @@ impl DirSink for Dirents {
             return false;
         }
         // The length, the type, and the begin of the name, which ends with a NUL at least.
-        self.out.extend([ino, next, 8 * words as u64 | u64::from(kind.dirent_type()) << 16]);
+        self.out.extend([ino, next, (8 * words as u64) | (u64::from(kind.dirent_type()) << 16)]);
         self.out.resize(start + words, 0);
         let at = 8 * start + DIRENT_NAME;
         if let Some(place) = self.out.as_mut_bytes().get_mut(at..at + name.len()) {

@@ -17,6 +17,8 @@ pub struct Instance {
     ended: AtomicBool,
     /// Those of all its mounts.
     writers: Writers,
+    /// What its writers write to ([`FileSystem::below`]).
+    below: Option<Arc<Instance>>,
     /// Held over each change of the whole file system.
     change: exec::Mutex<()>,
 }
@@ -42,7 +44,8 @@ impl Instance {
     }
 
     fn new(fs: Arc<dyn FileSystem>) -> Instance {
-        Instance { fs, ended: AtomicBool::new(false), writers: Writers::default(), change: exec::Mutex::new(()) }
+        let below = fs.below();
+        Instance { fs, ended: AtomicBool::new(false), writers: Writers::default(), below, change: exec::Mutex::new(()) }
     }
 
     pub fn fs(&self) -> &Arc<dyn FileSystem> {
@@ -51,6 +54,25 @@ impl Instance {
 
     pub fn writers(&self) -> &Writers {
         &self.writers
+    }
+
+    /// One writer more, also of what is below, until [`Instance::stop_writing`]; false if they are held.
+    pub(super) fn start_writing(&self) -> bool {
+        if !self.writers.enter() {
+            return false;
+        }
+        let started = self.below.as_ref().is_none_or(|below| below.start_writing());
+        if !started {
+            self.writers.leave();
+        }
+        started
+    }
+
+    pub(super) fn stop_writing(&self) {
+        if let Some(below) = &self.below {
+            below.stop_writing();
+        }
+        self.writers.leave();
     }
 
     /// To change the whole file system, one at a time.

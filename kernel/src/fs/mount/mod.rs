@@ -152,7 +152,7 @@ impl Mount {
     }
 
     fn entered(&self) -> Result<()> {
-        if !self.instance.writers().enter() {
+        if !self.instance.start_writing() {
             self.writers.leave();
             return Err(Errno::EROFS);
         }
@@ -160,7 +160,7 @@ impl Mount {
     }
 
     pub(super) fn stop_writing(&self) {
-        self.instance.writers().leave();
+        self.instance.stop_writing();
         self.writers.leave();
     }
 

@@ -133,6 +133,10 @@ impl FileSystem for OverlayFs {
         NAME
     }
 
+    fn below(&self) -> Option<Arc<Instance>> {
+        self.upper.as_ref().map(|upper| upper.layer.instance.clone())
+    }
+
     fn source(&self) -> Vec<u8> {
         self.source.clone()
     }

@@ -3,7 +3,7 @@
 use libc::*;
 
 use super::{file, fill, mount, mount_at, places, shape, umount};
-use crate::file::{close, contents, mkdir, open, path, rename, stat, symlink};
+use crate::file::{close, contents, mkdir, open, path, rename, stat, symlink, unlink};
 use crate::process;
 use crate::sys::{NOWHERE, Ret, sys};
 use crate::{say, tests};
@@ -11,7 +11,7 @@ use crate::{say, tests};
 tests! {
     missing_options, not_there, not_directories, unknown_options, same_directories, nested_directories, work_elsewhere, one_layer, many_layers,
     escapes, shown, shown_read_only, by_descriptors, descriptor_refused, not_permitted, work_directory, old_work, used_twice, layers_unmounted,
-    read_only_upper, links_to_layers, remounted, no_data, moved_layer, volatile_work, defaults_said,
+    read_only_upper, links_to_layers, remounted, remounted_upper, remounted_upper_in_use, no_data, moved_layer, volatile_work, defaults_said,
 }
 
 /// Mounts, and if it worked unmounts again.
@@ -303,6 +303,39 @@ fn remounted() {
     say!("without: {} {}", mount_at(c"m", "", MS_REMOUNT | MS_RDONLY), mkdir(c"m/x"));
     say!("writable: {} {}", mount_at(c"m", "", MS_REMOUNT), mkdir(c"m/x"));
     say!("{}", options());
+}
+
+/// An overlay whose upper layer is on a file system of its own.
+fn upper_elsewhere() {
+    mkdir(c"t");
+    sys!(SYS_mount, c"none", c"t", c"tmpfs", 0, 0).need();
+    for name in [c"t/u", c"t/w", c"m", c"l"] {
+        mkdir(name);
+    }
+    file(c"l/f", "lower");
+    file(c"t/u/own", "upper");
+    mount("lowerdir=l,upperdir=t/u,workdir=t/w").need();
+}
+
+fn remounted_upper() {
+    upper_elsewhere();
+    let lower = open(c"m/f", O_RDONLY).fd();
+    say!("with a reader: {} {}", mount_at(c"t", "", MS_REMOUNT | MS_RDONLY), mkdir(c"m/x"));
+    say!("a writer: {}, a name: {}", open(c"m/own", O_RDWR).ok_or_error(), unlink(c"m/own"));
+    say!("writable: {} {}", mount_at(c"t", "", MS_REMOUNT), mkdir(c"m/x"));
+    close(lower);
+}
+
+/// What is written through the overlay is written to the file system of the upper layer.
+fn remounted_upper_in_use() {
+    upper_elsewhere();
+    for name in [c"m/f", c"m/own", c"m/new"] {
+        let fd = open(name, O_RDWR | O_CREAT);
+        say!("with a writer: {}", mount_at(c"t", "", MS_REMOUNT | MS_RDONLY));
+        say!("writable: {}", mount_at(c"t", "", MS_REMOUNT));
+        close(fd.0 as i32);
+    }
+    say!("without: {}", mount_at(c"t", "", MS_REMOUNT | MS_RDONLY));
 }
 
 fn no_data() {
