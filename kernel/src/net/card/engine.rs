@@ -17,7 +17,7 @@ use super::frame::{self, Kind, Pair, Quoted};
 use super::phy::Phy;
 use super::port::{Mail, Settings};
 use super::stream::{Origin, Stream};
-use super::{ETHERNET_HEADER, Frame, Port};
+use super::{Frame, Port};
 use crate::drivers::random;
 use crate::errno::Errno;
 use crate::exec::Instant;
@@ -291,7 +291,7 @@ impl Engine {
         let settings = &self.wire.settings;
         let mut taken = !frame::is_sound(frame.bytes(), mac, settings);
         // In one piece: what comes in several is put together first.
-        let is_known = taken || self.wire.hand_out(frame.bytes().get(ETHERNET_HEADER..).unwrap_or(&[]));
+        let is_known = taken || frame::packet(frame.bytes()).is_some_and(|packet| self.wire.hand_out(packet));
         match frame::classify(frame.bytes()) {
             _ if taken => {}
             Kind::Tcp { pair, .. } if !settings.is_own(pair.0.ip) => taken = true,

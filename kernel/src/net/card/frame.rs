@@ -73,7 +73,28 @@ pub fn is_sound(bytes: &[u8], mac: [u8; 6], settings: &Settings) -> bool {
     }
 }
 
+/// The packet of IP in a frame, whose version is what the frame says.
+pub fn packet(frame: &[u8]) -> Option<&[u8]> {
+    let version = match frame.get(12..14)? {
+        [0x08, 0x00] => 4,
+        [0x86, 0xdd] => 6,
+        _ => return None,
+    };
+    frame.get(super::ETHERNET_HEADER..).filter(|packet| packet.first().is_some_and(|first| first >> 4 == version))
+}
+
+/// A fragment must not reach beyond the longest packet there can be.
+fn is_too_long(packet: &[u8]) -> Option<bool> {
+    let header = packet.first_chunk::<8>()?;
+    let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let offset = 8 * usize::from(u16::from_be_bytes([header[6], header[7]]) & 0x1fff);
+    Some(offset + len.saturating_sub(4 * usize::from(header[0] & 15)) > usize::from(u16::MAX) - 20)
+}
+
 fn is_sound4(packet: &[u8], settings: &Settings) -> Option<bool> {
+    if is_too_long(packet)? {
+        return Some(false);
+    }
     let (from, to) = packet.get(12..20)?.split_first_chunk::<4>()?;
     let (from, to) = (Ipv4Addr::from(*from), Ipv4Addr::from(*to.first_chunk::<4>()?));
     let names_none = |ip: Ipv4Addr| ip.octets()[0] == 0 || ip.is_loopback();
@@ -263,6 +284,32 @@ mod tests {
             _ => panic!("two families"),
         }
         frame
+    }
+
+    #[test]
+    fn a_fragment_reaches_no_further_than_a_packet_may() {
+        let mut bytes = frame(MAC, "10.0.2.2", "10.0.2.15");
+        assert!(is_sound(&bytes, MAC, &settings()));
+        // 20 bytes of header and 8 of data, from byte 65,504 and from 65,512 on.
+        bytes[16..18].copy_from_slice(&28u16.to_be_bytes());
+        bytes[20..22].copy_from_slice(&(65_504u16 / 8).to_be_bytes());
+        assert!(is_sound(&bytes, MAC, &settings()));
+        bytes[20..22].copy_from_slice(&(65_512u16 / 8).to_be_bytes());
+        assert!(!is_sound(&bytes, MAC, &settings()));
+    }
+
+    #[test]
+    fn a_packet_is_what_its_frame_says() {
+        let four = frame(MAC, "10.0.2.2", "10.0.2.15");
+        let six = frame(MAC, "fe80::2", "fe80::15");
+        assert_eq!(packet(&four), Some(&four[14..]));
+        assert_eq!(packet(&six), Some(&six[14..]));
+        for kind in [[0x88, 0xb5], [0x86, 0xdd]] {
+            let mut other = four.clone();
+            other[12..14].copy_from_slice(&kind);
+            assert_eq!(packet(&other), None);
+        }
+        assert_eq!(packet(&four[..14]), None);
     }
 
     #[test]

@@ -261,6 +261,10 @@ impl Port {
     /// IFF_UP as a program wants it: the task follows. A card that is not used has no addresses, but for those it is given then.
     pub fn set_up(&self, up: bool) {
         let mut settings = self.settings.lock();
+        // What is down may have been given addresses since.
+        if !up && !self.is_up() {
+            return;
+        }
         self.note_up(up);
         let mut before = Settings::default();
         if !up {

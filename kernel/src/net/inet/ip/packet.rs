@@ -38,7 +38,7 @@ pub struct Arrived<'a> {
 }
 
 impl<'a> Arrived<'a> {
-    /// None: it is not all there, or a fragment.
+    /// None: it is not all there, damaged, or a fragment.
     pub fn parse(packet: &'a [u8], index: i32) -> Option<Arrived<'a>> {
         match packet.first()? >> 4 {
             4 => Self::parse4(packet, index),
@@ -57,6 +57,9 @@ impl<'a> Arrived<'a> {
             return None;
         }
         let whole = packet.get(..len)?;
+        if checksum(&[whole.get(..own)?]) != 0 {
+            return None;
+        }
         let ip =
             |at: usize| <[u8; 4]>::read_from_prefix(header.get(at..)?).ok().map(|(octets, _)| IpAddr::from(octets));
         Some(Arrived {

@@ -69,6 +69,10 @@ impl IpSocket {
             None => {}
         }
         let packet = self.make(from, to.ip, local.port, data)?;
+        // A header that was written says where to, too, and the way is looked for by that.
+        if Arrived::parse(&packet, 0).is_none_or(|packet| packet.to != to.ip) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         match interface::port_for(to.ip)? {
             Some(port) => self.send_out(&port, from, to.ip, packet),
             None => {
@@ -81,8 +85,12 @@ impl IpSocket {
     /// The whole packet.
     fn make(&self, from: IpAddr, to: IpAddr, ident: u16, mut data: Box<[u8]>) -> Result<Box<[u8]>> {
         let options = *self.raw_options.lock();
-        if self.kind == Kind::Raw && self.is_v4() && options.with_header {
-            return with_header(from, to, data);
+        if self.kind == Kind::Raw && options.with_header {
+            return match self.is_v4() {
+                true => with_header(from, to, data),
+                false if data.len() < HEADER6 => Err(Errno::EINVAL),
+                false => Ok(data),
+            };
         }
         let ip = *self.ip.lock();
         let hops = if to.is_multicast() { MULTICAST_HOPS } else { ip.hops(to.is_ipv4()) };
@@ -118,8 +126,8 @@ impl IpSocket {
         if data.len() > most {
             return Err(Errno::EMSGSIZE);
         }
-        // The stack looks for the way by what is in the packet.
-        if Arrived::parse(&data, 0).is_none_or(|packet| packet.to != to) {
+        // The stack would send it without its options.
+        if written && to.is_ipv4() && data.first().is_none_or(|first| first & 15 != 5) {
             return Err(Errno::EOPNOTSUPP);
         }
         let bytes = data.len() + OVERHEAD;

@@ -21,6 +21,11 @@ static ASKING: SpinLock<BTreeMap<u16, SmallVec<[Asking; 1]>>> = SpinLock::new(BT
 /// Where the search for a free one goes on.
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
+/// How many sockets may share an identifier.
+const MOST: usize = 64;
+/// How many are looked at for a free one; the next search goes on from there.
+const STEPS: usize = 4096;
+
 /// How many sockets there are in both.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -59,7 +64,7 @@ pub fn claim(socket: &IpSocket, ident: u16, local: IpAddr, reuse: bool) -> Resul
         ident => ident,
     };
     let there = asking.entry(ident).or_default();
-    if !there.iter().all(|other| other.reuse && reuse) {
+    if there.len() >= MOST || !there.iter().all(|other| other.reuse && reuse) {
         return Err(Errno::EADDRINUSE);
     }
     there.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
@@ -68,7 +73,7 @@ pub fn claim(socket: &IpSocket, ident: u16, local: IpAddr, reuse: bool) -> Resul
     Ok(ident)
 }
 
-/// Some identifier that nobody has. So few are looked at as are taken side by side.
+/// Some identifier that nobody has; None if none is found near.
 fn free(asking: &BTreeMap<u16, SmallVec<[Asking; 1]>>) -> Option<u16> {
     if asking.len() >= usize::from(u16::MAX) {
         return None;
@@ -78,14 +83,14 @@ fn free(asking: &BTreeMap<u16, SmallVec<[Asking; 1]>>) -> Option<u16> {
         next = random::u64() as u16;
     }
     next = next.wrapping_add(1).max(1);
-    for (taken, _) in asking.range(next..).chain(asking.range(..next)) {
+    for (taken, _) in asking.range(next..).chain(asking.range(..next)).take(STEPS) {
         if *taken != next {
             break;
         }
         next = next.wrapping_add(1).max(1);
     }
     NEXT.store(next, Ordering::Relaxed);
-    Some(next)
+    (!asking.contains_key(&next)).then_some(next)
 }
 
 /// The socket has another address.
