@@ -33,6 +33,25 @@ fn a_volume_is_written_back_when_its_last_mount_goes() {
     });
 }
 
+/// Fills the disk with directories and a file, which it answers.
+async fn fill(root: &Arc<dyn Inode>) -> Arc<dyn Inode> {
+    let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
+    let mut end = 0;
+    while write(&file, end, &[1; 8192]).await.is_ok() {
+        end += 8192;
+    }
+    file.sync(false).await.unwrap();
+    let mut count = 0;
+    let full = loop {
+        match root.create(format!("{count}").as_bytes(), NewNode::Directory, ATTR).await {
+            Ok(_) => count += 1,
+            Err(errno) => break errno,
+        }
+    };
+    assert_eq!(full, Errno::ENOSPC);
+    file
+}
+
 /// On a full disk, what was unlinked just now makes room for a directory.
 #[test]
 fn a_new_directory_waits_for_what_was_unlinked() {
@@ -40,20 +59,7 @@ fn a_new_directory_waits_for_what_was_unlinked() {
     run(async move {
         let fs = mount(&disk).await;
         let root = root_of(&fs);
-        let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
-        let mut end = 0;
-        while write(&file, end, &[1; 8192]).await.is_ok() {
-            end += 8192;
-        }
-        file.sync(false).await.unwrap();
-        let mut count = 0;
-        let full = loop {
-            match root.create(format!("{count}").as_bytes(), NewNode::Directory, ATTR).await {
-                Ok(_) => count += 1,
-                Err(errno) => break errno,
-            }
-        };
-        assert_eq!(full, Errno::ENOSPC);
+        let file = fill(&root).await;
         root.unlink(b"file", &file).await.unwrap();
         drop(file);
         assert!(fs.volume.is_deleting());
@@ -69,16 +75,7 @@ fn attributes_wait_for_what_was_unlinked() {
         let fs = mount(&disk).await;
         let root = root_of(&fs);
         let other = root.create(b"other", NewNode::Regular, ATTR).await.unwrap();
-        let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
-        let mut end = 0;
-        while write(&file, end, &[1; 8192]).await.is_ok() {
-            end += 8192;
-        }
-        file.sync(false).await.unwrap();
-        let mut count = 0;
-        while root.create(format!("{count}").as_bytes(), NewNode::Directory, ATTR).await.is_ok() {
-            count += 1;
-        }
+        let file = fill(&root).await;
         assert_eq!(other.set_xattr(b"user.name", &[1; 500], 0).await, Err(Errno::ENOSPC));
         root.unlink(b"file", &file).await.unwrap();
         drop(file);
