@@ -318,14 +318,14 @@ fn waiter_owns_the_lock() {
 fn dead_owner() {
     let (from, to) = (&words()[0], &words()[1]);
     to.store(FUTEX_OWNER_DIED, SeqCst);
-    let (one, thread) = sleeping_thread(|| {
+    let (_, thread) = sleeping_thread(|| {
         let waited = wait_for(from, to, std::ptr::null());
         say!("{}", shown(to, &[(tid(), "the waiter")]));
         waited
     });
-    say!("{}", requeue(from, to, 1, 0, 0));
-    let _ = one;
-    say!("{}", done(thread));
+    let requeued = requeue(from, to, 1, 0, 0);
+    let waited = done(thread);
+    say!("{requeued} {waited}");
     // One that ends while another waits after a requeue.
     to.store(0, SeqCst);
     let gate = Arc::new(process::Gate::new());
