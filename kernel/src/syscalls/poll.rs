@@ -65,8 +65,8 @@ impl PollFd {
     fn answer(&self, ready: Option<Events>) -> u16 {
         let wanted = Events::from_bits_truncate(self.events as u32) | Events::ERR | Events::HUP | Events::NVAL;
         let events = match ready {
-            _ if self.fd < 0 => Events::empty(),
             Some(ready) => ready & wanted,
+            None if self.fd < 0 => Events::empty(),
             None => Events::NVAL,
         };
         events.bits() as u16
