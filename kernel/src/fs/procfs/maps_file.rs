@@ -147,9 +147,7 @@ async fn usage(space: &AddressSpace, vma: &VmaInfo) -> VmaUsage {
     let mut at = vma.range.start;
     while at < vma.range.end {
         let (part, end) = space.usage(at..vma.range.end, TABLES);
-        sum.resident += part.resident;
-        sum.anon += part.anon;
-        sum.huge += part.huge;
+        sum += part;
         at = end;
         budget().await;
     }
@@ -173,8 +171,8 @@ fn put_map(out: &mut Text, vma: &VmaInfo) {
     line.put(out);
 }
 
-/// Sizes of a mapping, how much of it is resident, and the flags. How many others map a page is not known, so there are
-/// no shares.
+/// Sizes of a mapping, how much of it is resident, and the flags. How many others map a page is not known, so there is
+/// no proportional size.
 fn put_usage(out: &mut Text, vma: &VmaInfo, usage: &VmaUsage) {
     put_meminfo(out, "Size", vma.range.end - vma.range.start);
     put_meminfo(out, "KernelPageSize", PAGE_SIZE as u64);
@@ -199,7 +197,16 @@ fn put_usage(out: &mut Text, vma: &VmaInfo, usage: &VmaUsage) {
 }
 
 fn put_resident(out: &mut Text, usage: &VmaUsage) {
-    for (label, pages) in [("Rss", usage.resident), ("Anonymous", usage.anon), ("AnonHugePages", usage.huge)] {
+    let lines = [
+        ("Rss", usage.resident()),
+        ("Shared_Clean", usage.shared - usage.shared_dirty),
+        ("Shared_Dirty", usage.shared_dirty),
+        ("Private_Clean", usage.private() - usage.private_dirty),
+        ("Private_Dirty", usage.private_dirty),
+        ("Anonymous", usage.anon),
+        ("AnonHugePages", usage.huge),
+    ];
+    for (label, pages) in lines {
         put_meminfo(out, label, pages * PAGE_SIZE as u64);
     }
 }
@@ -211,10 +218,7 @@ async fn put_sum(space: &AddressSpace, out: &mut Text) {
     while let Some(vma) = space.next_vma(next) {
         next = vma.range.end;
         first = first.or(Some(vma.range.start));
-        let part = usage(space, &vma).await;
-        sum.resident += part.resident;
-        sum.anon += part.anon;
-        sum.huge += part.huge;
+        sum += usage(space, &vma).await;
     }
     if let Some(start) = first {
         let line = MapLine {

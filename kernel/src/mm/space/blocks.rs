@@ -9,12 +9,10 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::addr::{PAGE, PAGE_SHIFT};
+use super::super::addr::PAGE;
 use super::super::frames::page::page;
-use super::super::frames::{BLOCK_FRAMES, share_block, split_block};
-use super::table::{
-    Counts, LEAF, counts, entries, fill_from_block, for_each_entry, index, load, note_split, pfn_of, span, table_pte,
-};
+use super::super::frames::{share_block, split_block};
+use super::table::{LEAF, entries, fill_from_block, index, load, note_split, pfn_of, span, table_pte};
 use super::tables::{Leaf, Lowest, Tables};
 use super::tlb::Gather;
 use crate::arch::paging;
@@ -76,33 +74,6 @@ impl Tables {
         }
     }
 
-    /// Pages of `range` that count as resident, and how many of them are in blocks (as live), looked at in so many tables
-    /// at most; and how far that went.
-    pub fn resident_up_to(&self, range: Range<u64>, mut tables: usize) -> (Counts, u64) {
-        let mut sum = Counts::default();
-        let mut at = range.start;
-        while at < range.end && tables > 0 {
-            tables -= 1;
-            let end = ((at | (BLOCK - 1)) + 1).min(range.end);
-            match self.look(at).0 {
-                Lowest::None => {
-                    at = self.skip(at);
-                    continue;
-                }
-                Lowest::Block(_) => {
-                    sum.anon += (end - at) >> PAGE_SHIFT;
-                    sum.live += (end - at) >> PAGE_SHIFT;
-                }
-                Lowest::Table(table) => {
-                    let pages = index(LEAF, at)..index(LEAF, at) + ((end - at) >> PAGE_SHIFT) as usize;
-                    count_pages(table, &pages, &mut sum);
-                }
-            }
-            at = end;
-        }
-        (sum, at.min(range.end))
-    }
-
     /// What there is for `addr`, in tables that may be shared, and whether they are.
     pub(super) fn look(&self, addr: u64) -> (Lowest, bool) {
         let mut table = self.root_table();
@@ -121,20 +92,4 @@ impl Tables {
         }
         (Lowest::Table(table), shared)
     }
-}
-
-fn count_pages(table: u32, pages: &Range<usize>, sum: &mut Counts) {
-    if pages.len() == BLOCK_FRAMES {
-        let all = counts(table);
-        sum.anon += all.anon;
-        sum.file += all.file;
-        return;
-    }
-    for_each_entry(table, |index, entry| {
-        if pages.contains(&index) {
-            let one = super::table::resident(entry);
-            sum.anon += one.anon;
-            sum.file += one.file;
-        }
-    });
 }

@@ -1,4 +1,4 @@
-//! What /proc/PID/pagemap tells: which page is where.
+//! What /proc/PID/pagemap tells: which page is where; and /proc/PID/smaps: how many of which kind there are.
 
 use core::ops::Range;
 
@@ -7,7 +7,8 @@ use super::super::frames::is_sole_block;
 use super::super::frames::page::{PageFlags, page};
 use super::AddressSpace;
 use super::blocks::page_in_block;
-use super::table::{LEAF, entries, index, load, pfn_of};
+use super::info::VmaUsage;
+use super::table::{LEAF, entries, for_each_entry, index, load, pfn_of};
 use super::tables::{Lowest, Tables, block_end};
 use super::vma::Backing;
 use crate::arch::pte::{Pte, PteFlags};
@@ -41,6 +42,38 @@ impl AddressSpace {
 }
 
 impl Tables {
+    /// What is in memory of `range`, looked at in so many tables at most; and how far that went.
+    pub fn usage_up_to(&self, range: Range<u64>, mut tables: usize) -> (VmaUsage, u64) {
+        let mut sum = VmaUsage::default();
+        let mut at = range.start;
+        while at < range.end && tables > 0 {
+            tables -= 1;
+            let (lowest, shared) = self.look(at);
+            let end = block_end(at).min(range.end);
+            match lowest {
+                Lowest::None => {
+                    at = self.skip(at);
+                    continue;
+                }
+                Lowest::Block(entry) => {
+                    let pages = (end - at) / PAGE;
+                    sum.huge += pages;
+                    sum.add_anon(pages, !shared && is_sole_block(pfn_of(entry.get())));
+                }
+                Lowest::Table(table) => {
+                    let pages = index(LEAF, at)..index(LEAF, at) + ((end - at) / PAGE) as usize;
+                    for_each_entry(table, |index, pte| {
+                        if pages.contains(&index) {
+                            sum.add_page(pte, !shared && is_sole(pte));
+                        }
+                    });
+                }
+            }
+            at = end;
+        }
+        (sum, at.min(range.end))
+    }
+
     /// Calls `visit` for each present page; with whether nothing else maps it.
     fn each_present(&self, range: Range<u64>, visit: &mut dyn FnMut(u64, Pte, bool)) {
         let mut at = range.start;
@@ -68,6 +101,33 @@ impl Tables {
             }
             at = end;
         }
+    }
+}
+
+impl VmaUsage {
+    /// Anonymous memory has no file that it could be as.
+    fn add_anon(&mut self, pages: u64, sole: bool) {
+        self.anon += pages;
+        if sole {
+            self.private_dirty += pages;
+        } else {
+            self.shared += pages;
+            self.shared_dirty += pages;
+        }
+    }
+
+    fn add_page(&mut self, pte: Pte, sole: bool) {
+        let page = page(pfn_of(pte));
+        if pte.flags().contains(PteFlags::SW_UNCOUNTED) {
+            return;
+        }
+        if !page.has(PageFlags::CACHE) {
+            return self.add_anon(1, sole);
+        }
+        let dirty = u64::from(pte.flags().contains(PteFlags::SW_DIRTY) || page.has(PageFlags::DIRTY));
+        self.file += 1;
+        self.shared += u64::from(!sole);
+        *(if sole { &mut self.private_dirty } else { &mut self.shared_dirty }) += dirty;
     }
 }
 

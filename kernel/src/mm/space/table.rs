@@ -95,11 +95,6 @@ fn weight(pte: Pte) -> u64 {
     }
 }
 
-/// What a page entry adds to the resident pages.
-pub(super) fn resident(pte: Pte) -> Counts {
-    Counts::of(weight(pte))
-}
-
 fn note_filled(table: Pfn, index: usize, weight: u64) {
     let data = data(table);
     let group = 1 << (GROUPS_SHIFT as usize + index / GROUP);

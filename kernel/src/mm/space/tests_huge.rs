@@ -347,10 +347,10 @@ impl Model {
                 at += PAGE;
             }
         }
-        let counted = inner.tables.resident_up_to(0..super::super::addr::USER_END, usize::MAX).0;
-        assert_eq!(counted.anon, resident);
+        let counted = inner.tables.usage_up_to(0..super::super::addr::USER_END, usize::MAX).0;
+        assert_eq!((counted.anon, counted.private_dirty, counted.shared), (resident, resident, 0));
         assert_eq!(inner.tables.resident().anon, resident);
-        assert_eq!(counted.live, huge_pages());
+        assert_eq!(counted.huge, huge_pages());
     }
 }
 

@@ -11,7 +11,7 @@ use crate::process::in_child;
 use crate::sys::sys;
 use crate::{say, tests};
 
-tests! { small_reads, positions, changes_between_reads, sizes, sum, of_nothing }
+tests! { small_reads, positions, changes_between_reads, sizes, shares, sum, of_nothing }
 
 /// So many mappings with gaps between them, which no other joins; answers the first.
 fn mappings(count: usize) -> *mut u8 {
@@ -109,6 +109,56 @@ fn sizes_of(text: &str, label: &str) -> u64 {
         .sum()
 }
 
+/// What smaps says of the mapping at `area`, up to its flags.
+fn part_of(text: &str, area: *mut u8) -> &str {
+    let from = text.find(&format!("{:x}-", area as usize)).unwrap_or_default();
+    let until = text[from..].find("VmFlags").map_or(text.len(), |length| from + length);
+    &text[from..until]
+}
+
+const SHARES: [&str; 4] = ["Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty"];
+
+fn show_shares(whose: &str, area: *mut u8, labels: &[&str]) {
+    let text = text(c"/proc/self/smaps", 4096);
+    let size = |label: &&str| format!("{label} {}", sizes_of(part_of(&text, area), label));
+    say!("{whose}: {}", labels.iter().map(size).collect::<Vec<_>>().join(", "));
+}
+
+/// What is written to is dirty, what another process has as well is shared; of all mappings it is as much as is resident.
+fn shares() {
+    let area = memory::pages(64);
+    // Nothing beside it can become one with it.
+    sys!(SYS_mprotect, area, PAGE, PROT_READ);
+    sys!(SYS_mprotect, area.wrapping_add(63 * PAGE), PAGE, PROT_READ);
+    let area = area.wrapping_add(PAGE);
+    for index in 0..10 {
+        memory::poke(area.wrapping_add(index * PAGE), 1);
+    }
+    for index in 10..15 {
+        memory::peek(area.wrapping_add(index * PAGE));
+    }
+    show_shares("alone", area, &SHARES);
+    in_child(|| {
+        show_shares("after fork", area, &SHARES);
+        for index in 8..12 {
+            memory::poke(area.wrapping_add(index * PAGE), 2);
+        }
+        show_shares("two written to, and two new ones", area, &SHARES);
+        sys!(SYS_madvise, area, 4 * PAGE, MADV_FREE);
+        memory::poke(area, 3);
+        in_child(|| {
+            // When the kernel takes what it may take is its own affair.
+            show_shares("freed, one written to again", area, &["Shared_Dirty", "Private_Dirty"]);
+            0
+        });
+        0
+    });
+    show_shares("alone again", area, &SHARES);
+    let text = text(c"/proc/self/smaps_rollup", 4096);
+    let all: u64 = SHARES.iter().map(|label| sizes_of(&text, label)).sum();
+    say!("all of it: {}", all == sizes_of(&text, "Rss"));
+}
+
 fn sizes() {
     let area = memory::pages(64);
     for index in 0..10 {
@@ -116,10 +166,8 @@ fn sizes() {
     }
     sys!(SYS_mprotect, area, 64 * PAGE, PROT_READ);
     let text = text(c"/proc/self/smaps", 4096);
-    let from = text.find(&format!("{:x}-", area as usize)).unwrap_or_default();
-    let until = text[from..].find("VmFlags").map_or(text.len(), |length| from + length);
     for label in ["Size", "KernelPageSize", "MMUPageSize", "Rss", "Anonymous", "AnonHugePages"] {
-        say!("{label}: {}", sizes_of(&text[from..until], label));
+        say!("{label}: {}", sizes_of(part_of(&text, area), label));
     }
 }
 
