@@ -12,7 +12,6 @@ use crate::errno::{Errno, Result};
 use crate::fs::OpenFile;
 use crate::io_uring;
 use crate::mm::UserPtr;
-use crate::net::inet::IPPROTO_UDP;
 use crate::net::unix::AF_UNIX;
 use crate::process::{self, Caps, Thread};
 
@@ -20,10 +19,6 @@ use crate::process::{self, Caps, Thread};
 const HEADER: usize = 16;
 /// net.core.optmem_max: the most that is read, bytes.
 const MAX: u64 = 20_480;
-
-const SOL_IP: u32 = raw::IPPROTO_IP as u32;
-const SOL_IPV6: u32 = raw::IPPROTO_IPV6 as u32;
-const SOL_UDP: u32 = IPPROTO_UDP as u32;
 
 fn is_unix(socket: &dyn Socket) -> bool {
     socket.common().family == AF_UNIX
@@ -64,9 +59,7 @@ pub async fn import(
                 message.creds = Some(creds);
             }
             (raw::SOL_SOCKET, _) => return Err(Errno::EINVAL),
-            // None of what Linux knows is done.
-            (SOL_IP | SOL_IPV6 | SOL_UDP, _) if socket.common().protocol == IPPROTO_UDP => return Err(Errno::EINVAL),
-            _ => {}
+            _ => socket.take_control(message, level, kind, data)?,
         }
         rest = rest.get(align(size)..).unwrap_or(&[]);
     }

@@ -29,11 +29,18 @@ fn timeout_of(option: u32, common: &Common) -> Option<&core::sync::atomic::Atomi
     Some(if *receive { &common.receive_timeout } else { &common.send_timeout })
 }
 
+/// Is it one of those that ask for the time at which something came? Each of them turns off the others.
+fn is_times(option: u32, socket: &dyn Socket) -> bool {
+    const TIMES: [u32; 4] =
+        [raw::SO_TIMESTAMP_OLD, raw::SO_TIMESTAMPNS_OLD, raw::SO_TIMESTAMP_NEW, raw::SO_TIMESTAMPNS_NEW];
+    TIMES.contains(&option) && socket.has_times()
+}
+
 /// The value of an option, in full; the caller cuts it to the room that the program has.
 pub fn get(socket: &dyn Socket, option: u32) -> Result<Vec<u8>> {
     let common = socket.common();
-    if option == raw::SO_TIMESTAMP && !socket.has_times() {
-        return Err(Errno::ENOPROTOOPT);
+    if is_times(option, socket) {
+        return Ok(i32::from(common.times.load(Ordering::Relaxed) == option).as_bytes().to_vec());
     }
     if let Some(switch) = switch_of(option) {
         return Ok(i32::from(common.is_on(switch)).as_bytes().to_vec());
@@ -94,8 +101,9 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
         return Ok(());
     }
     let (int, _) = i32::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
-    if option == raw::SO_TIMESTAMP && !socket.has_times() {
-        return Err(Errno::ENOPROTOOPT);
+    if is_times(option, socket) {
+        common.times.store(if int != 0 { option } else { 0 }, Ordering::Relaxed);
+        return Ok(());
     }
     if let Some(switch) = switch_of(option) {
         common.switch(switch, int != 0);

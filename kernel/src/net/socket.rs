@@ -10,7 +10,7 @@ use linux_raw_sys::net as raw;
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::inet::Endpoint;
+use super::inet::{Endpoint, Sending};
 use super::rights::Rights;
 use super::unix::UnixSocket;
 use crate::errno::{Errno, Result};
@@ -89,7 +89,6 @@ bitflags::bitflags! {
         const NO_CHECK = 1 << raw::SO_NO_CHECK;
         const REUSEPORT = 1 << raw::SO_REUSEPORT;
         const PASSCRED = 1 << raw::SO_PASSCRED;
-        const TIMESTAMP = 1 << raw::SO_TIMESTAMP;
     }
 }
 
@@ -115,6 +114,8 @@ pub struct Common {
     pub send_timeout: AtomicU64,
     pub priority: AtomicU32,
     pub mark: AtomicU32,
+    /// Which of SO_TIMESTAMP, SO_TIMESTAMPNS and their newer forms is on; 0: none.
+    pub times: AtomicU32,
     /// SO_LINGER: on, seconds.
     pub linger: SpinLock<(bool, i32)>,
     /// The error that the next call reports.
@@ -137,6 +138,7 @@ impl Common {
             send_timeout: AtomicU64::new(0),
             priority: AtomicU32::new(0),
             mark: AtomicU32::new(0),
+            times: AtomicU32::new(0),
             linger: SpinLock::new((false, 0)),
             error: AtomicU32::new(0),
         }
@@ -230,12 +232,21 @@ pub struct Outgoing {
     pub urgent: bool,
     /// MSG_MORE.
     pub more: bool,
+    /// What else is said of an IP packet.
+    pub sending: Sending,
 }
 
 impl Outgoing {
     /// Nothing but bytes, to the peer.
     pub fn plain() -> Self {
-        Outgoing { target: Target::Connected, rights: None, creds: None, urgent: false, more: false }
+        Outgoing {
+            target: Target::Connected,
+            rights: None,
+            creds: None,
+            urgent: false,
+            more: false,
+            sending: Sending::default(),
+        }
     }
 }
 
@@ -269,6 +280,8 @@ pub struct Received {
     pub urgent: bool,
     /// What else is told of it.
     pub extras: Option<Box<Extras>>,
+    /// It is an error, from the queue of those (MSG_ERRQUEUE).
+    pub failure: bool,
 }
 
 /// A control message for the receiver.
@@ -299,6 +312,14 @@ pub trait Socket: FileOps {
     fn resolve<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<Target>>;
     fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError>;
     fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError>;
+    /// What has not arrived, and why (MSG_ERRQUEUE).
+    fn try_receive_failure(&self, _buf: &mut IoBuf<'_>) -> Result<Received, TryError> {
+        Err(TryError::WouldBlock)
+    }
+    /// Takes a control message of a level that only this family knows into a message to be sent.
+    fn take_control(&self, _message: &mut Outgoing, _level: u32, _kind: u32, _data: &[u8]) -> Result<()> {
+        Ok(())
+    }
     /// The urgent byte, which with `peek` stays (MSG_OOB). EINVAL if there is none.
     fn take_urgent(&self, peek: bool) -> Result<u8>;
     /// SHUT_RD, SHUT_WR: which directions end.

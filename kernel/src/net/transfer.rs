@@ -148,6 +148,19 @@ pub async fn receive_urgent(socket: &dyn Socket, buf: &mut IoBuf<'_>, flags: u32
     Ok(Received { len: 1, full: 1, urgent: true, ..Received::default() })
 }
 
+/// The next error in the queue, for which nobody waits.
+pub async fn receive_failure(socket: &dyn Socket, buf: &mut IoBuf<'_>) -> Result<Received> {
+    loop {
+        match socket.try_receive_failure(buf) {
+            Ok(received) => return Ok(received),
+            Err(TryError::Fault(fault)) => buf.fault_in(&fault).await?,
+            Err(TryError::WouldBlock) => return Err(Errno::EAGAIN),
+            Err(TryError::Failed(errno)) => return Err(errno),
+        }
+        budget().await;
+    }
+}
+
 /// Two pieces of a stream as one.
 fn join(before: Received, piece: Received) -> Received {
     let len = before.len + piece.len;
@@ -160,5 +173,6 @@ fn join(before: Received, piece: Received) -> Received {
         barrier: piece.barrier,
         urgent: false,
         extras: before.extras,
+        failure: false,
     }
 }

@@ -215,7 +215,9 @@ async fn send(
 ) -> SysResult<usize> {
     let socket = of_file(file)?;
     let mut message = Outgoing::plain();
-    if control.1 > 0 {
+    // The families of the Internet look at the address first, on which it depends what control messages mean.
+    let address_first = matches!(socket.common().family, AF_INET | AF_INET6);
+    if control.1 > 0 && !address_first {
         control::import(t, socket, control.0, control.1, &mut message).await?;
     }
     message.urgent = flags & raw::MSG_OOB != 0;
@@ -226,6 +228,9 @@ async fn send(
     if !name.0.is_null() && name.1 != 0 {
         let address = address::import(t, name.0, name.1).await?;
         message.target = socket.resolve(t, &address).await?;
+    }
+    if control.1 > 0 && address_first {
+        control::import(t, socket, control.0, control.1, &mut message).await?;
     }
     transfer::send(t, file, socket, buf, &mut message, flags & SEND_FLAGS).await
 }
@@ -301,14 +306,15 @@ pub(crate) async fn receive(t: &Thread, file: &OpenFile, buf: &mut IoBuf<'_>, fl
         return Ok(transfer::receive_urgent(socket, buf, flags).await?);
     }
     if flags & raw::MSG_ERRQUEUE != 0 {
-        return Err(Errno::EAGAIN.into());
+        return Ok(transfer::receive_failure(socket, buf).await?);
     }
     transfer::receive(t, file, socket, buf, flags).await
 }
 
 /// What the call answers: the true length of a message for MSG_TRUNC, but not of ICMP sockets, as on Linux.
 pub(crate) fn length(socket: &dyn Socket, received: &Received, flags: u32) -> usize {
-    let whole = flags & raw::MSG_TRUNC != 0 && socket.common().kind != Type::Stream && !inet::is_icmp(socket.common());
+    let told = socket.common().kind != Type::Stream && !inet::is_icmp(socket.common()) && !received.failure;
+    let whole = flags & raw::MSG_TRUNC != 0 && told;
     if whole { received.full } else { received.len }
 }
 
@@ -359,6 +365,9 @@ pub(crate) async fn receive_header(t: &Thread, file: &OpenFile, at: UserPtr<MsgH
     }
     if received.urgent {
         header.flags |= raw::MSG_OOB;
+    }
+    if received.failure {
+        header.flags |= raw::MSG_ERRQUEUE;
     }
     at.write(t.mm(), header).await?;
     Ok(length(socket, &received, flags))

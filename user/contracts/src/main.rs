@@ -18,6 +18,7 @@ mod file;
 mod guise;
 mod inet;
 mod memory;
+mod message;
 mod netlink;
 mod process;
 mod ring;

@@ -326,11 +326,11 @@ impl Configure {
     }
 
     /// The datagrams that the stack has put together.
-    pub fn take_datagrams(&mut self, mut take: impl FnMut(Pair, &[u8])) {
+    pub fn take_datagrams(&mut self, mut take: impl FnMut(Pair, (u8, u8), &[u8])) {
         let socket = self.sockets.get_mut::<RawSocket>(self.datagrams);
         while let Ok(packet) = socket.recv() {
-            if let Some((pair, data)) = frame::reassembled(packet) {
-                take(pair, data);
+            if let Some((pair, header, data)) = frame::reassembled(packet) {
+                take(pair, header, data);
             }
         }
     }

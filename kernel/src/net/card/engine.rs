@@ -23,7 +23,7 @@ use crate::errno::Errno;
 use crate::exec::Instant;
 use crate::mm::frames;
 use crate::net::inet::tcp::{self, TcpSocket};
-use crate::net::inet::{ip, udp};
+use crate::net::inet::{failures, ip, udp};
 
 /// Frames that are received, and connections that are served, before others get their turn.
 const FRAMES: usize = 64;
@@ -135,6 +135,14 @@ impl Wire {
         }
         let Some(packet) = ip::Arrived::parse(packet, self.port.index()) else { return false };
         (self.settings.is_addressed(packet.to) || packet.to.is_multicast()) && ip::arrive(&packet)
+    }
+
+    /// A message of ICMP, perhaps about what this machine has sent.
+    fn tell_failure(&self, frame: &[u8]) {
+        let packet = frame::packet(frame).and_then(|packet| ip::Arrived::parse(packet, self.port.index()));
+        if let Some(packet) = packet.filter(|packet| self.settings.is_own(packet.to)) {
+            failures::arrive(&packet);
+        }
     }
 
     /// When the sockets want to be looked at again.
@@ -302,22 +310,30 @@ impl Engine {
             {
                 taken = true;
             }
-            Kind::Udp { pair: (local, remote), data } => {
+            Kind::Udp { pair: (local, remote), header, data } => {
                 // Otherwise the stack answers that the port is unreachable, or it is the configuration's.
-                taken = settings.is_addressed(local.ip) && udp::arrive(local, remote, data);
+                let index = self.wire.port.index();
+                taken = settings.is_addressed(local.ip) && udp::arrive(local, remote, index, header, data);
                 if !taken && !self.configure.wants(local.port) {
                     return self.wire.feed(frame, &mut self.nobody);
                 }
             }
             Kind::Unreachable { to, quoted } if settings.is_own(to) => {
+                self.wire.tell_failure(frame.bytes());
                 self.unreachable(&quoted);
                 return self.wire.feed(frame, &mut self.nobody);
             }
-            Kind::Unreachable { .. } | Kind::Icmp => return self.wire.feed(frame, &mut self.nobody),
+            Kind::Unreachable { .. } | Kind::Icmp => {
+                self.wire.tell_failure(frame.bytes());
+                return self.wire.feed(frame, &mut self.nobody);
+            }
             Kind::Neighbour { ip, mac, told } if settings.is_own(told) && settings.is_near(ip) => {
                 self.retry |= self.wire.port.with_neighbours(|known| known.heard(ip, mac, self.wire.now));
             }
-            Kind::Icmp6 { packet, mac } => self.retry |= self.configure.hear(&mut self.wire, packet, mac),
+            Kind::Icmp6 { packet, mac } => {
+                self.wire.tell_failure(frame.bytes());
+                self.retry |= self.configure.hear(&mut self.wire, packet, mac);
+            }
             // Else the stack would answer that nobody knows the protocol.
             Kind::Other => taken = is_known,
             Kind::Neighbour { .. } => {}
@@ -326,10 +342,10 @@ impl Engine {
             self.wire.port.card().recycle(frame.0);
         } else {
             self.wire.feed(frame, self.configure.sockets());
-            let settings = &self.wire.settings;
-            self.configure.take_datagrams(|(local, remote), data| {
+            let (settings, index) = (&self.wire.settings, self.wire.port.index());
+            self.configure.take_datagrams(|(local, remote), header, data| {
                 if settings.is_addressed(local.ip) {
-                    udp::arrive(local, remote, data);
+                    udp::arrive(local, remote, index, header, data);
                 }
             });
             let wire = &self.wire;
@@ -488,17 +504,12 @@ impl Engine {
     }
 
     fn unreachable(&mut self, quoted: &Quoted) {
-        let Quoted { protocol, pair, errno, lasts } = *quoted;
-        match protocol {
-            IpProtocol::Udp if lasts => udp::unreachable(pair.0, pair.1, errno),
-            IpProtocol::Tcp => {
-                if let Some(id) = self.by_pair.get(&key(pair)).copied()
-                    && self.streams.get_mut(&id).is_some_and(|stream| stream.give_up(errno))
-                {
-                    self.enqueue(id);
-                }
-            }
-            _ => {}
+        let Quoted { protocol, pair, errno } = *quoted;
+        if protocol == IpProtocol::Tcp
+            && let Some(id) = self.by_pair.get(&key(pair)).copied()
+            && self.streams.get_mut(&id).is_some_and(|stream| stream.give_up(errno))
+        {
+            self.enqueue(id);
         }
     }
 }

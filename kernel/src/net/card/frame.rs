@@ -10,7 +10,7 @@ use smoltcp::wire::{
 
 use super::Settings;
 use crate::errno::Errno;
-use crate::net::inet::Endpoint;
+use crate::net::inet::{Endpoint, failures};
 
 /// Both ends of a connection, the own one first.
 pub type Pair = (Endpoint, Endpoint);
@@ -25,6 +25,8 @@ pub enum Kind<'a> {
     /// A whole datagram with a good checksum.
     Udp {
         pair: Pair,
+        /// Hops and class.
+        header: (u8, u8),
         data: &'a [u8],
     },
     /// Somebody tells `to` that something has not arrived.
@@ -53,8 +55,6 @@ pub struct Quoted {
     pub protocol: IpProtocol,
     pub pair: Pair,
     pub errno: Errno,
-    /// Another attempt would fail as well.
-    pub lasts: bool,
 }
 
 /// Can the frame be for this machine, and from where it says? What cannot, Linux drops as PACKET_OTHERHOST (ip_rcv) or as a
@@ -176,7 +176,7 @@ fn ipv4(packet: &[u8]) -> Option<Kind<'_>> {
         IpProtocol::Tcp => tcp(from, to, payload),
         IpProtocol::Udp => {
             Ipv4Repr::parse(&ip, &ChecksumCapabilities::default()).ok()?;
-            udp(from, to, payload)
+            udp(from, to, header4(&ip), payload)
         }
         IpProtocol::Icmp => unreachable4(to, payload).or(Some(Kind::Icmp)),
         _ => None,
@@ -191,7 +191,7 @@ fn ipv6(packet: &[u8], mac: [u8; 6]) -> Option<Kind<'_>> {
     let payload = packet.get(ip.header_len()..ip.total_len())?;
     match repr.next_header {
         IpProtocol::Tcp => tcp(from, to, payload),
-        IpProtocol::Udp => udp(from, to, payload),
+        IpProtocol::Udp => udp(from, to, (ip.hop_limit(), ip.traffic_class()), payload),
         IpProtocol::Icmpv6 => Some(Kind::Icmp6 { packet: ip, mac }),
         _ => None,
     }
@@ -206,39 +206,29 @@ fn tcp<'a>(from: IpAddr, to: IpAddr, payload: &[u8]) -> Option<Kind<'a>> {
     good.then_some(Kind::Tcp { pair, begins, resets: segment.rst() })
 }
 
-fn udp(from: IpAddr, to: IpAddr, payload: &[u8]) -> Option<Kind<'_>> {
+fn header4(ip: &Ipv4Packet<&[u8]>) -> (u8, u8) {
+    (ip.hop_limit(), ip.dscp() << 2 | ip.ecn())
+}
+
+fn udp(from: IpAddr, to: IpAddr, header: (u8, u8), payload: &[u8]) -> Option<Kind<'_>> {
     let datagram = UdpPacket::new_checked(payload).ok()?;
     UdpRepr::parse(&datagram, &from.into(), &to.into(), &ChecksumCapabilities::default()).ok()?;
     let pair = (end(to, datagram.dst_port()), end(from, datagram.src_port()));
-    Some(Kind::Udp { pair, data: datagram.payload() })
+    Some(Kind::Udp { pair, header, data: datagram.payload() })
 }
 
 /// A datagram out of its IP packet, which the stack has put together from fragments.
-pub fn reassembled(packet: &[u8]) -> Option<(Pair, &[u8])> {
+pub fn reassembled(packet: &[u8]) -> Option<(Pair, (u8, u8), &[u8])> {
     let ip = Ipv4Packet::new_checked(packet).ok()?;
     let payload = packet.get(ip.header_len().into()..ip.total_len().into())?;
-    match udp(ip.src_addr().into(), ip.dst_addr().into(), payload)? {
-        Kind::Udp { pair, data } => Some((pair, data)),
+    match udp(ip.src_addr().into(), ip.dst_addr().into(), header4(&ip), payload)? {
+        Kind::Udp { pair, header, data } => Some((pair, header, data)),
         _ => None,
     }
 }
 
-/// The codes of "destination unreachable" (RFC 1122, 3.2.2.1), as Linux translates them (icmp_err_convert), and whether it takes
-/// them for lasting.
-fn errno_of(code: u8) -> Option<(Errno, bool)> {
-    Some(match code {
-        0 | 11 => (Errno::ENETUNREACH, false),
-        1 | 12 => (Errno::EHOSTUNREACH, false),
-        2 => (Errno::ENOPROTOOPT, true),
-        3 => (Errno::ECONNREFUSED, true),
-        5 => (Errno::EOPNOTSUPP, false),
-        6 | 9 => (Errno::ENETUNREACH, true),
-        7 => (Errno::EHOSTDOWN, true),
-        8 => (Errno::ENONET, true),
-        10 | 13..=15 => (Errno::EHOSTUNREACH, true),
-        _ => return None,
-    })
-}
+/// A code that is about the size of packets, which the stack's segments do not exceed.
+const TOO_LARGE: u8 = 4;
 
 /// What an ICMP message quotes: the IP header and the first eight bytes of what was sent.
 fn unreachable4<'a>(to: IpAddr, payload: &[u8]) -> Option<Kind<'a>> {
@@ -246,13 +236,14 @@ fn unreachable4<'a>(to: IpAddr, payload: &[u8]) -> Option<Kind<'a>> {
     if message.msg_type() != Icmpv4Message::DstUnreachable || !message.verify_checksum() {
         return None;
     }
-    let (errno, lasts) = errno_of(message.msg_code())?;
+    let code = message.msg_code();
+    let (errno, _) = failures::errno_of(code).filter(|_| code != TOO_LARGE)?;
     let quoted = payload.get(8..)?;
     let ip = Ipv4Packet::new_unchecked(quoted.get(..20).map(|_| quoted)?);
     let ports = quoted.get(ip.header_len().into()..)?.first_chunk::<4>()?;
     let [a, b, c, d] = *ports;
     let pair = (end(ip.src_addr(), u16::from_be_bytes([a, b])), end(ip.dst_addr(), u16::from_be_bytes([c, d])));
-    Some(Kind::Unreachable { to, quoted: Quoted { protocol: ip.next_header(), pair, errno, lasts } })
+    Some(Kind::Unreachable { to, quoted: Quoted { protocol: ip.next_header(), pair, errno } })
 }
 
 #[cfg(test)]

@@ -7,16 +7,21 @@
 //! * [`Endpoint`]: address and port, and the two forms of `struct sockaddr`.
 //! * [`ports`]: who has which port; also how a connection finds its listener and a datagram its receiver.
 //! * [`tcp`], [`udp`]: the sockets; [`ip`]: those for ICMP and for packets as they are. [`options`]: what IPPROTO_IP, IPPROTO_IPV6 and IPPROTO_TCP know.
+//! * [`told`], [`sending`]: what control messages say of packets that come and go; [`failures`]: those that do not arrive.
 //!
 //! Locks: the state of a TCP socket, of two the one at the lower address first → a shard of ports → leaves.
 
 mod endpoint;
+pub(super) mod failures;
 pub mod ip;
 mod options;
 mod ports;
+mod sending;
+mod shared;
 pub mod tcp;
 #[cfg(test)]
 mod tests;
+mod told;
 pub mod udp;
 
 use alloc::sync::Arc;
@@ -36,6 +41,7 @@ use crate::process::{Caps, Thread};
 
 pub use endpoint::{AF_INET, AF_INET6, Endpoint};
 pub use ports::{SHARDS, shard_of};
+pub use sending::Sending;
 
 pub const IPPROTO_ICMP: u8 = raw::IPPROTO_ICMP as u8;
 pub const IPPROTO_TCP: u8 = raw::IPPROTO_TCP as u8;

@@ -10,18 +10,21 @@ use linux_raw_sys::net as raw;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::tcp::KeepAlive;
+use super::told::Told;
 use super::{AF_INET6, IPPROTO_TCP};
 use crate::errno::{Errno, Result};
 use crate::net::socket::{Common, Type};
 
-const SOL_IP: u32 = raw::IPPROTO_IP as u32;
-const SOL_IPV6: u32 = raw::IPPROTO_IPV6 as u32;
+pub const SOL_IP: u32 = raw::IPPROTO_IP as u32;
+pub const SOL_IPV6: u32 = raw::IPPROTO_IPV6 as u32;
 pub const SOL_TCP: u32 = IPPROTO_TCP as u32;
 
 /// IP_DEFTTL, and the hop limit of IPv6.
 pub const HOPS: i32 = 64;
 /// IP_PMTUDISC_WANT: the default; IP_PMTUDISC_OMIT is the last.
 const DISCOVER_WANT: i32 = 1;
+const DISCOVER_DO: i32 = 2;
+const DISCOVER_PROBE: i32 = 3;
 const DISCOVER_LAST: i32 = 5;
 /// The bits of a type of service that say something of congestion: a stream keeps its own.
 const ECN: i32 = 3;
@@ -51,6 +54,7 @@ pub struct IpOptions {
     discover6: i32,
     /// IPV6_V6ONLY.
     pub only_v6: bool,
+    pub told: Told,
 }
 
 impl IpOptions {
@@ -63,10 +67,30 @@ impl IpOptions {
             hops6: HOPS,
             discover6: DISCOVER_WANT,
             only_v6: false,
+            told: Told::default(),
         }
     }
 
+    /// Whether packets may be cut into fragments on their way out (ip_sk_ignore_df of Linux).
+    pub fn fragments(&self, v4: bool) -> bool {
+        let discover = if v4 { self.discover } else { self.discover6 };
+        discover < DISCOVER_DO || discover == DISCOVER_LAST
+    }
+
+    /// Whether a size that the network has told counts, which are those below IP_PMTUDISC_PROBE.
+    pub fn heeds_size(&self, v4: bool) -> bool {
+        (if v4 { self.discover } else { self.discover6 }) < DISCOVER_PROBE
+    }
+
+    /// Whether it wants to know how large packets may be: all but IP_PMTUDISC_DONT.
+    pub fn discovers(&self, v4: bool) -> bool {
+        (if v4 { self.discover } else { self.discover6 }) != 0
+    }
+
     pub fn get(&self, common: &Common, level: u32, option: u32) -> Result<Vec<u8>> {
+        if let Some(value) = self.told.get(common, level, option) {
+            return Ok(value.as_bytes().to_vec());
+        }
         let value = match (level, option) {
             (SOL_IP, raw::IP_TOS) => self.tos,
             (SOL_IP, raw::IP_TTL) => self.hops,
@@ -95,6 +119,9 @@ impl IpOptions {
     }
 
     pub fn set(&mut self, common: &Common, level: u32, option: u32, value: &[u8], bound: bool) -> Result<()> {
+        if let Some(answer) = self.told.set(common, level, option, value) {
+            return answer;
+        }
         match (level, option) {
             (SOL_IP, raw::IP_TOS) => {
                 let tos = int(value, true)? & 0xff;

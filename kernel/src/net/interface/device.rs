@@ -10,7 +10,7 @@ use crate::net::card::{self, Cidr, Port};
 use crate::net::netlink;
 
 pub const LOOPBACK_INDEX: i32 = 1;
-const LOOPBACK_MTU: i32 = 65_536;
+pub const LOOPBACK_MTU: i32 = 65_536;
 /// The index of the first card.
 pub const FIRST_CARD: i32 = 2;
 pub const ARPHRD_ETHER: u16 = 1;

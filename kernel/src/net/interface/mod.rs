@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::card::{Card, Cidr, Port};
+use super::card::{self, Card, Cidr, Port};
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
 use crate::process::Thread;
@@ -125,6 +125,11 @@ pub fn port_for(ip: IpAddr) -> Result<Option<Arc<Port>>> {
     let knows = |port: &Port| port.with_settings(|settings| settings.knows_way(ip)) && leads(port);
     let port = find_card(|port| is_near(port) && leads(port)).or_else(|| find_card(knows)).or_else(|| find_card(leads));
     port.filter(|port| port.is_up()).map(Some).ok_or(Errno::ENETUNREACH)
+}
+
+/// The longest packet that can go towards `ip` in one piece, bytes.
+pub fn mtu_for(ip: IpAddr) -> Result<usize> {
+    Ok(if port_for(ip)?.is_some() { card::MTU } else { device::LOOPBACK_MTU as usize })
 }
 
 /// Where packets for `ip` come from.

@@ -28,11 +28,13 @@ mod inet6;
 mod inet_close;
 mod inet_connect;
 mod inet_edges;
+mod inet_errors;
 mod inet_names;
 mod inet_options;
 mod inet_pieces;
 mod inet_proc;
 mod inet_tcp;
+mod inet_told;
 mod inet_udp;
 mod inotify;
 mod inotify_events;
@@ -159,6 +161,8 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("inet_pieces", inet_pieces::TESTS),
     ("inet_proc", inet_proc::TESTS),
     ("inet6", inet6::TESTS),
+    ("inet_errors", inet_errors::TESTS),
+    ("inet_told", inet_told::TESTS),
     ("mqueue", mqueue::TESTS),
     ("mqueue_file", mqueue_file::TESTS),
     ("msg", msg::TESTS),

@@ -9,7 +9,8 @@ use smoltcp::wire::{UdpPacket, UdpRepr};
 use super::packet::{self, Arrived, ECHO, ECHO_REPLY, ECHO_REPLY6, ECHO6, Head};
 use super::{IpSocket, Kind, Packet, table};
 use crate::mm::frames;
-use crate::net::inet::{Endpoint, HOPS, IPPROTO_UDP, udp};
+use crate::net::inet::told::{About, Noted};
+use crate::net::inet::{Endpoint, HOPS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, failures, udp};
 use crate::net::interface::{self, LOOPBACK_INDEX};
 use crate::time;
 
@@ -39,15 +40,18 @@ fn is_reply(packet: &Arrived<'_>) -> bool {
     packet.payload.first() == Some(if packet.to.is_ipv4() { &ECHO_REPLY } else { &ECHO_REPLY6 })
 }
 
-/// A packet from this machine to itself: sockets get it, and what asks for an echo has one.
+/// A packet from this machine to itself: sockets get it, and what asks for an echo has one. Who sent what nobody knows is told.
 pub(super) fn deliver_here(whole: &[u8]) {
     let Some(packet) = Arrived::parse(whole, LOOPBACK_INDEX) else { return };
-    arrive(&packet);
-    match packet.message() {
-        Some(ECHO) if packet.to.is_ipv4() => echo(&packet, ECHO_REPLY),
-        Some(ECHO6) if packet.to.is_ipv6() => echo(&packet, ECHO_REPLY6),
-        _ if packet.protocol == IPPROTO_UDP => deliver_datagram(&packet),
-        _ => {}
+    let taken = arrive(&packet);
+    match (packet.protocol, packet.message()) {
+        (IPPROTO_ICMP, Some(ECHO)) if packet.to.is_ipv4() => echo(&packet, ECHO_REPLY),
+        (IPPROTO_ICMPV6, Some(ECHO6)) if packet.to.is_ipv6() => echo(&packet, ECHO_REPLY6),
+        (IPPROTO_UDP, _) => deliver_datagram(&packet),
+        (IPPROTO_ICMP | IPPROTO_ICMPV6, Some(_)) => failures::arrive(&packet),
+        (IPPROTO_TCP | IPPROTO_ICMP | IPPROTO_ICMPV6, _) => {}
+        _ if taken || interface::is_group(packet.to) => {}
+        _ => failures::packet_refused(&packet, false),
     }
 }
 
@@ -86,7 +90,12 @@ fn deliver_datagram(packet: &Arrived<'_>) {
     let (from, to) = (packet.from.into(), packet.to.into());
     if UdpRepr::parse(&datagram, &from, &to, &ChecksumCapabilities::default()).is_ok() {
         let local = Endpoint { ip: packet.to, port: datagram.dst_port() };
-        udp::arrive(local, Endpoint { ip: packet.from, port: datagram.src_port() }, datagram.payload());
+        let remote = Endpoint { ip: packet.from, port: datagram.src_port() };
+        let header = (packet.hops, packet.class);
+        let taken = udp::arrive(local, remote, packet.index, header, datagram.payload());
+        if !taken && !interface::is_group(packet.to) {
+            failures::packet_refused(packet, true);
+        }
     }
 }
 
@@ -121,7 +130,14 @@ impl IpSocket {
         }
         let Some(data) = copy(bytes) else { return };
         let Arrived { from, to, hops, class, index, .. } = *packet;
-        let at = time::now_realtime();
-        self.deliver(Packet { from, to, hops, class, index, at, data });
+        let noted = match self.kind {
+            // Who asks for echoes is not told which of the machine's addresses it was.
+            Kind::Echo => Noted::Interface,
+            Kind::Raw if self.ip.told().wants_interface() => Noted::All,
+            Kind::Raw => Noted::Nothing,
+        };
+        let at = time::now_realtime().to_nanos();
+        let about = About { to: Endpoint { ip: to, port: 0 }, index, hops, class, noted, at };
+        self.deliver(Packet { from, about, data });
     }
 }

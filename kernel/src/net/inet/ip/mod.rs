@@ -9,10 +9,11 @@
 //! checksums.
 
 mod arrive;
+mod failed;
 mod group_range;
 mod names;
 mod options;
-mod packet;
+pub mod packet;
 mod send;
 mod table;
 #[cfg(test)]
@@ -26,9 +27,12 @@ use core::any::Any;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use self::options::{RawOptions, Told};
+use self::options::RawOptions;
 use super::endpoint::AF_UNSPEC;
+use super::failures::ErrorQueue;
 use super::options::IpOptions;
+use super::shared::Shared;
+use super::told::About;
 use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_ICMP, IPPROTO_ICMPV6};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
@@ -37,13 +41,13 @@ use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
 use crate::mm::{IoBuf, UserPtr};
 use crate::net::interface;
 use crate::net::packet::copy_out;
-use crate::net::socket::{Address, Common, Extras, Outgoing, Receive, Received, Socket, Switches, Target, Type};
+use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Switches, Target, Type};
 use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
-use crate::time::Timespec;
 
 pub use arrive::arrive;
+pub use failed::{failed_echo, failed_raw};
 pub use group_range::{group_range, may_ask, set_group_range};
 pub use packet::Arrived;
 pub use table::is_empty;
@@ -66,8 +70,8 @@ pub struct IpSocket {
     common: Common,
     state: SpinLock<State>,
     queue: WaitQueue,
-    ip: SpinLock<IpOptions>,
-    told: SpinLock<Told>,
+    ip: Shared,
+    failures: ErrorQueue,
     raw_options: SpinLock<RawOptions>,
     /// What the card has not sent yet takes up this much.
     on_its_way: AtomicUsize,
@@ -94,11 +98,7 @@ struct State {
 /// A packet that waits to be read.
 struct Packet {
     from: IpAddr,
-    to: IpAddr,
-    hops: u8,
-    class: u8,
-    index: i32,
-    at: Timespec,
+    about: About,
     data: Box<[u8]>,
 }
 
@@ -124,8 +124,8 @@ impl IpSocket {
                 hears: kind == Kind::Raw,
             }),
             queue: WaitQueue::new(),
-            ip: SpinLock::new(ip),
-            told: SpinLock::new(Told::default()),
+            ip: Shared::new(ip),
+            failures: ErrorQueue::new(),
             raw_options: SpinLock::new(RawOptions::new(family, protocol)),
             on_its_way: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
@@ -163,7 +163,6 @@ impl IpSocket {
     }
 
     fn receive_packet(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
-        let told = *self.told.lock();
         let mut state = self.state.lock();
         if let Some(errno) = self.common.take_error() {
             return Err(errno.into());
@@ -174,8 +173,7 @@ impl IpSocket {
         };
         let len = copy_out(buf, &packet.data)?;
         let from = Endpoint { ip: packet.from, port: 0 }.to_address(self.common.family);
-        let extras = told.extras(&self.common, packet);
-        let extras = (!extras.is_empty()).then(|| Box::new(Extras(extras)));
+        let extras = self.ip.told().extras(&self.common, &packet.about);
         let received = Received { len, full: packet.data.len(), from: Some(from), extras, ..Received::default() };
         if how.peek {
             return Ok(received);
@@ -197,6 +195,7 @@ impl IpSocket {
         state.charge = 0;
         drop(state);
         drop(inbox);
+        self.failures.clear();
         match self.kind {
             Kind::Raw if heard => table::remove_raw(self),
             Kind::Echo if ident != 0 => table::release(self, ident),
@@ -247,7 +246,7 @@ impl FileOps for IpSocket {
     fn ready(&self) -> Events {
         let state = self.state.lock();
         let mut events = if self.is_full() { Events::empty() } else { WRITABLE };
-        if self.common.has_error() {
+        if self.common.has_error() || !self.failures.is_empty() {
             events |= Events::ERR;
         }
         if state.receive_shut {
@@ -354,6 +353,17 @@ impl Socket for IpSocket {
         self.receive_packet(buf, how)
     }
 
+    fn try_receive_failure(&self, buf: &mut IoBuf<'_>) -> Result<Received, TryError> {
+        self.failures.take(&self.common, self.ip.told(), buf)
+    }
+
+    fn take_control(&self, message: &mut Outgoing, level: u32, kind: u32, data: &[u8]) -> Result<()> {
+        match self.is_v4() {
+            true => message.sending.add4(level, kind, data, false),
+            false => message.sending.add6(level, kind, data),
+        }
+    }
+
     fn take_urgent(&self, _peek: bool) -> Result<u8> {
         Err(Errno::EOPNOTSUPP)
     }
@@ -377,10 +387,6 @@ impl Socket for IpSocket {
     }
 
     fn get_option(&self, level: u32, option: u32) -> Result<Vec<u8>> {
-        use zerocopy::IntoBytes;
-        if let Some(value) = self.told.lock().get(&self.common, level, option) {
-            return Ok(value.as_bytes().to_vec());
-        }
         if let Some(answer) = self.raw_options.lock().get(&self.common, level, option) {
             return answer;
         }
@@ -388,13 +394,13 @@ impl Socket for IpSocket {
     }
 
     fn set_option(&self, _t: &Thread, level: u32, option: u32, value: &[u8]) -> Result<()> {
-        if let Some(answer) = self.told.lock().set(&self.common, level, option, value) {
-            return answer;
-        }
         if let Some(answer) = self.raw_options.lock().set(&self.common, level, option, value) {
             return answer;
         }
-        self.ip.lock().set(&self.common, level, option, value, self.state.lock().local.port != 0)
+        let bound = self.state.lock().local.port != 0;
+        self.ip.set(&self.common, level, option, value, bound)?;
+        self.failures.keep_if(self.ip.told(), level, option);
+        Ok(())
     }
 }
 

@@ -1,19 +1,16 @@
-//! What is told of a packet besides its bytes, and the options that only raw sockets have: ip(7), ipv6(7), raw(7), icmp(7).
+//! The options that only raw sockets have: raw(7), ipv6(7).
 
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr};
 
 use linux_raw_sys::net as raw;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::super::options::{SOL_IP, SOL_IPV6};
 use super::super::{AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6};
-use super::Packet;
 use super::packet::Arrived;
 use crate::errno::{Errno, Result};
-use crate::net::socket::{Common, Extra, Switches, Type};
+use crate::net::socket::{Common, Type};
 
-const SOL_IP: u32 = raw::IPPROTO_IP as u32;
-const SOL_IPV6: u32 = raw::IPPROTO_IPV6 as u32;
 const SOL_ICMPV6: u32 = IPPROTO_ICMPV6 as u32;
 const SOL_RAW: u32 = 255;
 /// Of SOL_RAW; of SOL_ICMPV6.
@@ -25,87 +22,6 @@ const WRITTEN: u8 = 255;
 const CHECKSUM_OF_ICMP6: u16 = 2;
 /// Bytes of the largest filter.
 const FILTER: usize = 32;
-
-/// A switch of a level that makes something be told with each packet.
-const TOLD: [(u32, u32); 6] = [
-    (SOL_IP, raw::IP_PKTINFO),
-    (SOL_IP, raw::IP_RECVTTL),
-    (SOL_IP, raw::IP_RECVTOS),
-    (SOL_IPV6, raw::IPV6_RECVPKTINFO),
-    (SOL_IPV6, raw::IPV6_RECVHOPLIMIT),
-    (SOL_IPV6, raw::IPV6_RECVTCLASS),
-];
-
-/// Which of [`TOLD`] are on.
-#[derive(Clone, Copy, Default)]
-pub struct Told(u8);
-
-impl Told {
-    fn bit(common: &Common, level: u32, option: u32) -> Option<u8> {
-        let known = level != SOL_IPV6 || common.family == AF_INET6;
-        TOLD.iter().position(|told| known && *told == (level, option)).map(|place| 1 << place)
-    }
-
-    fn is_on(self, option: u32) -> bool {
-        TOLD.iter().enumerate().any(|(place, told)| told.1 == option && self.0 & 1 << place != 0)
-    }
-
-    /// None: it is none of these.
-    pub fn get(self, common: &Common, level: u32, option: u32) -> Option<i32> {
-        Self::bit(common, level, option).map(|bit| i32::from(self.0 & bit != 0))
-    }
-
-    pub fn set(&mut self, common: &Common, level: u32, option: u32, value: &[u8]) -> Option<Result<()>> {
-        let bit = Self::bit(common, level, option)?;
-        let on = match int(value) {
-            // A byte is enough for options of IP.
-            Err(_) if level == SOL_IP => Ok(value.first().map_or(0, |byte| i32::from(*byte))),
-            given => given,
-        };
-        Some(on.map(|on| self.0 = if on != 0 { self.0 | bit } else { self.0 & !bit }))
-    }
-
-    /// What goes with a packet.
-    pub fn extras(self, common: &Common, packet: &Packet) -> Vec<Extra> {
-        let mut all = Vec::new();
-        let mut add = |level, kind, data: &[u8]| all.push(Extra { level, kind, data: data.into() });
-        if common.is_on(Switches::TIMESTAMP) {
-            let time = [packet.at.sec, i64::from(packet.at.nsec / 1000)];
-            add(raw::SOL_SOCKET, raw::SO_TIMESTAMP, time.as_bytes());
-        }
-        let (hops, class) = (i32::from(packet.hops), i32::from(packet.class));
-        match packet.to {
-            IpAddr::V4(to) => {
-                if self.is_on(raw::IP_PKTINFO) {
-                    // Who asks for echoes is not told which of the machine's addresses it was.
-                    let own = if common.kind == Type::Raw { to } else { Ipv4Addr::UNSPECIFIED };
-                    let info = [packet.index.to_ne_bytes(), own.octets(), to.octets()];
-                    add(SOL_IP, raw::IP_PKTINFO, info.as_flattened());
-                }
-                if self.is_on(raw::IP_RECVTTL) {
-                    add(SOL_IP, raw::IP_TTL, &hops.to_ne_bytes());
-                }
-                if self.is_on(raw::IP_RECVTOS) {
-                    add(SOL_IP, raw::IP_TOS, &[packet.class]);
-                }
-            }
-            IpAddr::V6(to) => {
-                if self.is_on(raw::IPV6_RECVPKTINFO) {
-                    let mut info = to.octets().to_vec();
-                    info.extend(packet.index.to_ne_bytes());
-                    add(SOL_IPV6, raw::IPV6_PKTINFO, &info);
-                }
-                if self.is_on(raw::IPV6_RECVHOPLIMIT) {
-                    add(SOL_IPV6, raw::IPV6_HOPLIMIT, &hops.to_ne_bytes());
-                }
-                if self.is_on(raw::IPV6_RECVTCLASS) {
-                    add(SOL_IPV6, raw::IPV6_TCLASS, &class.to_ne_bytes());
-                }
-            }
-        }
-        all
-    }
-}
 
 fn int(value: &[u8]) -> Result<i32> {
     i32::read_from_prefix(value).map(|(int, _)| int).map_err(|_| Errno::EINVAL)
@@ -148,6 +64,8 @@ impl RawOptions {
         match (level, option) {
             (SOL_RAW, ICMP_FILTER) if !v6 => Some(Errno::EOPNOTSUPP),
             (SOL_ICMPV6, _) if v6 && common.protocol != IPPROTO_ICMPV6 => Some(Errno::EOPNOTSUPP),
+            // Those of AF_INET6 know nothing of IPv4.
+            (SOL_IP, _) if v6 => Some(Errno::ENOPROTOOPT),
             (SOL_RAW, _) => Some(Errno::ENOPROTOOPT),
             (SOL_ICMPV6, _) if v6 => Some(Errno::ENOPROTOOPT),
             _ => None,

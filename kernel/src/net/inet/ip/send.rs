@@ -11,7 +11,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::{TryError, sigio};
 use crate::mm::IoBuf;
 use crate::net::card::{self, Charge, Port, Sender};
-use crate::net::inet::Endpoint;
+use crate::net::inet::{Endpoint, Sending};
 use crate::net::interface;
 use crate::net::packet::copy_in;
 use crate::net::socket::{Outgoing, Target};
@@ -49,7 +49,7 @@ impl IpSocket {
     }
 
     fn send_bytes(&self, data: Box<[u8]>, message: &Outgoing) -> Result<()> {
-        if self.kind == Kind::Echo && data.get(..2) != Some(&[if self.is_v4() { ECHO } else { ECHO6 }, 0]) {
+        if self.kind == Kind::Echo && data.first_chunk() != Some(&question(self.is_v4())) {
             return Err(Errno::EINVAL);
         }
         let state = self.state.lock();
@@ -57,6 +57,8 @@ impl IpSocket {
         let (local, shut) = (state.local, state.send_shut);
         drop(state);
         let source = interface::source_for(to.ip)?;
+        message.sending.check(to.ip)?;
+        let local = Endpoint { ip: message.sending.source.unwrap_or(local.ip), ..local };
         // Nothing comes from where packets for many go.
         let from = if interface::is_local(local.ip) { local.ip } else { source };
         if !interface::leads(from, to.ip) {
@@ -68,7 +70,8 @@ impl IpSocket {
             None if shut => return Err(Errno::EPIPE),
             None => {}
         }
-        let packet = self.make(from, to.ip, local.port, data)?;
+        self.check_size(to, data.len())?;
+        let packet = self.make(from, to.ip, local.port, message.sending, data)?;
         // A header that was written says where to, too, and the way is looked for by that.
         if Arrived::parse(&packet, 0).is_none_or(|packet| packet.to != to.ip) {
             return Err(Errno::EOPNOTSUPP);
@@ -82,8 +85,20 @@ impl IpSocket {
         }
     }
 
+    /// EMSGSIZE, of which the error queue tells more: it would be too long a packet, or it must not be cut into fragments.
+    fn check_size(&self, to: Endpoint, len: usize) -> Result<()> {
+        let written = self.kind == Kind::Raw && self.raw_options.lock().with_header;
+        let Some(size) = self.ip.excess(to.ip, len)?.filter(|_| !written) else { return Ok(()) };
+        if self.ip.told().errors(self.is_v4()) {
+            let port = self.state.lock().remote.filter(|_| self.is_v4()).map_or(0, |remote| remote.port);
+            self.failures.add_local(&self.common, Endpoint { port, ..to }, size);
+            self.queue.wake(usize::MAX, sigio::QUIET | sigio::ERR);
+        }
+        Err(Errno::EMSGSIZE)
+    }
+
     /// The whole packet.
-    fn make(&self, from: IpAddr, to: IpAddr, ident: u16, mut data: Box<[u8]>) -> Result<Box<[u8]>> {
+    fn make(&self, from: IpAddr, to: IpAddr, ident: u16, sending: Sending, mut data: Box<[u8]>) -> Result<Box<[u8]>> {
         let options = *self.raw_options.lock();
         if self.kind == Kind::Raw && options.with_header {
             return match self.is_v4() {
@@ -92,8 +107,9 @@ impl IpSocket {
                 false => Ok(data),
             };
         }
-        let ip = *self.ip.lock();
-        let hops = if to.is_multicast() { MULTICAST_HOPS } else { ip.hops(to.is_ipv4()) };
+        let (hops, class) = self.ip.header(to.is_ipv4());
+        let hops = if to.is_multicast() { MULTICAST_HOPS } else { hops };
+        let (hops, class) = (sending.hops.unwrap_or(hops), sending.class.unwrap_or(class));
         let protocol = self.common.protocol;
         let sum_at = match self.kind {
             Kind::Echo => {
@@ -115,7 +131,7 @@ impl IpSocket {
             };
             packet::put(&mut data, at, if sum == 0 && to.is_ipv6() { 0xffff } else { sum });
         }
-        let head = Head { from, to, protocol, hops, class: ip.class(to.is_ipv4()), ident: random::u64() as u16 };
+        let head = Head { from, to, protocol, hops, class, ident: random::u64() as u16 };
         head.before(&data)
     }
 
@@ -160,6 +176,11 @@ impl Sender for IpSocket {
             self.queue.wake(usize::MAX, WRITABLE.bits() | sigio::OUT);
         }
     }
+}
+
+/// Type and code of a request for an echo, which is all that may be asked.
+pub(super) fn question(v4: bool) -> [u8; 2] {
+    [if v4 { ECHO } else { ECHO6 }, 0]
 }
 
 fn destination(state: &State, message: &Outgoing) -> Result<Endpoint> {

@@ -16,8 +16,11 @@ use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::endpoint::{self, AF_UNSPEC};
+use super::failures::ErrorQueue;
 use super::options::IpOptions;
 use super::ports::{Holding, Ports};
+use super::shared::Shared;
+use super::told::{About, Noted};
 use super::{Endpoint, IPPROTO_UDP, Part, Row, check_bindable, claim};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
@@ -30,10 +33,11 @@ use crate::net::{address, interface};
 use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
+use crate::time;
 
 use self::send::Cork;
 
-pub use remote::{arrive, unreachable};
+pub use remote::{arrive, failed};
 
 /// Bytes of the largest datagram: what a length of 16 bits leaves beside the headers (those of IPv6 are not counted).
 const MAX: usize = 65_507;
@@ -51,7 +55,8 @@ pub struct UdpSocket {
     common: Common,
     state: SpinLock<State>,
     queue: WaitQueue,
-    ip: SpinLock<IpOptions>,
+    ip: Shared,
+    failures: ErrorQueue,
     /// What the card has not sent yet takes up this much.
     on_its_way: AtomicUsize,
     /// Its last descriptor is closed.
@@ -76,7 +81,16 @@ struct State {
 
 struct Datagram {
     from: Endpoint,
+    about: About,
     data: Box<[u8]>,
+}
+
+impl Datagram {
+    /// What came through the interface `index`, with a header of these hops and this class.
+    fn new(from: Endpoint, to: Endpoint, index: i32, header: (u8, u8), data: Box<[u8]>) -> Self {
+        let (hops, class) = header;
+        Datagram { from, about: About { to, index, hops, class, noted: Noted::Nothing, at: 0 }, data }
+    }
 }
 
 /// The sockets of a family that have ports. Like Linux it shows connected ones as established, others as closed.
@@ -131,7 +145,8 @@ impl UdpSocket {
                 cork: None,
             }),
             queue: WaitQueue::new(),
-            ip: SpinLock::new(IpOptions::new()),
+            ip: Shared::new(IpOptions::new()),
+            failures: ErrorQueue::new(),
             on_its_way: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         })
@@ -223,17 +238,18 @@ impl UdpSocket {
         }
     }
 
-    /// The other side has answered that nobody is there.
-    fn refused(&self) {
-        self.fail(Errno::ECONNREFUSED);
-    }
-
     fn fail(&self, errno: Errno) {
         self.common.set_error(errno);
         self.queue.wake(usize::MAX, sigio::QUIET | sigio::ERR);
     }
 
-    fn deliver(&self, datagram: Datagram) {
+    fn deliver(&self, mut datagram: Datagram) {
+        if self.ip.told().wants_interface() {
+            datagram.about.noted = Noted::All;
+        }
+        if self.common.times.load(Ordering::Relaxed) != 0 {
+            datagram.about.at = time::now_realtime().to_nanos();
+        }
         let mut state = self.state.lock();
         let limit = self.common.receive_buffer.load(Ordering::Relaxed) as usize;
         // One that fits at all may go beyond the limit, but only one.
@@ -261,7 +277,8 @@ impl UdpSocket {
         };
         let len = copy_out(buf, &datagram.data)?;
         let from = Some(datagram.from.to_address(self.common.family));
-        let received = Received { len, full: datagram.data.len(), from, ..Received::default() };
+        let extras = self.ip.told().extras(&self.common, &datagram.about);
+        let received = Received { len, full: datagram.data.len(), from, extras, ..Received::default() };
         if how.peek {
             return Ok(received);
         }
@@ -274,7 +291,9 @@ impl UdpSocket {
 
     pub(in crate::net) fn set_ip_option(&self, level: u32, option: u32, value: &[u8]) -> Result<()> {
         let bound = self.state.lock().local.port != 0;
-        self.ip.lock().set(&self.common, level, option, value, bound)
+        self.ip.set(&self.common, level, option, value, bound)?;
+        self.failures.keep_if(self.ip.told(), level, option);
+        Ok(())
     }
 
     fn close(&self) {
@@ -287,6 +306,7 @@ impl UdpSocket {
         state.charge = 0;
         drop(state);
         drop((inbox, cork));
+        self.failures.clear();
         if claimed.0.port != 0 {
             PORTS.release(self, claimed.0.port, false);
         }
@@ -340,7 +360,7 @@ impl FileOps for UdpSocket {
         let state = self.state.lock();
         // What is sent within the machine is at its receiver at once.
         let mut events = if self.is_full() { Events::empty() } else { WRITABLE };
-        if self.common.has_error() {
+        if self.common.has_error() || !self.failures.is_empty() {
             events |= Events::ERR;
         }
         if state.receive_shut {
@@ -440,6 +460,18 @@ impl Socket for UdpSocket {
 
     fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
         self.receive_datagram(buf, how)
+    }
+
+    fn try_receive_failure(&self, buf: &mut IoBuf<'_>) -> Result<Received, TryError> {
+        self.failures.take(&self.common, self.ip.told(), buf)
+    }
+
+    fn take_control(&self, message: &mut Outgoing, level: u32, kind: u32, data: &[u8]) -> Result<()> {
+        self.take_control(message, level, kind, data)
+    }
+
+    fn has_times(&self) -> bool {
+        true
     }
 
     fn take_urgent(&self, _peek: bool) -> Result<u8> {

@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::net::IpAddr;
 use core::sync::atomic::Ordering;
 
 use super::{Datagram, OVERHEAD, PORTS, UdpSocket, WRITABLE};
@@ -11,35 +10,53 @@ use crate::fs::sigio;
 use crate::mm::frames;
 use crate::net::card::{self, Charge, Port, Sender};
 use crate::net::inet::Endpoint;
+use crate::net::inet::failures::{Failure, Reaction};
 use crate::net::interface;
 use crate::net::socket::Switches;
 
 /// What the stack sends to other machines: as many fragments as its buffer holds; those of IPv6 are not made.
 const MAX_OUT: usize = (32 << 10) - 28;
 const MAX_OUT6: usize = card::MTU - 48;
+const UDP_HEADER: usize = 8;
 /// Datagrams for groups do not leave the network (the default of IP_MULTICAST_TTL and IPV6_MULTICAST_HOPS, which are not there).
 const MULTICAST_HOPS: u8 = 1;
 
-/// A datagram has come from another machine. False if nobody is there to receive it.
-pub fn arrive(local: Endpoint, remote: Endpoint, data: &[u8]) -> bool {
+/// A datagram has come as a packet, through the interface `index` with a header of these hops and this class. False if nobody is
+/// there to receive it.
+pub fn arrive(local: Endpoint, remote: Endpoint, index: i32, header: (u8, u8), data: &[u8]) -> bool {
     let Some(receiver) = PORTS.find(local, remote, |_| true) else { return false };
     let mut copy = Vec::new();
     // What finds no memory is lost, as what finds no room.
     if frames::has_spare() && copy.try_reserve_exact(data.len()).is_ok() {
         copy.extend_from_slice(data);
-        receiver.deliver(Datagram { from: remote, data: copy.into_boxed_slice() });
+        receiver.deliver(Datagram::new(remote, local, index, header, copy.into_boxed_slice()));
     }
     true
 }
 
-/// Somebody on the way says that a datagram has not arrived, and will not. Only a connected socket is told.
-pub fn unreachable(local: Endpoint, remote: Endpoint, errno: Errno) {
-    if let Some(sender) = PORTS.find(local, remote, |claim| claim.remote == Some(remote)) {
-        sender.fail(errno);
+/// A datagram has not arrived: who sent it is told.
+pub fn failed(failure: &Failure<'_>) {
+    let (from, to) = failure.ports();
+    let (from, to) = (Endpoint { ip: failure.from, port: from }, Endpoint { ip: failure.to, port: to });
+    if let Some(sender) = PORTS.find(from, to, |_| true) {
+        sender.note_failure(failure, to);
     }
 }
 
 impl UdpSocket {
+    fn note_failure(&self, failure: &Failure<'_>, to: Endpoint) {
+        let options = *self.ip.lock();
+        let connected = self.state.lock().remote.is_some();
+        let reaction = failure.reaction(&options, self.ip.told().errors(to.ip.is_ipv4()), connected);
+        if reaction == Reaction::Story {
+            let payload = failure.body.get(UDP_HEADER..).unwrap_or(&[]);
+            self.failures.add(&self.common, failure, to, payload);
+        }
+        if reaction != Reaction::Nothing {
+            self.fail(failure.errno);
+        }
+    }
+
     /// Can a datagram of this length go to another machine?
     pub(super) fn check_out(&self, port: &Port, from: Endpoint, to: Endpoint, len: usize) -> Result<()> {
         if !interface::leads(from.ip, to.ip) {
@@ -55,7 +72,14 @@ impl UdpSocket {
     }
 
     /// Sends to another machine.
-    pub(super) fn send_out(&self, port: &Port, mut from: Endpoint, to: Endpoint, data: Box<[u8]>) -> Result<usize> {
+    pub(super) fn send_out(
+        &self,
+        port: &Port,
+        mut from: Endpoint,
+        to: Endpoint,
+        hops: u8,
+        data: Box<[u8]>,
+    ) -> Result<usize> {
         let len = data.len();
         if !interface::is_local(from.ip) {
             // It is bound to where datagrams for many go, which nothing comes from.
@@ -64,13 +88,14 @@ impl UdpSocket {
         let bytes = len + OVERHEAD;
         self.on_its_way.fetch_add(bytes, Ordering::AcqRel);
         let charge = Charge::new(self.this.clone(), bytes);
-        let hops = self.hops_to(to.ip);
+        let hops = if to.ip.is_multicast() { MULTICAST_HOPS } else { hops };
         port.send(card::Outgoing { from, to, data, hops, is_packet: false, charge })?;
         Ok(len)
     }
 
-    pub(in crate::net) fn hops_to(&self, ip: IpAddr) -> u8 {
-        if ip.is_multicast() { MULTICAST_HOPS } else { self.ip.lock().hops(ip.is_ipv4()) }
+    #[cfg(test)]
+    pub fn hops_to(&self, ip: core::net::IpAddr) -> u8 {
+        if ip.is_multicast() { MULTICAST_HOPS } else { self.ip.header(ip.is_ipv4()).0 }
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -6,17 +6,26 @@ use core::net::IpAddr;
 
 use super::{Datagram, MAX, MAX6, PORTS, State, UdpSocket};
 use crate::errno::{Errno, Result};
-use crate::fs::TryError;
+use crate::fs::{TryError, sigio};
 use crate::mm::IoBuf;
-use crate::net::inet::Endpoint;
-use crate::net::interface;
+use crate::net::inet::failures::datagram_refused;
+use crate::net::inet::options::{SOL_IP, SOL_IPV6};
+use crate::net::inet::{AF_INET6, Endpoint, IPPROTO_UDP};
+use crate::net::interface::{self, LOOPBACK_INDEX};
 use crate::net::packet::copy_in;
 use crate::net::socket::{Outgoing, Target};
+
+const SOL_UDP: u32 = IPPROTO_UDP as u32;
+const UDP_HEADER: usize = 8;
+/// A datagram that is no longer needs no other look at its size: what is left of 1,280 bytes, which any network takes.
+const LEAST_MTU: usize = 1232;
 
 /// A datagram that is not finished.
 pub(super) struct Cork {
     from: Endpoint,
     to: Endpoint,
+    /// Hops and class.
+    header: (u8, u8),
     data: Vec<u8>,
 }
 
@@ -37,23 +46,60 @@ impl UdpSocket {
             return self.send_piece(buf, message);
         }
         let remote = destination(&state, message)?;
-        let ip = self.source_of(&state, remote)?;
+        let ip = self.source_of(&state, remote, message)?;
         let from = Endpoint { ip, port: state.local.port };
         let shut = state.send_shut;
         drop(state);
-        if len > largest(ip) {
-            return Err(Errno::EMSGSIZE.into());
+        if len > LEAST_MTU {
+            self.check_size(remote, len)?;
         }
         self.check_sendable(shut)?;
+        let header = self.header_for(remote, message);
         if let Some(port) = interface::port_for(remote.ip)? {
             self.check_out(&port, from, remote, len)?;
             if self.is_full() {
                 return Err(TryError::WouldBlock);
             }
-            return Ok(self.send_out(&port, from, remote, copy_in(buf)?)?);
+            return Ok(self.send_out(&port, from, remote, header.0, copy_in(buf)?)?);
         }
-        self.deliver_here(from, remote, copy_in(buf)?);
+        self.deliver_here(from, remote, header, copy_in(buf)?);
         Ok(len)
+    }
+
+    /// Hops and class of the header.
+    #[inline(always)]
+    fn header_for(&self, to: Endpoint, message: &Outgoing) -> (u8, u8) {
+        let (hops, class) = self.ip.header(to.ip.is_ipv4());
+        (message.sending.hops.unwrap_or(hops), message.sending.class.unwrap_or(class))
+    }
+
+    /// EMSGSIZE, of which the error queue tells more: it would be too long a packet, or it must not be cut into fragments.
+    #[cold]
+    fn check_size(&self, to: Endpoint, len: usize) -> Result<()> {
+        let Some(size) = self.ip.excess(to.ip, UDP_HEADER + len)? else { return Ok(()) };
+        let v4 = to.ip.is_ipv4();
+        if self.ip.told().errors(v4) {
+            // Of IPv4 the port is that of the connection (ip_local_error and ipv6_local_error of Linux).
+            let port = if v4 { self.state.lock().remote.map_or(0, |remote| remote.port) } else { to.port };
+            self.failures.add_local(&self.common, Endpoint { port, ..to }, size);
+            self.queue.wake(usize::MAX, sigio::QUIET | sigio::ERR);
+        }
+        Err(Errno::EMSGSIZE)
+    }
+
+    /// What goes to IPv4 has control messages of IPv4, whatever the socket.
+    pub(super) fn take_control(&self, message: &mut Outgoing, level: u32, kind: u32, data: &[u8]) -> Result<()> {
+        if level == SOL_UDP {
+            return Err(Errno::EINVAL);
+        }
+        if level != SOL_IP && level != SOL_IPV6 {
+            return Ok(());
+        }
+        let to = destination(&self.state.lock(), message)?;
+        match to.ip.is_ipv4() {
+            true => message.sending.add4(level, kind, data, self.common.family == AF_INET6),
+            false => message.sending.add6(level, kind, data),
+        }
     }
 
     /// A pending error goes first.
@@ -67,9 +113,11 @@ impl UdpSocket {
     }
 
     #[inline(always)]
-    fn source_of(&self, state: &State, remote: Endpoint) -> Result<IpAddr> {
+    fn source_of(&self, state: &State, remote: Endpoint, message: &Outgoing) -> Result<IpAddr> {
         let source = self.source_for(remote)?;
-        let ip = if state.local.is_any() { source } else { state.local.ip };
+        message.sending.check(remote.ip)?;
+        let own = if state.local.is_any() { source } else { state.local.ip };
+        let ip = message.sending.source.unwrap_or(own);
         if ip.is_ipv4() == remote.ip.is_ipv4() { Ok(ip) } else { Err(Errno::ENETUNREACH) }
     }
 
@@ -88,9 +136,9 @@ impl UdpSocket {
             Some(cork) => cork,
             None => {
                 let to = destination(&state, message)?;
-                let from = Endpoint { ip: self.source_of(&state, to)?, port: state.local.port };
+                let from = Endpoint { ip: self.source_of(&state, to, message)?, port: state.local.port };
                 self.check_sendable(state.send_shut)?;
-                Box::new(Cork { from, to, data: Vec::new() })
+                Box::new(Cork { from, to, header: self.header_for(to, message), data: Vec::new() })
             }
         };
         let piece = piece?;
@@ -104,29 +152,23 @@ impl UdpSocket {
             return Ok(piece.len());
         }
         drop(state);
-        let Cork { from, to, data } = *cork;
+        let Cork { from, to, header, data } = *cork;
         if let Some(port) = interface::port_for(to.ip)? {
             self.check_out(&port, from, to, data.len())?;
-            self.send_out(&port, from, to, data.into_boxed_slice())?;
+            self.send_out(&port, from, to, header.0, data.into_boxed_slice())?;
         } else {
-            self.deliver_here(from, to, data.into_boxed_slice());
+            self.deliver_here(from, to, header, data.into_boxed_slice());
         }
         Ok(piece.len())
     }
 
     #[inline(always)]
-    fn deliver_here(&self, from: Endpoint, to: Endpoint, data: Box<[u8]>) {
+    fn deliver_here(&self, from: Endpoint, to: Endpoint, header: (u8, u8), data: Box<[u8]>) {
         match PORTS.find(to, from, |_| true) {
-            Some(receiver) => receiver.deliver(Datagram { from, data }),
-            None => self.note_refusal(to),
-        }
-    }
-
-    /// Nobody is there: a socket that is connected to there is told.
-    #[cold]
-    fn note_refusal(&self, to: Endpoint) {
-        if self.state.lock().remote == Some(to) {
-            self.refused();
+            Some(receiver) => receiver.deliver(Datagram::new(from, to, LOOPBACK_INDEX, header, data)),
+            // Nobody answers what is for many.
+            None if interface::is_group(to.ip) => {}
+            None => datagram_refused(from, to, header, &data),
         }
     }
 }
