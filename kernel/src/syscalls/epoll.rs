@@ -13,7 +13,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{self, Elapsed, Instant, Interrupted, interruptible, timeout};
 use crate::fs::OpenFile;
 use crate::fs::epoll::{Collected, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP, Epoll};
-use crate::mm::UserPtr;
+use crate::mm::{PAGE_SIZE, UserPtr};
 use crate::process::Thread;
 use crate::process::run::killable;
 use crate::signal::{SigSet, with_mask};
@@ -114,39 +114,68 @@ pub fn epoll_pwait_now(
     }
     t.files().with(epfd, |file| {
         let (mut absent, mut index) = (false, 0);
-        let Collected { count, unfinished } = file.ops_as::<Epoll>()?.collect_into(max as usize, |bits, data| {
+        // In one page: it is there for all events, or for none.
+        let room = (PAGE_SIZE - events.addr() as usize % PAGE_SIZE) / size_of::<EpollEvent>();
+        let collected = file.ops_as::<Epoll>()?.collect_at_once(max as usize, room, |bits, data| {
             absent = events.at(index).try_write(&EpollEvent { events: bits, pad: 0, data }).is_err();
             index += 1;
             !absent
-        });
-        (count > 0 || timeout_ms == 0 && !absent && !unfinished).then_some(Ok(count))
+        })?;
+        (collected.count > 0 || timeout_ms == 0 && !absent).then_some(Ok(collected.count))
     })
 }
 
 /// What came of looking for events once.
-enum Taken {
-    /// So many were written.
-    Events(usize),
-    Nothing,
-    /// The page that the first one goes to is not there.
-    Fault(UserFault),
-    /// It took too long: look again, after others had a turn.
-    Unfinished,
+struct Taken {
+    /// So many were written, and so many watches not looked at.
+    collected: Collected,
+    /// The page that the next one goes to is not there.
+    fault: Option<UserFault>,
 }
 
-fn take(epoll: &Epoll, out: UserPtr<EpollEvent>, max: usize) -> Taken {
-    let mut fault = None;
-    let mut index = 0;
-    let collected = epoll.collect_into(max, |bits, data| {
-        fault = out.at(index).try_write(&EpollEvent { events: bits, pad: 0, data }).err();
-        index += 1;
-        fault.is_none()
-    });
-    match (collected.count, fault) {
-        (0, Some(fault)) => Taken::Fault(fault),
-        (0, None) if collected.unfinished => Taken::Unfinished,
-        (0, None) => Taken::Nothing,
-        (count, _) => Taken::Events(count),
+/// Where events go to.
+struct Room {
+    out: UserPtr<EpollEvent>,
+    max: usize,
+}
+
+impl Room {
+    /// Takes events of the first `turns` watches, or of all.
+    fn take(&self, epoll: &Epoll, turns: Option<usize>) -> Taken {
+        let mut fault = None;
+        let mut index = 0;
+        let collected = epoll.collect_into(self.max, turns, |bits, data| {
+            fault = self.out.at(index).try_write(&EpollEvent { events: bits, pad: 0, data }).err();
+            index += 1;
+            fault.is_none()
+        });
+        Taken { collected, fault }
+    }
+
+    /// Is any of it used, or must the caller do something before it looks again?
+    fn take_first(&self, epoll: &Epoll) -> Option<Taken> {
+        let taken = self.take(epoll, None);
+        (taken.collected.count > 0 || taken.collected.left > 0 || taken.fault.is_some()).then_some(taken)
+    }
+
+    /// Goes on behind the first events, which no longer are where others could take them: nothing but an address that is not there
+    /// ends it early. Answers how many there are.
+    async fn fill(mut self, t: &Thread, epoll: &Epoll, mut taken: Taken) -> usize {
+        let mut count = 0;
+        loop {
+            let Collected { count: more, left } = taken.collected;
+            count += more;
+            self = Room { out: self.out.at(more), max: self.max - more };
+            if left == 0 || self.max == 0 {
+                return count;
+            }
+            match taken.fault {
+                Some(fault) if t.mm().fault_in(fault).await.is_err() => return count,
+                Some(_) => {}
+                None => exec::budget().await,
+            }
+            taken = self.take(epoll, Some(left));
+        }
     }
 }
 
@@ -198,12 +227,10 @@ async fn epoll_wait(
     }
     let file = t.files().get_io(epfd)?;
     let epoll = file.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;
+    let room = Room { out, max };
     with_mask(t, mask, async {
-        let attempt = || match take(epoll, out, max) {
-            Taken::Nothing => None,
-            taken => Some(taken),
-        };
-        loop {
+        let attempt = || room.take_first(epoll);
+        let taken = loop {
             let taken = match attempt() {
                 Some(taken) => taken,
                 None if deadline == Some(Instant::BOOT) => return Ok(0),
@@ -213,14 +240,13 @@ async fn epoll_wait(
                     Err(Interrupted) => return Err(NEVER_RESTARTED),
                 },
             };
-            match taken {
-                Taken::Events(count) => return Ok(count),
-                Taken::Fault(fault) => t.mm().fault_in(fault).await?,
-                Taken::Unfinished | Taken::Nothing => {
-                    interruptible(t, exec::budget()).await.map_err(|Interrupted| NEVER_RESTARTED)?;
-                }
+            match (taken.collected.count, taken.fault) {
+                (1.., _) => break taken,
+                (0, Some(fault)) => t.mm().fault_in(fault).await?,
+                (0, None) => interruptible(t, exec::budget()).await.map_err(|Interrupted| NEVER_RESTARTED)?,
             }
-        }
+        };
+        Ok(room.fill(t, epoll, taken).await)
     })
     .await
 }

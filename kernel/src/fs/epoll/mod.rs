@@ -30,7 +30,7 @@ use super::file::{Events, FileOps};
 use super::open_file::OpenFile;
 use crate::errno::{Errno, Result};
 use crate::exec::{self, Mutex, WaitQueue};
-use crate::sync::SpinLock;
+use crate::sync::{SpinGuard, SpinLock};
 
 pub const EPOLLEXCLUSIVE: u32 = 1 << 28;
 pub const EPOLLWAKEUP: u32 = 1 << 29;
@@ -121,8 +121,8 @@ impl Ready {
 /// What came of handing out events.
 pub struct Collected {
     pub count: usize,
-    /// It took so long that it ended before it was through: somebody has to look again.
-    pub unfinished: bool,
+    /// So many of the watches that were listed have not been looked at: it took too long, or an event was not taken.
+    pub left: usize,
 }
 
 impl Epoll {
@@ -303,21 +303,40 @@ impl Epoll {
         Ok(())
     }
 
-    /// Hands out up to `max` events that are there now. An event that `deliver` does not take stays.
+    /// Hands out up to `max` events that are there now, of the first `turns` watches on the list, or of all. An event that
+    /// `deliver` does not take stays, as the first one. Who goes on with what is left gets no event twice.
+    pub fn collect_into(&self, max: usize, turns: Option<usize>, deliver: impl FnMut(u32, u64) -> bool) -> Collected {
+        let ready = self.ready.lock();
+        let turns = turns.unwrap_or(ready.list.len());
+        self.hand_out(ready, max, turns, true, deliver)
+    }
+
+    /// The same without a pause, if there are few, and `room` for all of them.
     #[inline]
-    pub fn collect_into(&self, max: usize, mut deliver: impl FnMut(u32, u64) -> bool) -> Collected {
-        let (mut count, mut looked, mut unfinished) = (0, 1_usize, false);
+    pub fn collect_at_once(&self, max: usize, room: usize, deliver: impl FnMut(u32, u64) -> bool) -> Option<Collected> {
+        let ready = self.ready.lock();
+        let turns = ready.list.len();
+        let few = turns <= LOOKS && turns.min(max) <= room;
+        few.then(|| self.hand_out(ready, max, turns, false, deliver))
+    }
+
+    #[inline]
+    fn hand_out<'a>(
+        &'a self,
+        mut ready: SpinGuard<'a, Ready>,
+        max: usize,
+        mut turns: usize,
+        pauses: bool,
+        mut deliver: impl FnMut(u32, u64) -> bool,
+    ) -> Collected {
+        let (mut count, mut looked) = (0, 1_usize);
         let mut stays = false;
-        let mut ready = self.ready.lock();
-        // Each watch that is listed now gets its turn once.
-        let mut turns = ready.list.len();
         ready.looking += 1;
         while count < max {
             // The others stay on the list.
-            if looked.is_multiple_of(SOME) && exec::is_budget_used() {
-                unfinished = turns > 0;
+            if pauses && looked.is_multiple_of(SOME) && exec::is_budget_used() {
                 // This caller may have spent the wake-up of one who would go on, and may not come back.
-                stays |= unfinished;
+                stays |= turns > 0;
                 break;
             }
             looked += 1;
@@ -329,15 +348,18 @@ impl Epoll {
             let Some(said) = said else { continue };
             if !delivered {
                 watch.give_back(&said);
+                stays = true;
+                if ready.lists(&watch) {
+                    ready.list.push_front(watch);
+                    turns += 1;
+                }
+                break;
             }
-            if said.stays || !delivered {
+            if said.stays {
                 stays = true;
                 if ready.lists(&watch) {
                     ready.list.push_back(watch);
                 }
-            }
-            if !delivered {
-                break;
             }
             count += 1;
         }
@@ -349,7 +371,7 @@ impl Epoll {
         if stays && !self.queue.is_empty() {
             self.queue.wake(1, if missed { LOOK_AGAIN | (Events::IN | Events::RDNORM).bits() } else { LOOK_AGAIN });
         }
-        Collected { count, unfinished }
+        Collected { count, left: turns }
     }
 
     pub fn queue(&self) -> &WaitQueue {

@@ -23,7 +23,7 @@ fn add(epoll: &Arc<Epoll>, fd: i32, file: &Arc<OpenFile>, events: u32, data: u64
 
 fn collect(epoll: &Epoll, max: usize) -> Vec<(u32, u64)> {
     let mut found = Vec::new();
-    epoll.collect_into(max, |events, data| {
+    epoll.collect_into(max, None, |events, data| {
         found.push((events, data));
         true
     });
@@ -204,7 +204,7 @@ fn who_looks_while_a_watch_is_looked_at_is_told_when_it_stays() {
     epoll.queue().add(&entry);
     assert_eq!(
         epoll
-            .collect_into(1, |_, _| {
+            .collect_into(1, None, |_, _| {
                 seen = Some(poller.ready());
                 true
             })

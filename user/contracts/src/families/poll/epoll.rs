@@ -1,9 +1,12 @@
 //! epoll(7). How epolls may watch epolls is in `epoll_nesting`.
 
+use std::collections::BTreeSet;
+
 use libc::*;
 
 use super::{EDGE, IN, NOW, OUT, control, epoll, found, names, poll_for};
 use crate::file::{close, create, open, pipe, read, write};
+use crate::memory::{self, PAGE};
 use crate::sys::{KERNEL, NOWHERE, sys, zeroed};
 use crate::{process, say};
 
@@ -50,6 +53,30 @@ pub(super) fn epoll_edges() {
     close(writer);
     say!("closed: {}", found(ep));
     say!("again: {}", found(ep));
+}
+
+/// As many as there are come at once, into memory that nobody has touched, and each of them once.
+pub(super) fn epoll_many() {
+    let ep = epoll();
+    for number in 0..700 {
+        let fd = sys!(SYS_eventfd2, 1, 0).fd();
+        let event = epoll_event { events: IN, u64: number };
+        sys!(SYS_epoll_ctl, ep, EPOLL_CTL_ADD, fd, &event);
+    }
+    let wait = |at: usize, max: usize| sys!(SYS_epoll_pwait, ep, at, max, 0, 0, 8);
+    let area = memory::pages(5) as usize;
+    let numbers = |count: usize| {
+        let events = (0..count).map(|index| unsafe { *((area + 8) as *const epoll_event).add(index) });
+        events.filter(|event| event.events == IN).map(|event| event.u64).collect::<BTreeSet<u64>>().len()
+    };
+    say!("all: {}, different: {}", wait(area + 8, 1000), numbers(700));
+    sys!(SYS_madvise, area, 5 * PAGE, MADV_DONTNEED);
+    say!("as many as are wanted: {}, different: {}", wait(area + 8, 600), numbers(600));
+    let last = area + 4 * PAGE;
+    sys!(SYS_munmap, last, PAGE);
+    say!("as many as there is room for: {}", wait(last - 40, 700));
+    say!("none: {}, {}", wait(last, 10), wait(last - 15, 10));
+    say!("again: {}", wait(area, 700));
 }
 
 pub(super) fn epoll_once() {

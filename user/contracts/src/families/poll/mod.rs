@@ -10,8 +10,8 @@ use self::counters::{
     eventfd_counts, eventfd_semaphore, eventfd_waits, signalfd_masks, signalfd_reads, timerfd_reads, timerfd_refused,
 };
 use self::epoll::{
-    epoll_changes, epoll_duplicates, epoll_edges, epoll_exclusive, epoll_levels, epoll_loops, epoll_nested, epoll_once,
-    epoll_order, epoll_order_of_errors, epoll_refused, epoll_waits,
+    epoll_changes, epoll_duplicates, epoll_edges, epoll_exclusive, epoll_levels, epoll_loops, epoll_many, epoll_nested,
+    epoll_once, epoll_order, epoll_order_of_errors, epoll_refused, epoll_waits,
 };
 use self::select::{select_refused, select_sets, select_waits};
 use crate::file::{close, create, open, pipe, pipe_with, read, write};
@@ -21,7 +21,7 @@ use crate::{memory, process, say, signal, tests};
 tests! {
     kinds, masks, refused, timeouts, interrupted, signal_mask, wakes, select_sets, select_refused, select_waits,
     epoll_levels, epoll_edges, epoll_once, epoll_changes, epoll_refused, epoll_waits, epoll_nested, epoll_loops,
-    epoll_exclusive, epoll_duplicates, epoll_order, epoll_order_of_errors, eventfd_counts, eventfd_semaphore, eventfd_waits, timerfd_reads,
+    epoll_exclusive, epoll_duplicates, epoll_many, epoll_order, epoll_order_of_errors, eventfd_counts, eventfd_semaphore, eventfd_waits, timerfd_reads,
     timerfd_refused, signalfd_reads, signalfd_masks, unix_sockets, changed_meanwhile,
 }
 
