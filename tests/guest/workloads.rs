@@ -35,6 +35,7 @@ fn few() -> Result<()> {
         mem: "512M".into(),
         long: false,
         server: None,
+        forward: Vec::new(),
         env: Vec::new(),
         entries,
     };

@@ -20,6 +20,8 @@ pub struct Workload {
     pub long: bool,
     /// A Python script next to the workloads that serves on the host's loopback while they run. See [`super::server`].
     pub server: Option<String>,
+    /// Ports of the guest that the script reaches.
+    pub forward: Vec<u16>,
     /// Variables that the commands know: what the server tells.
     pub env: Vec<(String, String)>,
     pub entries: Vec<Entry>,
@@ -58,6 +60,8 @@ struct Document {
     #[serde(default)]
     long: bool,
     server: Option<String>,
+    #[serde(default)]
+    forward: Vec<u16>,
     #[serde(default = "seconds")]
     seconds: u32,
     #[serde(default = "slack")]
@@ -151,8 +155,8 @@ impl Workload {
         for entry in &entries {
             ensure!(seen.insert(&entry.name), "{} is there twice", entry.name);
         }
-        let Document { about, image, mem, long, server, .. } = document;
-        Ok(Workload { name: name.into(), about, image, mem, long, server, env: Vec::new(), entries })
+        let Document { about, image, mem, long, server, forward, .. } = document;
+        Ok(Workload { name: name.into(), about, image, mem, long, server, forward, env: Vec::new(), entries })
     }
 
     /// The same with another time for all that have one.

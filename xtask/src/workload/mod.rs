@@ -23,6 +23,7 @@ use clap::{Args, ValueEnum};
 use crate::bench::{name_of, versions};
 use crate::image::Image;
 use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
+use crate::network::Forward;
 use crate::{document, paths, provision, ui};
 use list::Workload;
 use server::Server;
@@ -123,7 +124,8 @@ impl Options {
             for (kind, boot) in &boots {
                 let kind = *kind;
                 // For each kernel anew: what one has sent there the other does not find.
-                let server = workload.server.as_deref().map(Server::start).transpose()?;
+                let ports = server::ports_for(&workload.forward)?;
+                let server = workload.server.as_deref().map(|script| Server::start(script, &ports)).transpose()?;
                 workload.env = server.as_ref().map(|server| server.told.clone()).unwrap_or_default();
                 let timed =
                     || MachineOptions { smp: Some(self.smp), no_net: server.is_none(), ..MachineOptions::default() };
@@ -131,6 +133,7 @@ impl Options {
                     kernel: kind,
                     mem: workload.mem.clone(),
                     snapshot: true,
+                    forward: ports.iter().map(|(guest, host)| Forward::tcp(*host, *guest)).collect(),
                     ..if self.instructions { counting() } else { timed() }
                 };
                 let machine = Machine::new(&options, boot.clone(), Image::find(&workload.image)?)?;

@@ -1,12 +1,22 @@
 //! The servers of a workload: a Python script beside it, which listens on the host's loopback, tells where in one line of
 //! `NAME=VALUE` words, and ends with its standard input.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{paths, provision};
+
+/// Ports on the host's loopback that nobody uses now, for ports of the guest: pairs of the guest's and the host's.
+pub fn ports_for(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
+    let bind = |_: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    // All of them at the same time, so that no two are the same.
+    let listeners = guest.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
+    let host = listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<io::Result<Vec<_>>>()?;
+    Ok(guest.iter().copied().zip(host).collect())
+}
 
 pub struct Server {
     child: Child,
@@ -15,11 +25,16 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(script: &str) -> Result<Server> {
+    /// Its arguments are the guest's ports that it reaches, and through which of the host's: `GUEST=HOST`.
+    pub fn start(script: &str, ports: &[(u16, u16)]) -> Result<Server> {
         provision::need(&[provision::PYTHON, provision::GIT, provision::OPENSSL])?;
         let file = paths::root().join("workloads").join(script);
         let mut command = provision::PYTHON.command()?;
-        command.arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(&file)
+            .args(ports.iter().map(|(guest, host)| format!("{guest}={host}")))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{} does not start", file.display()))?;
         let output = child.stdout.take().context("it has an output")?;
         let mut server = Server { child, told: Vec::new() };

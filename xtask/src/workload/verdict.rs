@@ -183,6 +183,7 @@ pub mod tests {
             mem: String::new(),
             long: false,
             server: None,
+            forward: Vec::new(),
             env: Vec::new(),
             entries: entries.into(),
         };
