@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use super::dentry::{self, Dentry, Doomed};
 use super::inode::{FileSystem, Inode, NewAttr, NewNode, RenameFlags};
 use super::inotify::hooks;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::exec::MutexGuard;
 
 /// Takes the cache entry out when dropped, unless the change was settled.
@@ -77,6 +77,7 @@ pub async fn link(dir: &Arc<Dentry>, name: &[u8], inode: &Arc<dyn Inode>) -> Res
 
 /// Takes away the name of `victim`, which is in the locked directory.
 pub async fn remove(dir: &Arc<Dentry>, name: &[u8], victim: &Arc<Dentry>) -> Result<()> {
+    check_not_locked(victim, [dir])?;
     let _victim_guard = match victim.is_dir() {
         true => Some(victim.inode().state().lock.lock().await),
         false => None,
@@ -88,6 +89,9 @@ pub async fn remove(dir: &Arc<Dentry>, name: &[u8], victim: &Arc<Dentry>) -> Res
 
 /// The same for file systems that answer at once. None: it has not begun.
 pub fn remove_now(dir: &Arc<Dentry>, name: &[u8], victim: &Arc<Dentry>) -> Option<Result<()>> {
+    if let Err(errno) = check_not_locked(victim, [dir]) {
+        return Some(Err(errno));
+    }
     let _victim_guard = match victim.is_dir() {
         true => Some(victim.inode().state().lock.try_lock()?),
         false => None,
@@ -127,10 +131,21 @@ impl<'a> Removal<'a> {
 /// The rename lock and two directories, the second unless it is the first.
 type Pair<'a> = (Option<MutexGuard<'a, ()>>, MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>);
 
+/// A directory that is its own entry, which only a file system can be that is not sound or is changed from outside, cannot be
+/// taken away: its lock is held for the entry.
+fn check_not_locked<const N: usize>(victim: &Arc<Dentry>, locked: [&Arc<Dentry>; N]) -> Result<()> {
+    if locked.iter().any(|dir| is_same(dir, victim)) { Err(Errno::EBUSY) } else { Ok(()) }
+}
+
+/// Are these names of one directory?
+fn is_same(a: &Dentry, b: &Dentry) -> bool {
+    Arc::ptr_eq(a.inode(), b.inode())
+}
+
 /// Locks two directories of a file system, the ancestor first; the same one once. Between different ones the rename lock is
 /// held.
 pub async fn lock_pair<'a>(fs: &'a dyn FileSystem, a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) -> Pair<'a> {
-    if Arc::ptr_eq(a, b) {
+    if is_same(a, b) {
         return (None, a.inode().state().lock.lock().await, None);
     }
     let tree = fs.rename_lock().lock().await;
@@ -152,7 +167,7 @@ pub struct Name<'a> {
 /// The same if nobody has locked them. None: somebody has.
 pub fn try_lock_pair<'a>(fs: &'a dyn FileSystem, a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) -> Option<Pair<'a>> {
     let try_lock = |dentry: &'a Arc<Dentry>| dentry.inode().state().lock.try_lock();
-    if Arc::ptr_eq(a, b) {
+    if is_same(a, b) {
         return Some((None, try_lock(a)?, None));
     }
     Some((Some(fs.rename_lock().try_lock()?), try_lock(a)?, Some(try_lock(b)?)))
@@ -166,7 +181,9 @@ pub async fn rename(
     target: Option<&Arc<Dentry>>,
     flags: RenameFlags,
 ) -> Result<()> {
-    let _victim_guard = match replaced_by(target, flags).filter(|victim| victim.is_dir()) {
+    let replaced = replaced_by(target, flags).filter(|victim| victim.is_dir());
+    replaced.map_or(Ok(()), |victim| check_not_locked(victim, [from.dir, to.dir]))?;
+    let _victim_guard = match replaced {
         Some(victim) => Some(victim.inode().state().lock.lock().await),
         None => None,
     };
@@ -184,7 +201,11 @@ pub fn rename_now(
     target: Option<&Arc<Dentry>>,
     flags: RenameFlags,
 ) -> Option<Result<()>> {
-    let _victim_guard = match replaced_by(target, flags).filter(|victim| victim.is_dir()) {
+    let replaced = replaced_by(target, flags).filter(|victim| victim.is_dir());
+    if let Some(Err(errno)) = replaced.map(|victim| check_not_locked(victim, [from.dir, to.dir])) {
+        return Some(Err(errno));
+    }
+    let _victim_guard = match replaced {
         Some(victim) => Some(victim.inode().state().lock.try_lock()?),
         None => None,
     };
@@ -249,5 +270,37 @@ impl<'a> Renaming<'a> {
             hooks::renamed(new, old, target, None);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::tests::World;
+    use crate::fs::walk::Flags;
+    use crate::mm::test_util::run as block_on;
+
+    /// As an overlay shows a directory whose upper one was moved behind its back.
+    #[test]
+    fn a_directory_that_is_there_twice_is_locked_once() {
+        block_on(async {
+            let w = World::new();
+            w.mkdir("/d").await.unwrap();
+            w.create("/d/file").await.unwrap();
+            let root = w.find("/", Flags::empty()).await.unwrap().dentry;
+            let d = w.find("/d", Flags::empty()).await.unwrap().dentry;
+            let again = dentry::insert(&root, b"again", d.inode().clone());
+            dentry::insert(&d, b"self", d.inode().clone());
+            w.rename("/d/file", "/again/moved", RenameFlags::empty()).await.unwrap();
+            assert!(w.ino("/again/moved").await.is_ok());
+            assert_eq!(w.rmdir("/d/self").await, Err(Errno::EBUSY));
+            // Its inner directory would take the place of what it is in.
+            w.mkdir("/again/inner").await.unwrap();
+            assert_eq!(w.rename("/again/inner", "/d/self", RenameFlags::empty()).await, Err(Errno::EBUSY));
+            assert_eq!(w.rename("/again/inner", "/d", RenameFlags::empty()).await, Err(Errno::EBUSY));
+            let fs = d.inode().fs();
+            let pair = lock_pair(&*fs, &d, &again).await;
+            assert!(pair.0.is_none() && pair.2.is_none() && try_lock_pair(&*fs, &again, &d).is_none());
+        });
     }
 }

@@ -222,7 +222,6 @@ async fn mount_on(
     if root.node.kind != super::inode::FileType::Directory {
         return Err(Errno::EINVAL);
     }
-    root.node.is_child_of(layout::ROOT_INO);
     let fs = Arc::new(Ext2 { volume: volume.clone(), family, root, rename_lock: exec::Mutex::new(()) });
     volume.set_mounted(&fs);
     Ok(fs)

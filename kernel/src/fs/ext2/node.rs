@@ -10,7 +10,9 @@ use zerocopy::FromBytes;
 use super::checksum::Sums;
 use super::dir::DirIndex;
 use super::features::RoCompat;
-use super::layout::{EXTRA_WITH_TIMES, Layout, RAW_EXTRA_SIZE, RAW_INODE_SIZE, RawExtra, RawInode, inode_flags};
+use super::layout::{
+    EXTRA_WITH_TIMES, Layout, RAW_EXTRA_SIZE, RAW_INODE_SIZE, ROOT_INO, RawExtra, RawInode, inode_flags,
+};
 use super::ranges::Ranges;
 use super::volume::Volume;
 use crate::errno::{Errno, Result};
@@ -129,8 +131,11 @@ impl Node {
     }
 
     /// A directory has one parent, or the tree would be none: walks would not end, and a directory's lock could be
-    /// taken by somebody who holds it already.
+    /// taken by somebody who holds it already. The root has none.
     pub fn is_child_of(&self, parent: u32) -> bool {
+        if self.ino == ROOT_INO {
+            return false;
+        }
         match self.parent.compare_exchange(0, parent, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => true,
             Err(known) => known == parent,

@@ -56,14 +56,14 @@ fn root_of(fs: &Ext2) -> Arc<dyn Inode> {
 #[test]
 fn a_second_name_of_a_directory_is_refused() {
     let image = mke2fs(&["-b", "1024"], 4 * MIB);
-    let image = debugfs(&image, &["mkdir a", "mkdir a/b", "ln a a/b/up", "ln a/b a/b/self", "ln / a/root"]);
+    let image = debugfs(&image, &["mkdir a", "mkdir a/b", "ln a a/b/up", "ln a/b a/b/self", "ln / a/root", "ln / me"]);
     let disk = TestDisk::new(image, 8);
     run(async move {
         let fs = mount(&disk).await;
         let root = root_of(&fs);
         let a = root.lookup(b"a").await.unwrap();
         let b = a.lookup(b"b").await.unwrap();
-        for (dir, name) in [(&b, &b"up"[..]), (&b, b"self"), (&a, b"root")] {
+        for (dir, name) in [(&b, &b"up"[..]), (&b, b"self"), (&a, b"root"), (&root, b"me")] {
             assert_eq!(dir.lookup(name).await.err(), Some(Errno::EIO));
         }
         // What moves has a new parent.
