@@ -300,6 +300,10 @@ impl BlockDevice for Claim {
         self.device().read_only()
     }
 
+    fn is_backed_by_file(&self) -> bool {
+        self.device().is_backed_by_file()
+    }
+
     fn logical_block(&self) -> u32 {
         self.device().logical_block()
     }
@@ -310,5 +314,37 @@ impl BlockDevice for Claim {
 
     fn submit(&self, request: Request) {
         self.device().submit(request);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct OnFile;
+
+    impl BlockDevice for OnFile {
+        fn sectors(&self) -> u64 {
+            8
+        }
+
+        fn is_backed_by_file(&self) -> bool {
+            true
+        }
+
+        fn submit(&self, request: Request) {
+            request.complete(Ok(()));
+        }
+    }
+
+    /// Or those who write back disks would wait for themselves.
+    #[test]
+    fn a_file_system_s_disk_tells_that_it_is_on_a_file() {
+        crate::mm::test_util::run(async {
+            let disk = Disk { name: "test-on-file".into(), id: DeviceId::new(250, 77), device: Arc::new(OnFile) };
+            register(disk.clone());
+            assert!(claim(disk.id).await.unwrap().is_backed_by_file());
+            unregister(&disk);
+        });
     }
 }
