@@ -264,11 +264,13 @@ async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Res
         if child.kind() == FileType::Symlink && !how.has(raw::O_NOFOLLOW) {
             walker.follow_last(&child).await?;
             if walker.arrived() {
+                walker.check_end()?;
                 return Ok((walker.at, None));
             }
             continue;
         }
         walker.step(child)?;
+        walker.check_end()?;
         return Ok((walker.at, None));
     }
 }

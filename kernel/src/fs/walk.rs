@@ -216,7 +216,19 @@ impl<'a, 'p> Walker<'a, 'p> {
         }
         let mount = self.at.mount.clone();
         self.at.up(&self.root);
-        self.check_xdev(&mount)
+        self.check_xdev(&mount)?;
+        // Who moves a directory out of the root meanwhile must not let the walk out. As on Linux it may be tried again.
+        if self.is_inside() { Ok(()) } else { Err(Errno::EAGAIN) }
+    }
+
+    /// Is the walk where it may be?
+    fn is_inside(&self) -> bool {
+        !self.flags.intersects(Flags::BENEATH | Flags::IN_ROOT) || self.at.is_below(&self.root)
+    }
+
+    /// The walk has come to its end: what it has found may have been moved out of the directory that it may not leave.
+    pub fn check_end(&self) -> Result<()> {
+        if self.is_inside() { Ok(()) } else { Err(Errno::EXDEV) }
     }
 
     fn check_xdev(&self, before: &Arc<mount::Mount>) -> Result<()> {
@@ -385,6 +397,7 @@ async fn walk(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> Result<Pat
             }
         }
     }
+    walker.check_end()?;
     if (slashed || flags.contains(Flags::DIRECTORY)) && !walker.at.dentry.is_dir() {
         return Err(Errno::ENOTDIR);
     }

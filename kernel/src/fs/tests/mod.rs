@@ -200,6 +200,33 @@ fn resolve_flags_confine_the_walk() {
     });
 }
 
+/// The directory in which the walk is goes elsewhere while a name in it is looked up.
+#[test]
+fn a_walk_does_not_leave_its_directory_with_one_that_is_moved() {
+    block_on(async {
+        let w = World::new();
+        for path in ["/box", "/box/in", "/box/in/sub"] {
+            w.mkdir(path).await.unwrap();
+        }
+        w.fs.set_cwd(w.find("/box", Flags::empty()).await.unwrap());
+        let moved = w.find("/box/in", Flags::empty()).await.unwrap().dentry;
+        let ways = [("in/sub/../..", Errno::EAGAIN), ("in/sub/../../in", Errno::EAGAIN), ("in/sub", Errno::EXDEV)];
+        for (flag, (path, errno)) in
+            [Flags::BENEATH, Flags::IN_ROOT].into_iter().flat_map(|flag| ways.map(|way| (flag, way)))
+        {
+            dentry::forget(&moved, b"sub");
+            let guard = moved.inode().state().lock.lock().await;
+            let mut walk = core::pin::pin!(w.find(path, flag));
+            assert!(poll_once(walk.as_mut()).await.is_pending());
+            w.rename("/box/in", "/out", RenameFlags::empty()).await.unwrap();
+            drop(guard);
+            assert_eq!(walk.await.err(), Some(errno), "{path} {flag:?}");
+            w.rename("/out", "/box/in", RenameFlags::empty()).await.unwrap();
+            assert!(w.find("in/sub/..", flag).await.is_ok());
+        }
+    });
+}
+
 #[test]
 fn errors_of_create_and_remove_are_linux_s() {
     block_on(async {
