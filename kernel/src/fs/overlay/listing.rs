@@ -2,11 +2,15 @@
 //!
 //! A [`Merge`] makes one list of the layers' lists. A [`Listing`] numbers it: an entry keeps its number, which is the cookie of
 //! `read_dir`, for as long as it is there, so reading goes on correctly whatever is added or removed meanwhile.
+//!
+//! Both are trees: a directory may have more entries than there is room for in one piece of memory.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::ops::Bound;
 
+use crate::exec::budget;
 use crate::fs::dentry::Name;
 use crate::fs::inode::{DirSink, FileType};
 
@@ -42,9 +46,26 @@ pub struct Merge {
     layers: usize,
 }
 
+/// What is seen of a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shown {
+    pub ino: u64,
+    pub kind: FileType,
+    /// The number is to be asked for.
+    pub ask: bool,
+}
+
+/// What is seen in a directory, of the lowest layers first: so what is made later comes later.
+pub type Seen = BTreeMap<(Reverse<usize>, Name), Shown>;
+
 impl Merge {
-    pub fn layer(&mut self, entries: Vec<Found>) {
+    /// The next layer begins.
+    pub fn layer(&mut self) {
         self.layers += 1;
+    }
+
+    /// Entries of the layer.
+    pub fn add(&mut self, entries: Vec<Found>) {
         for found in entries {
             match self.names.get_mut(&found.entry.name) {
                 None => {
@@ -61,45 +82,72 @@ impl Merge {
         }
     }
 
-    /// What is seen, of the lowest layers first: so what is made later comes later. With each entry whether its number is to
-    /// be asked for.
-    pub fn finish(self) -> Vec<(Entry, bool)> {
-        let mut seen: Vec<Merged> = self.names.into_values().filter(|merged| !merged.found.whiteout).collect();
-        seen.sort_by_key(|merged| core::cmp::Reverse(merged.lowest));
-        seen.into_iter().map(|merged| (merged.found.entry, merged.found.renumbered || merged.layers > 1)).collect()
+    pub async fn finish(self) -> Seen {
+        let mut seen = Seen::new();
+        for Merged { found, layers, lowest } in self.names.into_values() {
+            if !found.whiteout {
+                let Entry { ino, kind, name } = found.entry;
+                seen.insert((Reverse(lowest), name), Shown { ino, kind, ask: found.renumbered || layers > 1 });
+            }
+            budget().await;
+        }
+        seen
     }
 }
 
 /// Cookies 1 and 2 come after "." and "..".
 const FIRST: u64 = 2;
 
+struct Numbered {
+    entry: Entry,
+    /// The update that has found it last.
+    update: u64,
+}
+
 #[derive(Default)]
 pub struct Listing {
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, Numbered>,
     numbers: BTreeMap<Name, u64>,
     last: u64,
+    updates: u64,
+    /// An update has come to its end.
+    is_known: bool,
 }
 
 impl Listing {
     /// Nothing has been found yet.
     pub fn is_new(&self) -> bool {
-        self.last == 0
+        !self.is_known
     }
 
-    /// Makes the listing what there is now.
-    pub fn update(&mut self, now: Vec<Entry>) {
-        let mut left = core::mem::take(&mut self.numbers);
-        for entry in now {
-            let number = left.remove(&entry.name).unwrap_or_else(|| {
-                self.last = self.last.max(FIRST) + 1;
-                self.last
-            });
-            self.numbers.insert(entry.name.clone(), number);
-            self.entries.insert(number, entry);
+    /// Makes the listing what there is now. Between two entries it may end early; what has been found then has its number.
+    pub async fn update(&mut self, now: Seen) {
+        self.updates += 1;
+        let update = self.updates;
+        for ((_, name), Shown { ino, kind, .. }) in now {
+            let number = self.number_of(&name);
+            self.entries.insert(number, Numbered { entry: Entry { ino, kind, name }, update });
+            budget().await;
         }
-        for number in left.into_values() {
-            self.entries.remove(&number);
+        let mut from = 0;
+        while let Some((&number, found)) = self.entries.range(from..).next() {
+            if found.update != update {
+                self.numbers.remove(&found.entry.name);
+                self.entries.remove(&number);
+            }
+            from = number + 1;
+            budget().await;
         }
+        self.is_known = true;
+    }
+
+    fn number_of(&mut self, name: &Name) -> u64 {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        self.last = self.last.max(FIRST) + 1;
+        self.numbers.insert(name.clone(), self.last);
+        self.last
     }
 
     /// Offers entries from `cookie` on; the directory has the number `own`, its parent `parent`.
@@ -116,7 +164,7 @@ impl Listing {
             }
             cookie = FIRST;
         }
-        for (number, entry) in self.entries.range((Bound::Excluded(cookie), Bound::Unbounded)) {
+        for (number, Numbered { entry, .. }) in self.entries.range((Bound::Excluded(cookie), Bound::Unbounded)) {
             if !sink.entry(entry.ino, *number, entry.kind, &entry.name) {
                 return;
             }
@@ -129,6 +177,7 @@ mod tests {
     use alloc::string::String;
 
     use super::*;
+    use crate::mm::test_util::run as block_on;
 
     fn found(name: &str, ino: u64, kind: FileType) -> Found {
         let entry = Entry { ino, kind, name: Name::from_slice(name.as_bytes()) };
@@ -146,10 +195,12 @@ mod tests {
     fn merge(layers: Vec<Vec<Found>>) -> Vec<(String, u64, bool)> {
         let mut merge = Merge::default();
         for layer in layers {
-            merge.layer(layer);
+            merge.layer();
+            merge.add(layer);
         }
-        let text = |entry: &Entry| String::from_utf8_lossy(&entry.name).into_owned();
-        merge.finish().iter().map(|(entry, ask)| (text(entry), entry.ino, *ask)).collect()
+        let text = |name: &Name| String::from_utf8_lossy(name).into_owned();
+        let seen = block_on(merge.finish());
+        seen.iter().map(|((_, name), shown)| (text(name), shown.ino, shown.ask)).collect()
     }
 
     #[test]
@@ -195,23 +246,29 @@ mod tests {
         read(listing, cookie, 100).into_iter().map(|(name, _)| name).collect()
     }
 
-    fn entries(names: &[&str]) -> Vec<Entry> {
-        names.iter().map(|name| file(name, 5).entry).collect()
+    async fn update(listing: &mut Listing, names: &[&str]) {
+        let name = |name: &str| Name::from_slice(name.as_bytes());
+        let shown = Shown { ino: 5, kind: FileType::Regular, ask: false };
+        let places = (0..names.len()).rev().map(Reverse);
+        let seen = places.zip(names).map(|(place, text)| ((place, name(text)), shown)).collect();
+        listing.update(seen).await;
     }
 
     #[test]
     fn reading_goes_on_over_changes() {
-        let mut listing = Listing::default();
-        listing.update(entries(&["a", "b", "c", "d"]));
-        let first = read(&listing, 0, 4);
-        assert_eq!(first.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(), [".", "..", "a", "b"]);
-        let cookie = first[3].1;
-        assert_eq!(names(&listing, cookie), ["c", "d"]);
-        listing.update(entries(&["new", "d", "b"]));
-        assert_eq!(names(&listing, cookie), ["d", "new"]);
-        assert_eq!(names(&listing, 0), [".", "..", "b", "d", "new"]);
-        // A name that comes back is another entry.
-        listing.update(entries(&["a", "b", "d", "new"]));
-        assert_eq!(names(&listing, cookie), ["d", "new", "a"]);
+        block_on(async {
+            let mut listing = Listing::default();
+            update(&mut listing, &["a", "b", "c", "d"]).await;
+            let first = read(&listing, 0, 4);
+            assert_eq!(first.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(), [".", "..", "a", "b"]);
+            let cookie = first[3].1;
+            assert_eq!(names(&listing, cookie), ["c", "d"]);
+            update(&mut listing, &["new", "d", "b"]).await;
+            assert_eq!(names(&listing, cookie), ["d", "new"]);
+            assert_eq!(names(&listing, 0), [".", "..", "b", "d", "new"]);
+            // A name that comes back is another entry.
+            update(&mut listing, &["a", "b", "d", "new"]).await;
+            assert_eq!(names(&listing, cookie), ["d", "new", "a"]);
+        });
     }
 }

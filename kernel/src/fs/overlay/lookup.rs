@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 
 use super::OverlayFs;
 use super::inode::{Lower, Number, OverlayInode, Parts, Place};
-use super::listing::{Entry, Found, Merge};
+use super::listing::{Entry, Found, Merge, Seen};
 use crate::errno::{Errno, Result};
 use crate::exec::budget;
 use crate::fs::dentry::{self, Cached, Dentry, Name};
@@ -130,40 +130,46 @@ impl OverlayFs {
         Ok(self.table.insert(&key, new))
     }
 
-    /// Reads a directory in all layers: what is seen, and whether the number is still to be asked for.
-    pub async fn merge(&self, dir: &OverlayInode) -> Result<Vec<(Entry, bool)>> {
+    /// Reads a directory in all layers.
+    pub async fn merge(&self, dir: &OverlayInode) -> Result<Seen> {
         let mut merge = Merge::default();
         for layer in dir.upper().into_iter().chain(dir.lower.iter().map(|lower| &lower.dentry)) {
             perm::check(&self.mounter, &**layer.inode(), Want::READ)?;
             let is_upper = dir.upper().is_some_and(|upper| Arc::ptr_eq(upper, layer));
-            let mut found = read_all(layer.inode()).await?;
-            for found in &mut found {
-                found.renumbered = is_upper && dir.is_impure();
-                if found.entry.kind == FileType::CharDevice {
-                    let device = self.child(layer, &found.entry.name).await?;
-                    found.whiteout = device.is_some_and(|device| is_whiteout(&device));
+            merge.layer();
+            let mut reading = Reading::of(layer.inode());
+            loop {
+                let mut found = reading.more().await?;
+                if found.is_empty() {
+                    break;
                 }
-                budget().await;
+                for found in &mut found {
+                    found.renumbered = is_upper && dir.is_impure();
+                    if found.entry.kind == FileType::CharDevice {
+                        let device = self.child(layer, &found.entry.name).await?;
+                        found.whiteout = device.is_some_and(|device| is_whiteout(&device));
+                    }
+                    budget().await;
+                }
+                merge.add(found);
             }
-            merge.layer(found);
         }
-        Ok(merge.finish())
+        Ok(merge.finish().await)
     }
 
     /// The same with numbers that agree with stat(2), where those of the layers do.
-    pub async fn entries(&self, dir: &Arc<OverlayInode>) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for (mut entry, ask) in self.merge(dir).await? {
-            if ask
+    pub async fn entries(&self, dir: &Arc<OverlayInode>) -> Result<Seen> {
+        let mut seen = self.merge(dir).await?;
+        for ((_, name), shown) in &mut seen {
+            if shown.ask
                 && self.one_file_system
-                && let Ok(inode) = self.find(dir, &entry.name).await
+                && let Ok(inode) = self.find(dir, name).await
             {
-                entry.ino = inode.shown().ino;
+                shown.ino = inode.shown().ino;
             }
-            entries.push(entry);
             budget().await;
         }
-        Ok(entries)
+        Ok(seen)
     }
 }
 
@@ -182,7 +188,7 @@ struct Collected {
 
 impl DirSink for Collected {
     fn entry(&mut self, ino: u64, next: u64, kind: FileType, name: &[u8]) -> bool {
-        if self.left == 0 || self.found.try_reserve(1).is_err() {
+        if self.left == 0 {
             return false;
         }
         self.left -= 1;
@@ -195,19 +201,42 @@ impl DirSink for Collected {
     }
 }
 
+/// Reads a directory of a layer piece by piece.
+pub struct Reading<'a> {
+    dir: &'a Arc<dyn Inode>,
+    next: u64,
+}
+
+impl<'a> Reading<'a> {
+    pub fn of(dir: &'a Arc<dyn Inode>) -> Self {
+        Reading { dir, next: 0 }
+    }
+
+    /// The next entries; none at the end.
+    pub async fn more(&mut self) -> Result<Vec<Found>> {
+        loop {
+            let mut piece = Collected { found: Vec::new(), left: ROOM, next: self.next };
+            self.dir.read_dir(self.next, &mut piece).await?;
+            let at_end = piece.next == self.next || piece.left == ROOM;
+            self.next = piece.next;
+            if at_end || !piece.found.is_empty() {
+                return Ok(piece.found);
+            }
+        }
+    }
+}
+
 /// All entries of a directory of a layer.
 pub async fn read_all(dir: &Arc<dyn Inode>) -> Result<Vec<Found>> {
-    let mut all = Collected { found: Vec::new(), left: ROOM, next: 0 };
+    let mut all = Vec::new();
+    let mut reading = Reading::of(dir);
     loop {
-        all.left = ROOM;
-        let from = all.next;
-        dir.read_dir(from, &mut all).await?;
-        if all.left > 0 && all.found.try_reserve(1).is_err() {
-            return Err(Errno::ENOMEM);
+        let piece = reading.more().await?;
+        if piece.is_empty() {
+            return Ok(all);
         }
-        if all.next == from || all.left == ROOM {
-            return Ok(all.found);
-        }
+        all.try_reserve(piece.len()).map_err(|_| Errno::ENOMEM)?;
+        all.extend(piece);
         budget().await;
     }
 }

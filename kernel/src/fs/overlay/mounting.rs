@@ -6,7 +6,7 @@ use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::inode::{Lower, OverlayInode, Parts};
-use super::lookup::read_all;
+use super::lookup::Reading;
 use super::options::{Options, unescape};
 use super::table::Table;
 use super::work::{Work, locked_child, remove_tree};
@@ -200,7 +200,7 @@ async fn check_sound(work: &Arc<Dentry>) -> Result<()> {
     let features = locked_child(work, b"incompat").await?;
     drop(guard);
     match features.filter(|features| features.is_dir()) {
-        Some(features) if !read_all(features.inode()).await?.is_empty() => Err(Errno::EINVAL),
+        Some(features) if !Reading::of(features.inode()).more().await?.is_empty() => Err(Errno::EINVAL),
         _ => Ok(()),
     }
 }

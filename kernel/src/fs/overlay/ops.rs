@@ -59,7 +59,7 @@ impl OverlayInode {
         let (this, fs) = (self.shared()?, self.instance()?);
         let mut listing = self.listing.lock().await;
         if cookie == 0 || listing.is_new() {
-            listing.update(fs.entries(&this).await?);
+            listing.update(fs.entries(&this).await?).await;
         }
         let own = self.shown().ino;
         let parent = self.parent().map_or(own, |parent| parent.shown().ino);

@@ -6,7 +6,7 @@ use super::OverlayFs;
 use super::change::{check_empty, taken_away};
 use super::copy_up::upper_child;
 use super::inode::OverlayInode;
-use super::lookup::{is_whiteout, read_all};
+use super::lookup::{Reading, is_whiteout};
 use super::work::{is_same, locked_child};
 use crate::errno::{Errno, Result};
 use crate::exec::MutexGuard;
@@ -175,7 +175,7 @@ impl Rename {
 
 /// An upper directory in which nothing is seen, in the place of one in which there may be whiteouts.
 async fn emptied(fs: &OverlayFs, at: Name<'_>, dir: &Arc<Dentry>) -> Result<Arc<Dentry>> {
-    if read_all(dir.inode()).await?.is_empty() {
+    if Reading::of(dir.inode()).more().await?.is_empty() {
         return Ok(dir.clone());
     }
     let work = &fs.writable()?.work;
