@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::future::Future;
 use core::ops::Range;
@@ -354,12 +355,12 @@ impl Node {
     pub(super) async fn release(self: &Arc<Self>, mut freed: Freed) -> Result<()> {
         let volume = &self.volume;
         let metadata = core::mem::take(&mut freed.metadata);
-        for block in metadata {
+        for block in metadata.into_iter().flatten() {
             freed.data(block);
         }
         let mut result = Ok(());
         let mut count = 0;
-        for run in freed.runs {
+        for run in freed.runs.into_iter().flatten() {
             exec::budget().await;
             count += u64::from(run.len);
             if let Err(errno) = volume.free_run(run).await {
@@ -373,14 +374,25 @@ impl Node {
     }
 }
 
+/// In vectors of up to [`TURN`]: of a fragmented file there is more than has room in one piece of memory.
+type Pieces<T> = Vec<Vec<T>>;
+const TURN: usize = 1024;
+
+fn push<T>(pieces: &mut Pieces<T>, new: T) {
+    match pieces.last_mut() {
+        Some(turn) if turn.len() < TURN => turn.push(new),
+        _ => pieces.push(vec![new]),
+    }
+}
+
 /// Blocks taken out of a map.
 #[derive(Default)]
 pub(super) struct Freed {
     /// How many in all.
     pub count: u64,
-    runs: Vec<Run>,
+    runs: Pieces<Run>,
     /// Indirect blocks.
-    metadata: Vec<u32>,
+    metadata: Pieces<u32>,
     /// Those that were looked at.
     seen: BTreeSet<u32>,
 }
@@ -394,9 +406,9 @@ impl Freed {
 
     pub fn run(&mut self, new: Run) {
         self.count += u64::from(new.len);
-        match self.runs.last_mut() {
+        match self.runs.last_mut().and_then(|turn| turn.last_mut()) {
             Some(run) if run.start.wrapping_add(run.len) == new.start => run.len = run.len.saturating_add(new.len),
-            _ => self.runs.push(new),
+            _ => push(&mut self.runs, new),
         }
     }
 
@@ -408,7 +420,7 @@ impl Freed {
     /// A block of the map itself.
     pub fn metadata(&mut self, block: u32) {
         self.count += 1;
-        self.metadata.push(block);
+        push(&mut self.metadata, block);
     }
 }
 
@@ -427,6 +439,24 @@ mod tests {
         assert_eq!(index(12 + 256 + 65535).unwrap(), [13, 255, 255]);
         assert_eq!(index(12 + 256 + 65536).unwrap(), [14, 0, 0, 0]);
         assert_eq!(index(12 + 256 + 65536 + (1 << 24)).unwrap_err(), Errno::EFBIG);
+    }
+
+    #[test]
+    fn what_is_freed_is_kept_in_pieces() {
+        let mut freed = Freed::default();
+        for block in 0..5000 {
+            freed.data(10 + 3 * block);
+            freed.data(11 + 3 * block);
+            freed.metadata(12 + 3 * block);
+        }
+        assert_eq!(freed.count, 15_000);
+        assert!(
+            freed.runs.iter().all(|turn| turn.capacity() <= TURN)
+                && freed.metadata.iter().all(|turn| turn.len() <= TURN)
+        );
+        let runs: Vec<Run> = freed.runs.into_iter().flatten().collect();
+        assert_eq!((runs.len(), runs[4999]), (5000, Run { start: 10 + 3 * 4999, len: 2 }));
+        assert!(freed.metadata.into_iter().flatten().eq((0..5000).map(|block| 12 + 3 * block)));
     }
 
     #[test]
