@@ -59,6 +59,9 @@ pub struct Groups {
     pub(super) damage: AtomicBool,
 }
 
+/// Blocks of descriptors that are read in one go.
+const AHEAD: u32 = 32;
+
 /// What has been freed before some moment.
 pub struct Release {
     blocks: List,
@@ -81,16 +84,15 @@ fn with_metadata(reserved: u64) -> u64 {
 impl Groups {
     pub async fn load(layout: &Layout, buffers: &Buffers, sums: Sums) -> Result<Groups> {
         let blocks = layout.groups.div_ceil(layout.descs_per_block());
-        for index in 0..blocks {
-            if layout.desc_block(index) < layout.blocks {
-                buffers.prefetch(layout.desc_block(index));
-            }
-        }
         let mut descs = Vec::new();
         let mut groups: Vec<Group> = Vec::new();
         descs.try_reserve_exact(blocks as usize).map_err(|_| Errno::ENOMEM)?;
         groups.try_reserve_exact(layout.groups as usize).map_err(|_| Errno::ENOMEM)?;
         for index in 0..blocks {
+            if index.is_multiple_of(AHEAD) {
+                let ahead = (index..blocks.min(index + AHEAD)).map(|index| layout.desc_block(index));
+                ahead.filter(|&block| layout.valid_block(block)).for_each(|block| buffers.prefetch(block));
+            }
             let block = layout.desc_block(index);
             if !layout.valid_block(block) {
                 return Err(Errno::EINVAL);

@@ -19,7 +19,7 @@ use super::layout::{self, Layout, SuperBlock};
 use super::node::Node;
 use super::orphans::Orphan;
 use crate::errno::{Errno, Result};
-use crate::exec::{Mutex, Notify, WaitQueue};
+use crate::exec::{self, Mutex, Notify, WaitQueue};
 use crate::fs::block::BlockDevice;
 use crate::fs::inode::{DeviceId, StatFs};
 use crate::fs::op::{self, BoxFuture, RunToEnd};
@@ -113,7 +113,7 @@ impl Volume {
         let buffers = Buffers::new(device.clone(), layout.block_size);
         let groups = Groups::load(&layout, &buffers, sums).await?;
         Ok(Arc::new(Volume {
-            overhead: overhead(&layout),
+            overhead: overhead(&layout).await,
             found_state: sb.state.get(),
             must_read_only: must_read_only || needs_recovery,
             read_only_on_error: AtomicBool::new(sb.errors.get() == ERRORS_READ_ONLY),
@@ -383,10 +383,14 @@ impl Drop for Change<'_> {
     }
 }
 
-fn overhead(layout: &Layout) -> u32 {
+async fn overhead(layout: &Layout) -> u32 {
     let descs = u64::from(layout.groups.div_ceil(layout.descs_per_block()));
     let table = (layout.inodes_per_group as usize * layout.inode_size).div_ceil(layout.block_size) as u64;
-    let copies = (0..layout.groups).filter(|&group| layout.has_super(group)).count() as u64;
+    let mut copies = 0;
+    for group in 0..layout.groups {
+        copies += u64::from(layout.has_super(group));
+        exec::budget().await;
+    }
     // Tables that overlap, as no sound volume's do, may add up to more than there is.
     let sum = u64::from(layout.first_data_block) + copies * (1 + descs) + u64::from(layout.groups) * (2 + table);
     sum.min(layout.blocks.into()) as u32
