@@ -52,6 +52,9 @@ pub struct FileLocks {
     released: WaitQueue,
 }
 
+/// Others between two who wait for each other: a longer chain is not followed to its end, as in Linux.
+const MAX_STEPS: usize = 10;
+
 /// Who waits for whom, for EDEADLK.
 static WAITS: SpinLock<Vec<(Owner, Owner)>> = SpinLock::new(Vec::new());
 
@@ -59,11 +62,11 @@ static WAITS: SpinLock<Vec<(Owner, Owner)>> = SpinLock::new(Vec::new());
 struct WaitEdge(Owner, Owner);
 
 impl WaitEdge {
-    /// EDEADLK if `holder` waits, directly or not, for `waiter`.
+    /// EDEADLK if `holder` waits, directly or over at most [`MAX_STEPS`] others, for `waiter`.
     fn new(waiter: Owner, holder: Owner) -> Result<Self> {
         let mut waits = WAITS.lock();
         let mut at = holder;
-        for _ in 0..=waits.len() {
+        for _ in 0..=MAX_STEPS + 1 {
             if at == waiter {
                 return Err(Errno::EDEADLK);
             }
@@ -303,5 +306,15 @@ mod tests {
         assert_eq!(WaitEdge::new(Owner::Process(102), Owner::Process(101)).err(), Some(Errno::EDEADLK));
         drop(edge);
         assert!(WaitEdge::new(Owner::Process(102), Owner::Process(101)).is_ok());
+    }
+
+    #[test]
+    fn a_long_chain_of_waiters_is_not_followed_to_its_end() {
+        let link = |from: usize| WaitEdge::new(Owner::Process(200 + from), Owner::Process(201 + from)).unwrap();
+        let mut chain: Vec<WaitEdge> = (0..11).map(link).collect();
+        let closes = |chain: &[WaitEdge]| WaitEdge::new(Owner::Process(200 + chain.len()), Owner::Process(200)).err();
+        assert_eq!(closes(&chain), Some(Errno::EDEADLK));
+        chain.push(link(11));
+        assert_eq!(closes(&chain), None);
     }
 }
