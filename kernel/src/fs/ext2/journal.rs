@@ -94,6 +94,10 @@ struct Journal {
     seed: u32,
 }
 
+/// Blocks behind a damaged one in which its transaction may have been committed: 1 GiB of the usual size. A transaction takes
+/// at most a quarter of the journal.
+const MAX_TRANSACTION: u32 = 1 << 18;
+
 /// What a block of the journal is.
 enum Piece {
     /// Copies of these blocks follow.
@@ -369,7 +373,7 @@ impl Journal {
     /// or a later one has been committed all the same, what was synced is in a journal that nobody can read: nothing is
     /// touched, and e2fsck has to decide.
     async fn must_be_the_end(&self, mut block: u32, seen: u32, sequence: u32) -> Result<()> {
-        for _ in seen..self.len {
+        for _ in seen..self.len.min(seen.saturating_add(MAX_TRANSACTION)) {
             exec::budget().await;
             block = self.after(block, 1);
             let data = self.read(block).await?;

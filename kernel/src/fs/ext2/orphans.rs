@@ -2,6 +2,7 @@
 //! the superblock's `last_orphan`, so that a checker or the next mount frees them. The list is written at the end only: it is
 //! a list in many blocks that power would cut, whereas an inode without links that was not deleted is what every checker frees.
 
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -99,15 +100,12 @@ impl Volume {
 
     /// Frees what is on the list on disk. What makes no sense there is left for e2fsck.
     pub async fn delete_orphans(self: &Arc<Self>) {
-        let mut list = Vec::new();
+        let mut list = BTreeSet::new();
         let mut ino = self.last_orphan();
         while ino != 0 {
             exec::budget().await;
             match self.next_orphan(ino).await {
-                Ok(next) if !list.contains(&ino) => {
-                    list.push(ino);
-                    ino = next;
-                }
+                Ok(next) if list.insert(ino) => ino = next,
                 _ => {
                     self.corrupt(format_args!("the list of unlinked inodes leads to {ino}"));
                     break;
