@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::inode::FileSystem;
-use super::super::{dentry, inotify};
+use super::super::{dentry, inotify, op};
 use super::writers::Writers;
 use crate::errno::{Errno, Result};
 use crate::exec;
@@ -81,16 +81,22 @@ impl Instance {
     }
 
     /// If the caller's mount is the last: the file system, which the caller writes back.
-    pub(super) fn end_if_last(self: &Arc<Self>) -> Option<Arc<dyn FileSystem>> {
+    pub(super) async fn end_if_last(self: &Arc<Self>) -> Option<Arc<dyn FileSystem>> {
+        if !self.is_ended_as_last() {
+            return None;
+        }
+        op::run_to_end(|future| exec::spawn("unmount", future), forget(self.fs.clone())).await;
+        Some(self.fs.clone())
+    }
+
+    fn is_ended_as_last(self: &Arc<Self>) -> bool {
         let mut known = KNOWN.lock();
         if Arc::strong_count(self) > 1 {
-            return None;
+            return false;
         }
         self.ended.store(true, Ordering::Relaxed);
         known.retain(|(_, other)| !is_same(other, &self.fs));
-        drop(known);
-        forget(&self.fs);
-        Some(self.fs.clone())
+        true
     }
 }
 
@@ -122,9 +128,9 @@ pub fn is_mounted(fs: &Arc<dyn FileSystem>) -> bool {
     KNOWN.lock().iter().any(|(instance, other)| is_same(other, fs) && instance.strong_count() > 0)
 }
 
-fn forget(fs: &Arc<dyn FileSystem>) {
-    inotify::unmounted(fs);
-    dentry::forget_fs(fs);
+async fn forget(fs: Arc<dyn FileSystem>) {
+    inotify::unmounted(&fs);
+    dentry::forget_fs(&fs).await;
 }
 
 /// Writes back what no mount is left of, unless it has been mounted again meanwhile.
@@ -150,7 +156,7 @@ impl Drop for Instance {
         }
         let fs = self.fs.clone();
         exec::spawn("unmount", async move {
-            forget(&fs);
+            forget(fs.clone()).await;
             if let Err(errno) = write_back(&fs).await {
                 log::error!("{} could not be written: {errno:?}", fs.type_name());
             }

@@ -92,7 +92,7 @@ pub async fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSys
     let used = detach_unless_used(mount, lazy)?;
     let ends = !used && below.is_empty();
     detach_all(below).await;
-    Ok(if ends { mount.instance.end_if_last() } else { None })
+    Ok(if ends { mount.instance.end_if_last().await } else { None })
 }
 
 /// Open files, working directories and programs hold the mount through their paths: the other references are the table's
