@@ -132,29 +132,30 @@ impl Node {
             return self.broken_dir("size");
         }
         let mut device_blocks: Vec<u32> = Vec::new();
+        let mut seen = BTreeSet::new();
         let mut next = 0;
         {
             let _map = self.map_lock.read().await;
             while next < count {
+                exec::budget().await;
                 // A file system that is not sound, or has very much in one place: no reason to die of it.
                 device_blocks.try_reserve(1 << 12).map_err(|_| Errno::ENOMEM)?;
                 let max = (count - next).min(1 << 12) as u32;
                 match self.lookup_block(next, max).await? {
-                    Extent::Blocks(run) => device_blocks.extend(run.start..run.start + run.len),
+                    Extent::Blocks(run) => {
+                        let blocks = run.start..run.start + run.len;
+                        if !blocks.clone().all(|block| seen.insert(block)) {
+                            // The index would have as many names as somebody likes.
+                            return self.broken_dir("map");
+                        }
+                        device_blocks.extend(blocks);
+                    }
                     Extent::Hole(len) => device_blocks.extend(core::iter::repeat_n(0, len as usize)),
                 }
                 next = device_blocks.len() as u64;
             }
         }
-        let mut twice = Vec::new();
-        twice.try_reserve_exact(device_blocks.len()).map_err(|_| Errno::ENOMEM)?;
-        twice.extend(device_blocks.iter().copied().filter(|block| *block != 0));
-        twice.sort_unstable();
-        if twice.windows(2).any(|pair| pair[0] == pair[1]) {
-            // The index would have as many names as somebody likes.
-            return self.broken_dir("map");
-        }
-        drop(twice);
+        drop(seen);
         let area = volume.layout.dir_area();
         let mut index = DirIndex { blocks: Vec::new(), places: BTreeSet::new(), live: 0, dead: false };
         index.blocks.try_reserve_exact(device_blocks.len()).map_err(|_| Errno::ENOMEM)?;
