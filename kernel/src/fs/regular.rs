@@ -130,18 +130,8 @@ pub async fn write(
     if buf.is_empty() {
         return Ok((0, pos));
     }
-    let seals = inode.state();
-    if seals.is_sealed(Seals::WRITE | Seals::FUTURE_WRITE) {
-        return Err(Errno::EPERM);
-    }
-    let mut room = room_at(t, pos)?;
-    if seals.is_sealed(Seals::GROW) {
-        // A piece that ends behind the end of the file is refused; pieces end with pages, as in Linux.
-        let size = inode.size();
-        let fits = pos.checked_add(buf.remaining() as u64).is_some_and(|end| end <= size);
-        let last = if fits { size } else { size - size % crate::mm::PAGE_SIZE as u64 };
-        room = last.checked_sub(pos).filter(|room| *room > 0).ok_or(Errno::EPERM)?;
-    }
+    let unsealed = unsealed_at(inode, pos, buf.remaining())?;
+    let room = room_at(t, pos)?.min(unsealed);
     buf.limit(usize::try_from(room).unwrap_or(usize::MAX));
     capabilities::remove(inode).await?;
     let mut end = pos;
@@ -172,7 +162,23 @@ pub async fn write(
     Ok((n, end))
 }
 
-/// Writes for the kernel itself, without limits. Answers how many bytes, at least one unless `buf` is empty.
+/// How much of `len` bytes at `pos` seals let somebody write; EPERM for nothing. The file is locked.
+fn unsealed_at(inode: &Arc<dyn Inode>, pos: u64, len: usize) -> Result<u64> {
+    let seals = inode.state();
+    if seals.is_sealed(Seals::WRITE | Seals::FUTURE_WRITE) {
+        return Err(Errno::EPERM);
+    }
+    if !seals.is_sealed(Seals::GROW) {
+        return Ok(u64::MAX);
+    }
+    // A piece that ends behind the end of the file is refused; pieces end with pages, as in Linux.
+    let size = inode.size();
+    let fits = pos.checked_add(len as u64).is_some_and(|end| end <= size);
+    let last = if fits { size } else { size - size % crate::mm::PAGE_SIZE as u64 };
+    last.checked_sub(pos).filter(|room| *room > 0).ok_or(Errno::EPERM)
+}
+
+/// Writes for the kernel itself, without limits but for seals. Answers how many bytes, at least one unless `buf` is empty.
 pub async fn write_kernel(
     inode: &Arc<dyn Inode>,
     cache: &Arc<PageCache>,
@@ -180,8 +186,12 @@ pub async fn write_kernel(
     buf: &mut IoBuf<'_>,
 ) -> Result<usize> {
     let _guard = inode.state().lock.lock().await;
+    let unsealed = unsealed_at(inode, pos, buf.remaining())?;
     capabilities::remove(inode).await?;
-    write_step(inode, cache, pos, buf, true).await
+    let cut = buf.limit(usize::try_from(unsealed).unwrap_or(usize::MAX));
+    let result = write_step(inode, cache, pos, buf, true).await;
+    buf.extend(cut);
+    result
 }
 
 /// A change of its content by this thread clears set-id bits.

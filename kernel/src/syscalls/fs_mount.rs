@@ -94,11 +94,16 @@ pub async fn mount(
     table::mount(instance, at, mount_flags(flags)).await
 }
 
-/// The block device that a source names, if it is one; an error if it names nothing.
+/// The block device that a source names, if it is one; an error if it names nothing, and EACCES if devices do not count
+/// where it is.
 pub(super) async fn device_of(t: &Thread, source: &[u8]) -> Result<Option<fs::DeviceId>> {
     let place = fs::lookup(Ctx::of(t), AT_FDCWD, source, Flags::FOLLOW).await?;
     let meta = place.inode().metadata();
-    Ok((meta.kind == fs::FileType::BlockDevice).then_some(meta.rdev))
+    match meta.kind {
+        fs::FileType::BlockDevice if place.mount.flags().contains(MountFlags::NODEV) => Err(Errno::EACCES),
+        fs::FileType::BlockDevice => Ok(Some(meta.rdev)),
+        _ => Ok(None),
+    }
 }
 
 /// What says when access times are kept.

@@ -1,6 +1,8 @@
 //! Content of files in memory, and its limits.
 
 use super::*;
+use crate::fs::memfd;
+use crate::fs::state::Seals;
 
 #[test]
 fn content_of_tmpfs_files() {
@@ -81,5 +83,27 @@ fn a_tmpfs_is_charged_once_for_a_page_and_not_for_holes() {
         assert_eq!(cache.read(0, 1 << 20, &mut IoBuf::kernel_mut(&mut bytes)).await, Ok(1 << 20));
         assert!(bytes.iter().all(|byte| *byte == 0));
         assert_eq!((cache.page_count(), used()), (0, 2));
+    });
+}
+
+/// What a loop device writes to a memfd.
+#[test]
+fn the_kernel_s_own_writes_honour_seals() {
+    block_on(async {
+        let write = async |seals: Seals, pos: u64| {
+            let file = memfd::create(&Credentials::root(), b"x", 0o600, true).unwrap();
+            let cache = file.inode().page_cache().unwrap().clone();
+            regular::truncate(None, file.path(), 6000).await.unwrap();
+            file.inode().state().add_seals(seals.bits(), Some(&cache)).unwrap();
+            let mut buf = IoBuf::kernel(&[7; 4096]);
+            let result = regular::write_kernel(file.inode(), &cache, pos, &mut buf).await;
+            (result, buf.remaining(), file.inode().size())
+        };
+        assert_eq!(write(Seals::SHRINK, 4096).await, (Ok(4096), 0, 8192));
+        assert_eq!(write(Seals::WRITE, 0).await, (Err(Errno::EPERM), 4096, 6000));
+        assert_eq!(write(Seals::FUTURE_WRITE, 0).await, (Err(Errno::EPERM), 4096, 6000));
+        assert_eq!(write(Seals::GROW, 1024).await, (Ok(4096), 0, 6000));
+        assert_eq!(write(Seals::GROW, 2048).await, (Ok(2048), 2048, 6000));
+        assert_eq!(write(Seals::GROW, 4096).await, (Err(Errno::EPERM), 4096, 6000));
     });
 }

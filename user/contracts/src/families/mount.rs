@@ -11,7 +11,7 @@ use crate::{say, tests};
 
 tests! {
     tmpfs, refused, not_permitted, busy, bind, read_only, options, stacked, pivot_refused, unmount_refused, no_flags,
-    on_what_is_gone, on_what_was_removed, order_of_a_copy,
+    on_what_is_gone, on_what_was_removed, order_of_a_copy, devices_that_do_not_count,
 }
 
 fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, data: &CStr) -> Ret {
@@ -303,4 +303,21 @@ fn order_of_a_copy() {
     for place in [c"d/x", c"d/b/c", c"d/b", c"d", c"a/x", c"a/b/c", c"a/b", c"a"] {
         umount(place, 0).need();
     }
+}
+
+/// A disk cannot be named by its node where nodes do not count.
+fn devices_that_do_not_count() {
+    mkdir(c"m");
+    mkdir(c"on");
+    mount(c"none", c"m", c"tmpfs", MS_NODEV, c"").ok();
+    sys!(SYS_mknodat, AT_FDCWD, c"m/disk", S_IFBLK | 0o666, 0x3ff00);
+    sys!(SYS_mknodat, AT_FDCWD, c"disk", S_IFBLK | 0o666, 0x3ff00);
+    sys!(SYS_mknodat, AT_FDCWD, c"m/char", S_IFCHR | 0o666, 0x103);
+    close(create(c"m/file", ""));
+    for source in [c"m/disk", c"disk", c"m/char", c"m/file"] {
+        say!("{}: {}", source.to_string_lossy(), mount(source, c"on", c"ext2", 0, c""));
+    }
+    say!("no disk is wanted: {}", mount(c"m/disk", c"on", c"tmpfs", 0, c""));
+    umount(c"on", 0).ok();
+    umount(c"m", 0).ok();
 }
