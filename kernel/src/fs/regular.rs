@@ -18,6 +18,7 @@ use crate::errno::{Errno, Result};
 use crate::mm::{IoBuf, PageCache};
 use crate::process::run::killable;
 use crate::process::{Caps, Resource, Thread};
+use crate::signal::fatal_pending;
 use crate::time::Timespec;
 
 /// Copies from `pos` on, up to the end of the file.
@@ -142,7 +143,8 @@ pub async fn write(
             Ok(n) => end += n as u64,
             Err(errno) => break Err(errno),
         }
-        if buf.is_empty() || matches!(step, Ok(0)) {
+        // Who is killed waits for no more than this.
+        if buf.is_empty() || matches!(step, Ok(0)) || fatal_pending(t.task()) {
             break Ok(());
         }
         crate::exec::budget().await;

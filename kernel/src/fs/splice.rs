@@ -18,6 +18,7 @@ use crate::exec::{budget, interruptible};
 use crate::mm::IoBuf;
 use crate::net::transfer;
 use crate::process::Thread;
+use crate::signal::fatal_pending;
 use crate::syscalls::{SysError, SysResult};
 
 /// The largest piece.
@@ -114,6 +115,10 @@ impl Ends<'_> {
             done += written;
             if written < n {
                 self.unread(n - written).await;
+                break;
+            }
+            // Who is killed waits for no more than this.
+            if fatal_pending(t.task()) {
                 break;
             }
             budget().await;
