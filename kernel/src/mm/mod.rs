@@ -36,7 +36,7 @@ pub use shared_pages::SharedPages;
 pub use shortage::set_relief as set_shortage_relief;
 pub use space::{
     AddressSpace, Cut, FaultHandler, FaultSignal, Fill, FutexKey, Limits, MapFlags, MappedPage, Meta, MmapRequest,
-    MremapRequest, Outcome, Prot, Report, SpaceStats, Special, Toucher, Unfinished, VmaInfo, VmaUsage, Watcher, huge,
+    MremapRequest, Outcome, Prot, Report, SpaceStats, Special, Toucher, Unfinished, Usage, VmaInfo, Watcher, huge,
 };
 pub use stats::{MemInfo, meminfo};
 pub use uaccess::{UserPtr, UserStr, read_cstr, try_read_cstr};

@@ -1,5 +1,8 @@
 //! /proc/PID/maps, smaps and smaps_rollup: the mappings of a space. There may be many, so their text is made piece by
 //! piece as it is read, and each goes on behind the last mapping of the one before, whatever has changed meanwhile.
+//!
+//! How many map a page is known from its frame and from the tables on the way to it, see `mm::space::present`. Which pages
+//! have been used is not, so there is no `Referenced`. There is no swap, and MADV_FREE leaves no page.
 
 use alloc::sync::Arc;
 use core::any::Any;
@@ -7,14 +10,14 @@ use core::any::Any;
 use super::memory;
 use super::subject::Subject;
 use super::text::{MapLine, Text, put, put_meminfo};
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::exec::{Mutex, budget};
 use crate::fs::file::FileOps;
 use crate::fs::inode::DeviceId;
 use crate::fs::op::Op;
 use crate::fs::open_file::OpenFile;
-use crate::mm::space::{VmaFlags, VmaUsage};
-use crate::mm::{AddressSpace, IoBuf, PAGE_SIZE, Prot, VmaInfo};
+use crate::mm::space::VmaFlags;
+use crate::mm::{AddressSpace, IoBuf, PAGE_SIZE, Prot, Usage, VmaInfo};
 
 /// What is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,8 +52,6 @@ struct Made {
 
 /// How long a piece is, at least, in bytes.
 const PIECE: usize = 4096;
-/// Tables that are looked through while the space is locked.
-const TABLES: usize = 16;
 
 impl MapsFile {
     /// The space is that of now: whether it may be looked at is to be checked after this.
@@ -62,7 +63,9 @@ impl MapsFile {
     async fn read_at(&self, buf: &mut IoBuf<'_>, pos: u64) -> Result<usize> {
         self.subject.check_exists()?;
         // A zombie has none.
-        let Some(space) = &self.space else { return Ok(0) };
+        let Some(space) = &self.space else {
+            return if self.what == Maps::Sum { Err(Errno::ESRCH) } else { Ok(0) };
+        };
         let mut made = self.made.lock().await;
         if pos == 0 || pos < made.start {
             *made = Made::default();
@@ -142,11 +145,11 @@ async fn copy(text: &Text, from: usize, buf: &mut IoBuf<'_>) -> Result<usize> {
 }
 
 /// What is in memory of a mapping.
-async fn usage(space: &AddressSpace, vma: &VmaInfo) -> VmaUsage {
-    let mut sum = VmaUsage::default();
+async fn usage(space: &AddressSpace, vma: &VmaInfo) -> Usage {
+    let mut sum = Usage::default();
     let mut at = vma.range.start;
     while at < vma.range.end {
-        let (part, end) = space.usage(at..vma.range.end, TABLES);
+        let (part, end) = space.usage(at..vma.range.end);
         sum += part;
         at = end;
         budget().await;
@@ -171,14 +174,13 @@ fn put_map(out: &mut Text, vma: &VmaInfo) {
     line.put(out);
 }
 
-/// Sizes of a mapping, how much of it is resident, and the flags. How many others map a page is not known, so there is
-/// no proportional size.
-fn put_usage(out: &mut Text, vma: &VmaInfo, usage: &VmaUsage) {
+/// Sizes of a mapping, what of it is in memory, and the flags.
+fn put_usage(out: &mut Text, vma: &VmaInfo, usage: &Usage) {
     put_meminfo(out, "Size", vma.range.end - vma.range.start);
     put_meminfo(out, "KernelPageSize", PAGE_SIZE as u64);
     put_meminfo(out, "MMUPageSize", PAGE_SIZE as u64);
-    put_resident(out, usage);
-    put!(out, "THPeligible:    {}\n", u8::from(vma.may_be_huge));
+    put_resident(out, usage, false);
+    put!(out, "THPeligible:    {:>8}\n", u8::from(vma.may_be_huge));
     put!(out, "VmFlags:");
     for (flag, name) in [(Prot::READ, "rd"), (Prot::WRITE, "wr"), (Prot::EXEC, "ex")] {
         if vma.prot.contains(flag) {
@@ -196,23 +198,38 @@ fn put_usage(out: &mut Text, vma: &VmaInfo, usage: &VmaUsage) {
     put!(out, " \n");
 }
 
-fn put_resident(out: &mut Text, usage: &VmaUsage) {
-    let lines = [
-        ("Rss", usage.resident()),
-        ("Shared_Clean", usage.shared - usage.shared_dirty),
-        ("Shared_Dirty", usage.shared_dirty),
-        ("Private_Clean", usage.private() - usage.private_dirty),
-        ("Private_Dirty", usage.private_dirty),
+/// `sum`: of all mappings.
+fn put_resident(out: &mut Text, usage: &Usage, sum: bool) {
+    put_meminfo(out, "Rss", usage.resident);
+    put_meminfo(out, "Pss", usage.share());
+    put_meminfo(out, "Pss_Dirty", usage.dirty_share.bytes());
+    if sum {
+        put_meminfo(out, "Pss_Anon", usage.anon_share.bytes());
+        put_meminfo(out, "Pss_File", usage.file_share.bytes());
+        put_meminfo(out, "Pss_Shmem", usage.memory_share.bytes());
+    }
+    for (label, bytes) in [
+        ("Shared_Clean", usage.shared.clean),
+        ("Shared_Dirty", usage.shared.dirty),
+        ("Private_Clean", usage.private.clean),
+        ("Private_Dirty", usage.private.dirty),
         ("Anonymous", usage.anon),
+        ("LazyFree", 0),
         ("AnonHugePages", usage.huge),
-    ];
-    for (label, pages) in lines {
-        put_meminfo(out, label, pages * PAGE_SIZE as u64);
+        ("ShmemPmdMapped", 0),
+        ("FilePmdMapped", 0),
+        ("Shared_Hugetlb", 0),
+        ("Private_Hugetlb", 0),
+        ("Swap", 0),
+        ("SwapPss", 0),
+        ("Locked", usage.locked_share.bytes()),
+    ] {
+        put_meminfo(out, label, bytes);
     }
 }
 
 async fn put_sum(space: &AddressSpace, out: &mut Text) {
-    let mut sum = VmaUsage::default();
+    let mut sum = Usage::default();
     let mut first = None;
     let mut next = 0;
     while let Some(vma) = space.next_vma(next) {
@@ -234,6 +251,6 @@ async fn put_sum(space: &AddressSpace, out: &mut Text) {
             name: b"[rollup]",
         };
         line.put(out);
-        put_resident(out, &sum);
+        put_resident(out, &sum, true);
     }
 }

@@ -162,6 +162,11 @@ pub(crate) fn free_block(first: Pfn) {
     }
 }
 
+/// How many entries map the block that begins with this frame, of which one is the caller's.
+pub(crate) fn block_entries(first: Pfn) -> u32 {
+    entries(first).load(Ordering::Relaxed) as u32
+}
+
 /// Is the caller's entry all that leads to any of the frames?
 pub(crate) fn is_sole_block(first: Pfn) -> bool {
     entries(first).load(Ordering::Acquire) == 1 && frames(first).all(|pfn| page(pfn).refs() == 1)

@@ -22,7 +22,9 @@ use core::num::NonZeroU32;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-pub(crate) use self::block::{BLOCK_FRAMES, Block, free_block, is_sole_block, put_block, share_block, split_block};
+pub(crate) use self::block::{
+    BLOCK_FRAMES, Block, block_entries, free_block, is_sole_block, put_block, share_block, split_block,
+};
 use self::buddy::{Buddy, ORDERS};
 pub use self::own::OwnPage;
 use self::page::{Page, PageFlags, Pfn, frame_ptr, page};

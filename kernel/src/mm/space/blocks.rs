@@ -74,22 +74,23 @@ impl Tables {
         }
     }
 
-    /// What there is for `addr`, in tables that may be shared, and whether they are.
-    pub(super) fn look(&self, addr: u64) -> (Lowest, bool) {
+    /// What there is for `addr`, in tables that may be shared, and how many other tables lead there too: of each that is
+    /// shared on the way, all but the one that was come by.
+    pub(super) fn look(&self, addr: u64) -> (Lowest, u32) {
         let mut table = self.root_table();
-        let mut shared = false;
+        let mut others = 0;
         for level in 0..LEAF {
             let index = index(level, addr);
             let entry = load(&entries(table)[index]);
             if !entry.is_valid() {
-                return (Lowest::None, shared);
+                return (Lowest::None, others);
             }
             if entry.is_block() {
-                return (Lowest::Block(Leaf::at(table, index)), shared);
+                return (Lowest::Block(Leaf::at(table, index)), others);
             }
             table = pfn_of(entry);
-            shared |= page(table).refs() > 1;
+            others += page(table).refs().saturating_sub(1);
         }
-        (Lowest::Table(table), shared)
+        (Lowest::Table(table), others)
     }
 }

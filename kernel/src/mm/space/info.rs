@@ -32,43 +32,6 @@ pub struct VmaInfo {
     pub may_be_huge: bool,
 }
 
-/// What of a mapping is in memory, in pages, for /proc/PID/smaps.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct VmaUsage {
-    pub anon: u64,
-    /// Of files and of shared memory.
-    pub file: u64,
-    /// In blocks of 2 MiB.
-    pub huge: u64,
-    /// Mapped elsewhere, too.
-    pub shared: u64,
-    /// Of those, what is not as it is in its file.
-    pub shared_dirty: u64,
-    /// The same of what is mapped only here.
-    pub private_dirty: u64,
-}
-
-impl VmaUsage {
-    pub fn resident(&self) -> u64 {
-        self.anon + self.file
-    }
-
-    pub fn private(&self) -> u64 {
-        self.resident() - self.shared
-    }
-}
-
-impl core::ops::AddAssign for VmaUsage {
-    fn add_assign(&mut self, other: VmaUsage) {
-        self.anon += other.anon;
-        self.file += other.file;
-        self.huge += other.huge;
-        self.shared += other.shared;
-        self.shared_dirty += other.shared_dirty;
-        self.private_dirty += other.private_dirty;
-    }
-}
-
 /// Sizes in pages, for /proc/PID/{stat,statm,status}.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpaceStats {
@@ -106,11 +69,6 @@ impl AddressSpace {
         let vma = Vma::new(start + len, prot, VmaFlags::SPECIAL | VmaFlags::DONTDUMP, backing);
         inner.add(start, vma, &self.limits)?;
         Ok(start)
-    }
-
-    /// What is in memory of a range, looked at in so many tables at most; and how far that went.
-    pub fn usage(&self, range: Range<u64>, tables: usize) -> (VmaUsage, u64) {
-        self.inner.lock().tables.usage_up_to(range, tables)
     }
 
     /// Is anything mapped?

@@ -82,6 +82,7 @@ mod privileges;
 mod proc;
 mod proc_maps;
 mod proc_memory;
+mod proc_smaps;
 mod proc_waits;
 mod process;
 mod programs;
@@ -222,6 +223,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("proc_waits", proc_waits::TESTS),
     ("pagemap", pagemap::TESTS),
     ("proc_maps", proc_maps::TESTS),
+    ("proc_smaps", proc_smaps::TESTS),
     ("proc_memory", proc_memory::TESTS),
     ("time", time::TESTS),
     ("timer_signals", timer_signals::TESTS),
