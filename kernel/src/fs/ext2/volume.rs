@@ -22,7 +22,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{self, Mutex, Notify, WaitQueue};
 use crate::fs::block::BlockDevice;
 use crate::fs::inode::{DeviceId, StatFs};
-use crate::fs::op::{self, BoxFuture, RunToEnd};
+use crate::fs::op::BoxFuture;
 use crate::sync::{Once, SpinLock};
 use crate::time::Timespec;
 
@@ -367,8 +367,8 @@ impl Volume {
 
     /// Runs an operation to its end even if whoever waits for it goes away: a change of several structures must not
     /// stop half-way.
-    pub fn run_to_end<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> RunToEnd<T> {
-        op::run_to_end(self.host.spawn, future)
+    pub fn run_to_end<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> exec::RunToEnd<T> {
+        exec::run_to_end(self.host.spawn, future)
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::inode::FileSystem;
-use super::super::{dentry, inotify, op};
+use super::super::{dentry, inotify};
 use super::writers::Writers;
 use crate::errno::{Errno, Result};
 use crate::exec;
@@ -85,7 +85,7 @@ impl Instance {
         if !self.is_ended_as_last() {
             return None;
         }
-        op::run_to_end(|future| exec::spawn("unmount", future), forget(self.fs.clone())).await;
+        exec::run_to_end(|future| exec::spawn("unmount", future), forget(self.fs.clone())).await;
         Some(self.fs.clone())
     }
 

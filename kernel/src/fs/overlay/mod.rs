@@ -53,7 +53,7 @@ use self::work::Work;
 use super::dentry::Dentry;
 use super::inode::{DeviceId, FileSystem, Inode, StatFs};
 use super::mount::Instance;
-use super::op::{self, Op, RunToEnd};
+use super::op::Op;
 use crate::errno::{Errno, Result};
 use crate::exec::{self, Mutex};
 use crate::process::Credentials;
@@ -124,8 +124,8 @@ impl OverlayFs {
 }
 
 /// Runs a change to its end, whoever waits for it.
-fn to_the_end<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> RunToEnd<T> {
-    op::run_to_end(|future| exec::spawn("overlay", future), future)
+fn to_the_end<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> exec::RunToEnd<T> {
+    exec::run_to_end(|future| exec::spawn("overlay", future), future)
 }
 
 impl FileSystem for OverlayFs {

@@ -15,7 +15,7 @@ use crate::fs::file::FileOps;
 use crate::fs::inode::{
     DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
 };
-use crate::fs::op::{Op, run_to_end};
+use crate::fs::op::Op;
 use crate::fs::{InodeState, tmpfs};
 use crate::mm::{IoBuf, PageCache};
 use crate::process::Thread;
@@ -136,7 +136,7 @@ impl P9Inode {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         match self.me.upgrade() {
-            Some(me) => Op::boxed(run_to_end(|future| exec::spawn("9p", future), change(me))),
+            Some(me) => Op::boxed(exec::run_to_end(|future| exec::spawn("9p", future), change(me))),
             None => Op::ready(Err(Errno::EIO)),
         }
     }
