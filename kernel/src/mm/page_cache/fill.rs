@@ -78,6 +78,9 @@ impl PageCache {
             inserted += 1;
         }
         self.counter().add(inserted as i64);
+        if inserted == 0 {
+            return Err(Errno::ENOMEM);
+        }
         if self.is_memory() {
             drop(tree);
             return pages.pop().map(Lookup::Valid).ok_or(Errno::ENOMEM);

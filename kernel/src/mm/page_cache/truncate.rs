@@ -1,13 +1,17 @@
 //! Making files shorter, and dropping pages.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::future::Future;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use super::super::addr::{PAGE, PAGE_SIZE};
 use super::super::frames::page::PageFlags;
-use super::super::{space, stats};
+use super::super::{shortage, space, stats};
 use super::PageCache;
 use super::tree::Tree;
+use crate::errno::Result;
 use crate::exec::{self, Storage, count_storage};
 
 /// Pages that are dropped under one hold of the lock.
@@ -21,7 +25,7 @@ impl PageCache {
         if self.map_count() > 0
             && let Some(this) = self.this.upgrade()
         {
-            space::unmap_source(&this, first..u64::MAX, true).await;
+            surely(|| space::unmap_source(&this, first..u64::MAX, true)).await;
         }
         let mut at = first;
         while let Some(next) = self.drop_some(at, u64::MAX, |_, _| true) {
@@ -69,18 +73,23 @@ impl PageCache {
         whole
     }
 
-    /// Drops whole pages, dirty or not, also from address spaces. In memory objects they read as zeros then.
+    /// Drops whole pages, dirty or not, also from address spaces; copies that private mappings have made stay. In memory
+    /// objects they read as zeros then.
     pub async fn punch(&self, pages: Range<u64>) {
+        let Some(this) = self.this.upgrade() else { return };
+        // What has been dropped must not stay mapped.
+        exec::run_to_end(|future| exec::spawn("punch", future), this.punch_all(pages)).await;
+    }
+
+    async fn punch_all(self: Arc<Self>, pages: Range<u64>) {
         let mut at = pages.start;
         while let Some(next) = self.drop_some(at, pages.end, |_, _| true) {
             at = next;
             exec::budget().await;
         }
         // Not before: a fault in between would map a page that is about to go.
-        if self.map_count() > 0
-            && let Some(this) = self.this.upgrade()
-        {
-            space::unmap_source(&this, pages, true).await;
+        if self.map_count() > 0 {
+            surely(|| space::unmap_cached(&self, pages.clone())).await;
         }
     }
 
@@ -89,7 +98,7 @@ impl PageCache {
     pub async fn forget(&self, pages: Range<u64>) {
         let mapped = if self.map_count() > 0 { self.this.upgrade() } else { None };
         if let Some(this) = &mapped {
-            space::unmap_cached(this, pages.clone()).await;
+            surely(|| space::unmap_cached(this, pages.clone())).await;
         }
         let mut at = pages.start;
         while let Some(next) = self.drop_some(at, pages.end, |tree, index| !tree.is_dirty(index)) {
@@ -98,7 +107,7 @@ impl PageCache {
         }
         if let Some(this) = &mapped {
             // Those that were mapped in between.
-            space::unmap_source(this, pages, false).await;
+            surely(|| space::unmap_source(this, pages.clone(), false)).await;
         }
     }
 
@@ -135,6 +144,19 @@ impl PageCache {
             self.dirty.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Tries again while there is no memory for it.
+async fn surely<F: Future<Output = Result<()>>>(mut unmap: impl FnMut() -> F) {
+    for _ in 0..shortage::TRIES {
+        if unmap().await.is_ok() {
+            return;
+        }
+        if !Box::pin(shortage::wait_for_page()).await {
+            break;
+        }
+    }
+    log::error!("out of memory: pages that are no longer in a file stay mapped");
 }
 
 /// Clean, valid, and held by the tree alone.

@@ -116,7 +116,11 @@ impl Batch<'_> {
         }
         if shared && let Some(cache) = self.cache.this.upgrade() {
             // Later writes through mappings fault and mark the pages again.
-            space::unmap_source(&cache, first..end, false).await;
+            if let Err(errno) = space::unmap_source(&cache, first..end, false).await {
+                // Where they are still mapped they may be written to unnoticed.
+                self.pages.iter().for_each(|page| _ = page.frame.page().set(PageFlags::SHARED_WRITE));
+                return Err(errno);
+            }
         }
         let result = io.write_pages(first, &self.pages).await;
         if result == Err(Errno::ENOMEM) {

@@ -129,6 +129,7 @@ impl Inner {
         for (start, vma) in self.vmas.overlapping(range.clone()) {
             let part = start.max(range.start)..vma.end.min(range.end);
             let end = part.end;
+            left = left.saturating_sub(1);
             let next = self.tables.visit(part, left, gather, &mut |at, leaf, gather| {
                 let old = leaf.get();
                 left = left.saturating_sub(if old.is_block() { BLOCK_COST } else { 1 });

@@ -68,8 +68,6 @@ use crate::sync::{SpinGuard, SpinLock};
 
 pub(crate) use self::registry::{unmap_cached, unmap_files, unmap_source};
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
 /// The memory of a process.
 pub struct AddressSpace {
     id: u64,
@@ -77,8 +75,6 @@ pub struct AddressSpace {
     root: u64,
     /// Generation and ASID, see [`asid`].
     context: AtomicU64,
-    /// Place in the registry of all spaces.
-    slot: usize,
     pub limits: Limits,
     /// Registrations of membarrier(2).
     pub barriers: AtomicU32,
@@ -129,11 +125,10 @@ impl AddressSpace {
     }
 
     fn build(inner: Inner, limits: Limits, meta: Meta) -> Arc<Self> {
-        registry::register(|slot| AddressSpace {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        registry::register(|id| AddressSpace {
+            id,
             root: inner.tables.root(),
             context: AtomicU64::new(0),
-            slot,
             limits,
             barriers: AtomicU32::new(0),
             meta: SpinLock::new(meta),
@@ -143,6 +138,7 @@ impl AddressSpace {
 
     /// A copy-on-write copy. Limits and metadata are copied too.
     pub fn fork(&self) -> Result<Arc<Self>> {
+        let (limits, meta) = (self.limits.clone(), self.meta.lock().clone());
         let mut gather = self.gather();
         let inner = self.inner.lock();
         if inner.vmas.len() > FEW && !frames::has_room(inner.vmas.bytes()) {
@@ -156,8 +152,8 @@ impl AddressSpace {
         let vmas = inner.vmas.clone();
         let mut copy = Inner { vmas, tables, lock_future: false, locked: 0, ..*inner };
         copy.forget_unshared(&inner.vmas)?;
+        let copy = Self::build(copy, limits, meta);
         drop(inner);
-        let copy = Self::build(copy, self.limits.clone(), self.meta.lock().clone());
         copy.barriers.store(self.barriers.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok(copy)
     }
@@ -244,7 +240,7 @@ fn again<'a, R: Send + 'a>(
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
-        registry::unregister(self.slot);
+        registry::unregister(self.id);
     }
 }
 

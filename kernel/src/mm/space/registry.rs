@@ -1,8 +1,8 @@
 //! All address spaces, for the rare operations that start from a file: truncation of a mapped file unmaps its pages
 //! everywhere.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::super::addr::{PAGE, USER_END};
@@ -12,108 +12,126 @@ use super::AddressSpace;
 use super::tables::Leaf;
 use super::tlb::Gather;
 use super::vma::{Backing, Vma, VmaFlags};
+use crate::errno::Result;
 use crate::exec;
 use crate::sync::SpinLock;
 
 struct Registry {
-    spaces: Vec<Weak<AddressSpace>>,
-    free: Vec<usize>,
+    /// By their numbers, which only grow: who goes through them meets a space before its copies, and those that are made
+    /// meanwhile.
+    spaces: BTreeMap<u64, Weak<AddressSpace>>,
+    next: u64,
 }
 
-static REGISTRY: SpinLock<Registry> = SpinLock::new(Registry { spaces: Vec::new(), free: Vec::new() });
+static REGISTRY: SpinLock<Registry> = SpinLock::new(Registry { spaces: BTreeMap::new(), next: 1 });
 
-/// Builds a space and enters it.
-pub(super) fn register(build: impl FnOnce(usize) -> AddressSpace) -> Arc<AddressSpace> {
+/// Builds a space with this number and enters it. The caller holds the lock of the space that it is a copy of: else pages
+/// that are unmapped everywhere could stay in the copy.
+pub(super) fn register(build: impl FnOnce(u64) -> AddressSpace) -> Arc<AddressSpace> {
     let mut registry = REGISTRY.lock();
-    let slot = registry.free.pop().unwrap_or_else(|| {
-        registry.spaces.push(Weak::new());
-        registry.spaces.len() - 1
-    });
-    let space = Arc::new(build(slot));
-    registry.spaces[slot] = Arc::downgrade(&space);
+    let id = registry.next;
+    registry.next += 1;
+    let space = Arc::new(build(id));
+    registry.spaces.insert(id, Arc::downgrade(&space));
     space
 }
 
-pub(super) fn unregister(slot: usize) {
-    let mut registry = REGISTRY.lock();
-    let dead = core::mem::take(&mut registry.spaces[slot]);
-    registry.free.push(slot);
-    drop(registry);
+pub(super) fn unregister(id: u64) {
+    let dead = REGISTRY.lock().spaces.remove(&id);
     drop(dead);
 }
 
-/// The space in the first slot from `slot` on, and the slot after it.
-fn next_space(slot: usize) -> Option<(Arc<AddressSpace>, usize)> {
-    let registry = REGISTRY.lock();
-    (slot..registry.spaces.len()).find_map(|slot| Some((registry.spaces[slot].upgrade()?, slot + 1)))
+/// The first space with this number or a greater one.
+fn next_space(id: u64) -> Option<Arc<AddressSpace>> {
+    REGISTRY.lock().spaces.range(id..).find_map(|(_, space)| space.upgrade())
 }
 
 /// Unmaps the pages with an index in `pages` of `cache` from every space. With `private`, also from private mappings, with
-/// the copies that they made (truncation); else from shared ones only, which will find the same page again.
-pub(crate) async fn unmap_source(cache: &Arc<PageCache>, pages: Range<u64>, private: bool) {
-    let mut slot = 0;
-    while let Some((space, next)) = next_space(slot) {
-        space.unmap_pages_of(cache, pages.clone(), private).await;
-        slot = next;
+/// the copies that they made (truncation); else from shared ones only, which will find the same page again. ENOMEM if some
+/// stay mapped because there is no memory to un-share the table that they are in.
+pub(crate) async fn unmap_source(cache: &Arc<PageCache>, pages: Range<u64>, private: bool) -> Result<()> {
+    let (mut id, mut result) = (0, Ok(()));
+    while let Some(space) = next_space(id) {
+        result = space.unmap_pages_of(cache, pages.clone(), private).await.and(result);
+        id = space.id + 1;
+        drop(space);
         exec::budget().await;
     }
+    result
 }
 
 /// Unmaps the pages of `cache` with an index in `pages` from every space; copies that private mappings have made stay.
-pub(crate) async fn unmap_cached(cache: &Arc<PageCache>, pages: Range<u64>) {
-    let mut slot = 0;
-    while let Some((space, next)) = next_space(slot) {
-        space.unmap_cached_of(cache, pages.clone()).await;
-        slot = next;
+/// ENOMEM as above.
+pub(crate) async fn unmap_cached(cache: &Arc<PageCache>, pages: Range<u64>) -> Result<()> {
+    let (mut id, mut result) = (0, Ok(()));
+    while let Some(space) = next_space(id) {
+        result = space.unmap_cached_of(cache, pages.clone()).await.and(result);
+        id = space.id + 1;
+        drop(space);
         exec::budget().await;
     }
+    result
 }
 
 /// Unmaps file pages from one space after the other until `enough`. Private copies stay.
 pub(crate) async fn unmap_files(mut enough: impl FnMut() -> bool) -> bool {
-    let mut slot = 0;
-    while let Some((space, next)) = next_space(slot) {
+    let mut id = 0;
+    while let Some(space) = next_space(id) {
         space.unmap_file_pages().await;
+        id = space.id + 1;
         drop(space);
         if enough() {
             return true;
         }
-        slot = next;
         exec::budget().await;
     }
     false
 }
 
+/// Page entries that are looked at in one go.
+const CHUNK: usize = 4096;
+
 impl AddressSpace {
-    async fn unmap_pages_of(&self, cache: &Arc<PageCache>, pages: Range<u64>, private: bool) {
-        let ((), debris) = self.change(|inner, gather| {
+    async fn unmap_pages_of(&self, cache: &Arc<PageCache>, pages: Range<u64>, private: bool) -> Result<()> {
+        let (result, debris) = self.change(|inner, gather| {
+            let mut result = Ok(());
             for (start, vma) in inner.vmas.iter() {
                 if !private && !vma.is_shared() {
                     continue;
                 }
                 let Some(range) = part_of(cache, &pages, start, vma) else { continue };
-                // Without memory to un-share a table the pages stay mapped: they keep their frames, so nothing breaks.
-                let _ = inner.tables.unmap(range, gather);
+                result = inner.tables.unmap(range, gather).and(result);
             }
+            result
         });
         debris.free().await;
+        result
     }
 
-    async fn unmap_cached_of(&self, cache: &Arc<PageCache>, pages: Range<u64>) {
-        let ((), debris) = self.change(|inner, gather| {
-            for (start, vma) in inner.vmas.iter() {
-                let Some(range) = part_of(cache, &pages, start, vma) else { continue };
-                // Without memory to un-share a table the pages stay mapped, as above.
-                let _ = inner.tables.visit(range, usize::MAX, gather, &mut take_cached);
-            }
-        });
-        debris.free().await;
+    async fn unmap_cached_of(&self, cache: &Arc<PageCache>, pages: Range<u64>) -> Result<()> {
+        let (mut at, mut result) = (0, Ok(()));
+        while at < USER_END {
+            let ((next, done), debris) = self.change(|inner, gather| {
+                let part = |(start, vma): (u64, &Vma)| Some((vma.end, part_of(cache, &pages, start, vma)?));
+                let mut parts = inner.vmas.overlapping(at..USER_END).filter_map(part);
+                let found = parts.find(|(_, range)| range.end > at.max(range.start));
+                let Some((end, range)) = found else { return (USER_END, Ok(())) };
+                match inner.tables.visit(range.start.max(at)..range.end, CHUNK, gather, &mut take_cached) {
+                    Ok(next) if next < range.end => (next, Ok(())),
+                    Ok(_) => (end, Ok(())),
+                    Err(errno) => (end, Err(errno)),
+                }
+            });
+            result = done.and(result);
+            at = next;
+            debris.free().await;
+            exec::budget().await;
+        }
+        result
     }
 
     /// Takes out all pages that belong to files, which keep them.
     async fn unmap_file_pages(&self) {
-        /// Page entries that are looked at in one go.
-        const CHUNK: usize = 4096;
         let mut at = 0;
         while at < USER_END {
             let (next, debris) = self.change(|inner, gather| {

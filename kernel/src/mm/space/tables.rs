@@ -58,6 +58,12 @@ impl Leaf {
         (entry.0 & (TABLE | PteFlags::TABLE_READ_ONLY.bits()) == TABLE).then(|| pfn_of(entry))
     }
 
+    /// Does the entry lead to a table that is not the space's own?
+    fn is_shared_table(self) -> bool {
+        let entry = self.get();
+        entry.is_valid() && !entry.is_block() && self.own_child().is_none()
+    }
+
     /// The table that an entry of a table of `level` leads to, made the space's own: new if there is none, copied if it is
     /// shared, with the pages of the block that was there.
     #[inline]
@@ -260,6 +266,7 @@ impl Tables {
             let table = match self.lowest(at, gather)? {
                 Lowest::None => {
                     at = self.skip(at);
+                    seen += 1;
                     continue;
                 }
                 Lowest::Block(entry) if is_whole(at, &range) => {
@@ -438,7 +445,7 @@ fn unmap(table: Pfn, level: u32, range: Range<u64>, gather: &mut Gather) -> Resu
             } else {
                 detach(table, leaf.slot, level + 1, gather);
             }
-        } else {
+        } else if !leaf.is_shared_table() || !is_hole(pfn_of(entry), level + 1, at..end) {
             let child = leaf.child(level, at, gather)?;
             unmap(child, level + 1, at..end, gather)?;
             if is_empty(child) {
@@ -448,6 +455,23 @@ fn unmap(table: Pfn, level: u32, range: Range<u64>, gather: &mut Gather) -> Resu
         at = end;
     }
     Ok(())
+}
+
+/// Is there nothing in this part of a table? What is shared need not be made one's own then.
+fn is_hole(table: Pfn, level: u32, range: Range<u64>) -> bool {
+    let size = span(level);
+    let mut at = range.start;
+    while at < range.end {
+        let end = ((at | (size - 1)) + 1).min(range.end);
+        let entry = load(&entries(table)[index(level, at)]);
+        let empty =
+            !entry.is_valid() || level < LEAF && !entry.is_block() && is_hole(pfn_of(entry), level + 1, at..end);
+        if !empty {
+            return false;
+        }
+        at = end;
+    }
+    true
 }
 
 fn unmap_pages(table: Pfn, range: Range<u64>, gather: &mut Gather) {
