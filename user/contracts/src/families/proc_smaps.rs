@@ -143,10 +143,13 @@ fn locked() {
 fn rollup() {
     let pid = process::sleeper();
     process::until_asleep(pid);
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let read =
+        || (std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default(), mappings(pid as u32));
+    // What this needs, this process shares with the other until it has written to it.
+    (0..2).for_each(|_| drop(read()));
+    let (text, all) = read();
     let mut lines = text.lines();
     let head = lines.next().unwrap_or_default();
-    let all = mappings(pid as u32);
     say!("head: {:?}", head.split_whitespace().skip(1).collect::<Vec<_>>());
     say!("start: {}", all.first().is_some_and(|(start, _)| head.starts_with(&format!("{start:08x}-"))));
     for line in lines {
