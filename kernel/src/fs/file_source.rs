@@ -57,6 +57,11 @@ impl PageSource for FileSource {
         self.file.check_failure()
     }
 
+    fn make_room(&self, index: u64) -> BoxFuture<'_, Result<()>> {
+        const PAGE: u64 = PAGE_SIZE as u64;
+        Box::pin(self.file.inode().prepare_write(index * PAGE, PAGE))
+    }
+
     fn punch(&self, pages: Range<u64>) -> BoxFuture<'_, Result<()>> {
         const PAGE: u64 = PAGE_SIZE as u64;
         Box::pin(regular::punch(self.file.inode(), pages.start * PAGE, (pages.end - pages.start) * PAGE))

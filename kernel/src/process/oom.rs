@@ -100,6 +100,6 @@ fn badness(process: &Process) -> Option<i64> {
     }
     let space = process.any_thread()?.handles().mm?;
     let stats = space.stats();
-    let held = stats.resident_anon + stats.tables + stats.map_pages;
+    let held = stats.resident + stats.tables + stats.map_pages;
     Some(held as i64 + i64::from(wish) * mm::frames::total_frames() as i64 / 1000)
 }

@@ -41,6 +41,10 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
         return Err(refuse_hugetlb(t, map.contains(MapFlags::ANONYMOUS), flags >> MAP_HUGE_SHIFT & 63, fd));
     }
     map.set(MapFlags::LOW, t.creds().capable(Caps::SYS_RAWIO));
+    map.set(MapFlags::LOCK_ANY, limitless(t));
+    if map.contains(MapFlags::LOCKED) {
+        may_lock(t)?;
+    }
     let prot = Prot::from_bits_truncate(prot);
     let mut mapped_file = None;
     let source = if map.contains(MapFlags::ANONYMOUS) {

@@ -91,6 +91,10 @@ pub trait PageSource: Send + Sync {
     fn executable(&self) -> bool {
         true
     }
+    /// A fault is about to make this page of a memory object: ENOSPC if there is no room for it.
+    fn make_room(&self, _index: u64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
     /// Makes a hole of these whole pages (MADV_REMOVE).
     fn punch(&self, _pages: Range<u64>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Err(Errno::EOPNOTSUPP) })

@@ -121,7 +121,7 @@ impl AddressSpace {
                     return Ok(());
                 }
                 Ok(Step::Signal(signo, code)) => return Err(signal(signo, code)),
-                Ok(Step::Read(source, index)) => match source.cache().get(index, source.file_size()).await {
+                Ok(Step::Read(source, index)) => match page_of(&source, index).await {
                     Ok(page) => supply.page = Some(page),
                     Err(Errno::ENOMEM) => return Err(signal(SIGKILL, SI_KERNEL)),
                     Err(_) => return Err(signal(SIGBUS, BUS_ADRERR)),
@@ -239,6 +239,10 @@ impl Inner {
         supply: &mut Supply,
         gather: &mut Gather,
     ) -> Result<Step> {
+        // The tables know no more bits of an address.
+        if addr >= USER_END {
+            return Ok(Step::Signal(SIGSEGV, SEGV_MAPERR));
+        }
         let (start, vma) = match self.vmas.find(addr) {
             Some(found) => found,
             None => match self.grow_stack(addr, limits).then(|| self.vmas.find(addr)).flatten() {
@@ -328,6 +332,15 @@ impl Inner {
         self.note_total();
         true
     }
+}
+
+/// A page of a file that is not in the cache.
+async fn page_of(source: &Arc<dyn PageSource>, index: u64) -> Result<CachePage> {
+    let cache = source.cache();
+    if cache.is_memory() {
+        source.make_room(index).await?;
+    }
+    cache.get(index, source.file_size()).await
 }
 
 /// First touch of anonymous memory.

@@ -131,24 +131,27 @@ impl AddressSpace {
         let mut removed = Removed::new();
         let answer = self.change(|inner, gather| {
             let start = if fixed {
-                let range = request.addr..request.addr + len;
-                if inner.vmas.overlapping(range.clone()).next().is_some() {
-                    if request.flags.contains(MapFlags::FIXED_NOREPLACE) {
-                        return Err(Errno::EEXIST);
-                    }
-                    inner.unmap(range, gather, &mut removed)?;
-                }
                 request.addr
             } else {
                 inner.place(request.addr, len, huge::alignment(len, &backing)).ok_or(Errno::ENOMEM)?
             };
-            let mut vma = Vma::new(start + len, request.prot, flags, backing);
+            let range = start..start + len;
+            let mut vma = Vma::new(range.end, request.prot, flags, backing);
             if inner.lock_future && !vma.flags.contains(VmaFlags::SPECIAL) {
                 vma.flags |= VmaFlags::LOCKED;
             }
             let locked = vma.flags.contains(VmaFlags::LOCKED);
-            inner.add(start, vma, &self.limits)?;
-            Ok((start..start + len, locked))
+            let replaced = if fixed { inner.mapped_in(&range) } else { 0 };
+            if replaced > 0 && request.flags.contains(MapFlags::FIXED_NOREPLACE) {
+                return Err(Errno::EEXIST);
+            }
+            // What is there goes only if the new one may come.
+            inner.check_room(len, replaced, &vma, &self.limits, request.flags.contains(MapFlags::LOCK_ANY))?;
+            if replaced > 0 {
+                inner.unmap(range.clone(), gather, &mut removed)?;
+            }
+            inner.enter(start, vma);
+            Ok((range, locked))
         });
         let_go(removed);
         answer
@@ -279,17 +282,34 @@ fn vma_flags(request: &MmapRequest) -> Result<VmaFlags> {
 impl Inner {
     /// Adds a mapping to free space, if the limits allow it.
     pub(super) fn add(&mut self, start: u64, vma: Vma, limits: &Limits) -> Result<()> {
-        let len = vma.end - start;
-        if self.vmas.len() >= MAX_MAPPINGS {
-            return Err(Errno::ENOMEM);
-        }
-        self.check_limits(len, &vma, limits)?;
+        self.check_room(vma.end - start, 0, &vma, limits, false)?;
+        self.enter(start, vma);
+        Ok(())
+    }
+
+    fn enter(&mut self, start: u64, vma: Vma) {
         if vma.flags.contains(VmaFlags::LOCKED) {
-            self.locked += len;
+            self.locked += vma.end - start;
         }
         self.vmas.insert(start, vma);
         self.note_total();
-        Ok(())
+    }
+
+    /// Mapped bytes of a range.
+    fn mapped_in(&self, range: &Range<u64>) -> u64 {
+        let parts = self.vmas.overlapping(range.clone());
+        parts.map(|(start, vma)| vma.end.min(range.end) - start.max(range.start)).sum()
+    }
+
+    /// May there be one mapping more, of so many bytes, of which some only replace others?
+    fn check_room(&self, len: u64, replaced: u64, like: &Vma, limits: &Limits, lock_any: bool) -> Result<()> {
+        if self.vmas.len() >= MAX_MAPPINGS {
+            return Err(Errno::ENOMEM);
+        }
+        if !lock_any {
+            self.check_locked(len, like, limits)?;
+        }
+        self.check_size(len - replaced, like, limits)
     }
 
     /// May the mappings be cut at the borders of the range, where they are to change?
@@ -301,6 +321,11 @@ impl Inner {
 
     /// May there be `len` bytes more like this mapping?
     pub(super) fn check_limits(&self, len: u64, like: &Vma, limits: &Limits) -> Result<()> {
+        self.check_size(len, like, limits)?;
+        self.check_locked(len, like, limits)
+    }
+
+    fn check_size(&self, len: u64, like: &Vma, limits: &Limits) -> Result<()> {
         if self.vmas.total().saturating_add(len) > limits.address_space.load(Ordering::Relaxed) {
             return Err(Errno::ENOMEM);
         }
@@ -308,6 +333,10 @@ impl Inner {
         if data_limit != u64::MAX && is_data(like) && self.data_size().saturating_add(len) > data_limit {
             return Err(Errno::ENOMEM);
         }
+        Ok(())
+    }
+
+    fn check_locked(&self, len: u64, like: &Vma, limits: &Limits) -> Result<()> {
         let locks = like.flags.contains(VmaFlags::LOCKED);
         if locks && self.locked.saturating_add(len) > limits.memlock.load(Ordering::Relaxed) {
             return Err(Errno::EAGAIN);

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::super::addr::{PAGE, page_up, untag};
+use super::super::addr::{PAGE, USER_END, page_up, untag};
 use super::map::{MAX_MAPPINGS, MMAP_MIN_ADDR, Removed, check_overcommit, let_go, page_range};
 use super::tlb::Gather;
 use super::types::{Limits, MapFlags, MmapRequest, MremapRequest};
@@ -133,11 +133,13 @@ impl Inner {
         if grown > 0 && vma.flags.contains(VmaFlags::SPECIAL) {
             return Err(Errno::EFAULT);
         }
-        self.check_limits(grown, vma, limits)?;
+        let more = if request.flags & DONTUNMAP != 0 { new_len } else { grown };
+        self.check_limits(more, vma, limits)?;
         if vma.prot.contains(Prot::WRITE) && !vma.flags.intersects(VmaFlags::SHARED | VmaFlags::NORESERVE) {
             check_overcommit(grown)?;
         }
-        if !must_move && !duplicate && vma_end == old.end && self.is_free(old.end..old.start + new_len) {
+        let may_grow = !must_move && !duplicate && vma_end == old.end && new_len <= USER_END - old.start;
+        if may_grow && self.is_free(old.end..old.start + new_len) {
             self.extend(old.start, vma_end, grown);
             return Ok(old.start);
         }

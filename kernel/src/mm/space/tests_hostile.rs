@@ -81,3 +81,19 @@ fn mappings_grow_within_their_limits() {
         assert!(space.handle_fault(bottom - 2 * PAGE, Access::Write).await.is_err());
     });
 }
+
+/// The tables have no more bits of an address: behind the end they would begin again.
+#[test]
+fn nothing_grows_past_the_end() {
+    run(async {
+        let (space, addr) = space_with(PAGE).await;
+        let last = anonymous(USER_END - PAGE, PAGE, RW, MapFlags::FIXED | MapFlags::NORESERVE);
+        let last = space.mmap(last).await.unwrap();
+        for new_len in [2 * PAGE, addr + 2 * PAGE, USER_END] {
+            let request = MremapRequest { addr: last, old_len: PAGE, new_len, flags: 0, new_addr: 0 };
+            assert_eq!(space.mremap(request).await, Err(Errno::ENOMEM), "{new_len:#x}");
+        }
+        assert!(space.handle_fault(USER_END + addr, Access::Write).await.is_err());
+        assert!(space.inner.lock().tables.peek(addr).is_none());
+    });
+}

@@ -42,6 +42,8 @@ bitflags! {
         const FIXED_NOREPLACE = 0x100000;
         /// Not a flag of mmap(2): whoever asks may have the lowest addresses, where null pointers lead to.
         const LOW = 1 << 31;
+        /// Nor is this: whoever asks may lock as much as there is.
+        const LOCK_ANY = 1 << 30;
     }
 }
 

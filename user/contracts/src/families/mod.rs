@@ -56,6 +56,7 @@ mod links;
 mod locks;
 mod loop_use;
 mod loops;
+mod mapping_edges;
 mod memory;
 mod modes;
 mod mount;
@@ -218,6 +219,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("icmp6", icmp6::TESTS),
     ("ids", ids::TESTS),
     ("limits", limits::TESTS),
+    ("mapping_edges", mapping_edges::TESTS),
     ("sched", sched::TESTS),
     ("proc", proc::TESTS),
     ("proc_waits", proc_waits::TESTS),
