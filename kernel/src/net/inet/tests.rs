@@ -276,6 +276,42 @@ fn datagrams_that_find_no_room_are_lost() {
     assert!((100..200).contains(&count), "{count}");
 }
 
+/// One that is told of connections when something has come.
+fn deferring(backlog: u32) -> (Arc<TcpSocket>, Endpoint) {
+    let (socket, name) = listener(backlog);
+    socket.set_tcp_option(raw::TCP_DEFER_ACCEPT, &30i32.to_ne_bytes()).unwrap();
+    (socket, name)
+}
+
+#[test]
+fn a_connection_is_deferred_until_something_comes() {
+    let (listener, name) = deferring(5);
+    let (first, second) = (client(name), client(name));
+    assert!(!first.is_connecting() && !second.is_connecting());
+    assert_eq!(listener.take_connection().err(), Some(TryError::WouldBlock));
+    send(&*second, b"x").unwrap();
+    let there = accepted(&listener);
+    assert_eq!(receive(there.as_socket().unwrap(), 5).unwrap(), b"x");
+    assert_eq!(listener.take_connection().err(), Some(TryError::WouldBlock));
+    first.released();
+    accepted(&listener);
+}
+
+#[test]
+fn deferred_connections_count_against_the_backlog_and_end_with_their_sides() {
+    let (listener, name) = deferring(0);
+    let (made, waiting) = (client(name), client(name));
+    assert!(!made.is_connecting() && waiting.is_connecting());
+    *made.common().linger.lock() = (true, 0);
+    made.released();
+    assert_eq!(listener.take_connection().err(), Some(TryError::WouldBlock));
+    let weak = Arc::downgrade(&waiting);
+    listener.released();
+    assert!(waiting.common().take_error().is_some());
+    drop(waiting);
+    assert_eq!(weak.strong_count(), 0);
+}
+
 fn claim(ip: IpAddr) -> Claim {
     Claim::new(at(ip, 80))
 }

@@ -34,6 +34,7 @@ mod inet_options;
 mod inet_pieces;
 mod inet_proc;
 mod inet_tcp;
+mod inet_tcp_options;
 mod inet_told;
 mod inet_udp;
 mod inotify;
@@ -164,6 +165,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("inet_proc", inet_proc::TESTS),
     ("inet6", inet6::TESTS),
     ("inet_errors", inet_errors::TESTS),
+    ("inet_tcp_options", inet_tcp_options::TESTS),
     ("inet_told", inet_told::TESTS),
     ("mqueue", mqueue::TESTS),
     ("mqueue_file", mqueue_file::TESTS),

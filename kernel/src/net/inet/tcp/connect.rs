@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
+use super::info::{SEGMENT, agreed_segments};
 use super::{ARRIVED, PORTS, Phase, State, TcpSocket, Told, WRITABLE};
 use crate::errno::{Errno, Result};
 use crate::exec::{Instant, Interrupted, budget, interruptible, spawn, timeout};
@@ -108,6 +109,7 @@ impl TcpSocket {
         }
         state.phase = Phase::Closed;
         let (waiting, pending) = (core::mem::take(&mut state.waiting), core::mem::take(&mut state.pending));
+        let deferred = core::mem::take(&mut state.deferred);
         let local = state.local;
         if !self.forget_port(&mut state) {
             // Under the lock: listen(2) of another thread would find the old claim otherwise.
@@ -115,7 +117,8 @@ impl TcpSocket {
         }
         drop(state);
         self.queue.wake(usize::MAX, sigio::QUIET);
-        let mut left = waiting.into_iter().map(Left::Waiting).chain(pending.into_values().map(Left::Pending));
+        let connections = waiting.into_iter().chain(deferred.into_values());
+        let mut left = connections.map(Left::Waiting).chain(pending.into_values().map(Left::Pending));
         left.by_ref().take(AT_ONCE).for_each(Left::end);
         if let Some(first) = left.next() {
             spawn("tcp", async move {
@@ -175,7 +178,7 @@ impl TcpSocket {
     /// False: there is no room any more, or nobody waits for it.
     fn admit_one(&self) -> bool {
         let mut state = self.state.lock();
-        if state.phase != Phase::Listening || state.waiting.len() > state.backlog {
+        if state.phase != Phase::Listening || state.crowd() > state.backlog {
             return false;
         }
         let Some((_, next)) = state.pending.pop_first() else { return false };
@@ -329,6 +332,8 @@ impl TcpSocket {
         if PORTS.share(&Arc::downgrade(&connection), Arc::as_ptr(listener), remote, local).is_err() {
             return self.reset();
         }
+        let segments = agreed_segments(remote.ip, [&self.tcp, &listener.tcp].map(|options| options.lock().segment));
+        let deferral = listener.deferral();
         let (mut own, mut other) = lock_both(&self.state, &listener.state);
         if own.phase != Phase::Connecting {
             return;
@@ -337,14 +342,14 @@ impl TcpSocket {
             drop((own, other));
             return self.reset();
         }
-        if other.waiting.len() > other.backlog {
+        if other.crowd() > other.backlog {
             let place = other.next_pending;
             other.next_pending += 1;
             own.listener = Some((Arc::downgrade(listener), place));
             other.pending.insert(place, self.this.clone());
             return;
         }
-        if other.waiting.try_reserve(1).is_err() {
+        if other.reserve().is_err() {
             drop((own, other));
             return self.reset();
         }
@@ -352,22 +357,26 @@ impl TcpSocket {
             let mut state = connection.state.lock();
             state.phase = Phase::Open;
             state.told = Told::Connected;
+            state.segment = segments[1];
             state.peer = Some(self.this.clone());
         }
         own.listener = None;
         own.phase = Phase::Open;
+        own.segment = segments[0];
         own.peer = Some(Arc::downgrade(&connection));
-        other.waiting.push_back(connection);
+        let answered = listener.add_connection(&mut other, connection, deferral);
         drop((own, other));
-        // One of those in accept(2), and everybody else.
-        listener.queue.wake(1, ARRIVED);
+        if answered {
+            // One of those in accept(2), and everybody else.
+            listener.queue.wake(1, ARRIVED);
+        }
         self.queue.wake(usize::MAX, WRITABLE.bits() | sigio::OUT);
     }
 
     /// What accept(2) will answer: it has the listener's options.
     pub(super) fn child(&self, local: Endpoint, remote: Endpoint) -> Arc<TcpSocket> {
         let common = self.common.inherit();
-        let child = TcpSocket::with(common, *self.ip.lock(), *self.tcp.lock(), None);
+        let child = TcpSocket::with(common, *self.ip.lock(), self.tcp.lock().inherit(), None);
         {
             let mut state = child.state.lock();
             state.local = local;
@@ -427,6 +436,8 @@ impl TcpSocket {
         (state.remote, state.peer) = (None, None);
         (state.receive_shut, state.send_shut) = (false, false);
         (state.end_sent, state.end_received, state.ended_first) = (false, false, false);
+        (state.received, state.segment) = (0, SEGMENT);
+        self.sent.store(0, Ordering::Relaxed);
         let inbox = core::mem::replace(&mut state.inbox, crate::fs::pipe::Ring::new(0));
         if (keep_port || !self.forget_port(&mut state)) && state.has_port {
             let local = state.local;

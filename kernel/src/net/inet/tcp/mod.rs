@@ -12,6 +12,8 @@
 //! Of RFC 9293's states, Open with what was sent and received of the ends is ESTABLISHED, FIN-WAIT-2 or CLOSE-WAIT; the others
 //! take no time here. A socket that was closed first keeps its port in TIME-WAIT ([`super::ports`]).
 //!
+//! With TCP_DEFER_ACCEPT a new connection is not accepted before something has come ([`deferred`]).
+//!
 //! With another machine it is the same: there the peer is a socket that stands in for the one over there ([`remote`]).
 //!
 //! Each socket holds what its peer has sent and nobody has read (`State::inbox`), and knows the peer by a weak reference. Who
@@ -19,6 +21,9 @@
 //! queue. It ends with its last descriptor, as a Unix socket does.
 
 mod connect;
+mod deferred;
+mod info;
+mod options;
 mod remote;
 mod stream;
 
@@ -26,11 +31,15 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use super::options::{IpOptions, TcpOptions};
+use self::options::{SOL_TCP, TcpOptions};
+use super::options::IpOptions;
 use super::ports::{Holding, Ports};
-use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_TCP, Part, Row, options};
+use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_TCP, Part, Row};
+use linux_raw_sys::net as raw;
+use zerocopy::IntoBytes;
+
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::pipe::{PIPE_BUF, Ring};
@@ -72,6 +81,8 @@ pub struct TcpSocket {
     queue: WaitQueue,
     ip: SpinLock<IpOptions>,
     tcp: SpinLock<TcpOptions>,
+    /// Bytes that the program has sent.
+    sent: AtomicU64,
     /// A sender found no room: news for [`sigio`] when there is some again.
     lacked_room: AtomicBool,
     /// Its last descriptor is closed.
@@ -108,6 +119,10 @@ struct State {
     remote: Option<Endpoint>,
     peer: Option<Weak<TcpSocket>>,
     inbox: Ring,
+    /// All bytes that have come.
+    received: u64,
+    /// What a segment can hold.
+    segment: u32,
     /// Nothing will be received, sent: by shutdown(2), or because the connection says so.
     receive_shut: bool,
     send_shut: bool,
@@ -119,6 +134,9 @@ struct State {
     /// found no room.
     backlog: usize,
     waiting: VecDeque<Arc<TcpSocket>>,
+    /// Those that wait for their first bytes, by their addresses; of one of these its listener.
+    deferred: BTreeMap<usize, Arc<TcpSocket>>,
+    deferred_by: Option<Weak<TcpSocket>>,
     /// These in the order in which they came.
     pending: BTreeMap<u64, Weak<TcpSocket>>,
     next_pending: u64,
@@ -202,6 +220,7 @@ impl TcpSocket {
             queue: WaitQueue::new(),
             ip: SpinLock::new(ip),
             tcp: SpinLock::new(tcp),
+            sent: AtomicU64::new(0),
             lacked_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             in_stack,
@@ -258,6 +277,8 @@ impl State {
             remote: None,
             peer: None,
             inbox: Ring::new(0),
+            received: 0,
+            segment: info::SEGMENT,
             receive_shut: false,
             send_shut: false,
             end_sent: false,
@@ -265,6 +286,8 @@ impl State {
             ended_first: false,
             backlog: 0,
             waiting: VecDeque::new(),
+            deferred: BTreeMap::new(),
+            deferred_by: None,
             pending: BTreeMap::new(),
             next_pending: 0,
             listener: None,
@@ -485,15 +508,16 @@ impl Socket for TcpSocket {
     }
 
     fn get_option(&self, level: u32, option: u32) -> Result<Vec<u8>> {
-        if level != options::SOL_TCP {
-            return self.ip.lock().get(&self.common, level, option);
+        match (level, option) {
+            (SOL_TCP, raw::TCP_INFO) => Ok(self.info()),
+            (SOL_TCP, raw::TCP_MAXSEG) => Ok(self.segment().as_bytes().to_vec()),
+            (SOL_TCP, _) => self.tcp.lock().get(option),
+            _ => self.ip.lock().get(&self.common, level, option),
         }
-        let state = self.state.lock().number();
-        self.tcp.lock().get(option, state)
     }
 
     fn set_option(&self, _t: &Thread, level: u32, option: u32, value: &[u8]) -> Result<()> {
-        if level == options::SOL_TCP {
+        if level == SOL_TCP {
             return self.set_tcp_option(option, value);
         }
         self.set_ip_option(level, option, value)

@@ -6,13 +6,15 @@ use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 
+use super::info::agreed_segments;
+use super::options::TcpOptions;
 use super::{PORTS, Phase, State, TcpSocket, Told, WRITABLE};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitEntry;
 use crate::fs::{TryError, sigio};
 use crate::mm::IoBuf;
 use crate::net::inet::Endpoint;
-use crate::net::inet::options::{IpOptions, TcpOptions};
+use crate::net::inet::options::IpOptions;
 use crate::net::socket::{Common, Receive, Switches, Type};
 
 /// Options of the program's socket that the stack must know.
@@ -99,10 +101,16 @@ impl TcpSocket {
     /// Bytes that the program has sent to another machine and that this has not acknowledged. Within the machine what was sent has
     /// been received.
     pub(super) fn not_acknowledged(&self) -> usize {
+        let (unsent, in_stack) = self.on_its_way();
+        unsent + in_stack
+    }
+
+    /// The same: what the stack does not have yet, and what it has.
+    pub(super) fn on_its_way(&self) -> (usize, usize) {
         let peer = self.state.lock().peer();
-        peer.map_or(0, |peer| match &peer.in_stack {
-            Some(in_stack) => in_stack.load(Ordering::Relaxed) + peer.state.lock().inbox.len(),
-            None => 0,
+        peer.map_or((0, 0), |peer| match &peer.in_stack {
+            Some(in_stack) => (peer.state.lock().inbox.len(), in_stack.load(Ordering::Relaxed)),
+            None => (0, 0),
         })
     }
 
@@ -146,11 +154,13 @@ impl TcpSocket {
     /// The connection that connect(2) has begun is made. False if it is not wanted any more.
     pub fn join_peer(&self) -> bool {
         let Some(peer) = self.state.lock().peer() else { return false };
+        let wanted = peer.tcp.lock().segment;
         let mut state = peer.state.lock();
         if state.phase != Phase::Connecting || !state.is_with(self) {
             return false;
         }
         state.phase = Phase::Open;
+        state.segment = state.remote.map_or(state.segment, |remote| agreed_segments(remote.ip, [wanted, 0])[0]);
         drop(state);
         peer.queue.wake(usize::MAX, WRITABLE.bits() | sigio::OUT);
         true
@@ -159,7 +169,7 @@ impl TcpSocket {
     /// Is there room for one more connection that nobody has accepted?
     pub fn has_backlog(&self) -> bool {
         let state = self.state.lock();
-        state.phase == Phase::Listening && state.waiting.len() <= state.backlog
+        state.phase == Phase::Listening && state.crowd() <= state.backlog
     }
 
     /// A connection for this listener, from the machine that `stand_in` stands for. False: it does not listen any more.
@@ -172,17 +182,21 @@ impl TcpSocket {
         {
             let mut state = connection.state.lock();
             (state.phase, state.told) = (Phase::Open, Told::Connected);
+            state.segment = agreed_segments(remote.ip, [connection.tcp.lock().segment, 0])[0];
             state.peer = Some(Arc::downgrade(stand_in));
         }
         stand_in.state.lock().peer = Some(Arc::downgrade(&connection));
+        let deferral = self.deferral();
         let mut state = self.state.lock();
-        if state.phase != Phase::Listening || state.waiting.try_reserve(1).is_err() {
+        if state.phase != Phase::Listening || state.reserve().is_err() {
             drop(state);
             return false;
         }
-        state.waiting.push_back(connection);
+        let answered = self.add_connection(&mut state, connection, deferral);
         drop(state);
-        self.queue.wake(1, super::ARRIVED);
+        if answered {
+            self.queue.wake(1, super::ARRIVED);
+        }
         true
     }
 

@@ -70,8 +70,14 @@ impl TcpSocket {
         let cut = buf.limit(want);
         let result = state.inbox.write(buf, want <= PIPE_BUF);
         buf.extend(cut);
+        state.received += *result.as_ref().unwrap_or(&0) as u64;
+        let deferred = state.deferred_by.is_some();
         drop(state);
         let len = result?;
+        self.sent.fetch_add(len as u64, Ordering::Relaxed);
+        if deferred {
+            peer.admit();
+        }
         if !peer.queue.is_empty() {
             peer.queue.wake(usize::MAX, ARRIVED);
         }
@@ -175,7 +181,11 @@ impl TcpSocket {
             state.end();
         }
         let news = if state.send_shut { sigio::HUP } else { sigio::IN };
+        let deferred = state.deferred_by.is_some();
         drop(state);
+        if deferred {
+            self.admit();
+        }
         self.queue.wake(usize::MAX, sigio::QUIET | news);
     }
 
@@ -227,7 +237,11 @@ impl TcpSocket {
         state.end();
         state.ended_first = false;
         self.common.set_error(errno);
+        let deferred = state.deferred_by.is_some();
         drop(state);
+        if deferred {
+            self.give_up_deferred();
+        }
         self.queue.wake(usize::MAX, sigio::QUIET | sigio::ERR);
     }
 
