@@ -333,6 +333,20 @@ impl<S> Ports<S> {
         part
     }
 
+    /// Everybody who may have what comes from `remote` to `local`, which is for many. What there is no memory for is left out.
+    pub fn find_all(&self, local: Endpoint, remote: Endpoint) -> Vec<Arc<S>> {
+        let mut all = Vec::new();
+        let shard = self.shard(local.port).lock();
+        for entry in shard.get(&local.port).into_iter().flatten() {
+            let Entry { holder: Holder::Socket(socket), claim } = entry else { continue };
+            let fits = claim.covers(local.ip) && claim.remote.is_none_or(|theirs| theirs == remote);
+            if fits && all.try_reserve(1).is_ok() {
+                all.extend(socket.upgrade());
+            }
+        }
+        all
+    }
+
     /// Who is meant by what comes from `remote` to `local`: the one whose claim says most. Of several that share the port with
     /// SO_REUSEPORT it is always the same for these two, else the one that came last.
     pub fn find(&self, local: Endpoint, remote: Endpoint, wanted: impl Fn(&Claim) -> bool) -> Option<Arc<S>> {

@@ -312,6 +312,35 @@ fn deferred_connections_count_against_the_backlog_and_end_with_their_sides() {
     assert_eq!(weak.strong_count(), 0);
 }
 
+#[test]
+fn a_group_is_joined_as_long_as_its_sockets_are_there() {
+    crate::net::interface::set_loopback(true);
+    let group = Ipv4Addr::new(239, 9, 8, 7);
+    let request = [group.octets(), Ipv4Addr::LOCALHOST.octets()].concat();
+    let (a, b) = (UdpSocket::new(AF_INET), UdpSocket::new(AF_INET));
+    b.bind_as(0, Endpoint::any(AF_INET)).unwrap();
+    let name = b.local_address();
+    let to = at(group.into(), u16::from_be_bytes([name[2], name[3]]));
+    a.set_ip_option(0, raw::IP_MULTICAST_IF, &Ipv4Addr::LOCALHOST.octets()).unwrap();
+    let send = || {
+        let mut message = Outgoing { target: crate::net::socket::Target::Inet(to), ..Outgoing::plain() };
+        a.try_send(&mut IoBuf::kernel(b"text"), &mut message).unwrap();
+        receive(&*b, 9)
+    };
+    assert_eq!(send(), Err(TryError::WouldBlock));
+    let other = UdpSocket::new(AF_INET);
+    other.set_ip_option(0, raw::IP_ADD_MEMBERSHIP, &request).unwrap();
+    assert_eq!(send().unwrap(), b"text");
+    b.set_ip_option(0, raw::IP_MULTICAST_ALL, &[0]).unwrap();
+    assert_eq!(send(), Err(TryError::WouldBlock));
+    b.set_ip_option(0, raw::IP_ADD_MEMBERSHIP, &request).unwrap();
+    assert_eq!(send().unwrap(), b"text");
+    other.released();
+    assert_eq!(send().unwrap(), b"text");
+    b.released();
+    assert!(!groups::is_joined(group));
+}
+
 fn claim(ip: IpAddr) -> Claim {
     Claim::new(at(ip, 80))
 }

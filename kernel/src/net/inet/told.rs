@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::options::{SOL_IP, SOL_IPV6};
 use super::{AF_INET6, Endpoint, IPPROTO_UDP};
 use crate::errno::{Errno, Result};
+use crate::net::interface::{self, LOOPBACK_INDEX};
 use crate::net::socket::{Common, Extra, Extras};
 use crate::time;
 
@@ -128,7 +129,13 @@ impl Told {
         match about.to.ip {
             IpAddr::V4(to) => {
                 if self.is_on(SOL_IP, raw::IP_PKTINFO) {
-                    let own = if about.noted == Noted::All { to } else { Ipv4Addr::UNSPECIFIED };
+                    let own = match about.noted {
+                        Noted::All if about.index == LOOPBACK_INDEX && interface::is_group(to.into()) => {
+                            Ipv4Addr::LOCALHOST
+                        }
+                        Noted::All => to,
+                        _ => Ipv4Addr::UNSPECIFIED,
+                    };
                     add(SOL_IP, raw::IP_PKTINFO, [index.to_ne_bytes(), own.octets(), to.octets()].as_flattened());
                 }
                 if self.is_on(SOL_IP, raw::IP_RECVTTL) {

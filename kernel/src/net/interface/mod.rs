@@ -92,6 +92,11 @@ fn is_loopback(ip: IpAddr) -> bool {
     }
 }
 
+/// Is it one of the loopback's addresses?
+pub fn is_of_loopback(ip: IpAddr) -> bool {
+    is_loopback(ip) || is_added(ip)
+}
+
 /// Is it an address of this machine?
 pub fn is_local(ip: IpAddr) -> bool {
     is_loopback_up() && (is_loopback(ip) || is_added(ip))

@@ -29,6 +29,7 @@ mod inet_close;
 mod inet_connect;
 mod inet_edges;
 mod inet_errors;
+mod inet_groups;
 mod inet_names;
 mod inet_options;
 mod inet_pieces;
@@ -165,6 +166,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("inet_proc", inet_proc::TESTS),
     ("inet6", inet6::TESTS),
     ("inet_errors", inet_errors::TESTS),
+    ("inet_groups", inet_groups::TESTS),
     ("inet_tcp_options", inet_tcp_options::TESTS),
     ("inet_told", inet_told::TESTS),
     ("mqueue", mqueue::TESTS),

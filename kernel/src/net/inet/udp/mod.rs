@@ -4,6 +4,7 @@
 //! network; if there is no receiver, a connected sender is told by its next call. What goes to other machines and comes from
 //! them: [`remote`].
 
+mod groups;
 mod remote;
 mod send;
 
@@ -17,6 +18,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::endpoint::{self, AF_UNSPEC};
 use super::failures::ErrorQueue;
+use super::groups::Groups;
 use super::options::IpOptions;
 use super::ports::{Holding, Ports};
 use super::shared::Shared;
@@ -57,6 +59,7 @@ pub struct UdpSocket {
     queue: WaitQueue,
     ip: Shared,
     failures: ErrorQueue,
+    groups: SpinLock<Groups>,
     /// What the card has not sent yet takes up this much.
     on_its_way: AtomicUsize,
     /// Its last descriptor is closed.
@@ -147,6 +150,7 @@ impl UdpSocket {
             queue: WaitQueue::new(),
             ip: Shared::new(IpOptions::new()),
             failures: ErrorQueue::new(),
+            groups: SpinLock::new(Groups::new()),
             on_its_way: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         })
@@ -205,10 +209,15 @@ impl UdpSocket {
     }
 
     pub(in crate::net) fn connect_as(&self, remote: Endpoint) -> Result<()> {
-        let source = self.source_for(remote)?;
         let mut state = self.state.lock();
+        let on_loopback = match remote.ip.is_multicast() {
+            true => self.source_on_loopback(&state, remote.ip, &Outgoing::plain()),
+            false => None,
+        };
+        let source = on_loopback.map_or_else(|| self.source_for(remote), Ok)?;
         let ip = if state.local.is_any() { source } else { state.local.ip };
-        if ip.is_ipv4() != remote.ip.is_ipv4() || !interface::leads(ip, remote.ip) {
+        let leads = on_loopback.is_some() || interface::leads(ip, remote.ip);
+        if ip.is_ipv4() != remote.ip.is_ipv4() || !leads {
             return Err(Errno::EINVAL);
         }
         self.take_port(&mut state)?;
@@ -290,6 +299,9 @@ impl UdpSocket {
     }
 
     pub(in crate::net) fn set_ip_option(&self, level: u32, option: u32, value: &[u8]) -> Result<()> {
+        if let Some(answer) = self.groups.lock().set(level, option, value) {
+            return answer;
+        }
         let bound = self.state.lock().local.port != 0;
         self.ip.set(&self.common, level, option, value, bound)?;
         self.failures.keep_if(self.ip.told(), level, option);
@@ -307,6 +319,7 @@ impl UdpSocket {
         drop(state);
         drop((inbox, cork));
         self.failures.clear();
+        self.groups.lock().leave_all();
         if claimed.0.port != 0 {
             PORTS.release(self, claimed.0.port, false);
         }
@@ -493,6 +506,9 @@ impl Socket for UdpSocket {
     }
 
     fn get_option(&self, level: u32, option: u32) -> Result<Vec<u8>> {
+        if let Some(value) = self.groups.lock().get(level, option) {
+            return Ok(value);
+        }
         self.ip.lock().get(&self.common, level, option)
     }
 

@@ -18,8 +18,6 @@ use crate::net::socket::Switches;
 const MAX_OUT: usize = (32 << 10) - 28;
 const MAX_OUT6: usize = card::MTU - 48;
 const UDP_HEADER: usize = 8;
-/// Datagrams for groups do not leave the network (the default of IP_MULTICAST_TTL and IPV6_MULTICAST_HOPS, which are not there).
-const MULTICAST_HOPS: u8 = 1;
 
 /// A datagram has come as a packet, through the interface `index` with a header of these hops and this class. False if nobody is
 /// there to receive it.
@@ -88,14 +86,17 @@ impl UdpSocket {
         let bytes = len + OVERHEAD;
         self.on_its_way.fetch_add(bytes, Ordering::AcqRel);
         let charge = Charge::new(self.this.clone(), bytes);
-        let hops = if to.ip.is_multicast() { MULTICAST_HOPS } else { hops };
+        if hops == 0 {
+            // It stays in the machine, where nobody has joined its group.
+            return Ok(len);
+        }
         port.send(card::Outgoing { from, to, data, hops, is_packet: false, charge })?;
         Ok(len)
     }
 
     #[cfg(test)]
     pub fn hops_to(&self, ip: core::net::IpAddr) -> u8 {
-        if ip.is_multicast() { MULTICAST_HOPS } else { self.ip.header(ip.is_ipv4()).0 }
+        if ip.is_multicast() { self.hops_to_group(ip) } else { self.ip.header(ip.is_ipv4()).0 }
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use super::groups::deliver_to_all;
 use super::{Datagram, MAX, MAX6, PORTS, State, UdpSocket};
 use crate::errno::{Errno, Result};
 use crate::fs::{TryError, sigio};
@@ -13,7 +14,7 @@ use crate::net::inet::options::{SOL_IP, SOL_IPV6};
 use crate::net::inet::{AF_INET6, Endpoint, IPPROTO_UDP};
 use crate::net::interface::{self, LOOPBACK_INDEX};
 use crate::net::packet::copy_in;
-use crate::net::socket::{Outgoing, Target};
+use crate::net::socket::{Outgoing, Switches, Target};
 
 const SOL_UDP: u32 = IPPROTO_UDP as u32;
 const UDP_HEADER: usize = 8;
@@ -46,6 +47,15 @@ impl UdpSocket {
             return self.send_piece(buf, message);
         }
         let remote = destination(&state, message)?;
+        if remote.ip.is_multicast()
+            && let Some(source) = self.source_on_loopback(&state, remote.ip, message)
+        {
+            let from = Endpoint { ip: source, port: state.local.port };
+            let shut = state.send_shut;
+            drop(state);
+            self.check_sendable(shut)?;
+            return self.send_to_group(buf, from, remote, self.header_for(remote, message));
+        }
         let ip = self.source_of(&state, remote, message)?;
         let from = Endpoint { ip, port: state.local.port };
         let shut = state.send_shut;
@@ -62,7 +72,7 @@ impl UdpSocket {
             }
             return Ok(self.send_out(&port, from, remote, header.0, copy_in(buf)?)?);
         }
-        self.deliver_here(from, remote, header, copy_in(buf)?);
+        self.deliver_here(from, remote, header, copy_in(buf)?)?;
         Ok(len)
     }
 
@@ -70,6 +80,7 @@ impl UdpSocket {
     #[inline(always)]
     fn header_for(&self, to: Endpoint, message: &Outgoing) -> (u8, u8) {
         let (hops, class) = self.ip.header(to.ip.is_ipv4());
+        let hops = if to.ip.is_multicast() { self.hops_to_group(to.ip) } else { hops };
         (message.sending.hops.unwrap_or(hops), message.sending.class.unwrap_or(class))
     }
 
@@ -157,19 +168,26 @@ impl UdpSocket {
             self.check_out(&port, from, to, data.len())?;
             self.send_out(&port, from, to, header.0, data.into_boxed_slice())?;
         } else {
-            self.deliver_here(from, to, header, data.into_boxed_slice());
+            self.deliver_here(from, to, header, data.into_boxed_slice())?;
         }
         Ok(piece.len())
     }
 
     #[inline(always)]
-    fn deliver_here(&self, from: Endpoint, to: Endpoint, header: (u8, u8), data: Box<[u8]>) {
+    fn deliver_here(&self, from: Endpoint, to: Endpoint, header: (u8, u8), data: Box<[u8]>) -> Result<()> {
+        // Of those of networks the last byte is always that.
+        if matches!(to.ip, IpAddr::V4(ip) if ip.octets()[3] == 255) && interface::is_group(to.ip) {
+            if !self.common.is_on(Switches::BROADCAST) {
+                return Err(Errno::EACCES);
+            }
+            deliver_to_all(from, to, header, &data);
+            return Ok(());
+        }
         match PORTS.find(to, from, |_| true) {
             Some(receiver) => receiver.deliver(Datagram::new(from, to, LOOPBACK_INDEX, header, data)),
-            // Nobody answers what is for many.
-            None if interface::is_group(to.ip) => {}
             None => datagram_refused(from, to, header, &data),
         }
+        Ok(())
     }
 }
 
