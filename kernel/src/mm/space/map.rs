@@ -325,7 +325,7 @@ impl Inner {
         self.check_locked(len, like, limits)
     }
 
-    fn check_size(&self, len: u64, like: &Vma, limits: &Limits) -> Result<()> {
+    pub(super) fn check_size(&self, len: u64, like: &Vma, limits: &Limits) -> Result<()> {
         if self.vmas.total().saturating_add(len) > limits.address_space.load(Ordering::Relaxed) {
             return Err(Errno::ENOMEM);
         }
@@ -336,7 +336,7 @@ impl Inner {
         Ok(())
     }
 
-    fn check_locked(&self, len: u64, like: &Vma, limits: &Limits) -> Result<()> {
+    pub(super) fn check_locked(&self, len: u64, like: &Vma, limits: &Limits) -> Result<()> {
         let locks = like.flags.contains(VmaFlags::LOCKED);
         if locks && self.locked.saturating_add(len) > limits.memlock.load(Ordering::Relaxed) {
             return Err(Errno::EAGAIN);

@@ -134,7 +134,8 @@ impl Inner {
             return Err(Errno::EFAULT);
         }
         let more = if request.flags & DONTUNMAP != 0 { new_len } else { grown };
-        self.check_limits(more, vma, limits)?;
+        self.check_size(more, vma, limits)?;
+        self.check_locked(grown, vma, limits)?;
         if vma.prot.contains(Prot::WRITE) && !vma.flags.intersects(VmaFlags::SHARED | VmaFlags::NORESERVE) {
             check_overcommit(grown)?;
         }

@@ -11,6 +11,7 @@ use crate::{say, tests};
 tests! {
     values, interfaces, interface_forms, join_errors, joined_twice, left, left_errors, many, delivered, to_all_who_bind,
     not_joined, all_or_own, bound_to_group, without_loop, hops, told, from_which, no_way, gone_with_the_socket, to_everybody,
+    from_elsewhere,
 }
 
 const GROUP: u32 = u32::from_be_bytes([239, 1, 2, 3]);
@@ -272,4 +273,20 @@ fn to_everybody() {
     say!("not allowed: {}", send(out, "x", all, port(one)));
     set_option(out, SOL_SOCKET, SO_BROADCAST, 1).need();
     say!("{} {} {}", send(out, "x", all, port(one)), heard(one), heard(two));
+}
+
+/// An address of another machine is none to send from.
+fn from_elsewhere() {
+    let receiver = listening(4242);
+    join(receiver, GROUP, HERE).need();
+    for own in [0x0808_0808, GROUP] {
+        let fd = socket(SOCK_DGRAM);
+        say!("{own:x}: {}", change(fd, IP_MULTICAST_IF, 0, own, 1));
+        say!("send: {}", send(fd, "forged", GROUP, 4242));
+        say!("heard: {}", heard(receiver));
+        say!("connect: {}", sys!(SYS_connect, fd, &address(GROUP, 4242), 16));
+        say!("here: {}", send(fd, "here", HERE, 4242));
+        say!("heard: {}", heard(receiver));
+        close(fd);
+    }
 }

@@ -117,7 +117,7 @@ impl TcpSocket {
         }
         drop(state);
         self.queue.wake(usize::MAX, sigio::QUIET);
-        let connections = waiting.into_iter().chain(deferred.into_values());
+        let connections = waiting.into_iter().chain(deferred.into_values().map(|deferred| deferred.connection));
         let mut left = connections.map(Left::Waiting).chain(pending.into_values().map(Left::Pending));
         left.by_ref().take(AT_ONCE).for_each(Left::end);
         if let Some(first) = left.next() {
@@ -161,7 +161,7 @@ impl TcpSocket {
     }
 
     /// There is room for those who wait for some.
-    fn admit_pending(&self) {
+    pub(super) fn admit_pending(&self) {
         for _ in 0..AT_ONCE {
             if !self.admit_one() {
                 return;

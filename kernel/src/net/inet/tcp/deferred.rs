@@ -5,7 +5,23 @@ use core::time::Duration;
 
 use super::{ARRIVED, State, TcpSocket};
 use crate::errno::{Errno, Result};
-use crate::exec::{Instant, sleep_until, spawn};
+use crate::exec::{Instant, Notify, spawn, timeout};
+
+/// A connection that its listener is not told of so far.
+pub(super) struct Deferred {
+    pub connection: Arc<TcpSocket>,
+    /// To be dropped without locks.
+    over: Over,
+}
+
+/// Ends the wait for the time.
+struct Over(Arc<Notify>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.notify();
+    }
+}
 
 impl State {
     /// Room for one more connection of a listener, which may come to those that accept(2) answers later.
@@ -39,10 +55,11 @@ impl TcpSocket {
         };
         connection.state.lock().deferred_by = Some(self.this.clone());
         let weak = Arc::downgrade(&connection);
-        state.deferred.insert(weak.as_ptr().addr(), connection);
+        let over = Arc::new(Notify::new());
+        state.deferred.insert(weak.as_ptr().addr(), Deferred { connection, over: Over(over.clone()) });
         spawn("tcp", async move {
-            sleep_until(Instant::now().saturating_add(time)).await;
-            if let Some(connection) = weak.upgrade() {
+            let elapsed = timeout(Some(Instant::now().saturating_add(time)), over.wait()).await.is_err();
+            if let Some(connection) = weak.upgrade().filter(|_| elapsed) {
                 connection.admit();
             }
         });
@@ -52,22 +69,35 @@ impl TcpSocket {
     /// Something has come for this connection: its listener is told of it.
     #[cold]
     pub(super) fn admit(&self) {
-        let Some((listener, connection)) = self.take_from_listener() else { return };
+        let Some(listener) = self.forget_listener() else { return };
         let mut state = listener.state.lock();
+        // If it is still there, the listener still listens, and has room for it.
+        let Some(Deferred { connection, over }) = state.deferred.remove(&self.key()) else { return };
         state.waiting.push_back(connection);
         drop(state);
+        drop(over);
         listener.queue.wake(1, ARRIVED);
     }
 
     /// The connection is reset before its listener was told of it.
     #[cold]
     pub(super) fn give_up_deferred(&self) {
-        drop(self.take_from_listener());
+        let Some(listener) = self.forget_listener() else { return };
+        let mut state = listener.state.lock();
+        let given_up = state.deferred.remove(&self.key());
+        let crowd = !state.pending.is_empty();
+        drop(state);
+        drop(given_up);
+        if crowd {
+            listener.admit_pending();
+        }
     }
 
-    fn take_from_listener(&self) -> Option<(Arc<TcpSocket>, Arc<TcpSocket>)> {
-        let listener = self.state.lock().deferred_by.take()?.upgrade()?;
-        let connection = listener.state.lock().deferred.remove(&core::ptr::from_ref(self).addr())?;
-        Some((listener, connection))
+    fn forget_listener(&self) -> Option<Arc<TcpSocket>> {
+        self.state.lock().deferred_by.take()?.upgrade()
+    }
+
+    fn key(&self) -> usize {
+        core::ptr::from_ref(self).addr()
     }
 }

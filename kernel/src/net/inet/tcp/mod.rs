@@ -135,7 +135,7 @@ struct State {
     backlog: usize,
     waiting: VecDeque<Arc<TcpSocket>>,
     /// Those that wait for their first bytes, by their addresses; of one of these its listener.
-    deferred: BTreeMap<usize, Arc<TcpSocket>>,
+    deferred: BTreeMap<usize, deferred::Deferred>,
     deferred_by: Option<Weak<TcpSocket>>,
     /// These in the order in which they came.
     pending: BTreeMap<u64, Weak<TcpSocket>>,

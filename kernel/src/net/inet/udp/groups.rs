@@ -1,10 +1,13 @@
 //! Datagrams for many: multicast on the loopback, and broadcasts.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use super::{Datagram, PORTS, State, UdpSocket};
+use crate::errno::{Errno, Result};
+use crate::exec::{budget, spawn};
 use crate::fs::TryError;
 use crate::mm::{IoBuf, frames};
 use crate::net::inet::{Endpoint, groups};
@@ -12,12 +15,16 @@ use crate::net::interface::{self, LOOPBACK_INDEX};
 use crate::net::packet::copy_in;
 use crate::net::socket::Outgoing;
 
+/// So many receivers get a datagram at once, the others in turns.
+const AT_ONCE: usize = 16;
+
 impl UdpSocket {
-    /// Where a datagram for a group comes from if its way leads over the loopback, as the message, the socket or the options say.
+    /// Where a datagram for a group comes from if its way leads over the loopback, as the message, the socket or the options say:
+    /// only from an address of this machine.
     #[cold]
-    pub(super) fn source_on_loopback(&self, state: &State, to: IpAddr, message: &Outgoing) -> Option<IpAddr> {
+    pub(super) fn source_on_loopback(&self, state: &State, to: IpAddr, message: &Outgoing) -> Result<Option<IpAddr>> {
         if !to.is_ipv4() || !interface::is_loopback_up() {
-            return None;
+            return Ok(None);
         }
         let (index, own) = self.groups.lock().way();
         let index = if message.sending.index != 0 { message.sending.index } else { index };
@@ -27,7 +34,13 @@ impl UdpSocket {
             0 => source.is_some_and(interface::is_of_loopback),
             index => index == LOOPBACK_INDEX,
         };
-        here.then(|| source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+        match source {
+            _ if !here => Ok(None),
+            None => Ok(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))),
+            Some(source) if source.is_multicast() => Err(Errno::EINVAL),
+            Some(source) if !interface::is_local(source) => Err(Errno::ENETUNREACH),
+            Some(source) => Ok(Some(source)),
+        }
     }
 
     /// IP_MULTICAST_TTL; of IPv6 datagrams for groups do not leave the network (IPV6_MULTICAST_HOPS is not there).
@@ -60,11 +73,26 @@ pub(super) fn deliver_to_all(from: Endpoint, to: Endpoint, header: (u8, u8), dat
     if group.is_some_and(|group| !groups::is_joined(group)) {
         return;
     }
-    for receiver in PORTS.find_all(to, from) {
-        if group.is_some_and(|group| !receiver.groups.lock().wants(group)) {
-            continue;
-        }
+    let wants = move |receiver: &Arc<UdpSocket>| group.is_none_or(|group| receiver.groups.lock().wants(group));
+    let mut receivers = PORTS.find_all(to, from).into_iter().filter(wants);
+    receivers.by_ref().take(AT_ONCE).for_each(|receiver| give(&receiver, from, to, header, data));
+    if let Some(first) = receivers.next() {
         let Some(data) = copy(data) else { return };
+        spawn("udp", async move {
+            for receiver in core::iter::once(first).chain(receivers) {
+                give(&receiver, from, to, header, &data);
+                budget().await;
+            }
+        });
+    }
+}
+
+fn give(receiver: &UdpSocket, from: Endpoint, to: Endpoint, header: (u8, u8), data: &[u8]) {
+    // Before it is copied.
+    if receiver.is_crowded() {
+        return;
+    }
+    if let Some(data) = copy(data) {
         receiver.deliver(Datagram::new(from, to, LOOPBACK_INDEX, header, data));
     }
 }

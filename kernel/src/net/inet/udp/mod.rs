@@ -211,7 +211,7 @@ impl UdpSocket {
     pub(in crate::net) fn connect_as(&self, remote: Endpoint) -> Result<()> {
         let mut state = self.state.lock();
         let on_loopback = match remote.ip.is_multicast() {
-            true => self.source_on_loopback(&state, remote.ip, &Outgoing::plain()),
+            true => self.source_on_loopback(&state, remote.ip, &Outgoing::plain())?,
             false => None,
         };
         let source = on_loopback.map_or_else(|| self.source_for(remote), Ok)?;
@@ -250,6 +250,12 @@ impl UdpSocket {
     fn fail(&self, errno: Errno) {
         self.common.set_error(errno);
         self.queue.wake(usize::MAX, sigio::QUIET | sigio::ERR);
+    }
+
+    /// No more datagrams are taken.
+    fn is_crowded(&self) -> bool {
+        let limit = self.common.receive_buffer.load(Ordering::Relaxed) as usize;
+        self.state.lock().charge > limit || self.closed.load(Ordering::Acquire)
     }
 
     fn deliver(&self, mut datagram: Datagram) {

@@ -48,7 +48,7 @@ impl UdpSocket {
         }
         let remote = destination(&state, message)?;
         if remote.ip.is_multicast()
-            && let Some(source) = self.source_on_loopback(&state, remote.ip, message)
+            && let Some(source) = self.source_on_loopback(&state, remote.ip, message)?
         {
             let from = Endpoint { ip: source, port: state.local.port };
             let shut = state.send_shut;
