@@ -42,7 +42,9 @@ fn told(tid: u32, file: &str) -> String {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         let text = fs::read_to_string(&path).unwrap_or_else(|error| format!("{error}\n"));
-        if Instant::now() > end || !(text.starts_with("runs") || text.starts_with("running") || text == "0") {
+        // On its way it may wait for pages of its own program.
+        let on_its_way = ["runs", "running", "waits for a page"].iter().any(|start| text.starts_with(start));
+        if Instant::now() > end || !on_its_way && text != "0" {
             return plain(&text);
         }
         std::thread::sleep(Duration::from_millis(2));
