@@ -189,17 +189,17 @@ impl FdTable {
         (self.table.lock().first_free(0) as u64) < self.limit()
     }
 
-    /// Makes `fd` mean `file` and closes what it meant before (dup2, dup3).
-    pub fn replace(&self, fd: i32, file: Arc<OpenFile>, cloexec: bool) -> Result<()> {
+    /// Makes `fd` mean `file` and closes what it meant before (dup2, dup3), which is the answer.
+    pub fn replace(&self, fd: i32, file: Arc<OpenFile>, cloexec: bool) -> Result<Option<Arc<OpenFile>>> {
         let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         if fd as u64 >= self.limit() {
             return Err(Errno::EBADF);
         }
         let old = self.table.lock().put(fd, Slot { file, cloexec })?;
-        if let Some(old) = old {
+        if let Some(old) = &old {
             old.file.closed_by(self.id);
         }
-        Ok(())
+        Ok(old.map(|old| old.file))
     }
 
     /// Takes the descriptor out without closing the file.
@@ -208,7 +208,16 @@ impl FdTable {
         slot.map(|slot| slot.file).ok_or(Errno::EBADF)
     }
 
-    /// close(2).
+    /// close(2), unless it may have to wait for the file ([`OpenFile::let_go`]).
+    pub fn close_now(&self, fd: i32) -> Option<Result<()>> {
+        let mut table = self.table.lock();
+        let waits = matches!(table.slots.get(fd as u32 as usize), Some(Some(slot)) if slot.file.lingers());
+        let slot = if waits { return None } else { table.take(fd as u32 as usize) };
+        drop(table);
+        Some(slot.ok_or(Errno::EBADF).map(|slot| slot.file.closed_by(self.id)))
+    }
+
+    /// Closes a descriptor, and waits for nothing.
     pub fn close(&self, fd: i32) -> Result<()> {
         self.remove(fd)?.closed_by(self.id);
         Ok(())

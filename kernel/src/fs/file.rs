@@ -185,6 +185,14 @@ pub trait FileOps: Send + Sync + Any {
     fn flush(&self) {}
     /// The last descriptor of an open file is closed, and no call uses it any more.
     fn released(&self) {}
+    /// May close(2) of the last descriptor have to wait ([`FileOps::linger`])?
+    fn lingers(&self) -> bool {
+        false
+    }
+    /// After `released`, if it `lingers`: close(2) waits for this. Nobody is told what came of it.
+    fn linger<'a>(&'a self, _thread: &'a Thread) -> Op<'a, ()> {
+        Op::ready(())
+    }
     fn sync(&self) -> Op<'_, Result<()>> {
         Op::ready(Err(Errno::EINVAL))
     }

@@ -143,7 +143,9 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
         }
         raw::SO_LINGER => {
             let ([on, seconds], _) = <[i32; 2]>::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
-            *common.linger.lock() = (on != 0, seconds);
+            let mut linger = common.linger.lock();
+            // The time stays when it is turned off.
+            *linger = if on != 0 { (true, seconds) } else { (false, linger.1) };
         }
         _ => return Err(Errno::ENOPROTOOPT),
     }

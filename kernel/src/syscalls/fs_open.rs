@@ -124,8 +124,15 @@ fn resolve_flags(resolve: u64) -> Result<Flags> {
     Ok(flags)
 }
 
-pub fn close(t: &Thread, fd: i32) -> Result<()> {
-    t.files().close(fd)
+pub fn close_now(t: &Thread, fd: i32) -> Option<Result<()>> {
+    t.files().close_now(fd)
+}
+
+pub async fn close(t: &Thread, fd: i32) -> Result<()> {
+    let file = t.files().remove(fd)?;
+    file.closed_by(t.files().lock_owner());
+    file.let_go(t).await;
+    Ok(())
 }
 
 const CLOSE_RANGE_UNSHARE: u32 = 2;
@@ -151,7 +158,7 @@ pub fn dup(t: &Thread, fd: i32) -> Result<i32> {
     t.files().install(t.files().get(fd)?, false)
 }
 
-pub fn dup3(t: &Thread, old: i32, new: i32, flags: u32) -> Result<i32> {
+pub async fn dup3(t: &Thread, old: i32, new: i32, flags: u32) -> Result<i32> {
     if flags & !raw::O_CLOEXEC != 0 || old == new {
         return Err(Errno::EINVAL);
     }
@@ -159,7 +166,9 @@ pub fn dup3(t: &Thread, old: i32, new: i32, flags: u32) -> Result<i32> {
         return Err(Errno::EBADF);
     }
     let file = t.files().get(old)?;
-    t.files().replace(new, file, flags & raw::O_CLOEXEC != 0)?;
+    if let Some(before) = t.files().replace(new, file, flags & raw::O_CLOEXEC != 0)? {
+        before.let_go(t).await;
+    }
     Ok(new)
 }
 

@@ -125,7 +125,7 @@ syscalls! {
     21 epoll_ctl(epfd: i32, op: u32, fd: i32, event: UserPtr<EpollEvent>) async epoll::epoll_ctl, at once epoll::epoll_ctl_now;
     22 epoll_pwait(epfd: i32, events: UserPtr<EpollEvent>, max: i32, timeout: i32, mask: UserPtr<u64>, mask_size: u64) async epoll::epoll_pwait, at once epoll::epoll_pwait_now;
     23 dup(fd: i32) fn fs_open::dup;
-    24 dup3(old: i32, new: i32, flags: u32) fn fs_open::dup3;
+    24 dup3(old: i32, new: i32, flags: u32) async fs_open::dup3;
     25 fcntl(fd: i32, cmd: u32, arg: u64) async fs_open::fcntl, at once fs_open::fcntl_now;
     26 inotify_init1(flags: u32) fn inotify::inotify_init1;
     27 inotify_add_watch(fd: i32, path: UserPtr<u8>, mask: u32) async inotify::inotify_add_watch;
@@ -157,7 +157,7 @@ syscalls! {
     54 fchownat(dirfd: i32, path: UserPtr<u8>, uid: u32, gid: u32, flags: u32) async fs_change::fchownat;
     55 fchown(fd: i32, uid: u32, gid: u32) async fs_change::fchown;
     56 openat(dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) async fs_open::openat;
-    57 close(fd: i32) fn fs_open::close;
+    57 close(fd: i32) boxed fs_open::close, at once fs_open::close_now;
     58 vhangup() fn misc::vhangup;
     59 pipe2(fds: UserPtr<[i32; 2]>, flags: u32) async pipe::pipe2;
     61 getdents64(fd: i32, buf: UserPtr<u8>, size: u32) killable fs_stat::getdents64;

@@ -30,6 +30,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
 use crate::mm::page_cache::failure::Known;
 use crate::mm::{PageCache, PageSource};
+use crate::process::Thread;
 use crate::sync::{Once, SpinLock};
 
 /// What F_SETFL can change, besides O_ASYNC ([`super::sigio::switch`]).
@@ -306,12 +307,29 @@ impl OpenFile {
     }
 
     /// A descriptor of the table `owner` was closed.
-    pub(super) fn closed_by(&self, owner: usize) {
+    pub fn closed_by(&self, owner: usize) {
         if let Kind::Ops(ops) = &self.kind {
             ops.flush();
         }
         if let Some(locks) = self.inode().state().locks_if_any().filter(|_| !self.is_path()) {
             locks.release(Owner::Process(owner));
+        }
+    }
+
+    pub fn lingers(&self) -> bool {
+        matches!(&self.kind, Kind::Ops(ops) if ops.lingers())
+    }
+
+    /// A descriptor meant this file until now. If that was the last one, what the file has to wait for is waited for, as far as
+    /// signals let it; not so at the end of a process, as on Linux.
+    pub async fn let_go(self: Arc<Self>, t: &Thread) {
+        let ops = match &self.kind {
+            Kind::Ops(ops) if ops.lingers() => Some(ops.clone()),
+            _ => None,
+        };
+        drop(self);
+        if let Some(ops) = ops {
+            ops.linger(t).await;
         }
     }
 

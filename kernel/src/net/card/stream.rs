@@ -274,6 +274,10 @@ impl Stream {
         self.bring_incoming(wire.now);
         let sending = self.socket().send_queue();
         self.stand_in.note_in_stack(sending);
+        let ends = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
+        if self.end_sent && sending == 0 && !ends {
+            self.stand_in.note_finished();
+        }
     }
 
     /// The program gets its connection as soon as there is one: in the same turn bytes and a reset may come. True: it is made now.
@@ -329,7 +333,7 @@ impl Stream {
             }
             State::SynReceived => (self.begun, FIN_TIME),
             State::Closed | State::Listen | State::TimeWait => return None,
-            State::FinWait2 if self.orphan => (self.since, FIN_TIME),
+            State::FinWait2 if self.orphan => (self.since, self.stand_in.end_time()),
             _ if self.orphan => (self.since, ORPHAN_TIME),
             State::FinWait1 | State::Closing | State::LastAck if self.left == 1 => (self.since, self.patience),
             _ => return None,
@@ -448,6 +452,7 @@ impl Stream {
                 self.stand_in.fail_peer(Errno::ETIMEDOUT);
             }
         }
+        self.stand_in.note_finished();
         self.stand_in.unwatch(&self.entry);
     }
 

@@ -22,7 +22,7 @@ use crate::sync::SpinLock;
 const FIRST: u32 = 32_768;
 const LAST: u32 = 60_999;
 /// TCP_TIMEWAIT_LEN of Linux.
-const TIME_WAIT: Duration = Duration::from_secs(60);
+pub const TIME_WAIT: Duration = Duration::from_secs(60);
 /// net.ipv4.tcp_tw_reuse = 2: within the machine a new connection may follow an old one after this long.
 const TIME_WAIT_REUSE: Duration = Duration::from_secs(1);
 /// The most connections that are kept in TIME_WAIT (net.ipv4.tcp_max_tw_buckets): who looks at a port goes through those
@@ -111,6 +111,12 @@ impl Claim {
 impl<S> Entry<S> {
     fn is(&self, socket: *const S) -> bool {
         matches!(&self.holder, Holder::Socket(holder) if core::ptr::eq(holder.as_ptr(), socket))
+    }
+
+    /// What is left of this connection.
+    fn was(&self, local: Endpoint, remote: Endpoint) -> bool {
+        let past = matches!(self.holder, Holder::Past { .. });
+        past && self.claim.remote == Some(remote) && self.claim.local.ip == local.ip
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -253,16 +259,17 @@ impl<S> Ports<S> {
         Ok(())
     }
 
-    /// The socket gives its port back. `wait`: its connection has ended in an order that keeps it in TIME_WAIT.
-    pub fn release(&self, socket: *const S, port: u16, wait: bool) {
+    /// The socket gives its port back. Its connection has perhaps ended in an order in which it is kept for this long: in TIME_WAIT,
+    /// or for the other side's end.
+    pub fn release(&self, socket: *const S, port: u16, wait: Option<Duration>) {
         let mut shard = self.shard(port).lock();
         let Some(entries) = shard.get_mut(&port) else { return };
         if let Some(index) = entries.iter().position(|entry| entry.is(socket)) {
             // Weak: no socket goes with it.
             // The order stays: see `find`.
             let entry = entries.remove(index);
-            if wait && self.past.load(Ordering::Relaxed) < MAX_TIME_WAITS {
-                let end = Instant::now().saturating_add(TIME_WAIT);
+            if let Some(time) = wait.filter(|_| self.past.load(Ordering::Relaxed) < MAX_TIME_WAITS) {
+                let end = Instant::now().saturating_add(time);
                 self.past.fetch_add(1, Ordering::Relaxed);
                 entries.push(Entry { holder: Holder::Past { end }, claim: entry.claim });
             }
@@ -272,15 +279,21 @@ impl<S> Ports<S> {
         }
     }
 
+    /// The other side has ended, too, what is kept of a connection from `local` to `remote`: now it is in TIME_WAIT.
+    pub fn renew(&self, local: Endpoint, remote: Endpoint) {
+        let mut shard = self.shard(local.port).lock();
+        let entry = shard.get_mut(&local.port).and_then(|entries| entries.iter_mut().find(|e| e.was(local, remote)));
+        let now = Instant::now();
+        if let Some(entry) = entry.filter(|entry| !entry.is_over(now)) {
+            entry.holder = Holder::Past { end: now.saturating_add(TIME_WAIT) };
+        }
+    }
+
     /// A connection was reset after all: nothing of it is left to wait for.
     pub fn forget(&self, local: Endpoint, remote: Endpoint) {
         let mut shard = self.shard(local.port).lock();
         let Some(entries) = shard.get_mut(&local.port) else { return };
-        let found = entries.iter().position(|entry| {
-            matches!(entry.holder, Holder::Past { .. })
-                && entry.claim.remote == Some(remote)
-                && entry.claim.local.ip == local.ip
-        });
+        let found = entries.iter().position(|entry| entry.was(local, remote));
         if let Some(index) = found {
             entries.swap_remove(index);
             self.past.fetch_sub(1, Ordering::Relaxed);

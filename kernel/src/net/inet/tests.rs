@@ -3,7 +3,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::ports::{Claim, Ports};
+use super::ports::{Claim, Ports, TIME_WAIT};
 use super::*;
 use crate::exec::spawn;
 use crate::exec::test_util::run_until_idle;
@@ -416,8 +416,8 @@ fn of_several_that_share_a_port_one_has_a_flow_or_the_last() {
         assert_eq!(found(&reusing, from), Some(7));
     }
     assert!(counts.iter().all(|count| (50..200).contains(count)), "{counts:?}");
-    reusing.release(Arc::as_ptr(&sockets[7]), 80, false);
-    reusing.release(Arc::as_ptr(&sockets[2]), 80, false);
+    reusing.release(Arc::as_ptr(&sockets[7]), 80, None);
+    reusing.release(Arc::as_ptr(&sockets[2]), 80, None);
     assert_eq!(found(&reusing, 1000), Some(6));
 }
 
@@ -436,18 +436,18 @@ fn connections_of_a_listener_are_found_by_their_ends() {
     // An old connection and a new one with the same ends do not take each other's place.
     let again = Arc::new(5000);
     share(&again, 7);
-    ports.release(Arc::as_ptr(&made[6]), 80, false);
+    ports.release(Arc::as_ptr(&made[6]), 80, None);
     assert_eq!(found(7), Some(5000));
     assert_eq!(ports.list().len(), 1000);
     // Nobody can bind to the port as long as there are connections, unless they allow it.
-    ports.release(Arc::as_ptr(&listener), 80, false);
+    ports.release(Arc::as_ptr(&listener), 80, None);
     let late = Arc::new(9999);
     let reusing = Claim { reuse: true, ..claim(HERE) };
     assert_eq!(ports.claim(&Arc::downgrade(&late), reusing), Err(Errno::EADDRINUSE));
     for socket in &made {
-        ports.release(Arc::as_ptr(socket), 80, true);
+        ports.release(Arc::as_ptr(socket), 80, Some(TIME_WAIT));
     }
-    ports.release(Arc::as_ptr(&again), 80, false);
+    ports.release(Arc::as_ptr(&again), 80, None);
     assert_eq!(ports.claim(&Arc::downgrade(&late), reusing), Err(Errno::EADDRINUSE));
     made.iter().for_each(|socket| ports.forget(at(HERE, 80), at(HERE, **socket as u16)));
     assert_eq!(ports.claim(&Arc::downgrade(&late), reusing), Ok(()));
@@ -466,7 +466,7 @@ fn a_search_for_a_port_ends_when_all_are_taken() {
     let peer = at(HERE, 80);
     let claim = Claim { remote: Some(peer), ..Claim::new(at(HERE, 0)) };
     assert_eq!(ports.claim_for_connection(&Arc::downgrade(&socket), claim, peer), Err(Errno::EADDRNOTAVAIL));
-    ports.release(Arc::as_ptr(&socket), 40_000, false);
+    ports.release(Arc::as_ptr(&socket), 40_000, None);
     assert_eq!(ports.claim_for_connection(&Arc::downgrade(&socket), claim, peer), Ok(40_000));
     let other = at(HERE, 81);
     let claim = Claim { remote: Some(other), ..claim };

@@ -30,6 +30,7 @@ mod inet_connect;
 mod inet_edges;
 mod inet_errors;
 mod inet_groups;
+mod inet_linger;
 mod inet_names;
 mod inet_options;
 mod inet_pieces;
@@ -167,6 +168,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("inet6", inet6::TESTS),
     ("inet_errors", inet_errors::TESTS),
     ("inet_groups", inet_groups::TESTS),
+    ("inet_linger", inet_linger::TESTS),
     ("inet_tcp_options", inet_tcp_options::TESTS),
     ("inet_told", inet_told::TESTS),
     ("mqueue", mqueue::TESTS),

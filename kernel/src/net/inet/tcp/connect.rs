@@ -140,7 +140,7 @@ impl TcpSocket {
             return false;
         }
         state.has_port = false;
-        PORTS.release(self, local.port, false);
+        PORTS.release(self, local.port, None);
         true
     }
 

@@ -23,6 +23,7 @@
 mod connect;
 mod deferred;
 mod info;
+mod lingering;
 mod options;
 mod remote;
 mod stream;
@@ -31,7 +32,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use self::options::{SOL_TCP, TcpOptions};
 use super::options::IpOptions;
@@ -52,6 +53,7 @@ use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
 
+use remote::InStack;
 pub use remote::{KeepAlive, PeerOptions, find_listener};
 
 /// net.ipv4.tcp_wmem and tcp_rmem: what a socket begins with, bytes.
@@ -87,8 +89,8 @@ pub struct TcpSocket {
     lacked_room: AtomicBool,
     /// Its last descriptor is closed.
     closed: AtomicBool,
-    /// Of a stand-in: bytes that it has taken, and the other machine has not acknowledged.
-    in_stack: Option<AtomicUsize>,
+    /// Of a stand-in.
+    in_stack: Option<InStack>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -211,7 +213,7 @@ impl TcpSocket {
         TcpSocket::with(common, IpOptions::new(), TcpOptions::new(), None)
     }
 
-    fn with(common: Common, ip: IpOptions, tcp: TcpOptions, in_stack: Option<AtomicUsize>) -> Arc<TcpSocket> {
+    fn with(common: Common, ip: IpOptions, tcp: TcpOptions, in_stack: Option<InStack>) -> Arc<TcpSocket> {
         let state = State::new(common.family);
         Arc::new_cyclic(|this| TcpSocket {
             this: this.clone(),
@@ -244,10 +246,13 @@ impl TcpSocket {
 
     /// How many bytes may be on their way to `peer`.
     fn limit(&self, peer: &TcpSocket) -> usize {
-        let grown = |size: u32, first| if size == first { GROWN_BUFFER } else { size as usize };
         let send = grown(self.common.send_buffer.load(Ordering::Relaxed), SEND_BUFFER);
-        let receive = grown(peer.common.receive_buffer.load(Ordering::Relaxed), RECEIVE_BUFFER);
-        (send + receive).next_multiple_of(PAGE_SIZE).clamp(LEAST_ON_ITS_WAY, MAX_ON_ITS_WAY)
+        (send + peer.window()).next_multiple_of(PAGE_SIZE).clamp(LEAST_ON_ITS_WAY, MAX_ON_ITS_WAY)
+    }
+
+    /// What its receive buffer has room for.
+    fn window(&self) -> usize {
+        grown(self.common.receive_buffer.load(Ordering::Relaxed), RECEIVE_BUFFER)
     }
 
     /// A poller is told of room when a third of it is free.
@@ -263,6 +268,11 @@ impl TcpSocket {
     fn can_send(&self, peer: Option<Arc<TcpSocket>>) -> bool {
         peer.is_none_or(|peer| TcpSocket::has_room(peer.state.lock().inbox.len(), self.limit(&peer)))
     }
+}
+
+/// A buffer of this size, which grows if it is the `first` one.
+fn grown(size: u32, first: u32) -> usize {
+    if size == first { GROWN_BUFFER } else { size as usize }
 }
 
 impl State {
@@ -355,6 +365,14 @@ impl FileOps for TcpSocket {
 
     fn released(&self) {
         self.close();
+    }
+
+    fn lingers(&self) -> bool {
+        self.linger_time().is_some()
+    }
+
+    fn linger<'a>(&'a self, thread: &'a Thread) -> Op<'a, ()> {
+        self.linger_now(thread)
     }
 
     /// As Linux's tcp_poll has it.

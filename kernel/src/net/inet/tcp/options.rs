@@ -39,6 +39,9 @@ const SEGMENTS: core::ops::RangeInclusive<i32> = 88..=32_767;
 const FIRST_RETRY: i32 = 1;
 const LAST_RETRY: i32 = 120;
 const RETRIES: i32 = 255;
+/// TCP_FIN_TIMEOUT_MAX, and the first value of net.ipv4.tcp_fin_timeout: seconds.
+const MAX_END_TIME: i32 = 120;
+const END_TIME: i32 = 60;
 /// TCP_CA_NAME_MAX.
 const NAME_SIZE: usize = 16;
 /// What there is to choose from, and the default first. Within the machine nothing is ever congested.
@@ -52,6 +55,8 @@ pub struct TcpOptions {
     pub segment: i32,
     /// TCP_DEFER_ACCEPT, seconds.
     defer: i32,
+    /// TCP_LINGER2, seconds; 0: as others; negative: none.
+    linger: i32,
 }
 
 /// As many seconds as it takes until so many retries have been made (secs_to_retrans and retrans_to_secs of Linux).
@@ -72,7 +77,13 @@ fn whole_retries(seconds: i32) -> i32 {
 
 impl TcpOptions {
     pub fn new() -> Self {
-        TcpOptions { numbers: NUMBERS.map(|number| number.first), algorithm: ALGORITHMS[0], segment: 0, defer: 0 }
+        TcpOptions {
+            numbers: NUMBERS.map(|number| number.first),
+            algorithm: ALGORITHMS[0],
+            segment: 0,
+            defer: 0,
+            linger: 0,
+        }
     }
 
     fn number(&self, option: u32) -> u32 {
@@ -103,6 +114,16 @@ impl TcpOptions {
         TcpOptions { defer: 0, ..*self }
     }
 
+    /// How long a connection that no program has any more waits for the other side's end. None: not at all.
+    pub fn end_time(&self) -> Option<Duration> {
+        (self.linger >= 0).then(|| Duration::from_secs(self.end_seconds() as u64))
+    }
+
+    /// As getsockopt(2) tells it.
+    fn end_seconds(&self) -> i32 {
+        if self.linger == 0 { END_TIME } else { self.linger }
+    }
+
     /// How long a connection waits for its first bytes until accept(2) answers it.
     pub fn deferral(&self) -> Option<Duration> {
         (self.defer > 0).then(|| Duration::from_secs(self.defer as u64))
@@ -111,6 +132,7 @@ impl TcpOptions {
     pub fn get(&self, option: u32) -> Result<Vec<u8>> {
         match option {
             raw::TCP_DEFER_ACCEPT => Ok(self.defer.as_bytes().to_vec()),
+            raw::TCP_LINGER2 => Ok(self.end_seconds().as_bytes().to_vec()),
             raw::TCP_CONGESTION => {
                 let mut name = self.algorithm.as_bytes().to_vec();
                 name.resize(NAME_SIZE, 0);
@@ -143,6 +165,10 @@ impl TcpOptions {
             }
             raw::TCP_DEFER_ACCEPT => {
                 self.defer = whole_retries(value);
+                return Ok(());
+            }
+            raw::TCP_LINGER2 => {
+                self.linger = value.clamp(-1, MAX_END_TIME);
                 return Ok(());
             }
             _ => {}

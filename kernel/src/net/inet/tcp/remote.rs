@@ -3,7 +3,7 @@
 //! A stand-in has no descriptor and no port. What the program sends comes into its inbox; what has come over the wire it sends.
 
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 
 use super::info::agreed_segments;
@@ -25,6 +25,20 @@ pub struct PeerOptions {
     pub hops: u8,
     /// TCP_USER_TIMEOUT.
     pub user_timeout: Option<Duration>,
+}
+
+/// What of a stand-in the stack has.
+#[derive(Default)]
+pub(super) struct InStack {
+    /// Bytes that it has taken, and the other machine has not acknowledged.
+    bytes: AtomicUsize,
+    finished: AtomicBool,
+}
+
+impl InStack {
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
 }
 
 /// SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT.
@@ -53,7 +67,7 @@ impl TcpSocket {
         // What is on its way is bounded by the program's own SO_SNDBUF and SO_RCVBUF: the stack has its buffers besides.
         common.send_buffer.store(0, Ordering::Relaxed);
         common.receive_buffer.store(0, Ordering::Relaxed);
-        let stand_in = TcpSocket::with(common, IpOptions::new(), TcpOptions::new(), Some(AtomicUsize::new(0)));
+        let stand_in = TcpSocket::with(common, IpOptions::new(), TcpOptions::new(), Some(InStack::default()));
         {
             let mut state = stand_in.state.lock();
             (state.local, state.remote, state.peer) = (remote, Some(local), peer);
@@ -94,8 +108,26 @@ impl TcpSocket {
     /// So many bytes of it are not acknowledged.
     pub fn note_in_stack(&self, bytes: usize) {
         if let Some(in_stack) = &self.in_stack {
-            in_stack.store(bytes, Ordering::Relaxed);
+            in_stack.bytes.store(bytes, Ordering::Relaxed);
         }
+    }
+
+    /// The other machine has acknowledged all, and the end; or there is no connection any more.
+    pub fn note_finished(&self) {
+        let Some(in_stack) = &self.in_stack else { return };
+        if in_stack.finished.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // For who lingers.
+        let peer = self.state.lock().peer();
+        if let Some(peer) = peer.filter(|peer| peer.is_closed()) {
+            peer.queue.wake(usize::MAX, sigio::QUIET);
+        }
+    }
+
+    /// How long the connection waits for the other machine's end when no program has it any more.
+    pub fn end_time(&self) -> Duration {
+        self.tcp.lock().end_time().unwrap_or(Duration::ZERO)
     }
 
     /// Bytes that the program has sent to another machine and that this has not acknowledged. Within the machine what was sent has
@@ -109,7 +141,7 @@ impl TcpSocket {
     pub(super) fn on_its_way(&self) -> (usize, usize) {
         let peer = self.state.lock().peer();
         peer.map_or((0, 0), |peer| match &peer.in_stack {
-            Some(in_stack) => (peer.state.lock().inbox.len(), in_stack.load(Ordering::Relaxed)),
+            Some(in_stack) => (peer.state.lock().inbox.len(), in_stack.bytes.load(Ordering::Relaxed)),
             None => (0, 0),
         })
     }

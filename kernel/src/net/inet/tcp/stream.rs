@@ -138,11 +138,12 @@ impl TcpSocket {
     /// Wakes the peer's writers if they have been waiting for this.
     fn made_room(&self, state: SpinGuard<'_, State>, before: usize) {
         // Less than what any limit lets through needs nobody to look at the peer. (Who changes a limit wakes writers, too.)
-        if TcpSocket::has_room(before, super::LEAST_ON_ITS_WAY) {
+        if TcpSocket::has_room(before, super::LEAST_ON_ITS_WAY) && !state.end_received {
             return;
         }
         let (after, peer) = (state.inbox.len(), state.peer());
         drop(state);
+        let peer = peer.filter(|peer| !self.tell_lingering(peer));
         if let Some(peer) = peer {
             let limit = peer.limit(self);
             if !TcpSocket::has_room(before, limit) && TcpSocket::has_room(after, limit) {
@@ -207,10 +208,12 @@ impl TcpSocket {
         } else {
             state.ended_first = true;
         }
-        let peer = state.peer();
+        let (peer, ends) = (state.peer(), (state.local, state.remote));
         drop(state);
-        if let Some(peer) = peer {
-            peer.receive_end();
+        match (peer, ends) {
+            (Some(peer), _) if !peer.is_closed() => peer.receive_end(),
+            (_, (local, Some(remote))) => PORTS.renew(remote, local),
+            _ => {}
         }
     }
 
@@ -320,15 +323,20 @@ impl TcpSocket {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.leave_options();
         self.end_connection();
         let mut state = self.state.lock();
         let inbox = core::mem::replace(&mut state.inbox, Ring::new(0));
-        let (has_port, claimed, wait) = (state.has_port, (state.local, state.remote), state.ended_first);
+        let (has_port, port, peer) = (state.has_port, state.local.port, state.peer());
         state.has_port = false;
         drop(state);
         drop(inbox);
+        if let Some(peer) = peer {
+            self.tell_lingering(&peer);
+        }
+        let wait = self.time_after_end();
         if has_port {
-            PORTS.release(self, claimed.0.port, wait);
+            PORTS.release(self, port, wait);
         }
     }
 }

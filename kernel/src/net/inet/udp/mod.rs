@@ -241,7 +241,7 @@ impl UdpSocket {
         let local = state.local;
         if !state.port_given && local.port != 0 {
             state.local.port = 0;
-            PORTS.release(self, before.0.port, false);
+            PORTS.release(self, before.0.port, None);
         } else {
             let _ = PORTS.change(self, before.0.port, false, |claim| (claim.local, claim.remote) = (local, None));
         }
@@ -327,7 +327,7 @@ impl UdpSocket {
         self.failures.clear();
         self.groups.lock().leave_all();
         if claimed.0.port != 0 {
-            PORTS.release(self, claimed.0.port, false);
+            PORTS.release(self, claimed.0.port, None);
         }
     }
 }
