@@ -4,6 +4,7 @@ use core::future::Future;
 
 use linux_raw_sys::net as raw;
 
+use super::inet::IPPROTO_TCP;
 use super::socket::{Outgoing, Receive, Received, Socket, Type};
 use crate::errno::{Errno, Result};
 use crate::exec::{Instant, Interrupted, budget, interruptible, timeout, yield_now};
@@ -140,12 +141,15 @@ pub async fn receive(
 /// The urgent byte. Once it is taken it is gone, whether there is a place for it or not, as on Linux.
 pub async fn receive_urgent(socket: &dyn Socket, buf: &mut IoBuf<'_>, flags: u32) -> Result<Received> {
     let byte = [socket.take_urgent(flags & raw::MSG_PEEK != 0)?];
-    if !buf.is_empty() {
+    let nowhere = buf.is_empty();
+    if !nowhere {
         while let Err(fault) = buf.copy_to(&byte) {
             buf.fault_in(&fault).await?;
         }
     }
-    Ok(Received { len: 1, full: 1, urgent: true, ..Received::default() })
+    // TCP does not count it if there is no place for it.
+    let len = if nowhere && socket.common().protocol == IPPROTO_TCP { 0 } else { 1 };
+    Ok(Received { len, full: 1, urgent: true, ..Received::default() })
 }
 
 /// The next error in the queue, for which nobody waits.

@@ -222,7 +222,9 @@ async fn send(
     }
     message.urgent = flags & raw::MSG_OOB != 0;
     message.more = flags & raw::MSG_MORE != 0;
-    if message.urgent && (socket.common().kind != Type::Stream || buf.is_empty()) {
+    // TCP sends nothing then, and an error is not told either.
+    let nothing = buf.is_empty() && socket.common().protocol != inet::IPPROTO_TCP;
+    if message.urgent && (socket.common().kind != Type::Stream || nothing) {
         return Err(Errno::EOPNOTSUPP.into());
     }
     if !name.0.is_null() && name.1 != 0 {

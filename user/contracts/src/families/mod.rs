@@ -27,11 +27,13 @@ mod ids;
 mod inet6;
 mod inet_close;
 mod inet_connect;
+mod inet_cork;
 mod inet_edges;
 mod inet_errors;
 mod inet_groups;
 mod inet_linger;
 mod inet_names;
+mod inet_oob;
 mod inet_options;
 mod inet_pieces;
 mod inet_proc;
@@ -169,6 +171,8 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("inet_errors", inet_errors::TESTS),
     ("inet_groups", inet_groups::TESTS),
     ("inet_linger", inet_linger::TESTS),
+    ("inet_cork", inet_cork::TESTS),
+    ("inet_oob", inet_oob::TESTS),
     ("inet_tcp_options", inet_tcp_options::TESTS),
     ("inet_told", inet_told::TESTS),
     ("mqueue", mqueue::TESTS),

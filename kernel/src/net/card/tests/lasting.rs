@@ -14,7 +14,7 @@ use crate::net::inet::AF_INET6;
 use crate::net::interface;
 use crate::net::socket::Switches;
 
-fn connect(net: &mut Net) -> (alloc::sync::Arc<TcpSocket>, SocketHandle) {
+pub(super) fn connect(net: &mut Net) -> (alloc::sync::Arc<TcpSocket>, SocketHandle) {
     let there = net.add_tcp();
     net.tcp(there).listen(80).unwrap();
     let socket = TcpSocket::new(AF_INET);
@@ -23,7 +23,7 @@ fn connect(net: &mut Net) -> (alloc::sync::Arc<TcpSocket>, SocketHandle) {
     (socket, there)
 }
 
-fn assert_ends(net: &mut Net, after: Duration) {
+pub(super) fn assert_ends(net: &mut Net, after: Duration) {
     net.pass(after - Duration::from_secs(5));
     assert_eq!(net.engine.counts().0, 1, "it ends too early");
     net.pass(Duration::from_secs(15));

@@ -436,7 +436,9 @@ impl TcpSocket {
         (state.remote, state.peer) = (None, None);
         (state.receive_shut, state.send_shut) = (false, false);
         (state.end_sent, state.end_received, state.ended_first) = (false, false, false);
-        (state.received, state.segment) = (0, SEGMENT);
+        (state.received, state.segment, state.urgent) = (0, SEGMENT, None);
+        state.let_go();
+        state.renews = false;
         self.sent.store(0, Ordering::Relaxed);
         let inbox = core::mem::replace(&mut state.inbox, crate::fs::pipe::Ring::new(0));
         if (keep_port || !self.forget_port(&mut state)) && state.has_port {

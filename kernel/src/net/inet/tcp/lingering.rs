@@ -3,9 +3,10 @@
 //! Within the machine bytes have been acknowledged when they fit into the peer's receive buffer. Those beyond, and the end behind
 //! them, are what close(2) waits for.
 
+use alloc::sync::Arc;
 use core::time::Duration;
 
-use super::{Phase, TcpSocket};
+use super::TcpSocket;
 use crate::exec::{Instant, interruptible, timeout};
 use crate::fs::{Op, sigio};
 use crate::net::inet::ports::TIME_WAIT;
@@ -19,7 +20,7 @@ impl TcpSocket {
     }
 
     /// It is closed: has the other side not acknowledged all that was sent, and the end?
-    fn is_unfinished(&self) -> bool {
+    pub(in crate::net) fn is_unfinished(&self) -> bool {
         let state = self.state.lock();
         let peer = state.peer().filter(|_| state.end_sent);
         drop(state);
@@ -51,23 +52,22 @@ impl TcpSocket {
     }
 
     /// The socket is about to end: who stands in for another machine goes on without it.
-    pub(super) fn leave_options(&self) {
-        let peer = self.state.lock().peer();
-        if let Some(peer) = peer.filter(|peer| peer.in_stack.is_some()) {
+    pub(super) fn leave_options(&self, peer: &TcpSocket) {
+        if peer.in_stack.is_some() {
             let options = *self.tcp.lock();
             *peer.tcp.lock() = options;
         }
     }
 
-    /// The socket has been closed: how long its port is kept.
-    pub(super) fn time_after_end(&self) -> Option<Duration> {
-        let state = self.state.lock();
-        let (first, waits) = (state.ended_first, state.phase == Phase::Open);
-        drop(state);
-        match (first, waits) {
-            (false, _) => None,
-            (true, false) => Some(TIME_WAIT),
-            (true, true) => self.tcp.lock().end_time(),
+    /// The socket has been closed, first of the two: how long its port is kept, which perhaps still `waits` for the end of its peer.
+    pub(super) fn time_after_end(&self, waits: bool, peer: Option<Arc<TcpSocket>>) -> Option<Duration> {
+        let options = *self.tcp.lock();
+        if !waits || options.end_time() == Some(TIME_WAIT) {
+            return Some(TIME_WAIT);
         }
+        if let Some(peer) = peer {
+            peer.state.lock().renews = true;
+        }
+        options.end_time()
     }
 }

@@ -14,6 +14,9 @@
 //!
 //! With TCP_DEFER_ACCEPT a new connection is not accepted before something has come ([`deferred`]).
 //!
+//! What a sender holds back ([`held`]) and where urgent data is ([`urgent`]) is known at the reader's side. close(2) may wait
+//! ([`lingering`]).
+//!
 //! With another machine it is the same: there the peer is a socket that stands in for the one over there ([`remote`]).
 //!
 //! Each socket holds what its peer has sent and nobody has read (`State::inbox`), and knows the peer by a weak reference. Who
@@ -22,19 +25,25 @@
 
 mod connect;
 mod deferred;
+mod held;
 mod info;
 mod lingering;
 mod options;
 mod remote;
 mod stream;
+#[cfg(test)]
+mod tests;
+mod urgent;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use self::held::Held;
 use self::options::{SOL_TCP, TcpOptions};
+use self::urgent::Urgent;
 use super::options::IpOptions;
 use super::ports::{Holding, Ports};
 use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_TCP, Part, Row};
@@ -50,7 +59,7 @@ use crate::mm::{IoBuf, PAGE_SIZE, UserPtr};
 use crate::net::interface;
 use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, Type};
 use crate::process::Thread;
-use crate::sync::SpinLock;
+use crate::sync::{Once, SpinLock};
 use crate::syscalls::SysResult;
 
 use remote::InStack;
@@ -83,6 +92,12 @@ pub struct TcpSocket {
     queue: WaitQueue,
     ip: SpinLock<IpOptions>,
     tcp: SpinLock<TcpOptions>,
+    /// Whom signals of the file are for: it is told of urgent bytes.
+    owner_of_file: Once<Weak<sigio::Owner>>,
+    /// TCP_CORK, TCP_WINDOW_CLAMP (0: none) and TCP_NOTSENT_LOWAT (0: none).
+    corked: AtomicBool,
+    clamp: AtomicU32,
+    unsent_low: AtomicU32,
     /// Bytes that the program has sent.
     sent: AtomicU64,
     /// A sender found no room: news for [`sigio`] when there is some again.
@@ -121,6 +136,8 @@ struct State {
     remote: Option<Endpoint>,
     peer: Option<Weak<TcpSocket>>,
     inbox: Ring,
+    held: Held,
+    urgent: Option<Urgent>,
     /// All bytes that have come.
     received: u64,
     /// What a segment can hold.
@@ -130,6 +147,8 @@ struct State {
     send_shut: bool,
     end_sent: bool,
     end_received: bool,
+    /// What is left of its peer waits for its end with a time of its own (TCP_LINGER2).
+    renews: bool,
     /// Its end was the first one.
     ended_first: bool,
     /// Of a listener: how many connections wait for accept(2) at most (and one more), those that do, and sockets whose connections
@@ -190,7 +209,7 @@ impl TcpSocket {
         let sending = self.not_acknowledged();
         let only_v6 = self.ip.lock().only_v6;
         let state = self.state.lock();
-        let receiving = if state.phase == Phase::Listening { state.waiting.len() } else { state.inbox.len() };
+        let receiving = if state.phase == Phase::Listening { state.waiting.len() } else { state.come() };
         (state.phase != Phase::Closed).then(|| Row {
             family: self.common.family,
             backlog: state.backlog,
@@ -222,6 +241,10 @@ impl TcpSocket {
             queue: WaitQueue::new(),
             ip: SpinLock::new(ip),
             tcp: SpinLock::new(tcp),
+            owner_of_file: Once::new(),
+            corked: AtomicBool::new(tcp.corked()),
+            clamp: AtomicU32::new(tcp.clamp()),
+            unsent_low: AtomicU32::new(tcp.unsent_low()),
             sent: AtomicU64::new(0),
             lacked_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -235,7 +258,10 @@ impl TcpSocket {
     }
 
     pub(in crate::net) fn set_tcp_option(&self, option: u32, value: &[u8]) -> Result<()> {
-        self.tcp.lock().set(option, value)?;
+        let fresh = self.state.lock().phase == Phase::Closed;
+        self.tcp.lock().set(option, value, fresh)?;
+        self.hold_as_told(option);
+        self.bound_as_told(option);
         self.tell_stand_in();
         Ok(())
     }
@@ -247,12 +273,35 @@ impl TcpSocket {
     /// How many bytes may be on their way to `peer`.
     fn limit(&self, peer: &TcpSocket) -> usize {
         let send = grown(self.common.send_buffer.load(Ordering::Relaxed), SEND_BUFFER);
-        (send + peer.window()).next_multiple_of(PAGE_SIZE).clamp(LEAST_ON_ITS_WAY, MAX_ON_ITS_WAY)
+        // Whoever sends finds room for a small write while it has less than that unsent.
+        let send = match self.unsent_low.load(Ordering::Relaxed) {
+            0 => send,
+            low => send.min((low as usize).saturating_add(PIPE_BUF)),
+        };
+        bounded(send + peer.window())
     }
 
     /// What its receive buffer has room for.
     fn window(&self) -> usize {
-        grown(self.common.receive_buffer.load(Ordering::Relaxed), RECEIVE_BUFFER)
+        let size = grown(self.common.receive_buffer.load(Ordering::Relaxed), RECEIVE_BUFFER);
+        match self.clamp.load(Ordering::Relaxed) {
+            0 => size,
+            clamp => size.min(clamp as usize),
+        }
+    }
+
+    /// TCP_WINDOW_CLAMP and TCP_NOTSENT_LOWAT.
+    fn bound_as_told(&self, option: u32) {
+        let options = *self.tcp.lock();
+        self.clamp.store(options.clamp(), Ordering::Relaxed);
+        self.unsent_low.store(options.unsent_low(), Ordering::Relaxed);
+        match option {
+            raw::TCP_WINDOW_CLAMP => self.receive_buffer_changed(),
+            raw::TCP_NOTSENT_LOWAT => {
+                self.queue.wake(usize::MAX, WRITABLE.bits());
+            }
+            _ => {}
+        }
     }
 
     /// A poller is told of room when a third of it is free.
@@ -266,8 +315,26 @@ impl TcpSocket {
     }
 
     fn can_send(&self, peer: Option<Arc<TcpSocket>>) -> bool {
-        peer.is_none_or(|peer| TcpSocket::has_room(peer.state.lock().inbox.len(), self.limit(&peer)))
+        peer.is_none_or(|peer| self.is_writable(&peer, peer.state.lock().inbox.len()))
     }
+
+    /// With `len` bytes in the inbox of `peer`, is a poller told that more can be sent? Of so few always.
+    fn is_writable(&self, peer: &TcpSocket, len: usize) -> bool {
+        if TcpSocket::has_room(len, LEAST_ON_ITS_WAY) {
+            return true;
+        }
+        let low = self.unsent_low.load(Ordering::Relaxed) as usize;
+        if low == 0 {
+            return TcpSocket::has_room(len, self.limit(peer));
+        }
+        let send = grown(self.common.send_buffer.load(Ordering::Relaxed), SEND_BUFFER);
+        let window = peer.window();
+        len.saturating_sub(window) * 2 < low && TcpSocket::has_room(len, bounded(send + window))
+    }
+}
+
+fn bounded(bytes: usize) -> usize {
+    bytes.next_multiple_of(PAGE_SIZE).clamp(LEAST_ON_ITS_WAY, MAX_ON_ITS_WAY)
 }
 
 /// A buffer of this size, which grows if it is the `first` one.
@@ -287,6 +354,8 @@ impl State {
             remote: None,
             peer: None,
             inbox: Ring::new(0),
+            held: Held::default(),
+            urgent: None,
             received: 0,
             segment: info::SEGMENT,
             receive_shut: false,
@@ -294,6 +363,7 @@ impl State {
             end_sent: false,
             end_received: false,
             ended_first: false,
+            renews: false,
             backlog: 0,
             waiting: VecDeque::new(),
             deferred: BTreeMap::new(),
@@ -348,7 +418,7 @@ impl FileOps for TcpSocket {
     }
 
     fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
-        self.send_bytes(buf)
+        self.send_bytes(buf, false, false)
     }
 
     fn answers_at_once(&self) -> bool {
@@ -395,10 +465,15 @@ impl FileOps for TcpSocket {
             return events;
         }
         let low = self.common.receive_low.load(Ordering::Relaxed) as usize;
-        let (len, shut, peer) = (state.inbox.len(), state.send_shut, state.peer());
+        let skip = usize::from(state.is_at_mark() && !self.is_in_line());
+        let (all, len) = (state.inbox.len(), state.come().saturating_sub(skip));
+        let (shut, peer) = (state.send_shut, state.peer());
+        if state.is_urgent() {
+            events |= Events::PRI;
+        }
         drop(state);
         // Of what no more can come there is enough.
-        if len > 0 && (len >= low || !self.can_come(len, peer.as_deref())) {
+        if len > 0 && (len >= low || !self.can_come(all, peer.as_deref())) {
             events |= READABLE;
         }
         if shut || self.can_send(peer) {
@@ -412,7 +487,11 @@ impl FileOps for TcpSocket {
     }
 
     fn news(&self) -> u32 {
-        sigio::IN | sigio::OUT | sigio::ERR | sigio::HUP
+        sigio::IN | sigio::OUT | sigio::ERR | sigio::HUP | sigio::URG
+    }
+
+    fn owned(&self, owner: &Arc<sigio::Owner>) {
+        self.owner_of_file.call_once(|| Arc::downgrade(owner));
     }
 
     fn told(&self) {
@@ -423,12 +502,13 @@ impl FileOps for TcpSocket {
         const FIONREAD: u32 = 0x541b;
         const TIOCOUTQ: u32 = 0x5411;
         const SIOCATMARK: u32 = 0x8905;
+        const SIOCOUTQNSD: u32 = 0x894b;
         let value = match cmd {
-            FIONREAD | TIOCOUTQ if self.is_listening() => return Op::ready(Err(Errno::EINVAL)),
-            FIONREAD => self.state.lock().inbox.len(),
+            FIONREAD | TIOCOUTQ | SIOCOUTQNSD if self.is_listening() => return Op::ready(Err(Errno::EINVAL)),
+            FIONREAD => self.state.lock().readable(self.is_in_line()),
             TIOCOUTQ => self.not_acknowledged(),
-            // There are no urgent bytes.
-            SIOCATMARK => 0,
+            SIOCOUTQNSD => self.on_its_way().0,
+            SIOCATMARK => self.state.lock().is_at_mark().into(),
             _ => return interface::ioctl(thread, cmd, arg),
         };
         Op::boxed(async move {
@@ -479,8 +559,7 @@ impl Socket for TcpSocket {
     }
 
     fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
-        // Urgent bytes are not there.
-        if message.urgent { Err(Errno::EOPNOTSUPP.into()) } else { self.send_bytes(buf) }
+        self.send_bytes(buf, message.more, message.urgent)
     }
 
     fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
@@ -488,8 +567,8 @@ impl Socket for TcpSocket {
         Ok(Received { len, full: len, ..Received::default() })
     }
 
-    fn take_urgent(&self, _peek: bool) -> Result<u8> {
-        Err(Errno::EINVAL)
+    fn take_urgent(&self, peek: bool) -> Result<u8> {
+        self.receive_urgent(peek)
     }
 
     fn shutdown(&self, receive: bool, send: bool) -> Result<()> {

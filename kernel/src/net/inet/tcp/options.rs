@@ -1,6 +1,6 @@
 //! Socket options of the level IPPROTO_TCP: tcp(7).
 //!
-//! Those that would change what is sent do on the loopback what Linux does there: nothing that a program could see.
+//! On the loopback those of keep-alive, times and congestion change nothing that a program could see, as on Linux.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -42,6 +42,8 @@ const RETRIES: i32 = 255;
 /// TCP_FIN_TIMEOUT_MAX, and the first value of net.ipv4.tcp_fin_timeout: seconds.
 const MAX_END_TIME: i32 = 120;
 const END_TIME: i32 = 60;
+/// Half of SOCK_MIN_RCVBUF of Linux.
+const LEAST_CLAMP: u32 = 1152;
 /// TCP_CA_NAME_MAX.
 const NAME_SIZE: usize = 16;
 /// What there is to choose from, and the default first. Within the machine nothing is ever congested.
@@ -57,6 +59,10 @@ pub struct TcpOptions {
     defer: i32,
     /// TCP_LINGER2, seconds; 0: as others; negative: none.
     linger: i32,
+    /// The least clamp is half of the least receive buffer.
+    clamp: i32,
+    /// As the program has given it.
+    unsent_low: i32,
 }
 
 /// As many seconds as it takes until so many retries have been made (secs_to_retrans and retrans_to_secs of Linux).
@@ -83,6 +89,8 @@ impl TcpOptions {
             segment: 0,
             defer: 0,
             linger: 0,
+            clamp: 0,
+            unsent_low: 0,
         }
     }
 
@@ -93,6 +101,20 @@ impl TcpOptions {
 
     pub fn nodelay(&self) -> bool {
         self.number(raw::TCP_NODELAY) != 0
+    }
+
+    pub fn corked(&self) -> bool {
+        self.number(raw::TCP_CORK) != 0
+    }
+
+    /// TCP_WINDOW_CLAMP, bytes; 0: none.
+    pub fn clamp(&self) -> u32 {
+        self.clamp as u32
+    }
+
+    /// TCP_NOTSENT_LOWAT, bytes; 0: none.
+    pub fn unsent_low(&self) -> u32 {
+        self.unsent_low as u32
     }
 
     pub fn keep_alive(&self) -> KeepAlive {
@@ -132,6 +154,8 @@ impl TcpOptions {
     pub fn get(&self, option: u32) -> Result<Vec<u8>> {
         match option {
             raw::TCP_DEFER_ACCEPT => Ok(self.defer.as_bytes().to_vec()),
+            raw::TCP_WINDOW_CLAMP => Ok(self.clamp.as_bytes().to_vec()),
+            raw::TCP_NOTSENT_LOWAT => Ok(self.unsent_low.as_bytes().to_vec()),
             raw::TCP_LINGER2 => Ok(self.end_seconds().as_bytes().to_vec()),
             raw::TCP_CONGESTION => {
                 let mut name = self.algorithm.as_bytes().to_vec();
@@ -146,7 +170,8 @@ impl TcpOptions {
         }
     }
 
-    pub fn set(&mut self, option: u32, value: &[u8]) -> Result<()> {
+    /// `fresh`: the socket is not connected.
+    pub fn set(&mut self, option: u32, value: &[u8], fresh: bool) -> Result<()> {
         if option == raw::TCP_CONGESTION {
             let given = value.get(..value.len().min(NAME_SIZE - 1)).unwrap_or(value);
             let name = given.split(|byte| *byte == 0).next().unwrap_or(given);
@@ -165,6 +190,18 @@ impl TcpOptions {
             }
             raw::TCP_DEFER_ACCEPT => {
                 self.defer = whole_retries(value);
+                return Ok(());
+            }
+            raw::TCP_WINDOW_CLAMP => {
+                if value == 0 && !fresh {
+                    return Err(Errno::EINVAL);
+                }
+                // A negative one is a huge one.
+                self.clamp = if value == 0 { 0 } else { (value as u32).clamp(LEAST_CLAMP, i32::MAX as u32) as i32 };
+                return Ok(());
+            }
+            raw::TCP_NOTSENT_LOWAT => {
+                self.unsent_low = value;
                 return Ok(());
             }
             raw::TCP_LINGER2 => {

@@ -67,6 +67,8 @@ impl TcpSocket {
         // What is on its way is bounded by the program's own SO_SNDBUF and SO_RCVBUF: the stack has its buffers besides.
         common.send_buffer.store(0, Ordering::Relaxed);
         common.receive_buffer.store(0, Ordering::Relaxed);
+        // The stack has no urgent bytes: they go among the others.
+        common.switch(Switches::OOBINLINE, true);
         let stand_in = TcpSocket::with(common, IpOptions::new(), TcpOptions::new(), Some(InStack::default()));
         {
             let mut state = stand_in.state.lock();
@@ -130,8 +132,7 @@ impl TcpSocket {
         self.tcp.lock().end_time().unwrap_or(Duration::ZERO)
     }
 
-    /// Bytes that the program has sent to another machine and that this has not acknowledged. Within the machine what was sent has
-    /// been received.
+    /// Bytes that the program has sent and that the other side has not acknowledged.
     pub(super) fn not_acknowledged(&self) -> usize {
         let (unsent, in_stack) = self.on_its_way();
         unsent + in_stack
@@ -142,7 +143,11 @@ impl TcpSocket {
         let peer = self.state.lock().peer();
         peer.map_or((0, 0), |peer| match &peer.in_stack {
             Some(in_stack) => (peer.state.lock().inbox.len(), in_stack.bytes.load(Ordering::Relaxed)),
-            None => (0, 0),
+            // What fits into the receive buffer has been received.
+            None => {
+                let state = peer.state.lock();
+                (state.inbox.len().saturating_sub(peer.window()).max(state.held.bytes), 0)
+            }
         })
     }
 
@@ -151,7 +156,7 @@ impl TcpSocket {
         let peer = if rest { self.state.lock().peer() } else { None };
         match peer.filter(|peer| !peer.is_closed()) {
             Some(peer) => self.put_rest(&peer, buf),
-            None => self.send_bytes(buf),
+            None => self.send_bytes(buf, false, false),
         }
     }
 

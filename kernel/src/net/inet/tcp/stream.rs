@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
+use super::held::Manner;
 use super::{ARRIVED, PORTS, Phase, State, TcpSocket, WRITABLE};
 use crate::errno::{Errno, Result};
 use crate::fs::pipe::{PIPE_BUF, Ring};
@@ -12,7 +13,8 @@ use crate::net::socket::Receive;
 use crate::sync::SpinGuard;
 
 impl TcpSocket {
-    pub(super) fn send_bytes(&self, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
+    /// The last byte is perhaps `urgent`; or `more` will follow soon.
+    pub(super) fn send_bytes(&self, buf: &mut IoBuf<'_>, more: bool, urgent: bool) -> Result<usize, TryError> {
         let state = self.state.lock();
         if state.phase == Phase::Connecting {
             return Err(TryError::WouldBlock);
@@ -23,30 +25,38 @@ impl TcpSocket {
             let error = if buf.done() > 0 { None } else { self.common.take_error() };
             return Err(error.unwrap_or(Errno::EPIPE).into());
         }
-        let peer = state.peer();
+        let (peer, segment) = (state.peer(), state.segment as usize);
         drop(state);
         if buf.is_empty() {
             return Ok(0);
         }
+        let manner = Manner { more: more || self.corked.load(Ordering::Relaxed), urgent, segment };
         match peer {
-            Some(peer) if !peer.is_closed() => self.put(&peer, buf),
+            Some(peer) if !peer.is_closed() => self.put(&peer, buf, manner),
             _ => Ok(self.send_after_close(buf)),
         }
     }
 
     /// Puts bytes into the peer's inbox.
-    fn put(&self, peer: &Arc<TcpSocket>, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
-        self.put_within(peer, buf, self.limit(peer))
+    fn put(&self, peer: &Arc<TcpSocket>, buf: &mut IoBuf<'_>, manner: Manner) -> Result<usize, TryError> {
+        self.put_within(peer, buf, self.limit(peer), manner)
     }
 
     /// The last bytes of a connection, of which so few are left that the limit does not matter.
     pub(super) fn put_rest(&self, peer: &Arc<TcpSocket>, buf: &mut IoBuf<'_>) -> Result<usize, TryError> {
         let len = peer.state.lock().inbox.len();
         // The first and the last page of them may be other ones.
-        self.put_within(peer, buf, (len + buf.remaining()).next_multiple_of(PAGE_SIZE) + PAGE_SIZE)
+        let limit = (len + buf.remaining()).next_multiple_of(PAGE_SIZE) + PAGE_SIZE;
+        self.put_within(peer, buf, limit, Manner::default())
     }
 
-    fn put_within(&self, peer: &Arc<TcpSocket>, buf: &mut IoBuf<'_>, limit: usize) -> Result<usize, TryError> {
+    fn put_within(
+        &self,
+        peer: &Arc<TcpSocket>,
+        buf: &mut IoBuf<'_>,
+        limit: usize,
+        manner: Manner,
+    ) -> Result<usize, TryError> {
         let mut state = peer.state.lock();
         if state.phase != Phase::Open {
             // It has been closed or reset just now.
@@ -63,6 +73,7 @@ impl TcpSocket {
         // As in pipes, what is small goes as a whole.
         if room < buf.remaining().min(PIPE_BUF) {
             self.lacked_room.store(true, Ordering::Relaxed);
+            peer.let_come(state);
             return Err(TryError::WouldBlock);
         }
         let want = buf.remaining().min(room);
@@ -70,15 +81,29 @@ impl TcpSocket {
         let cut = buf.limit(want);
         let result = state.inbox.write(buf, want <= PIPE_BUF);
         buf.extend(cut);
-        state.received += *result.as_ref().unwrap_or(&0) as u64;
-        let deferred = state.deferred_by.is_some();
+        let came = *result.as_ref().unwrap_or(&0);
+        state.received += came as u64;
+        let mut news = true;
+        if (manner.more || state.held.bytes != 0) && came > 0 {
+            // Whoever finds no room for all pushes what there is.
+            let more = manner.more && buf.is_empty();
+            news = peer.hold(&mut state, came, Manner { more, ..manner });
+        }
+        let urgent = manner.urgent && came > 0 && buf.is_empty();
+        if urgent {
+            let before = state.inbox.len() - came;
+            state.mark(before, peer.is_in_line());
+        }
+        let deferred = state.deferred_by.is_some() && news;
         drop(state);
         let len = result?;
         self.sent.fetch_add(len as u64, Ordering::Relaxed);
         if deferred {
             peer.admit();
         }
-        if !peer.queue.is_empty() {
+        if urgent {
+            peer.urge();
+        } else if news && !peer.queue.is_empty() {
             peer.queue.wake(usize::MAX, ARRIVED);
         }
         Ok(len)
@@ -103,7 +128,7 @@ impl TcpSocket {
         if state.phase == Phase::Listening {
             return Err(Errno::ENOTCONN.into());
         }
-        if how.peek && !how.nonblock && state.inbox.len() < how.least {
+        if how.peek && !how.nonblock && state.come() < how.least {
             let (len, over, peer) = (state.inbox.len(), state.receive_shut || state.phase != Phase::Open, state.peer());
             drop(state);
             if !over && !self.common.has_error() && self.can_come(len, peer.as_deref()) {
@@ -111,6 +136,9 @@ impl TcpSocket {
             }
             drop(peer);
             state = self.state.lock();
+        }
+        if state.held.bytes != 0 || state.urgent.is_some() {
+            return self.receive_marked(state, buf, how);
         }
         if state.inbox.is_empty() {
             return self.nothing_to_receive(&state, how);
@@ -136,7 +164,7 @@ impl TcpSocket {
     }
 
     /// Wakes the peer's writers if they have been waiting for this.
-    fn made_room(&self, state: SpinGuard<'_, State>, before: usize) {
+    pub(super) fn made_room(&self, state: SpinGuard<'_, State>, before: usize) {
         // Less than what any limit lets through needs nobody to look at the peer. (Who changes a limit wakes writers, too.)
         if TcpSocket::has_room(before, super::LEAST_ON_ITS_WAY) && !state.end_received {
             return;
@@ -144,11 +172,11 @@ impl TcpSocket {
         let (after, peer) = (state.inbox.len(), state.peer());
         drop(state);
         let peer = peer.filter(|peer| !self.tell_lingering(peer));
-        if let Some(peer) = peer {
-            let limit = peer.limit(self);
-            if !TcpSocket::has_room(before, limit) && TcpSocket::has_room(after, limit) {
-                peer.wake_sender();
-            }
+        if let Some(peer) = peer
+            && !peer.is_writable(self, before)
+            && peer.is_writable(self, after)
+        {
+            peer.wake_sender();
         }
     }
 
@@ -158,7 +186,7 @@ impl TcpSocket {
     }
 
     /// Why: the order is that of Linux's tcp_recvmsg.
-    fn nothing_to_receive(&self, state: &State, how: Receive) -> Result<usize, TryError> {
+    pub(super) fn nothing_to_receive(&self, state: &State, how: Receive) -> Result<usize, TryError> {
         if state.end_received {
             return Ok(0);
         }
@@ -178,6 +206,7 @@ impl TcpSocket {
         }
         state.end_received = true;
         state.receive_shut = true;
+        state.let_go();
         if state.end_sent {
             state.end();
         }
@@ -208,12 +237,14 @@ impl TcpSocket {
         } else {
             state.ended_first = true;
         }
-        let (peer, ends) = (state.peer(), (state.local, state.remote));
+        let (peer, renews) = (state.peer(), state.remote.filter(|_| state.renews));
+        let local = state.local;
         drop(state);
-        match (peer, ends) {
-            (Some(peer), _) if !peer.is_closed() => peer.receive_end(),
-            (_, (local, Some(remote))) => PORTS.renew(remote, local),
-            _ => {}
+        if let Some(remote) = renews {
+            PORTS.renew(remote, local);
+        }
+        if let Some(peer) = peer {
+            peer.receive_end();
         }
     }
 
@@ -323,20 +354,23 @@ impl TcpSocket {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.leave_options();
+        let peer = self.state.lock().peer();
+        if let Some(peer) = &peer {
+            self.leave_options(peer);
+        }
         self.end_connection();
         let mut state = self.state.lock();
         let inbox = core::mem::replace(&mut state.inbox, Ring::new(0));
-        let (has_port, port, peer) = (state.has_port, state.local.port, state.peer());
+        let (has_port, port) = (state.has_port, state.local.port);
+        let (first, waits) = (state.ended_first, state.phase == Phase::Open);
         state.has_port = false;
         drop(state);
         drop(inbox);
-        if let Some(peer) = peer {
-            self.tell_lingering(&peer);
+        if let Some(peer) = &peer {
+            self.tell_lingering(peer);
         }
-        let wait = self.time_after_end();
         if has_port {
-            PORTS.release(self, port, wait);
+            PORTS.release(self, port, if first { self.time_after_end(waits, peer) } else { None });
         }
     }
 }
