@@ -29,9 +29,11 @@ struct State {
     /// Empty as long as the block has not been read.
     data: Box<[u8]>,
     loading: Option<Pending>,
-    dirty: bool,
-    /// Dirty, and to be on the disk before others.
-    first: bool,
+    /// When it is written, if it is dirty.
+    wave: Option<Wave>,
+    /// A directory with names that have gone: what it is on the disk until inodes have been written. It has the names that have
+    /// come.
+    before: Option<Box<[u8]>>,
     /// The checksum that the block gets when it is written.
     seal: Seal,
 }
@@ -47,9 +49,10 @@ struct Index {
     blocks: BTreeMap<u32, Arc<Buffer>>,
     /// Where the search for blocks that may go has come to.
     hand: u32,
-    dirty: BTreeSet<u32>,
-    /// Dirty blocks that go first.
-    first: BTreeSet<u32>,
+    /// Dirty blocks, by their waves.
+    dirty: [BTreeSet<u32>; 3],
+    /// Those that names have gone out of.
+    left: BTreeSet<u32>,
 }
 
 pub struct Buffers {
@@ -58,19 +61,23 @@ pub struct Buffers {
     index: Arc<SpinLock<Index>>,
 }
 
-/// Which dirty blocks are meant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Which dirty blocks are meant. A block goes with the last of these that it is in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Wave {
-    First,
     Others,
+    /// Directories, whose names go before inodes ([`super::order`]).
+    Names,
+    /// New ones, that others are going to lead to.
+    First,
 }
 
 /// What a dirty block held at some moment, to be written. The buffer stays in the cache meanwhile: what the device has is
 /// old.
+#[derive(Clone)]
 pub struct Copy {
     buffer: Arc<Buffer>,
     wave: Wave,
-    data: Box<[u8]>,
+    pub data: Box<[u8]>,
 }
 
 impl Buffer {
@@ -83,7 +90,7 @@ impl Buffer {
     pub fn modify<R>(&self, change: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut state = self.state.lock();
         let result = change(&mut state.data);
-        self.mark(&mut state);
+        self.mark(&mut state, Wave::Others);
         result
     }
 
@@ -92,7 +99,7 @@ impl Buffer {
         let mut state = self.state.lock();
         state.seal = seal;
         let result = change(&mut state.data);
-        self.mark(&mut state);
+        self.mark(&mut state, Wave::Others);
         result
     }
 
@@ -101,37 +108,58 @@ impl Buffer {
         let mut state = self.state.lock();
         state.seal = seal;
         let result = change(&mut state.data);
-        self.mark_first(&mut state);
+        self.mark(&mut state, Wave::First);
         result
+    }
+
+    /// The same for names that come, or go at once. `change` also gets what is on the disk until inodes have been written, if
+    /// that is something else.
+    pub fn modify_names<R>(&self, change: impl FnOnce(&mut [u8], Option<&mut [u8]>) -> R) -> R {
+        let mut state = self.state.lock();
+        let State { data, before, .. } = &mut *state;
+        let result = change(data, before.as_deref_mut());
+        self.mark(&mut state, Wave::Names);
+        result
+    }
+
+    /// The same for names that go, but stay on the disk until inodes have been written.
+    pub fn modify_later<R>(&self, change: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut state = self.state.lock();
+        self.keep(&mut state);
+        change(&mut state.data)
+    }
+
+    /// Changes only what is on the disk until inodes have been written.
+    pub fn modify_before<R>(&self, change: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = change(self.keep(&mut state));
+        self.mark(&mut state, Wave::Names);
+        result
+    }
+
+    fn keep<'a>(&self, state: &'a mut State) -> &'a mut [u8] {
+        if state.before.is_none() {
+            self.index.lock().left.insert(self.block);
+            if state.wave == Some(Wave::Others) {
+                self.mark(state, Wave::Names);
+            }
+        }
+        let State { data, before, .. } = state;
+        before.get_or_insert_with(|| data.clone())
     }
 
     /// The content, whatever it is, has to be on the disk before others.
     pub fn put_first(&self) {
-        self.mark_first(&mut self.state.lock());
+        self.mark(&mut self.state.lock(), Wave::First);
     }
 
-    fn mark_first(&self, state: &mut State) {
-        if !state.first {
-            (state.dirty, state.first) = (true, true);
+    fn mark(&self, state: &mut State, wave: Wave) {
+        if state.wave < Some(wave) {
             let mut index = self.index.lock();
-            index.dirty.remove(&self.block);
-            index.first.insert(self.block);
-        }
-    }
-
-    fn mark(&self, state: &mut State) {
-        if !state.dirty {
-            state.dirty = true;
-            self.index.lock().dirty.insert(self.block);
-        }
-    }
-
-    /// What was copied has not been written.
-    fn redirty(&self, wave: Wave) {
-        let mut state = self.state.lock();
-        match wave {
-            Wave::First => self.mark_first(&mut state),
-            Wave::Others => self.mark(&mut state),
+            if let Some(old) = state.wave.replace(wave) {
+                index.dirty[old as usize].remove(&self.block);
+            }
+            index.dirty[wave as usize].insert(self.block);
         }
     }
 
@@ -142,7 +170,7 @@ impl Buffer {
         if state.seal == seal {
             return true;
         }
-        if !state.dirty && !is(&state.data) {
+        if state.wave.is_none() && !is(&state.data) {
             return false;
         }
         state.seal = seal;
@@ -166,13 +194,13 @@ impl Buffer {
 
     fn is_evictable(&self) -> bool {
         let state = self.state.lock();
-        !state.dirty && state.loading.is_none()
+        state.wave.is_none() && state.before.is_none() && state.loading.is_none()
     }
 }
 
 impl Buffers {
     pub fn new(device: Arc<dyn BlockDevice>, block_size: usize) -> Buffers {
-        let index = Index { blocks: BTreeMap::new(), hand: 0, dirty: BTreeSet::new(), first: BTreeSet::new() };
+        let index = Index { blocks: BTreeMap::new(), hand: 0, dirty: Default::default(), left: BTreeSet::new() };
         Buffers { device, block_size, index: Arc::new(SpinLock::new(index)) }
     }
 
@@ -186,7 +214,7 @@ impl Buffers {
             return buffer.clone();
         }
         index.shrink(CACHE_BYTES / self.block_size);
-        let state = State { data: Box::default(), loading: None, dirty: false, first: false, seal: Seal::None };
+        let state = State { data: Box::default(), loading: None, wave: None, before: None, seal: Seal::None };
         let buffer = Arc::new(Buffer { block, state: SpinLock::new(state), index: self.index.clone() });
         index.blocks.insert(block, buffer.clone());
         buffer
@@ -240,6 +268,7 @@ impl Buffers {
         {
             let mut state = buffer.state.lock();
             state.loading = None;
+            state.before = None;
             state.seal = Seal::None;
             state.data = vec![0; self.block_size].into_boxed_slice();
         }
@@ -253,43 +282,62 @@ impl Buffers {
         let mut index = self.index.lock();
         while let Some(block) = index.blocks.range(start..end).next().map(|(&block, _)| block) {
             index.blocks.remove(&block);
-            index.dirty.remove(&block);
-            index.first.remove(&block);
+            for dirty in &mut index.dirty {
+                dirty.remove(&block);
+            }
+            index.left.remove(&block);
         }
     }
 
     pub fn dirty_count(&self) -> usize {
         let index = self.index.lock();
-        index.dirty.len() + index.first.len()
+        index.dirty.iter().map(BTreeSet::len).sum::<usize>() + index.left.len()
     }
 
     /// Copies every block that is dirty now, and is not one of those `later`, in the order of their numbers. They count as
     /// clean then: what is not written has to be given to [`Copy::take_back`].
     pub async fn copy(&self, wave: Wave, later: impl Fn(Seal) -> bool, mut see: impl FnMut(Seal, &[u8])) -> Vec<Copy> {
-        let first = wave == Wave::First;
-        let blocks = {
-            let mut index = self.index.lock();
-            core::mem::take(if first { &mut index.first } else { &mut index.dirty })
-        };
+        let blocks = core::mem::take(&mut self.index.lock().dirty[wave as usize]);
         let mut copies = Vec::new();
         for block in blocks {
             let Some(buffer) = self.index.lock().blocks.get(&block).cloned() else { continue };
             let (seal, data) = {
                 let mut state = buffer.state.lock();
-                if !state.dirty || state.first != first {
+                if state.wave != Some(wave) {
                     continue;
                 }
                 let seal = state.seal;
                 if later(seal) {
-                    self.index.lock().dirty.insert(block);
+                    self.index.lock().dirty[wave as usize].insert(block);
                     continue;
                 }
-                (state.dirty, state.first) = (false, false);
-                seal.apply(&mut state.data);
-                (seal, state.data.clone())
+                state.wave = None;
+                let State { data, before, .. } = &mut *state;
+                let data = before.as_mut().unwrap_or(data);
+                seal.apply(data);
+                (seal, data.clone())
             };
             see(seal, &data);
             copies.push(Copy { buffer, wave, data });
+            exec::budget().await;
+        }
+        copies
+    }
+
+    /// Copies the directories that names have gone out of, without those.
+    pub async fn copy_left(&self) -> Vec<Copy> {
+        let blocks = core::mem::take(&mut self.index.lock().left);
+        let mut copies = Vec::new();
+        for block in blocks {
+            let Some(buffer) = self.index.lock().blocks.get(&block).cloned() else { continue };
+            let data = {
+                let mut state = buffer.state.lock();
+                state.before = None;
+                let seal = state.seal;
+                seal.apply(&mut state.data);
+                state.data.clone()
+            };
+            copies.push(Copy { buffer, wave: Wave::Names, data });
             exec::budget().await;
         }
         copies
@@ -323,7 +371,7 @@ impl Buffers {
                     failed.len(),
                     failed.first().map_or(0, |(buffer, _)| buffer.block)
                 );
-                failed.iter().for_each(|(buffer, wave)| buffer.redirty(*wave));
+                failed.iter().for_each(|(buffer, wave)| buffer.mark(&mut buffer.state.lock(), *wave));
                 result = Err(errno);
             }
             start = end;
@@ -345,7 +393,7 @@ impl Copy {
 
     /// The block is not written, and dirty again.
     pub fn take_back(&self) {
-        self.buffer.redirty(self.wave);
+        self.buffer.mark(&mut self.buffer.state.lock(), self.wave);
     }
 }
 

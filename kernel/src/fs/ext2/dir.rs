@@ -15,8 +15,8 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use super::buffers::Buffer;
-use super::checksum::{self, Seal};
-use super::dirent::{self, Entry, entries, room_of, space_for, write_entry};
+use super::checksum::Seal;
+use super::dirent::{self, Entry, entries, room_of};
 use super::layout::{NAME_MAX, inode_flags};
 use super::map::Extent;
 use super::node::Node;
@@ -27,32 +27,40 @@ use crate::fs::inode::{DirSink, FileType};
 /// Where an entry is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Place {
-    hash: u32,
+    pub(super) hash: u32,
     /// Block of the directory, from 0.
-    block: u32,
+    pub(super) block: u32,
     /// Byte in that block.
-    offset: u16,
+    pub(super) offset: u16,
 }
 
-struct DirBlock {
+pub(super) struct DirBlock {
     /// Block of the device; 0 for a hole.
-    device: u32,
+    pub(super) device: u32,
     /// Bytes of the longest entry that fits.
-    room: u16,
+    pub(super) room: u16,
+    /// It has no room as long as the names that have gone are on the disk; when ([`super::order::Order::period`]).
+    pub(super) full_in: u32,
+}
+
+impl DirBlock {
+    pub(super) fn new(device: u32, room: u16) -> DirBlock {
+        DirBlock { device, room, full_in: 0 }
+    }
 }
 
 pub struct DirIndex {
-    blocks: Vec<DirBlock>,
+    pub(super) blocks: Vec<DirBlock>,
     /// By hash. A tree, because it must not need large pieces of memory.
-    places: BTreeSet<Place>,
+    pub(super) places: BTreeSet<Place>,
     /// Entries that are there or being added, "." and ".." included.
-    live: usize,
+    pub(super) live: usize,
     /// Removed: nothing can be added any more.
-    dead: bool,
+    pub(super) dead: bool,
 }
 
 /// FNV-1a.
-fn hash(name: &[u8]) -> u32 {
+pub(super) fn hash(name: &[u8]) -> u32 {
     name.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
@@ -68,7 +76,7 @@ impl DirIndex {
     fn add_block(&mut self, device: u32, data: Option<&[u8]>) -> Result<()> {
         let block = self.blocks.len() as u32;
         let Some(data) = data else {
-            self.blocks.push(DirBlock { device: 0, room: 0 });
+            self.blocks.push(DirBlock::new(0, 0));
             return Ok(());
         };
         for entry in entries(data) {
@@ -78,15 +86,15 @@ impl DirIndex {
                 self.live += 1;
             }
         }
-        self.blocks.push(DirBlock { device, room: room_of(data) });
+        self.blocks.push(DirBlock::new(device, room_of(data)));
         Ok(())
     }
 
-    fn insert(&mut self, place: Place) {
+    pub(super) fn insert(&mut self, place: Place) {
         self.places.insert(place);
     }
 
-    fn remove(&mut self, place: Place) {
+    pub(super) fn remove(&mut self, place: Place) {
         if self.places.remove(&place) {
             self.live -= 1;
         }
@@ -99,7 +107,7 @@ impl DirIndex {
     }
 }
 
-enum DirBuffer {
+pub(super) enum DirBuffer {
     Leaf(Arc<Buffer>),
     /// A node of a hash tree.
     Inner(Arc<Buffer>),
@@ -113,7 +121,7 @@ pub struct Found {
 }
 
 impl Node {
-    fn with_index<R>(&self, f: impl FnOnce(&mut DirIndex) -> R) -> Result<R> {
+    pub(super) fn with_index<R>(&self, f: impl FnOnce(&mut DirIndex) -> R) -> Result<R> {
         self.dir.lock().as_deref_mut().map(f).ok_or(Errno::EIO)
     }
 
@@ -177,7 +185,7 @@ impl Node {
                     sound.map(|()| index.blocks[0].room = 0)
                 }
                 DirBuffer::Inner(_) => {
-                    index.blocks.push(DirBlock { device: block, room: 0 });
+                    index.blocks.push(DirBlock::new(block, 0));
                     Ok(())
                 }
             };
@@ -193,7 +201,7 @@ impl Node {
     }
 
     /// A block of the directory, with the checksum that it should have.
-    async fn dir_block(&self, block: u32, first: bool) -> Result<DirBuffer> {
+    pub(super) async fn dir_block(&self, block: u32, first: bool) -> Result<DirBuffer> {
         let volume = &self.volume;
         if !volume.layout.features.metadata_csum() {
             return Ok(DirBuffer::Leaf(volume.buffers.read(block).await?));
@@ -215,37 +223,7 @@ impl Node {
         }
     }
 
-    /// Before the first change of a directory with a hash tree: the tree's nodes become blocks that are linear like the
-    /// others, with the checksums of such.
-    async fn make_linear(self: &Arc<Self>) -> Result<()> {
-        if self.state.lock().flags & inode_flags::INDEX == 0 {
-            return Ok(());
-        }
-        if self.volume.layout.features.metadata_csum() {
-            let area = self.volume.layout.dir_area();
-            let blocks: Vec<u32> = self.with_index(|index| index.blocks.iter().map(|block| block.device).collect())?;
-            for (position, device) in blocks.into_iter().enumerate().filter(|(_, device)| *device != 0) {
-                let DirBuffer::Inner(buffer) = self.dir_block(device, position == 0).await? else { continue };
-                let room = buffer.modify_sealed(self.dir_seal(), |data| {
-                    dirent::linear(data, position == 0, area);
-                    checksum::write_dir_tail(data);
-                    room_of(&data[..area])
-                });
-                self.with_index(|index| index.blocks[position].room = room)?;
-            }
-        }
-        self.update(|state| state.flags &= !inode_flags::INDEX);
-        Ok(())
-    }
-
-    /// The block of an entry that is going to change, in a linear directory.
-    async fn dir_block_to_change(&self, device: u32) -> Result<Arc<Buffer>> {
-        match self.dir_block(device, false).await? {
-            DirBuffer::Leaf(buffer) | DirBuffer::Inner(buffer) => Ok(buffer),
-        }
-    }
-
-    fn broken_dir<T>(&self, what: &str) -> Result<T> {
+    pub(super) fn broken_dir<T>(&self, what: &str) -> Result<T> {
         self.volume.corrupt(format_args!("directory {} has a bad {what}", self.ino));
         Err(Errno::EIO)
     }
@@ -287,136 +265,24 @@ impl Node {
     }
 
     /// The byte for the type in an entry; 0 on volumes that do not keep it there.
-    fn kind_byte(&self, kind: FileType) -> u8 {
+    pub(super) fn kind_byte(&self, kind: FileType) -> u8 {
         if self.volume.layout.file_type { dirent::type_byte(kind) } else { 0 }
     }
 
-    /// Adds a name that is not there yet.
-    pub async fn add_name(self: &Arc<Self>, name: &[u8], ino: u32, kind: FileType) -> Result<()> {
-        if name.len() > NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        self.load_dir().await?;
-        self.make_linear().await?;
-        let begun = self.with_index(|index| {
-            index.live += usize::from(!index.dead);
-            !index.dead
-        })?;
-        if !begun {
-            return Err(Errno::ENOENT);
-        }
-        let result = self.add_name_somewhere(name, ino, kind).await;
-        if result.is_err() {
-            self.with_index(|index| index.live -= 1)?;
-        }
-        result
-    }
-
-    async fn add_name_somewhere(self: &Arc<Self>, name: &[u8], ino: u32, kind: FileType) -> Result<()> {
-        let need = space_for(name.len());
-        loop {
-            let roomy = self.with_index(|index| {
-                let found = index.blocks.iter().position(|block| usize::from(block.room) >= need);
-                found.map(|position| (position, index.blocks[position].device))
-            })?;
-            let (position, buffer) = match roomy {
-                Some((position, device)) => (position, self.dir_block_to_change(device).await?),
-                None => self.grow_dir().await?,
-            };
-            let kind = self.kind_byte(kind);
-            let area = self.volume.layout.dir_area();
-            let (offset, room) = buffer.modify(|data| {
-                let offset = dirent::insert(&mut data[..area], ino, name, kind);
-                (offset, room_of(&data[..area]))
-            });
-            self.with_index(|index| {
-                index.blocks[position].room = room;
-                if let Some(offset) = offset {
-                    index.insert(Place { hash: hash(name), block: position as u32, offset: offset as u16 });
-                }
-            })?;
-            if offset.is_some() {
-                self.changed();
-                return Ok(());
-            }
-        }
-    }
-
-    /// Appends an empty block.
-    async fn grow_dir(self: &Arc<Self>) -> Result<(usize, Arc<Buffer>)> {
-        let volume = &self.volume;
-        let block_size = volume.layout.block_size;
-        let position = self.with_index(|index| index.blocks.len())?;
-        let _map = self.map_lock.write().await;
-        let (run, _) = self.provide_blocks(position as u64, 1, false).await?;
-        let buffer = volume.buffers.fresh(run.start);
-        let area = volume.layout.dir_area();
-        self.fill_dir_block(&buffer, |data| write_entry(data, 0, 0, area, b"", 0));
-        self.update(|state| state.size += block_size as u64);
-        self.with_index(|index| index.blocks.push(DirBlock { device: run.start, room: area as u16 }))?;
-        Ok((position, buffer))
-    }
-
-    fn dir_seal(&self) -> Seal {
+    pub(super) fn dir_seal(&self) -> Seal {
         let generation = self.state.lock().generation;
         self.volume.sums.directory(self.ino, generation)
     }
 
-    /// Gives a new block its content, and a place for the checksum, if blocks have any.
-    pub(super) fn fill_dir_block(&self, buffer: &Buffer, fill: impl FnOnce(&mut [u8])) {
-        let (seal, area) = (self.dir_seal(), self.volume.layout.dir_area());
-        buffer.modify_first(seal, |data| {
-            if seal != Seal::None {
-                checksum::write_dir_tail(data);
-            }
-            fill(&mut data[..area]);
-        });
+    /// Those of the device, if they are known.
+    pub fn dir_blocks(&self) -> Vec<u32> {
+        let blocks = self.with_index(|index| index.blocks.iter().map(|block| block.device).collect());
+        blocks.map_or_else(|_| Vec::new(), |blocks: Vec<u32>| blocks.into_iter().filter(|block| *block != 0).collect())
     }
 
-    /// A change of names shows in the times.
-    fn changed(self: &Arc<Self>) {
-        let now = self.volume.now();
-        self.update(|state| {
-            state.mtime = now;
-            state.ctime = now;
-        });
-    }
-
-    pub async fn remove_name(self: &Arc<Self>, found: Found) -> Result<()> {
-        let place = found.place;
-        let device = self.with_index(|index| index.blocks[place.block as usize].device)?;
-        self.make_linear().await?;
-        let buffer = self.dir_block_to_change(device).await?;
-        let area = self.volume.layout.dir_area();
-        if !buffer.modify(|data| dirent::remove(&mut data[..area], place.offset.into())) {
-            return self.broken_dir("entry");
-        }
-        let room = buffer.with(|data| room_of(&data[..area]));
-        self.with_index(|index| {
-            index.blocks[place.block as usize].room = room;
-            index.remove(place);
-        })?;
-        self.changed();
-        Ok(())
-    }
-
-    /// Makes an existing name lead elsewhere.
-    pub async fn set_name(self: &Arc<Self>, found: Found, ino: u32, kind: FileType) -> Result<()> {
-        let device = self.with_index(|index| index.blocks[found.place.block as usize].device)?;
-        self.make_linear().await?;
-        let buffer = self.dir_block_to_change(device).await?;
-        let kind = self.kind_byte(kind);
-        let done = buffer.modify(|data| {
-            let entry = Entry::parse(data, found.place.offset.into())?;
-            data[entry.offset..entry.offset + 4].copy_from_slice(&ino.to_le_bytes());
-            data[entry.offset + 7] = kind;
-            Some(())
-        });
-        if done.is_none() {
-            return self.broken_dir("entry");
-        }
-        self.changed();
-        Ok(())
+    /// The block of the device that a name is in.
+    pub fn device_of(&self, place: Place) -> Result<u32> {
+        self.with_index(|index| index.blocks[place.block as usize].device)
     }
 
     /// Offers entries from byte `cookie` of the directory on.

@@ -107,6 +107,31 @@ pub fn insert(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> Option<usize>
     Some(offset)
 }
 
+/// The entry with this name.
+pub fn find(data: &[u8], name: &[u8]) -> Option<Entry> {
+    entries(data).flatten().find(|entry| entry.ino != 0 && entry.name(data) == name)
+}
+
+/// Makes an entry lead elsewhere.
+pub fn lead(data: &mut [u8], entry: Entry, ino: u32, kind: u8) {
+    data[entry.offset..entry.offset + 4].copy_from_slice(&ino.to_le_bytes());
+    data[entry.offset + 7] = kind;
+}
+
+/// Makes a name lead somewhere that may be there already. Answers what it led to; `Err` if there is no room for it.
+pub fn put(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> core::result::Result<Option<Entry>, ()> {
+    if let Some(entry) = find(data, name) {
+        lead(data, entry, ino, kind);
+        return Ok(Some(entry));
+    }
+    insert(data, ino, name, kind).map(|_| None).ok_or(())
+}
+
+/// Adds a name unless it is there, or there is no room.
+pub fn put_new(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> Option<usize> {
+    if find(data, name).is_some() { None } else { insert(data, ino, name, kind) }
+}
+
 /// Joins the entry at `offset` with the one before it; the first of a block stays, without an inode.
 pub fn remove(data: &mut [u8], offset: usize) -> bool {
     let mut previous: Option<Entry> = None;

@@ -12,8 +12,9 @@ use core::task::{Context, Poll, Waker};
 use linux_raw_sys::general::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
 
 use super::map::Extent;
-use super::names::{Content, Rename};
+use super::names::Content;
 use super::node::Node;
+use super::rename::Rename;
 use super::xattr::area::Name;
 use crate::errno::{Errno, Result};
 use crate::fs::InodeState;

@@ -15,6 +15,7 @@
 //!   write(2) and allocated by write-back (`file`).
 //! * A file's blocks are found through block pointers (`map`) or extents ([`extents`]). With [`checksum`]s, blocks get theirs when they
 //!   are written; groups may say that their bitmaps have never been (`bitmaps`). [`features`] says what we know.
+//! * Names come, go and lead elsewhere by `dir_change`, for `names` and `rename`.
 //! * What a journal has to say is carried out before anything else (`journal`).
 //! * Unlinked inodes that are in use are known (`orphans`), and on a list on disk when the volume is marked clean.
 //! * Extended attributes are in the inode or a block of theirs (`xattr`).
@@ -22,18 +23,19 @@
 //!   ([`volume::Volume::run_to_end`]).
 //!
 //! Locks, in order. Async: a volume's `complete` → two directories' `names_lock` by inode number → a node's `writes` → its `map_lock` → the
-//! volume's `writing`. Spin: orphans → a node's state → what is held back → a bitmap's buffer → groups → another buffer → the
-//! index of the buffers; the tables of inodes and of dirty nodes are leaves. No spinlock is held over an await, and the compiler
+//! volume's `writing` → its `order.removal`. Spin: orphans → a node's state → what is held back → a bitmap's buffer → groups → another buffer → the
+//! index of the buffers; the tables of inodes and of dirty nodes and what `order` knows are leaves. No spinlock is held over an await, and the compiler
 //! sees to that.
 //!
 //! No journal is written: a crash leaves what e2fsck repairs without a question, with everything in place that was synced. For
-//! that write-back keeps an order (`writeback`), and what is freed stays out of use until the disk knows it (`held`).
+//! that write-back keeps an order (`writeback`, of names and inodes `order` with the help of `lost_found`), and what is freed stays out of use until the disk knows it (`held`).
 
 mod bitmaps;
 mod bits;
 mod buffers;
 mod checksum;
 mod dir;
+mod dir_change;
 mod dirent;
 mod extents;
 mod features;
@@ -44,11 +46,14 @@ mod inode;
 mod inodes;
 mod journal;
 mod layout;
+mod lost_found;
 mod map;
 mod names;
 mod node;
+mod order;
 mod orphans;
 mod ranges;
+mod rename;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -246,6 +251,7 @@ impl Drop for Ext2 {
     fn drop(&mut self) {
         // The last mount is gone. The inodes hold the volume and the volume holds the inodes.
         self.volume.forget_inodes();
+        self.volume.forget_lost_found();
         self.volume.orphans.lock().clear();
         self.volume.ended.store(true, Ordering::Release);
         self.volume.dirty.notify();

@@ -1,4 +1,4 @@
-//! Operations on names: create, link, unlink, rename. Each runs to its end once begun (`Volume::run_to_end`).
+//! Operations on names: create, link, unlink ([`super::rename`] is another). Each runs to its end once begun (`Volume::run_to_end`).
 //!
 //! Order of changes: an inode is in the table before a name leads to it, and a name is gone before its inode is freed.
 
@@ -14,13 +14,12 @@ use super::dirent;
 use super::extents;
 use super::features::RoCompat;
 use super::inode::Ext2Inode;
-use super::layout::{LINK_MAX, NAME_MAX, RAW_INODE_SIZE};
+use super::layout::{LINK_MAX, RAW_INODE_SIZE};
 use super::map::Extent;
 use super::node::{self, FAST_SYMLINK_MAX, Holes, Node, NodeState, POINTERS};
 use super::ranges::Ranges;
 use crate::errno::{Errno, Result};
-use crate::exec::MutexGuard;
-use crate::fs::inode::{DeviceId, FileType, Inode, NewAttr, NewNode, RenameFlags};
+use crate::fs::inode::{DeviceId, FileType, Inode, NewAttr, NewNode};
 
 /// [`NewNode`] by what it takes to make it.
 #[derive(Clone, Copy)]
@@ -93,7 +92,12 @@ impl Node {
     }
 
     /// Allocates and initialises an inode near this directory.
-    async fn new_inode(self: &Arc<Self>, kind: FileType, attr: NewAttr, nlink: u32) -> Result<Arc<Ext2Inode>> {
+    pub(super) async fn new_inode(
+        self: &Arc<Self>,
+        kind: FileType,
+        attr: NewAttr,
+        nlink: u32,
+    ) -> Result<Arc<Ext2Inode>> {
         let volume = &self.volume;
         let (layout, buffers) = (&volume.layout, &volume.buffers);
         let directory = kind == FileType::Directory;
@@ -109,6 +113,9 @@ impl Node {
                 return Err(errno);
             }
         };
+        if nlink > 0 {
+            volume.order.begin(ino);
+        }
         buffer.modify(|data| node::format(&mut data[offset..offset + layout.inode_size]));
         let now = volume.now();
         let mut state = NodeState {
@@ -144,12 +151,12 @@ impl Node {
     }
 
     /// With dir_nlink, a directory that has too many others in it counts them no more: it has one link then.
-    fn has_room_for_directory(&self) -> bool {
+    pub(super) fn has_room_for_directory(&self) -> bool {
         let layout = &self.volume.layout;
         self.state.lock().nlink < layout.link_max() || layout.features.ro_compat.contains(RoCompat::DIR_NLINK)
     }
 
-    fn gain_directory(self: &Arc<Self>) {
+    pub(super) fn gain_directory(self: &Arc<Self>) {
         let max = self.volume.layout.link_max();
         self.update(|state| match state.nlink {
             1 => {}
@@ -158,7 +165,7 @@ impl Node {
         });
     }
 
-    fn lose_directory(self: &Arc<Self>) {
+    pub(super) fn lose_directory(self: &Arc<Self>) {
         self.update(|state| {
             if state.nlink > 2 {
                 state.nlink -= 1;
@@ -226,6 +233,9 @@ impl Node {
                 return Err(Errno::EMLINK);
             }
             target.state().check_link(state.nlink)?;
+            if state.nlink == 0 {
+                self.volume.order.begin(node.ino);
+            }
             state.nlink += 1;
             state.ctime = now;
             Ok(state.nlink == 1)
@@ -241,8 +251,19 @@ impl Node {
         result
     }
 
+    /// What the table of inodes has, if the disk must know a directory until what was in it has gone.
+    pub(super) async fn last_raw(&self) -> Result<Option<Box<[u8]>>> {
+        let (volume, order) = (&self.volume, &self.volume.order);
+        if !order.is_known(self.ino) || !order.was_left(self.ino) {
+            return Ok(None);
+        }
+        let (block, offset) = volume.inode_position(self.ino)?;
+        let buffer = volume.buffers.read(block).await?;
+        Ok(Some(buffer.with(|data| data[offset..offset + volume.layout.inode_size].into())))
+    }
+
     /// Takes links away; without any the inode goes when its last user does.
-    fn drop_link(&self, target: &Arc<Ext2Inode>, count: u32) {
+    pub(super) fn drop_link(&self, target: &Arc<Ext2Inode>, count: u32) {
         let now = self.volume.now();
         let left = target.node.update(|state| {
             state.nlink = state.nlink.saturating_sub(count);
@@ -250,6 +271,7 @@ impl Node {
             state.nlink
         });
         if left == 0 {
+            self.volume.order.unlinked(target.node.ino);
             self.volume.add_orphan(target);
         }
     }
@@ -262,12 +284,25 @@ impl Node {
         if directory && !target.node.bury_if_empty().await? {
             return Err(Errno::ENOTEMPTY);
         }
-        if let Err(errno) = self.remove_name(found).await {
-            if directory {
-                target.node.exhume();
+        let order = &self.volume.order;
+        let ino = target.node.ino;
+        let raw = if directory { target.node.last_raw().await } else { Ok(None) };
+        let _removal = order.removal.read().await;
+        let removed = match raw {
+            Ok(raw) => self.remove_name(found, order.is_known(ino)).await.map(|()| raw),
+            Err(errno) => Err(errno),
+        };
+        match removed {
+            Ok(Some(raw)) => order.go(ino, raw),
+            Ok(None) => {}
+            Err(errno) => {
+                if directory {
+                    target.node.exhume();
+                }
+                return Err(errno);
             }
-            return Err(errno);
         }
+        order.unnamed(ino, self.ino);
         if directory {
             self.lose_directory();
         }
@@ -277,138 +312,11 @@ impl Node {
     }
 
     /// The name's place, if it still leads to `target`.
-    async fn find_target(&self, name: &[u8], target: &Ext2Inode) -> Result<Found> {
+    pub(super) async fn find_target(&self, name: &[u8], target: &Ext2Inode) -> Result<Found> {
         match self.find_name(name).await? {
             Some(found) if found.ino == target.node.ino => Ok(found),
             _ => Err(Errno::ENOENT),
         }
-    }
-
-    /// Locks the names of two directories, or of one.
-    async fn lock_two<'a>(
-        self: &'a Arc<Self>,
-        other: &'a Arc<Self>,
-    ) -> (MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>) {
-        if self.ino == other.ino {
-            return (self.names_lock.lock().await, None);
-        }
-        let (first, second) = if self.ino < other.ino { (self, other) } else { (other, self) };
-        let first = first.names_lock.lock().await;
-        (first, Some(second.names_lock.lock().await))
-    }
-
-    pub async fn rename(self: &Arc<Self>, rename: &Rename) -> Result<()> {
-        let _change = self.volume.begin_change().await?;
-        let new_dir = &rename.new_dir.node;
-        let _names = self.lock_two(new_dir).await;
-        let old = self.find_target(&rename.old_name, &rename.moved).await?;
-        if rename.new_name.len() > NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        if rename.flags.contains(RenameFlags::EXCHANGE) {
-            return self.exchange(rename, old).await;
-        }
-        if !(rename.flags - RenameFlags::NOREPLACE - RenameFlags::WHITEOUT).is_empty() {
-            return Err(Errno::EINVAL);
-        }
-        let Some(owner) = rename.whiteout else { return self.move_name(rename, old, None).await };
-        let whiteout = self.new_inode(FileType::CharDevice, owner, 1).await?;
-        let result = self.move_name(rename, old, Some(&whiteout)).await;
-        if result.is_err() {
-            // The last drop frees it.
-            whiteout.node.update(|state| state.nlink = 0);
-            self.volume.release_when_unused(&whiteout);
-        }
-        result
-    }
-
-    /// Leads the new name of a rename to what it moves, and the old one to nothing or to a whiteout.
-    async fn move_name(self: &Arc<Self>, rename: &Rename, old: Found, whiteout: Option<&Arc<Ext2Inode>>) -> Result<()> {
-        let new_dir = &rename.new_dir.node;
-        let moved = &rename.moved.node;
-        let directory = moved.kind == FileType::Directory;
-        let parent_changes = directory && self.ino != new_dir.ino;
-        if let Some(replaced) = &rename.replaced {
-            self.replace(rename, replaced).await?;
-        } else {
-            if new_dir.find_name(&rename.new_name).await?.is_some() {
-                return Err(Errno::EEXIST);
-            }
-            if parent_changes && !new_dir.has_room_for_directory() {
-                return Err(Errno::EMLINK);
-            }
-            new_dir.add_name(&rename.new_name, moved.ino, moved.kind).await?;
-        }
-        // Places stay valid when other names come, so `old` still holds.
-        match whiteout {
-            Some(whiteout) => self.set_name(old, whiteout.node.ino, FileType::CharDevice).await?,
-            None => self.remove_name(old).await?,
-        }
-        if parent_changes {
-            moved.set_parent(new_dir.ino).await?;
-            self.lose_directory();
-            new_dir.gain_directory();
-        }
-        let now = self.volume.now();
-        moved.update(|state| state.ctime = now);
-        Ok(())
-    }
-
-    /// Points the new name of a rename to the moved inode and drops what it led to.
-    async fn replace(self: &Arc<Self>, rename: &Rename, replaced: &Arc<Ext2Inode>) -> Result<()> {
-        let new_dir = &rename.new_dir.node;
-        let found = new_dir.find_target(&rename.new_name, replaced).await?;
-        let directory = replaced.node.kind == FileType::Directory;
-        if directory && !replaced.node.bury_if_empty().await? {
-            return Err(Errno::ENOTEMPTY);
-        }
-        let moved = &rename.moved.node;
-        if let Err(errno) = new_dir.set_name(found, moved.ino, moved.kind).await {
-            if directory {
-                replaced.node.exhume();
-            }
-            return Err(errno);
-        }
-        if directory {
-            new_dir.lose_directory();
-        }
-        self.drop_link(replaced, if directory { u32::MAX } else { 1 });
-        Ok(())
-    }
-
-    async fn exchange(self: &Arc<Self>, rename: &Rename, old: Found) -> Result<()> {
-        let Some(other) = &rename.replaced else { return Err(Errno::ENOENT) };
-        if rename.flags != RenameFlags::EXCHANGE {
-            return Err(Errno::EINVAL);
-        }
-        let (new_dir, moved, other) = (&rename.new_dir.node, &rename.moved.node, &other.node);
-        let new = new_dir.find_name(&rename.new_name).await?.filter(|new| new.ino == other.ino).ok_or(Errno::ENOENT)?;
-        new_dir.set_name(new, moved.ino, moved.kind).await?;
-        self.set_name(old, other.ino, other.kind).await?;
-        if self.ino != new_dir.ino {
-            for (node, from, to) in [(moved, self, new_dir), (other, new_dir, self)] {
-                if node.kind == FileType::Directory {
-                    node.set_parent(to.ino).await?;
-                    from.lose_directory();
-                    to.gain_directory();
-                }
-            }
-        }
-        let now = self.volume.now();
-        moved.update(|state| state.ctime = now);
-        other.update(|state| state.ctime = now);
-        Ok(())
-    }
-
-    /// Makes ".." lead to another directory.
-    async fn set_parent(self: &Arc<Self>, parent: u32) -> Result<()> {
-        let mtime = self.state.lock().mtime;
-        let found = self.find_name(b"..").await?.ok_or(Errno::EIO)?;
-        self.set_name(found, parent, FileType::Directory).await?;
-        self.parent.store(parent, Ordering::Relaxed);
-        // Moving a directory does not change its own list of names.
-        self.update(|state| state.mtime = mtime);
-        Ok(())
     }
 
     pub async fn read_link(&self) -> Result<Vec<u8>> {
@@ -430,16 +338,4 @@ impl Node {
         let buffer = self.volume.buffers.read(block).await?;
         buffer.with(|data| data.get(..size).map(Into::into)).ok_or(Errno::EIO)
     }
-}
-
-/// The arguments of a rename, owned.
-pub struct Rename {
-    pub old_name: Vec<u8>,
-    pub moved: Arc<Ext2Inode>,
-    pub new_dir: Arc<Ext2Inode>,
-    pub new_name: Vec<u8>,
-    pub replaced: Option<Arc<Ext2Inode>>,
-    pub flags: RenameFlags,
-    /// RENAME_WHITEOUT: whose the character device 0/0 is that is left in the old place.
-    pub whiteout: Option<NewAttr>,
 }

@@ -82,6 +82,7 @@ impl Volume {
         // Into the table before the number is free for others.
         let stored = node.store().await;
         self.disown(node.ino);
+        self.order.forget(node.ino);
         let directory = node.kind == FileType::Directory;
         let freed = self.free_inode(node.ino, directory).await;
         if let Err(errno) = stored.and(freed) {

@@ -17,6 +17,7 @@ use super::groups::{Groups, Run};
 use super::inodes::InodeTable;
 use super::layout::{self, Layout, SuperBlock};
 use super::node::Node;
+use super::order::Order;
 use super::orphans::Orphan;
 use crate::errno::{Errno, Result};
 use crate::exec::{self, Mutex, Notify, WaitQueue};
@@ -68,6 +69,10 @@ pub struct Volume {
     pub(super) complete: Mutex<bool>,
     pub(super) inodes: SpinLock<InodeTable>,
     pub(super) dirty_nodes: SpinLock<BTreeMap<u32, Arc<Node>>>,
+    /// The directory, if there is one.
+    pub(super) lost_found: SpinLock<Option<Arc<Node>>>,
+    /// In which order names and inodes get on the disk.
+    pub(super) order: Order,
     /// Held over write-back: what is on its way is not dirty any more, so another sync would overlook it; and two writes of
     /// one block must not be under way together.
     pub(super) writing: Mutex<()>,
@@ -134,6 +139,8 @@ impl Volume {
             complete: Mutex::new(true),
             inodes: SpinLock::default(),
             dirty_nodes: SpinLock::default(),
+            lost_found: SpinLock::default(),
+            order: Order::default(),
             writing: Mutex::new(()),
             orphans: SpinLock::default(),
             superblock_lock: Mutex::new(()),

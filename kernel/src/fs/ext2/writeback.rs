@@ -1,14 +1,20 @@
 //! Writing everything back: content first (which allocates its blocks), then inodes, then the blocks of metadata and the
 //! superblock, then a flush of the device.
 //!
-//! Power may go at any moment, and there is no journal; so two things have an order. What leads to a new block (of a map, a
+//! Power may go at any moment, and there is no journal; so three things have an order. What leads to a new block (of a map, a
 //! tree of extents, a directory, attributes) is written when the block is on the disk, and so is what needs a feature that
-//! the superblock says. And what has been freed is used again when nothing on the disk leads to it any more
-//! ([`super::held`]).
+//! the superblock says. Names are there before inodes that come, and after inodes that go ([`super::order`]). And what has been
+//! freed is used again when nothing on the disk leads to it any more ([`super::held`]).
+//!
+//! Everything is copied first ([`Volume::copy_all`]), then the copies are written in waves with a flush after each; those that are
+//! empty cost none. After a write that failed, all of it is dirty again, and the next write-back puts right what that has left; only
+//! names that have gone go without waiting for inodes then.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem::take;
 use core::sync::atomic::Ordering;
 
 use smallvec::smallvec;
@@ -16,10 +22,25 @@ use zerocopy::IntoBytes;
 
 use super::buffers::{Copy, Wave};
 use super::checksum::{Seal, Sums};
+use super::order::{Late, Turns};
 use super::volume::Volume;
 use super::{checksum, layout};
 use crate::errno::{Errno, Result};
 use crate::fs::block::Memory;
+
+/// Copies of blocks, by when they are written.
+struct Waves {
+    turns: Turns,
+    first: Vec<Copy>,
+    names: Vec<Copy>,
+    /// The names need not wait until the first have arrived.
+    together: bool,
+    others: Vec<Copy>,
+    /// Parts of the inode table, for what comes one after the other.
+    levels: Vec<Vec<Copy>>,
+    /// Directories without the names that have gone.
+    left: Vec<Copy>,
+}
 
 impl Volume {
     /// Writes dirty file content, which allocates its blocks.
@@ -50,17 +71,16 @@ impl Volume {
         }
         // What was freed by now is so by all that is written from now on.
         let release = self.groups.begin_release();
-        let mut result = Ok(());
-        let nodes = core::mem::take(&mut *self.dirty_nodes.lock());
-        for node in nodes.into_values() {
-            if let Err(errno) = node.store().await {
-                log::error!("ext2: inode {} could not be written: {errno:?}", node.ino);
-                self.dirty_nodes.lock().insert(node.ino, node);
-                result = Err(errno);
-            }
+        // Most of them before those who change names have to wait.
+        let stored = self.store_nodes().await;
+        let result = self.write_blocks().await;
+        let flushed = self.device.flush().await;
+        if flushed.is_ok()
+            && let Ok(turns) = &result
+        {
+            self.order.written(turns);
         }
-        result = self.write_blocks().await.and(result);
-        result = self.device.flush().await.and(result);
+        let result = result.map(drop).and(flushed).and(stored);
         let forget = |start, len| self.buffers.forget(start, len);
         self.groups.end_release(&self.layout, release, result.is_ok(), forget).await;
         if result.is_err() {
@@ -70,48 +90,135 @@ impl Volume {
         result
     }
 
-    /// Two waves, with a flush in between: what others are going to lead to, then everything else. The others are copied
-    /// before, so that whatever they lead to is in the first wave or on the disk.
-    async fn write_blocks(&self) -> Result<()> {
+    /// Writes what has changed of the inodes to the inode table in memory.
+    async fn store_nodes(&self) -> Result<()> {
+        let mut result = Ok(());
+        let nodes = core::mem::take(&mut *self.dirty_nodes.lock());
+        for node in nodes.into_values() {
+            if let Err(errno) = node.store().await {
+                log::error!("ext2: inode {} could not be written: {errno:?}", node.ino);
+                self.dirty_nodes.lock().insert(node.ino, node);
+                result = Err(errno);
+            }
+        }
+        result
+    }
+
+    /// Copies all that is dirty, so that the names in it are those of the inodes. Others are copied before what they lead to,
+    /// so that this is in the first wave or on the disk.
+    async fn copy_all(&self) -> Result<Waves> {
+        let _removal = self.order.removal.write().await;
+        let turns = self.order.turns(|a, b| {
+            self.inode_position(a).is_ok_and(|(a, _)| Some(a) == self.inode_position(b).ok().map(|(b, _)| b))
+        });
+        // A new inode must not be left out, nor one that has lost its name.
+        self.store_nodes().await?;
+        let guests = self.name_in_lost_found(&turns.replaced).await;
         let see = |seal, data: &[u8]| self.groups.note_written(&self.layout, seal, data);
         let is_late = |seal| matches!(seal, Seal::Descriptors { .. });
         let mut others = self.buffers.copy(Wave::Others, is_late, see).await;
+        let levels = self.part(&turns, &mut others);
         if self.groups.sums != Sums::None {
             // They have the checksums of the bitmaps.
             let late = |seal| !is_late(seal);
             others.append(&mut self.buffers.copy(Wave::Others, late, |_, _| ()).await);
         }
-        match self.write_first(&mut others).await {
-            Ok(()) => {}
-            Err(errno) => {
-                others.iter().for_each(Copy::take_back);
-                return Err(errno);
-            }
-        }
-        // The free counts in the superblock go with the bitmaps.
-        if !others.is_empty() {
-            self.superblock_dirty.store(true, Ordering::Release);
-        }
-        let result = self.buffers.write(others).await;
-        if self.superblock_dirty.load(Ordering::Acquire) {
-            return self.write_superblock().await.and(result);
-        }
-        result
+        let mut first = self.buffers.copy(Wave::First, |_| false, |_, _| ()).await;
+        let (guests, names) = {
+            let names = self.buffers.copy(Wave::Names, |_| false, |_, _| ()).await;
+            names.into_iter().partition::<Vec<_>, _>(|copy| guests.contains(&copy.block()))
+        };
+        let together = guests.is_empty() && (first.is_empty() || self.groups.sums == Sums::None);
+        first.extend(guests);
+        first.sort_by_key(Copy::block);
+        let left = self.buffers.copy_left().await;
+        Ok(Waves { turns, first, names, together, others, levels, left })
     }
 
-    /// Writes what has to be there before the `others`, of which it takes out what it has a newer copy of.
-    async fn write_first(&self, others: &mut Vec<Copy>) -> Result<()> {
-        let mut some = false;
-        loop {
-            let first = self.buffers.copy(Wave::First, |_| false, |_, _| ()).await;
-            if first.is_empty() {
-                break;
+    /// Takes inodes out of copies of the inode table that are not to be on the disk yet. Answers the copies that have them, for
+    /// each level from 1 on.
+    fn part(&self, turns: &Turns, others: &mut [Copy]) -> Vec<Vec<Copy>> {
+        let mut levels: Vec<Vec<Copy>> = (0..turns.levels).map(|_| Vec::new()).collect();
+        let mut places: BTreeMap<u32, Vec<(usize, &Late)>> = BTreeMap::new();
+        for (&ino, late) in &turns.late {
+            if let Ok((block, offset)) = self.inode_position(ino) {
+                places.entry(block).or_default().push((offset, late));
             }
+        }
+        for (block, places) in places {
+            let Ok(at) = others.binary_search_by_key(&block, Copy::block) else { continue };
+            let whole = others[at].clone();
+            let hide = |copy: &mut Copy, level| {
+                for (offset, late) in &places {
+                    if late.level.is_none_or(|its| its > level) {
+                        let slot = &mut copy.data[*offset..*offset + self.layout.inode_size];
+                        match &late.raw {
+                            Some(raw) => slot.copy_from_slice(raw),
+                            None => slot.fill(0),
+                        }
+                    }
+                }
+            };
+            hide(&mut others[at], 0);
+            for (level, copies) in (1..).zip(&mut levels) {
+                if places.iter().any(|(_, late)| late.level == Some(level)) {
+                    let mut copy = whole.clone();
+                    hide(&mut copy, level);
+                    copies.push(copy);
+                }
+            }
+            if places.iter().any(|(_, late)| late.level.is_none()) {
+                // They are for another write-back.
+                whole.take_back();
+            }
+        }
+        levels
+    }
+
+    /// Writes everything that is dirty, with flushes in between.
+    async fn write_blocks(&self) -> Result<Turns> {
+        let mut waves = self.copy_all().await?;
+        let result = self.write_waves(&mut waves).await;
+        if result.is_err() {
+            let Waves { first, names, others, levels, left, .. } = &waves;
+            let copies = [first, names, others, left].into_iter().chain(levels).flatten();
+            copies.for_each(Copy::take_back);
+        }
+        result.map(|()| waves.turns)
+    }
+
+    async fn write_waves(&self, waves: &mut Waves) -> Result<()> {
+        self.write_first(waves).await?;
+        // The free counts in the superblock go with the bitmaps.
+        if !waves.others.is_empty() {
+            self.superblock_dirty.store(true, Ordering::Release);
+        }
+        self.buffers.write(take(&mut waves.others)).await?;
+        for copies in &mut waves.levels {
+            self.device.flush().await?;
+            self.buffers.write(take(copies)).await?;
+        }
+        if !waves.left.is_empty() {
+            self.device.flush().await?;
+            self.buffers.write(take(&mut waves.left)).await?;
+        }
+        if self.superblock_dirty.load(Ordering::Acquire) {
+            return self.write_superblock().await;
+        }
+        Ok(())
+    }
+
+    /// Writes what has to be there before the others, of which it takes out what it has a newer copy of; and names.
+    async fn write_first(&self, waves: &mut Waves) -> Result<()> {
+        let mut some = false;
+        while !waves.first.is_empty() {
             some = true;
+            let first = &waves.first;
             let newer = |copy: &Copy| first.binary_search_by_key(&copy.block(), Copy::block).is_ok();
-            others.retain(|copy| !newer(copy));
+            waves.others.retain(|copy| !newer(copy));
+            self.buffers.write(take(&mut waves.first)).await?;
             // There may be more by now that these lead to.
-            self.buffers.write(first).await?;
+            waves.first = self.buffers.copy(Wave::First, |_| false, |_, _| ()).await;
         }
         if self.superblock_first.swap(false, Ordering::AcqRel) {
             some = true;
@@ -119,6 +226,13 @@ impl Volume {
                 self.superblock_first.store(true, Ordering::Release);
                 return Err(errno);
             }
+        }
+        if !waves.names.is_empty() {
+            if some && !waves.together {
+                self.device.flush().await?;
+            }
+            some = true;
+            self.buffers.write(take(&mut waves.names)).await?;
         }
         // The copies were made before: what they lead to has arrived if this says so.
         if !self.unflushed.swap(false, Ordering::AcqRel) && !some {
@@ -197,6 +311,7 @@ impl Volume {
         self.device.flush().await?;
         self.sealed.store(false, Ordering::Release);
         self.read_only.store(false, Ordering::SeqCst);
+        self.find_lost_found().await;
         if self.orphans.lock().is_empty() {
             self.delete_orphans().await;
         } else {

@@ -33,6 +33,7 @@ pub struct TestDisk {
     delay: u64,
     pub fail_writes: AtomicBool,
     pub requests: AtomicU64,
+    pub flushes: AtomicU64,
 }
 
 impl TestDisk {
@@ -46,6 +47,7 @@ impl TestDisk {
             delay: 6,
             fail_writes: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
         })
     }
 
@@ -65,12 +67,17 @@ impl TestDisk {
 
     /// What a power cut leaves: everything flushed, and any part of the rest.
     pub fn image_after_power_cut(&self, rng: &mut Rng) -> Vec<u8> {
+        self.image_after_cut_of(SECTOR_SIZE * 2, rng)
+    }
+
+    /// The same if so many bytes arrive together or not at all.
+    pub fn image_after_cut_of(&self, atom: usize, rng: &mut Rng) -> Vec<u8> {
         let content = self.content.lock().unwrap();
         let mut image = content.stable.clone();
         for (sector, bytes) in &content.volatile {
-            for (index, chunk) in bytes.chunks(SECTOR_SIZE * 2).enumerate() {
+            for (index, chunk) in bytes.chunks(atom).enumerate() {
                 if rng.below(2) == 0 {
-                    let at = *sector as usize * SECTOR_SIZE + index * SECTOR_SIZE * 2;
+                    let at = *sector as usize * SECTOR_SIZE + index * atom;
                     image[at..at + chunk.len()].copy_from_slice(chunk);
                 }
             }
@@ -125,6 +132,7 @@ impl BlockDevice for TestDisk {
 
     fn submit(&self, request: Request) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.flushes.fetch_add(u64::from(request.transfer == Transfer::Flush), Ordering::Relaxed);
         let polls = self.rng.lock().unwrap().below(self.delay);
         let content = self.content.clone();
         let failed = request.transfer == Transfer::Write && self.fail_writes.load(Ordering::Relaxed);
@@ -196,15 +204,16 @@ pub fn preen(image: &[u8]) -> Result<Vec<u8>, String> {
     if code & !3 == 0 { Ok(image) } else { Err(text) }
 }
 
-/// Repairs what a power cut left. Questions are allowed only about names that came and went when power did: whether an inode
-/// that has none is to be kept.
+/// Repairs what a power cut left. Questions are allowed only about directories that moved to another when power went, or gave
+/// their name to another one.
 pub fn repair_after_cut(image: &[u8], what: &str) -> Vec<u8> {
     let Err(text) = preen(image) else { return preen(image).unwrap() };
     let question =
         text.lines().rev().skip_while(|line| !line.contains("UNEXPECTED")).skip(1).find(|line| !line.trim().is_empty());
     let question = question.unwrap_or_default();
-    let about_names = ["Unattached inode", "Unconnected directory inode"].iter().any(|known| question.contains(known));
-    assert!(about_names, "{what}: e2fsck asks:\n{text}");
+    let about_directories =
+        ["Unconnected directory inode", "is a link to directory"].iter().any(|q| question.contains(q));
+    assert!(about_directories, "{what}: e2fsck asks:\n{text}");
     repair(image)
 }
 

@@ -6,6 +6,7 @@ mod hostile;
 mod journal;
 mod model;
 mod mounts;
+mod names;
 mod order;
 mod whiteouts;
 mod xattr;
