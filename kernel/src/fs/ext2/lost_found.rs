@@ -1,6 +1,7 @@
 //! Names in lost+found for inodes that would have none while a write-back is going on ([`super::order`]): they are on the disk
 //! only, between the first of its flushes and the last, and in the memory never.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -35,7 +36,7 @@ impl Volume {
 
     /// Names these inodes there, of these types in entries, as far as there is room. Answers the blocks that have to be on the
     /// disk before other directories. For a write-back that copies.
-    pub async fn name_in_lost_found(&self, inodes: &[(u32, u8)]) -> Vec<u32> {
+    pub async fn name_in_lost_found(&self, inodes: &BTreeMap<u32, u8>) -> Vec<u32> {
         let mut blocks = Vec::new();
         let Some(node) = self.lost_found.lock().clone().filter(|_| !inodes.is_empty()) else { return blocks };
         let (there, linear) = {
@@ -55,7 +56,7 @@ impl Volume {
             let Ok(Some(buffer)) = self.buffers.read_sealed(block, node.dir_seal()).await else { continue };
             let area = self.layout.dir_area();
             buffer.modify_before(|data| {
-                while let Some(&(ino, kind)) = next {
+                while let Some((&ino, &kind)) = next {
                     // What an earlier power cut has left may have the name.
                     if dirent::put_new(&mut data[..area], ino, &format!("#{ino}").into_bytes(), kind).is_none()
                         && dirent::put_new(&mut data[..area], ino, &format!("#{ino}+").into_bytes(), kind).is_none()

@@ -15,22 +15,28 @@
 //! ([`Order::removal`]).
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use smallvec::SmallVec;
 
-use crate::exec::RwLock;
+use crate::exec::{self, RwLock};
 use crate::sync::SpinLock;
 
+/// How many inodes are looked at before others get the lock.
+const TURN: usize = 256;
+
 /// An inode with links that the disk does not know so far.
-#[derive(Default)]
 struct Fresh {
+    /// Those that came later have greater ones.
+    number: u64,
     /// The directories that it has names in.
     names: SmallVec<[u32; 1]>,
     /// A write-back that has begun makes it known.
     written: bool,
+    /// It has no links after all, but had some when the write-back copied it.
+    gone: bool,
 }
 
 /// A directory that goes after others.
@@ -43,6 +49,10 @@ struct Going {
 #[derive(Default)]
 struct State {
     fresh: BTreeMap<u32, Fresh>,
+    /// How many there have been.
+    count: u64,
+    /// A write-back copies.
+    busy: bool,
     /// Directories that names went out of since the last write-back: the level of what they led to, plus one.
     left: BTreeMap<u32, u32>,
     going: BTreeMap<u32, Going>,
@@ -50,6 +60,15 @@ struct State {
     grown: BTreeSet<u32>,
     /// Inodes whose names lead elsewhere now, and what their type is in an entry.
     replaced: BTreeMap<u32, u8>,
+}
+
+impl State {
+    fn lose(&mut self, ino: u32) {
+        match self.fresh.get_mut(&ino) {
+            Some(fresh) if self.busy => fresh.gone = true,
+            _ => drop(self.fresh.remove(&ino)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -72,31 +91,43 @@ pub struct Late {
 /// What a write-back has to keep in order.
 #[derive(Default)]
 pub struct Turns {
+    /// New inodes that the disk knows when the write-back has ended, and their levels.
+    known: BTreeMap<u32, u32>,
     pub late: BTreeMap<u32, Late>,
     /// The last level.
     pub levels: u32,
-    /// New inodes that the disk knows when the write-back has ended.
-    known: Vec<u32>,
     /// What lost+found has to have names for, and the type in an entry.
-    pub replaced: Vec<(u32, u8)>,
+    pub replaced: BTreeMap<u32, u8>,
+}
+
+/// A new inode with a name.
+type Named = BTreeMap<u32, SmallVec<[Parent; 1]>>;
+
+struct Parent {
+    dir: u32,
+    fresh: bool,
+    grown: bool,
 }
 
 impl Order {
     /// The inode is about to have a link, and has no name yet.
     pub fn begin(&self, ino: u32) {
-        self.state.lock().fresh.insert(ino, Fresh::default());
+        let mut state = self.state.lock();
+        state.count += 1;
+        let number = state.count;
+        state.fresh.insert(ino, Fresh { number, names: SmallVec::new(), written: false, gone: false });
     }
 
     /// It is free.
     pub fn forget(&self, ino: u32) {
-        self.state.lock().fresh.remove(&ino);
+        self.state.lock().lose(ino);
     }
 
     /// It has no link any more.
     pub fn unlinked(&self, ino: u32) {
         let mut state = self.state.lock();
         if state.fresh.get(&ino).is_some_and(|fresh| !fresh.written) {
-            state.fresh.remove(&ino);
+            state.lose(ino);
         }
     }
 
@@ -160,74 +191,141 @@ impl Order {
         self.period.load(Ordering::Relaxed) | 1
     }
 
-    /// A write-back copies: [`Order::removal`] is held. `together`: whether two inodes are in one block of the table.
-    pub fn turns(&self, together: impl Fn(u32, u32) -> bool) -> Turns {
+    /// A write-back begins to copy: [`Order::removal`] is held. What is named by now is going to be written. `together`: whether
+    /// two inodes are in one block of the table.
+    pub async fn begin_turns(&self, together: impl Fn(u32, u32) -> bool) -> Turns {
         self.period.fetch_add(2, Ordering::Relaxed);
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        state.left.clear();
-        let replaced = core::mem::take(&mut state.replaced).into_iter().collect();
+        let (last, grown, going, replaced) = {
+            let mut state = self.state.lock();
+            state.busy = true;
+            let left = core::mem::take(&mut state.left);
+            let taken = (
+                state.count,
+                core::mem::take(&mut state.grown),
+                core::mem::take(&mut state.going),
+                core::mem::take(&mut state.replaced),
+            );
+            // Not under the lock.
+            drop(state);
+            drop(left);
+            taken
+        };
         let mut turns = Turns { replaced, ..Turns::default() };
-        let levels = levels(&state.fresh, &core::mem::take(&mut state.grown), together);
-        for (&ino, fresh) in &mut state.fresh {
-            match levels.get(&ino) {
-                Some(&level) => {
-                    fresh.written = true;
-                    turns.known.push(ino);
-                    turns.levels = turns.levels.max(level);
-                    if level > 0 {
-                        turns.late.insert(ino, Late { level: Some(level), raw: None });
-                    }
-                }
-                None => drop(turns.late.insert(ino, Late { level: None, raw: None })),
-            }
+        turns.known = levels(self.named_until(last, &grown).await, together).await;
+        for (&ino, &level) in turns.known.iter().filter(|(_, level)| **level > 0) {
+            turns.levels = turns.levels.max(level);
+            turns.late.insert(ino, Late { level: Some(level), raw: None });
         }
         let above = turns.levels;
-        for (ino, going) in core::mem::take(&mut state.going) {
-            turns.levels = turns.levels.max(above + going.level);
-            let level = Some(above + going.level);
-            turns.late.insert(ino, Late { level, raw: Some(going.raw) });
+        for (ino, going) in going {
+            let level = above + going.level;
+            turns.levels = turns.levels.max(level);
+            turns.late.insert(ino, Late { level: Some(level), raw: Some(going.raw) });
         }
         turns
     }
 
+    /// The new inodes up to this number that have names, where their parents are such or known.
+    async fn named_until(&self, last: u64, grown: &BTreeSet<u32>) -> Named {
+        let mut named = Named::new();
+        let mut from = 0;
+        loop {
+            {
+                let mut state = self.state.lock();
+                let turn: Vec<u32> = state.fresh.range(from..).take(TURN).map(|(&ino, _)| ino).collect();
+                let Some(&end) = turn.last() else { return named };
+                from = end + 1;
+                for ino in turn {
+                    let Some(fresh) = state.fresh.get(&ino).filter(|fresh| fresh.number <= last && !fresh.gone) else {
+                        continue;
+                    };
+                    let parents = fresh.names.iter().filter_map(|&dir| {
+                        let parent = state.fresh.get(&dir);
+                        let fresh = parent.is_some();
+                        parent.is_none_or(|parent| parent.number <= last).then(|| {
+                            let grown = grown.contains(&dir);
+                            Parent { dir, fresh, grown }
+                        })
+                    });
+                    let parents: SmallVec<[Parent; 1]> = parents.collect();
+                    if !parents.is_empty() {
+                        named.insert(ino, parents);
+                        if let Some(fresh) = state.fresh.get_mut(&ino) {
+                            fresh.written = true;
+                        }
+                    }
+                }
+            }
+            exec::budget().await;
+        }
+    }
+
+    /// The inode table has been copied: those that are new and not in `turns` are for another write-back.
+    pub async fn end_turns(&self, turns: &mut Turns) {
+        let mut from = 0;
+        loop {
+            {
+                let mut state = self.state.lock();
+                let turn: Vec<(u32, bool)> =
+                    state.fresh.range(from..).take(TURN).map(|(&ino, fresh)| (ino, fresh.gone)).collect();
+                let Some(&(end, _)) = turn.last() else {
+                    state.busy = false;
+                    return;
+                };
+                from = end + 1;
+                for (ino, gone) in turn {
+                    if gone {
+                        state.fresh.remove(&ino);
+                    }
+                    if !turns.known.contains_key(&ino) {
+                        turns.late.insert(ino, Late { level: None, raw: None });
+                    }
+                }
+            }
+            exec::budget().await;
+        }
+    }
+
     /// All of it is on the disk.
-    pub fn written(&self, turns: &Turns) {
-        let mut state = self.state.lock();
-        for ino in &turns.known {
-            if state.fresh.get(ino).is_some_and(|fresh| fresh.written) {
-                state.fresh.remove(ino);
+    pub async fn written(&self, turns: &Turns) {
+        for (count, ino) in turns.known.keys().enumerate() {
+            {
+                let mut state = self.state.lock();
+                if state.fresh.get(ino).is_some_and(|fresh| fresh.written) {
+                    state.fresh.remove(ino);
+                }
+            }
+            if count % TURN == 0 {
+                exec::budget().await;
             }
         }
     }
 }
 
 /// Of the new inodes that have a way from the root by names. Any one of their names will do.
-fn levels(
-    fresh: &BTreeMap<u32, Fresh>,
-    grown: &BTreeSet<u32>,
-    together: impl Fn(u32, u32) -> bool,
-) -> BTreeMap<u32, u32> {
+async fn levels(named: Named, together: impl Fn(u32, u32) -> bool) -> BTreeMap<u32, u32> {
     let mut levels = BTreeMap::new();
     let mut below: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    let mut next = VecDeque::new();
-    for (&ino, what) in fresh {
-        let known = what.names.iter().filter(|dir| !fresh.contains_key(dir));
-        if let Some(level) = known.map(|dir| u32::from(grown.contains(dir))).min() {
-            levels.insert(ino, level);
-            if level == 0 { next.push_front(ino) } else { next.push_back(ino) }
-        } else {
-            what.names.iter().for_each(|&dir| below.entry(dir).or_default().push(ino));
+    let mut next = BTreeSet::new();
+    for (&ino, parents) in &named {
+        let known = parents.iter().filter(|parent| !parent.fresh).map(|parent| u32::from(parent.grown));
+        if let Some(level) = known.min() {
+            next.insert((level, ino));
         }
+        for parent in parents.iter().filter(|parent| parent.fresh) {
+            below.entry(parent.dir).or_default().push(ino);
+        }
+        exec::budget().await;
     }
-    while let Some(dir) = next.pop_front() {
-        let level = levels.get(&dir).copied().unwrap_or(0);
-        for ino in below.remove(&dir).unwrap_or_default() {
-            levels.entry(ino).or_insert_with(|| {
-                next.push_back(ino);
-                level + u32::from(!together(dir, ino))
-            });
+    while let Some((level, ino)) = next.pop_first() {
+        if levels.contains_key(&ino) {
+            continue;
         }
+        levels.insert(ino, level);
+        for child in below.remove(&ino).unwrap_or_default() {
+            next.insert((level + u32::from(!together(ino, child)), child));
+        }
+        exec::budget().await;
     }
     levels
 }

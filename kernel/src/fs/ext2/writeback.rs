@@ -78,7 +78,7 @@ impl Volume {
         if flushed.is_ok()
             && let Ok(turns) = &result
         {
-            self.order.written(turns);
+            self.order.written(turns).await;
         }
         let result = result.map(drop).and(flushed).and(stored);
         let forget = |start, len| self.buffers.forget(start, len);
@@ -108,15 +108,16 @@ impl Volume {
     /// so that this is in the first wave or on the disk.
     async fn copy_all(&self) -> Result<Waves> {
         let _removal = self.order.removal.write().await;
-        let turns = self.order.turns(|a, b| {
-            self.inode_position(a).is_ok_and(|(a, _)| Some(a) == self.inode_position(b).ok().map(|(b, _)| b))
-        });
+        let block_of = |ino| self.inode_position(ino).ok().map(|(block, _)| block);
+        let mut turns = self.order.begin_turns(|a, b| block_of(a) == block_of(b)).await;
         // A new inode must not be left out, nor one that has lost its name.
-        self.store_nodes().await?;
+        let stored = self.store_nodes().await;
         let guests = self.name_in_lost_found(&turns.replaced).await;
         let see = |seal, data: &[u8]| self.groups.note_written(&self.layout, seal, data);
         let is_late = |seal| matches!(seal, Seal::Descriptors { .. });
         let mut others = self.buffers.copy(Wave::Others, is_late, see).await;
+        self.order.end_turns(&mut turns).await;
+        stored?;
         let levels = self.part(&turns, &mut others);
         if self.groups.sums != Sums::None {
             // They have the checksums of the bitmaps.

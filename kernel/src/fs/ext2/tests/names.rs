@@ -59,7 +59,7 @@ impl Names {
                     self.dirs.retain(|(path, _)| *path != gone);
                 }
             }
-            62..66 if path.len() > 0 => self.remove_all(&path, &dir).await,
+            62..66 if !path.is_empty() => self.remove_all(&path, &dir).await,
             62..78 => {
                 if let Some((_, target)) = self.some(&dir).await
                     && target.kind() == FileType::Regular
