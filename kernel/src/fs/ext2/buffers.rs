@@ -332,7 +332,9 @@ impl Buffers {
             let Some(buffer) = self.index.lock().blocks.get(&block).cloned() else { continue };
             let data = {
                 let mut state = buffer.state.lock();
-                state.before = None;
+                if state.before.take().is_none() {
+                    continue;
+                }
                 let seal = state.seal;
                 seal.apply(&mut state.data);
                 state.data.clone()

@@ -118,9 +118,13 @@ pub fn lead(data: &mut [u8], entry: Entry, ino: u32, kind: u8) {
     data[entry.offset + 7] = kind;
 }
 
-/// Makes a name lead somewhere that may be there already. Answers what it led to; `Err` if there is no room for it.
+/// Makes a name lead somewhere that may be there already. Answers what it led to; `Err` if there is no room for it, or it leads to
+/// what may be another directory, which has only one name.
 pub fn put(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> core::result::Result<Option<Entry>, ()> {
     if let Some(entry) = find(data, name) {
+        if entry.ino != ino && file_type(entry.kind).is_none_or(|kind| kind == FileType::Directory) {
+            return Err(());
+        }
         lead(data, entry, ino, kind);
         return Ok(Some(entry));
     }
