@@ -2,6 +2,9 @@
 
 use core::ops::Range;
 
+/// The lowest bit of each byte.
+const LOW: u64 = 0x0101_0101_0101_0101;
+
 /// A bitmap without what is held back.
 pub struct Bits<'a> {
     pub used: &'a mut [u8],
@@ -22,15 +25,19 @@ impl Bits<'_> {
         self.used[bit as usize / 8] |= 1 << (bit % 8);
     }
 
-    /// The first of these bytes that is like this.
-    fn find(&self, bytes: Range<u32>, is: impl Fn(u8) -> bool) -> Option<u32> {
+    /// The first of these bytes that is like this. `may`: whether one of eight can be.
+    fn find(&self, bytes: Range<u32>, may: impl Fn(u64) -> bool, is: impl Fn(u8) -> bool) -> Option<u32> {
         let range = bytes.start as usize..bytes.end as usize;
         let used = self.used.get(range.clone())?;
-        let found = match self.held.get(range) {
-            // Mostly nothing is held.
-            None => used.iter().position(|byte| is(*byte)),
-            Some(held) => used.iter().zip(held).position(|(byte, held)| is(byte | held)),
-        };
+        // Mostly nothing is held.
+        let held = self.held.get(range).unwrap_or(&[]);
+        let (words, held_words) = (used.as_chunks().0, held.as_chunks().0);
+        let word = words.iter().enumerate().position(|(at, word)| {
+            let held = held_words.get(at).copied().unwrap_or_default();
+            may(u64::from_le_bytes(*word) | u64::from_le_bytes(held))
+        });
+        let from = 8 * word.unwrap_or(words.len());
+        let found = (from..used.len()).find(|&at| is(used[at] | held.get(at).copied().unwrap_or(0)));
         found.map(|at| bytes.start + at as u32)
     }
 
@@ -41,7 +48,7 @@ impl Bits<'_> {
         if first != 0xff {
             return within(from / 8 * 8 + first.trailing_ones());
         }
-        let byte = self.find(from / 8 + 1..limit.div_ceil(8), |byte| byte != 0xff)?;
+        let byte = self.find(from / 8 + 1..limit.div_ceil(8), |word| word != u64::MAX, |byte| byte != 0xff)?;
         within(byte * 8 + self.byte(byte).trailing_ones())
     }
 
@@ -52,7 +59,7 @@ impl Bits<'_> {
         let start = if from < limit && self.is_clear(from) {
             from
         } else {
-            let whole = |range: Range<u32>| self.find(range, |byte| byte == 0);
+            let whole = |range: Range<u32>| self.find(range, has_zero, |byte| byte == 0);
             let middle = (from / 8 + 1).min(limit / 8);
             match whole(middle..limit / 8).or_else(|| whole(0..middle)) {
                 Some(byte) => byte * 8,
@@ -67,6 +74,11 @@ impl Bits<'_> {
         }
         Some((start, len))
     }
+}
+
+/// Whether one of the eight bytes is zero.
+fn has_zero(word: u64) -> bool {
+    word.wrapping_sub(LOW) & !word & (LOW << 7) != 0
 }
 
 pub fn set_bits(data: &mut [u8], bits: Range<u32>) {
@@ -96,6 +108,8 @@ pub fn clear_bits(data: &mut [u8], from: u32, len: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     fn take(data: &mut [u8], from: u32, limit: u32, want: u32, unbroken: bool) -> Option<(u32, u32)> {
@@ -125,6 +139,27 @@ mod tests {
         assert_eq!(Bits { used: &mut bits, held: &held }.take(14, 16, 9, true), Some((14, 2)));
         assert_eq!(Bits { used: &mut bits, held: &held }.next_clear(0, 32), Some(9));
         assert_eq!(bits, [0, 0xc0, 7, 0]);
+    }
+
+    #[test]
+    fn eight_bytes_at_a_time_find_what_one_at_a_time_finds() {
+        let mut seed = 1u32;
+        let mut random = |of: u32| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) % of
+        };
+        for _ in 0..2000 {
+            let mut used: Vec<u8> = (0..33).map(|_| if random(4) == 0 { random(256) as u8 } else { 0xff }).collect();
+            let held: Vec<u8> = (0..33).map(|_| if random(8) == 0 { random(256) as u8 } else { 0 }).collect();
+            let (from, limit) = (random(264), random(265));
+            let all: Vec<u8> = used.iter().zip(&held).map(|(used, held)| used | held).collect();
+            let bits = Bits { used: &mut used, held: &held };
+            let expected = (from..limit).find(|bit| all[*bit as usize / 8] & 1 << (bit % 8) == 0);
+            assert_eq!(bits.next_clear(from, limit), expected);
+            let zero = bits.find(0..33, |word| word.to_le_bytes().contains(&0), |byte| byte == 0);
+            assert_eq!(bits.find(0..33, has_zero, |byte| byte == 0), zero);
+            assert_eq!(zero, all.iter().position(|byte| *byte == 0).map(|at| at as u32));
+        }
     }
 
     #[test]
