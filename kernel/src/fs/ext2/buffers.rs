@@ -86,6 +86,12 @@ impl Buffer {
         look(&self.state.lock().data)
     }
 
+    /// The same for a directory, with what is on the disk until inodes have been written, if that is something else.
+    pub fn with_names<R>(&self, look: impl FnOnce(&[u8], Option<&[u8]>) -> R) -> R {
+        let state = self.state.lock();
+        look(&state.data, state.before.as_deref())
+    }
+
     /// Changes the content and marks it dirty.
     pub fn modify<R>(&self, change: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut state = self.state.lock();
@@ -287,6 +293,13 @@ impl Buffers {
             }
             index.left.remove(&block);
         }
+    }
+
+    /// As if all room were wanted for others.
+    #[cfg(test)]
+    pub fn forget_clean(&self) {
+        let clean = |buffer: &mut Arc<Buffer>| Arc::strong_count(buffer) == 1 && buffer.is_evictable();
+        self.index.lock().blocks.retain(|_, buffer| !clean(buffer));
     }
 
     pub fn dirty_count(&self) -> usize {

@@ -49,6 +49,19 @@ impl DirBlock {
     }
 }
 
+type Gone = BTreeSet<(u32, u32)>;
+
+/// Position and block of the device.
+pub(super) type GonePlaces = SmallVec<[(usize, u32); 1]>;
+
+/// A block that may have room for a name.
+pub(super) struct Candidate {
+    pub position: usize,
+    pub device: u32,
+    /// The disk has the name there: it must not come anywhere else.
+    pub only: bool,
+}
+
 pub struct DirIndex {
     pub(super) blocks: Vec<DirBlock>,
     /// By hash. A tree, because it must not need large pieces of memory.
@@ -57,6 +70,11 @@ pub struct DirIndex {
     pub(super) live: usize,
     /// Removed: nothing can be added any more.
     pub(super) dead: bool,
+    /// Names that have gone and may be on the disk: hash and block. What comes back comes into the same block, because a name in
+    /// two is a question of e2fsck.
+    gone: Gone,
+    /// When they went ([`super::order::Order::period`]).
+    gone_in: u32,
 }
 
 /// FNV-1a.
@@ -65,9 +83,14 @@ pub(super) fn hash(name: &[u8]) -> u32 {
 }
 
 impl DirIndex {
+    fn new() -> DirIndex {
+        let (places, gone) = (BTreeSet::new(), BTreeSet::new());
+        DirIndex { blocks: Vec::new(), places, live: 0, dead: false, gone, gone_in: 0 }
+    }
+
     /// The index of a directory that has just been made: "." and "..", in one block.
     pub fn fresh(device: u32, data: &[u8]) -> DirIndex {
-        let mut index = DirIndex { blocks: Vec::new(), places: BTreeSet::new(), live: 0, dead: false };
+        let mut index = DirIndex::new();
         // What was written a moment ago is sound.
         let _ = index.add_block(device, Some(data));
         index
@@ -98,6 +121,37 @@ impl DirIndex {
         if self.places.remove(&place) {
             self.live -= 1;
         }
+    }
+
+    /// A name with this hash goes from a block. Answers what is to be dropped, which may be much.
+    #[must_use]
+    pub(super) fn add_gone(&mut self, hash: u32, block: u32, period: u32) -> Gone {
+        let old = if self.gone_in == period { Gone::new() } else { core::mem::take(&mut self.gone) };
+        self.gone_in = period;
+        self.gone.insert((hash, block));
+        old
+    }
+
+    /// It knows more than could be read again.
+    pub(super) fn has_gone(&self, period: u32) -> bool {
+        self.gone_in == period && !self.gone.is_empty()
+    }
+
+    /// Blocks that may have names with this hash that have gone: position and block of the device.
+    pub(super) fn gone(&self, hash: u32, period: u32) -> GonePlaces {
+        if self.gone.is_empty() || self.gone_in != period {
+            return SmallVec::new();
+        }
+        let places = self.gone.range((hash, 0)..=(hash, u32::MAX));
+        places.map(|&(_, block)| (block as usize, self.blocks[block as usize].device)).collect()
+    }
+
+    /// A block that can take so many bytes; without one, whether some can after a write-back.
+    pub(super) fn candidate(&self, need: usize, period: u32) -> (Option<Candidate>, bool) {
+        let has_room = |block: &DirBlock| usize::from(block.room) >= need;
+        let found = self.blocks.iter().position(|block| has_room(block) && block.full_in != period);
+        let blocked = found.is_none() && self.blocks.iter().any(has_room);
+        (found.map(|position| Candidate { position, device: self.blocks[position].device, only: false }), blocked)
     }
 
     /// "Empty" is "." and ".." only; a directory found empty takes no new names from then on.
@@ -165,7 +219,8 @@ impl Node {
         }
         drop(seen);
         let area = volume.layout.dir_area();
-        let mut index = DirIndex { blocks: Vec::new(), places: BTreeSet::new(), live: 0, dead: false };
+        let mut index = DirIndex::new();
+        let period = volume.order.period();
         index.blocks.try_reserve_exact(device_blocks.len()).map_err(|_| Errno::ENOMEM)?;
         for (position, &block) in device_blocks.iter().enumerate() {
             if position % 32 == 0 {
@@ -178,7 +233,14 @@ impl Node {
             }
             exec::budget().await;
             let sound = match self.dir_block(block, position == 0).await? {
-                DirBuffer::Leaf(buffer) => buffer.with(|data| index.add_block(block, Some(&data[..area]))),
+                DirBuffer::Leaf(buffer) => buffer.with_names(|data, before| {
+                    // More than those that have gone does no harm.
+                    for entry in before.into_iter().flat_map(|before| entries(&before[..area])).flatten() {
+                        let name = before.map_or(&[][..], |before| entry.name(before));
+                        drop(index.add_gone(hash(name), position as u32, period));
+                    }
+                    index.add_block(block, Some(&data[..area]))
+                }),
                 DirBuffer::Inner(buffer) if position == 0 => {
                     // The root of a hash tree: "." and "..", and no room for others.
                     let sound = buffer.with(|data| index.add_block(block, Some(data)));
@@ -278,6 +340,16 @@ impl Node {
     pub fn dir_blocks(&self) -> Vec<u32> {
         let blocks = self.with_index(|index| index.blocks.iter().map(|block| block.device).collect());
         blocks.map_or_else(|_| Vec::new(), |blocks: Vec<u32>| blocks.into_iter().filter(|block| *block != 0).collect())
+    }
+
+    /// Whether a directory that has been loaded may have the name, or have it on the disk.
+    pub fn may_have(&self, name: &[u8]) -> bool {
+        let (hash, period) = (hash(name), self.volume.order.period());
+        let [first, last] = [(0, 0), (u32::MAX, u16::MAX)].map(|(block, offset)| Place { hash, block, offset });
+        let has = |index: &mut DirIndex| {
+            index.places.range(first..=last).next().is_some() || !index.gone(hash, period).is_empty()
+        };
+        self.with_index(has).unwrap_or(true)
     }
 
     /// The block of the device that a name is in.

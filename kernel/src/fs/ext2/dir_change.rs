@@ -8,19 +8,31 @@ use alloc::vec::Vec;
 
 use super::buffers::Buffer;
 use super::checksum::{self, Seal};
-use super::dir::{DirBlock, DirBuffer, Found, Place, hash};
+use super::dir::{Candidate, DirBlock, DirBuffer, Found, GonePlaces, Place, hash};
 use super::dirent::{self, Entry, room_of, space_for, write_entry};
 use super::layout::{NAME_MAX, inode_flags};
 use super::node::Node;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::FileType;
 
-/// A name came into a block.
+/// What became of a name that was to come into a block.
 enum Added {
-    /// At this offset, if there was room, of which so much is left; and what the name leads to on the disk so far.
-    There(Option<usize>, u16, Option<Entry>),
-    /// What has gone takes the room.
+    There,
+    /// The block has no room.
     Full,
+    /// It has another inode's name on the disk, which may not get another one while a write-back copies.
+    Taken,
+}
+
+/// Whose name goes.
+#[derive(Clone, Copy)]
+pub struct Removed {
+    /// The disk may know the inode, and so the name.
+    pub known: bool,
+    /// The disk keeps the name until inodes have been written.
+    pub later: bool,
+    /// The inode has no other link.
+    pub last: bool,
 }
 
 impl Node {
@@ -76,71 +88,121 @@ impl Node {
     }
 
     async fn add_name_somewhere(self: &Arc<Self>, name: &[u8], ino: u32, kind: FileType) -> Result<()> {
-        let need = space_for(name.len());
-        let order = &self.volume.order;
-        let (kind, area) = (self.kind_byte(kind), self.volume.layout.dir_area());
+        let volume = &self.volume;
+        let hash = hash(name);
         let mut waited = false;
+        let mut removal = None;
         loop {
-            let period = order.period();
-            let roomy = self.with_index(|index| {
-                let has_room = |block: &DirBlock| usize::from(block.room) >= need;
-                let found = index.blocks.iter().position(|block| has_room(block) && block.full_in != period);
-                let blocked = found.is_none() && index.blocks.iter().any(has_room);
-                (found.map(|position| (position, index.blocks[position].device)), blocked)
+            let (gone, mut candidate, blocked) = self.with_index(|index| {
+                let period = volume.order.period();
+                let (candidate, blocked) = index.candidate(space_for(name.len()), period);
+                (index.gone(hash, period), candidate, blocked)
             })?;
-            let (position, buffer) = match roomy {
-                (Some((position, device)), _) => (position, self.dir_block_to_change(device).await?),
-                (None, blocked) => match self.grow_dir().await {
-                    // There is room after a write-back.
-                    Err(Errno::ENOSPC) if blocked && !waited => {
-                        waited = true;
-                        self.volume.write_metadata().await?;
-                        continue;
-                    }
-                    grown => grown?,
-                },
-            };
-            let added = buffer.modify_names(|data, before| {
-                let data = &mut data[..area];
-                let mut old = None;
-                if let Some(before) = before
-                    && usize::from(room_of(data)) >= need
-                {
-                    match dirent::put(&mut before[..area], ino, name, kind) {
-                        Ok(found) => old = found,
-                        Err(()) => return Added::Full,
-                    }
-                }
-                let offset = dirent::insert(data, ino, name, kind);
-                if offset.is_some() {
-                    // Before anybody sees it, and syncs it.
-                    order.named(ino, self.ino);
-                }
-                Added::There(offset, room_of(data), old)
-            });
-            let offset = self.with_index(|index| match added {
-                Added::Full => {
-                    index.blocks[position].full_in = period;
-                    None
-                }
-                Added::There(offset, room, _) => {
-                    index.blocks[position].room = room;
-                    if let Some(offset) = offset {
-                        index.insert(Place { hash: hash(name), block: position as u32, offset: offset as u16 });
-                    }
-                    offset
-                }
-            })?;
-            if let Added::There(_, _, Some(old)) = added
-                && old.ino != ino
-            {
-                order.replaced(old.ino, old.kind);
+            if !gone.is_empty() {
+                candidate = self.gone_place(name, gone).await?.or(candidate);
             }
-            if offset.is_some() {
-                self.changed();
-                return Ok(());
+            let mut wait = candidate.as_ref().is_some_and(|candidate| candidate.only);
+            let (position, buffer) = match candidate {
+                Some(Candidate { position, device, .. }) => (position, self.dir_block_to_change(device).await?),
+                None => {
+                    // What follows may wait for a write-back.
+                    removal = None;
+                    match self.grow_dir().await {
+                        Err(Errno::ENOSPC) if blocked && !waited => {
+                            waited = true;
+                            volume.write_metadata().await.map_err(|_| Errno::ENOSPC)?;
+                            continue;
+                        }
+                        grown => grown?,
+                    }
+                }
+            };
+            match self.put_name(position, &buffer, (name, hash, ino, kind), removal.is_some())? {
+                Added::There => {
+                    self.changed();
+                    return Ok(());
+                }
+                Added::Taken => {
+                    removal = Some(volume.order.removal.read().await);
+                    wait = false;
+                }
+                Added::Full => {}
+            }
+            if wait {
+                removal = None;
+                if core::mem::replace(&mut waited, true) {
+                    return Err(Errno::EIO);
+                }
+                // If that fails, the names have gone all the same.
+                let _ = volume.write_metadata().await;
             }
         }
+    }
+
+    /// Which of these blocks the name has to come into: one that has it on the disk, as far as that is known.
+    async fn gone_place(&self, name: &[u8], blocks: GonePlaces) -> Result<Option<Candidate>> {
+        let area = self.volume.layout.dir_area();
+        let mut place = blocks.first().copied();
+        for &(position, device) in blocks.iter().filter(|_| blocks.len() > 1) {
+            let buffer = self.dir_block_to_change(device).await?;
+            let is_there = |before: &[u8]| dirent::find(&before[..area], name).is_some();
+            if buffer.with_names(|_, before| before.is_some_and(is_there)) {
+                place = Some((position, device));
+            }
+        }
+        Ok(place.map(|(position, device)| Candidate { position, device, only: true }))
+    }
+
+    /// `safe`: [`super::order::Order::removal`] is held.
+    fn put_name(
+        &self,
+        position: usize,
+        buffer: &Buffer,
+        entry: (&[u8], u32, u32, FileType),
+        safe: bool,
+    ) -> Result<Added> {
+        let (name, hash, ino, kind) = entry;
+        let order = &self.volume.order;
+        let period = order.period();
+        let (need, kind, area) = (space_for(name.len()), self.kind_byte(kind), self.volume.layout.dir_area());
+        let (added, offset, room) = buffer.modify_names(|data, before| {
+            let data = &mut data[..area];
+            let mut added = Added::There;
+            if let Some(before) = before
+                && usize::from(room_of(data)) >= need
+            {
+                let before = &mut before[..area];
+                let other = dirent::find(before, name).filter(|old| old.ino != ino);
+                if other.is_some() && !safe {
+                    return (Added::Taken, None, room_of(data));
+                }
+                match dirent::put(before, ino, name, kind) {
+                    Ok(_) => {}
+                    Err(()) => return (Added::Full, None, room_of(data)),
+                }
+                if let Some(other) = other {
+                    order.replaced(other.ino, other.kind);
+                }
+            }
+            let offset = dirent::insert(data, ino, name, kind);
+            match offset {
+                // Before anybody sees it, and syncs it.
+                Some(_) => order.named(ino, self.ino),
+                None => added = Added::Full,
+            }
+            (added, offset, room_of(data))
+        });
+        self.with_index(|index| {
+            let block = &mut index.blocks[position];
+            block.room = room;
+            if let Added::Full = added {
+                block.full_in = period;
+            }
+            if let Some(offset) = offset {
+                index.insert(Place { hash, block: position as u32, offset: offset as u16 });
+            }
+        })?;
+        Ok(added)
     }
 
     /// Appends an empty block.
@@ -179,15 +241,16 @@ impl Node {
         });
     }
 
-    /// `later`: the disk keeps it until inodes have been written.
-    pub async fn remove_name(self: &Arc<Self>, found: Found, later: bool) -> Result<()> {
+    /// The caller holds [`super::order::Order::removal`].
+    pub async fn remove_name(self: &Arc<Self>, found: Found, why: Removed) -> Result<()> {
         let place = found.place;
         let device = self.device_of(place)?;
         self.make_linear().await?;
         let buffer = self.dir_block_to_change(device).await?;
         let area = self.volume.layout.dir_area();
         let offset = place.offset.into();
-        let removed = if later {
+        let period = self.volume.order.period();
+        let removed = if why.later {
             buffer.modify_later(|data| dirent::remove(&mut data[..area], offset))
         } else {
             buffer.modify_names(|data, before| {
@@ -205,10 +268,14 @@ impl Node {
             return self.broken_dir("entry");
         }
         let room = buffer.with(|data| room_of(&data[..area]));
-        self.with_index(|index| {
+        // Before the directory looks empty.
+        self.volume.unnamed(found.ino, self.ino, why.last);
+        let old = self.with_index(|index| {
             index.blocks[place.block as usize].room = room;
             index.remove(place);
+            why.known.then(|| index.add_gone(place.hash, place.block, period))
         })?;
+        drop(old);
         self.changed();
         Ok(())
     }
@@ -223,6 +290,16 @@ impl Node {
         let device = self.device_of(place)?;
         self.make_linear().await?;
         let buffer = self.dir_block_to_change(device).await?;
+        let order = &self.volume.order;
+        // What it takes the name of must not lose it while a write-back copies.
+        let _removal = order.removal.read().await;
+        let elsewhere = self.with_index(|index| {
+            let gone = index.gone(hash(name), order.period());
+            gone.iter().any(|(position, _)| *position != place.block as usize)
+        })?;
+        if elsewhere {
+            return Ok(false);
+        }
         let area = self.volume.layout.dir_area();
         let changed = buffer.modify_names(|data, before| {
             let data = &mut data[..area];
@@ -243,13 +320,16 @@ impl Node {
             Some((offset, room_of(data), replaced))
         });
         let Some((offset, room, replaced)) = changed else { return Ok(false) };
-        self.with_index(|index| {
+        let (known, period) = (order.is_known(ino), order.period());
+        let old = self.with_index(|index| {
             index.blocks[place.block as usize].room = room;
             index.places.remove(&place);
             index.insert(Place { hash: hash(name), block: place.block, offset: offset as u16 });
+            known.then(|| index.add_gone(place.hash, place.block, period))
         })?;
+        drop(old);
         if let Some(replaced) = replaced.filter(|replaced| replaced.ino != ino) {
-            self.volume.order.replaced(replaced.ino, replaced.kind);
+            order.replaced(replaced.ino, replaced.kind);
         }
         self.changed();
         Ok(true)

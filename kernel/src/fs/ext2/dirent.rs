@@ -131,11 +131,6 @@ pub fn put(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> core::result::Re
     insert(data, ino, name, kind).map(|_| None).ok_or(())
 }
 
-/// Adds a name unless it is there, or there is no room.
-pub fn put_new(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> Option<usize> {
-    if find(data, name).is_some() { None } else { insert(data, ino, name, kind) }
-}
-
 /// Joins the entry at `offset` with the one before it; the first of a block stays, without an inode.
 pub fn remove(data: &mut [u8], offset: usize) -> bool {
     let mut previous: Option<Entry> = None;

@@ -280,6 +280,12 @@ impl Groups {
         Ok(())
     }
 
+    /// All blocks that were allocated so far are held when they are freed.
+    pub fn hold_new_blocks(&self) {
+        let new = self.held_blocks.lock().hold_new();
+        drop(new);
+    }
+
     /// A write-back begins: answers what has been freed so far, and may be used again when it has ended.
     pub fn begin_release(&self) -> Release {
         Release { blocks: self.held_blocks.lock().begin(), inodes: self.held_inodes.lock().begin() }

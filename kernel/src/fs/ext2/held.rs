@@ -16,7 +16,7 @@ pub struct Piece {
 }
 
 /// A bitmap for each group that has such bits.
-type Bitmaps = BTreeMap<u32, Box<[u8]>>;
+pub type Bitmaps = BTreeMap<u32, Box<[u8]>>;
 
 /// How many pieces are released without letting go of the lock in between.
 const TURN: usize = 256;
@@ -46,6 +46,11 @@ impl Held {
         if !self.busy {
             set(&mut self.new, piece, bytes);
         }
+    }
+
+    /// What has been taken so far may be known to the disk.
+    pub fn hold_new(&mut self) -> Bitmaps {
+        core::mem::take(&mut self.new)
     }
 
     /// It is free. Answers whether it can be used at once.

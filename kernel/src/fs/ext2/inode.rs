@@ -69,7 +69,9 @@ impl Ext2Inode {
     /// Nothing is lost if it leaves memory: not dirty, no page dirty or mapped.
     pub fn is_idle(&self) -> bool {
         let unused = self.cache.as_ref().is_none_or(|cache| Arc::strong_count(cache) == 1 && cache.dirty_count() == 0);
-        unused && !self.node.state.lock().dirty && Arc::strong_count(&self.node) == 1
+        let period = self.node.volume.order.period();
+        let has_gone = || self.node.with_index(|index| index.has_gone(period)).unwrap_or(false);
+        unused && !self.node.state.lock().dirty && Arc::strong_count(&self.node) == 1 && !has_gone()
     }
 
     /// Changes the size of a regular file; what is cut off is freed.

@@ -251,9 +251,9 @@ impl Drop for Ext2 {
     fn drop(&mut self) {
         // The last mount is gone. The inodes hold the volume and the volume holds the inodes.
         self.volume.forget_inodes();
-        self.volume.forget_lost_found();
         self.volume.orphans.lock().clear();
         self.volume.ended.store(true, Ordering::Release);
+        self.volume.forget_lost_found();
         self.volume.dirty.notify();
     }
 }

@@ -10,6 +10,7 @@ use core::sync::atomic::Ordering;
 use super::buffers::Buffer;
 use super::checksum::Seal;
 use super::dir::{DirIndex, Found};
+use super::dir_change::Removed;
 use super::dirent;
 use super::extents;
 use super::features::RoCompat;
@@ -257,6 +258,9 @@ impl Node {
         if !order.is_known(self.ino) || !order.was_left(self.ino) {
             return Ok(None);
         }
+        // With the blocks that it has now, which stay until it has gone.
+        volume.groups.hold_new_blocks();
+        self.store().await?;
         let (block, offset) = volume.inode_position(self.ino)?;
         let buffer = volume.buffers.read(block).await?;
         Ok(Some(buffer.with(|data| data[offset..offset + volume.layout.inode_size].into())))
@@ -289,20 +293,22 @@ impl Node {
         let raw = if directory { target.node.last_raw().await } else { Ok(None) };
         let _removal = order.removal.read().await;
         let removed = match raw {
-            Ok(raw) => self.remove_name(found, order.is_known(ino)).await.map(|()| raw),
+            Ok(raw) => {
+                if let Some(raw) = raw {
+                    order.go(ino, raw);
+                }
+                let known = order.is_known(ino);
+                self.remove_name(found, Removed { known, later: known, last: directory }).await
+            }
             Err(errno) => Err(errno),
         };
-        match removed {
-            Ok(Some(raw)) => order.go(ino, raw),
-            Ok(None) => {}
-            Err(errno) => {
-                if directory {
-                    target.node.exhume();
-                }
-                return Err(errno);
+        if let Err(errno) = removed {
+            order.stay(ino);
+            if directory {
+                target.node.exhume();
             }
+            return Err(errno);
         }
-        order.unnamed(ino, self.ino);
         if directory {
             self.lose_directory();
         }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use super::dir::Found;
+use super::dir_change::Removed;
 use super::inode::Ext2Inode;
 use super::layout::NAME_MAX;
 use super::node::Node;
@@ -72,6 +73,7 @@ impl Node {
         let order = &self.volume.order;
         let mut place = None;
         let mut guard = None;
+        let parent_name = if parent_changes { Some(moved.parent_name().await?) } else { None };
         if let Some(replaced) = &rename.replaced {
             place = Some(new_dir.device_of(new_dir.find_target(&rename.new_name, replaced).await?.place)?);
             guard = Some(self.replace(rename, replaced).await?);
@@ -101,21 +103,22 @@ impl Node {
             Some(whiteout) => {
                 self.set_name(old, whiteout.node.ino, FileType::CharDevice).await?;
                 order.named(whiteout.node.ino, self.ino);
+                self.volume.unnamed(moved.ino, self.ino, false);
                 self.replaced(moved);
             }
             // Two names of a directory would be a question too.
             None => {
                 let together = place == Some(self.device_of(old.place)?);
-                self.remove_name(old, !directory && !together && order.is_known(moved.ino)).await?;
+                let known = order.is_known(moved.ino);
+                self.remove_name(old, Removed { known, later: known && !directory && !together, last: false }).await?;
             }
         }
-        order.unnamed(moved.ino, self.ino);
-        drop(removal);
-        if parent_changes {
-            moved.set_parent(new_dir.ino).await?;
+        if let Some(found) = parent_name {
+            moved.set_parent(found, new_dir.ino).await?;
             self.lose_directory();
             new_dir.gain_directory();
         }
+        drop(removal);
         let now = self.volume.now();
         moved.update(|state| state.ctime = now);
         Ok(())
@@ -139,20 +142,23 @@ impl Node {
             return Err(Errno::ENOTEMPTY);
         }
         let moved = &rename.moved.node;
-        let raw = if directory { replaced.node.last_raw().await? } else { None };
+        let raw = if directory { replaced.node.last_raw().await } else { Ok(None) };
         let removal = order.removal.read().await;
-        if let Err(errno) = new_dir.set_name(found, moved.ino, moved.kind).await {
+        let led = match raw {
+            Ok(raw) => new_dir.set_name(found, moved.ino, moved.kind).await.map(|()| raw),
+            Err(errno) => Err(errno),
+        };
+        let raw = led.inspect_err(|_| {
             if directory {
                 replaced.node.exhume();
             }
-            return Err(errno);
-        }
+        })?;
         order.named(moved.ino, new_dir.ino);
         self.replaced(&replaced.node);
         if let Some(raw) = raw {
             order.go(replaced.node.ino, raw);
         }
-        order.unnamed(replaced.node.ino, new_dir.ino);
+        self.volume.unnamed(replaced.node.ino, new_dir.ino, directory);
         if directory {
             new_dir.lose_directory();
         }
@@ -168,23 +174,26 @@ impl Node {
         let (new_dir, moved, other) = (&rename.new_dir.node, &rename.moved.node, &other.node);
         let new = new_dir.find_name(&rename.new_name).await?.filter(|new| new.ino == other.ino).ok_or(Errno::ENOENT)?;
         let order = &self.volume.order;
+        let apart = self.ino != new_dir.ino;
+        let mut parents = Vec::new();
+        for (node, from, to) in [(moved, self, new_dir), (other, new_dir, self)] {
+            if apart && node.kind == FileType::Directory {
+                parents.push((node, from, to, node.parent_name().await?));
+            }
+        }
         {
             let _removal = order.removal.read().await;
             new_dir.set_name(new, moved.ino, moved.kind).await?;
             self.set_name(old, other.ino, other.kind).await?;
             for (node, from, to) in [(moved, self, new_dir), (other, new_dir, self)] {
                 order.named(node.ino, to.ino);
-                order.unnamed(node.ino, from.ino);
+                self.volume.unnamed(node.ino, from.ino, false);
                 self.replaced(node);
             }
-        }
-        if self.ino != new_dir.ino {
-            for (node, from, to) in [(moved, self, new_dir), (other, new_dir, self)] {
-                if node.kind == FileType::Directory {
-                    node.set_parent(to.ino).await?;
-                    from.lose_directory();
-                    to.gain_directory();
-                }
+            for (node, from, to, found) in parents {
+                node.set_parent(found, to.ino).await?;
+                from.lose_directory();
+                to.gain_directory();
             }
         }
         let now = self.volume.now();
@@ -193,10 +202,14 @@ impl Node {
         Ok(())
     }
 
-    /// Makes ".." lead to another directory.
-    async fn set_parent(self: &Arc<Self>, parent: u32) -> Result<()> {
+    /// The place of "..".
+    async fn parent_name(&self) -> Result<Found> {
+        self.find_name(b"..").await?.ok_or(Errno::EIO)
+    }
+
+    /// Makes "..", which was `found`, lead to another directory.
+    async fn set_parent(self: &Arc<Self>, found: Found, parent: u32) -> Result<()> {
         let mtime = self.state.lock().mtime;
-        let found = self.find_name(b"..").await?.ok_or(Errno::EIO)?;
         self.set_name(found, parent, FileType::Directory).await?;
         self.parent.store(parent, Ordering::Relaxed);
         // Moving a directory does not change its own list of names.

@@ -21,7 +21,7 @@ use super::order::Order;
 use super::orphans::Orphan;
 use crate::errno::{Errno, Result};
 use crate::exec::{self, Mutex, Notify, WaitQueue};
-use crate::fs::block::BlockDevice;
+use crate::fs::block::{BlockDevice, SECTOR_SIZE};
 use crate::fs::inode::{DeviceId, StatFs};
 use crate::fs::op::BoxFuture;
 use crate::sync::{Once, SpinLock};
@@ -186,8 +186,9 @@ impl Volume {
         if self.read_only() {
             return Err(Errno::EROFS);
         }
-        if self.buffers.dirty_count() > DIRTY_LIMIT {
-            self.write_metadata_above(DIRTY_LIMIT).await?;
+        let has_much = || self.buffers.dirty_count() > DIRTY_LIMIT || self.order.is_pressing();
+        if has_much() {
+            self.write_metadata_if(has_much).await?;
         }
         Ok(change)
     }
@@ -320,6 +321,17 @@ impl Volume {
         let per_block = layout.block_size / layout.inode_size;
         let table = self.groups.inode_table(layout.group_of_inode(ino))?;
         Ok((table + (index / per_block) as u32, index % per_block * layout.inode_size))
+    }
+
+    /// Whether two inodes are in one sector of the table, which is written whole or not at all.
+    pub(super) fn are_together(&self, a: u32, b: u32) -> bool {
+        let sector = |ino| self.inode_position(ino).ok().map(|(block, offset)| (block, offset / SECTOR_SIZE));
+        sector(a) == sector(b)
+    }
+
+    /// See [`Order::unnamed`]. `last`: the inode has no link any more.
+    pub(super) fn unnamed(&self, ino: u32, dir: u32, last: bool) {
+        self.order.unnamed(ino, dir, || last && self.are_together(ino, dir));
     }
 
     pub(super) fn deletion_begins(&self) {

@@ -11,7 +11,7 @@
 //! names that have gone go without waiting for inodes then.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem::take;
@@ -26,6 +26,7 @@ use super::order::{Late, Turns};
 use super::volume::Volume;
 use super::{checksum, layout};
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::fs::block::Memory;
 
 /// Copies of blocks, by when they are written.
@@ -40,6 +41,8 @@ struct Waves {
     levels: Vec<Vec<Copy>>,
     /// Directories without the names that have gone.
     left: Vec<Copy>,
+    /// Whether all inodes are in the copies as they are.
+    stored: Result<()>,
 }
 
 impl Volume {
@@ -57,13 +60,13 @@ impl Volume {
     /// Writes inodes, directories, maps, bitmaps and superblock; all of that, and what was written before, is on stable
     /// storage afterwards. Not to be dropped before it ends.
     pub async fn write_metadata(&self) -> Result<()> {
-        self.write_metadata_above(0).await
+        self.write_metadata_if(|| true).await
     }
 
-    /// The same, if more than so many blocks are dirty.
-    pub async fn write_metadata_above(&self, limit: usize) -> Result<()> {
+    /// The same, if there is a reason when others have ended theirs.
+    pub async fn write_metadata_if(&self, reason: impl Fn() -> bool) -> Result<()> {
         let _one = self.writing.lock().await;
-        if limit > 0 && self.buffers.dirty_count() <= limit {
+        if !reason() {
             return Ok(());
         }
         if self.ended.load(Ordering::Acquire) {
@@ -71,9 +74,9 @@ impl Volume {
         }
         // What was freed by now is so by all that is written from now on.
         let release = self.groups.begin_release();
-        // Most of them before those who change names have to wait.
-        let stored = self.store_nodes().await;
-        let result = self.write_blocks().await;
+        // Most of them before those who change names have to wait; what fails here fails again.
+        let _ = self.store_nodes().await;
+        let (result, stored) = self.write_blocks().await;
         let flushed = self.device.flush().await;
         if flushed.is_ok()
             && let Ok(turns) = &result
@@ -106,19 +109,17 @@ impl Volume {
 
     /// Copies all that is dirty, so that the names in it are those of the inodes. Others are copied before what they lead to,
     /// so that this is in the first wave or on the disk.
-    async fn copy_all(&self) -> Result<Waves> {
+    async fn copy_all(&self) -> Waves {
         let _removal = self.order.removal.write().await;
-        let block_of = |ino| self.inode_position(ino).ok().map(|(block, _)| block);
-        let mut turns = self.order.begin_turns(|a, b| block_of(a) == block_of(b)).await;
+        let mut turns = self.order.begin_turns(|a, b| self.are_together(a, b)).await;
         // A new inode must not be left out, nor one that has lost its name.
         let stored = self.store_nodes().await;
-        let guests = self.name_in_lost_found(&turns.replaced).await;
+        let guests = self.name_in_lost_found(&turns).await;
         let see = |seal, data: &[u8]| self.groups.note_written(&self.layout, seal, data);
         let is_late = |seal| matches!(seal, Seal::Descriptors { .. });
         let mut others = self.buffers.copy(Wave::Others, is_late, see).await;
         self.order.end_turns(&mut turns).await;
-        stored?;
-        let levels = self.part(&turns, &mut others);
+        let levels = self.part(&turns, &mut others).await;
         if self.groups.sums != Sums::None {
             // They have the checksums of the bitmaps.
             let late = |seal| !is_late(seal);
@@ -133,12 +134,13 @@ impl Volume {
         first.extend(guests);
         first.sort_by_key(Copy::block);
         let left = self.buffers.copy_left().await;
-        Ok(Waves { turns, first, names, together, others, levels, left })
+        self.order.end_period();
+        Waves { turns, first, names, together, others, levels, left, stored }
     }
 
     /// Takes inodes out of copies of the inode table that are not to be on the disk yet. Answers the copies that have them, for
     /// each level from 1 on.
-    fn part(&self, turns: &Turns, others: &mut [Copy]) -> Vec<Vec<Copy>> {
+    async fn part(&self, turns: &Turns, others: &mut [Copy]) -> Vec<Vec<Copy>> {
         let mut levels: Vec<Vec<Copy>> = (0..turns.levels).map(|_| Vec::new()).collect();
         let mut places: BTreeMap<u32, Vec<(usize, &Late)>> = BTreeMap::new();
         for (&ino, late) in &turns.late {
@@ -147,6 +149,7 @@ impl Volume {
             }
         }
         for (block, places) in places {
+            exec::budget().await;
             let Ok(at) = others.binary_search_by_key(&block, Copy::block) else { continue };
             let whole = others[at].clone();
             let hide = |copy: &mut Copy, level| {
@@ -161,12 +164,12 @@ impl Volume {
                 }
             };
             hide(&mut others[at], 0);
-            for (level, copies) in (1..).zip(&mut levels) {
-                if places.iter().any(|(_, late)| late.level == Some(level)) {
-                    let mut copy = whole.clone();
-                    hide(&mut copy, level);
-                    copies.push(copy);
-                }
+            let its: BTreeSet<u32> =
+                places.iter().filter_map(|(_, late)| late.level).filter(|level| *level > 0).collect();
+            for level in its {
+                let mut copy = whole.clone();
+                hide(&mut copy, level);
+                levels[level as usize - 1].push(copy);
             }
             if places.iter().any(|(_, late)| late.level.is_none()) {
                 // They are for another write-back.
@@ -176,16 +179,16 @@ impl Volume {
         levels
     }
 
-    /// Writes everything that is dirty, with flushes in between.
-    async fn write_blocks(&self) -> Result<Turns> {
-        let mut waves = self.copy_all().await?;
+    /// Writes everything that is dirty, with flushes in between. Also answers whether all inodes were in it.
+    async fn write_blocks(&self) -> (Result<Turns>, Result<()>) {
+        let mut waves = self.copy_all().await;
         let result = self.write_waves(&mut waves).await;
         if result.is_err() {
             let Waves { first, names, others, levels, left, .. } = &waves;
             let copies = [first, names, others, left].into_iter().chain(levels).flatten();
             copies.for_each(Copy::take_back);
         }
-        result.map(|()| waves.turns)
+        (result.map(|()| waves.turns), waves.stored)
     }
 
     async fn write_waves(&self, waves: &mut Waves) -> Result<()> {

@@ -32,6 +32,8 @@ pub struct TestDisk {
     /// Requests whose order is shuffled are delayed by up to so many polls.
     delay: u64,
     pub fail_writes: AtomicBool,
+    /// Reads that begin at this sector fail.
+    pub bad_sector: AtomicU64,
     pub requests: AtomicU64,
     pub flushes: AtomicU64,
 }
@@ -46,6 +48,7 @@ impl TestDisk {
             rng: Mutex::new(Rng(seed | 1)),
             delay: 6,
             fail_writes: AtomicBool::new(false),
+            bad_sector: AtomicU64::new(u64::MAX),
             requests: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
         })
@@ -135,7 +138,11 @@ impl BlockDevice for TestDisk {
         self.flushes.fetch_add(u64::from(request.transfer == Transfer::Flush), Ordering::Relaxed);
         let polls = self.rng.lock().unwrap().below(self.delay);
         let content = self.content.clone();
-        let failed = request.transfer == Transfer::Write && self.fail_writes.load(Ordering::Relaxed);
+        let failed = match request.transfer {
+            Transfer::Write => self.fail_writes.load(Ordering::Relaxed),
+            Transfer::Read => self.bad_sector.load(Ordering::Relaxed) == request.sector,
+            Transfer::Flush => false,
+        };
         exec::spawn("disk", async move {
             for _ in 0..polls {
                 exec::yield_now().await;
@@ -212,7 +219,7 @@ pub fn repair_after_cut(image: &[u8], what: &str) -> Vec<u8> {
         text.lines().rev().skip_while(|line| !line.contains("UNEXPECTED")).skip(1).find(|line| !line.trim().is_empty());
     let question = question.unwrap_or_default();
     let about_directories =
-        ["Unconnected directory inode", "is a link to directory"].iter().any(|q| question.contains(q));
+        ["Unconnected directory inode", "is a link to directory", "'..' in"].iter().any(|q| question.contains(q));
     assert!(about_directories, "{what}: e2fsck asks:\n{text}");
     repair(image)
 }

@@ -11,12 +11,17 @@ struct Names {
     dirs: Vec<(Path, Arc<dyn Inode>)>,
     /// Renames too.
     moves: bool,
+    /// What was removed last.
+    removed: Vec<u8>,
 }
 
 const DIR: NewAttr = NewAttr { perm: 0o755, ..ATTR };
 
 impl Names {
     fn name(&mut self) -> Vec<u8> {
+        if !self.removed.is_empty() && self.rng.below(4) == 0 {
+            return self.removed.clone();
+        }
         let mut name = format!("{:x}", self.rng.below(40)).into_bytes();
         let len = [1, 3, 20, 120][self.rng.below(4) as usize];
         name.resize(name.len().max(len), b'n');
@@ -57,6 +62,7 @@ impl Names {
                 if let Some((name, target)) = self.some(&dir).await
                     && dir.unlink(&name, &target).await.is_ok()
                 {
+                    self.removed.clone_from(&name);
                     let gone = [path, vec![name]].concat();
                     self.dirs.retain(|(path, _)| *path != gone);
                 }
@@ -101,7 +107,9 @@ impl Names {
         if replaced.is_some() && self.rng.below(5) == 0 {
             flags = RenameFlags::EXCHANGE;
         }
-        let _ = dir.rename(&old, &moved, &to, &new, replaced.as_ref(), flags).await;
+        if dir.rename(&old, &moved, &to, &new, replaced.as_ref(), flags).await.is_ok() {
+            self.removed = old;
+        }
     }
 
     /// rm -r
@@ -140,10 +148,20 @@ fn block_size(arguments: &[&str]) -> usize {
 fn cut(arguments: &[&str], image: &[u8], seed: u64, moves: bool) {
     let disk = TestDisk::new(image.to_vec(), seed);
     let inner = disk.clone();
+    let long_names = block_size(arguments) / 50;
     run(async move {
         let fs = mount(&inner).await;
         let root = root_of(&fs);
         let base = root.create(b"base", NewNode::Directory, DIR).await.unwrap();
+        if seed.is_multiple_of(2) {
+            // So many blocks that e2fsck looks for names that are in two.
+            for dir in [&root, &base] {
+                for name in 0..long_names {
+                    let name = format!("{name:x}-{:n<100}", "").into_bytes();
+                    dir.create(&name, NewNode::Regular, ATTR).await.unwrap();
+                }
+            }
+        }
         fs.sync().await.unwrap();
         inner.cut_after(20 + Rng(seed * 91 + 5).below(700));
         let done = Arc::new(core::sync::atomic::AtomicBool::new(false));
@@ -163,7 +181,9 @@ fn cut(arguments: &[&str], image: &[u8], seed: u64, moves: bool) {
         for (worker, base) in (0..).zip([root, base]) {
             let (fs, inner, left) = (fs.clone(), inner.clone(), left.clone());
             exec::spawn("names", async move {
-                let mut names = Names { rng: Rng(seed * 77 + worker * 9 + 1), dirs: vec![(Vec::new(), base)], moves };
+                let rng = Rng(seed * 77 + worker * 9 + 1);
+                let dirs = vec![(Vec::new(), base)];
+                let mut names = Names { rng, dirs, moves, removed: Vec::new() };
                 for step in 0..400 {
                     names.step().await;
                     if step % 90 == 60 {
@@ -258,4 +278,33 @@ fn a_sync_flushes_as_often_as_the_order_needs() {
         root.unlink(b"short", &short).await.unwrap();
         assert_eq!(flushes(&new).await, 2, "create and unlink");
     });
+}
+
+#[test]
+fn an_inode_that_cannot_be_stored_keeps_nothing_else_from_the_disk() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024", "-g", "1024"], 4 * MIB), 7);
+    let inner = disk.clone();
+    run(async move {
+        let fs = mount(&inner).await;
+        let root = root_of(&fs);
+        let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
+        let dir = root.create(b"dir", NewNode::Directory, DIR).await.unwrap();
+        fs.sync().await.unwrap();
+        let (block, _) = fs.volume.inode_position(file.metadata().ino as u32).unwrap();
+        fs.volume.buffers.forget(block, 1);
+        inner.bad_sector.store(u64::from(block) * 2, Ordering::Relaxed);
+        file.set_attr(SetAttr { perm: Some(0o600), ..SetAttr::default() }).await.unwrap();
+        for name in 0..200 {
+            let new = dir.create(format!("{name}").as_bytes(), NewNode::Directory, DIR).await;
+            new.map(drop).or_else(|errno| if errno == Errno::EIO { Ok(()) } else { Err(errno) }).unwrap();
+        }
+        assert_eq!(fs.sync().await, Err(Errno::EIO));
+        // As if they had to make room for others.
+        fs.volume.buffers.forget_clean();
+        inner.bad_sector.store(u64::MAX, Ordering::Relaxed);
+        fs.sync().await.unwrap();
+        drop((root, file, dir));
+        unmount(fs).await;
+    });
+    check_clean(&disk.image(), "after reads that failed");
 }
