@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::{CACHE, COUNT, Dentry, Entry, Target, bucket, hash, position};
+use super::{Bucket, CACHE, COUNT, Dentry, Entry, Target, bucket, hash, position};
 use crate::fs::inode::{FileSystem, Inode};
 use crate::sync::SpinLock;
 
@@ -43,7 +43,7 @@ pub async fn forget_fs(fs: &Arc<dyn FileSystem>) {
 }
 
 /// Takes out of a bucket what leads to inodes that are over and have no user.
-fn take_over(bucket: &SpinLock<Vec<Entry>>, is_over: impl Fn(&Arc<dyn Inode>) -> bool) -> Vec<Entry> {
+fn take_over(bucket: &SpinLock<Bucket>, is_over: impl Fn(&Arc<dyn Inode>) -> bool) -> Vec<Entry> {
     let mut victims: Vec<Entry> = Vec::new();
     // Somebody else may let go of a directory while it is looked at, so it goes outside of the lock.
     let mut looked_at: SmallVec<[Arc<Dentry>; 8]> = SmallVec::new();

@@ -207,7 +207,10 @@ unsafe impl Send for Entry {}
 // SAFETY: as above.
 unsafe impl Sync for Entry {}
 
-static CACHE: [SpinLock<Vec<Entry>>; BUCKETS] = [const { SpinLock::new(Vec::new()) }; BUCKETS];
+/// Unlike an empty `Vec` it is all zeros, so that the table takes nothing of the image.
+type Bucket = SmallVec<[Entry; 0]>;
+
+static CACHE: [SpinLock<Bucket>; BUCKETS] = [const { SpinLock::new(Bucket::new_const()) }; BUCKETS];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static HAND: AtomicUsize = AtomicUsize::new(0);
 
@@ -235,7 +238,7 @@ fn hash(parent: *const Dentry, name: &[u8]) -> u32 {
     (h >> 32) as u32
 }
 
-fn bucket(hash: u32) -> &'static SpinLock<Vec<Entry>> {
+fn bucket(hash: u32) -> &'static SpinLock<Bucket> {
     &CACHE[hash as usize % BUCKETS]
 }
 
@@ -312,7 +315,7 @@ pub fn insert_nothing(parent: &Arc<Dentry>, name: &[u8]) {
 }
 
 /// Adds an entry to its bucket, and throws out what in the bucket leads to what is gone.
-fn add(entries: &mut Vec<Entry>, entry: Entry) {
+fn add(entries: &mut Bucket, entry: Entry) {
     let before = entries.len();
     entries.retain(|e| !e.target.is_over());
     COUNT.fetch_sub(before - entries.len(), Ordering::Relaxed);
@@ -459,7 +462,7 @@ fn sweep(index: usize) -> usize {
         }
     }
     if entries.is_empty() {
-        *entries = Vec::new();
+        *entries = Bucket::new();
     }
     drop(entries);
     COUNT.fetch_sub(victims.len(), Ordering::Relaxed);
