@@ -126,8 +126,8 @@ fn help() {
 }
 
 fn signal_all(signo: u8) {
-    for process in processes().iter().filter(|process| process.pid != 1) {
-        let _ = signal::send_to_process(process, SigInfo::kernel(signo));
+    for process in processes().filter(|process| process.pid != 1) {
+        let _ = signal::send_to_process(&process, SigInfo::kernel(signo));
     }
 }
 
@@ -138,8 +138,8 @@ fn secure_attention() {
         let session = process.session.read().clone();
         session.tty.lock().as_ref().is_some_and(|tty| core::ptr::addr_eq(Arc::as_ptr(tty), Arc::as_ptr(console)))
     };
-    for process in processes().iter().filter(|process| process.pid != 1 && uses(process)) {
-        let _ = signal::send_to_process(process, SigInfo::kernel(signal::SIGKILL));
+    for process in processes().filter(|process| process.pid != 1 && uses(process)) {
+        let _ = signal::send_to_process(&process, SigInfo::kernel(signal::SIGKILL));
     }
 }
 

@@ -72,11 +72,10 @@ pub async fn end_on_request() {
 /// Ends the process that holds most, unless one is ending already, and gives it a little time. False if there is none.
 async fn end_worst() -> bool {
     let ending = {
-        let processes = table::processes();
         let worst =
-            || processes.iter().filter_map(|process| Some((badness(process)?, process))).max_by_key(|found| found.0);
-        let ending = processes.iter().any(|process| process.is_dying() && !process.is_zombie());
-        ending || worst().map(|(_, process)| end(process)).is_some()
+            || table::processes().filter_map(|process| Some((badness(&process)?, process))).max_by_key(|found| found.0);
+        let ending = table::processes().any(|process| process.is_dying() && !process.is_zombie());
+        ending || worst().map(|(_, process)| end(&process)).is_some()
     };
     if ending {
         exec::sleep_until(Instant::now().saturating_add(INTERVAL)).await;

@@ -203,7 +203,7 @@ pub fn look_at(task: &Task) -> Doing {
 
 /// The thread that each CPU polls, for a look at the machine.
 pub fn current_of_cpus() -> Vec<Option<Arc<Task>>> {
-    let tasks: Vec<Arc<Task>> = table::processes().iter().flat_map(|process| process.tasks()).collect();
+    let tasks: Vec<Arc<Task>> = table::processes().flat_map(|process| process.tasks()).collect();
     let on = |current: &AtomicPtr<Task>| {
         let current = current.load(Ordering::Relaxed);
         tasks.iter().find(|task| ptr::eq(Arc::as_ptr(task), current)).cloned()

@@ -6,6 +6,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use arrayvec::ArrayVec;
+
 use super::process::Process;
 use super::task::Task;
 use crate::errno::{Errno, Result};
@@ -16,6 +18,8 @@ pub type Pid = u32;
 
 /// Ids are below: what /proc/sys/kernel/pid_max may be at most on 64-bit machines.
 pub const PID_LIMIT: Pid = 4_194_304;
+/// How many processes are looked at without letting go of the lock.
+const TURN: usize = 32;
 /// Ids that may be given again from when the greatest was reached.
 const FIRST_AGAIN: Pid = 300;
 
@@ -79,9 +83,24 @@ pub fn group_exists(pgid: Pid) -> bool {
     lock().group_exists(pgid)
 }
 
-/// All processes by pid, zombies included.
-pub fn processes() -> Vec<Arc<Process>> {
-    lock().nodes.values().map(|node| node.process.clone()).collect()
+/// All processes by pid, zombies included. There may be very many, and no memory: some at a time, so those that come and go
+/// meanwhile may be among them or not.
+pub fn processes() -> impl Iterator<Item = Arc<Process>> {
+    let mut turn = ArrayVec::<Arc<Process>, TURN>::new();
+    let mut next = 0;
+    core::iter::from_fn(move || {
+        if turn.is_empty() {
+            turn.extend(lock().nodes.range(next..).take(TURN).map(|(_, node)| node.process.clone()));
+            next = turn.last()?.pid + 1;
+            turn.reverse();
+        }
+        turn.pop()
+    })
+}
+
+/// How many there are.
+pub fn process_count() -> usize {
+    lock().nodes.len()
 }
 
 /// All living threads.

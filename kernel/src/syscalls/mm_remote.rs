@@ -123,10 +123,10 @@ pub async fn process_mrelease(t: &Thread, fd: i32, flags: u32) -> Result<()> {
         threads.iter().find_map(|task| task.handles().mm)
     };
     let space = space_of(&process).ok_or(Errno::ESRCH)?;
-    let in_use = |other: &Arc<crate::process::Process>| {
-        !other.is_dying() && space_of(other).is_some_and(|theirs| Arc::ptr_eq(&theirs, &space))
+    let in_use = |other: Arc<crate::process::Process>| {
+        !other.is_dying() && space_of(&other).is_some_and(|theirs| Arc::ptr_eq(&theirs, &space))
     };
-    if !process.is_dying() || table::processes().iter().any(in_use) {
+    if !process.is_dying() || table::processes().any(in_use) {
         return Err(Errno::EINVAL);
     }
     space.release_private().await

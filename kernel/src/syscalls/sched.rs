@@ -219,7 +219,7 @@ pub(super) fn priority_targets(t: &Thread, which: i32, who: i32) -> Result<Vec<A
 pub(super) fn threads_of_user(uid: u32) -> Result<Vec<Arc<Task>>> {
     let all = process::processes();
     let tasks: Vec<Arc<Task>> =
-        all.iter().flat_map(|process| process.tasks()).filter(|task| task.shared_creds().uid == uid).collect();
+        all.flat_map(|process| process.tasks()).filter(|task| task.shared_creds().uid == uid).collect();
     if tasks.is_empty() { Err(Errno::ESRCH) } else { Ok(tasks) }
 }
 

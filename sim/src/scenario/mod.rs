@@ -149,7 +149,7 @@ async fn init(u: U, main: Program, may_lose: i64) -> i32 {
             pid => assert!(pid > 0, "wait4: {}", user::errno(pid)),
         }
     }
-    let left = pollux_kernel::process::processes().len();
+    let left = pollux_kernel::process::process_count();
     assert!(left == 1, "{left} processes are left");
     let lost = before as i64 - frames::free_frames() as i64;
     assert!(lost <= may_lose, "{lost} page frames are lost");

@@ -154,7 +154,7 @@ impl Node {
     fn nlink(&self) -> u32 {
         let subdirs = match self {
             Node::Static(Static { kind: StaticKind::Root(entries), .. }) => {
-                subdirs_of(entries) + process::processes().len()
+                subdirs_of(entries) + process::process_count()
             }
             Node::Static(Static { kind: StaticKind::Dir(entries), .. }) => subdirs_of(entries),
             Node::Subject(subject) => {

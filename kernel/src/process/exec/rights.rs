@@ -62,9 +62,7 @@ fn shares_directories(t: &Thread) -> bool {
     let own = t.process().threads.lock().iter().filter(|task| uses(task)).count();
     // Each thread has two references; more may be somebody who looks at them for a moment.
     Arc::strong_count(t.fs()) > 2 * own
-        && table::processes()
-            .iter()
-            .any(|process| process.pid != t.process().pid && process.threads.lock().iter().any(&uses))
+        && table::processes().any(|process| process.pid != t.process().pid && process.threads.lock().iter().any(&uses))
 }
 
 const SECBIT_NOROOT: u32 = 1;
