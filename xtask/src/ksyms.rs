@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
-const MAGIC: &[u8; 8] = b"PLXSYMS2";
+const MAGIC: &[u8; 8] = b"PLXSYMS3";
 /// Longer names are cut, more so if the table would not fit.
 const NAME_LENGTHS: [usize; 5] = [120, 80, 50, 30, 16];
 /// So many words, the most frequent ones, take one byte in a name, the others two.
@@ -50,7 +50,12 @@ fn functions<'a>(
     all.into_iter().map(|(offset, _, name)| (offset, name)).collect()
 }
 
-/// None if the names have more words than can be told apart.
+/// What is in the table.
+fn number(number: usize) -> Option<[u8; 3]> {
+    (number as u64).to_le_bytes().first_chunk().copied().filter(|_| number < 1 << 24)
+}
+
+/// None if the names have more words than can be told apart, or something is larger than numbers are.
 fn table(symbols: &[(u32, String)], end: u32, longest: usize) -> Option<Vec<u8>> {
     let names: Vec<&str> = symbols.iter().map(|(_, name)| tail(name, longest)).collect();
     let words = words_by_use(&names);
@@ -60,11 +65,11 @@ fn table(symbols: &[(u32, String)], end: u32, longest: usize) -> Option<Vec<u8>>
     let places: HashMap<&str, usize> = words.iter().enumerate().map(|(place, &word)| (word, place)).collect();
     let mut spellings = Vec::new();
     let mut out = MAGIC.to_vec();
-    out.extend((symbols.len() as u32).to_le_bytes());
-    out.extend((words.len() as u32).to_le_bytes());
+    out.extend(number(symbols.len())?);
+    out.extend(number(words.len())?);
     for ((offset, _), name) in symbols.iter().zip(&names) {
-        out.extend(offset.to_le_bytes());
-        out.extend((spellings.len() as u32).to_le_bytes());
+        out.extend(number(*offset as usize)?);
+        out.extend(number(spellings.len())?);
         for word in words_of(name) {
             match places[word] {
                 short if short < SHORT => spellings.push(short as u8),
@@ -72,14 +77,14 @@ fn table(symbols: &[(u32, String)], end: u32, longest: usize) -> Option<Vec<u8>>
             }
         }
     }
-    out.extend(end.to_le_bytes());
-    out.extend((spellings.len() as u32).to_le_bytes());
-    let mut letters = 0u32;
+    out.extend(number(end as usize)?);
+    out.extend(number(spellings.len())?);
+    let mut letters = 0;
     for word in &words {
-        out.extend(letters.to_le_bytes());
-        letters += word.len() as u32;
+        out.extend(number(letters)?);
+        letters += word.len();
     }
-    out.extend(letters.to_le_bytes());
+    out.extend(number(letters)?);
     out.extend(spellings);
     out.extend(words.concat().bytes());
     Some(out)
@@ -122,18 +127,19 @@ mod tests {
     fn the_table_is_laid_out_as_the_kernel_reads_it() {
         let bytes = table(&[(0, "_head".into()), (0x40, "core::fmt::fmt::write".into())], 0x100, 15).unwrap();
         assert_eq!(&bytes[..8], MAGIC);
-        let words: Vec<u32> = bytes[8..56].as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let numbers = bytes[8..44].as_chunks().0.iter();
+        let numbers: Vec<u32> = numbers.map(|&[a, b, c]| u32::from_le_bytes([a, b, c, 0])).collect();
         // Counts; offsets of code and spelling; offsets of letters.
-        assert_eq!(words, [2, 3, 0, 0, 0x40, 1, 0x100, 4, 0, 5, 10, 15]);
-        assert_eq!(&bytes[56..60], [1, 0, 0, 2], "fmt:: is the most frequent word");
-        assert_eq!(&bytes[60..], b"fmt::_headwrite");
+        assert_eq!(numbers, [2, 3, 0, 0, 0x40, 1, 0x100, 4, 0, 5, 10, 15]);
+        assert_eq!(&bytes[44..48], [1, 0, 0, 2], "fmt:: is the most frequent word");
+        assert_eq!(&bytes[48..], b"fmt::_headwrite");
     }
 
     #[test]
     fn rare_words_take_two_bytes() {
         let name: String = (0..SHORT + 2).map(|i| format!("w{i:03}:")).collect();
         let bytes = table(&[(0, name.clone())], 4, name.len()).unwrap();
-        let spelling = 16 + 8 * 2 + 4 * (SHORT + 3);
+        let spelling = 14 + 6 * 2 + 3 * (SHORT + 3);
         let (short, long) = bytes[spelling..][..SHORT + 4].split_at(SHORT);
         assert!(short.iter().copied().eq(0..SHORT as u8));
         assert_eq!(long, [192, 0, 192, 1]);

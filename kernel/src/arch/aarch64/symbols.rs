@@ -1,9 +1,9 @@
 //! Names of kernel addresses. xtask fills the section `.ksyms` of the flat image after linking; unfilled, only
 //! addresses are printed.
 //!
-//! Format, little endian: the bytes `PLXSYMS2`; the number of functions and that of words: u32 each; for each function
-//! (offset of its code from the start of the image: u32, offset of its spelling: u32), ascending, and once more for the
-//! end of the text; for each word where its letters begin: u32, and once more for the end; the spellings; the letters, UTF-8.
+//! Format, little endian: the bytes `PLXSYMS3`; the number of functions and that of words: 3 bytes each, as all numbers; for each function
+//! (offset of its code from the start of the image, offset of its spelling), ascending, and once more for the
+//! end of the text; for each word where its letters begin, and once more for the end; the spellings; the letters, UTF-8.
 //! A spelling is a row of words: a byte below 192 is the number of one, others are with the byte behind them
 //! (192 << 8) + number - 192.
 
@@ -15,9 +15,13 @@ unsafe extern "C" {
     static __ksyms_end: u8;
 }
 
-const MAGIC: &[u8] = b"PLXSYMS2";
+const MAGIC: &[u8] = b"PLXSYMS3";
 
 const SHORT: usize = 192;
+/// Bytes of a number.
+const NUMBER: usize = 3;
+/// Where the functions begin.
+const FUNCTIONS: usize = 8 + 2 * NUMBER;
 
 /// Prints as `function+0x12` or as the bare address.
 pub struct Name(pub u64);
@@ -52,15 +56,16 @@ impl Table {
             return None;
         }
         let table = Table { bytes, functions: 0, words: 0 };
-        Some(Table { functions: table.word(8)?, words: table.word(12)?, ..table })
+        Some(Table { functions: table.number(8)?, words: table.number(8 + NUMBER)?, ..table })
     }
 
-    fn word(&self, at: usize) -> Option<usize> {
-        Some(u32::from_le_bytes(self.bytes.get(at..at + 4)?.try_into().ok()?) as usize)
+    fn number(&self, at: usize) -> Option<usize> {
+        let bytes = self.bytes.get(at..at + NUMBER)?;
+        Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
     }
 
     fn code(&self, function: usize) -> Option<usize> {
-        self.word(16 + 8 * function)
+        self.number(FUNCTIONS + 2 * NUMBER * function)
     }
 
     /// The function that an address lies in, and how far.
@@ -91,21 +96,25 @@ impl Table {
     }
 
     fn word_offsets(&self) -> usize {
-        16 + 8 * (self.functions + 1)
+        FUNCTIONS + 2 * NUMBER * (self.functions + 1)
     }
 
     fn spellings(&self) -> usize {
-        self.word_offsets() + 4 * (self.words + 1)
+        self.word_offsets() + NUMBER * (self.words + 1)
+    }
+
+    fn spelling_offset(&self, function: usize) -> Option<usize> {
+        self.number(FUNCTIONS + 2 * NUMBER * function + NUMBER)
     }
 
     fn spelling(&self, function: usize) -> Option<&'static [u8]> {
-        let offset = |function: usize| Some(self.spellings() + self.word(20 + 8 * function)?);
+        let offset = |function: usize| Some(self.spellings() + self.spelling_offset(function)?);
         self.bytes.get(offset(function)?..offset(function + 1)?)
     }
 
     fn letters(&self, word: usize) -> Option<&'static str> {
-        let letters = self.spellings() + self.word(20 + 8 * self.functions)?;
-        let offset = |word: usize| Some(letters + self.word(self.word_offsets() + 4 * word)?);
+        let letters = self.spellings() + self.spelling_offset(self.functions)?;
+        let offset = |word: usize| Some(letters + self.number(self.word_offsets() + NUMBER * word)?);
         core::str::from_utf8(self.bytes.get(offset(word)?..offset(word + 1)?)?).ok()
     }
 }
