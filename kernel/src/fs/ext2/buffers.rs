@@ -15,6 +15,7 @@ use super::checksum::Seal;
 use crate::errno::Result;
 use crate::exec;
 use crate::fs::block::{BlockDevice, Memory, Pending, SECTOR_SIZE};
+use crate::fs::op::BoxFuture;
 use crate::sync::SpinLock;
 
 /// Bytes of clean blocks kept at most.
@@ -70,6 +71,9 @@ pub enum Wave {
     /// New ones, that others are going to lead to.
     First,
 }
+
+/// Gets to know what is written.
+type See<'a> = &'a (dyn Fn(Seal, &[u8]) + Sync);
 
 /// What a dirty block held at some moment, to be written. The buffer stays in the cache meanwhile: what the device has is
 /// old.
@@ -309,7 +313,13 @@ impl Buffers {
 
     /// Copies every block that is dirty now, and is not one of those `later`, in the order of their numbers. They count as
     /// clean then: what is not written has to be given to [`Copy::take_back`].
-    pub async fn copy(&self, wave: Wave, later: impl Fn(Seal) -> bool, mut see: impl FnMut(Seal, &[u8])) -> Vec<Copy> {
+    ///
+    /// Boxed, because there is no need for its code in each caller.
+    pub fn copy<'a>(&'a self, wave: Wave, later: fn(Seal) -> bool, see: See<'a>) -> BoxFuture<'a, Vec<Copy>> {
+        Box::pin(self.copy_dirty(wave, later, see))
+    }
+
+    async fn copy_dirty(&self, wave: Wave, later: fn(Seal) -> bool, see: See<'_>) -> Vec<Copy> {
         let blocks = core::mem::take(&mut self.index.lock().dirty[wave as usize]);
         let mut copies = Vec::new();
         for block in blocks {

@@ -70,6 +70,10 @@ fn extent_tail(data: &[u8]) -> Option<usize> {
 }
 
 impl Seal {
+    pub fn is_of_descriptors(self) -> bool {
+        matches!(self, Seal::Descriptors { .. })
+    }
+
     /// Where the checksum is in the block, and what it should be.
     fn compute(self, data: &[u8]) -> Option<(usize, u32)> {
         match self {

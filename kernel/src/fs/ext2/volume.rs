@@ -186,11 +186,14 @@ impl Volume {
         if self.read_only() {
             return Err(Errno::EROFS);
         }
-        let has_much = || self.buffers.dirty_count() > DIRTY_LIMIT || self.order.is_pressing();
-        if has_much() {
-            self.write_metadata_if(has_much).await?;
+        if self.has_much_to_write() {
+            self.write_metadata_if(Volume::has_much_to_write).await?;
         }
         Ok(change)
+    }
+
+    fn has_much_to_write(&self) -> bool {
+        self.buffers.dirty_count() > DIRTY_LIMIT || self.order.is_pressing()
     }
 
     /// A change that nobody can refuse, because it was promised. Whoever wants to seal the volume waits for its end.

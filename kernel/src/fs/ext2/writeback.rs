@@ -21,7 +21,7 @@ use smallvec::smallvec;
 use zerocopy::IntoBytes;
 
 use super::buffers::{Copy, Wave};
-use super::checksum::{Seal, Sums};
+use super::checksum::Sums;
 use super::order::{Late, Turns};
 use super::volume::Volume;
 use super::{checksum, layout};
@@ -60,13 +60,13 @@ impl Volume {
     /// Writes inodes, directories, maps, bitmaps and superblock; all of that, and what was written before, is on stable
     /// storage afterwards. Not to be dropped before it ends.
     pub async fn write_metadata(&self) -> Result<()> {
-        self.write_metadata_if(|| true).await
+        self.write_metadata_if(|_| true).await
     }
 
     /// The same, if there is a reason when others have ended theirs.
-    pub async fn write_metadata_if(&self, reason: impl Fn() -> bool) -> Result<()> {
+    pub async fn write_metadata_if(&self, reason: fn(&Volume) -> bool) -> Result<()> {
         let _one = self.writing.lock().await;
-        if !reason() {
+        if !reason(self) {
             return Ok(());
         }
         if self.ended.load(Ordering::Acquire) {
@@ -116,23 +116,21 @@ impl Volume {
         let stored = self.store_nodes().await;
         let guests = self.name_in_lost_found(&turns).await;
         let see = |seal, data: &[u8]| self.groups.note_written(&self.layout, seal, data);
-        let is_late = |seal| matches!(seal, Seal::Descriptors { .. });
-        let mut others = self.buffers.copy(Wave::Others, is_late, see).await;
+        let mut others = self.buffers.copy(Wave::Others, |seal| seal.is_of_descriptors(), &see).await;
         self.order.end_turns(&mut turns).await;
         let levels = self.part(&turns, &mut others).await;
         if self.groups.sums != Sums::None {
             // They have the checksums of the bitmaps.
-            let late = |seal| !is_late(seal);
-            others.append(&mut self.buffers.copy(Wave::Others, late, |_, _| ()).await);
+            others.append(&mut self.buffers.copy(Wave::Others, |seal| !seal.is_of_descriptors(), &|_, _| ()).await);
         }
-        let mut first = self.buffers.copy(Wave::First, |_| false, |_, _| ()).await;
+        let mut first = self.buffers.copy(Wave::First, |_| false, &|_, _| ()).await;
         let (guests, names) = {
-            let names = self.buffers.copy(Wave::Names, |_| false, |_, _| ()).await;
+            let names = self.buffers.copy(Wave::Names, |_| false, &|_, _| ()).await;
             names.into_iter().partition::<Vec<_>, _>(|copy| guests.contains(&copy.block()))
         };
         let together = guests.is_empty() && (first.is_empty() || self.groups.sums == Sums::None);
         first.extend(guests);
-        first.sort_by_key(Copy::block);
+        first.sort_unstable_by_key(Copy::block);
         let left = self.buffers.copy_left().await;
         self.order.end_period();
         Waves { turns, first, names, together, others, levels, left, stored }
@@ -222,7 +220,7 @@ impl Volume {
             waves.others.retain(|copy| !newer(copy));
             self.buffers.write(take(&mut waves.first)).await?;
             // There may be more by now that these lead to.
-            waves.first = self.buffers.copy(Wave::First, |_| false, |_, _| ()).await;
+            waves.first = self.buffers.copy(Wave::First, |_| false, &|_, _| ()).await;
         }
         if self.superblock_first.swap(false, Ordering::AcqRel) {
             some = true;
