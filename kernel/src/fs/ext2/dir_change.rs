@@ -164,31 +164,34 @@ impl Node {
         let (name, hash, ino, kind) = entry;
         let order = &self.volume.order;
         let period = order.period();
-        let (need, kind, area) = (space_for(name.len()), self.kind_byte(kind), self.volume.layout.dir_area());
+        let (kind, area) = (self.kind_byte(kind), self.volume.layout.dir_area());
         let (added, offset, room) = buffer.modify_names(|data, before| {
             let data = &mut data[..area];
             let mut added = Added::There;
-            if let Some(before) = before
-                && usize::from(room_of(data)) >= need
+            let mut offset = dirent::insert(data, ino, name, kind);
+            if let Some(at) = offset
+                && let Some(before) = before
             {
                 let before = &mut before[..area];
-                let other = dirent::find(before, name).filter(|old| old.ino != ino);
+                let old = dirent::find(before, name);
+                let other = old.filter(|old| old.ino != ino);
                 if other.is_some() && !safe {
-                    return (Added::Taken, None, room_of(data));
-                }
-                match dirent::put(before, ino, name, kind) {
-                    Ok(_) => {}
-                    Err(()) => return (Added::Full, None, room_of(data)),
-                }
-                if let Some(other) = other {
+                    added = Added::Taken;
+                } else if dirent::put(before, old, ino, name, kind).is_err() {
+                    added = Added::Full;
+                } else if let Some(other) = other {
                     order.replaced(other.ino, other.kind);
                 }
+                if !matches!(added, Added::There) {
+                    dirent::remove(data, at);
+                    offset = None;
+                }
             }
-            let offset = dirent::insert(data, ino, name, kind);
-            match offset {
+            match (offset, &added) {
                 // Before anybody sees it, and syncs it.
-                Some(_) => order.named(ino, self.ino),
-                None => added = Added::Full,
+                (Some(_), _) => order.named(ino, self.ino),
+                (None, Added::There) => added = Added::Full,
+                (None, _) => {}
             }
             (added, offset, room_of(data))
         });
@@ -310,7 +313,8 @@ impl Node {
             let mut replaced = None;
             if let Some(before) = before {
                 let before = &mut before[..area];
-                replaced = dirent::put(before, ino, name, kind).ok()?;
+                replaced = dirent::find(before, name);
+                dirent::put(before, replaced, ino, name, kind).ok()?;
                 if let Some(same) = dirent::find(before, old.name(data)).filter(|same| same.ino == ino) {
                     dirent::remove(before, same.offset);
                 }

@@ -118,17 +118,15 @@ pub fn lead(data: &mut [u8], entry: Entry, ino: u32, kind: u8) {
     data[entry.offset + 7] = kind;
 }
 
-/// Makes a name lead somewhere that may be there already. Answers what it led to; `Err` if there is no room for it, or it leads to
+/// Makes a name lead somewhere; `old` is its entry, if there is one. `Err` if there is no room for it, or it leads to
 /// what may be another directory, which has only one name.
-pub fn put(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> core::result::Result<Option<Entry>, ()> {
-    if let Some(entry) = find(data, name) {
-        if entry.ino != ino && file_type(entry.kind).is_none_or(|kind| kind == FileType::Directory) {
-            return Err(());
-        }
-        lead(data, entry, ino, kind);
-        return Ok(Some(entry));
+pub fn put(data: &mut [u8], old: Option<Entry>, ino: u32, name: &[u8], kind: u8) -> core::result::Result<(), ()> {
+    let Some(entry) = old else { return insert(data, ino, name, kind).map(|_| ()).ok_or(()) };
+    if entry.ino != ino && file_type(entry.kind).is_none_or(|kind| kind == FileType::Directory) {
+        return Err(());
     }
-    insert(data, ino, name, kind).map(|_| None).ok_or(())
+    lead(data, entry, ino, kind);
+    Ok(())
 }
 
 /// Joins the entry at `offset` with the one before it; the first of a block stays, without an inode.
