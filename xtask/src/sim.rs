@@ -236,10 +236,10 @@ const BREAKS: &[Break] = &[
         name: "ext2-flush-order",
         about: "sync flushes the disk before it writes metadata",
         file: "kernel/src/fs/ext2/writeback.rs",
-        old: "        result = self.write_blocks().await.and(result);
-        result = self.device.flush().await.and(result);",
-        new: "        result = self.device.flush().await.and(result);
-        result = self.write_blocks().await.and(result);",
+        old: "        let (result, stored) = self.write_blocks().await;
+        let flushed = self.device.flush().await;",
+        new: "        let flushed = self.device.flush().await;
+        let (result, stored) = self.write_blocks().await;",
     },
     Break {
         name: "ext2-content-flush",
