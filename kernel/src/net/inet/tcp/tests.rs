@@ -2,7 +2,11 @@ use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 
 use super::*;
+use crate::errno::Errno;
 use crate::exec::test_util::{advance, run_until_idle};
+use crate::fs::{FileOps, TryError};
+use crate::mm::IoBuf;
+use crate::net::socket::Receive;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
