@@ -26,6 +26,7 @@ mod runner;
 mod signal;
 mod sys;
 mod terminal;
+mod urgent;
 
 use std::process::ExitCode;
 

@@ -5,9 +5,10 @@ use libc::*;
 use super::sigio::fcntl;
 use crate::file::{close, read, write};
 use crate::inet::{
-    connection, datagrams, events, events_in, listener, receive, send, set_option, shutdown, socket, waiting_bytes,
+    connection, datagrams, events, events_in, listener, receive, set_option, shutdown, socket, waiting_bytes,
 };
-use crate::sys::{NOWHERE, Ret, sys, zeroed};
+use crate::sys::{NOWHERE, sys, zeroed};
+use crate::urgent::{self as both, SIOCATMARK, at_mark, now, set_inline, urge, urgent};
 use crate::{process, say, signal, tests};
 
 tests! {
@@ -15,30 +16,6 @@ tests! {
     peeked_around, bytes_inside, ready, epoll_waits, poll_waits, signals, group_of_owner, lengths, other_sockets, closed, sender_goes,
     reset, shut, whole_reads, one_by_one, message_flags, bad_memory, waiting_reader, low_water, switched_in_line, thrown_away,
     counts_all,
-}
-
-const SIOCATMARK: i32 = 0x8905;
-
-fn urge(fd: i32, text: &str) -> Ret {
-    send(fd, text, MSG_OOB)
-}
-
-fn urgent(fd: i32) -> String {
-    receive(fd, 10, MSG_OOB)
-}
-
-fn now(fd: i32) -> String {
-    receive(fd, 100, MSG_DONTWAIT)
-}
-
-fn at_mark(fd: i32) -> String {
-    let mut answer = -1i32;
-    let ret = sys!(SYS_ioctl, fd, SIOCATMARK, &mut answer);
-    if ret.ok() { answer.to_string() } else { ret.to_string() }
-}
-
-fn set_inline(fd: i32, on: bool) -> Ret {
-    set_option(fd, SOL_SOCKET, SO_OOBINLINE, on.into())
 }
 
 fn one_byte() {
@@ -51,21 +28,11 @@ fn one_byte() {
 }
 
 fn text_with_urgent_end() {
-    let [a, b] = connection();
-    say!("sent: {}", urge(a, "hello!"));
-    say!("urgent: {}", urgent(b));
-    say!("in line: {}", now(b));
-    say!("then: {}", now(b));
+    both::text_with_urgent_end(connection());
 }
 
 fn marks() {
-    let [a, b] = connection();
-    write(a, "before");
-    urge(a, "!");
-    write(a, "after");
-    say!("up to the mark: {}", now(b));
-    say!("behind it: {}", now(b));
-    say!("the urgent byte: {}", urgent(b));
+    both::marks(connection());
 }
 
 fn at_the_mark() {
@@ -86,14 +53,7 @@ fn at_the_mark() {
 }
 
 fn skipped() {
-    let [a, b] = connection();
-    urge(a, "!");
-    say!("nothing but the urgent byte: {}", now(b));
-    say!("it is gone: {} {}", urgent(b), waiting_bytes(b));
-    urge(a, "?");
-    write(a, "text");
-    say!("before text: {}", now(b));
-    say!("it is gone: {}", urgent(b));
+    both::skipped(connection());
 }
 
 fn in_line() {
@@ -139,23 +99,7 @@ fn replaced_at_the_mark() {
 }
 
 fn taken_twice() {
-    let [a, b] = connection();
-    for text in ["1", "2", "3"] {
-        urge(a, text);
-        say!("taken: {} inside {}", urgent(b), waiting_bytes(b));
-    }
-    write(a, "text");
-    say!("in line: {}", now(b));
-    write(a, "a");
-    urge(a, "4");
-    urgent(b);
-    write(a, "b");
-    urge(a, "5");
-    urgent(b);
-    write(a, "c");
-    say!("between: {}", now(b));
-    say!("then: {}", now(b));
-    say!("then: {}", now(b));
+    both::taken_twice(connection());
 }
 
 fn peeked() {
@@ -230,23 +174,7 @@ fn ready() {
 }
 
 fn epoll_waits() {
-    let [a, b] = connection();
-    let epoll = sys!(SYS_epoll_create1, 0).fd();
-    let event = epoll_event { events: EPOLLPRI as u32 | EPOLLET as u32, u64: 7 };
-    sys!(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, b, &event);
-    let found = || {
-        let mut event: epoll_event = zeroed();
-        let ret = sys!(SYS_epoll_pwait, epoll, &mut event, 1, 0, 0, 8);
-        let events = event.events;
-        format!("{ret} {events:#x}")
-    };
-    write(a, "bytes");
-    say!("bytes: {}", found());
-    urge(a, "!");
-    say!("urgent: {}", found());
-    say!("no edge: {}", found());
-    urge(a, "?");
-    say!("another: {}", found());
+    both::epoll_waits(connection());
 }
 
 fn poll_waits() {
@@ -425,11 +353,7 @@ fn message_flags() {
 }
 
 fn bad_memory() {
-    let [a, b] = connection();
-    say!("send: {}", sys!(SYS_sendto, a, NOWHERE, 1, MSG_OOB, 0, 0));
-    urge(a, "!");
-    say!("receive: {}", sys!(SYS_recvfrom, b, NOWHERE, 1, MSG_OOB, 0, 0));
-    say!("after that: {}", urgent(b));
+    both::bad_memory(connection());
 }
 
 fn waiting_reader() {
@@ -460,13 +384,7 @@ fn low_water() {
 }
 
 fn switched_in_line() {
-    let [a, b] = connection();
-    urge(a, "1");
-    set_inline(b, true);
-    say!("on, when it is there: {} {}", urgent(b), now(b));
-    urge(a, "2");
-    set_inline(b, false);
-    say!("off: {} {}", urgent(b), now(b));
+    both::switched_in_line(connection());
 }
 
 fn thrown_away() {

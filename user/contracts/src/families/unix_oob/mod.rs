@@ -8,7 +8,8 @@ use libc::*;
 use self::along::{credentials, descriptors, message_flags};
 use self::told::{epoll_waits, no_owner, queued_signals, ready, select_waits, signals};
 use crate::file::{close, read, shown, write};
-use crate::sys::{NOWHERE, Ret, sys, zeroed};
+use crate::sys::{NOWHERE, sys, zeroed};
+use crate::urgent::{self as both, SIOCATMARK, at_mark, now, set_inline, urge, urgent};
 use crate::{process, say, signal, tests};
 
 tests! {
@@ -18,40 +19,16 @@ tests! {
     vectors, nonblocking, switched_in_line, taken_in_line,
 }
 
-const SIOCATMARK: i32 = 0x8905;
-
 fn sockets() -> [i32; 2] {
     let mut pair = [0i32; 2];
     sys!(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, &mut pair).need();
     pair
 }
 
-fn urge(fd: i32, text: &str) -> Ret {
-    sys!(SYS_sendto, fd, text, text.len(), MSG_OOB, 0, 0)
-}
-
 fn receive(fd: i32, length: usize, flags: i32) -> String {
     let mut buffer = vec![0u8; length];
     let ret = sys!(SYS_recvfrom, fd, &mut buffer[..], length, flags, 0, 0);
     shown(ret, &buffer)
-}
-
-fn urgent(fd: i32) -> String {
-    receive(fd, 10, MSG_OOB)
-}
-
-/// What can be read without waiting. Where a byte that was taken stands first Linux 6.1 answers EAGAIN once, and goes on then.
-fn now(fd: i32) -> String {
-    match receive(fd, 100, MSG_DONTWAIT) {
-        text if text == "EAGAIN" => receive(fd, 100, MSG_DONTWAIT),
-        text => text,
-    }
-}
-
-fn at_mark(fd: i32) -> String {
-    let mut answer = -1i32;
-    let ret = sys!(SYS_ioctl, fd, SIOCATMARK, &mut answer);
-    if ret.ok() { answer.to_string() } else { ret.to_string() }
 }
 
 fn inside(fd: i32) -> i32 {
@@ -67,10 +44,6 @@ fn events(fd: i32) -> String {
     format!("{:#x}", entry.revents)
 }
 
-fn set_inline(fd: i32, on: bool) -> Ret {
-    sys!(SYS_setsockopt, fd, SOL_SOCKET, SO_OOBINLINE, &i32::from(on), 4)
-}
-
 fn one_byte() {
     let [a, b] = sockets();
     say!("nothing urgent: {}", urgent(b));
@@ -81,21 +54,11 @@ fn one_byte() {
 }
 
 fn text_with_urgent_end() {
-    let [a, b] = sockets();
-    say!("sent: {}", urge(a, "hello!"));
-    say!("urgent: {}", urgent(b));
-    say!("in line: {}", now(b));
-    say!("then: {}", now(b));
+    both::text_with_urgent_end(sockets());
 }
 
 fn marks() {
-    let [a, b] = sockets();
-    write(a, "before");
-    urge(a, "!");
-    write(a, "after");
-    say!("up to the mark: {}", now(b));
-    say!("behind it: {}", now(b));
-    say!("the urgent byte: {}", urgent(b));
+    both::marks(sockets());
 }
 
 fn at_the_mark() {
@@ -115,14 +78,7 @@ fn at_the_mark() {
 }
 
 fn skipped() {
-    let [a, b] = sockets();
-    urge(a, "!");
-    say!("nothing but the urgent byte: {}", now(b));
-    say!("it is gone: {} {}", urgent(b), inside(b));
-    urge(a, "?");
-    write(a, "text");
-    say!("before text: {}", now(b));
-    say!("it is gone: {}", urgent(b));
+    both::skipped(sockets());
 }
 
 fn in_line() {
@@ -152,23 +108,7 @@ fn replaced() {
 }
 
 fn taken_twice() {
-    let [a, b] = sockets();
-    for text in ["1", "2", "3"] {
-        urge(a, text);
-        say!("taken: {} inside {}", urgent(b), inside(b));
-    }
-    write(a, "text");
-    say!("in line: {}", now(b));
-    write(a, "a");
-    urge(a, "4");
-    urgent(b);
-    write(a, "b");
-    urge(a, "5");
-    urgent(b);
-    write(a, "c");
-    say!("between: {}", now(b));
-    say!("then: {}", now(b));
-    say!("then: {}", now(b));
+    both::taken_twice(sockets());
 }
 
 fn behind_the_taken() {
@@ -332,11 +272,7 @@ fn whole_reads() {
 }
 
 fn bad_memory() {
-    let [a, b] = sockets();
-    say!("send: {}", sys!(SYS_sendto, a, NOWHERE, 1, MSG_OOB, 0, 0));
-    urge(a, "!");
-    say!("receive: {}", sys!(SYS_recvfrom, b, NOWHERE, 1, MSG_OOB, 0, 0));
-    say!("after that: {}", urgent(b));
+    both::bad_memory(sockets());
 }
 
 fn vectors() {
@@ -365,13 +301,7 @@ fn nonblocking() {
 }
 
 fn switched_in_line() {
-    let [a, b] = sockets();
-    urge(a, "1");
-    set_inline(b, true);
-    say!("on, when it is there: {} {}", urgent(b), now(b));
-    urge(a, "2");
-    set_inline(b, false);
-    say!("off: {} {}", urgent(b), now(b));
+    both::switched_in_line(sockets());
 }
 
 fn taken_in_line() {

@@ -6,6 +6,7 @@ use super::super::sigio::{F_SETSIG, TOLD, fcntl, switch};
 use super::{events, now, sockets, urge, urgent};
 use crate::file::{read, write};
 use crate::sys::{sys, zeroed};
+use crate::urgent as both;
 use crate::{process, say, signal};
 
 pub(super) fn ready() {
@@ -45,23 +46,7 @@ pub(super) fn select_waits() {
 }
 
 pub(super) fn epoll_waits() {
-    let [a, b] = sockets();
-    let epoll = sys!(SYS_epoll_create1, 0).fd();
-    let event = epoll_event { events: EPOLLPRI as u32 | EPOLLET as u32, u64: 7 };
-    sys!(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, b, &event);
-    let found = || {
-        let mut event: epoll_event = zeroed();
-        let ret = sys!(SYS_epoll_pwait, epoll, &mut event, 1, 0, 0, 8);
-        let events = event.events;
-        format!("{ret} {events:#x}")
-    };
-    write(a, "bytes");
-    say!("bytes: {}", found());
-    urge(a, "!");
-    say!("urgent: {}", found());
-    say!("no edge: {}", found());
-    urge(a, "?");
-    say!("another: {}", found());
+    both::epoll_waits(sockets());
 }
 
 fn wait_for_signals() -> String {
