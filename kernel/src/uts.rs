@@ -25,6 +25,7 @@ struct Names {
 
 static NAMES: SpinLock<Option<Names>> = SpinLock::new(None);
 
+#[inline]
 fn with<R>(f: impl FnOnce(&mut Names) -> R) -> R {
     let initial = || Names { host: b"(none)".iter().copied().collect(), domain: b"(none)".iter().copied().collect() };
     f(NAMES.lock().get_or_insert_with(initial))
@@ -34,10 +35,12 @@ fn name_from(bytes: &[u8]) -> Result<Name> {
     Name::try_from(bytes).map_err(|_| Errno::EINVAL)
 }
 
+#[inline]
 pub fn hostname() -> ArrayVec<u8, NAME_MAX> {
     with(|names| names.host.clone())
 }
 
+#[inline]
 pub fn domainname() -> ArrayVec<u8, NAME_MAX> {
     with(|names| names.domain.clone())
 }

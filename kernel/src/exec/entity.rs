@@ -253,6 +253,7 @@ impl Entity {
 
     /// Makes the task look around, whatever it does: a signal was posted, or it is being killed. It is woken if it sleeps, polled
     /// again if it is being polled, and interrupted if it runs user code on another CPU.
+    #[inline]
     pub fn wake(&self) {
         self.poll_again();
         wake::interrupt(self);

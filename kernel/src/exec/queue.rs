@@ -95,6 +95,7 @@ impl RunQueue {
     }
 
     /// Queues a task on `cpu`, whose queue this is. Answers its key.
+    #[inline]
     pub(super) fn insert(&mut self, cpu: &Cpu, runnable: Runnable, why: Why) -> u64 {
         // SAFETY: a task that is to be polled keeps its entity; the runnable is made again when the entity leaves the queue.
         let entity = unsafe { runnable.into_raw().as_ref() };

@@ -136,6 +136,7 @@ pub fn cpu_stats(cpu: usize) -> CpuStats {
 }
 
 /// Tasks that run or wait for a CPU.
+#[inline]
 pub fn nr_running() -> usize {
     cpu::all().map(cpu::Cpu::runnable).sum()
 }

@@ -189,6 +189,7 @@ impl WaitQueue {
 
     /// Adds a heap-allocated waiter, which stays until it is removed; the queue holds a reference meanwhile.
     /// An entry is in one queue at most: false if it is in one already.
+    #[inline]
     pub fn add(&self, entry: &Arc<WaitEntry>) -> bool {
         let this = ptr::from_ref(self).cast_mut();
         if entry.queue.compare_exchange(ptr::null_mut(), this, Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -209,6 +210,7 @@ impl WaitQueue {
     }
 
     /// Takes an entry out. False if it is not in this queue. A waker that was already on its way may still be called.
+    #[inline]
     pub fn remove(&self, entry: &Arc<WaitEntry>) -> bool {
         let mut waiters = self.list.lock();
         if !ptr::eq(entry.queue.load(Ordering::Acquire), self) {

@@ -33,6 +33,7 @@ enum Place {
 }
 
 /// A new task starts on an idle CPU or on this one.
+#[inline]
 pub(super) fn start(runnable: Runnable) {
     let cpu = cpu::this();
     let mask = allowed(runnable.entity());
@@ -139,6 +140,7 @@ pub(super) fn interrupt(entity: &Entity) {
 ///   queue or inbox grows (SeqCst)             idle |= itself (SeqCst)
 ///   idle == 0 → nobody to call                all queues and inboxes empty → nothing to steal
 /// ```
+#[inline]
 fn call_idle(mask: CpuMask) {
     if let Some(idle) = claim_idle(mask) {
         let old = cpu::on(idle).flags.fetch_or(CALLED, SeqCst);

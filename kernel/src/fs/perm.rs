@@ -24,6 +24,7 @@ pub fn check(creds: &Credentials, inode: &dyn Inode, want: Want) -> Result<()> {
     check_meta(creds, &inode.metadata(), want)
 }
 
+#[inline]
 pub fn check_meta(creds: &Credentials, meta: &Metadata, want: Want) -> Result<()> {
     let perm = meta.perm;
     let triple = if creds.fsuid == meta.uid {
@@ -93,6 +94,7 @@ pub fn check_link(creds: &Credentials, inode: &dyn Inode) -> Result<()> {
 }
 
 /// User and group of the thread that runs here, for what it makes.
+#[inline]
 pub fn current_ids() -> (u32, u32) {
     process::with_current(|task| {
         task.map_or((0, 0), |task| {

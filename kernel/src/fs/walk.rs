@@ -255,6 +255,7 @@ impl<'a, 'p> Walker<'a, 'p> {
     }
 
     /// Makes `child` the place of the walk, or the root of what is mounted on it.
+    #[inline]
     pub fn step(&mut self, child: Arc<Dentry>) -> Result<()> {
         self.at.dentry = child;
         if self.at.dentry.is_mount_point() {

@@ -192,6 +192,7 @@ impl Ring {
     }
 
     /// Puts a completion where the program finds it, or into the backlog.
+    #[inline]
     fn put(&self, completions: &mut Completions, cqe: &Cqe) -> bool {
         let used = completions.tail.wrapping_sub(self.rings.load(at::CQ_HEAD, Acquire));
         if used >= self.cq_entries {

@@ -121,6 +121,7 @@ impl Rights {
         core::mem::take(&mut self.files)
     }
 
+    #[inline]
     fn leave_account(&self) {
         let mut accounts = ACCOUNTS.lock();
         if let Some(count) = accounts.get_mut(&self.uid) {

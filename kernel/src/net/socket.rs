@@ -68,6 +68,7 @@ impl Ucred {
     }
 
     /// Of the thread that runs, with the real ids, as messages carry them.
+    #[inline]
     pub fn current() -> Self {
         process::with_current(|task| {
             let Some(task) = task else { return Ucred::NOBODY };

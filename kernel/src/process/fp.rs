@@ -120,6 +120,7 @@ pub fn on_trap(t: &Thread) {
     load(t);
 }
 
+#[inline]
 fn load(t: &Thread) {
     let cpu = CPUS.get();
     if !cpu.is_owner(t) {

@@ -111,6 +111,7 @@ impl SigHandlers {
     }
 
     /// Replaces an action and answers the old one.
+    #[inline]
     pub fn set(&self, signo: u8, action: SigAction) -> SigAction {
         let Some(index) = index(signo) else { return SigAction::DEFAULT };
         let mut actions = self.actions.lock();

@@ -58,6 +58,7 @@ impl Drop for Reservation {
     }
 }
 
+#[inline]
 fn uncharge(uid: u32) {
     let mut queued = QUEUED.lock();
     if let Some(count) = queued.get_mut(&uid) {

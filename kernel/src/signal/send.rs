@@ -31,6 +31,7 @@ pub fn queue_to_process(process: &Arc<Process>, info: SigInfo) -> bool {
 }
 
 /// Sends to a thread; answers whether it will take it from its queue.
+#[inline]
 pub fn queue_to_task(task: &Arc<Task>, info: SigInfo) -> bool {
     let held_back = task.sig.lock().holds_back(info.signo());
     !is_ignored(task.process(), held_back, &info) && send_to_task(task, info).is_ok()
@@ -201,6 +202,7 @@ fn side_effects(process: &Process, threads: &[Arc<Task>], shared: &mut Shared, s
 }
 
 /// Who pays for queued signals to `task`.
+#[inline]
 fn account(task: &Task) -> Account {
     Account { uid: task.shared_creds().uid, limit: task.rlimit(Resource::Sigpending).soft }
 }

@@ -44,6 +44,7 @@ pub struct Stat {
 const _: () = assert!(size_of::<Stat>() == 128);
 
 /// The mode as stat shows it: anonymous inodes have no type.
+#[inline]
 fn shown_mode(path: &Path, meta: &Metadata) -> u32 {
     let typeless = path.mount.is_internal() && path.mount.fs().type_name() == "anon_inodefs";
     if typeless { meta.perm as u32 } else { meta.mode() }
@@ -331,6 +332,7 @@ pub fn faccessat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, mode: u32) -> Op
     Some(place.and_then(|place| allows(ctx, &place, want)))
 }
 
+#[inline]
 fn allows(ctx: Ctx<'_>, place: &Path, want: Want) -> Result<()> {
     let kind = place.dentry.kind();
     if want.contains(Want::EXEC) && kind == FileType::Regular && place.mount.flags().contains(MountFlags::NOEXEC) {

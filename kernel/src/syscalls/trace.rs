@@ -77,6 +77,7 @@ impl Record {
         }
     }
 
+    #[inline]
     fn resume(&mut self) {
         let now = Instant::now();
         if self.waits {
@@ -112,6 +113,7 @@ impl Record {
 }
 
 impl Drop for Record {
+    #[inline]
     fn drop(&mut self) {
         let mut line = String::new();
         let _ = write!(line, "{}\t{}\t", self.tid, self.start.as_nanos());

@@ -438,6 +438,7 @@ pub(super) fn unpin(dentry: &Arc<Dentry>) {
     drop(take(Arc::as_ptr(&parent), &name));
 }
 
+#[inline]
 fn note_insert() {
     if COUNT.fetch_add(1, Ordering::Relaxed) >= LIMIT {
         for _ in 0..4 {

@@ -163,6 +163,7 @@ impl Buffer {
         self.mark(&mut self.state.lock(), Wave::First);
     }
 
+    #[inline]
     fn mark(&self, state: &mut State, wave: Wave) {
         if state.wave < Some(wave) {
             let mut index = self.index.lock();
@@ -255,6 +256,7 @@ impl Buffers {
     }
 
     /// Starts to read a block that will be wanted soon.
+    #[inline]
     pub fn prefetch(&self, block: u32) {
         let buffer = self.get(block);
         self.start_load(&buffer);

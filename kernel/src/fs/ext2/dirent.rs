@@ -108,6 +108,7 @@ pub fn insert(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> Option<usize>
 }
 
 /// The entry with this name.
+#[inline]
 pub fn find(data: &[u8], name: &[u8]) -> Option<Entry> {
     entries(data).flatten().find(|entry| entry.ino != 0 && entry.name(data) == name)
 }
@@ -120,6 +121,7 @@ pub fn lead(data: &mut [u8], entry: Entry, ino: u32, kind: u8) {
 
 /// Makes a name lead somewhere; `old` is its entry, if there is one. `Err` if there is no room for it, or it leads to
 /// what may be another directory, which has only one name.
+#[inline]
 pub fn put(data: &mut [u8], old: Option<Entry>, ino: u32, name: &[u8], kind: u8) -> core::result::Result<(), ()> {
     let Some(entry) = old else { return insert(data, ino, name, kind).map(|_| ()).ok_or(()) };
     if entry.ino != ino && file_type(entry.kind).is_none_or(|kind| kind == FileType::Directory) {

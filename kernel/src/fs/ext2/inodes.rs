@@ -104,6 +104,7 @@ impl Volume {
     }
 
     /// The inode has lost its last name: it lives as long as somebody uses it.
+    #[inline]
     pub fn release_when_unused(&self, inode: &Arc<Ext2Inode>) {
         let slot = Slot::Unlinked(Arc::downgrade(inode));
         let old = self.inodes.lock().slots.insert(inode.node.ino, slot);
@@ -127,6 +128,7 @@ impl Volume {
         buffer.with(|data| self.decode(&data[offset..offset + size], ino)).map(|(kind, _)| kind)
     }
 
+    #[inline]
     pub fn note_dirty(&self, node: &Arc<Node>) {
         self.dirty_nodes.lock().insert(node.ino, node.clone());
     }
@@ -148,6 +150,7 @@ impl Volume {
 }
 
 impl InodeTable {
+    #[inline]
     fn get(&self, ino: u32) -> Option<Result<Arc<Ext2Inode>>> {
         match self.slots.get(&ino)? {
             Slot::Live(inode) => Some(Ok(inode.clone())),

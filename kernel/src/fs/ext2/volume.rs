@@ -327,6 +327,7 @@ impl Volume {
     }
 
     /// Whether two inodes are in one sector of the table, which is written whole or not at all.
+    #[inline]
     pub(super) fn are_together(&self, a: u32, b: u32) -> bool {
         let sector = |ino| self.inode_position(ino).ok().map(|(block, offset)| (block, offset / SECTOR_SIZE));
         sector(a) == sector(b)

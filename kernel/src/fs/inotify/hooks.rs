@@ -123,6 +123,7 @@ pub fn removed(dir: &Arc<dyn Inode>, name: &[u8], dentry: &Arc<Dentry>) {
 }
 
 /// One half of a rename: `moved` went from one name to the other, where it replaced something.
+#[inline]
 pub fn renamed(
     from: (&Arc<dyn Inode>, &[u8]),
     to: (&Arc<dyn Inode>, &[u8]),

@@ -147,6 +147,7 @@ impl Mount {
     }
 
     /// One writer more, until [`Mount::stop_writing`]. None: the flags of the mount are being changed.
+    #[inline]
     pub(super) fn start_writing(&self) -> Option<Result<()>> {
         self.writers.enter().then(|| self.entered())
     }

@@ -380,6 +380,7 @@ pub fn settled<T>(attempt: Result<T, TryError>) -> Option<Result<T, TryError>> {
 }
 
 /// The kind of file that `OpenFile` handles without `FileOps`.
+#[inline]
 pub(super) fn plain_kind(inode: &Arc<dyn Inode>) -> Option<Kind> {
     match inode.kind() {
         FileType::Directory => Some(Kind::Directory),

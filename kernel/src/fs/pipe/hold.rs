@@ -34,6 +34,7 @@ impl Loan<'_> {
 }
 
 impl Drop for Loan<'_> {
+    #[inline]
     fn drop(&mut self) {
         let mut state = self.pipe.state.lock();
         let taken = self.taken.min(self.bytes.len());

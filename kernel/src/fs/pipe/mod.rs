@@ -321,6 +321,7 @@ impl Pipe {
     }
 
     /// Room for up to `max` bytes that nobody else can take.
+    #[inline]
     pub fn claim(&self, max: usize) -> Result<Claim<'_>, TryError> {
         let mut state = self.state.lock();
         if state.readers == 0 {
@@ -336,6 +337,7 @@ impl Pipe {
     }
 
     /// Up to `max` bytes to be moved elsewhere (splice). None at the end.
+    #[inline]
     pub fn lend(&self, max: usize) -> Result<Option<Loan<'_>>, TryError> {
         let mut state = self.state.lock();
         if state.odd.contains(Odd::LENT) {

@@ -22,6 +22,7 @@ struct Segment {
 }
 
 impl Segment {
+    #[inline]
     fn pages(&self) -> usize {
         if self.packet { 1 } else { self.len.div_ceil(PAGE_SIZE) }
     }
@@ -65,6 +66,7 @@ impl Packets {
     }
 
     /// Pages of the capacity that are taken up.
+    #[inline]
     pub fn pages(&self) -> usize {
         self.0.iter().map(Segment::pages).sum()
     }

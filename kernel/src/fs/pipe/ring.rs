@@ -127,6 +127,7 @@ impl Ring {
     }
 
     /// Takes `n` bytes off the head and frees pages that are empty now; the last one is kept for the next write.
+    #[inline]
     pub fn consume(&mut self, n: usize) {
         let mut n = n.min(self.len);
         while n > 0 {

@@ -35,6 +35,7 @@ impl UndoList {
 pub struct UndoSlot(SpinLock<Option<Arc<UndoList>>>);
 
 impl UndoSlot {
+    #[inline]
     fn list(&self) -> Arc<UndoList> {
         self.0.lock().get_or_insert_with(UndoList::new).clone()
     }

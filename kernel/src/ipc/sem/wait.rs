@@ -93,6 +93,7 @@ impl SemSet {
         Ok(blocked)
     }
 
+    #[inline]
     fn try_locked(
         &self,
         t: &Thread,
@@ -113,6 +114,7 @@ impl SemSet {
     }
 
     /// After operations were done: others may go on.
+    #[inline]
     fn finish(&self, mut state: SpinGuard<'_, State>, ops: &Ops) {
         let mut served = Served::default();
         let now = ids::now();

@@ -254,6 +254,7 @@ fn refill() -> Result<Pfn> {
 
 /// May data of programs (in pipes, sockets, texts of /proc) take more of the kernel's heap? The heap itself goes on
 /// below the reserve, for what cannot be refused.
+#[inline]
 pub fn has_spare() -> bool {
     // As much as the reserve is enough: tests without frames have both at 0.
     let spare = || ZONE.lock().free_frames() >= RESERVE.load(Ordering::Relaxed);
@@ -326,6 +327,7 @@ impl FrameRun {
 }
 
 impl Drop for FrameRun {
+    #[inline]
     fn drop(&mut self) {
         stats::OTHER.add(-(self.count as i64));
         ZONE.lock().free_range(self.first, self.first + self.count);

@@ -124,6 +124,7 @@ impl PageCache {
     }
 }
 
+#[inline]
 fn present<'a>(tree: &Tree, index: u64) -> Option<Lookup<'a>> {
     let pfn = tree.get(index)?;
     // SAFETY: the tree holds a count, and we hold the tree.

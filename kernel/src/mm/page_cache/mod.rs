@@ -317,6 +317,7 @@ impl PageCache {
     }
 
     /// The page was changed in memory.
+    #[inline]
     pub fn mark_dirty(&self, page: &CachePage) {
         if !self.is_memory() && !page.is_dirty() {
             let tree = self.tree.read();
@@ -325,6 +326,7 @@ impl PageCache {
     }
 
     /// The page is about to be mapped writable and shared.
+    #[inline]
     pub(crate) fn mark_shared_write(&self, index: u64, frame: &Frame) {
         if !self.is_memory() {
             frame.page().set(PageFlags::SHARED_WRITE);

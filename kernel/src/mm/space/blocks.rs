@@ -76,6 +76,7 @@ impl Tables {
 
     /// What there is for `addr`, in tables that may be shared, and how many other tables lead there too: of each that is
     /// shared on the way, all but the one that was come by.
+    #[inline]
     pub(super) fn look(&self, addr: u64) -> (Lowest, u32) {
         let mut table = self.root_table();
         let mut others = 0;

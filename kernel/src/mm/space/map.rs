@@ -370,6 +370,7 @@ impl Inner {
 
     /// Finds room for `len` bytes: at `hint` if that is free, else as high as possible below the base, at a multiple of
     /// `align`.
+    #[inline]
     pub(super) fn place(&mut self, hint: u64, len: u64, align: u64) -> Option<u64> {
         let hint = page_down(hint);
         if hint != 0 {

@@ -171,6 +171,7 @@ pub(super) fn for_each_entry(table: Pfn, mut visit: impl FnMut(usize, Pte)) {
     }
 }
 
+#[inline]
 pub(super) fn alloc_table() -> Result<Pfn> {
     let table = alloc_zeroed()?.into_raw();
     data(table).store(0, Ordering::Relaxed);

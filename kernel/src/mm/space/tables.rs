@@ -188,6 +188,7 @@ impl Tables {
     }
 
     /// The page entry for `addr` as the hardware sees it: read-only if a table above says so, one page of a block.
+    #[inline]
     pub fn peek(&self, addr: u64) -> Option<Pte> {
         let mut table = self.root;
         let mut read_only = PteFlags::empty();
@@ -474,6 +475,7 @@ fn is_hole(table: Pfn, level: u32, range: Range<u64>) -> bool {
     true
 }
 
+#[inline]
 fn unmap_pages(table: Pfn, range: Range<u64>, gather: &mut Gather) {
     let first = index(LEAF, range.start);
     let count = ((range.end - range.start) / PAGE) as usize;

@@ -216,6 +216,7 @@ impl Debris {
     }
 
     /// Gives up one reference.
+    #[inline]
     fn put(&mut self, orphan: Orphan) {
         match orphan {
             Orphan::Table(table, level) => {
@@ -241,6 +242,7 @@ impl Debris {
         true
     }
 
+    #[inline]
     fn free_next(&mut self) {
         let first = self.first;
         if page(first).has(PageFlags::DEAD_BLOCK) {

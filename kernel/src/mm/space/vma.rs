@@ -117,6 +117,7 @@ impl Vma {
     }
 
     /// The part from `bytes` after the start on.
+    #[inline]
     pub fn part(&self, bytes: u64) -> Vma {
         let (prot, flags, backing) = (self.prot, self.flags, self.backing_at(bytes));
         Vma { end: self.end, prot, flags, backing, watcher: self.watcher.clone() }
@@ -131,6 +132,7 @@ impl Vma {
     }
 
     /// Can `next` (starting where this ends) be one mapping with this?
+    #[inline]
     pub(super) fn merges_with(&self, start: u64, next: &Vma) -> bool {
         if self.prot != next.prot || self.flags != next.flags || self.flags.contains(VmaFlags::GROWSDOWN) {
             return false;

@@ -159,6 +159,7 @@ impl VmaMap {
     }
 
     /// Is every byte of `range` mapped?
+    #[inline]
     pub fn covers(&self, range: Range<u64>) -> bool {
         let mut at = range.start;
         for (start, vma) in self.overlapping(range.clone()) {

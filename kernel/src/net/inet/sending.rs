@@ -138,6 +138,7 @@ impl Sending {
 }
 
 /// ENODEV: there is none with that index.
+#[inline]
 fn check_interface(index: i32) -> Result<()> {
     let found = interface::devices().iter().any(|device| device.index == index);
     if found { Ok(()) } else { Err(Errno::ENODEV) }
