@@ -149,6 +149,7 @@ impl TimerNode {
     }
 
     /// Disarms the node. True if it had fired.
+    #[inline]
     fn cancel(&self) -> bool {
         if self.state.load(Ordering::Acquire) == ARMED {
             let cpu: &Cpu = cpu::on(self.cpu.load(Ordering::Relaxed).into());
@@ -233,6 +234,7 @@ impl TimerHandle {
     }
 
     /// The waker will not be called any more, unless the call is under way already.
+    #[inline]
     pub fn cancel(&mut self) {
         self.node.cancel();
     }

@@ -33,6 +33,7 @@ pub(super) struct Account {
 static QUEUED: SpinLock<BTreeMap<u32, u64>> = SpinLock::new(BTreeMap::new());
 
 impl Account {
+    #[inline]
     fn charge(self) -> bool {
         let mut queued = QUEUED.lock();
         let count = queued.entry(self.uid).or_default();

@@ -273,6 +273,7 @@ pub fn thread_exits(task: &Task) {
 }
 
 /// Lets other threads take pending signals of the process that `except` will not take any more.
+#[inline]
 pub(super) fn retarget(process: &Process, set: SigSet, except: &Task) {
     if (process.sig.pending() & set).is_empty() {
         return;

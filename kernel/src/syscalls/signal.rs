@@ -150,6 +150,7 @@ pub async fn sigaltstack(t: &Thread, new: UserPtr<UserStack>, old: UserPtr<UserS
     }
 }
 
+#[inline]
 fn set_alt_stack(t: &Thread, stack: &UserStack, sp: u64) -> Result<()> {
     let current = t.sig.alt_stack();
     if current.size != 0 && current.contains(sp) {

@@ -71,6 +71,7 @@ impl Packets {
         self.0.iter().map(Segment::pages).sum()
     }
 
+    #[inline]
     fn free(&self, ring: &Ring) -> usize {
         (ring.capacity() / PAGE_SIZE).saturating_sub(self.pages())
     }
@@ -83,6 +84,7 @@ impl Packets {
     }
 
     /// A page is free: what pollers want to know.
+    #[inline]
     pub fn writable(&self, ring: &Ring) -> bool {
         self.free(ring) > 0
     }
