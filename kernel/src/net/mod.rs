@@ -8,6 +8,7 @@
 //! * [`rights`]: descriptors on their way (SCM_RIGHTS), and the collector of sockets that only lead to each other.
 //! * [`unix`] is AF_UNIX, [`inet`] AF_INET and AF_INET6, and [`interface`] what addresses the machine has.
 //! * [`netlink`] is AF_NETLINK: how programs ask about the network, and change it.
+//! * [`link`] is AF_PACKET: frames as they come and go; [`filter`]: programs that say which of what comes a socket wants.
 //! * [`card`]: the network behind a card, with a task of its own that stands in for the sockets of other machines.
 //! * [`listeners`]: who wants what comes under a key.
 //! * [`packet`]: the bytes of a datagram on their way from user memory and into it.
@@ -18,8 +19,10 @@
 pub mod address;
 pub mod card;
 pub mod control;
+pub mod filter;
 pub mod inet;
 pub mod interface;
+pub mod link;
 mod listeners;
 pub mod netlink;
 pub mod options;

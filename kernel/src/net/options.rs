@@ -60,6 +60,7 @@ pub fn get(socket: &dyn Socket, option: u32) -> Result<Vec<u8>> {
         raw::SO_SNDLOWAT => 1,
         raw::SO_PRIORITY => common.priority.load(Ordering::Relaxed),
         raw::SO_MARK => common.mark.load(Ordering::Relaxed),
+        raw::SO_LOCK_FILTER if socket.takes_filters() => common.filter.is_locked().into(),
         raw::SO_ACCEPTCONN => socket.is_listening().into(),
         raw::SO_LINGER => {
             let (on, seconds) = *common.linger.lock();
@@ -141,6 +142,8 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
             privileged(Caps::NET_ADMIN)?;
             common.mark.store(int as u32, Ordering::Relaxed);
         }
+        raw::SO_DETACH_FILTER if socket.takes_filters() => common.filter.detach()?,
+        raw::SO_LOCK_FILTER if socket.takes_filters() => common.filter.lock(int != 0)?,
         raw::SO_LINGER => {
             let ([on, seconds], _) = <[i32; 2]>::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
             let mut linger = common.linger.lock();

@@ -10,7 +10,9 @@ use linux_raw_sys::net as raw;
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::filter::Attached;
 use super::inet::{Endpoint, Sending};
+use super::link;
 use super::rights::Rights;
 use super::unix::UnixSocket;
 use crate::errno::{Errno, Result};
@@ -117,6 +119,8 @@ pub struct Common {
     pub mark: AtomicU32,
     /// Which of SO_TIMESTAMP, SO_TIMESTAMPNS and their newer forms is on; 0: none.
     pub times: AtomicU32,
+    /// SO_ATTACH_FILTER.
+    pub filter: Attached,
     /// SO_LINGER: on, seconds.
     pub linger: SpinLock<(bool, i32)>,
     /// The error that the next call reports.
@@ -140,6 +144,7 @@ impl Common {
             priority: AtomicU32::new(0),
             mark: AtomicU32::new(0),
             times: AtomicU32::new(0),
+            filter: Attached::default(),
             linger: SpinLock::new((false, 0)),
             error: AtomicU32::new(0),
         }
@@ -221,6 +226,7 @@ pub enum Target {
         port: u32,
         groups: u32,
     },
+    Link(link::Name),
 }
 
 /// A message to be sent. What an attempt sends off is taken out.
@@ -347,6 +353,11 @@ pub trait Socket: FileOps {
 
     /// Does it know when messages came (SO_TIMESTAMP)?
     fn has_times(&self) -> bool {
+        false
+    }
+
+    /// Does it ask its filter about what it receives (SO_ATTACH_FILTER)?
+    fn takes_filters(&self) -> bool {
         false
     }
 

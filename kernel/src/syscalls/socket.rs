@@ -12,9 +12,11 @@ use crate::exec::{Interrupted, interruptible, timeout};
 use crate::fs::open_file::settled;
 use crate::fs::{FileOps, OpenFile, TryError};
 use crate::mm::{IoBuf, UserPtr, import_iovec};
+use crate::net::filter;
 use crate::net::inet::{self, AF_INET, AF_INET6};
+use crate::net::link::{self, AF_PACKET};
 use crate::net::netlink::{self, AF_NETLINK};
-use crate::net::socket::{Outgoing, Received, Socket, Type, of_file};
+use crate::net::socket::{Common, Outgoing, Received, Socket, Type, of_file};
 use crate::net::unix::{self, AF_UNIX, UnixSocket};
 use crate::net::{address, control, options, transfer};
 use crate::process::Thread;
@@ -76,6 +78,7 @@ pub(crate) fn make(t: &Thread, family: u32, kind: u32, protocol: i32) -> Result<
         Ok(AF_UNIX) => UnixSocket::new(unix::kind(kind, protocol)?),
         Ok(family @ (AF_INET | AF_INET6)) => inet::make(t, family, kind, protocol)?,
         Ok(AF_NETLINK) => netlink::make(t, kind, protocol)?,
+        Ok(AF_PACKET) => link::make(t, kind, protocol)?,
         _ => return Err(Errno::EAFNOSUPPORT),
     };
     Ok((socket, flags))
@@ -222,9 +225,10 @@ async fn send(
     }
     message.urgent = flags & raw::MSG_OOB != 0;
     message.more = flags & raw::MSG_MORE != 0;
-    // TCP sends nothing then, and an error is not told either.
-    let nothing = buf.is_empty() && socket.common().protocol != inet::IPPROTO_TCP;
-    if message.urgent && (socket.common().kind != Type::Stream || nothing) {
+    // TCP sends nothing then, and an error is not told either. Of AF_PACKET the flag is not looked at.
+    let Common { family, kind, protocol, .. } = *socket.common();
+    let nothing = buf.is_empty() && protocol != inet::IPPROTO_TCP;
+    if message.urgent && family != AF_PACKET && (kind != Type::Stream || nothing) {
         return Err(Errno::EOPNOTSUPP.into());
     }
     if !name.0.is_null() && name.1 != 0 {
@@ -435,6 +439,9 @@ pub async fn setsockopt(t: &Thread, fd: i32, level: u32, option: u32, value: Use
     let file = t.files().get_io(fd)?;
     let socket = of_file(&file)?;
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    if (level, option) == (raw::SOL_SOCKET, raw::SO_ATTACH_FILTER) {
+        return filter::attach(t, socket, value, len).await;
+    }
     let mut bytes = [0; 32];
     let bytes = bytes.get_mut(..len.min(32)).ok_or(Errno::EINVAL)?;
     value.read_bytes(t.mm(), bytes).await?;
@@ -455,6 +462,10 @@ pub async fn getsockopt(
     let file = t.files().get_io(fd)?;
     let socket = of_file(&file)?;
     let room = usize::try_from(len.read(t.mm()).await?).map_err(|_| Errno::EINVAL)?;
+    if (level, option) == (raw::SOL_SOCKET, raw::SO_GET_FILTER) {
+        let count = filter::get(t, socket, value, room).await?;
+        return len.write(t.mm(), count as i32).await;
+    }
     let bytes = match level {
         raw::SOL_SOCKET => options::get(socket, option)?,
         level => socket.get_option(level, option)?,

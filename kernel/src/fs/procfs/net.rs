@@ -6,7 +6,7 @@ use super::net_interfaces as interfaces;
 use super::node::Static;
 use super::text::{Text, put};
 use crate::net::inet::{AF_INET, AF_INET6, Endpoint, Row, tcp, udp};
-use crate::net::{netlink, unix};
+use crate::net::{link, netlink, unix};
 
 pub static DIR: Static = Static::dir("net", ENTRIES);
 
@@ -15,6 +15,7 @@ static ENTRIES: &[Static] = &[
     Static::text("dev", interfaces::devices),
     Static::text("if_inet6", interfaces::addresses6),
     Static::text("netlink", netlink_sockets),
+    Static::text("packet", packet_sockets),
     Static::text("pnp", interfaces::told),
     Static::text("route", interfaces::routes),
     Static::text("tcp", |out| sockets(out, &tcp::rows(AF_INET), TCP)),
@@ -112,6 +113,15 @@ fn netlink_sockets(out: &mut Text) {
         let netlink::Row { protocol, port, groups, receiving, dumping, drops, inode } = row;
         put!(out, "{:016x} {protocol:<3} {port:<10} {groups:08x} {receiving:<8} {:<8} ", 0, 0);
         put!(out, "{:<5} {:<8} {drops:<8} {inode:<8}\n", u8::from(dumping), 2);
+    }
+}
+
+fn packet_sockets(out: &mut Text) {
+    put!(out, "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n");
+    for row in link::rows() {
+        let link::Row { kind, protocol, index, running, receiving, uid, inode } = row;
+        put!(out, "{:016x} {:<6} {:<4} {protocol:04x}   {index:<5} {} ", 0, 3, kind.raw(), u8::from(running));
+        put!(out, "{receiving:<6} {uid:<6} {inode:<6}\n");
     }
 }
 

@@ -19,6 +19,7 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UdpP
 use super::engine::Wire;
 use crate::exec::Instant;
 use crate::net::inet::Endpoint;
+use crate::net::link::LinkSocket;
 
 /// How long a neighbour is asked for, and how many datagrams wait for it meanwhile.
 const NEIGHBOUR_TIME: Duration = Duration::from_secs(3);
@@ -68,6 +69,13 @@ pub struct Outgoing {
     pub hops: u8,
     /// `data` is a whole packet.
     pub is_packet: bool,
+    pub charge: Charge,
+}
+
+/// A frame that a program has written.
+pub struct OutgoingFrame {
+    pub data: Box<[u8]>,
+    pub sender: Weak<LinkSocket>,
     pub charge: Charge,
 }
 

@@ -12,7 +12,7 @@ use smoltcp::time::{Duration as StackDuration, Instant as StackInstant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpProtocol};
 
 use super::configure::{self, Configure, Method};
-use super::datagram::Lanes;
+use super::datagram::{Lanes, OutgoingFrame, QUEUE};
 use super::frame::{self, Kind, Pair, Quoted};
 use super::phy::Phy;
 use super::port::{Mail, Settings};
@@ -24,6 +24,7 @@ use crate::exec::Instant;
 use crate::mm::frames;
 use crate::net::inet::tcp::{self, TcpSocket};
 use crate::net::inet::{failures, ip, udp};
+use crate::net::link;
 
 /// Frames that are received, and connections that are served, before others get their turn.
 const FRAMES: usize = 64;
@@ -74,6 +75,8 @@ pub struct Engine {
     wire: Wire,
     configure: Configure,
     lanes: Lanes,
+    /// What programs have written, as it is.
+    frames: VecDeque<OutgoingFrame>,
     streams: BTreeMap<u64, Stream>,
     by_pair: BTreeMap<PairKey, u64>,
     half_open: BTreeSet<u64>,
@@ -179,6 +182,7 @@ impl Engine {
             },
             configure: Configure::new(method),
             lanes: Lanes::new(),
+            frames: VecDeque::new(),
             streams: BTreeMap::new(),
             by_pair: BTreeMap::new(),
             half_open: BTreeSet::new(),
@@ -212,6 +216,9 @@ impl Engine {
             // Neighbours answer seldom, so nobody keeps account of who waits for which.
             let waiting = self.streams.iter_mut().filter_map(|(id, stream)| stream.enqueue().then_some(*id));
             self.ready.extend(waiting);
+        }
+        if !self.wire.phy.starved {
+            more |= self.send_frames();
         }
         if !self.wire.phy.starved {
             more |= self.lanes.turn(&mut self.wire);
@@ -262,7 +269,7 @@ impl Engine {
     }
 
     fn take_mail(&mut self) {
-        let Mail { set_up, adopt, connect, rung, datagrams } = self.wire.port.take_mail();
+        let Mail { set_up, adopt, connect, rung, datagrams, frames } = self.wire.port.take_mail();
         if let Some(wanted) = set_up {
             if wanted.downs != self.wire.downs {
                 self.configure.set_up(&mut self.wire, false);
@@ -276,6 +283,31 @@ impl Engine {
         connect.into_iter().for_each(|stand_in| self.connect(stand_in));
         rung.into_iter().for_each(|id| self.enqueue(id));
         self.lanes.add(datagrams);
+        self.add_frames(frames);
+    }
+
+    fn add_frames(&mut self, mut frames: VecDeque<OutgoingFrame>) {
+        frames.truncate(QUEUE.saturating_sub(self.frames.len()));
+        if self.frames.is_empty() {
+            self.frames = frames;
+        } else if self.frames.try_reserve(frames.len()).is_ok() {
+            self.frames.append(&mut frames);
+        }
+    }
+
+    /// True: there are more, and there is room for them in the card.
+    fn send_frames(&mut self) -> bool {
+        if !self.wire.port.is_up() {
+            self.frames.clear();
+        }
+        for _ in 0..FRAMES {
+            let Some(frame) = self.frames.pop_front() else { return false };
+            if !self.wire.phy.send(&frame) {
+                self.frames.push_front(frame);
+                return false;
+            }
+        }
+        !self.frames.is_empty()
     }
 
     /// True if there may be more frames.
@@ -286,6 +318,9 @@ impl Engine {
             counters.received.fetch_add(1, Ordering::Relaxed);
             counters.received_bytes.fetch_add(frame.bytes().len() as u64, Ordering::Relaxed);
             if self.wire.port.is_up() {
+                if link::is_watched() {
+                    link::came(&self.wire.port, frame.bytes());
+                }
                 self.sort(frame);
             } else {
                 self.wire.port.card().recycle(frame.0);

@@ -40,7 +40,7 @@ use crate::exec::{self, Instant, Notify};
 use crate::net::interface;
 
 pub use configure::{MOST_ADDRESSES, MOST_ROUTES};
-pub use datagram::{Charge, Outgoing, Sender};
+pub use datagram::{Charge, Outgoing, OutgoingFrame, Sender};
 pub use neighbours::Neighbour;
 pub use port::{Cidr, Counters, Port, Settings, Via};
 

@@ -8,8 +8,9 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr};
 
-use super::{Buffer, ETHERNET_HEADER, Frame, MTU, Port, frame};
+use super::{Buffer, ETHERNET_HEADER, Frame, MTU, OutgoingFrame, Port, frame};
 use crate::exec;
+use crate::net::link;
 
 pub struct Phy {
     port: Arc<Port>,
@@ -46,6 +47,29 @@ impl Phy {
                 ask.emit(&mut ArpPacket::new_unchecked(&mut room[ETHERNET_HEADER..]));
             });
         }
+    }
+}
+
+impl Phy {
+    /// Sends what a program has written. False: there is no buffer.
+    pub fn send(&mut self, frame: &OutgoingFrame) -> bool {
+        let card = self.port.card();
+        let Some(mut buffer) = card.take_buffer() else {
+            self.starved = true;
+            return false;
+        };
+        let len = frame.data.len();
+        let Some(room) = buffer.room(len) else {
+            card.return_buffer(buffer);
+            return true;
+        };
+        room.copy_from_slice(&frame.data);
+        if link::is_watched() {
+            link::leaves(&self.port, &frame.data, Some(frame.sender.as_ptr()));
+        }
+        self.port.counters.note_sent(len);
+        card.transmit(buffer, len);
+        true
     }
 }
 
@@ -88,23 +112,24 @@ impl RxToken for Received<'_> {
 impl TxToken for Transmit<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(mut self, len: usize, f: F) -> R {
         let card = self.0.card();
-        let counters = &self.0.counters;
         let buffer = self.1.take().or_else(|| card.take_buffer());
         if let Some(mut buffer) = buffer {
             if let Some(room) = buffer.room(len) {
                 let result = f(room);
+                if link::is_watched() {
+                    link::leaves(self.0, room, None);
+                }
                 if let Some(ip) = frame::asks_for(room) {
                     let now = exec::Instant::from_nanos(self.2.total_micros().max(0) as u64 * 1000);
                     self.0.with_neighbours(|known| known.ask(ip, now));
                 }
-                counters.sent_bytes.fetch_add(len as u64, Ordering::Relaxed);
-                counters.sent.fetch_add(1, Ordering::Relaxed);
+                self.0.counters.note_sent(len);
                 card.transmit(buffer, len);
                 return result;
             }
             card.return_buffer(buffer);
         }
-        counters.sent_dropped.fetch_add(1, Ordering::Relaxed);
+        self.0.counters.sent_dropped.fetch_add(1, Ordering::Relaxed);
         f(&mut alloc::vec![0; len])
     }
 }

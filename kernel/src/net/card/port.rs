@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::datagram::{Outgoing, QUEUE};
+use super::datagram::{Outgoing, OutgoingFrame, QUEUE};
 use super::neighbours::Neighbours;
 use super::{Card, Neighbour};
 use crate::errno::{Errno, Result};
@@ -167,6 +167,13 @@ pub struct Counters {
     pub sent_dropped: AtomicU64,
 }
 
+impl Counters {
+    pub fn note_sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// IFF_UP as a program wants it.
 #[derive(Clone, Copy)]
 pub struct SetUp {
@@ -186,6 +193,7 @@ pub struct Mail {
     /// Connections whose sockets have something to do for it.
     pub rung: VecDeque<u64>,
     pub datagrams: VecDeque<Outgoing>,
+    pub frames: VecDeque<OutgoingFrame>,
 }
 
 pub struct Port {
@@ -201,6 +209,8 @@ pub struct Port {
     /// The first attempt to get an address is over.
     pub settled: Event,
     pub counters: Counters,
+    /// How many want to see frames for other machines, too.
+    promiscuous: AtomicU32,
 }
 
 impl Port {
@@ -216,6 +226,7 @@ impl Port {
             downs: AtomicU32::new(0),
             settled: Event::new(),
             counters: Counters::default(),
+            promiscuous: AtomicU32::new(0),
         })
     }
 
@@ -243,6 +254,20 @@ impl Port {
     /// How often it was taken down: asked under the lock of the settings.
     pub fn downs(&self) -> u32 {
         self.downs.load(Ordering::Relaxed)
+    }
+
+    /// Does somebody want to see frames for other machines, too?
+    pub fn is_promiscuous(&self) -> bool {
+        self.promiscuous.load(Ordering::Relaxed) != 0
+    }
+
+    /// One more wants to, or one less.
+    pub fn be_promiscuous(&self, on: bool) {
+        if on {
+            self.promiscuous.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.promiscuous.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub fn settings(&self) -> Settings {
@@ -329,18 +354,28 @@ impl Port {
 
     /// What finds the queue full is lost; nobody is told, as on Linux.
     pub fn send(&self, datagram: Outgoing) -> Result<()> {
+        self.queue(datagram, |mail| &mut mail.datagrams)
+    }
+
+    /// The same for a frame.
+    pub fn send_frame(&self, frame: OutgoingFrame) -> Result<()> {
+        self.queue(frame, |mail| &mut mail.frames)
+    }
+
+    fn queue<T>(&self, what: T, queue: impl FnOnce(&mut Mail) -> &mut VecDeque<T>) -> Result<()> {
         let mut lost = None;
         let posted = self.post(|mail| {
-            if mail.datagrams.len() >= QUEUE {
+            let queue = queue(mail);
+            if queue.len() >= QUEUE {
                 // Under the lock nothing of a socket goes.
-                lost = Some(datagram);
+                lost = Some(what);
                 return Ok(());
             }
-            if mail.datagrams.try_reserve(1).is_err() {
-                lost = Some(datagram);
+            if queue.try_reserve(1).is_err() {
+                lost = Some(what);
                 return Err(Errno::ENOBUFS);
             }
-            mail.datagrams.push_back(datagram);
+            queue.push_back(what);
             Ok(())
         });
         drop(lost);
@@ -354,7 +389,8 @@ impl Port {
             && !mail.adopt
             && mail.connect.is_empty()
             && mail.rung.is_empty()
-            && mail.datagrams.is_empty())
+            && mail.datagrams.is_empty()
+            && mail.frames.is_empty())
     }
 
     pub fn take_mail(&self) -> Mail {

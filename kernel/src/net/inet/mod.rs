@@ -23,7 +23,7 @@ mod shared;
 pub mod tcp;
 #[cfg(test)]
 mod tests;
-mod told;
+pub(super) mod told;
 pub mod udp;
 
 use alloc::sync::Arc;

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::net::card::{self, Cidr, Port};
-use crate::net::netlink;
+use crate::net::{link, netlink};
 
 pub const LOOPBACK_INDEX: i32 = 1;
 pub const LOOPBACK_MTU: i32 = 65_536;
@@ -115,6 +115,9 @@ impl Device {
         match &self.port {
             Some(port) => port.set_up(up),
             None => super::set_loopback(up),
+        }
+        if !up {
+            link::gone_down(self.index);
         }
         netlink::tell_link(self.index);
     }

@@ -22,7 +22,7 @@ use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
 
-pub use device::{Device, IFF_UP, LOOPBACK_ADDRESSES, LOOPBACK_INDEX, devices};
+pub use device::{ARPHRD_ETHER, ARPHRD_LOOPBACK, Device, IFF_UP, LOOPBACK_ADDRESSES, LOOPBACK_INDEX, devices};
 pub use ioctl::{QUEUE_LENGTH, ioctl};
 pub use route::{Route, TABLE_LOCAL, TABLE_MAIN, of_settings, routes};
 
@@ -70,6 +70,11 @@ pub fn add(card: Arc<dyn Card>) -> Arc<Port> {
     cards.push(port.clone());
     HAS_CARDS.store(true, Ordering::Release);
     port
+}
+
+/// ARPHRD_* of an interface.
+pub fn hardware_of(index: i32) -> u16 {
+    if index == LOOPBACK_INDEX { ARPHRD_LOOPBACK } else { ARPHRD_ETHER }
 }
 
 /// All of them.

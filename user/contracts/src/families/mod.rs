@@ -57,6 +57,7 @@ mod ioprio;
 mod kill;
 mod kmsg;
 mod limits;
+mod link_sockets;
 mod links;
 mod locks;
 mod loop_use;
@@ -113,6 +114,7 @@ mod sigio_files;
 mod signals;
 mod sigqueue;
 mod sigwait;
+mod socket_filters;
 mod splices;
 mod stat;
 mod sysv;
@@ -132,6 +134,7 @@ mod xattr;
 use crate::Test;
 
 pub const FAMILIES: &[(&str, &[Test])] = &[
+    ("link_sockets", link_sockets::TESTS),
     ("open", open::TESTS),
     ("bad_fd", bad_fd::TESTS),
     ("bad_pointer", bad_pointer::TESTS),
@@ -143,6 +146,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("pidfd", pidfd::TESTS),
     ("clone", clone::TESTS),
     ("prctl", prctl::TESTS),
+    ("socket_filters", socket_filters::TESTS),
     ("wait", wait::TESTS),
     ("fifo", fifo::TESTS),
     ("file_capabilities", file_capabilities::TESTS),

@@ -8,6 +8,7 @@ mod wire;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 use core::sync::atomic::Ordering;
+use core::time::Duration;
 
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::{tcp, udp};
@@ -21,7 +22,9 @@ use crate::net::inet::ip::{IpSocket, Kind};
 use crate::net::inet::tcp::TcpSocket;
 use crate::net::inet::udp::UdpSocket;
 use crate::net::inet::{AF_INET, Endpoint};
-use crate::net::socket::{Outgoing, Receive, Socket, Target};
+use crate::net::interface;
+use crate::net::link::{LinkSocket, Name};
+use crate::net::socket::{Outgoing, Receive, Socket, Target, Type};
 
 const FAULTS: Faults = Faults { lost: 8, repeated: 5, swapped: 10, silent: false };
 
@@ -319,4 +322,44 @@ fn other_machines_answer_questions_and_raw_sockets_hear_it() {
 
 fn octets(ip: IpAddr) -> [u8; 4] {
     if let IpAddr::V4(ip) = ip { ip.octets() } else { [0; 4] }
+}
+
+/// What nobody sends (local experiments, IEEE 802).
+const LOCAL: u16 = 0x88b6;
+
+#[test]
+fn programs_send_and_receive_frames() {
+    let mut net = Net::new(40, Faults::default());
+    let devices = interface::devices();
+    let index = devices.iter().find(|device| device.mac == net.mac()).unwrap().index;
+    let socket = LinkSocket::new(Type::Raw, LOCAL);
+    let frame = |to: [u8; 6], text: &[u8]| [&to[..], &[2, 0, 0, 0, 9, 9], &LOCAL.to_be_bytes(), text].concat();
+    let others = [2, 0, 0, 0, 9, 8];
+    for to in [net.mac(), [0xff; 6], [1, 0, 0x5e, 0, 0, 1], others] {
+        net.arrive(frame(to, b"hello"));
+    }
+    net.pass(Duration::from_millis(5));
+    assert_eq!(receive(&*socket), Ok(Some(frame(net.mac(), b"hello"))));
+    assert_eq!(receive(&*socket), Ok(Some(frame([0xff; 6], b"hello"))));
+    assert_eq!(receive(&*socket), Ok(Some(frame([1, 0, 0x5e, 0, 0, 1], b"hello"))));
+    assert_eq!(receive(&*socket), Ok(None));
+    // PACKET_ADD_MEMBERSHIP with PACKET_MR_PROMISC.
+    let wish = [&index.to_ne_bytes()[..], &1u16.to_ne_bytes(), &[0; 10]].concat();
+    socket.set(263, 1, &wish).unwrap();
+    net.arrive(frame(others, b"more"));
+    net.pass(Duration::from_millis(5));
+    assert_eq!(receive(&*socket), Ok(Some(frame(others, b"more"))));
+
+    net.kept = Some(Vec::new());
+    // Without room in the card it waits.
+    net.set_room(0);
+    let mut message = Outgoing { target: Target::Link(Name::new(LOCAL, index)), ..Outgoing::plain() };
+    let sent = frame(others, b"goes out");
+    assert_eq!(socket.try_send(&mut IoBuf::kernel(&sent), &mut message).ok(), Some(sent.len()));
+    net.pass(Duration::from_millis(5));
+    assert!(net.kept.as_ref().unwrap().is_empty());
+    net.set_room(16);
+    net.pass(Duration::from_millis(5));
+    assert_eq!(net.kept.take().unwrap(), [sent]);
+    socket.released();
 }

@@ -10,6 +10,7 @@ use crate::mm::frames;
 use crate::net::inet::ip::packet::{self, Arrived, HEADER4, HEADER6, Head};
 use crate::net::inet::{Endpoint, HOPS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ip};
 use crate::net::interface::LOOPBACK_INDEX;
+use crate::net::link;
 
 /// Types of ICMP.
 const UNREACHABLE: u8 = 3;
@@ -173,6 +174,9 @@ fn refuse(from: IpAddr, to: IpAddr, class: u8, quoted: &[u8], port: bool) {
     message.extend([kind, code, 0, 0, 0, 0, 0, info]);
     message.extend_from_slice(quoted);
     let Some(whole) = whole(to, from, class, message) else { return };
+    if link::is_watched() {
+        link::passes_loopback(&whole);
+    }
     let Some(packet) = Arrived::parse(&whole, LOOPBACK_INDEX) else { return };
     ip::arrive(&packet);
     super::arrive(&packet);

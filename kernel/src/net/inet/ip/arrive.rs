@@ -3,15 +3,18 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use linux_raw_sys::if_ether as ether;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{UdpPacket, UdpRepr};
 
 use super::packet::{self, Arrived, ECHO, ECHO_REPLY, ECHO_REPLY6, ECHO6, Head};
 use super::{IpSocket, Kind, Packet, table};
 use crate::mm::frames;
+use crate::net::filter::View;
 use crate::net::inet::told::{About, Noted};
 use crate::net::inet::{Endpoint, HOPS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, failures, udp};
 use crate::net::interface::{self, LOOPBACK_INDEX};
+use crate::net::link;
 use crate::time;
 
 /// Gives sockets what is for them. True if a raw socket has it, too.
@@ -40,8 +43,28 @@ fn is_reply(packet: &Arrived<'_>) -> bool {
     packet.payload.first() == Some(if packet.to.is_ipv4() { &ECHO_REPLY } else { &ECHO_REPLY6 })
 }
 
-/// A packet from this machine to itself: sockets get it, and what asks for an echo has one. Who sent what nobody knows is told.
+/// A packet from this machine to itself.
 pub(super) fn deliver_here(whole: &[u8]) {
+    if link::is_watched() {
+        link::passes_loopback(whole);
+    }
+    take_in(whole);
+}
+
+/// What a program has sent through the loopback as a frame of this ETH_P_*. Only packets of IPv6 to this machine go further: of IPv4 none
+/// is believed to come from an own address or to go to the loopback's, as on Linux (ip_route_input_slow).
+pub fn came_by_loopback(whole: &[u8], protocol: u16) {
+    if u32::from(protocol) != ether::ETH_P_IPV6 {
+        return;
+    }
+    let Some(packet) = Arrived::parse(whole, LOOPBACK_INDEX).filter(|packet| packet.to.is_ipv6()) else { return };
+    if interface::is_local(packet.to) {
+        take_in(packet.whole);
+    }
+}
+
+/// Sockets get it, and what asks for an echo has one. Who sent what nobody knows is told. Nobody else's packets are answered.
+fn take_in(whole: &[u8]) {
     let Some(packet) = Arrived::parse(whole, LOOPBACK_INDEX) else { return };
     let taken = arrive(&packet);
     match (packet.protocol, packet.message()) {
@@ -50,14 +73,14 @@ pub(super) fn deliver_here(whole: &[u8]) {
         (IPPROTO_UDP, _) => deliver_datagram(&packet),
         (IPPROTO_ICMP | IPPROTO_ICMPV6, Some(_)) => failures::arrive(&packet),
         (IPPROTO_TCP | IPPROTO_ICMP | IPPROTO_ICMPV6, _) => {}
-        _ if taken || interface::is_group(packet.to) => {}
+        _ if taken || interface::is_group(packet.to) || !interface::is_local(packet.from) => {}
         _ => failures::packet_refused(&packet, false),
     }
 }
 
 fn echo(packet: &Arrived<'_>, answer: u8) {
     // As on Linux what is for many is not answered.
-    if interface::is_group(packet.to) || packet.payload.get(1) != Some(&0) {
+    if interface::is_group(packet.to) || !interface::is_local(packet.from) || packet.payload.get(1) != Some(&0) {
         return;
     }
     let Some(mut payload) = copy(packet.payload) else { return };
@@ -79,6 +102,9 @@ fn echo(packet: &Arrived<'_>, answer: u8) {
     };
     packet::put(&mut payload, 2, sum);
     let Ok(whole) = head.before(&payload) else { return };
+    if link::is_watched() {
+        link::passes_loopback(&whole);
+    }
     if let Some(reply) = Arrived::parse(&whole, packet.index) {
         arrive(&reply);
     }
@@ -93,7 +119,7 @@ fn deliver_datagram(packet: &Arrived<'_>) {
         let remote = Endpoint { ip: packet.from, port: datagram.src_port() };
         let header = (packet.hops, packet.class);
         let taken = udp::arrive(local, remote, packet.index, header, datagram.payload());
-        if !taken && !interface::is_group(packet.to) {
+        if !taken && !interface::is_group(packet.to) && interface::is_local(packet.from) {
             failures::packet_refused(packet, true);
         }
     }
@@ -124,11 +150,21 @@ impl IpSocket {
         if covered && packet.checksum_with_ends() != 0 {
             return;
         }
+        let view = View {
+            bytes: packet.whole,
+            network: 0,
+            start: packet.whole.len() - bytes.len(),
+            protocol: if packet.to.is_ipv4() { ether::ETH_P_IP } else { ether::ETH_P_IPV6 } as u16,
+            kind: link::Kind::Host as u8,
+            index: packet.index,
+            hardware: interface::hardware_of(packet.index),
+        };
+        let Some(most) = self.common.filter.wanted(&view) else { return };
         // Before it is copied.
         if self.is_crowded() {
             return;
         }
-        let Some(data) = copy(bytes) else { return };
+        let Some(data) = copy(bytes.get(..most.max(1)).unwrap_or(bytes)) else { return };
         let Arrived { from, to, hops, class, index, .. } = *packet;
         let noted = match self.kind {
             // Who asks for echoes is not told which of the machine's addresses it was.

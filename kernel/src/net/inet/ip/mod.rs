@@ -46,7 +46,7 @@ use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
 
-pub use arrive::arrive;
+pub use arrive::{arrive, came_by_loopback};
 pub use failed::{failed_echo, failed_raw};
 pub use group_range::{group_range, may_ask, set_group_range};
 pub use packet::Arrived;
@@ -383,6 +383,10 @@ impl Socket for IpSocket {
     }
 
     fn has_times(&self) -> bool {
+        true
+    }
+
+    fn takes_filters(&self) -> bool {
         true
     }
 

@@ -5,13 +5,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
-use super::{Datagram, PORTS, State, UdpSocket};
+use super::{Datagram, PORTS, State, UdpSocket, packet};
 use crate::errno::{Errno, Result};
 use crate::exec::{budget, spawn};
 use crate::fs::TryError;
 use crate::mm::{IoBuf, frames};
 use crate::net::inet::{Endpoint, groups};
 use crate::net::interface::{self, LOOPBACK_INDEX};
+use crate::net::link;
 use crate::net::packet::copy_in;
 use crate::net::socket::Outgoing;
 
@@ -58,6 +59,9 @@ impl UdpSocket {
     ) -> Result<usize, TryError> {
         let data = copy_in(buf)?;
         let len = data.len();
+        if link::is_watched() {
+            packet::show(from, to, header, &data);
+        }
         deliver_to_all(from, to, header, &data);
         Ok(len)
     }

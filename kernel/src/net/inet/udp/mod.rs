@@ -5,6 +5,7 @@
 //! them: [`remote`].
 
 mod groups;
+mod packet;
 mod remote;
 mod send;
 
@@ -265,6 +266,9 @@ impl UdpSocket {
         if self.common.times.load(Ordering::Relaxed) != 0 {
             datagram.about.at = time::now_realtime().to_nanos();
         }
+        if self.common.filter.is_there() && !self.filters_in(&mut datagram) {
+            return;
+        }
         let mut state = self.state.lock();
         let limit = self.common.receive_buffer.load(Ordering::Relaxed) as usize;
         // One that fits at all may go beyond the limit, but only one.
@@ -505,6 +509,10 @@ impl Socket for UdpSocket {
         drop(state);
         self.queue.wake(usize::MAX, sigio::QUIET);
         if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
+    }
+
+    fn takes_filters(&self) -> bool {
+        true
     }
 
     fn is_listening(&self) -> bool {

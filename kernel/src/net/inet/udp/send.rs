@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::groups::deliver_to_all;
-use super::{Datagram, MAX, MAX6, PORTS, State, UdpSocket};
+use super::{Datagram, MAX, MAX6, PORTS, State, UdpSocket, packet};
 use crate::errno::{Errno, Result};
 use crate::fs::{TryError, sigio};
 use crate::mm::IoBuf;
@@ -13,6 +13,7 @@ use crate::net::inet::failures::datagram_refused;
 use crate::net::inet::options::{SOL_IP, SOL_IPV6};
 use crate::net::inet::{AF_INET6, Endpoint, IPPROTO_UDP};
 use crate::net::interface::{self, LOOPBACK_INDEX};
+use crate::net::link;
 use crate::net::packet::copy_in;
 use crate::net::socket::{Outgoing, Switches, Target};
 
@@ -175,6 +176,9 @@ impl UdpSocket {
 
     #[inline(always)]
     fn deliver_here(&self, from: Endpoint, to: Endpoint, header: (u8, u8), data: Box<[u8]>) -> Result<()> {
+        if link::is_watched() {
+            packet::show(from, to, header, &data);
+        }
         // Of those of networks the last byte is always that.
         if matches!(to.ip, IpAddr::V4(ip) if ip.octets()[3] == 255) && interface::is_group(to.ip) {
             if !self.common.is_on(Switches::BROADCAST) {
