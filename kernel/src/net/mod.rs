@@ -5,6 +5,7 @@
 //!   MSG_DONTWAIT and the timeouts of SO_RCVTIMEO and SO_SNDTIMEO are made of them here. read(2) and write(2) use the
 //!   same attempts through [`crate::fs::FileOps`].
 //! * [`address`], [`control`], [`options`]: `struct sockaddr`, ancillary data and socket options in user memory.
+//! * [`device`]: sockets that use one interface only.
 //! * [`rights`]: descriptors on their way (SCM_RIGHTS), and the collector of sockets that only lead to each other.
 //! * [`unix`] is AF_UNIX, [`inet`] AF_INET and AF_INET6, and [`interface`] what addresses the machine has.
 //! * [`netlink`] is AF_NETLINK: how programs ask about the network, and change it.
@@ -19,6 +20,7 @@
 pub mod address;
 pub mod card;
 pub mod control;
+pub mod device;
 pub mod filter;
 pub mod inet;
 pub mod interface;

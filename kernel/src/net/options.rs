@@ -7,6 +7,7 @@ use core::time::Duration;
 use linux_raw_sys::net as raw;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::device;
 use super::socket::{Common, DEFAULT_BUFFER, Socket, Switches};
 use crate::errno::{Errno, Result};
 use crate::fs::open_file::WRITE_EVENTS;
@@ -66,6 +67,8 @@ pub fn get(socket: &dyn Socket, option: u32) -> Result<Vec<u8>> {
             let (on, seconds) = *common.linger.lock();
             return Ok([i32::from(on), seconds].as_bytes().to_vec());
         }
+        raw::SO_BINDTODEVICE => return device::name(common),
+        raw::SO_BINDTOIFINDEX => common.device() as u32,
         raw::SO_PEERCRED => return Ok(socket.peer_creds().as_bytes().to_vec()),
         raw::SO_PEERGROUPS => {
             let groups = socket.peer_groups().ok_or(Errno::ENODATA)?;
@@ -100,6 +103,9 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
         let (time, _) = UserTimeval::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
         timeout.store(timeout_nanos(time)?, Ordering::Relaxed);
         return Ok(());
+    }
+    if option == raw::SO_BINDTODEVICE {
+        return device::bind_by_name(t, socket, value);
     }
     let (int, _) = i32::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
     if is_times(option, socket) {
@@ -144,6 +150,7 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
         }
         raw::SO_DETACH_FILTER if socket.takes_filters() => common.filter.detach()?,
         raw::SO_LOCK_FILTER if socket.takes_filters() => common.filter.lock(int != 0)?,
+        raw::SO_BINDTOIFINDEX => device::bind(t, socket, int)?,
         raw::SO_LINGER => {
             let ([on, seconds], _) = <[i32; 2]>::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
             let mut linger = common.linger.lock();

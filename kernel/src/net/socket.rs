@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
 use linux_raw_sys::net as raw;
@@ -119,6 +119,8 @@ pub struct Common {
     pub mark: AtomicU32,
     /// Which of SO_TIMESTAMP, SO_TIMESTAMPNS and their newer forms is on; 0: none.
     pub times: AtomicU32,
+    /// SO_BINDTODEVICE: the index of the only interface that is used; 0: all are.
+    device: AtomicI32,
     /// SO_ATTACH_FILTER.
     pub filter: Attached,
     /// SO_LINGER: on, seconds.
@@ -144,6 +146,7 @@ impl Common {
             priority: AtomicU32::new(0),
             mark: AtomicU32::new(0),
             times: AtomicU32::new(0),
+            device: AtomicI32::new(0),
             filter: Attached::default(),
             linger: SpinLock::new((false, 0)),
             error: AtomicU32::new(0),
@@ -164,6 +167,23 @@ impl Common {
 
     pub fn copy_switches(&self, from: &Common) {
         self.switches.store(from.switches.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// SO_BINDTODEVICE: the index of an interface, or 0.
+    #[inline(always)]
+    pub fn device(&self) -> i32 {
+        self.device.load(Ordering::Relaxed)
+    }
+
+    pub fn set_device(&self, index: i32) {
+        self.device.store(index, Ordering::Relaxed);
+    }
+
+    /// Is what comes through an interface for it?
+    #[inline(always)]
+    pub fn hears(&self, index: i32) -> bool {
+        let own = self.device();
+        own == 0 || own == index
     }
 
     pub fn set_error(&self, errno: Errno) {
@@ -342,6 +362,9 @@ pub trait Socket: FileOps {
 
     /// SO_RCVBUF has another value: who sends to this socket may find room now.
     fn receive_buffer_changed(&self) {}
+
+    /// SO_BINDTODEVICE has another value.
+    fn device_changed(&self) {}
 
     /// SO_KEEPALIVE has another value.
     fn keep_alive_changed(&self) {}

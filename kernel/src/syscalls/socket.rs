@@ -12,13 +12,13 @@ use crate::exec::{Interrupted, interruptible, timeout};
 use crate::fs::open_file::settled;
 use crate::fs::{FileOps, OpenFile, TryError};
 use crate::mm::{IoBuf, UserPtr, import_iovec};
-use crate::net::filter;
 use crate::net::inet::{self, AF_INET, AF_INET6};
 use crate::net::link::{self, AF_PACKET};
 use crate::net::netlink::{self, AF_NETLINK};
 use crate::net::socket::{Common, Outgoing, Received, Socket, Type, of_file};
 use crate::net::unix::{self, AF_UNIX, UnixSocket};
 use crate::net::{address, control, options, transfer};
+use crate::net::{device, filter};
 use crate::process::Thread;
 use crate::time::UserTimespec;
 
@@ -473,6 +473,10 @@ pub async fn getsockopt(
     if level == raw::SOL_SOCKET && option == raw::SO_PEERGROUPS && bytes.len() > room {
         len.write(t.mm(), bytes.len() as i32).await?;
         return Err(Errno::ERANGE);
+    }
+    // As Linux has it: for a name there must be room for the longest.
+    if (level, option) == (raw::SOL_SOCKET, raw::SO_BINDTODEVICE) && !bytes.is_empty() && room < device::NAME {
+        return Err(Errno::EINVAL);
     }
     let cut = bytes.get(..room.min(bytes.len())).unwrap_or(&bytes);
     value.write_bytes(t.mm(), cut).await?;

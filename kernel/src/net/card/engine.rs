@@ -425,7 +425,7 @@ impl Engine {
     /// A connection for a SYN, if somebody listens. An error: it is not answered, as if it were lost.
     fn answer(&mut self, pair: Pair) -> Result<Option<u64>, Errno> {
         let (local, remote) = pair;
-        let Some(listener) = tcp::find_listener(local, remote) else { return Ok(None) };
+        let Some(listener) = tcp::find_listener(local, remote, self.wire.port.index()) else { return Ok(None) };
         if !listener.has_backlog() {
             return Err(Errno::EAGAIN);
         }

@@ -123,6 +123,7 @@ fn claim(common: &Common, local: Endpoint, only_v6: bool, user: u32) -> ports::C
     let mut claim = ports::Claim::new(local);
     claim.only_v6 = only_v6;
     claim.reuse = common.is_on(Switches::REUSEADDR);
+    claim.device = common.device();
     claim.shared_by = common.is_on(Switches::REUSEPORT).then_some(user);
     claim
 }

@@ -47,6 +47,8 @@ pub struct Claim {
     /// SO_REUSEPORT, by this user.
     pub shared_by: Option<u32>,
     pub listening: bool,
+    /// SO_BINDTODEVICE; 0: none.
+    pub device: i32,
 }
 
 enum Holder<S> {
@@ -83,7 +85,7 @@ pub fn shard_of(port: u16) -> usize {
 
 impl Claim {
     pub fn new(local: Endpoint) -> Self {
-        Claim { local, remote: None, only_v6: false, reuse: false, shared_by: None, listening: false }
+        Claim { local, remote: None, only_v6: false, reuse: false, shared_by: None, listening: false, device: 0 }
     }
 
     /// Is `ip` one of its addresses?
@@ -96,15 +98,22 @@ impl Claim {
         }
     }
 
+    /// May it have what comes through this interface?
+    #[inline(always)]
+    pub fn hears(&self, index: i32) -> bool {
+        self.device == 0 || self.device == index
+    }
+
     fn overlaps(&self, other: &Claim) -> bool {
         self.covers(other.local.ip) || other.covers(self.local.ip)
     }
 
     /// Can both have the port? As Linux decides it for bind(2) and listen(2).
     fn agrees(&self, other: &Claim) -> bool {
+        let apart = self.device != 0 && other.device != 0 && self.device != other.device;
         let both_reuse = self.reuse && other.reuse && !other.listening;
         let both_share = self.shared_by.is_some() && self.shared_by == other.shared_by;
-        both_reuse || both_share || !self.overlaps(other)
+        apart || both_reuse || both_share || !self.overlaps(other)
     }
 }
 
@@ -347,12 +356,12 @@ impl<S> Ports<S> {
     }
 
     /// Everybody who may have what comes from `remote` to `local`, which is for many. What there is no memory for is left out.
-    pub fn find_all(&self, local: Endpoint, remote: Endpoint) -> Vec<Arc<S>> {
+    pub fn find_all(&self, local: Endpoint, remote: Endpoint, wanted: impl Fn(&Claim) -> bool) -> Vec<Arc<S>> {
         let mut all = Vec::new();
         let shard = self.shard(local.port).lock();
         for entry in shard.get(&local.port).into_iter().flatten() {
             let Entry { holder: Holder::Socket(socket), claim } = entry else { continue };
-            let fits = claim.covers(local.ip) && claim.remote.is_none_or(|theirs| theirs == remote);
+            let fits = wanted(claim) && claim.covers(local.ip) && claim.remote.is_none_or(|theirs| theirs == remote);
             if fits && all.try_reserve(1).is_ok() {
                 all.extend(socket.upgrade());
             }
@@ -368,7 +377,8 @@ impl<S> Ports<S> {
         let score = |entry: &Entry<S>| {
             let claim = &entry.claim;
             let fits = wanted(claim) && claim.covers(local.ip) && claim.remote.is_none_or(|theirs| theirs == remote);
-            fits.then(|| 2 * u32::from(claim.remote.is_some()) + u32::from(!claim.local.is_any()))
+            let (connected, own) = (claim.remote.is_some(), !claim.local.is_any());
+            fits.then(|| 4 * u32::from(connected) + 2 * u32::from(own) + u32::from(claim.device != 0))
         };
         let (mut best, mut count, mut chosen) = (0, 0, None);
         for entry in entries {

@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 
 use super::options::{SOL_IP, SOL_IPV6};
 use crate::errno::{Errno, Result};
-use crate::net::interface::{self, LOOPBACK_INDEX};
+use crate::net::interface;
 
 /// What is not said is as the socket's options have it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -132,8 +132,7 @@ impl Sending {
             return Ok(());
         }
         check_interface(self.index)?;
-        let way = interface::port_for(to)?.map_or(LOOPBACK_INDEX, |port| port.index());
-        if way == self.index { Ok(()) } else { Err(Errno::ENETUNREACH) }
+        interface::port_through(to, self.index).map(drop)
     }
 }
 

@@ -137,6 +137,37 @@ pub fn port_for(ip: IpAddr) -> Result<Option<Arc<Port>>> {
     port.filter(|port| port.is_up()).map(Some).ok_or(Errno::ENETUNREACH)
 }
 
+/// The same through the interface `device` only; 0: any. Packets that stay in the machine come through it then.
+pub fn port_through(ip: IpAddr, device: i32) -> Result<Option<Arc<Port>>> {
+    if device == 0 {
+        return port_for(ip);
+    }
+    if device == LOOPBACK_INDEX {
+        return if is_loopback_up() && is_of_loopback(ip) { Ok(None) } else { Err(Errno::ENETUNREACH) };
+    }
+    let port = find_card(|port| port.index() == device).ok_or(Errno::ENODEV)?;
+    let (own, leads) = port.with_settings(|settings| (settings.is_own(ip), settings.source_for(ip).is_some()));
+    match (own, leads && !is_loopback(ip) && port.is_up()) {
+        (true, _) => Ok(None),
+        (_, true) => Ok(Some(port)),
+        _ => Err(Errno::ENETUNREACH),
+    }
+}
+
+/// Where packets come from that go to `ip` through the interface `device`; 0: any.
+pub fn source_through(ip: IpAddr, device: i32) -> Result<IpAddr> {
+    match port_through(ip, device)? {
+        Some(port) if device != 0 => port.with_settings(|settings| settings.source_for(ip)).ok_or(Errno::ENETUNREACH),
+        _ => source_for(ip),
+    }
+}
+
+/// The interface through which packets of this machine to itself come, if `device` was asked for.
+#[inline(always)]
+pub fn came_through(device: i32) -> i32 {
+    if device == 0 { LOOPBACK_INDEX } else { device }
+}
+
 /// The longest packet that can go towards `ip` in one piece, bytes.
 pub fn mtu_for(ip: IpAddr) -> Result<usize> {
     Ok(if port_for(ip)?.is_some() { card::MTU } else { device::LOOPBACK_MTU as usize })

@@ -3,6 +3,7 @@
 mod bad;
 mod bad_fd;
 mod bad_pointer;
+mod bound_device;
 mod clone;
 mod dirs;
 mod edges;
@@ -134,6 +135,7 @@ mod xattr;
 use crate::Test;
 
 pub const FAMILIES: &[(&str, &[Test])] = &[
+    ("bound_device", bound_device::TESTS),
     ("link_sockets", link_sockets::TESTS),
     ("open", open::TESTS),
     ("bad_fd", bad_fd::TESTS),

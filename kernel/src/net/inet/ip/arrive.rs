@@ -32,7 +32,7 @@ pub fn arrive(packet: &Arrived<'_>) -> bool {
     if let Some(ECHO_REPLY | ECHO_REPLY6) = packet.message().filter(|_| packet.payload.get(1) == Some(&0))
         && is_reply(packet)
         && let Some(ident) = packet.payload.get(4..6).and_then(|ident| ident.first_chunk())
-        && let Some(socket) = table::asking(u16::from_be_bytes(*ident), packet.to)
+        && let Some(socket) = table::asking(u16::from_be_bytes(*ident), packet.to, packet.index)
     {
         socket.take(packet, packet.payload);
     }
@@ -43,12 +43,12 @@ fn is_reply(packet: &Arrived<'_>) -> bool {
     packet.payload.first() == Some(if packet.to.is_ipv4() { &ECHO_REPLY } else { &ECHO_REPLY6 })
 }
 
-/// A packet from this machine to itself.
-pub(super) fn deliver_here(whole: &[u8]) {
+/// A packet from this machine to itself, through an interface.
+pub(super) fn deliver_here(whole: &[u8], index: i32) {
     if link::is_watched() {
         link::passes_loopback(whole);
     }
-    take_in(whole);
+    take_in(whole, index);
 }
 
 /// What a program has sent through the loopback as a frame of this ETH_P_*. Only packets of IPv6 to this machine go further: of IPv4 none
@@ -59,13 +59,13 @@ pub fn came_by_loopback(whole: &[u8], protocol: u16) {
     }
     let Some(packet) = Arrived::parse(whole, LOOPBACK_INDEX).filter(|packet| packet.to.is_ipv6()) else { return };
     if interface::is_local(packet.to) {
-        take_in(packet.whole);
+        take_in(packet.whole, LOOPBACK_INDEX);
     }
 }
 
 /// Sockets get it, and what asks for an echo has one. Who sent what nobody knows is told. Nobody else's packets are answered.
-fn take_in(whole: &[u8]) {
-    let Some(packet) = Arrived::parse(whole, LOOPBACK_INDEX) else { return };
+fn take_in(whole: &[u8], index: i32) {
+    let Some(packet) = Arrived::parse(whole, index) else { return };
     let taken = arrive(&packet);
     match (packet.protocol, packet.message()) {
         (IPPROTO_ICMP, Some(ECHO)) if packet.to.is_ipv4() => echo(&packet, ECHO_REPLY),
@@ -105,7 +105,8 @@ fn echo(packet: &Arrived<'_>, answer: u8) {
     if link::is_watched() {
         link::passes_loopback(&whole);
     }
-    if let Some(reply) = Arrived::parse(&whole, packet.index) {
+    // Whatever the question was sent through.
+    if let Some(reply) = Arrived::parse(&whole, LOOPBACK_INDEX) {
         arrive(&reply);
     }
 }
@@ -141,7 +142,7 @@ impl IpSocket {
         let state = self.state.lock();
         let local = state.local.is_any() || state.local.ip == packet.to;
         let remote = state.remote.is_none_or(|remote| remote.ip == packet.from);
-        local && remote && !self.raw_options.lock().filters(packet)
+        local && remote && self.common.hears(packet.index) && !self.raw_options.lock().filters(packet)
     }
 
     fn take(&self, packet: &Arrived<'_>, bytes: &[u8]) {

@@ -18,7 +18,7 @@ pub fn failed_echo(failure: &Failure<'_>) {
     let is_question = failure.body.first_chunk() == Some(&super::send::question(failure.to.is_ipv4()));
     let ident = failure.body.get(4..6).and_then(|ident| ident.first_chunk());
     if let Some(ident) = ident.filter(|_| is_question)
-        && let Some(socket) = table::asking(u16::from_be_bytes(*ident), failure.from)
+        && let Some(socket) = table::asking(u16::from_be_bytes(*ident), failure.from, failure.by.index)
     {
         socket.note_echo(failure);
     }

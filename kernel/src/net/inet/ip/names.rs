@@ -58,7 +58,7 @@ impl IpSocket {
         let mut state = self.state.lock();
         self.take_ident(&mut state)?;
         let remote = self.parse(address)?;
-        let source = interface::source_for(remote.ip)?;
+        let source = interface::source_through(remote.ip, self.common.device())?;
         self.check_group(remote.ip)?;
         let ip = if state.local.is_any() { source } else { state.local.ip };
         if !interface::leads(ip, remote.ip) {

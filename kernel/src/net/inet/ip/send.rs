@@ -56,7 +56,8 @@ impl IpSocket {
         let to = destination(&state, message)?;
         let (local, shut) = (state.local, state.send_shut);
         drop(state);
-        let source = interface::source_for(to.ip)?;
+        let device = if message.sending.index != 0 { message.sending.index } else { self.common.device() };
+        let source = interface::source_through(to.ip, self.common.device())?;
         message.sending.check(to.ip)?;
         let local = Endpoint { ip: message.sending.source.unwrap_or(local.ip), ..local };
         // Nothing comes from where packets for many go.
@@ -76,10 +77,10 @@ impl IpSocket {
         if Arrived::parse(&packet, 0).is_none_or(|packet| packet.to != to.ip) {
             return Err(Errno::EOPNOTSUPP);
         }
-        match interface::port_for(to.ip)? {
+        match interface::port_through(to.ip, device)? {
             Some(port) => self.send_out(&port, from, to.ip, packet),
             None => {
-                arrive::deliver_here(&packet);
+                arrive::deliver_here(&packet, interface::came_through(device));
                 Ok(())
             }
         }

@@ -116,11 +116,16 @@ pub fn release(socket: &IpSocket, ident: u16) {
 }
 
 /// Whose question an answer to `to` is for: of several that share the identifier the last that asked for it.
-pub fn asking(ident: u16, to: IpAddr) -> Option<Arc<IpSocket>> {
+/// It hears what comes through the interface `index`.
+pub fn asking(ident: u16, to: IpAddr, index: i32) -> Option<Arc<IpSocket>> {
     let asking = ASKING.lock();
     let fits =
         |entry: &&Asking| entry.local == to || entry.local.is_unspecified() && entry.local.is_ipv4() == to.is_ipv4();
-    asking.get(&ident)?.iter().rev().find(fits)?.socket.upgrade()
+    let there = asking.get(&ident)?.iter().rev().filter(fits);
+    // No last reference to a socket goes under the lock.
+    let fitting: SmallVec<[_; 4]> = there.filter_map(|entry| entry.socket.upgrade()).collect();
+    drop(asking);
+    fitting.into_iter().find(|socket| socket.common.hears(index))
 }
 
 impl Asking {

@@ -82,7 +82,7 @@ fn nothing_that_comes_makes_it_fail() {
         if let Some(Arrived { payload, .. }) = Arrived::parse(&bytes, 1).inspect(|packet| _ = arrive(packet)) {
             assert!(payload.len() <= bytes.len());
         }
-        arrive::deliver_here(&bytes);
+        arrive::deliver_here(&bytes, 1);
     }
     drop((listening, other));
 }
@@ -98,7 +98,7 @@ fn a_question_is_answered_to_who_asked() {
     assert!(receive(&one).is_none() && receive(&other).is_none());
     let ident = one.state.lock().local.port;
     one.released();
-    assert!(table::asking(ident, HERE).is_none());
+    assert!(table::asking(ident, HERE, 1).is_none());
     drop(one);
 }
 

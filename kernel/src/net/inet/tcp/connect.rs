@@ -260,7 +260,7 @@ impl TcpSocket {
         if interface::is_group(remote.ip) || remote.ip.is_ipv4() && self.only_v6() {
             return Err(Errno::ENETUNREACH);
         }
-        self.begin_as(t.creds().euid, interface::source_for(remote.ip)?, remote)
+        self.begin_as(t.creds().euid, interface::source_through(remote.ip, self.common.device())?, remote)
     }
 
     /// There is no way to the other machine, perhaps because the machine has no address yet.
@@ -275,7 +275,8 @@ impl TcpSocket {
         if state.phase != Phase::Closed || state.told != Told::Nothing {
             return Err(Errno::EALREADY);
         }
-        let port = interface::port_for(remote.ip)?;
+        let device = self.common.device();
+        let port = interface::port_through(remote.ip, device)?;
         self.take_port(user, &mut state, source, remote)?;
         state.remote = Some(remote);
         state.phase = Phase::Connecting;
@@ -293,7 +294,7 @@ impl TcpSocket {
             return Ok(());
         }
         drop(state);
-        match PORTS.find(remote, local, |claim| claim.listening) {
+        match PORTS.find(remote, local, |claim| claim.listening && claim.hears(interface::came_through(device))) {
             Some(listener) if !core::ptr::eq(&*listener, self) => self.meet(&listener),
             _ => self.reset(),
         }
@@ -469,6 +470,7 @@ impl Common {
         for (to, from) in [(&new.receive_timeout, &self.receive_timeout), (&new.send_timeout, &self.send_timeout)] {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        new.set_device(self.device());
         *new.linger.lock() = *self.linger.lock();
         new
     }

@@ -9,7 +9,7 @@ use linux_raw_sys::net as raw;
 use zerocopy::IntoBytes;
 
 use super::options::SOL_TCP;
-use super::{MAX_LOW, Phase, READABLE, RECEIVE_BUFFER, TcpSocket, WRITABLE};
+use super::{MAX_LOW, PORTS, Phase, READABLE, RECEIVE_BUFFER, TcpSocket, WRITABLE};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
@@ -207,6 +207,13 @@ impl Socket for TcpSocket {
             self.receive_buffer_changed();
         }
         self.queue.wake(usize::MAX, READABLE.bits());
+    }
+
+    fn device_changed(&self) {
+        let state = self.state.lock();
+        if state.has_port {
+            let _ = PORTS.change(self, state.local.port, false, |claim| claim.device = self.common.device());
+        }
     }
 
     fn keep_alive_changed(&self) {

@@ -49,9 +49,9 @@ pub struct KeepAlive {
     pub count: u32,
 }
 
-/// Who listens for a connection from `remote` to `local`.
-pub fn find_listener(local: Endpoint, remote: Endpoint) -> Option<Arc<TcpSocket>> {
-    PORTS.find(local, remote, |claim| claim.listening)
+/// Who listens for a connection from `remote` to `local` that comes through an interface.
+pub fn find_listener(local: Endpoint, remote: Endpoint, index: i32) -> Option<Arc<TcpSocket>> {
+    PORTS.find(local, remote, |claim| claim.listening && claim.hears(index))
 }
 
 impl State {

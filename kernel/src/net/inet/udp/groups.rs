@@ -28,7 +28,8 @@ impl UdpSocket {
             return Ok(None);
         }
         let (index, own) = self.groups.lock().way();
-        let index = if message.sending.index != 0 { message.sending.index } else { index };
+        let given = self.device_for(message);
+        let index = if given != 0 { given } else { index };
         let bound = Some(state.local.ip).filter(|ip| interface::is_local(*ip));
         let source = message.sending.source.or(bound).or(own).filter(IpAddr::is_ipv4);
         let here = match index {
@@ -62,14 +63,14 @@ impl UdpSocket {
         if link::is_watched() {
             packet::show(from, to, header, &data);
         }
-        deliver_to_all(from, to, header, &data);
+        deliver_to_all(from, to, header, LOOPBACK_INDEX, &data);
         Ok(len)
     }
 }
 
 /// A datagram that stays in the machine, for all who are bound to its port. Nobody answers it.
 #[cold]
-pub(super) fn deliver_to_all(from: Endpoint, to: Endpoint, header: (u8, u8), data: &[u8]) {
+pub(super) fn deliver_to_all(from: Endpoint, to: Endpoint, header: (u8, u8), index: i32, data: &[u8]) {
     let group = match to.ip {
         IpAddr::V4(ip) if ip.is_multicast() => Some(ip),
         _ => None,
@@ -78,26 +79,26 @@ pub(super) fn deliver_to_all(from: Endpoint, to: Endpoint, header: (u8, u8), dat
         return;
     }
     let wants = move |receiver: &Arc<UdpSocket>| group.is_none_or(|group| receiver.groups.lock().wants(group));
-    let mut receivers = PORTS.find_all(to, from).into_iter().filter(wants);
-    receivers.by_ref().take(AT_ONCE).for_each(|receiver| give(&receiver, from, to, header, data));
+    let mut receivers = PORTS.find_all(to, from, |claim| claim.hears(index)).into_iter().filter(wants);
+    receivers.by_ref().take(AT_ONCE).for_each(|receiver| give(&receiver, from, to, header, index, data));
     if let Some(first) = receivers.next() {
         let Some(data) = copy(data) else { return };
         spawn("udp", async move {
             for receiver in core::iter::once(first).chain(receivers) {
-                give(&receiver, from, to, header, &data);
+                give(&receiver, from, to, header, index, &data);
                 budget().await;
             }
         });
     }
 }
 
-fn give(receiver: &UdpSocket, from: Endpoint, to: Endpoint, header: (u8, u8), data: &[u8]) {
+fn give(receiver: &UdpSocket, from: Endpoint, to: Endpoint, header: (u8, u8), index: i32, data: &[u8]) {
     // Before it is copied.
     if receiver.is_crowded() {
         return;
     }
     if let Some(data) = copy(data) {
-        receiver.deliver(Datagram::new(from, to, LOOPBACK_INDEX, header, data));
+        receiver.deliver(Datagram::new(from, to, index, header, data));
     }
 }
 

@@ -194,11 +194,11 @@ impl UdpSocket {
     }
 
     /// Where a datagram for `remote` comes from; why it cannot be sent there.
-    fn source_for(&self, remote: Endpoint) -> Result<IpAddr> {
+    fn source_for(&self, remote: Endpoint, device: i32) -> Result<IpAddr> {
         if remote.ip.is_ipv4() && self.only_v6() {
             return Err(Errno::ENETUNREACH);
         }
-        interface::source_for(remote.ip)
+        interface::source_through(remote.ip, device)
     }
 
     fn set_destination(&self, address: &[u8]) -> Result<()> {
@@ -211,17 +211,18 @@ impl UdpSocket {
 
     pub(in crate::net) fn connect_as(&self, remote: Endpoint) -> Result<()> {
         let mut state = self.state.lock();
+        // First, as on Linux: it stays if there is no way.
+        self.take_port(&mut state)?;
         let on_loopback = match remote.ip.is_multicast() {
             true => self.source_on_loopback(&state, remote.ip, &Outgoing::plain())?,
             false => None,
         };
-        let source = on_loopback.map_or_else(|| self.source_for(remote), Ok)?;
+        let source = on_loopback.map_or_else(|| self.source_for(remote, self.common.device()), Ok)?;
         let ip = if state.local.is_any() { source } else { state.local.ip };
         let leads = on_loopback.is_some() || interface::leads(ip, remote.ip);
         if ip.is_ipv4() != remote.ip.is_ipv4() || !leads {
             return Err(Errno::EINVAL);
         }
-        self.take_port(&mut state)?;
         // Several may be connected to the same peer.
         PORTS.change(self, state.local.port, false, |claim| {
             claim.local.ip = ip;
@@ -509,6 +510,11 @@ impl Socket for UdpSocket {
         drop(state);
         self.queue.wake(usize::MAX, sigio::QUIET);
         if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
+    }
+
+    fn device_changed(&self) {
+        let state = self.state.lock();
+        let _ = PORTS.change(self, state.local.port, false, |claim| claim.device = self.common.device());
     }
 
     fn takes_filters(&self) -> bool {

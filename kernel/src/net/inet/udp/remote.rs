@@ -22,7 +22,7 @@ const UDP_HEADER: usize = 8;
 /// A datagram has come as a packet, through the interface `index` with a header of these hops and this class. False if nobody is
 /// there to receive it.
 pub fn arrive(local: Endpoint, remote: Endpoint, index: i32, header: (u8, u8), data: &[u8]) -> bool {
-    let Some(receiver) = PORTS.find(local, remote, |_| true) else { return false };
+    let Some(receiver) = PORTS.find(local, remote, |claim| claim.hears(index)) else { return false };
     let mut copy = Vec::new();
     // What finds no memory is lost, as what finds no room.
     if frames::has_spare() && copy.try_reserve_exact(data.len()).is_ok() {
@@ -36,7 +36,7 @@ pub fn arrive(local: Endpoint, remote: Endpoint, index: i32, header: (u8, u8), d
 pub fn failed(failure: &Failure<'_>) {
     let (from, to) = failure.ports();
     let (from, to) = (Endpoint { ip: failure.from, port: from }, Endpoint { ip: failure.to, port: to });
-    if let Some(sender) = PORTS.find(from, to, |_| true) {
+    if let Some(sender) = PORTS.find(from, to, |claim| claim.hears(failure.by.index)) {
         sender.note_failure(failure, to);
     }
 }
@@ -81,7 +81,7 @@ impl UdpSocket {
         let len = data.len();
         if !interface::is_local(from.ip) {
             // It is bound to where datagrams for many go, which nothing comes from.
-            from.ip = interface::source_for(to.ip)?;
+            from.ip = interface::source_through(to.ip, port.index())?;
         }
         let bytes = len + OVERHEAD;
         self.on_its_way.fetch_add(bytes, Ordering::AcqRel);

@@ -12,7 +12,7 @@ use crate::mm::IoBuf;
 use crate::net::inet::failures::datagram_refused;
 use crate::net::inet::options::{SOL_IP, SOL_IPV6};
 use crate::net::inet::{AF_INET6, Endpoint, IPPROTO_UDP};
-use crate::net::interface::{self, LOOPBACK_INDEX};
+use crate::net::interface;
 use crate::net::link;
 use crate::net::packet::copy_in;
 use crate::net::socket::{Outgoing, Switches, Target};
@@ -28,6 +28,7 @@ pub(super) struct Cork {
     to: Endpoint,
     /// Hops and class.
     header: (u8, u8),
+    device: i32,
     data: Vec<u8>,
 }
 
@@ -66,15 +67,22 @@ impl UdpSocket {
         }
         self.check_sendable(shut)?;
         let header = self.header_for(remote, message);
-        if let Some(port) = interface::port_for(remote.ip)? {
+        let device = self.device_for(message);
+        if let Some(port) = interface::port_through(remote.ip, device)? {
             self.check_out(&port, from, remote, len)?;
             if self.is_full() {
                 return Err(TryError::WouldBlock);
             }
             return Ok(self.send_out(&port, from, remote, header.0, copy_in(buf)?)?);
         }
-        self.deliver_here(from, remote, header, copy_in(buf)?)?;
+        self.deliver_here(from, remote, header, interface::came_through(device), copy_in(buf)?)?;
         Ok(len)
+    }
+
+    /// The interface that the message or the socket asks for; 0: none.
+    #[inline(always)]
+    pub(super) fn device_for(&self, message: &Outgoing) -> i32 {
+        if message.sending.index != 0 { message.sending.index } else { self.common.device() }
     }
 
     /// Hops and class of the header.
@@ -126,7 +134,7 @@ impl UdpSocket {
 
     #[inline(always)]
     fn source_of(&self, state: &State, remote: Endpoint, message: &Outgoing) -> Result<IpAddr> {
-        let source = self.source_for(remote)?;
+        let source = self.source_for(remote, self.common.device())?;
         message.sending.check(remote.ip)?;
         let own = if state.local.is_any() { source } else { state.local.ip };
         let ip = message.sending.source.unwrap_or(own);
@@ -150,7 +158,8 @@ impl UdpSocket {
                 let to = destination(&state, message)?;
                 let from = Endpoint { ip: self.source_of(&state, to, message)?, port: state.local.port };
                 self.check_sendable(state.send_shut)?;
-                Box::new(Cork { from, to, header: self.header_for(to, message), data: Vec::new() })
+                let (header, device) = (self.header_for(to, message), self.device_for(message));
+                Box::new(Cork { from, to, header, device, data: Vec::new() })
             }
         };
         let piece = piece?;
@@ -164,18 +173,18 @@ impl UdpSocket {
             return Ok(piece.len());
         }
         drop(state);
-        let Cork { from, to, header, data } = *cork;
-        if let Some(port) = interface::port_for(to.ip)? {
+        let Cork { from, to, header, device, data } = *cork;
+        if let Some(port) = interface::port_through(to.ip, device)? {
             self.check_out(&port, from, to, data.len())?;
             self.send_out(&port, from, to, header.0, data.into_boxed_slice())?;
         } else {
-            self.deliver_here(from, to, header, data.into_boxed_slice())?;
+            self.deliver_here(from, to, header, interface::came_through(device), data.into_boxed_slice())?;
         }
         Ok(piece.len())
     }
 
     #[inline(always)]
-    fn deliver_here(&self, from: Endpoint, to: Endpoint, header: (u8, u8), data: Box<[u8]>) -> Result<()> {
+    fn deliver_here(&self, from: Endpoint, to: Endpoint, header: (u8, u8), index: i32, data: Box<[u8]>) -> Result<()> {
         if link::is_watched() {
             packet::show(from, to, header, &data);
         }
@@ -184,11 +193,11 @@ impl UdpSocket {
             if !self.common.is_on(Switches::BROADCAST) {
                 return Err(Errno::EACCES);
             }
-            deliver_to_all(from, to, header, &data);
+            deliver_to_all(from, to, header, index, &data);
             return Ok(());
         }
-        match PORTS.find(to, from, |_| true) {
-            Some(receiver) => receiver.deliver(Datagram::new(from, to, LOOPBACK_INDEX, header, data)),
+        match PORTS.find(to, from, |claim| claim.hears(index)) {
+            Some(receiver) => receiver.deliver(Datagram::new(from, to, index, header, data)),
             None => datagram_refused(from, to, header, &data),
         }
         Ok(())
