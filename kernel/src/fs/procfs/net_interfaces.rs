@@ -15,6 +15,7 @@ const ROUTE_WIDTH: usize = 127;
 /// RTF_UP, RTF_GATEWAY.
 const UP: u32 = 1;
 const GATEWAY: u32 = 2;
+const HOST_ROUTE: u32 = 4;
 /// Scopes of IPv6 addresses: of the machine, of the link, of the site (RFC 3879), everywhere.
 const HOST: u8 = 0x10;
 const LINK: u8 = 0x20;
@@ -85,14 +86,21 @@ pub fn routes(out: &mut Text) {
     let none = Ipv4Addr::UNSPECIFIED;
     for port in interface::cards() {
         let settings = port.settings();
-        let default = settings.gateway.map(|gateway| (none, gateway, UP | GATEWAY, none));
+        let default = settings.gateway.map(|gateway| (none, gateway, UP | GATEWAY, none, 0));
+        let vias = settings.routes.iter().filter_map(|via| match (via.to.ip, via.gateway) {
+            (IpAddr::V4(to), IpAddr::V4(gateway)) => {
+                let host = if via.to.prefix == 32 { HOST_ROUTE } else { 0 };
+                Some((to, gateway, UP | GATEWAY | host, via.to.mask(), via.metric))
+            }
+            _ => None,
+        });
         let links = settings.addresses.iter().filter_map(|own| match own.ip {
-            IpAddr::V4(ip) => Some((ip & own.mask(), none, UP, own.mask())),
+            IpAddr::V4(ip) => Some((ip & own.mask(), none, UP, own.mask(), 0)),
             IpAddr::V6(_) => None,
         });
-        for (to, gateway, flags, mask) in default.into_iter().chain(links) {
+        for (to, gateway, flags, mask, metric) in vias.chain(default).chain(links) {
             let (name, to, gateway, mask) = (port.name(), word(to), word(gateway), word(mask));
-            let line = format!("{name}\t{to:08X}\t{gateway:08X}\t{flags:04X}\t0\t0\t0\t{mask:08X}\t0\t0\t0");
+            let line = format!("{name}\t{to:08X}\t{gateway:08X}\t{flags:04X}\t0\t0\t{metric}\t{mask:08X}\t0\t0\t0");
             put_padded(out, &line, ROUTE_WIDTH);
         }
     }

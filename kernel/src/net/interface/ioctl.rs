@@ -5,21 +5,22 @@ use core::net::{IpAddr, Ipv4Addr};
 use linux_raw_sys::ioctl as cmds;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::device::{self, Device};
+use super::device::Device;
+use super::set;
 use crate::errno::{Errno, Result};
 use crate::fs::Op;
 use crate::mm::UserPtr;
 use crate::net::inet::{AF_INET, Endpoint};
-use crate::process::{Caps, Thread};
+use crate::process::Thread;
 
 pub const QUEUE_LENGTH: i32 = 1000;
 
 /// `struct ifreq`.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-struct IfReq {
+pub struct IfReq {
     name: [u8; 16],
-    value: [u8; 24],
+    pub value: [u8; 24],
 }
 
 /// `struct ifconf`.
@@ -51,7 +52,7 @@ impl IfReq {
         self.set(&Endpoint { ip: IpAddr::V4(ip), port: 0 }.to_address(AF_INET));
     }
 
-    fn flags(&self) -> i16 {
+    pub fn flags(&self) -> i16 {
         i16::from_ne_bytes([self.value[0], self.value[1]])
     }
 }
@@ -60,9 +61,19 @@ impl IfReq {
 pub fn ioctl<'a>(t: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
     match cmd {
         cmds::SIOCGIFCONF => Op::boxed(list(t, UserPtr::new(arg))),
+        cmds::SIOCADDRT | cmds::SIOCDELRT => Op::boxed(set::route(t, cmd == cmds::SIOCADDRT, UserPtr::new(arg))),
+        cmds::SIOCSARP | cmds::SIOCDARP => Op::boxed(set::neighbour(t, arg)),
         cmds::SIOCGIFNAME
         | cmds::SIOCGIFFLAGS
         | cmds::SIOCSIFFLAGS
+        | cmds::SIOCSIFADDR
+        | cmds::SIOCSIFNETMASK
+        | cmds::SIOCSIFBRDADDR
+        | cmds::SIOCSIFDSTADDR
+        | cmds::SIOCSIFMETRIC
+        | cmds::SIOCSIFMTU
+        | cmds::SIOCSIFHWADDR
+        | cmds::SIOCSIFTXQLEN
         | cmds::SIOCGIFADDR
         | cmds::SIOCGIFDSTADDR
         | cmds::SIOCGIFBRDADDR
@@ -84,14 +95,10 @@ async fn request(t: &Thread, cmd: u32, at: UserPtr<IfReq>) -> Result<u64> {
         request.name = IfReq::named(device.name.as_bytes()).name;
     } else {
         let device = super::devices().into_iter().find(|device| device.name.as_bytes() == request.name());
-        let device = device.ok_or(Errno::ENODEV)?;
-        if cmd == cmds::SIOCSIFFLAGS {
-            if !t.creds().capable(Caps::NET_ADMIN) {
-                return Err(Errno::EPERM);
-            }
-            device.set_up(request.flags() & device::IFF_UP != 0);
-            return Ok(0);
+        if set::is_change(cmd) {
+            return set::apply(t, cmd, device, &request).map(|()| 0);
         }
+        let device = device.ok_or(Errno::ENODEV)?;
         describe(&device, cmd, &mut request)?;
     }
     at.write(t.mm(), request).await?;

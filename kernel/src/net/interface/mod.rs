@@ -3,11 +3,13 @@
 //! There is the loopback, "lo", which is down until somebody brings it up, as on Linux; it has its addresses while it is up.
 //! Nothing goes through it: sockets of this machine reach each other without packets (see [`super::inet`]). Cards
 //! ([`super::card`]) come after it as they are found: "eth0", "eth1", … [`mod@device`] is what both look like to programs, and [`mod@route`] where
-//! packets go; [`mod@ioctl`] is one way to ask, [`super::netlink`] the other.
+//! packets go; [`mod@ioctl`] is one way to ask, and `set` to say, [`super::netlink`] the other; [`mod@change`]: what both can.
 
+pub mod change;
 mod device;
 mod ioctl;
 mod route;
+mod set;
 
 use alloc::format;
 use alloc::sync::Arc;

@@ -44,7 +44,7 @@ use crate::fs::{Events, FileOps, sigio};
 use crate::process::{self, Caps, Thread};
 use crate::sync::SpinLock;
 
-pub use route::{tell_link, tell_settings};
+pub use route::{tell_address_of, tell_link, tell_settings};
 pub use table::{Row, rows};
 
 pub const AF_NETLINK: u16 = socket_raw::AF_NETLINK as u16;

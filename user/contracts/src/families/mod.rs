@@ -74,6 +74,7 @@ mod mqueue;
 mod mqueue_file;
 mod msg;
 mod msg_ctl;
+mod net_ioctls;
 mod netlink;
 mod netlink_diag;
 mod netlink_route;
@@ -137,6 +138,7 @@ use crate::Test;
 pub const FAMILIES: &[(&str, &[Test])] = &[
     ("bound_device", bound_device::TESTS),
     ("link_sockets", link_sockets::TESTS),
+    ("net_ioctls", net_ioctls::TESTS),
     ("open", open::TESTS),
     ("bad_fd", bad_fd::TESTS),
     ("bad_pointer", bad_pointer::TESTS),

@@ -6,23 +6,20 @@ use core::net::IpAddr;
 
 use linux_raw_sys::netlink as raw;
 
-use super::address::{self, family_of, scope};
+use super::address::{self, scope};
 use super::{
     AddressHead, DEL_ADDRESS, DEL_LINK, DEL_ROUTE, INET, INET6, LinkHead, NEW_ADDRESS, NEW_LINK, NEW_ROUTE, RouteHead,
-    SET_LINK, find, link, notice,
+    SET_LINK, find, link,
 };
 use crate::errno::{Errno, Result};
-use crate::net::card::{Cidr, MOST_ADDRESSES, MOST_ROUTES, Port, Settings, Via};
-use crate::net::interface::{self, Device, IFF_UP, LOOPBACK_ADDRESSES, QUEUE_LENGTH, TABLE_MAIN};
+use crate::net::card::Cidr;
+use crate::net::interface::change::{self, Wanted};
+use crate::net::interface::{IFF_UP, QUEUE_LENGTH, TABLE_MAIN};
 use crate::net::netlink::message::{Request, to_ip, to_number};
 use crate::net::netlink::work::Answer;
 
-/// More addresses than that the loopback does not get.
-const MOST_OF_LOOPBACK: usize = 64;
 /// IFA_F_NODAD: nothing is asked about an address anyway.
 const NO_CHECK: u32 = raw::IFA_F_NODAD;
-/// What IPv6 routes of programs have for a metric if none is given.
-const METRIC6: u32 = 1024;
 const UNICAST: u8 = raw::RTN_UNICAST as u8;
 const FOREVER: [u8; 8] = [0xff; 8];
 
@@ -83,19 +80,6 @@ fn set_link(request: &Request<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Can a machine have this address?
-fn check_own(own: Cidr, device: &Device) -> Result<()> {
-    let good = match own.ip {
-        IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast()),
-        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.to_ipv4_mapped().is_some()),
-    };
-    let width = if own.ip.is_ipv4() { 32 } else { 128 };
-    unless(own.prefix <= width, Errno::EINVAL)?;
-    unless(good, if own.ip.is_ipv4() { Errno::EINVAL } else { Errno::EADDRNOTAVAIL })?;
-    // The stack of a card drops what is for these.
-    unless(device.is_loopback() || scope(own.ip) != raw::rt_scope_t::RT_SCOPE_HOST as u8, Errno::EOPNOTSUPP)
-}
-
 fn set_address(request: &Request<'_>, family: u8) -> Result<()> {
     let head = request.head::<AddressHead>()?;
     let given = request.attributes(address::HEAD);
@@ -109,7 +93,7 @@ fn set_address(request: &Request<'_>, family: u8) -> Result<()> {
     let device = find(head.index)?;
     let own = Cidr { ip, prefix: head.prefix };
     if adds {
-        check_own(own, &device)?;
+        change::check_own(own, &device)?;
         // Nothing that would make another address of it: no other end, no lifetime, no name of its own.
         let broadcast = own.broadcast().filter(|_| !device.is_loopback()).map(IpAddr::V4);
         for (kind, data) in given {
@@ -130,58 +114,7 @@ fn set_address(request: &Request<'_>, family: u8) -> Result<()> {
         unless(usual, Errno::EOPNOTSUPP)?;
     }
     let replaces = !request.has(raw::NLM_F_EXCL) && request.has(raw::NLM_F_REPLACE);
-    match &device.port {
-        None => set_of_loopback(own, adds, replaces, &device),
-        Some(port) => port.change_from_outside(&mut |settings| {
-            change_list(&mut settings.addresses, own, adds, replaces, MOST_ADDRESSES)?;
-            if !adds {
-                settings.forget_lost();
-            }
-            Ok(())
-        }),
-    }
-}
-
-fn change_list(list: &mut alloc::vec::Vec<Cidr>, own: Cidr, adds: bool, replaces: bool, most: usize) -> Result<()> {
-    let place = list.iter().position(|there| *there == own);
-    match place {
-        Some(_) if adds => unless(replaces, Errno::EEXIST),
-        Some(place) => {
-            list.remove(place);
-            Ok(())
-        }
-        None if !adds => Err(Errno::EADDRNOTAVAIL),
-        None if own.ip.is_ipv6() && list.iter().any(|there| there.ip == own.ip) => Err(Errno::EEXIST),
-        None => {
-            unless(list.len() < most && list.try_reserve(1).is_ok(), Errno::ENOBUFS)?;
-            list.push(own);
-            Ok(())
-        }
-    }
-}
-
-fn set_of_loopback(own: Cidr, adds: bool, replaces: bool, device: &Device) -> Result<()> {
-    if LOOPBACK_ADDRESSES.contains(&own) {
-        // It has these while it is up.
-        return match (adds, device.up) {
-            (true, true) => unless(replaces, Errno::EEXIST),
-            _ => Err(Errno::EOPNOTSUPP),
-        };
-    }
-    interface::change_loopback(&mut |list| change_list(list, own, adds, replaces, MOST_OF_LOOPBACK))?;
-    let kind = if adds { NEW_ADDRESS } else { DEL_ADDRESS };
-    notice::tell_address(kind, device.index as u32, &device.name, own);
-    Ok(())
-}
-
-/// What a request says about a route.
-struct Wanted {
-    to: Cidr,
-    gateway: Option<IpAddr>,
-    /// The interface (0: whichever leads there).
-    index: u32,
-    metric: Option<u32>,
-    protocol: u8,
+    change::change_address(&device, own, adds, replaces)
 }
 
 fn parse_route(request: &Request<'_>, family: u8) -> Result<Wanted> {
@@ -215,91 +148,8 @@ fn parse_route(request: &Request<'_>, family: u8) -> Result<Wanted> {
 
 fn set_route(request: &Request<'_>, family: u8) -> Result<()> {
     let wanted = parse_route(request, family)?;
-    let fits = |port: &Port| wanted.index == 0 || wanted.index == port.index() as u32;
     if u32::from(request.header.kind) == DEL_ROUTE {
-        let mut answer = Err(Errno::ESRCH);
-        for port in interface::cards().iter().filter(|port| fits(port)) {
-            answer = port.change_from_outside(&mut |settings| forget_route(settings, &wanted));
-            if answer.is_ok() {
-                break;
-            }
-        }
-        return answer;
+        return change::forget_route(&wanted);
     }
-    let Some(gateway) = wanted.gateway else {
-        if wanted.index != 0 {
-            find(wanted.index)?;
-        }
-        // To a network of a card: the only one there is follows from its address.
-        let there = |route: &interface::Route| route.to == wanted.to && fits_index(wanted.index, route.index);
-        let exists = interface::routes().iter().any(there) && request.has(raw::NLM_F_EXCL);
-        return Err(if exists { Errno::EEXIST } else { Errno::EOPNOTSUPP });
-    };
-    let is_one = match gateway {
-        IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast() && !ip.is_unspecified(),
-        IpAddr::V6(ip) => !ip.is_multicast() && !ip.is_unspecified(),
-    };
-    unless(is_one, Errno::EINVAL)?;
-    let near = |port: &Port| port.with_settings(|settings| settings.is_near(gateway) && !settings.is_own(gateway));
-    let port = interface::cards().into_iter().find(|port| fits(port) && near(port));
-    let port = port.ok_or(Errno::ENETUNREACH)?;
-    unless(port.is_up(), Errno::ENETDOWN)?;
-    let metric = wanted.metric.unwrap_or(if family == INET6 { METRIC6 } else { 0 });
-    let via = Via { to: wanted.to, gateway, protocol: wanted.protocol, metric };
-    port.change_from_outside(&mut |settings| add_route(settings, via, request))
-}
-
-fn fits_index(wanted: u32, index: u32) -> bool {
-    wanted == 0 || wanted == index
-}
-
-/// To each place there is one route.
-fn add_route(settings: &mut Settings, via: Via, request: &Request<'_>) -> Result<()> {
-    let everywhere = via.to.prefix == 0;
-    let told = match via.to.ip {
-        IpAddr::V4(_) => settings.gateway.is_some(),
-        IpAddr::V6(_) => settings.gateway6.is_some(),
-    };
-    let exists = settings.routes.iter().any(|route| route.to == via.to)
-        || settings.addresses.iter().any(|own| own.network() == via.to.ip && own.prefix == via.to.prefix)
-        || everywhere && told;
-    unless(!exists || !request.has(raw::NLM_F_EXCL), Errno::EEXIST)?;
-    unless(!exists || request.has(raw::NLM_F_REPLACE), Errno::EOPNOTSUPP)?;
-    unless(exists || request.has(raw::NLM_F_CREATE), Errno::ENOENT)?;
-    settings.routes.retain(|route| route.to != via.to);
-    unless(settings.routes.len() < MOST_ROUTES, Errno::ENOBUFS)?;
-    if everywhere {
-        forget_gateway(settings, via.to.ip);
-    }
-    settings.routes.push(via);
-    Ok(())
-}
-
-fn forget_gateway(settings: &mut Settings, family: IpAddr) {
-    match family {
-        IpAddr::V4(_) => settings.gateway = None,
-        IpAddr::V6(_) => settings.gateway6 = None,
-    }
-}
-
-fn forget_route(settings: &mut Settings, wanted: &Wanted) -> Result<()> {
-    let fits = |gateway: IpAddr| wanted.gateway.is_none_or(|wanted| wanted == gateway);
-    let is_it = |route: &Via| {
-        route.to == wanted.to && fits(route.gateway) && wanted.metric.is_none_or(|metric| metric == route.metric)
-    };
-    if let Some(place) = settings.routes.iter().position(is_it) {
-        settings.routes.remove(place);
-        return Ok(());
-    }
-    let told = match family_of(wanted.to.ip) {
-        INET => settings.gateway.map(IpAddr::V4),
-        _ => settings.gateway6.map(IpAddr::V6),
-    };
-    if wanted.to.prefix == 0 && told.is_some_and(fits) {
-        forget_gateway(settings, wanted.to.ip);
-        return Ok(());
-    }
-    // That of an address goes with it.
-    let own = settings.addresses.iter().any(|own| own.network() == wanted.to.ip && own.prefix == wanted.to.prefix);
-    Err(if own { Errno::EOPNOTSUPP } else { Errno::ESRCH })
+    change::add_route(&wanted, |flag| request.has(flag))
 }

@@ -19,7 +19,7 @@ use crate::errno::{Errno, Result};
 use crate::net::inet::{AF_INET, AF_INET6};
 use crate::net::interface::{self, Device};
 
-pub use notice::{tell_link, tell_settings};
+pub use notice::{tell_address_of, tell_link, tell_settings};
 
 /// RTM_* as they are numbered: for each thing NEW, DEL, GET and SET.
 const NEW_LINK: u32 = raw::RTM_NEWLINK as u32;

@@ -6,7 +6,7 @@ use linux_raw_sys::netlink as raw;
 
 use super::{DEL_ADDRESS, DEL_ROUTE, INET, NEW_ADDRESS, NEW_LINK, NEW_ROUTE, address, find, link, routes};
 use crate::net::card::{Cidr, Port, Settings};
-use crate::net::interface::{self, Route};
+use crate::net::interface::{self, Device, Route};
 use crate::net::netlink::notify;
 
 /// The flags of an interface have changed.
@@ -18,12 +18,17 @@ pub fn tell_link(index: i32) {
     }
 }
 
-pub fn tell_address(kind: u32, index: u32, name: &str, own: Cidr) {
+fn tell_address(kind: u32, index: u32, name: &str, own: Cidr) {
     let group = match address::family_of(own.ip) {
         INET => raw::rtnetlink_groups::RTNLGRP_IPV4_IFADDR,
         _ => raw::rtnetlink_groups::RTNLGRP_IPV6_IFADDR,
     };
     notify(group as u32, &mut |out| address::write(out, kind, 0, (index, name), own));
+}
+
+/// The loopback has an address more, or one less.
+pub fn tell_address_of(adds: bool, device: &Device, own: Cidr) {
+    tell_address(if adds { NEW_ADDRESS } else { DEL_ADDRESS }, device.index as u32, &device.name, own);
 }
 
 fn tell_route(kind: u32, route: &Route) {
