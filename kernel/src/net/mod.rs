@@ -11,6 +11,7 @@
 //! * [`netlink`] is AF_NETLINK: how programs ask about the network, and change it.
 //! * [`link`] is AF_PACKET: frames as they come and go; [`filter`]: programs that say which of what comes a socket wants.
 //! * [`card`]: the network behind a card, with a task of its own that stands in for the sockets of other machines.
+//! * [`limits`]: what /proc/sys/net says of all sockets.
 //! * [`listeners`]: who wants what comes under a key.
 //! * [`packet`]: the bytes of a datagram on their way from user memory and into it.
 //!
@@ -24,6 +25,7 @@ pub mod device;
 pub mod filter;
 pub mod inet;
 pub mod interface;
+pub mod limits;
 pub mod link;
 mod listeners;
 pub mod netlink;

@@ -8,17 +8,18 @@ use linux_raw_sys::net as raw;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::device;
-use super::socket::{Common, DEFAULT_BUFFER, Socket, Switches};
+use super::limits::{self, MIN_RECEIVE, MIN_SEND};
+use super::socket::{Common, Socket, Switches};
 use crate::errno::{Errno, Result};
 use crate::fs::open_file::WRITE_EVENTS;
 use crate::process::{Caps, Thread};
 use crate::time::UserTimeval;
 
-/// Least sizes of buffers as getsockopt(2) answers them, bytes (SOCK_MIN_SNDBUF, SOCK_MIN_RCVBUF of Linux).
-const MIN_SEND: u32 = 4608;
-const MIN_RECEIVE: u32 = 2304;
 /// The options that are the same in both of their forms on 64-bit machines.
 const TIMEOUTS: [(u32, bool); 4] = [(20, true), (21, false), (66, true), (67, false)];
+
+/// Twice as much fits an int.
+const MOST_FORCED: u32 = i32::MAX as u32 / 2;
 
 fn switch_of(option: u32) -> Option<Switches> {
     let bit = 1u32.checked_shl(option)?;
@@ -79,10 +80,9 @@ pub fn get(socket: &dyn Socket, option: u32) -> Result<Vec<u8>> {
     Ok(int.as_bytes().to_vec())
 }
 
-fn buffer_size(wanted: i32, least: u32, forced: bool) -> u32 {
-    // Negative sizes are huge ones, which the limit cuts.
-    let most = if forced { i32::MAX as u32 / 2 } else { DEFAULT_BUFFER };
-    (wanted as u32).min(most).saturating_mul(2).max(least)
+/// Negative sizes are huge ones, which the limit cuts.
+fn buffer_size(wanted: i32, least: u32, most: u32) -> u32 {
+    (wanted as u32).min(most).min(MOST_FORCED).saturating_mul(2).max(least)
 }
 
 /// Whoever waits for room may find some now.
@@ -124,15 +124,15 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
         raw::SO_TYPE | raw::SO_DOMAIN | raw::SO_PROTOCOL | raw::SO_ERROR | raw::SO_ACCEPTCONN | raw::SO_PEERCRED => {
             return Err(Errno::ENOPROTOOPT);
         }
-        raw::SO_SNDBUF => set_send_buffer(socket, buffer_size(int, MIN_SEND, false)),
-        raw::SO_RCVBUF => set_receive_buffer(socket, buffer_size(int, MIN_RECEIVE, false)),
+        raw::SO_SNDBUF => set_send_buffer(socket, buffer_size(int, MIN_SEND, limits::SEND_MAX.get())),
+        raw::SO_RCVBUF => set_receive_buffer(socket, buffer_size(int, MIN_RECEIVE, limits::RECEIVE_MAX.get())),
         raw::SO_SNDBUFFORCE => {
             privileged(Caps::NET_ADMIN)?;
-            set_send_buffer(socket, buffer_size(int.max(0), MIN_SEND, true));
+            set_send_buffer(socket, buffer_size(int.max(0), MIN_SEND, MOST_FORCED));
         }
         raw::SO_RCVBUFFORCE => {
             privileged(Caps::NET_ADMIN)?;
-            set_receive_buffer(socket, buffer_size(int.max(0), MIN_RECEIVE, true));
+            set_receive_buffer(socket, buffer_size(int.max(0), MIN_RECEIVE, MOST_FORCED));
         }
         raw::SO_RCVLOWAT => {
             let low = if int < 0 { i32::MAX as u32 } else { int.max(1) as u32 };

@@ -12,9 +12,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::filter::Attached;
 use super::inet::{Endpoint, Sending};
-use super::link;
 use super::rights::Rights;
 use super::unix::UnixSocket;
+use super::{limits, link};
 use crate::errno::{Errno, Result};
 use crate::exec::{Instant, WaitQueue};
 use crate::fs::{FileOps, Op, OpenFile, TryError};
@@ -95,9 +95,6 @@ bitflags::bitflags! {
     }
 }
 
-/// net.core.wmem_default and rmem_default, net.core.wmem_max and rmem_max: bytes.
-pub const DEFAULT_BUFFER: u32 = 212_992;
-
 /// Options and state that do not depend on the family.
 pub struct Common {
     pub family: u16,
@@ -138,8 +135,8 @@ impl Common {
             switches: AtomicU32::new(0),
             inode: AtomicU64::new(0),
             uid: AtomicU32::new(0),
-            send_buffer: AtomicU32::new(DEFAULT_BUFFER),
-            receive_buffer: AtomicU32::new(DEFAULT_BUFFER),
+            send_buffer: AtomicU32::new(limits::SEND_DEFAULT.get()),
+            receive_buffer: AtomicU32::new(limits::RECEIVE_DEFAULT.get()),
             receive_low: AtomicU32::new(1),
             receive_timeout: AtomicU64::new(0),
             send_timeout: AtomicU64::new(0),

@@ -12,6 +12,7 @@ use crate::fs::fd_table::NR_OPEN;
 use crate::fs::inotify::limits;
 use crate::fs::{dentry, epoll, mount, pipe, tty, userfault};
 use crate::net::inet::ip;
+use crate::net::limits as net_limits;
 use crate::process::{Caps, Credentials, table};
 use crate::sync::Once;
 use crate::{boot, exec, mm, sysrq, uts};
@@ -102,16 +103,38 @@ static KERNEL: &[Static] = &[
     Static::text("version", |out| put!(out, "{}\n", uts::VERSION)),
 ];
 
-static NET: &[Static] = &[Static::dir("ipv4", IPV4)];
+static NET: &[Static] = &[Static::dir("core", CORE), Static::dir("ipv4", IPV4)];
 
-static IPV4: &[Static] = &[setting(
-    "ping_group_range",
-    |out| {
-        let (first, last) = ip::group_range();
-        put!(out, "{first}\t{last}\n");
-    },
-    |bytes, _| ip::set_group_range(bytes),
-)];
+/// A number of [`limits`](crate::net::limits).
+macro_rules! limit {
+    ($name:literal, $limit:ident) => {
+        setting(
+            $name,
+            |out| put!(out, "{}\n", net_limits::$limit.get()),
+            |bytes, _| net_limits::$limit.set(parse(bytes)?),
+        )
+    };
+}
+
+static CORE: &[Static] = &[
+    limit!("rmem_default", RECEIVE_DEFAULT),
+    limit!("rmem_max", RECEIVE_MAX),
+    limit!("somaxconn", BACKLOG_MAX),
+    limit!("wmem_default", SEND_DEFAULT),
+    limit!("wmem_max", SEND_MAX),
+];
+
+static IPV4: &[Static] = &[
+    setting(
+        "ping_group_range",
+        |out| {
+            let (first, last) = ip::group_range();
+            put!(out, "{first}\t{last}\n");
+        },
+        |bytes, _| ip::set_group_range(bytes),
+    ),
+    limit!("tcp_fin_timeout", FIN_TIME),
+];
 
 static PTY: &[Static] = &[
     Static::text("max", |out| put!(out, "{}\n", tty::pty::MAX_PTYS)),

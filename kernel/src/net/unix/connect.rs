@@ -8,13 +8,11 @@ use crate::errno::{Errno, Result};
 use crate::exec::{Interrupted, interruptible, timeout};
 use crate::fs::open_file::settled;
 use crate::fs::{FileOps, TryError, sigio};
+use crate::net::limits;
 use crate::net::socket::{Address, Socket, Switches, Type, Ucred};
 use crate::process::Thread;
 use crate::sync::lock_both;
 use crate::syscalls::{SysError, SysResult};
-
-/// net.core.somaxconn.
-const MAX_BACKLOG: u32 = 4096;
 
 /// Two sockets that are connected to each other.
 pub fn pair(t: &Thread, kind: Type) -> (Arc<UnixSocket>, Arc<UnixSocket>) {
@@ -98,7 +96,7 @@ impl UnixSocket {
         if state.name.is_none() || state.phase == Phase::Connected {
             return Err(Errno::EINVAL);
         }
-        state.backlog = backlog.min(MAX_BACKLOG) as usize;
+        state.backlog = backlog.min(limits::BACKLOG_MAX.get()) as usize;
         state.phase = Phase::Listening;
         state.note_peer(t);
         drop(state);

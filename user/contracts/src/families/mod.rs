@@ -75,6 +75,7 @@ mod mqueue_file;
 mod msg;
 mod msg_ctl;
 mod net_ioctls;
+mod net_limits;
 mod netlink;
 mod netlink_diag;
 mod netlink_route;
@@ -139,6 +140,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("bound_device", bound_device::TESTS),
     ("link_sockets", link_sockets::TESTS),
     ("net_ioctls", net_ioctls::TESTS),
+    ("net_limits", net_limits::TESTS),
     ("open", open::TESTS),
     ("bad_fd", bad_fd::TESTS),
     ("bad_pointer", bad_pointer::TESTS),

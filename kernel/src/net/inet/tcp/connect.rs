@@ -13,14 +13,12 @@ use crate::fs::{FileOps, TryError, sigio};
 use crate::net::address;
 use crate::net::inet::endpoint::{self, AF_UNSPEC};
 use crate::net::inet::{Endpoint, check_bindable, claim};
-use crate::net::interface;
 use crate::net::socket::{Address, Common};
+use crate::net::{interface, limits};
 use crate::process::Thread;
 use crate::sync::{SpinGuard, lock_both};
 use crate::syscalls::SysResult;
 
-/// net.core.somaxconn.
-const MAX_BACKLOG: u32 = 4096;
 /// How long connect(2) goes on: what the retries of net.ipv4.tcp_syn_retries take.
 const CONNECT_TIME: Duration = Duration::from_secs(127);
 
@@ -81,7 +79,7 @@ impl TcpSocket {
         if state.told != Told::Nothing || !matches!(state.phase, Phase::Closed | Phase::Listening) {
             return Err(Errno::EINVAL);
         }
-        state.backlog = backlog.min(MAX_BACKLOG) as usize;
+        state.backlog = backlog.min(limits::BACKLOG_MAX.get()) as usize;
         if state.phase == Phase::Listening {
             drop(state);
             self.admit_pending();

@@ -12,6 +12,7 @@ use super::KeepAlive;
 use crate::errno::{Errno, Result};
 use crate::net::inet::IPPROTO_TCP;
 use crate::net::inet::options::{int, within};
+use crate::net::limits;
 
 pub const SOL_TCP: u32 = IPPROTO_TCP as u32;
 
@@ -39,9 +40,8 @@ const SEGMENTS: core::ops::RangeInclusive<i32> = 88..=32_767;
 const FIRST_RETRY: i32 = 1;
 const LAST_RETRY: i32 = 120;
 const RETRIES: i32 = 255;
-/// TCP_FIN_TIMEOUT_MAX, and the first value of net.ipv4.tcp_fin_timeout: seconds.
+/// TCP_FIN_TIMEOUT_MAX, seconds.
 const MAX_END_TIME: i32 = 120;
-const END_TIME: i32 = 60;
 /// Half of SOCK_MIN_RCVBUF of Linux.
 const LEAST_CLAMP: u32 = 1152;
 /// TCP_CA_NAME_MAX.
@@ -143,7 +143,7 @@ impl TcpOptions {
 
     /// As getsockopt(2) tells it.
     fn end_seconds(&self) -> i32 {
-        if self.linger == 0 { END_TIME } else { self.linger }
+        if self.linger == 0 { limits::FIN_TIME.get() as i32 } else { self.linger }
     }
 
     /// How long a connection waits for its first bytes until accept(2) answers it.
