@@ -31,7 +31,12 @@ impl<K: Ord + Copy, S> Listeners<K, S> {
 
     /// Those under a key. Who begins or ends meanwhile may be missed.
     pub fn each(&self, key: K) -> impl Iterator<Item = Arc<S>> {
-        let mut last = Bound::Included((key, 0));
+        self.between(key, key)
+    }
+
+    /// Those under the keys from `first` to `end`, in their order.
+    pub fn between(&self, first: K, last: K) -> impl Iterator<Item = Arc<S>> {
+        let mut from = Bound::Included((first, 0));
         let mut some = SmallVec::<[Arc<S>; SOME]>::new().into_iter();
         core::iter::from_fn(move || {
             loop {
@@ -41,9 +46,9 @@ impl<K: Ord + Copy, S> Listeners<K, S> {
                 let mut next = SmallVec::<[_; SOME]>::new();
                 let mut end = true;
                 let all = self.all.lock();
-                for (place, socket) in all.range((last, Bound::Included((key, usize::MAX)))).take(SOME) {
+                for (place, socket) in all.range((from, Bound::Included((last, usize::MAX)))).take(SOME) {
                     end = false;
-                    last = Bound::Excluded(*place);
+                    from = Bound::Excluded(*place);
                     next.extend(socket.upgrade());
                 }
                 drop(all);

@@ -12,6 +12,7 @@
 //! * [`link`] is AF_PACKET: frames as they come and go; [`filter`]: programs that say which of what comes a socket wants.
 //! * [`card`]: the network behind a card, with a task of its own that stands in for the sockets of other machines.
 //! * [`limits`]: what /proc/sys/net says of all sockets.
+//! * [`counted`]: how many sockets there are.
 //! * [`listeners`]: who wants what comes under a key.
 //! * [`packet`]: the bytes of a datagram on their way from user memory and into it.
 //!
@@ -21,6 +22,7 @@
 pub mod address;
 pub mod card;
 pub mod control;
+pub mod counted;
 pub mod device;
 pub mod filter;
 pub mod inet;

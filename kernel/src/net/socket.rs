@@ -10,6 +10,7 @@ use linux_raw_sys::net as raw;
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::counted::{self, Counted};
 use super::filter::Attached;
 use super::inet::{Endpoint, Sending};
 use super::rights::Rights;
@@ -124,6 +125,8 @@ pub struct Common {
     pub linger: SpinLock<(bool, i32)>,
     /// The error that the next call reports.
     error: AtomicU32,
+    /// Of a socket that programs have.
+    pub counted: Option<Counted>,
 }
 
 impl Common {
@@ -147,6 +150,7 @@ impl Common {
             filter: Attached::default(),
             linger: SpinLock::new((false, 0)),
             error: AtomicU32::new(0),
+            counted: Some(Counted::new(&counted::SOCKETS)),
         }
     }
 

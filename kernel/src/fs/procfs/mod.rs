@@ -13,6 +13,7 @@ mod maps_file;
 mod mem_file;
 mod memory;
 mod net;
+mod net_counts;
 mod net_interfaces;
 mod node;
 mod page_map;

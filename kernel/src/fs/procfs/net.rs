@@ -2,9 +2,11 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
+use super::net_counts as counts;
 use super::net_interfaces as interfaces;
 use super::node::Static;
 use super::text::{Text, put};
+use crate::net::inet::ip::{self, Kind};
 use crate::net::inet::{AF_INET, AF_INET6, Endpoint, Row, tcp, udp};
 use crate::net::{link, netlink, unix};
 
@@ -13,11 +15,17 @@ pub static DIR: Static = Static::dir("net", ENTRIES);
 static ENTRIES: &[Static] = &[
     Static::text("arp", interfaces::neighbours),
     Static::text("dev", interfaces::devices),
+    Static::text("icmp", |out| sockets(out, &ip::rows(Kind::Echo, AF_INET), ICMP)),
+    Static::text("icmp6", |out| sockets6(out, &ip::rows(Kind::Echo, AF_INET6), UDP)),
     Static::text("if_inet6", interfaces::addresses6),
     Static::text("netlink", netlink_sockets),
     Static::text("packet", packet_sockets),
     Static::text("pnp", interfaces::told),
+    Static::text("raw", |out| sockets(out, &ip::rows(Kind::Raw, AF_INET), RAW)),
+    Static::text("raw6", |out| sockets6(out, &ip::rows(Kind::Raw, AF_INET6), UDP)),
     Static::text("route", interfaces::routes),
+    Static::text("sockstat", counts::sockets),
+    Static::text("sockstat6", counts::sockets6),
     Static::text("tcp", |out| sockets(out, &tcp::rows(AF_INET), TCP)),
     Static::text("tcp6", |out| sockets6(out, &tcp::rows(AF_INET6), TCP)),
     Static::text("udp", |out| sockets(out, &udp::rows(AF_INET), UDP)),
@@ -25,18 +33,21 @@ static ENTRIES: &[Static] = &[
     Static::text("unix", unix_sockets),
 ];
 
-/// How the rows of a protocol differ: the width of their numbers, the ends of the header and of each row, and the width of a
+/// How the rows of a protocol differ: the width of their numbers, what is before the header, the ends of the header and of each row, and the width of a
 /// line of IPv4.
 #[derive(Clone, Copy)]
 struct Form {
     number: usize,
+    indent: usize,
     header: &'static str,
     tail: fn(&Row) -> &'static str,
     width: usize,
 }
 
-const TCP: Form = Form { number: 4, header: "", tail: tcp_tail, width: 149 };
-const UDP: Form = Form { number: 5, header: " ref pointer drops", tail: |_| "0", width: 127 };
+const TCP: Form = Form { number: 4, indent: 2, header: "", tail: tcp_tail, width: 149 };
+const UDP: Form = Form { number: 5, indent: 3, header: " ref pointer drops", tail: |_| "0", width: 127 };
+const ICMP: Form = Form { indent: 2, ..UDP };
+const RAW: Form = Form { number: 4, width: 0, ..ICMP };
 
 /// Retransmission timeout, time to acknowledge, whether that is quick, the window for congestion, its threshold. A socket in
 /// TIME_WAIT has none.
@@ -80,8 +91,7 @@ fn put_rest(out: &mut impl core::fmt::Write, row: &Row, form: Form) {
 
 fn sockets(out: &mut Text, rows: &[Row], form: Form) {
     let header = "sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
-    // As wide as the numbers.
-    let header = alloc::format!("{:indent$}{header}{}", "", form.header, indent = form.number - 2);
+    let header = alloc::format!("{:indent$}{header}{}", "", form.header, indent = form.indent);
     put_padded(out, &header, form.width);
     for (number, row) in rows.iter().enumerate() {
         let mut line = alloc::format!("{number:width$}: ", width = form.number);

@@ -22,6 +22,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{ANY, Instant, WaitEntry};
 use crate::fs::TryError;
 use crate::mm::IoBuf;
+use crate::net::counted::{Counted, ORPHANS};
 use crate::net::inet::Endpoint;
 use crate::net::inet::tcp::{KeepAlive, PeerOptions, TcpSocket};
 
@@ -80,7 +81,7 @@ pub struct Stream {
     silently: bool,
     /// No program has it any more, and how much is not acknowledged, with the FIN, and with all that an orphan is still to send,
     /// which never grows; since when that is so.
-    orphan: bool,
+    orphan: Option<Counted>,
     left: usize,
     since: Instant,
     /// How long the program waits for an acknowledgement.
@@ -157,7 +158,7 @@ impl Stream {
             was_reset: false,
             failure: None,
             silently: false,
-            orphan: false,
+            orphan: None,
             left: 0,
             since: now,
             patience: SEND_TIME,
@@ -306,8 +307,9 @@ impl Stream {
         let end = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
         let queued = if orphan { self.stand_in.queued() } else { 0 };
         let left = queued + self.socket().send_queue() + usize::from(end);
-        if (orphan, left) != (self.orphan, self.left) {
-            (self.orphan, self.left, self.since) = (orphan, left, wire.now);
+        if (orphan, left) != (self.orphan.is_some(), self.left) {
+            (self.left, self.since) = (left, wire.now);
+            self.orphan = orphan.then(|| self.orphan.take().unwrap_or_else(|| Counted::new(&ORPHANS)));
         }
         self.patience = options.and_then(|options| options.user_timeout).unwrap_or(SEND_TIME);
         if let Some((at, errno)) = self.deadline(wire)
@@ -333,8 +335,8 @@ impl Stream {
             }
             State::SynReceived => (self.begun, FIN_TIME),
             State::Closed | State::Listen | State::TimeWait => return None,
-            State::FinWait2 if self.orphan => (self.since, self.stand_in.end_time()),
-            _ if self.orphan => (self.since, ORPHAN_TIME),
+            State::FinWait2 if self.orphan.is_some() => (self.since, self.stand_in.end_time()),
+            _ if self.orphan.is_some() => (self.since, ORPHAN_TIME),
             State::FinWait1 | State::Closing | State::LastAck if self.left == 1 => (self.since, self.patience),
             _ => return None,
         };

@@ -56,7 +56,7 @@ pub fn question(ident: u16, number: u16, text: &str) -> Vec<u8> {
     bytes
 }
 
-fn ask(fd: i32, ip: u32, bytes: &[u8]) -> Ret {
+pub fn ask(fd: i32, ip: u32, bytes: &[u8]) -> Ret {
     sys!(SYS_sendto, fd, bytes, bytes.len(), 0, &address(ip, 0), 16)
 }
 

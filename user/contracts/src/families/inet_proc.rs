@@ -5,12 +5,17 @@ use std::os::unix::fs::MetadataExt;
 
 use libc::*;
 
+use super::icmp;
 use crate::file::{close, write};
 use crate::inet::{HERE, accept, connect, datagrams, listener, port, socket};
 use crate::process;
+use crate::sys::sys;
 use crate::{say, tests};
 
-tests! { place, devices, headers, listening, connected, waiting_bytes, time_wait, bound_only, datagram_rows, of_ip6, of_a_user }
+tests! {
+    place, devices, headers, listening, connected, waiting_bytes, time_wait, bound_only, datagram_rows, of_ip6, of_a_user, icmp_rows,
+    raw_rows, counts,
+}
 
 fn text(name: &str) -> String {
     read_to_string(format!("/proc/net/{name}")).unwrap_or_else(|error| error.to_string())
@@ -51,7 +56,7 @@ fn devices() {
 }
 
 fn headers() {
-    for name in ["tcp", "tcp6", "udp", "udp6", "route"] {
+    for name in ["tcp", "tcp6", "udp", "udp6", "icmp", "icmp6", "raw", "raw6", "route"] {
         say!("{name}: {:?}", text(name).lines().next().unwrap_or_default());
     }
     say!("{}", text("if_inet6").trim_end());
@@ -132,5 +137,96 @@ fn of_a_user() {
     process::as_plain_user(|| {
         let (fd, number) = listener(3);
         say!("{:?}", rows("tcp", fd, number));
+    });
+}
+
+fn icmp_rows() {
+    let fd = icmp::socket();
+    say!("no identifier: {}", text("icmp").lines().count());
+    crate::inet::bind(fd, HERE, 0x1234).need();
+    say!("{:?}", rows("icmp", fd, 0x1234));
+    connect(fd, HERE, 7).need();
+    say!("connected: {:?}", rows("icmp", fd, 0x1234));
+    icmp::ask(fd, HERE, &icmp::question(0, 1, "abc")).need();
+    process::sleep_ms(100);
+    let line = text("icmp").lines().nth(1).unwrap_or_default().to_string();
+    say!("{} {:?}", line.len(), line.get(5..35));
+    say!("nothing to read: {}", rows("icmp", fd, 0x1234)[0].contains(":00000000 "));
+    close(fd);
+    say!("closed: {}", text("icmp").lines().count());
+}
+
+fn raw_rows() {
+    let fd = sys!(SYS_socket, AF_INET, SOCK_RAW, 200).fd();
+    let fd6 = sys!(SYS_socket, AF_INET6, SOCK_RAW, 200).fd();
+    say!("{:?} {:?}", rows("raw", fd, 200), rows("raw6", fd6, 200));
+    connect(fd, HERE, 9);
+    say!("connected: {:?}", rows("raw", fd, 200));
+    let line = text("raw").lines().nth(1).unwrap_or_default().to_string();
+    say!("{:?}", line.get(4..38));
+    close(fd);
+    close(fd6);
+    say!("closed: {:?} {:?}", rows("raw", -1, 200), rows("raw6", -1, 200));
+}
+
+/// The numbers of a line.
+fn numbers(name: &str, line: &str) -> Vec<(String, i64)> {
+    let text = text(name);
+    let mut words = text.lines().find_map(|text| text.strip_prefix(line)).unwrap_or_default().split_whitespace();
+    let mut all = Vec::new();
+    while let (Some(name), Some(number)) = (words.next(), words.next()) {
+        all.push((name.to_string(), number.parse().unwrap_or(-1)));
+    }
+    all
+}
+
+/// How those of sockstat change meanwhile, but for the memory.
+fn changed(body: impl FnOnce()) {
+    const LINES: [(&str, &str); 7] = [
+        ("sockstat", "sockets:"),
+        ("sockstat", "TCP:"),
+        ("sockstat", "UDP:"),
+        ("sockstat", "RAW:"),
+        ("sockstat6", "TCP6:"),
+        ("sockstat6", "UDP6:"),
+        ("sockstat6", "RAW6:"),
+    ];
+    let now = || LINES.map(|(name, line)| numbers(name, line));
+    let before = now();
+    body();
+    for ((before, after), (_, line)) in before.into_iter().zip(now()).zip(LINES) {
+        let before = before.into_iter().zip(after).filter(|((name, _), _)| name != "mem");
+        let changes: String =
+            before.map(|((name, before), (_, after))| format!(" {name} {}", after - before)).collect();
+        say!("{line}{changes}");
+    }
+}
+
+fn counts() {
+    changed(|| {
+        socket(SOCK_STREAM);
+        sys!(SYS_socket, AF_UNIX, SOCK_STREAM, 0).need();
+    });
+    changed(|| {
+        let (fd, number) = listener(3);
+        let client = socket(SOCK_STREAM);
+        connect(client, HERE, number);
+        accept(fd).fd();
+        datagrams();
+        sys!(SYS_socket, AF_INET, SOCK_RAW, 200).need();
+    });
+    changed(|| {
+        crate::inet::listen(sys!(SYS_socket, AF_INET6, SOCK_STREAM, 0).fd(), 1);
+        sys!(SYS_socket, AF_INET6, SOCK_RAW, 200).need();
+    });
+    changed(|| {
+        let (fd, number) = listener(3);
+        let client = socket(SOCK_STREAM);
+        connect(client, HERE, number);
+        let there = accept(fd).fd();
+        for fd in [fd, there, client] {
+            close(fd);
+        }
+        process::sleep_ms(100);
     });
 }

@@ -33,7 +33,7 @@ use super::failures::ErrorQueue;
 use super::options::IpOptions;
 use super::shared::Shared;
 use super::told::About;
-use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_ICMP, IPPROTO_ICMPV6};
+use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_ICMP, IPPROTO_ICMPV6, Row};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
@@ -136,6 +136,27 @@ impl IpSocket {
             table::add_raw(&socket);
         }
         socket
+    }
+
+    fn row(&self) -> Row {
+        let state = self.state.lock();
+        let mut remote = state.remote.unwrap_or(Endpoint::any(self.common.family));
+        if self.kind == Kind::Raw {
+            remote.port = 0;
+        }
+        Row {
+            family: self.common.family,
+            local: state.local,
+            remote,
+            state: if state.remote.is_some() { 1 } else { 7 },
+            sending: self.on_its_way.load(Ordering::Relaxed),
+            receiving: state.charge,
+            backlog: 0,
+            shut: u8::from(state.receive_shut) | u8::from(state.send_shut) << 1,
+            only_v6: !self.is_v4(),
+            uid: self.common.uid.load(Ordering::Relaxed),
+            inode: self.common.inode.load(Ordering::Relaxed),
+        }
     }
 
     fn is_v4(&self) -> bool {
@@ -406,6 +427,17 @@ impl Socket for IpSocket {
         self.failures.keep_if(self.ip.told(), level, option);
         Ok(())
     }
+}
+
+/// Those of a kind and family. Like Linux it shows connected ones as established, others as closed.
+pub fn rows(kind: Kind, family: u16) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for socket in table::all(kind).iter().filter(|socket| socket.common.family == family) {
+        if rows.try_reserve(1).is_ok() {
+            rows.push(socket.row());
+        }
+    }
+    rows
 }
 
 /// The protocol of ICMP of a family.

@@ -2,12 +2,13 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
 
-use super::IpSocket;
+use super::{IpSocket, Kind};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::net::listeners::Listeners;
@@ -25,6 +26,8 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 const MOST: usize = 64;
 /// How many are looked at for a free one; the next search goes on from there.
 const STEPS: usize = 4096;
+/// Identifiers that are looked at in a turn.
+const SOME: usize = 64;
 
 /// How many sockets there are in both.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -54,6 +57,32 @@ pub fn remove_raw(socket: &IpSocket) {
 
 pub fn raw(protocol: u8, v4: bool) -> impl Iterator<Item = Arc<IpSocket>> {
     RAW.each((protocol, v4))
+}
+
+/// All of a kind. What there is no memory for is left out.
+pub fn all(kind: Kind) -> Vec<Arc<IpSocket>> {
+    let mut all = Vec::new();
+    if kind == Kind::Raw {
+        for socket in RAW.between((0, false), (u8::MAX, true)) {
+            if all.try_reserve(1).is_ok() {
+                all.push(socket);
+            }
+        }
+        return all;
+    }
+    let mut next = Some(0);
+    while let Some(first) = next.take() {
+        let asking = ASKING.lock();
+        for (ident, there) in asking.range(first..).take(SOME) {
+            // First, so that no last reference to a socket goes under the lock.
+            if all.try_reserve(there.len()).is_err() {
+                return all;
+            }
+            all.extend(there.iter().filter_map(|entry| entry.socket.upgrade()));
+            next = ident.checked_add(1);
+        }
+    }
+    all
 }
 
 /// Gives the socket this identifier, or some free one for 0. EADDRINUSE: somebody has it, or there is none.

@@ -54,6 +54,7 @@ use crate::exec::WaitQueue;
 use crate::fs::pipe::{PIPE_BUF, Ring};
 use crate::fs::{Events, sigio};
 use crate::mm::PAGE_SIZE;
+use crate::net::counted::{self, Counted};
 use crate::net::socket::{Common, Socket, Type};
 use crate::sync::{Once, SpinLock};
 
@@ -101,6 +102,8 @@ pub struct TcpSocket {
     closed: AtomicBool,
     /// Of a stand-in.
     in_stack: Option<InStack>,
+    /// Of others.
+    _counted: Option<Counted>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -243,6 +246,7 @@ impl TcpSocket {
             sent: AtomicU64::new(0),
             lacked_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            _counted: in_stack.is_none().then(|| Counted::new(&counted::TCP_SOCKETS)),
             in_stack,
         })
     }

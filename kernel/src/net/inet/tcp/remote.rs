@@ -63,7 +63,8 @@ impl State {
 impl TcpSocket {
     /// A socket for the machine at `remote`, whose peer here is `peer`, or will be made by a listener.
     pub fn stand_in(local: Endpoint, remote: Endpoint, peer: Option<Weak<TcpSocket>>) -> Arc<TcpSocket> {
-        let common = Common::new(super::AF_INET, Type::Stream, super::IPPROTO_TCP);
+        let mut common = Common::new(super::AF_INET, Type::Stream, super::IPPROTO_TCP);
+        common.counted = None;
         // What is on its way is bounded by the program's own SO_SNDBUF and SO_RCVBUF: the stack has its buffers besides.
         common.send_buffer.store(0, Ordering::Relaxed);
         common.receive_buffer.store(0, Ordering::Relaxed);
