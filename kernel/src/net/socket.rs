@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
@@ -15,7 +16,7 @@ use super::filter::Attached;
 use super::inet::{Endpoint, Sending};
 use super::rights::Rights;
 use super::unix::UnixSocket;
-use super::{limits, link};
+use super::{interface, limits, link};
 use crate::errno::{Errno, Result};
 use crate::exec::{Instant, WaitQueue};
 use crate::fs::{FileOps, Op, OpenFile, TryError};
@@ -185,6 +186,12 @@ impl Common {
     pub fn hears(&self, index: i32) -> bool {
         let own = self.device();
         own == 0 || own == index
+    }
+
+    /// EACCES: it is the address of everybody on a network, for whom SO_BROADCAST allows packets.
+    pub fn check_broadcast(&self, ip: IpAddr) -> Result<()> {
+        let everybody = ip.is_ipv4() && !ip.is_multicast() && interface::is_group(ip);
+        if everybody && !self.is_on(Switches::BROADCAST) { Err(Errno::EACCES) } else { Ok(()) }
     }
 
     pub fn set_error(&self, errno: Errno) {

@@ -308,7 +308,7 @@ pub async fn sendmmsg(t: &Thread, fd: i32, headers: UserPtr<MMsgHdr>, count: u32
 pub(crate) async fn receive(t: &Thread, file: &OpenFile, buf: &mut IoBuf<'_>, flags: u32) -> SysResult<Received> {
     let socket = of_file(file)?;
     // Of UDP there are no urgent bytes, and the flag is not looked at.
-    if flags & raw::MSG_OOB != 0 && socket.common().protocol != inet::IPPROTO_UDP {
+    if flags & raw::MSG_OOB != 0 && !inet::is_udp(socket.common().protocol) {
         return Ok(transfer::receive_urgent(socket, buf, flags).await?);
     }
     if flags & raw::MSG_ERRQUEUE != 0 {

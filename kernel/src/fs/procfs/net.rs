@@ -7,7 +7,7 @@ use super::net_interfaces as interfaces;
 use super::node::Static;
 use super::text::{Text, put};
 use crate::net::inet::ip::{self, Kind};
-use crate::net::inet::{AF_INET, AF_INET6, Endpoint, Row, tcp, udp};
+use crate::net::inet::{AF_INET, AF_INET6, Endpoint, IPPROTO_UDP, IPPROTO_UDPLITE, Row, tcp, udp};
 use crate::net::{link, netlink, unix};
 
 pub static DIR: Static = Static::dir("net", ENTRIES);
@@ -28,8 +28,10 @@ static ENTRIES: &[Static] = &[
     Static::text("sockstat6", counts::sockets6),
     Static::text("tcp", |out| sockets(out, &tcp::rows(AF_INET), TCP)),
     Static::text("tcp6", |out| sockets6(out, &tcp::rows(AF_INET6), TCP)),
-    Static::text("udp", |out| sockets(out, &udp::rows(AF_INET), UDP)),
-    Static::text("udp6", |out| sockets6(out, &udp::rows(AF_INET6), UDP)),
+    Static::text("udp", |out| sockets(out, &udp::rows(IPPROTO_UDP, AF_INET), UDP)),
+    Static::text("udp6", |out| sockets6(out, &udp::rows(IPPROTO_UDP, AF_INET6), UDP)),
+    Static::text("udplite", |out| sockets(out, &udp::rows(IPPROTO_UDPLITE, AF_INET), UDP)),
+    Static::text("udplite6", |out| sockets6(out, &udp::rows(IPPROTO_UDPLITE, AF_INET6), UDP)),
     Static::text("unix", unix_sockets),
 ];
 

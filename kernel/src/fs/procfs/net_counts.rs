@@ -59,11 +59,13 @@ pub fn sockets(out: &mut Text) {
     put!(out, "TCP: inuse {} orphan {} tw {} ", tcp.v4, number(&ORPHANS), tcp.time_wait);
     put!(out, "alloc {} mem {}\n", number(&TCP_SOCKETS), tcp.pages());
     put!(out, "UDP: inuse {} mem {}\n", udp.v4, udp.pages());
+    put!(out, "UDPLITE: inuse {}\n", Counts::of(udp::part_of_lite).v4);
     put!(out, "RAW: inuse {}\n", ip::rows(Kind::Raw, AF_INET).len());
 }
 
 pub fn sockets6(out: &mut Text) {
     put!(out, "TCP6: inuse {}\n", Counts::of(tcp::part).v6);
     put!(out, "UDP6: inuse {}\n", Counts::of(udp::part).v6);
+    put!(out, "UDPLITE6: inuse {}\n", Counts::of(udp::part_of_lite).v6);
     put!(out, "RAW6: inuse {}\n", ip::rows(Kind::Raw, AF_INET6).len());
 }

@@ -11,6 +11,7 @@ use linux_raw_sys::net as raw;
 use smallvec::SmallVec;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::AF_INET;
 use super::options::{SOL_IP, int, within};
 use crate::errno::{Errno, Result};
 use crate::net::interface::{self, LOOPBACK_INDEX};
@@ -41,6 +42,18 @@ impl Request {
         let (own, rest) = <[u8; 4]>::read_from_prefix(rest).map_err(|_| Errno::EINVAL)?;
         let index = i32::read_from_prefix(rest).map_or(0, |(index, _)| index);
         Ok(Request { group, own, index })
+    }
+
+    /// `struct group_req`: an interface, and an address in room for any.
+    fn parse_group(value: &[u8]) -> Result<Self> {
+        const SIZE: usize = 136;
+        let value = value.first_chunk::<SIZE>().ok_or(Errno::EINVAL)?;
+        let (index, family, group) = (&value[..4], &value[8..10], &value[12..16]);
+        if family != AF_INET.to_ne_bytes() {
+            return Err(Errno::EINVAL);
+        }
+        let part = |bytes: &[u8]| bytes.first_chunk().copied().unwrap_or_default();
+        Ok(Request { group: part(group), index: i32::from_ne_bytes(part(index)), ..Request::default() })
     }
 
     /// The index of the interface that it names.
@@ -115,6 +128,8 @@ impl Groups {
             }),
             raw::IP_MULTICAST_IF => self.set_interface(value),
             raw::IP_ADD_MEMBERSHIP => Request::parse(value).and_then(|request| self.join(request)),
+            raw::MCAST_JOIN_GROUP => Request::parse_group(value).and_then(|request| self.join(request)),
+            raw::MCAST_LEAVE_GROUP => Request::parse_group(value).and_then(|request| self.leave(request)),
             raw::IP_DROP_MEMBERSHIP => Request::parse(value).and_then(|request| self.leave(request)),
             _ => return None,
         })

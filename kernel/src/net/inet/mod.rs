@@ -48,6 +48,7 @@ pub use sending::Sending;
 pub const IPPROTO_ICMP: u8 = raw::IPPROTO_ICMP as u8;
 pub const IPPROTO_TCP: u8 = raw::IPPROTO_TCP as u8;
 pub const IPPROTO_UDP: u8 = raw::IPPROTO_UDP as u8;
+pub const IPPROTO_UDPLITE: u8 = raw::IPPROTO_UDPLITE as u8;
 pub const IPPROTO_ICMPV6: u8 = raw::IPPROTO_ICMPV6 as u8;
 /// One more than the largest protocol number of Linux (IPPROTO_MPTCP is the last).
 const IPPROTO_MAX: i32 = 263;
@@ -77,6 +78,11 @@ pub struct Row {
 /// A part of a protocol's sockets, each with the place behind it: see [`ports::Ports::part`].
 pub type Part = Vec<(usize, Option<Row>)>;
 
+/// Is it a protocol of datagrams with ports?
+pub fn is_udp(protocol: u8) -> bool {
+    matches!(protocol, IPPROTO_UDP | IPPROTO_UDPLITE)
+}
+
 /// Is it an ICMP socket?
 pub fn is_icmp(common: &Common) -> bool {
     common.kind == Type::Datagram && matches!(common.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6)
@@ -91,6 +97,7 @@ pub fn make(t: &Thread, family: u16, kind: u32, protocol: i32) -> Result<Arc<dyn
     match (kind, protocol) {
         (raw::SOCK_STREAM, Some(0 | IPPROTO_TCP)) => Ok(TcpSocket::new(family)),
         (raw::SOCK_DGRAM, Some(0 | IPPROTO_UDP)) => Ok(UdpSocket::new(family)),
+        (raw::SOCK_DGRAM, Some(IPPROTO_UDPLITE)) => Ok(UdpSocket::with(family, IPPROTO_UDPLITE)),
         (raw::SOCK_DGRAM, Some(protocol)) if protocol == ip::messages_of(family) => {
             if ip::may_ask(t.creds()) {
                 Ok(IpSocket::new(family, Kind::Echo, protocol))

@@ -9,7 +9,7 @@ use linux_raw_sys::net as raw;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::options::{SOL_IP, SOL_IPV6};
-use super::{AF_INET6, Endpoint, IPPROTO_UDP};
+use super::{AF_INET6, Endpoint, is_udp};
 use crate::errno::{Errno, Result};
 use crate::net::interface::{self, LOOPBACK_INDEX};
 use crate::net::socket::{Common, Extra, Extras};
@@ -65,7 +65,7 @@ impl Told {
     fn bit(common: &Common, level: u32, option: u32) -> Option<u32> {
         let known = match (level, option) {
             (SOL_IPV6, _) if common.family != AF_INET6 => false,
-            (SOL_IP, raw::IP_RECVORIGDSTADDR) | (SOL_IPV6, raw::IPV6_RECVORIGDSTADDR) => common.protocol == IPPROTO_UDP,
+            (SOL_IP, raw::IP_RECVORIGDSTADDR) | (SOL_IPV6, raw::IPV6_RECVORIGDSTADDR) => is_udp(common.protocol),
             _ => true,
         };
         position(level, option).filter(|_| known).map(|place| 1 << place)

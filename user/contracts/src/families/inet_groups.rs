@@ -11,7 +11,7 @@ use crate::{say, tests};
 tests! {
     values, interfaces, interface_forms, join_errors, joined_twice, left, left_errors, many, delivered, to_all_who_bind,
     not_joined, all_or_own, bound_to_group, without_loop, hops, told, from_which, no_way, gone_with_the_socket, to_everybody,
-    from_elsewhere,
+    from_elsewhere, by_any_address, connected_to_everybody,
 }
 
 const GROUP: u32 = u32::from_be_bytes([239, 1, 2, 3]);
@@ -288,5 +288,40 @@ fn from_elsewhere() {
         say!("here: {}", send(fd, "here", HERE, 4242));
         say!("heard: {}", heard(receiver));
         close(fd);
+    }
+}
+
+/// `struct group_req`.
+fn any_request(fd: i32, name: i32, index: u32, family: i32, group: u32, size: usize) -> Ret {
+    let mut bytes = [0u8; 136];
+    bytes[..4].copy_from_slice(&index.to_ne_bytes());
+    bytes[8..10].copy_from_slice(&(family as u16).to_ne_bytes());
+    bytes[12..16].copy_from_slice(&group.to_be_bytes());
+    sys!(SYS_setsockopt, fd, IPPROTO_IP, name, &bytes, size)
+}
+
+fn by_any_address() {
+    const JOIN: i32 = 42;
+    const LEAVE: i32 = 45;
+    let fd = listening(0);
+    let out = sender();
+    let any = |name, index, group| any_request(fd, name, index, AF_INET, group, 136);
+    say!("{} {}", any_request(fd, JOIN, 1, AF_INET6, GROUP, 136), any_request(fd, JOIN, 1, AF_INET, GROUP, 135));
+    say!("{} {} {}", any(JOIN, 0, GROUP), any(JOIN, 99, GROUP), any(JOIN, 1, HERE));
+    say!("{} {}", any(JOIN, 1, GROUP), any(JOIN, 1, GROUP));
+    say!("{} {}", send(out, "x", GROUP, port(fd)), heard(fd));
+    say!("{} {} {}", any(LEAVE, 0, GROUP), any(LEAVE, 99, GROUP), any(LEAVE, 1, GROUP + 1));
+    say!("{} {}", any(LEAVE, 1, GROUP), any(LEAVE, 1, GROUP));
+    say!("{} {}", any(JOIN, 1, GROUP), leave(fd, GROUP, HERE));
+}
+
+fn connected_to_everybody() {
+    let everybody = u32::from_be_bytes([127, 255, 255, 255]);
+    for fd in [socket(SOCK_DGRAM), crate::sys::sys!(SYS_socket, AF_INET, SOCK_RAW, 200).fd()] {
+        say!("{}", crate::inet::connect(fd, everybody, 9));
+        set_option(fd, SOL_SOCKET, SO_BROADCAST, 1).need();
+        say!("{} {}", crate::inet::connect(fd, everybody, 9), crate::inet::peer_name(fd));
+        set_option(fd, SOL_SOCKET, SO_BROADCAST, 0).need();
+        say!("{}", crate::file::write(fd, "x"));
     }
 }

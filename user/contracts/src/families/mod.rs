@@ -127,6 +127,7 @@ mod time;
 mod timer_signals;
 mod tty;
 mod tty_session;
+mod udplite;
 mod unix_errors;
 mod unix_oob;
 mod userfault;
@@ -213,6 +214,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("splices", splices::TESTS),
     ("poll", poll::TESTS),
     ("epoll_nesting", epoll_nesting::TESTS),
+    ("udplite", udplite::TESTS),
     ("unix_errors", unix_errors::TESTS),
     ("unix_oob", unix_oob::TESTS),
     ("userfault", userfault::TESTS),

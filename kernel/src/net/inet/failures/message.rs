@@ -8,7 +8,7 @@ use super::Failure;
 use crate::errno::Errno;
 use crate::mm::frames;
 use crate::net::inet::ip::packet::{self, Arrived, HEADER4, HEADER6, Head};
-use crate::net::inet::{Endpoint, HOPS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ip};
+use crate::net::inet::{Endpoint, HOPS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, IPPROTO_UDPLITE, ip};
 use crate::net::interface::LOOPBACK_INDEX;
 use crate::net::link;
 
@@ -124,20 +124,22 @@ impl<'a> Failure<'a> {
     }
 }
 
-/// A datagram from this machine to itself that nobody is there for: its sender is told as if ICMP had said so.
-pub fn datagram_refused(from: Endpoint, to: Endpoint, header: (u8, u8), data: &[u8]) {
+/// A datagram from this machine to itself that nobody is there for: its sender is told as if ICMP had said so. Of UDP-Lite it
+/// says how much is covered.
+pub fn datagram_refused(from: Endpoint, to: Endpoint, header: (u8, u8), covered: Option<u16>, data: &[u8]) {
     let quoted = data.get(..data.len().min(QUOTED6)).unwrap_or(data);
     let mut body = Vec::new();
     if !frames::has_spare() || body.try_reserve_exact(UDP_HEADER + quoted.len()).is_err() {
         return;
     }
     let len = UDP_HEADER + data.len();
-    for field in [from.port, to.port, len as u16, 0] {
+    for field in [from.port, to.port, covered.unwrap_or(len as u16), 0] {
         body.extend(field.to_be_bytes());
     }
     body.extend_from_slice(quoted);
     let (hops, class) = header;
-    let head = Head { from: from.ip, to: to.ip, protocol: IPPROTO_UDP, hops, class, ident: 0 };
+    let protocol = if covered.is_some() { IPPROTO_UDPLITE } else { IPPROTO_UDP };
+    let head = Head { from: from.ip, to: to.ip, protocol, hops, class, ident: 0 };
     let Ok(mut packet) = head.before(&body) else { return };
     // As long as it was.
     if to.ip.is_ipv4() {

@@ -15,7 +15,7 @@ use core::net::IpAddr;
 
 use super::ip::{self, Arrived};
 use super::options::IpOptions;
-use super::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, udp};
+use super::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, IPPROTO_UDPLITE, udp};
 use crate::errno::Errno;
 
 pub use message::{datagram_refused, errno_of, packet_refused};
@@ -82,7 +82,7 @@ pub fn arrive(packet: &Arrived<'_>) {
     let Some(failure) = Failure::parse(packet) else { return };
     ip::failed_raw(&failure);
     match failure.protocol {
-        IPPROTO_UDP => udp::failed(&failure),
+        IPPROTO_UDP | IPPROTO_UDPLITE => udp::failed(&failure),
         IPPROTO_ICMP | IPPROTO_ICMPV6 => ip::failed_echo(&failure),
         _ => {}
     }

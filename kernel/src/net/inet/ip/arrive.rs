@@ -12,7 +12,9 @@ use super::{IpSocket, Kind, Packet, table};
 use crate::mm::frames;
 use crate::net::filter::View;
 use crate::net::inet::told::{About, Noted};
-use crate::net::inet::{Endpoint, HOPS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, failures, udp};
+use crate::net::inet::{
+    Endpoint, HOPS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, failures, udp,
+};
 use crate::net::interface::{self, LOOPBACK_INDEX};
 use crate::net::link;
 use crate::time;
@@ -71,6 +73,7 @@ fn take_in(whole: &[u8], index: i32) {
         (IPPROTO_ICMP, Some(ECHO)) if packet.to.is_ipv4() => echo(&packet, ECHO_REPLY),
         (IPPROTO_ICMPV6, Some(ECHO6)) if packet.to.is_ipv6() => echo(&packet, ECHO_REPLY6),
         (IPPROTO_UDP, _) => deliver_datagram(&packet),
+        (IPPROTO_UDPLITE, _) => refuse_unless(udp::lite_arrives(&packet), &packet),
         (IPPROTO_ICMP | IPPROTO_ICMPV6, Some(_)) => failures::arrive(&packet),
         (IPPROTO_TCP | IPPROTO_ICMP | IPPROTO_ICMPV6, _) => {}
         _ if taken || interface::is_group(packet.to) || !interface::is_local(packet.from) => {}
@@ -119,10 +122,14 @@ fn deliver_datagram(packet: &Arrived<'_>) {
         let local = Endpoint { ip: packet.to, port: datagram.dst_port() };
         let remote = Endpoint { ip: packet.from, port: datagram.src_port() };
         let header = (packet.hops, packet.class);
-        let taken = udp::arrive(local, remote, packet.index, header, datagram.payload());
-        if !taken && !interface::is_group(packet.to) && interface::is_local(packet.from) {
-            failures::packet_refused(packet, true);
-        }
+        refuse_unless(udp::arrive(local, remote, packet.index, header, datagram.payload()), packet);
+    }
+}
+
+/// Who has sent a datagram that nobody has `taken` is told.
+fn refuse_unless(taken: bool, packet: &Arrived<'_>) {
+    if !taken && !interface::is_group(packet.to) && interface::is_local(packet.from) {
+        failures::packet_refused(packet, true);
     }
 }
 

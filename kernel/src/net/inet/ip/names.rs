@@ -1,7 +1,5 @@
 //! Addresses and identifiers: bind(2), connect(2), and to whom packets may go.
 
-use core::net::IpAddr;
-
 use super::{IpSocket, Kind, State, table};
 use crate::errno::{Errno, Result};
 use crate::net::inet::Endpoint;
@@ -59,7 +57,7 @@ impl IpSocket {
         self.take_ident(&mut state)?;
         let remote = self.parse(address)?;
         let source = interface::source_through(remote.ip, self.common.device())?;
-        self.check_group(remote.ip)?;
+        self.common.check_broadcast(remote.ip)?;
         let ip = if state.local.is_any() { source } else { state.local.ip };
         if !interface::leads(ip, remote.ip) {
             return Err(Errno::EINVAL);
@@ -89,12 +87,6 @@ impl IpSocket {
             }
             _ => Ok(remote),
         }
-    }
-
-    /// EACCES: it is for everybody, which SO_BROADCAST allows.
-    pub(super) fn check_group(&self, ip: IpAddr) -> Result<()> {
-        let everybody = ip.is_ipv4() && interface::is_group(ip) && !ip.is_multicast();
-        if everybody && !self.common.is_on(Switches::BROADCAST) { Err(Errno::EACCES) } else { Ok(()) }
     }
 
     /// connect(2) to AF_UNSPEC: an address or identifier that the program did not choose goes, too.

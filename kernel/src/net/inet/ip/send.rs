@@ -65,7 +65,7 @@ impl IpSocket {
         if !interface::leads(from, to.ip) {
             return Err(Errno::EINVAL);
         }
-        self.check_group(to.ip)?;
+        self.common.check_broadcast(to.ip)?;
         match self.common.take_error() {
             Some(errno) => return Err(errno),
             None if shut => return Err(Errno::EPIPE),

@@ -5,7 +5,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
-use super::{Datagram, PORTS, State, UdpSocket, packet};
+use super::lite::ports_of;
+use super::{Datagram, State, UdpSocket, packet};
 use crate::errno::{Errno, Result};
 use crate::exec::{budget, spawn};
 use crate::fs::TryError;
@@ -60,17 +61,25 @@ impl UdpSocket {
     ) -> Result<usize, TryError> {
         let data = copy_in(buf)?;
         let len = data.len();
+        let covered = self.covers(len);
         if link::is_watched() {
-            packet::show(from, to, header, &data);
+            packet::show(from, to, header, covered, &data);
         }
-        deliver_to_all(from, to, header, LOOPBACK_INDEX, &data);
+        deliver_to_all(from, to, header, covered, LOOPBACK_INDEX, &data);
         Ok(len)
     }
 }
 
 /// A datagram that stays in the machine, for all who are bound to its port. Nobody answers it.
 #[cold]
-pub(super) fn deliver_to_all(from: Endpoint, to: Endpoint, header: (u8, u8), index: i32, data: &[u8]) {
+pub(super) fn deliver_to_all(
+    from: Endpoint,
+    to: Endpoint,
+    header: (u8, u8),
+    covered: Option<u16>,
+    index: i32,
+    data: &[u8],
+) {
     let group = match to.ip {
         IpAddr::V4(ip) if ip.is_multicast() => Some(ip),
         _ => None,
@@ -79,26 +88,28 @@ pub(super) fn deliver_to_all(from: Endpoint, to: Endpoint, header: (u8, u8), ind
         return;
     }
     let wants = move |receiver: &Arc<UdpSocket>| group.is_none_or(|group| receiver.groups.lock().wants(group));
-    let mut receivers = PORTS.find_all(to, from, |claim| claim.hears(index)).into_iter().filter(wants);
-    receivers.by_ref().take(AT_ONCE).for_each(|receiver| give(&receiver, from, to, header, index, data));
+    let receivers = ports_of(covered.is_some()).find_all(to, from, |claim| claim.hears(index));
+    let mut receivers = receivers.into_iter().filter(wants);
+    let new = move |data| Datagram::new(from, to, index, header, covered, data);
+    receivers.by_ref().take(AT_ONCE).for_each(|receiver| give(&receiver, data, new));
     if let Some(first) = receivers.next() {
         let Some(data) = copy(data) else { return };
         spawn("udp", async move {
             for receiver in core::iter::once(first).chain(receivers) {
-                give(&receiver, from, to, header, index, &data);
+                give(&receiver, &data, new);
                 budget().await;
             }
         });
     }
 }
 
-fn give(receiver: &UdpSocket, from: Endpoint, to: Endpoint, header: (u8, u8), index: i32, data: &[u8]) {
+fn give(receiver: &UdpSocket, data: &[u8], new: impl FnOnce(Box<[u8]>) -> Datagram) {
     // Before it is copied.
     if receiver.is_crowded() {
         return;
     }
     if let Some(data) = copy(data) {
-        receiver.deliver(Datagram::new(from, to, index, header, data));
+        receiver.deliver(new(data));
     }
 }
 

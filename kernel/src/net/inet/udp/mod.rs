@@ -5,6 +5,7 @@
 //! them: [`remote`].
 
 mod groups;
+mod lite;
 mod packet;
 mod remote;
 mod send;
@@ -24,7 +25,9 @@ use super::options::IpOptions;
 use super::ports::{Holding, Ports};
 use super::shared::Shared;
 use super::told::{About, Noted};
-use super::{Endpoint, IPPROTO_UDP, Part, Row, check_bindable, claim};
+use super::{Endpoint, IPPROTO_UDP, IPPROTO_UDPLITE, Part, Row, check_bindable, claim};
+use zerocopy::IntoBytes;
+
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
@@ -38,8 +41,10 @@ use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
 use crate::time;
 
+use self::lite::{Coverage, ports_of};
 use self::send::Cork;
 
+pub use lite::arrive as lite_arrives;
 pub use remote::{arrive, failed};
 
 /// Bytes of the largest datagram: what a length of 16 bits leaves beside the headers (those of IPv6 are not counted).
@@ -51,6 +56,7 @@ const OVERHEAD: usize = 768;
 const READABLE: Events = Events::IN.union(Events::RDNORM);
 const WRITABLE: Events = Events::OUT.union(Events::WRNORM).union(Events::WRBAND);
 
+/// Of UDP.
 static PORTS: Ports<UdpSocket> = Ports::new();
 
 pub struct UdpSocket {
@@ -61,6 +67,7 @@ pub struct UdpSocket {
     ip: Shared,
     failures: ErrorQueue,
     groups: SpinLock<Groups>,
+    coverage: Coverage,
     /// What the card has not sent yet takes up this much.
     on_its_way: AtomicUsize,
     /// Its last descriptor is closed.
@@ -86,21 +93,25 @@ struct State {
 struct Datagram {
     from: Endpoint,
     about: About,
+    /// Of UDP-Lite: how much of it its checksum covers.
+    covered: Option<u16>,
     data: Box<[u8]>,
 }
 
 impl Datagram {
     /// What came through the interface `index`, with a header of these hops and this class.
-    fn new(from: Endpoint, to: Endpoint, index: i32, header: (u8, u8), data: Box<[u8]>) -> Self {
+    fn new(from: Endpoint, to: Endpoint, index: i32, header: (u8, u8), covered: Option<u16>, data: Box<[u8]>) -> Self {
         let (hops, class) = header;
-        Datagram { from, about: About { to, index, hops, class, noted: Noted::Nothing, at: 0 }, data }
+        Datagram { from, about: About { to, index, hops, class, noted: Noted::Nothing, at: 0 }, covered, data }
     }
 }
 
-/// The sockets of a family that have ports. Like Linux it shows connected ones as established, others as closed.
-pub fn rows(family: u16) -> Vec<Row> {
+/// The sockets of a protocol and family that have ports. Like Linux it shows connected ones as established, others as closed.
+pub fn rows(protocol: u8, family: u16) -> Vec<Row> {
     let mut rows = Vec::new();
-    for row in PORTS.list().into_iter().filter_map(row).filter(|row| row.family == family) {
+    for row in
+        ports_of(protocol == IPPROTO_UDPLITE).list().into_iter().filter_map(row).filter(|row| row.family == family)
+    {
         if rows.try_reserve(1).is_ok() {
             rows.push(row);
         }
@@ -110,7 +121,17 @@ pub fn rows(family: u16) -> Vec<Row> {
 
 /// Some of those of all families: see [`Ports::part`].
 pub fn part(shard: usize, place: usize, most: usize) -> Part {
-    PORTS.part(shard, place, most).into_iter().map(|(place, holding)| (place, holding.and_then(row))).collect()
+    part_of(false, shard, place, most)
+}
+
+/// The same of UDP-Lite.
+pub fn part_of_lite(shard: usize, place: usize, most: usize) -> Part {
+    part_of(true, shard, place, most)
+}
+
+fn part_of(lite: bool, shard: usize, place: usize, most: usize) -> Part {
+    let part = ports_of(lite).part(shard, place, most);
+    part.into_iter().map(|(place, holding)| (place, holding.and_then(row))).collect()
 }
 
 fn row((socket, _): Holding<UdpSocket>) -> Option<Row> {
@@ -134,9 +155,13 @@ fn row((socket, _): Holding<UdpSocket>) -> Option<Row> {
 
 impl UdpSocket {
     pub fn new(family: u16) -> Arc<UdpSocket> {
+        UdpSocket::with(family, IPPROTO_UDP)
+    }
+
+    pub fn with(family: u16, protocol: u8) -> Arc<UdpSocket> {
         Arc::new_cyclic(|this| UdpSocket {
             this: this.clone(),
-            common: Common::new(family, Type::Datagram, IPPROTO_UDP),
+            common: Common::new(family, Type::Datagram, protocol),
             state: SpinLock::new(State {
                 local: Endpoint::any(family),
                 address_given: false,
@@ -152,6 +177,7 @@ impl UdpSocket {
             ip: Shared::new(IpOptions::new()),
             failures: ErrorQueue::new(),
             groups: SpinLock::new(Groups::new()),
+            coverage: Coverage::new(),
             on_its_way: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         })
@@ -176,7 +202,7 @@ impl UdpSocket {
             return Err(Errno::EINVAL);
         }
         let claim = claim(&self.common, local, self.only_v6(), user);
-        let port = PORTS.claim_given(&self.this, claim)?;
+        let port = self.ports().claim_given(&self.this, claim)?;
         state.local = Endpoint { ip: local.ip, port };
         state.address_given = !local.is_any();
         state.port_given = local.port != 0;
@@ -188,7 +214,7 @@ impl UdpSocket {
         if state.local.port == 0 {
             let mut claim = claim(&self.common, state.local, self.only_v6(), 0);
             claim.shared_by = None;
-            state.local.port = PORTS.claim_any(&self.this, claim).map_err(|_| Errno::EAGAIN)?;
+            state.local.port = self.ports().claim_any(&self.this, claim).map_err(|_| Errno::EAGAIN)?;
         }
         Ok(())
     }
@@ -218,13 +244,14 @@ impl UdpSocket {
             false => None,
         };
         let source = on_loopback.map_or_else(|| self.source_for(remote, self.common.device()), Ok)?;
+        self.common.check_broadcast(remote.ip)?;
         let ip = if state.local.is_any() { source } else { state.local.ip };
         let leads = on_loopback.is_some() || interface::leads(ip, remote.ip);
         if ip.is_ipv4() != remote.ip.is_ipv4() || !leads {
             return Err(Errno::EINVAL);
         }
         // Several may be connected to the same peer.
-        PORTS.change(self, state.local.port, false, |claim| {
+        self.ports().change(self, state.local.port, false, |claim| {
             claim.local.ip = ip;
             claim.remote = Some(remote);
         })?;
@@ -243,9 +270,10 @@ impl UdpSocket {
         let local = state.local;
         if !state.port_given && local.port != 0 {
             state.local.port = 0;
-            PORTS.release(self, before.0.port, None);
+            self.ports().release(self, before.0.port, None);
         } else {
-            let _ = PORTS.change(self, before.0.port, false, |claim| (claim.local, claim.remote) = (local, None));
+            let _ =
+                self.ports().change(self, before.0.port, false, |claim| (claim.local, claim.remote) = (local, None));
         }
     }
 
@@ -261,6 +289,9 @@ impl UdpSocket {
     }
 
     fn deliver(&self, mut datagram: Datagram) {
+        if datagram.covered.is_some_and(|covered| !self.trusts(covered)) {
+            return;
+        }
         if self.ip.told().wants_interface() {
             datagram.about.noted = Noted::All;
         }
@@ -313,6 +344,9 @@ impl UdpSocket {
         if let Some(answer) = self.groups.lock().set(level, option, value) {
             return answer;
         }
+        if let Some(answer) = self.set_coverage(level, option, value) {
+            return answer;
+        }
         let bound = self.state.lock().local.port != 0;
         self.ip.set(&self.common, level, option, value, bound)?;
         self.failures.keep_if(self.ip.told(), level, option);
@@ -332,7 +366,7 @@ impl UdpSocket {
         self.failures.clear();
         self.groups.lock().leave_all();
         if claimed.0.port != 0 {
-            PORTS.release(self, claimed.0.port, None);
+            self.ports().release(self, claimed.0.port, None);
         }
     }
 }
@@ -514,7 +548,7 @@ impl Socket for UdpSocket {
 
     fn device_changed(&self) {
         let state = self.state.lock();
-        let _ = PORTS.change(self, state.local.port, false, |claim| claim.device = self.common.device());
+        let _ = self.ports().change(self, state.local.port, false, |claim| claim.device = self.common.device());
     }
 
     fn takes_filters(&self) -> bool {
@@ -528,6 +562,9 @@ impl Socket for UdpSocket {
     fn get_option(&self, level: u32, option: u32) -> Result<Vec<u8>> {
         if let Some(value) = self.groups.lock().get(level, option) {
             return Ok(value);
+        }
+        if let Some(value) = self.get_coverage(level, option) {
+            return Ok(value.as_bytes().to_vec());
         }
         self.ip.lock().get(&self.common, level, option)
     }

@@ -7,18 +7,18 @@ use linux_raw_sys::if_ether as ether;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{UdpPacket, UdpRepr};
 
-use super::{Datagram, UdpSocket};
+use super::{Datagram, UdpSocket, lite};
 use crate::mm::frames;
 use crate::net::filter::View;
 use crate::net::inet::ip::packet::Head;
-use crate::net::inet::{Endpoint, IPPROTO_UDP};
+use crate::net::inet::{Endpoint, IPPROTO_UDP, IPPROTO_UDPLITE};
 use crate::net::interface;
 use crate::net::link::{self, Kind};
 
 const UDP_HEADER: usize = 8;
 
 /// None: there is no memory for it, or it is too long.
-fn packet(from: Endpoint, to: Endpoint, header: (u8, u8), data: &[u8]) -> Option<Box<[u8]>> {
+fn packet(from: Endpoint, to: Endpoint, header: (u8, u8), covered: Option<u16>, data: &[u8]) -> Option<Box<[u8]>> {
     let mut body = Vec::new();
     if !frames::has_spare() || body.try_reserve_exact(UDP_HEADER + data.len()).is_err() {
         return None;
@@ -29,14 +29,18 @@ fn packet(from: Endpoint, to: Endpoint, header: (u8, u8), data: &[u8]) -> Option
     let (source, target) = (from.ip.into(), to.ip.into());
     let sums = ChecksumCapabilities::default();
     udp.emit(&mut UdpPacket::new_unchecked(&mut body), &source, &target, data.len(), fill, &sums);
+    if let Some(covered) = covered {
+        lite::convert(from.ip, to.ip, &mut body, covered);
+    }
     let (hops, class) = header;
-    Head { from: from.ip, to: to.ip, protocol: IPPROTO_UDP, hops, class, ident: 0 }.before(&body).ok()
+    let protocol = if covered.is_some() { IPPROTO_UDPLITE } else { IPPROTO_UDP };
+    Head { from: from.ip, to: to.ip, protocol, hops, class, ident: 0 }.before(&body).ok()
 }
 
 /// Shows a datagram that stays in the machine.
 #[cold]
-pub(super) fn show(from: Endpoint, to: Endpoint, header: (u8, u8), data: &[u8]) {
-    if let Some(packet) = packet(from, to, header, data) {
+pub(super) fn show(from: Endpoint, to: Endpoint, header: (u8, u8), covered: Option<u16>, data: &[u8]) {
+    if let Some(packet) = packet(from, to, header, covered, data) {
         link::passes_loopback(&packet);
     }
 }
@@ -46,9 +50,8 @@ impl UdpSocket {
     #[cold]
     pub(super) fn filters_in(&self, datagram: &mut Datagram) -> bool {
         let about = &datagram.about;
-        let Some(packet) = packet(datagram.from, about.to, (about.hops, about.class), &datagram.data) else {
-            return false;
-        };
+        let (header, covered) = ((about.hops, about.class), datagram.covered);
+        let Some(packet) = packet(datagram.from, about.to, header, covered, &datagram.data) else { return false };
         let view = View {
             bytes: &packet,
             network: 0,

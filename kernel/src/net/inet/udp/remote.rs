@@ -4,13 +4,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use super::{Datagram, OVERHEAD, PORTS, UdpSocket, WRITABLE};
+use super::lite::ports_of;
+use super::{Datagram, OVERHEAD, UdpSocket, WRITABLE};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio;
 use crate::mm::frames;
 use crate::net::card::{self, Charge, Port, Sender};
-use crate::net::inet::Endpoint;
 use crate::net::inet::failures::{Failure, Reaction};
+use crate::net::inet::{Endpoint, IPPROTO_UDPLITE};
 use crate::net::interface;
 use crate::net::socket::Switches;
 
@@ -22,12 +23,26 @@ const UDP_HEADER: usize = 8;
 /// A datagram has come as a packet, through the interface `index` with a header of these hops and this class. False if nobody is
 /// there to receive it.
 pub fn arrive(local: Endpoint, remote: Endpoint, index: i32, header: (u8, u8), data: &[u8]) -> bool {
-    let Some(receiver) = PORTS.find(local, remote, |claim| claim.hears(index)) else { return false };
+    hand_over(local, remote, index, header, None, data)
+}
+
+/// The same of UDP-Lite, if so much is `covered`.
+pub(super) fn hand_over(
+    local: Endpoint,
+    remote: Endpoint,
+    index: i32,
+    header: (u8, u8),
+    covered: Option<u16>,
+    data: &[u8],
+) -> bool {
+    let Some(receiver) = ports_of(covered.is_some()).find(local, remote, |claim| claim.hears(index)) else {
+        return false;
+    };
     let mut copy = Vec::new();
     // What finds no memory is lost, as what finds no room.
     if frames::has_spare() && copy.try_reserve_exact(data.len()).is_ok() {
         copy.extend_from_slice(data);
-        receiver.deliver(Datagram::new(remote, local, index, header, copy.into_boxed_slice()));
+        receiver.deliver(Datagram::new(remote, local, index, header, covered, copy.into_boxed_slice()));
     }
     true
 }
@@ -36,7 +51,8 @@ pub fn arrive(local: Endpoint, remote: Endpoint, index: i32, header: (u8, u8), d
 pub fn failed(failure: &Failure<'_>) {
     let (from, to) = failure.ports();
     let (from, to) = (Endpoint { ip: failure.from, port: from }, Endpoint { ip: failure.to, port: to });
-    if let Some(sender) = PORTS.find(from, to, |claim| claim.hears(failure.by.index)) {
+    let ports = ports_of(failure.protocol == IPPROTO_UDPLITE);
+    if let Some(sender) = ports.find(from, to, |claim| claim.hears(failure.by.index)) {
         sender.note_failure(failure, to);
     }
 }
@@ -59,6 +75,9 @@ impl UdpSocket {
     pub(super) fn check_out(&self, port: &Port, from: Endpoint, to: Endpoint, len: usize) -> Result<()> {
         if !interface::leads(from.ip, to.ip) {
             return Err(Errno::EINVAL);
+        }
+        if self.is_lite() {
+            return Err(Errno::EOPNOTSUPP);
         }
         if len > if to.ip.is_ipv4() { MAX_OUT } else { MAX_OUT6 } {
             return Err(Errno::EMSGSIZE);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::groups::deliver_to_all;
-use super::{Datagram, MAX, MAX6, PORTS, State, UdpSocket, packet};
+use super::{Datagram, MAX, MAX6, State, UdpSocket, packet};
 use crate::errno::{Errno, Result};
 use crate::fs::{TryError, sigio};
 use crate::mm::IoBuf;
@@ -185,20 +185,21 @@ impl UdpSocket {
 
     #[inline(always)]
     fn deliver_here(&self, from: Endpoint, to: Endpoint, header: (u8, u8), index: i32, data: Box<[u8]>) -> Result<()> {
+        let covered = self.covers(data.len());
         if link::is_watched() {
-            packet::show(from, to, header, &data);
+            packet::show(from, to, header, covered, &data);
         }
         // Of those of networks the last byte is always that.
         if matches!(to.ip, IpAddr::V4(ip) if ip.octets()[3] == 255) && interface::is_group(to.ip) {
             if !self.common.is_on(Switches::BROADCAST) {
                 return Err(Errno::EACCES);
             }
-            deliver_to_all(from, to, header, index, &data);
+            deliver_to_all(from, to, header, covered, index, &data);
             return Ok(());
         }
-        match PORTS.find(to, from, |claim| claim.hears(index)) {
-            Some(receiver) => receiver.deliver(Datagram::new(from, to, index, header, data)),
-            None => datagram_refused(from, to, header, &data),
+        match self.ports().find(to, from, |claim| claim.hears(index)) {
+            Some(receiver) => receiver.deliver(Datagram::new(from, to, index, header, covered, data)),
+            None => datagram_refused(from, to, header, covered, &data),
         }
         Ok(())
     }
