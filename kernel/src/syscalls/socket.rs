@@ -442,8 +442,11 @@ pub async fn setsockopt(t: &Thread, fd: i32, level: u32, option: u32, value: Use
     if (level, option) == (raw::SOL_SOCKET, raw::SO_ATTACH_FILTER) {
         return filter::attach(t, socket, value, len).await;
     }
-    let mut bytes = [0; 32];
-    let bytes = bytes.get_mut(..len.min(32)).ok_or(Errno::EINVAL)?;
+    // The longest value, and the longest of those that are not about groups.
+    let mut bytes = [0; 136];
+    let of_group = level == raw::IPPROTO_IP as u32 && matches!(option, raw::MCAST_JOIN_GROUP | raw::MCAST_LEAVE_GROUP);
+    let most = if of_group { bytes.len() } else { 32 };
+    let bytes = bytes.get_mut(..len.min(most)).ok_or(Errno::EINVAL)?;
     value.read_bytes(t.mm(), bytes).await?;
     match level {
         raw::SOL_SOCKET => options::set(t, socket, option, bytes),

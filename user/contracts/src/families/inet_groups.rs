@@ -322,6 +322,6 @@ fn connected_to_everybody() {
         set_option(fd, SOL_SOCKET, SO_BROADCAST, 1).need();
         say!("{} {}", crate::inet::connect(fd, everybody, 9), crate::inet::peer_name(fd));
         set_option(fd, SOL_SOCKET, SO_BROADCAST, 0).need();
-        say!("{}", crate::file::write(fd, "x"));
+        say!("{} {}", crate::file::write(fd, "x"), send(fd, "x", everybody, 9));
     }
 }

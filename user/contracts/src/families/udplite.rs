@@ -203,8 +203,10 @@ fn urgent() {
 fn frames() {
     let watch = sys!(SYS_socket, AF_PACKET, SOCK_DGRAM, i32::from((ETH_P_IP as u16).to_be())).fd();
     let ((a, _), (_b, there)) = (bound(), bound());
-    for part in [0, 8, 10, 50] {
-        cover(a, SEND, part);
+    for part in [-2, 0, 8, 10, 14, 50] {
+        if part != -2 {
+            cover(a, SEND, part);
+        }
         send_to(a, "abcdef", there).need();
         events_in(watch, POLLIN, 100);
         let mut buffer = [0u8; 100];

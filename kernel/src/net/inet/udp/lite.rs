@@ -68,23 +68,26 @@ impl UdpSocket {
 
     #[cold]
     fn part_of(&self, len: usize) -> u16 {
-        let part = self.coverage.send.load(Ordering::Relaxed);
-        if part as usize >= UDP_HEADER + len { 0 } else { part as u16 }
+        self.coverage.send.load(Ordering::Relaxed).min((UDP_HEADER + len) as u32) as u16
     }
 
-    /// Is enough of it covered?
+    /// Is enough covered of a datagram with so many bytes?
     #[cold]
-    pub(super) fn trusts(&self, covered: u16) -> bool {
+    pub(super) fn trusts(&self, covered: u16, len: usize) -> bool {
         let least = self.coverage.receive.load(Ordering::Relaxed);
-        covered == 0 || least == NOTHING || least != 0 && u32::from(covered) >= least
+        let all = covered == 0 || usize::from(covered) == UDP_HEADER + len;
+        all || least == NOTHING || least != 0 && u32::from(covered) >= least
+    }
+
+    /// None: it is of another level.
+    pub(super) fn get_coverage(&self, level: u32, option: u32) -> Option<Result<i32>> {
+        is_level(level).then(|| {
+            let value = self.coverage.of(option).ok_or(Errno::ENOPROTOOPT)?.load(Ordering::Relaxed);
+            Ok(if value == NOTHING { 0 } else { value as i32 })
+        })
     }
 
     /// None: it is no option of these.
-    pub(super) fn get_coverage(&self, level: u32, option: u32) -> Option<i32> {
-        let value = self.coverage.of(option).filter(|_| is_level(level))?.load(Ordering::Relaxed);
-        Some(if value == NOTHING { 0 } else { value as i32 })
-    }
-
     pub(super) fn set_coverage(&self, level: u32, option: u32, value: &[u8]) -> Option<Result<()>> {
         let place = self.coverage.of(option).filter(|_| is_level(level))?;
         let Ok((value, _)) = i32::read_from_prefix(value) else { return Some(Err(Errno::EINVAL)) };
@@ -135,7 +138,6 @@ pub fn arrive(packet: &Arrived<'_>) -> bool {
         return true;
     }
     let (local, remote) = (Endpoint { ip: packet.to, port: field(2) }, Endpoint { ip: packet.from, port: field(0) });
-    let covered = if part == len { 0 } else { covered };
     let header = (packet.hops, packet.class);
     super::remote::hand_over(local, remote, packet.index, header, Some(covered), data)
 }

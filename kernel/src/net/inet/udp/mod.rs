@@ -93,7 +93,7 @@ struct State {
 struct Datagram {
     from: Endpoint,
     about: About,
-    /// Of UDP-Lite: how much of it its checksum covers.
+    /// Of UDP-Lite: how much of it its checksum covers (0: all).
     covered: Option<u16>,
     data: Box<[u8]>,
 }
@@ -289,7 +289,7 @@ impl UdpSocket {
     }
 
     fn deliver(&self, mut datagram: Datagram) {
-        if datagram.covered.is_some_and(|covered| !self.trusts(covered)) {
+        if datagram.covered.is_some_and(|covered| !self.trusts(covered, datagram.data.len())) {
             return;
         }
         if self.ip.told().wants_interface() {
@@ -564,7 +564,7 @@ impl Socket for UdpSocket {
             return Ok(value);
         }
         if let Some(value) = self.get_coverage(level, option) {
-            return Ok(value.as_bytes().to_vec());
+            return Ok(value?.as_bytes().to_vec());
         }
         self.ip.lock().get(&self.common, level, option)
     }

@@ -72,7 +72,14 @@ impl UdpSocket {
     }
 
     /// Can a datagram of this length go to another machine?
-    pub(super) fn check_out(&self, port: &Port, from: Endpoint, to: Endpoint, len: usize) -> Result<()> {
+    pub(super) fn check_out(
+        &self,
+        port: &Port,
+        from: Endpoint,
+        to: Endpoint,
+        connected: bool,
+        len: usize,
+    ) -> Result<()> {
         if !interface::leads(from.ip, to.ip) {
             return Err(Errno::EINVAL);
         }
@@ -82,7 +89,7 @@ impl UdpSocket {
         if len > if to.ip.is_ipv4() { MAX_OUT } else { MAX_OUT6 } {
             return Err(Errno::EMSGSIZE);
         }
-        if port.is_broadcast(to.ip) && !self.common.is_on(Switches::BROADCAST) {
+        if !connected && port.is_broadcast(to.ip) && !self.common.is_on(Switches::BROADCAST) {
             return Err(Errno::EACCES);
         }
         Ok(())

@@ -29,6 +29,7 @@ pub(super) struct Cork {
     /// Hops and class.
     header: (u8, u8),
     device: i32,
+    connected: bool,
     data: Vec<u8>,
 }
 
@@ -67,15 +68,15 @@ impl UdpSocket {
         }
         self.check_sendable(shut)?;
         let header = self.header_for(remote, message);
-        let device = self.device_for(message);
+        let (device, connected) = (self.device_for(message), is_connected(message));
         if let Some(port) = interface::port_through(remote.ip, device)? {
-            self.check_out(&port, from, remote, len)?;
+            self.check_out(&port, from, remote, connected, len)?;
             if self.is_full() {
                 return Err(TryError::WouldBlock);
             }
             return Ok(self.send_out(&port, from, remote, header.0, copy_in(buf)?)?);
         }
-        self.deliver_here(from, remote, header, interface::came_through(device), copy_in(buf)?)?;
+        self.deliver_here(from, remote, header, interface::came_through(device), connected, copy_in(buf)?)?;
         Ok(len)
     }
 
@@ -159,7 +160,7 @@ impl UdpSocket {
                 let from = Endpoint { ip: self.source_of(&state, to, message)?, port: state.local.port };
                 self.check_sendable(state.send_shut)?;
                 let (header, device) = (self.header_for(to, message), self.device_for(message));
-                Box::new(Cork { from, to, header, device, data: Vec::new() })
+                Box::new(Cork { from, to, header, device, connected: is_connected(message), data: Vec::new() })
             }
         };
         let piece = piece?;
@@ -173,25 +174,33 @@ impl UdpSocket {
             return Ok(piece.len());
         }
         drop(state);
-        let Cork { from, to, header, device, data } = *cork;
+        let Cork { from, to, header, device, connected, data } = *cork;
         if let Some(port) = interface::port_through(to.ip, device)? {
-            self.check_out(&port, from, to, data.len())?;
+            self.check_out(&port, from, to, connected, data.len())?;
             self.send_out(&port, from, to, header.0, data.into_boxed_slice())?;
         } else {
-            self.deliver_here(from, to, header, interface::came_through(device), data.into_boxed_slice())?;
+            self.deliver_here(from, to, header, interface::came_through(device), connected, data.into_boxed_slice())?;
         }
         Ok(piece.len())
     }
 
     #[inline(always)]
-    fn deliver_here(&self, from: Endpoint, to: Endpoint, header: (u8, u8), index: i32, data: Box<[u8]>) -> Result<()> {
+    fn deliver_here(
+        &self,
+        from: Endpoint,
+        to: Endpoint,
+        header: (u8, u8),
+        index: i32,
+        connected: bool,
+        data: Box<[u8]>,
+    ) -> Result<()> {
         let covered = self.covers(data.len());
         if link::is_watched() {
             packet::show(from, to, header, covered, &data);
         }
         // Of those of networks the last byte is always that.
         if matches!(to.ip, IpAddr::V4(ip) if ip.octets()[3] == 255) && interface::is_group(to.ip) {
-            if !self.common.is_on(Switches::BROADCAST) {
+            if !connected && !self.common.is_on(Switches::BROADCAST) {
                 return Err(Errno::EACCES);
             }
             deliver_to_all(from, to, header, covered, index, &data);
@@ -203,6 +212,12 @@ impl UdpSocket {
         }
         Ok(())
     }
+}
+
+/// Does it go where connect(2) has said? That has been allowed then.
+#[inline(always)]
+fn is_connected(message: &Outgoing) -> bool {
+    !matches!(message.target, Target::Inet(_))
 }
 
 #[inline(always)]
