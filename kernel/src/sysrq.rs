@@ -7,7 +7,7 @@ use core::sync::atomic::AtomicI32;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::boot;
-use crate::process::{Process, Task, oom, processes, run, waits};
+use crate::process::{Process, Task, oom, processes, run, tasks, waits};
 use crate::signal::{self, SigInfo};
 use crate::{arch, exec, klog, mm};
 
@@ -165,11 +165,7 @@ fn show_memory() {
 }
 
 fn show_tasks() {
-    for process in processes() {
-        for task in process.tasks() {
-            show_task(&task);
-        }
-    }
+    tasks().for_each(|task| show_task(&task));
 }
 
 fn show_task(task: &Arc<Task>) {

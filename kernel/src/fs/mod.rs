@@ -213,12 +213,9 @@ pub(crate) fn raise(t: &Thread, signal: u32) {
 
 /// pivot_root(2): every process at the old root goes to the new one.
 pub(crate) fn move_roots(old: &Path, new: &Path) {
-    for process in crate::process::processes() {
-        let tasks = process.threads.lock().clone();
-        for task in tasks {
-            if let Some(fs) = task.handles().fs {
-                fs.replace_root(old, new);
-            }
+    for task in crate::process::tasks() {
+        if let Some(fs) = task.handles().fs {
+            fs.replace_root(old, new);
         }
     }
 }

@@ -36,5 +36,5 @@ pub use limits::{Limit, Limits, Resource};
 pub use process::{NewProcess, Process, State, Usage, may_trace, may_trace_as};
 pub use run::{Doing, is_current, look_at, with_current};
 pub use session::Session;
-pub use table::{Pid, find, find_task, group_exists, process_count, processes};
+pub use table::{Pid, find, find_task, group_exists, process_count, processes, tasks};
 pub use task::{Handles, MmUse, Task, Thread};

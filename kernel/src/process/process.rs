@@ -4,12 +4,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use arrayvec::ArrayVec;
+
 use super::ExitStatus;
 use super::creds::{Caps, Credentials};
 use super::io::IoUsage;
 use super::limits::{Limit, Limits, Resource};
 use super::session::Session;
-use super::table::Pid;
+use super::table::{Pid, TURN};
 use super::task::{Task, Thread};
 use crate::errno::{Errno, Result};
 use crate::exec::{Instant, WaitQueue};
@@ -179,14 +181,14 @@ impl Process {
 
     /// Tells those who obey a limit without asking for it each time.
     pub fn publish_limit(self: &Arc<Self>, resource: Resource, limit: Limit) {
-        for mm in self.tasks().iter().filter_map(|task| task.handles().mm) {
+        for mm in self.tasks().filter_map(|task| task.handles().mm) {
             self.limits.publish_to(&mm.limits);
         }
         if resource == Resource::Cpu {
             crate::time::limit_cpu(self, limit);
         }
         if resource == Resource::Nofile {
-            for files in self.tasks().iter().filter_map(|task| task.handles().files) {
+            for files in self.tasks().filter_map(|task| task.handles().files) {
                 files.set_limit(limit.soft);
             }
         }
@@ -215,9 +217,27 @@ impl Process {
         threads.iter().find(|task| task.is_leader()).or(threads.first()).cloned()
     }
 
-    /// A copy of the list of threads.
-    pub fn tasks(&self) -> Vec<Arc<Task>> {
-        self.threads.lock().clone()
+    /// The threads, the last one first. There may be very many, and no memory: some at a time. New ones do not come; one may
+    /// come twice if another ends meanwhile.
+    pub fn tasks(&self) -> impl Iterator<Item = Arc<Task>> {
+        let mut turn = ArrayVec::<Arc<Task>, TURN>::new();
+        let mut left = usize::MAX;
+        core::iter::from_fn(move || {
+            if turn.is_empty() {
+                // One that goes leaves its place to one that comes after it: those before `left` stay before it.
+                let threads = self.threads.lock();
+                left = left.min(threads.len());
+                let first = left.saturating_sub(TURN);
+                turn.extend(threads[first..left].iter().cloned());
+                left = first;
+            }
+            turn.pop()
+        })
+    }
+
+    /// How many threads live.
+    pub fn thread_count(&self) -> usize {
+        self.threads.lock().len()
     }
 
     /// The credentials of any thread, the leader's first, or what a zombie has left of them.

@@ -2,12 +2,13 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use core::task::{Context, Poll};
+
+use arrayvec::ArrayVec;
 
 use super::exit;
 use super::fp;
@@ -202,11 +203,10 @@ pub fn look_at(task: &Task) -> Doing {
 }
 
 /// The thread that each CPU polls, for a look at the machine.
-pub fn current_of_cpus() -> Vec<Option<Arc<Task>>> {
-    let tasks: Vec<Arc<Task>> = table::processes().flat_map(|process| process.tasks()).collect();
+pub fn current_of_cpus() -> ArrayVec<Option<Arc<Task>>, MAX_CPUS> {
     let on = |current: &AtomicPtr<Task>| {
         let current = current.load(Ordering::Relaxed);
-        tasks.iter().find(|task| ptr::eq(Arc::as_ptr(task), current)).cloned()
+        table::tasks().find(|task| ptr::eq(Arc::as_ptr(task), current))
     };
     CURRENT.iter().take(arch::cpu_count()).map(on).collect()
 }

@@ -18,8 +18,8 @@ pub type Pid = u32;
 
 /// Ids are below: what /proc/sys/kernel/pid_max may be at most on 64-bit machines.
 pub const PID_LIMIT: Pid = 4_194_304;
-/// How many processes are looked at without letting go of the lock.
-const TURN: usize = 32;
+/// How many processes or threads are looked at without letting go of the lock.
+pub(super) const TURN: usize = 32;
 /// Ids that may be given again from when the greatest was reached.
 const FIRST_AGAIN: Pid = 300;
 
@@ -98,7 +98,23 @@ pub fn processes() -> impl Iterator<Item = Arc<Process>> {
     })
 }
 
-/// How many there are.
+/// All living threads by tid, in the same way.
+pub fn tasks() -> impl Iterator<Item = Arc<Task>> {
+    let mut turn = ArrayVec::<Arc<Task>, TURN>::new();
+    let mut next = 0;
+    core::iter::from_fn(move || {
+        if turn.is_empty() {
+            for (tid, task) in lock().tasks.range(next..).take(TURN) {
+                turn.push(task.clone());
+                next = tid + 1;
+            }
+            turn.reverse();
+        }
+        turn.pop()
+    })
+}
+
+/// How many processes there are.
 pub fn process_count() -> usize {
     lock().nodes.len()
 }

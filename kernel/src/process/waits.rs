@@ -210,7 +210,7 @@ fn child(task: &Arc<Task>, pid: i32) -> Wait {
 fn vfork_child(task: &Arc<Task>) -> Wait {
     let mut wait = plain(task, "the child of vfork".into());
     let children: Vec<_> = table::lock().children(task.process().pid).cloned().collect();
-    let in_between = |child: &Arc<super::Process>| child.tasks().iter().any(|task| task.vfork.lock().is_some());
+    let in_between = |child: &Arc<super::Process>| child.tasks().any(|task| task.vfork.lock().is_some());
     wait.holders = children.iter().filter(|child| in_between(child)).map(|child| child.pid).collect();
     wait.bound = true;
     wait
@@ -219,10 +219,8 @@ fn vfork_child(task: &Arc<Task>) -> Wait {
 /// All threads that wait, by id.
 pub fn all() -> Vec<(Arc<Task>, Wait)> {
     let mut all = Vec::new();
-    for process in table::processes() {
-        for task in process.tasks() {
-            all.extend(of(&task).map(|wait| (task, wait)));
-        }
+    for task in table::tasks() {
+        all.extend(of(&task).map(|wait| (task, wait)));
     }
     all.sort_by_key(|(task, _)| task.tid());
     all
@@ -262,5 +260,5 @@ pub fn circles(all: &[(Arc<Task>, Wait)]) -> Vec<Vec<Pid>> {
 
 /// A lock's owner is a thread; other holders are processes, of which any thread may act.
 fn is_alone(holder: Pid, wait: &Wait) -> bool {
-    wait.call == Some("futex") || table::find(holder).is_some_and(|process| process.tasks().len() == 1)
+    wait.call == Some("futex") || table::find(holder).is_some_and(|process| process.thread_count() == 1)
 }

@@ -2,7 +2,6 @@
 //! Linux's is with the scheduler `none`.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use super::sched;
@@ -34,11 +33,11 @@ pub fn check(t: &Thread, priority: u16) -> Result<()> {
 const WHO_PROCESS: i32 = 1;
 const WHO_USER: i32 = 3;
 
-/// The threads that are named. For Linux the user 0 is root, not the caller, as it is in setpriority(2).
-fn targets(t: &Thread, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
+/// Visits the threads that are named. For Linux the user 0 is root, not the caller, as it is in setpriority(2).
+fn for_targets(t: &Thread, which: i32, who: i32, visit: sched::Visit<'_>) -> Result<()> {
     match (which, who) {
-        (WHO_USER, 0) => sched::threads_of_user(0),
-        _ => sched::priority_targets(t, which.wrapping_sub(1), who),
+        (WHO_USER, 0) => sched::for_user(0, visit),
+        _ => sched::for_targets(t, which.wrapping_sub(1), who, visit),
     }
 }
 
@@ -46,7 +45,7 @@ pub fn ioprio_set(t: &mut Thread, which: i32, who: i32, priority: i32) -> Result
     // What is above the class is not looked at.
     let priority = priority as u16;
     check(t, priority)?;
-    for task in targets(t, which, who)? {
+    for_targets(t, which, who, &mut |task| {
         let (creds, owner) = (t.creds(), task.shared_creds().uid);
         if owner != creds.euid && owner != creds.uid && !creds.capable(Caps::SYS_NICE) {
             return Err(Errno::EPERM);
@@ -56,15 +55,18 @@ pub fn ioprio_set(t: &mut Thread, which: i32, who: i32, priority: i32) -> Result
             Some(shared) => shared.store(priority, Relaxed),
             None => *slot = Some(Arc::new(AtomicU16::new(priority))),
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// What was set for a process; of a group or a user the best that counts, which is the lowest number.
 pub fn ioprio_get(t: &mut Thread, which: i32, who: i32) -> Result<u32> {
-    let tasks = targets(t, which, who)?;
-    let priorities = tasks.iter().map(|task| u32::from(if which == WHO_PROCESS { set(task) } else { effective(task) }));
-    Ok(priorities.min().unwrap_or(0))
+    let mut best = u16::MAX;
+    for_targets(t, which, who, &mut |task| {
+        best = best.min(if which == WHO_PROCESS { set(task) } else { effective(task) });
+        Ok(())
+    })?;
+    Ok(u32::from(best))
 }
 
 fn set(task: &Task) -> u16 {

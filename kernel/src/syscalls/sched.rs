@@ -1,7 +1,6 @@
 //! Scheduling: policies, priorities, affinity (sched(7)).
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::arch;
@@ -9,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{self, CpuMask, SchedPolicy};
 use crate::futex;
 use crate::mm::UserPtr;
-use crate::process::{self, Caps, Resource, Task, Thread, table};
+use crate::process::{self, Caps, Resource, Task, Thread};
 
 const SCHED_OTHER: u32 = 0;
 const SCHED_FIFO: u32 = 1;
@@ -196,54 +195,72 @@ const PRIO_PROCESS: i32 = 0;
 const PRIO_PGRP: i32 = 1;
 const PRIO_USER: i32 = 2;
 
-/// The threads that setpriority's `which` and `who` name.
-pub(super) fn priority_targets(t: &Thread, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
+/// What is done with a thread that is named. There may be very many: they are not collected.
+pub(super) type Visit<'a> = &'a mut dyn FnMut(&Arc<Task>) -> Result<()>;
+
+/// Visits the threads that setpriority's `which` and `who` name, until there is an error; ESRCH if there are none.
+pub(super) fn for_targets(t: &Thread, which: i32, who: i32, visit: Visit<'_>) -> Result<()> {
     let who_id = who as u32;
-    let tasks: Vec<Arc<Task>> = match which {
-        PRIO_PROCESS if who == 0 => vec![t.task().clone()],
-        PRIO_PROCESS => process::find_task(who_id).into_iter().collect(),
+    match which {
+        PRIO_PROCESS if who == 0 => visit(t.task()),
+        PRIO_PROCESS => visit(&process::find_task(who_id).ok_or(Errno::ESRCH)?),
         PRIO_PGRP => {
             let pgid = if who == 0 { t.process().pgid.load(Relaxed) } else { who_id };
-            table::lock().group(pgid).flat_map(|process| process.tasks()).collect()
+            for_all(&|task| task.process().pgid.load(Relaxed) == pgid, visit)
         }
-        PRIO_USER => {
-            let uid = if who == 0 { t.creds().uid } else { who_id };
-            return threads_of_user(uid);
-        }
-        _ => return Err(Errno::EINVAL),
-    };
-    if tasks.is_empty() { Err(Errno::ESRCH) } else { Ok(tasks) }
+        PRIO_USER => for_user(if who == 0 { t.creds().uid } else { who_id }, visit),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
-/// All threads with this real user ID; ESRCH if there are none.
-pub(super) fn threads_of_user(uid: u32) -> Result<Vec<Arc<Task>>> {
-    let all = process::processes();
-    let tasks: Vec<Arc<Task>> =
-        all.flat_map(|process| process.tasks()).filter(|task| task.shared_creds().uid == uid).collect();
-    if tasks.is_empty() { Err(Errno::ESRCH) } else { Ok(tasks) }
+/// The same for all threads with this real user ID.
+pub(super) fn for_user(uid: u32, visit: Visit<'_>) -> Result<()> {
+    for_all(&|task| task.shared_creds().uid == uid, visit)
+}
+
+fn for_all(is_meant: &dyn Fn(&Task) -> bool, visit: Visit<'_>) -> Result<()> {
+    let mut found = Err(Errno::ESRCH);
+    for task in process::tasks().filter(|task| is_meant(task)) {
+        found = visit(&task);
+        found?;
+    }
+    found
 }
 
 /// getpriority(2): the raw call answers 20 − nice.
 pub fn getpriority(t: &mut Thread, which: i32, who: i32) -> Result<u32> {
-    let tasks = priority_targets(t, which, who)?;
-    let highest = tasks.iter().map(|task| task.entity.nice()).min().unwrap_or(0);
+    let mut highest = i8::MAX;
+    for_targets(t, which, who, &mut |task| {
+        highest = highest.min(task.entity.nice());
+        Ok(())
+    })?;
     Ok((20 - i32::from(highest)) as u32)
 }
 
+/// setpriority(2): goes on after one that it may not change, and tells of the last of them.
 pub fn setpriority(t: &mut Thread, which: i32, who: i32, nice: i32) -> Result<()> {
     let nice = nice.clamp(-20, 19) as i8;
-    for task in priority_targets(t, which, who)? {
-        if !is_owner(t, &task) {
-            return Err(Errno::EPERM);
+    let mut answer = Ok(());
+    for_targets(t, which, who, &mut |task| {
+        if let Err(errno) = set_nice(t, task, nice) {
+            answer = Err(errno);
         }
-        if nice < task.entity.nice() && !may_raise(t, &task, nice) {
-            return Err(Errno::EACCES);
-        }
-        if !is_no_stronger(t, &task) {
-            return Err(Errno::EPERM);
-        }
-        task.entity.set_nice(nice);
+        Ok(())
+    })?;
+    answer
+}
+
+fn set_nice(t: &Thread, task: &Task, nice: i8) -> Result<()> {
+    if !is_owner(t, task) {
+        return Err(Errno::EPERM);
     }
+    if nice < task.entity.nice() && !may_raise(t, task, nice) {
+        return Err(Errno::EACCES);
+    }
+    if !is_no_stronger(t, task) {
+        return Err(Errno::EPERM);
+    }
+    task.entity.set_nice(nice);
     Ok(())
 }
 

@@ -1,10 +1,12 @@
 //! What the directories of procfs tell of themselves.
 
+use alloc::vec::Vec;
+
 use super::fds;
 use super::node::{FIRST_ENTRY, FIRST_PROCESS, Node, Static};
 use super::process::{Entry, EntryKind};
 use super::subject::Subject;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::fs::inode::{DirSink, FileType};
 use crate::process;
 
@@ -44,16 +46,7 @@ pub(super) fn list_processes(out: &mut Listing<'_>) {
 
 pub(super) fn list_entry(subject: &Subject, entry: &'static Entry, out: &mut Listing<'_>) -> Result<()> {
     if matches!(entry.kind, EntryKind::Tasks) {
-        let mut tasks = subject.process.tasks();
-        tasks.sort_unstable_by_key(|task| task.tid());
-        for task in tasks {
-            let tid = task.tid();
-            let node = Node::Subject(Subject { process: subject.process.clone(), thread: Some(task) });
-            if !out.offer_node(FIRST_ENTRY + u64::from(tid), &node, format!("{tid}").as_bytes()) {
-                break;
-            }
-        }
-        return Ok(());
+        return list_threads(subject, out);
     }
     // Who has ended has none.
     for fd in fds::open(subject).unwrap_or_default() {
@@ -62,6 +55,24 @@ pub(super) fn list_entry(subject: &Subject, entry: &'static Entry, out: &mut Lis
             _ => Node::FdInfo(subject.clone(), fd),
         };
         if !out.offer_node(FIRST_ENTRY + fd as u64, &node, format!("{fd}").as_bytes()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn list_threads(subject: &Subject, out: &mut Listing<'_>) -> Result<()> {
+    let mut tasks = Vec::new();
+    for task in subject.process.tasks() {
+        tasks.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        tasks.push(task);
+    }
+    tasks.sort_unstable_by_key(|task| task.tid());
+    tasks.dedup_by_key(|task| task.tid());
+    for task in tasks {
+        let tid = task.tid();
+        let node = Node::Subject(Subject { process: subject.process.clone(), thread: Some(task) });
+        if !out.offer_node(FIRST_ENTRY + u64::from(tid), &node, format!("{tid}").as_bytes()) {
             break;
         }
     }

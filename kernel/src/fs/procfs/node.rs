@@ -161,7 +161,7 @@ impl Node {
                 let entries = entries_of(subject).iter();
                 entries.filter(|entry| Node::of(subject, entry).kind() == FileType::Directory).count()
             }
-            Node::Entry(subject, Entry { kind: EntryKind::Tasks, .. }) => subject.process.tasks().len(),
+            Node::Entry(subject, Entry { kind: EntryKind::Tasks, .. }) => subject.process.thread_count(),
             Node::Entry(_, Entry { kind: EntryKind::Fds | EntryKind::FdInfos, .. }) => 0,
             _ => return 1,
         };
@@ -195,7 +195,7 @@ impl Node {
                 let number = parse_number(name).ok_or(Errno::ENOENT)?;
                 match entry.kind {
                     EntryKind::Tasks => {
-                        let task = subject.process.tasks().into_iter().find(|task| task.tid() == number);
+                        let task = subject.process.tasks().find(|task| task.tid() == number);
                         let task = task.ok_or(Errno::ENOENT)?;
                         Ok(Node::Subject(Subject { process: subject.process.clone(), thread: Some(task) }))
                     }

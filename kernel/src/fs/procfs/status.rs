@@ -64,7 +64,7 @@ pub fn stat(subject: &Subject, may_look: bool, out: &mut Text) -> Result<()> {
         child_utime: ticks(children.utime),
         child_stime: ticks(children.stime),
         priority: 20,
-        threads: process.tasks().len(),
+        threads: process.thread_count(),
         start: ticks(subject.thread.as_ref().map_or(process.start, |task| task.start).as_nanos()),
         rss_limit: process.limits.get(Resource::Rss).soft,
         exit_signal: process.exit_signal.load(Ordering::Relaxed),
@@ -145,7 +145,7 @@ pub fn status(subject: &Subject, out: &mut Text) -> Result<()> {
         put_sizes(out, &sizes);
         put!(out, "THP_enabled:\t{}\n", u8::from(!sizes.no_blocks));
     }
-    put!(out, "Threads:\t{}\n", process.tasks().len());
+    put!(out, "Threads:\t{}\n", process.thread_count());
     put_signals(subject, out, task.as_deref());
     if let Some(task) = &task {
         put_rights(out, task);

@@ -8,8 +8,8 @@ use crate::{say, tests};
 
 tests! {
     set_scheduler, set_scheduler_errors, as_a_user, parameters, priority_ranges, intervals, set_affinity,
-    affinity_errors, nice_values, nice_of_others, nice_by_group_and_user, attributes_get, attributes_set,
-    attributes_refused, inherited, reset_on_fork, yields,
+    affinity_errors, nice_values, nice_of_others, nice_by_group_and_user, nice_of_a_mixed_group,
+    attributes_get, attributes_set, attributes_refused, inherited, reset_on_fork, yields,
 }
 
 fn scheduler(pid: i32) -> Ret {
@@ -251,6 +251,26 @@ fn nice_by_group_and_user() {
         say!("root's: {}", sys!(SYS_setpriority, PRIO_USER, 0, 0));
         kill(one, SIGKILL);
         wait(one);
+        0
+    });
+}
+
+fn nice_of_a_mixed_group() {
+    in_child(|| {
+        sys!(SYS_setpgid, 0, 0);
+        let of = |pid: i32| 20 - sys!(SYS_getpriority, PRIO_PROCESS, pid).0;
+        let first = sleeper();
+        as_user(1000, || {
+            let own = sleeper();
+            say!("root's in it, by a user: {}", sys!(SYS_setpriority, PRIO_PGRP, 0, 8));
+            say!("each: {} {} {}", of(first), of(0), of(own));
+            // Which of the two reasons it is told depends on who comes last.
+            say!("lower than some are: {}", sys!(SYS_setpriority, PRIO_PGRP, 0, 2).ok());
+            say!("each: {} {} {}", of(first), of(0), of(own));
+            kill(own, SIGKILL);
+            0
+        });
+        kill(first, SIGKILL);
         0
     });
 }
