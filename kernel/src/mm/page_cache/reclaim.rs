@@ -3,6 +3,7 @@
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
+use super::super::frames;
 use super::super::frames::page::{PageFlags, page};
 use super::super::space;
 use super::truncate::is_idle;
@@ -70,10 +71,17 @@ pub(crate) fn reclaim(frames: usize) -> usize {
 /// Pages that a task in need asks for.
 const NEED: usize = 128;
 
+/// Files of which not more than this part of memory is cached, nor more than so many pages, are what programs run on at
+/// the moment. Who takes their pages out of address spaces gets none that is not wanted back at once, and everybody
+/// waits for the disk instead of for the end of one program.
+const IN_USE: (usize, usize) = (128, 4096);
+
 /// When plain reclaim found nothing: takes clean file pages out of address spaces, where they are found again by the next
 /// fault. False if that does not help either.
 async fn unmap_and_reclaim() -> bool {
-    reclaim(NEED) > 0 || space::unmap_files(|| reclaim(NEED) > 0).await
+    let in_use = (frames::total_frames() / IN_USE.0).min(IN_USE.1);
+    let to_spare = || super::stats::CACHED.sum() as usize > in_use;
+    reclaim(NEED) > 0 || to_spare() && space::unmap_files(|| reclaim(NEED) > 0).await
 }
 
 /// The last resort before a program is killed: waits for dirty pages to be stored, too. Whoever calls may hold locks of

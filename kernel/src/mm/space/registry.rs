@@ -73,19 +73,21 @@ pub(crate) async fn unmap_cached(cache: &Arc<PageCache>, pages: Range<u64>) -> R
     result
 }
 
-/// Unmaps file pages from one space after the other until `enough`. Private copies stay.
+/// Unmaps file pages from one space after the other until `enough`. Private copies stay. `enough` looks at all that is
+/// cached, and what all spaces have in common is free only after the last: it is asked each time as many are done again.
 pub(crate) async fn unmap_files(mut enough: impl FnMut() -> bool) -> bool {
-    let mut id = 0;
+    let (mut id, mut spaces) = (0, 0usize);
     while let Some(space) = next_space(id) {
         space.unmap_file_pages().await;
         id = space.id + 1;
         drop(space);
-        if enough() {
+        spaces += 1;
+        if spaces.is_power_of_two() && enough() {
             return true;
         }
         exec::budget().await;
     }
-    false
+    !spaces.is_power_of_two() && enough()
 }
 
 /// Page entries that are looked at in one go.
