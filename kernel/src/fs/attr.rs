@@ -6,6 +6,7 @@ use linux_raw_sys::general as raw;
 
 use super::capabilities;
 use super::inode::{FileType, Inode, Metadata, SetAttr};
+use super::inode_flags::{self, InodeFlags};
 use super::inotify::hooks;
 use super::path::Path;
 use super::perm::{self, Want};
@@ -23,6 +24,7 @@ pub async fn chmod(creds: &Credentials, path: &Path, mode: u32) -> Result<()> {
     if meta.kind == FileType::Symlink {
         return Err(Errno::EOPNOTSUPP);
     }
+    inode_flags::check_bound(&**inode)?;
     if !perm::is_owner(creds, &meta) {
         return Err(Errno::EPERM);
     }
@@ -62,6 +64,11 @@ pub async fn chown(creds: &Credentials, path: &Path, uid: Option<u32>, gid: Opti
     let inode = path.inode();
     let _guard = lock_content(inode).await;
     let meta = inode.metadata();
+    let perm = without_set_id(&meta);
+    if uid.is_some() || gid.is_some() || perm.is_some() {
+        inode_flags::check_bound(&**inode)?;
+    }
+    inode_flags::check_content(&**inode)?;
     let privileged = creds.capable(Caps::CHOWN);
     if uid.is_some_and(|uid| !privileged && (creds.fsuid != meta.uid || uid != meta.uid)) {
         return Err(Errno::EPERM);
@@ -70,7 +77,6 @@ pub async fn chown(creds: &Credentials, path: &Path, uid: Option<u32>, gid: Opti
     if gid.is_some_and(|gid| !privileged && (creds.fsuid != meta.uid || !in_group(gid))) {
         return Err(Errno::EPERM);
     }
-    let perm = without_set_id(&meta);
     // To change no id is everybody's right, but not what comes with it.
     if perm.is_some() && !privileged && !perm::is_owner(creds, &meta) {
         return Err(Errno::EPERM);
@@ -100,8 +106,13 @@ pub async fn set_times(creds: &Credentials, path: &Path, atime: NewTime, mtime: 
     let _writing = path.mount.writing().await?;
     let inode = path.inode();
     let meta = inode.metadata();
+    let touches = (atime, mtime) == (NewTime::Now, NewTime::Now);
+    let flags = inode.state().flags();
+    if flags.contains(InodeFlags::IMMUTABLE) || !touches && flags.contains(InodeFlags::APPEND) {
+        return Err(Errno::EPERM);
+    }
     if !perm::is_owner(creds, &meta) {
-        if (atime, mtime) != (NewTime::Now, NewTime::Now) {
+        if !touches {
             return Err(Errno::EPERM);
         }
         perm::check(creds, &**inode, Want::WRITE)?;

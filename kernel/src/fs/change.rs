@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 
 use super::dentry::Dentry;
 use super::inode::{Inode, NewAttr, NewNode, RenameFlags};
+use super::inode_flags;
 use super::mount::Writing;
 use super::names::{self, Name};
 use super::path::Path;
@@ -108,6 +109,7 @@ pub async fn link(ctx: Ctx<'_>, old: &Path, dirfd: i32, path: &[u8]) -> Result<(
         return Err(Errno::ENOENT);
     }
     perm::check_modify(ctx.creds, dir)?;
+    inode_flags::check_bound(&**old.inode())?;
     if old.dentry.is_dir() {
         return Err(Errno::EPERM);
     }
@@ -117,7 +119,9 @@ pub async fn link(ctx: Ctx<'_>, old: &Path, dirfd: i32, path: &[u8]) -> Result<(
 /// May `victim` be taken out of `dir`?
 fn check_delete(ctx: Ctx<'_>, dir: &Path, victim: &Arc<Dentry>) -> Result<()> {
     perm::check_modify(ctx.creds, dir)?;
-    perm::check_sticky(ctx.creds, &**dir.inode(), &**victim.inode())
+    inode_flags::check_not_append_only(&**dir.inode())?;
+    perm::check_sticky(ctx.creds, &**dir.inode(), &**victim.inode())?;
+    inode_flags::check_bound(&**victim.inode())
 }
 
 /// unlinkat(2) without AT_REMOVEDIR.

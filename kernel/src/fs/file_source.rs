@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use core::ops::Range;
 
 use super::inode::SetAttr;
+use super::inode_flags;
 use super::mount::MountFlags;
 use super::open_file::OpenFile;
 use super::regular;
@@ -67,10 +68,12 @@ impl PageSource for FileSource {
         Box::pin(regular::punch(self.file.inode(), pages.start * PAGE, (pages.end - pages.start) * PAGE))
     }
 
-    fn modified(&self) {
+    fn modified(&self) -> Result<()> {
+        inode_flags::check_content(&**self.file.inode())?;
         let now = super::now();
         let times = SetAttr { mtime: Some(now), ctime: Some(now), ..Default::default() };
         // Cached times are changed at once; there is nobody to await more.
         drop(self.file.inode().set_attr(times));
+        Ok(())
     }
 }

@@ -242,6 +242,16 @@ pub trait Inode: Send + Sync + Any {
         Op::ready(Err(Errno::EPERM))
     }
 
+    /// FS_*_FL of ioctl_iflags(2); None: the file system has none for such a file.
+    fn flags(&self) -> Option<u32> {
+        None
+    }
+
+    /// Sets them; EOPNOTSUPP for those that such a file can't have. The inode is locked, and permissions were checked.
+    fn set_flags(&self, _flags: u32) -> Op<'_, Result<()>> {
+        Op::ready(Err(Errno::ENOTTY))
+    }
+
     /// May `thread` read and search this directory whatever its mode says?
     fn grants(&self, _thread: &Thread) -> bool {
         false

@@ -36,6 +36,7 @@ pub mod file;
 mod file_source;
 pub mod handle;
 pub mod inode;
+pub mod inode_flags;
 pub mod inotify;
 pub mod locks;
 mod loops;

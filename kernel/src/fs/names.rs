@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 
 use super::dentry::{self, Dentry, Doomed};
 use super::inode::{FileSystem, Inode, NewAttr, NewNode, RenameFlags};
+use super::inode_flags;
 use super::inotify::hooks;
 use crate::errno::{Errno, Result};
 use crate::exec::MutexGuard;
@@ -42,7 +43,9 @@ pub async fn make(dir: &Arc<Dentry>, name: &[u8], node: NewNode<'_>, attr: NewAt
     let doubt = Doubt::new(dir, name);
     let inode = dir.inode().create(name, node, attr).await?;
     doubt.settle();
-    Ok(made(dir, name, inode))
+    let made = made(dir, name, inode);
+    inode_flags::sync_names(&**dir.inode()).await?;
+    Ok(made)
 }
 
 /// The same for file systems that answer at once. None: it has not begun.
@@ -72,7 +75,7 @@ pub async fn link(dir: &Arc<Dentry>, name: &[u8], inode: &Arc<dyn Inode>) -> Res
         dentry::insert(dir, name, inode.clone());
     }
     hooks::linked(dir.inode(), name, inode);
-    Ok(())
+    inode_flags::sync_names(&**dir.inode()).await
 }
 
 /// Takes away the name of `victim`, which is in the locked directory.
@@ -84,7 +87,8 @@ pub async fn remove(dir: &Arc<Dentry>, name: &[u8], victim: &Arc<Dentry>) -> Res
     };
     let removal = Removal::begin(dir, name, victim)?;
     let result = dir.inode().unlink(name, victim.inode()).await;
-    removal.end(result)
+    removal.end(result)?;
+    inode_flags::sync_names(&**dir.inode()).await
 }
 
 /// The same for file systems that answer at once. None: it has not begun.
@@ -190,7 +194,9 @@ pub async fn rename(
     let renaming = Renaming::begin(from, source, to, target, flags)?;
     let (moved, in_place) = (source.inode(), target.map(|target| target.inode()));
     let result = from.dir.inode().rename(from.name, moved, to.dir.inode(), to.name, in_place, flags).await;
-    renaming.end(result)
+    renaming.end(result)?;
+    inode_flags::sync_names(&**from.dir.inode()).await?;
+    inode_flags::sync_names(&**to.dir.inode()).await
 }
 
 /// The same for file systems that answer at once. None: it has not begun.

@@ -7,6 +7,7 @@ use linux_raw_sys::general as raw;
 use super::change;
 use super::dentry::Dentry;
 use super::inode::{FileType, Inode, NewNode};
+use super::inode_flags::{self, InodeFlags};
 use super::inotify::hooks;
 use super::mount::{Mount, MountFlags, Writing};
 use super::open_file::{Kind, OpenFile, plain_kind};
@@ -233,6 +234,11 @@ fn check_open(ctx: Ctx<'_>, place: &Path, how: &How) -> Result<()> {
     }
     let inode = &**place.inode();
     perm::check(ctx.creds, inode, want).or_else(|errno| ctx.granted(inode, errno))?;
+    if inode.state().flags().contains(InodeFlags::APPEND)
+        && (want.contains(Want::WRITE) && !how.has(raw::O_APPEND) || how.has(raw::O_TRUNC))
+    {
+        return Err(Errno::EPERM);
+    }
     if how.has(raw::O_NOATIME) && !perm::is_owner(ctx.creds, &place.inode().metadata()) {
         return Err(Errno::EPERM);
     }
@@ -356,6 +362,7 @@ pub async fn truncate(ctx: Ctx<'_>, path: &[u8], size: u64) -> Result<()> {
     }
     place.mount.check_writable()?;
     perm::check(ctx.creds, &**place.inode(), Want::WRITE)?;
+    inode_flags::check_not_append_only(&**place.inode())?;
     let _writing = HoldGuard::new(&place, Hold::Writer).await?;
     regular::truncate(ctx.thread, &place, size).await
 }

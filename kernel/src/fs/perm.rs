@@ -1,6 +1,7 @@
 //! Who may do what: the checks of path_resolution(7) and capabilities(7) on inodes.
 
 use super::inode::{FileType, Inode, Metadata};
+use super::inode_flags::InodeFlags;
 use super::path::Path;
 use crate::errno::{Errno, Result};
 use crate::process::{self, Caps, Credentials};
@@ -15,13 +16,21 @@ bitflags::bitflags! {
     }
 }
 
-/// EACCES unless the mode bits or a capability grant `want`.
+/// EACCES unless the mode bits or a capability grant `want`; EPERM for writing to what is immutable.
 pub fn check(creds: &Credentials, inode: &dyn Inode, want: Want) -> Result<()> {
+    if want.contains(Want::WRITE) {
+        check_mutable(inode)?;
+    }
     // Root's usual case is decided without looking at the inode's attributes.
     if !want.contains(Want::EXEC) && creds.capable(Caps::DAC_OVERRIDE) {
         return Ok(());
     }
     check_meta(creds, &inode.metadata(), want)
+}
+
+#[inline]
+fn check_mutable(inode: &dyn Inode) -> Result<()> {
+    if inode.state().flags().contains(InodeFlags::IMMUTABLE) { Err(Errno::EPERM) } else { Ok(()) }
 }
 
 #[inline]
@@ -59,6 +68,7 @@ pub fn check_search(creds: &Credentials, dir: &dyn Inode) -> Result<()> {
 
 /// May names be added to or taken from this directory, if its mount may be written?
 pub fn check_modify(creds: &Credentials, dir: &Path) -> Result<()> {
+    check_mutable(&**dir.inode())?;
     if creds.capable(Caps::DAC_OVERRIDE) {
         return Ok(());
     }

@@ -8,6 +8,7 @@ use linux_raw_sys::general as raw;
 use super::attr::without_set_id;
 use super::capabilities;
 use super::inode::{Inode, Metadata, SetAttr};
+use super::inode_flags::{self, InodeFlags};
 use super::inotify::hooks;
 use super::mount::MountFlags;
 use super::open_file::OpenFile;
@@ -97,7 +98,9 @@ pub async fn touch_atime(path: &Path, meta: &Metadata) {
 /// The access time that a read gives a file; None: it stays as it is.
 pub fn due_atime(path: &Path, meta: &Metadata) -> Option<Timespec> {
     let flags = path.mount.flags();
-    if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
+    if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY)
+        || path.inode().state().flags().contains(InodeFlags::NOATIME)
+    {
         return None;
     }
     // Cheap first test: with an access time later than both others only a day's age matters.
@@ -126,6 +129,7 @@ pub async fn write(
     }
     let inode = file.inode();
     let guard = inode.state().lock.lock().await;
+    inode_flags::check_content(&**inode)?;
     let pos = pos.unwrap_or_else(|| inode.size());
     check_place(file, pos, buf)?;
     if buf.is_empty() {
@@ -157,9 +161,10 @@ pub async fn write(
     if n > 0 && clears_set_id {
         hooks::changed(file.path(), raw::IN_ATTRIB);
     }
-    if file.flags() & (raw::O_SYNC | raw::O_DSYNC) != 0 && n > 0 {
+    let syncs = inode_flags::syncs(file);
+    if (syncs || file.flags() & (raw::O_SYNC | raw::O_DSYNC) != 0) && n > 0 {
         cache.write_back(pos / 4096..(end - 1) / 4096 + 1).await?;
-        inode.sync(file.flags() & raw::O_SYNC != raw::O_SYNC).await?;
+        inode.sync(!syncs && file.flags() & raw::O_SYNC != raw::O_SYNC).await?;
     }
     Ok((n, end))
 }
@@ -263,6 +268,7 @@ pub async fn truncate(t: Option<&Thread>, place: &Path, size: u64) -> Result<()>
 
 async fn set_size(t: Option<&Thread>, inode: &Arc<dyn Inode>, size: u64) -> Result<()> {
     let _guard = inode.state().lock.lock().await;
+    inode_flags::check_content(&**inode)?;
     let meta = inode.metadata();
     let seal = if size < meta.size { Seals::SHRINK } else { Seals::GROW };
     if size != meta.size && inode.state().is_sealed(seal) {
@@ -314,6 +320,7 @@ pub async fn allocate(t: &Thread, inode: &Arc<dyn Inode>, mode: u32, offset: u64
 /// A hole by way of a mapping (MADV_REMOVE).
 pub async fn punch(inode: &Arc<dyn Inode>, offset: u64, len: u64) -> Result<()> {
     let _guard = inode.state().lock.lock().await;
+    inode_flags::check_bound(&**inode)?;
     if inode.state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE) {
         return Err(Errno::EPERM);
     }

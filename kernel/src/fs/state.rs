@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
+use super::inode_flags::InodeFlags;
 use super::inotify;
 use super::locks::FileLocks;
 use super::pipe::Pipe;
@@ -26,6 +27,8 @@ pub struct InodeState {
     rare: Once<Box<Rare>>,
     /// F_SEAL_*, and [`SEALABLE`] for files that have seals at all.
     seals: AtomicU32,
+    /// [`InodeFlags`] that the file system keeps for it.
+    flags: AtomicU32,
     /// What those who watch this inode want to be told of ([`super::inotify`]).
     wanted: AtomicU32,
     /// Has never had a name, and may be given one (O_TMPFILE without O_EXCL).
@@ -94,6 +97,16 @@ impl InodeState {
     /// With `lock` held.
     pub fn set_no_capabilities(&self, known: bool) {
         self.no_capabilities.store(known && !self.shared, Ordering::Release);
+    }
+
+    #[inline]
+    pub fn flags(&self) -> InodeFlags {
+        InodeFlags::from_bits_truncate(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// For the file system, which keeps them.
+    pub fn set_flags(&self, flags: InodeFlags) {
+        self.flags.store(flags.bits(), Ordering::Relaxed);
     }
 
     /// A file without a name may be given one.

@@ -1,5 +1,6 @@
 //! Opening, closing and duplicating descriptors; fcntl, flock, ioctl.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use linux_raw_sys::{general as raw, ioctl as ioc};
@@ -8,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::SysResult;
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
+use crate::fs::inode_flags;
 use crate::fs::locks::{self, Owner, Record};
 use crate::fs::open_file::{Kind, OpenFile};
 use crate::fs::path::PATH_MAX;
@@ -274,6 +276,9 @@ fn owner(file: &OpenFile) -> (OwnerKind, i32) {
 }
 
 fn set_flags(t: &Thread, fd: i32, file: &OpenFile, flags: u32) -> Result<()> {
+    if (flags ^ file.flags()) & raw::O_APPEND != 0 {
+        inode_flags::check_not_append_only(&**file.inode())?;
+    }
     let wants_noatime = flags & raw::O_NOATIME != 0 && file.flags() & raw::O_NOATIME == 0;
     if wants_noatime && !fs::perm::is_owner(t.creds(), &file.inode().metadata()) {
         return Err(Errno::EPERM);
@@ -428,6 +433,14 @@ pub async fn ioctl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
         }
         ioc::FIGETBSZ if file.ops().is_none() => {
             int.write(t.mm(), file.inode().metadata().block_size as i32).await?;
+        }
+        ioc::FS_IOC_GETFLAGS => {
+            let flags = file.inode().flags().ok_or(Errno::ENOTTY)?;
+            int.write(t.mm(), flags as i32).await?;
+        }
+        ioc::FS_IOC_SETFLAGS => {
+            let flags = int.read(t.mm()).await?;
+            Box::pin(inode_flags::set(t.creds(), file.path(), flags as u32)).await?;
         }
         ioc::FIONREAD if matches!(file.kind(), Kind::Regular(_)) => {
             let left = file.inode().size().saturating_sub(*file.pos().lock().await);

@@ -7,6 +7,7 @@ use linux_raw_sys::general as raw;
 use super::{SysError, SysResult};
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
+use crate::fs::inode_flags::{self, InodeFlags};
 use crate::fs::inotify::hooks;
 use crate::fs::open_file::{Kind, OpenFile, READ_EVENTS, settled};
 use crate::fs::{self, Ctx, FileType, TryError, mount, regular, splice};
@@ -415,6 +416,7 @@ pub async fn ftruncate(t: &Thread, fd: i32, size: i64) -> Result<()> {
     if !matches!(file.kind(), Kind::Regular(_)) || !file.writable() {
         return Err(Errno::EINVAL);
     }
+    inode_flags::check_not_append_only(&**file.inode())?;
     regular::truncate(Some(t), file.path(), size).await
 }
 
@@ -446,6 +448,11 @@ pub(crate) async fn allocate(t: &Thread, file: &OpenFile, mode: u32, offset: i64
     };
     check_allocate_mode(mode)?;
     file.check_writable()?;
+    let flags = file.inode().state().flags();
+    let overwrites = mode & !raw::FALLOC_FL_KEEP_SIZE != 0;
+    if flags.contains(InodeFlags::IMMUTABLE) || overwrites && flags.contains(InodeFlags::APPEND) {
+        return Err(Errno::EPERM);
+    }
     match file.kind() {
         Kind::Regular(_) => {
             regular::allocate(t, file.inode(), mode, offset, len).await?;

@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::fs_open::{lookup_cwd, read_path};
 use crate::errno::{Errno, Result};
+use crate::fs::inode_flags::InodeFlags;
 use crate::fs::inotify::hooks;
 use crate::fs::path::PATH_MAX;
 use crate::fs::perm::{self, Want};
@@ -170,11 +171,15 @@ fn statx_of(path: &Path) -> Statx {
     if meta.btime.is_some() {
         mask |= raw::STATX_BTIME;
     }
+    // The bits of these are the same in both.
+    let shown = InodeFlags::BINDING | InodeFlags::NODUMP;
+    let flags = path.inode().state().flags() & shown;
+    let known = if path.inode().flags().is_some() { shown } else { InodeFlags::empty() };
     Statx {
         mask,
         blksize: meta.block_size,
-        attributes: if mount_root { raw::STATX_ATTR_MOUNT_ROOT as u64 } else { 0 },
-        attributes_mask: raw::STATX_ATTR_MOUNT_ROOT as u64,
+        attributes: u64::from(flags.bits()) | if mount_root { raw::STATX_ATTR_MOUNT_ROOT as u64 } else { 0 },
+        attributes_mask: u64::from(known.bits()) | raw::STATX_ATTR_MOUNT_ROOT as u64,
         nlink: meta.nlink,
         uid: meta.uid,
         gid: meta.gid,

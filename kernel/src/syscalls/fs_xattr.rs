@@ -6,6 +6,7 @@ use linux_raw_sys::general as raw;
 
 use crate::errno::{Errno, Result};
 use crate::fs::capabilities;
+use crate::fs::inode_flags;
 use crate::fs::inotify::hooks;
 use crate::fs::perm::{self, Want};
 use crate::fs::xattr::{self, Space};
@@ -29,6 +30,9 @@ async fn read_name(t: &Thread, name: UserPtr<u8>) -> Result<UserStr> {
 
 /// Who may read or change attributes of which kind.
 fn check(t: &Thread, path: &Path, name: &[u8], write: bool) -> Result<()> {
+    if write {
+        inode_flags::check_bound(&**path.inode())?;
+    }
     let meta = path.inode().metadata();
     let privileged = t.creds().capable(Caps::SYS_ADMIN);
     match xattr::split(name) {

@@ -1,6 +1,7 @@
 //! Memory: mmap(2) and its family.
 
 use crate::errno::{Errno, Result};
+use crate::fs::inode_flags::InodeFlags;
 use crate::fs::regular;
 use crate::mm::{MapFlags, MmapRequest, MremapRequest, PAGE_SIZE, Prot, UserPtr, page_up, untag};
 use crate::process::run::killable;
@@ -53,6 +54,10 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
         let file = t.files().get_io(fd)?;
         // Before the question whether the file can be mapped at all.
         if map.contains(MapFlags::SHARED) && prot.contains(Prot::WRITE) && !file.writable() || !file.readable() {
+            return Err(Errno::EACCES);
+        }
+        let append_only = file.inode().state().flags().contains(InodeFlags::APPEND);
+        if map.contains(MapFlags::SHARED) && append_only && file.writable() {
             return Err(Errno::EACCES);
         }
         if let Some(pages) = file.ops().and_then(|ops| ops.shared_pages(&file, offset)) {

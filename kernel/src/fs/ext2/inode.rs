@@ -11,6 +11,7 @@ use core::task::{Context, Poll, Waker};
 
 use linux_raw_sys::general::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
 
+use super::layout::inode_flags;
 use super::map::Extent;
 use super::names::Content;
 use super::node::Node;
@@ -20,6 +21,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::InodeState;
 use crate::fs::handle::{self, Handle};
 use crate::fs::inode::{DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr};
+use crate::fs::inode_flags::InodeFlags;
 use crate::fs::op::Op;
 use crate::fs::tmpfs;
 use crate::mm::{PAGE_SIZE, PageCache, PageIo};
@@ -56,7 +58,40 @@ impl Ext2Inode {
     pub fn new(node: Arc<Node>) -> Arc<Ext2Inode> {
         let weak: Weak<Node> = Arc::downgrade(&node);
         let cache = (node.kind == FileType::Regular).then(|| PageCache::new(weak as Weak<dyn PageIo>));
-        Arc::new(Ext2Inode { node, cache, vfs: InodeState::default() })
+        let vfs = InodeState::default();
+        vfs.set_flags(InodeFlags::from_bits_truncate(node.state.lock().flags));
+        Arc::new(Ext2Inode { node, cache, vfs })
+    }
+
+    /// FS_IOC_SETFLAGS. Flags that it can't change stay as they are.
+    fn change_flags(&self, new: u32) -> Result<()> {
+        if new & !inode_flags::VISIBLE != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let new = new & inode_flags::TAKEN;
+        if self.node.kind == FileType::Regular && new & inode_flags::NOT_FOR_FILES != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let now = self.node.volume.now();
+        let mut result = Ok(());
+        self.node.update(|state| {
+            let others = (state.flags ^ new) & inode_flags::TAKEN & !inode_flags::SETTABLE & !inode_flags::JOURNAL_DATA;
+            if others != 0 {
+                let no_extents = others == inode_flags::EXTENTS && !self.node.volume.layout.features.extents();
+                result = Err(if no_extents { Errno::EINVAL } else { Errno::EOPNOTSUPP });
+                return;
+            }
+            // What stays immutable stays as it is.
+            let immutable = InodeFlags::IMMUTABLE.bits();
+            if state.flags & new & immutable != 0 && (state.flags ^ new) & inode_flags::SETTABLE != 0 {
+                result = Err(Errno::EPERM);
+                return;
+            }
+            state.flags = state.flags & !inode_flags::SETTABLE | new & inode_flags::SETTABLE;
+            state.ctime = now;
+            self.vfs.set_flags(InodeFlags::from_bits_truncate(state.flags));
+        });
+        result
     }
 
     pub async fn write_data(&self) -> Result<()> {
@@ -245,6 +280,18 @@ impl Inode for Ext2Inode {
         }
         let (node, cache) = (self.node.clone(), cache.clone());
         Op::boxed(volume.run_to_end(Self::resize(node, cache, attr, size)))
+    }
+
+    fn flags(&self) -> Option<u32> {
+        let has = matches!(self.node.kind, FileType::Regular | FileType::Directory);
+        has.then(|| self.node.state.lock().flags & inode_flags::VISIBLE)
+    }
+
+    fn set_flags(&self, flags: u32) -> Op<'_, Result<()>> {
+        if self.node.volume.read_only() {
+            return Op::ready(Err(Errno::EROFS));
+        }
+        Op::ready(self.change_flags(flags))
     }
 
     fn handle(&self) -> Option<Handle> {

@@ -220,10 +220,16 @@ pub mod inode_flags {
     /// The map is a tree of extents.
     pub const EXTENTS: u32 = 0x8_0000;
     /// Flags that new nodes take from their directory (FL_INHERITED).
-    pub const INHERITED: u32 = 0x0001 | 0x0002 | 0x0004 | 0x0008 | 0x0040 | 0x0080 | 0x0400 | 0x1_0000;
-    /// Flags for regular files only, and for directories only.
-    pub const NOT_FOR_FILES: u32 = 0x1_0000;
+    pub const INHERITED: u32 = 0x0001 | 0x0002 | 0x0004 | 0x0008 | 0x0040 | 0x0080 | 0x0400 | 0x8000 | 0x1_0000;
+    /// Flags for directories only.
+    pub const NOT_FOR_FILES: u32 = 0x1_0000 | 0x2_0000 | 0x2000_0000 | 0x4000_0000;
     pub const FOR_OTHERS: u32 = 0x0040 | 0x0080;
+    /// Flags that ioctl_iflags(2) shows (FL_USER_VISIBLE), takes (FL_USER_MODIFIABLE), and can change here.
+    pub const VISIBLE: u32 = TAKEN | 0x0f00 | INDEX | 0x10_0000 | 0x1000_0000;
+    pub const TAKEN: u32 = SETTABLE | JOURNAL_DATA | EXTENTS | 0x40_0000 | 0x0200_0000 | 0x6000_0000;
+    pub const SETTABLE: u32 = 0x00ff | 0x8000 | 0x1_0000 | 0x2_0000;
+    /// Without a journal it is neither kept nor refused.
+    pub const JOURNAL_DATA: u32 = 0x4000;
 }
 
 /// Numbers that follow from the superblock and never change while mounted.

@@ -14,6 +14,7 @@ use linux_raw_sys::general as raw;
 use super::{Op, number, wait};
 use crate::errno::{Errno, Result};
 use crate::exec;
+use crate::fs::inode_flags;
 use crate::fs::open_file::{Kind, READ_EVENTS, WRITE_EVENTS};
 use crate::fs::{Events, OpenFile};
 use crate::io_uring::abi::{Flags, Outcome, Setup, Sqe};
@@ -41,7 +42,11 @@ pub fn at_once(ring: &Ring, t: &Thread, sqe: &Sqe, write: bool) -> Option<Outcom
             moved.map(|moved| outcome(moved.map_or_else(|errno| -errno.get(), |n| n as i32), len))
         }
         // Dropped and made again as a request if it has to wait: it moves the same bytes to or from the same place.
-        Kind::Regular(_) if sqe.off <= i64::MAX as u64 && file.flags() & (raw::O_APPEND | raw::O_SYNC) == 0 => {
+        Kind::Regular(_)
+            if sqe.off <= i64::MAX as u64
+                && file.flags() & (raw::O_APPEND | raw::O_SYNC) == 0
+                && !inode_flags::syncs(&file) =>
+        {
             let answer = match write {
                 true => poll_once(file.write_at(t, &mut buf, sqe.off))?,
                 false => poll_once(file.read_at(t, &mut buf, sqe.off))?,

@@ -99,9 +99,11 @@ pub trait PageSource: Send + Sync {
     fn punch(&self, _pages: Range<u64>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Err(Errno::EOPNOTSUPP) })
     }
-    /// A shared mapping was written to for the first time since the page was cleaned: update mtime and ctime. Called under
-    /// an address space's lock.
-    fn modified(&self) {}
+    /// A shared mapping is about to be written to for the first time since the page was cleaned: update mtime and ctime. An
+    /// error, if it must not be written any more, is SIGBUS. Called under an address space's lock.
+    fn modified(&self) -> Result<()> {
+        Ok(())
+    }
     /// Mappings of this source are one piece to shmdt(2), of so many bytes; None: it knows nothing of them.
     fn attached_size(&self) -> Option<u64> {
         None

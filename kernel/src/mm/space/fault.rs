@@ -370,8 +370,10 @@ fn file(vma: &Vma, start: u64, leaf: Leaf, addr: u64, access: Access, source: &A
         unsafe { page_ops::copy_page(copy.as_ptr(), cached.frame().as_ptr()) };
         map_frame(leaf, vma, copy, true);
     } else if access == Access::Write {
+        if source.modified().is_err() {
+            return Ok(Step::Signal(SIGBUS, BUS_ADRERR));
+        }
         cache.mark_shared_write(index, cached.frame());
-        source.modified();
         map_frame(leaf, vma, cached.into_frame(), true);
         return Ok(dirtied(source));
     } else {
@@ -432,11 +434,13 @@ fn present(
     if let Backing::Source(mapped, _) = &vma.backing {
         let index = vma.source_offset(start, addr) / PAGE;
         let source = mapped.source();
+        if source.modified().is_err() {
+            return Ok(Step::Signal(SIGBUS, BUS_ADRERR));
+        }
         let pfn = (pte.address() / PAGE) as u32;
         // SAFETY: the entry holds a count of the frame, and cannot be emptied under the lock.
         let frame = unsafe { Frame::share_raw(pfn) };
         source.cache().mark_shared_write(index, &frame);
-        source.modified();
         step = dirtied(source);
     }
     leaf.change(Pte::new(pte.address(), pte.flags() - PteFlags::READ_ONLY));

@@ -42,6 +42,7 @@ mod inet_tcp;
 mod inet_tcp_options;
 mod inet_told;
 mod inet_udp;
+mod inode_flags;
 mod inotify;
 mod inotify_events;
 mod inotify_limits;
@@ -222,6 +223,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("tty", tty::TESTS),
     ("tty_session", tty_session::TESTS),
     ("pty", pty::TESTS),
+    ("inode_flags", inode_flags::TESTS),
     ("inotify", inotify::TESTS),
     ("inotify_events", inotify_events::TESTS),
     ("inotify_names", inotify_names::TESTS),

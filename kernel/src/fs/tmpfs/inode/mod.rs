@@ -16,6 +16,7 @@ use crate::fs::handle::Handle;
 use crate::fs::inode::{
     Attributes, DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
 };
+use crate::fs::inode_flags::InodeFlags;
 use crate::fs::op::Op;
 use crate::fs::state::InodeState;
 use crate::fs::xattr::{self, Space};
@@ -169,6 +170,7 @@ impl TmpInode {
     pub fn make_child(&self, name: &[u8], node: NewNode<'_>, attr: NewAttr) -> Result<Arc<TmpInode>> {
         let dir = self.dir()?;
         let child = self.instance().new_inode(node, attr)?;
+        child.state.set_flags(self.state.flags() & (InodeFlags::NODUMP | InodeFlags::NOATIME));
         self.enter(dir, name, &child);
         Ok(child)
     }

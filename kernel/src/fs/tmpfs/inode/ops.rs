@@ -49,6 +49,20 @@ impl Inode for TmpInode {
         &self.state
     }
 
+    fn flags(&self) -> Option<u32> {
+        matches!(self.content, Content::File { .. } | Content::Dir(_)).then(|| self.state.flags().bits())
+    }
+
+    fn set_flags(&self, flags: u32) -> Op<'_, Result<()>> {
+        let known = InodeFlags::BINDING | InodeFlags::NODUMP | InodeFlags::NOATIME;
+        let Some(flags) = InodeFlags::from_bits(flags).filter(|flags| known.contains(*flags)) else {
+            return Op::ready(Err(Errno::EOPNOTSUPP));
+        };
+        self.state.set_flags(flags);
+        self.attr.lock().common.ctime = crate::fs::now();
+        Op::ready(Ok(()))
+    }
+
     fn kind(&self) -> FileType {
         match &self.content {
             Content::File { .. } => FileType::Regular,
