@@ -24,6 +24,8 @@ static ENTRIES: &[Static] = &[
     Static::text("raw", |out| sockets(out, &ip::rows(Kind::Raw, AF_INET), RAW)),
     Static::text("raw6", |out| sockets6(out, &ip::rows(Kind::Raw, AF_INET6), UDP)),
     Static::text("route", interfaces::routes),
+    Static::text("snmp", counts::events),
+    Static::text("snmp6", counts::events6),
     Static::text("sockstat", counts::sockets),
     Static::text("sockstat6", counts::sockets6),
     Static::text("tcp", |out| sockets(out, &tcp::rows(AF_INET), TCP)),

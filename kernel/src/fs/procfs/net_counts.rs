@@ -1,4 +1,4 @@
-//! /proc/net/sockstat and sockstat6: how many sockets there are.
+//! /proc/net/sockstat and sockstat6: how many sockets there are; snmp and snmp6: what has happened, as far as it is counted.
 //!
 //! How many packets are put together from pieces the stack does not tell, so there is no line for these.
 
@@ -8,7 +8,14 @@ use super::text::{Text, put};
 use crate::mm::PAGE_SIZE;
 use crate::net::counted::{ORPHANS, SOCKETS, TCP_SOCKETS};
 use crate::net::inet::ip::{self, Kind};
-use crate::net::inet::{AF_INET, AF_INET6, Part, SHARDS, tcp, udp};
+use crate::net::inet::{AF_INET, AF_INET6, Part, SHARDS, events, tcp, udp};
+
+/// TCP_* of Linux.
+const ESTABLISHED: u8 = 1;
+const CLOSE_WAIT: u8 = 8;
+
+/// [`events::Datagram`].
+const DATAGRAMS: [&str; 5] = ["InDatagrams", "NoPorts", "InErrors", "OutDatagrams", "RcvbufErrors"];
 
 /// The sockets of a protocol that have ports.
 #[derive(Default)]
@@ -16,6 +23,8 @@ struct Counts {
     v4: usize,
     v6: usize,
     time_wait: usize,
+    /// Both can send, or one still.
+    established: usize,
     /// What they have not sent and not read.
     bytes: usize,
 }
@@ -38,6 +47,7 @@ impl Counts {
                         _ => &mut counts.v6,
                     };
                     *count += 1;
+                    counts.established += usize::from(matches!(row.state, ESTABLISHED | CLOSE_WAIT));
                     if row.state != tcp::LISTEN {
                         counts.bytes += row.sending + row.receiving;
                     }
@@ -68,4 +78,26 @@ pub fn sockets6(out: &mut Text) {
     put!(out, "UDP6: inuse {}\n", Counts::of(udp::part).v6);
     put!(out, "UDPLITE6: inuse {}\n", Counts::of(udp::part_of_lite).v6);
     put!(out, "RAW6: inuse {}\n", ip::rows(Kind::Raw, AF_INET6).len());
+}
+
+pub fn events(out: &mut Text) {
+    put!(out, "Tcp: ActiveOpens PassiveOpens CurrEstab\nTcp:");
+    events::connections().for_each(|count| put!(out, " {count}"));
+    put!(out, " {}\n", Counts::of(tcp::part).established);
+    for (name, lite) in [("Udp", false), ("UdpLite", true)] {
+        put!(out, "{name}:");
+        DATAGRAMS.iter().for_each(|what| put!(out, " {what}"));
+        put!(out, "\n{name}:");
+        events::datagrams(true, lite).for_each(|count| put!(out, " {count}"));
+        put!(out, "\n");
+    }
+}
+
+pub fn events6(out: &mut Text) {
+    for (name, lite) in [("Udp6", false), ("UdpLite6", true)] {
+        for (what, count) in DATAGRAMS.iter().zip(events::datagrams(false, lite)) {
+            let width = 32 - name.len();
+            put!(out, "{name}{what:<width$}\t{count}\n");
+        }
+    }
 }

@@ -75,6 +75,7 @@ mod mqueue;
 mod mqueue_file;
 mod msg;
 mod msg_ctl;
+mod net_events;
 mod net_ioctls;
 mod net_limits;
 mod netlink;
@@ -141,6 +142,7 @@ use crate::Test;
 pub const FAMILIES: &[(&str, &[Test])] = &[
     ("bound_device", bound_device::TESTS),
     ("link_sockets", link_sockets::TESTS),
+    ("net_events", net_events::TESTS),
     ("net_ioctls", net_ioctls::TESTS),
     ("net_limits", net_limits::TESTS),
     ("open", open::TESTS),

@@ -12,7 +12,7 @@ use crate::exec::{Instant, Interrupted, budget, interruptible, spawn, timeout};
 use crate::fs::{FileOps, TryError, sigio};
 use crate::net::address;
 use crate::net::inet::endpoint::{self, AF_UNSPEC};
-use crate::net::inet::{Endpoint, check_bindable, claim};
+use crate::net::inet::{Endpoint, check_bindable, claim, events};
 use crate::net::socket::{Address, Common};
 use crate::net::{interface, limits};
 use crate::process::Thread;
@@ -282,6 +282,7 @@ impl TcpSocket {
         (state.receive_shut, state.send_shut) = (false, false);
         (state.end_sent, state.end_received, state.ended_first) = (false, false, false);
         let local = state.local;
+        events::connection(events::Connection::Begun);
         if let Some(port) = port {
             let stand_in = TcpSocket::stand_in(local, remote, Some(self.this.clone()));
             state.peer = Some(Arc::downgrade(&stand_in));

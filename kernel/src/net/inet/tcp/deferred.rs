@@ -6,6 +6,7 @@ use core::time::Duration;
 use super::{ARRIVED, State, TcpSocket};
 use crate::errno::{Errno, Result};
 use crate::exec::{Instant, Notify, spawn, timeout};
+use crate::net::inet::events;
 
 /// A connection that its listener is not told of so far.
 pub(super) struct Deferred {
@@ -50,6 +51,7 @@ impl TcpSocket {
         deferral: Option<Duration>,
     ) -> bool {
         let Some(time) = deferral else {
+            events::connection(events::Connection::Answered);
             state.waiting.push_back(connection);
             return true;
         };
@@ -73,6 +75,7 @@ impl TcpSocket {
         let mut state = listener.state.lock();
         // If it is still there, the listener still listens, and has room for it.
         let Some(Deferred { connection, over }) = state.deferred.remove(&self.key()) else { return };
+        events::connection(events::Connection::Answered);
         state.waiting.push_back(connection);
         drop(state);
         drop(over);

@@ -11,7 +11,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{budget, spawn};
 use crate::fs::TryError;
 use crate::mm::{IoBuf, frames};
-use crate::net::inet::{Endpoint, groups};
+use crate::net::inet::{Endpoint, events, groups};
 use crate::net::interface::{self, LOOPBACK_INDEX};
 use crate::net::link;
 use crate::net::packet::copy_in;
@@ -65,6 +65,7 @@ impl UdpSocket {
         if link::is_watched() {
             packet::show(from, to, header, covered, &data);
         }
+        events::datagram(to.ip.is_ipv4(), covered.is_some(), events::Datagram::Sent);
         deliver_to_all(from, to, header, covered, LOOPBACK_INDEX, &data);
         Ok(len)
     }
@@ -91,22 +92,22 @@ pub(super) fn deliver_to_all(
     let receivers = ports_of(covered.is_some()).find_all(to, from, |claim| claim.hears(index));
     let mut receivers = receivers.into_iter().filter(wants);
     let new = move |data| Datagram::new(from, to, index, header, covered, data);
-    receivers.by_ref().take(AT_ONCE).for_each(|receiver| give(&receiver, data, new));
+    receivers.by_ref().take(AT_ONCE).for_each(|receiver| give(&receiver, &from, data, new));
     if let Some(first) = receivers.next() {
         let Some(data) = copy(data) else { return };
         spawn("udp", async move {
             for receiver in core::iter::once(first).chain(receivers) {
-                give(&receiver, &data, new);
+                give(&receiver, &from, &data, new);
                 budget().await;
             }
         });
     }
 }
 
-fn give(receiver: &UdpSocket, data: &[u8], new: impl FnOnce(Box<[u8]>) -> Datagram) {
+fn give(receiver: &UdpSocket, from: &Endpoint, data: &[u8], new: impl FnOnce(Box<[u8]>) -> Datagram) {
     // Before it is copied.
     if receiver.is_crowded() {
-        return;
+        return receiver.lose(from, true);
     }
     if let Some(data) = copy(data) {
         receiver.deliver(new(data));

@@ -25,7 +25,7 @@ use super::options::IpOptions;
 use super::ports::{Holding, Ports};
 use super::shared::Shared;
 use super::told::{About, Noted};
-use super::{Endpoint, IPPROTO_UDP, IPPROTO_UDPLITE, Part, Row, check_bindable, claim};
+use super::{Endpoint, IPPROTO_UDP, IPPROTO_UDPLITE, Part, Row, check_bindable, claim, events};
 use zerocopy::IntoBytes;
 
 use crate::errno::{Errno, Result};
@@ -290,7 +290,7 @@ impl UdpSocket {
 
     fn deliver(&self, mut datagram: Datagram) {
         if datagram.covered.is_some_and(|covered| !self.trusts(covered, datagram.data.len())) {
-            return;
+            return self.lose(&datagram.from, false);
         }
         if self.ip.told().wants_interface() {
             datagram.about.noted = Noted::All;
@@ -299,20 +299,31 @@ impl UdpSocket {
             datagram.about.at = time::now_realtime().to_nanos();
         }
         if self.common.filter.is_there() && !self.filters_in(&mut datagram) {
-            return;
+            return self.lose(&datagram.from, false);
         }
         let mut state = self.state.lock();
         let limit = self.common.receive_buffer.load(Ordering::Relaxed) as usize;
         // One that fits at all may go beyond the limit, but only one.
         let refused = state.charge > limit || self.closed.load(Ordering::Acquire);
         if refused || state.inbox.try_reserve(1).is_err() {
-            return;
+            drop(state);
+            return self.lose(&datagram.from, refused);
         }
         state.charge += datagram.data.len() + OVERHEAD;
         state.inbox.push_back(datagram);
         drop(state);
         if !self.queue.is_empty() {
             self.queue.wake(usize::MAX, READABLE.bits() | sigio::IN);
+        }
+    }
+
+    /// One that has come from there is lost.
+    #[cold]
+    fn lose(&self, from: &Endpoint, lacks_room: bool) {
+        let note = |what| events::datagram(from.ip.is_ipv4(), self.is_lite(), what);
+        note(events::Datagram::Lost);
+        if lacks_room {
+            note(events::Datagram::NoRoom);
         }
     }
 
@@ -333,6 +344,7 @@ impl UdpSocket {
         if how.peek {
             return Ok(received);
         }
+        events::datagram(datagram.from.ip.is_ipv4(), self.is_lite(), events::Datagram::Received);
         let datagram = state.inbox.pop_front();
         state.charge -= received.full + OVERHEAD;
         drop(state);

@@ -11,7 +11,7 @@ use crate::fs::sigio;
 use crate::mm::frames;
 use crate::net::card::{self, Charge, Port, Sender};
 use crate::net::inet::failures::{Failure, Reaction};
-use crate::net::inet::{Endpoint, IPPROTO_UDPLITE};
+use crate::net::inet::{Endpoint, IPPROTO_UDPLITE, events};
 use crate::net::interface;
 use crate::net::socket::Switches;
 
@@ -36,6 +36,9 @@ pub(super) fn hand_over(
     data: &[u8],
 ) -> bool {
     let Some(receiver) = ports_of(covered.is_some()).find(local, remote, |claim| claim.hears(index)) else {
+        if !interface::is_group(local.ip) {
+            events::datagram(local.ip.is_ipv4(), covered.is_some(), events::Datagram::NoPort);
+        }
         return false;
     };
     let mut copy = Vec::new();
@@ -43,6 +46,8 @@ pub(super) fn hand_over(
     if frames::has_spare() && copy.try_reserve_exact(data.len()).is_ok() {
         copy.extend_from_slice(data);
         receiver.deliver(Datagram::new(remote, local, index, header, covered, copy.into_boxed_slice()));
+    } else {
+        receiver.lose(&remote, false);
     }
     true
 }
@@ -117,6 +122,7 @@ impl UdpSocket {
             return Ok(len);
         }
         port.send(card::Outgoing { from, to, data, hops, is_packet: false, charge })?;
+        events::datagram(to.ip.is_ipv4(), self.is_lite(), events::Datagram::Sent);
         Ok(len)
     }
 

@@ -11,7 +11,7 @@ use crate::fs::{TryError, sigio};
 use crate::mm::IoBuf;
 use crate::net::inet::failures::datagram_refused;
 use crate::net::inet::options::{SOL_IP, SOL_IPV6};
-use crate::net::inet::{AF_INET6, Endpoint, IPPROTO_UDP};
+use crate::net::inet::{AF_INET6, Endpoint, IPPROTO_UDP, events};
 use crate::net::interface;
 use crate::net::link;
 use crate::net::packet::copy_in;
@@ -203,12 +203,17 @@ impl UdpSocket {
             if !connected && !self.common.is_on(Switches::BROADCAST) {
                 return Err(Errno::EACCES);
             }
+            events::datagram(true, covered.is_some(), events::Datagram::Sent);
             deliver_to_all(from, to, header, covered, index, &data);
             return Ok(());
         }
+        events::datagram(to.ip.is_ipv4(), covered.is_some(), events::Datagram::Sent);
         match self.ports().find(to, from, |claim| claim.hears(index)) {
             Some(receiver) => receiver.deliver(Datagram::new(from, to, index, header, covered, data)),
-            None => datagram_refused(from, to, header, covered, &data),
+            None => {
+                events::datagram(to.ip.is_ipv4(), covered.is_some(), events::Datagram::NoPort);
+                datagram_refused(from, to, header, covered, &data);
+            }
         }
         Ok(())
     }
