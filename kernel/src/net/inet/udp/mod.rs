@@ -6,6 +6,7 @@
 
 mod groups;
 mod lite;
+mod ops;
 mod packet;
 mod remote;
 mod send;
@@ -14,7 +15,6 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::any::Any;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -26,19 +26,15 @@ use super::ports::{Holding, Ports};
 use super::shared::Shared;
 use super::told::{About, Noted};
 use super::{Endpoint, IPPROTO_UDP, IPPROTO_UDPLITE, Part, Row, check_bindable, claim, events};
-use zerocopy::IntoBytes;
-
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
-use crate::fs::writing::Sigpipe;
-use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
-use crate::mm::{IoBuf, UserPtr};
+use crate::fs::{Events, TryError, sigio};
+use crate::mm::IoBuf;
 use crate::net::packet::copy_out;
-use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, Type};
+use crate::net::socket::{Common, Outgoing, Receive, Received, Type};
 use crate::net::{address, interface};
 use crate::process::Thread;
 use crate::sync::SpinLock;
-use crate::syscalls::SysResult;
 use crate::time;
 
 use self::lite::{Coverage, ports_of};
@@ -387,201 +383,5 @@ impl Drop for UdpSocket {
     /// For a socket that never got a descriptor.
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl FileOps for UdpSocket {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn as_socket(&self) -> Option<&dyn Socket> {
-        Some(self)
-    }
-
-    fn try_read(&self, file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        Ok(self.receive_datagram(buf, Receive { nonblock: file.is_nonblock(), ..Receive::default() })?.len)
-    }
-
-    fn try_write(&self, _file: &OpenFile, buf: &mut IoBuf<'_>, _pos: u64) -> Result<usize, TryError> {
-        self.send_datagram(buf, &Outgoing::plain())
-    }
-
-    fn answers_at_once(&self) -> bool {
-        !self.has_limits()
-    }
-
-    fn has_limits(&self) -> bool {
-        self.common.has_limits()
-    }
-
-    fn sigpipe(&self) -> Sigpipe {
-        Sigpipe::Never
-    }
-
-    fn released(&self) {
-        self.close();
-    }
-
-    fn ready(&self) -> Events {
-        let state = self.state.lock();
-        // What is sent within the machine is at its receiver at once.
-        let mut events = if self.is_full() { Events::empty() } else { WRITABLE };
-        if self.common.has_error() || !self.failures.is_empty() {
-            events |= Events::ERR;
-        }
-        if state.receive_shut {
-            events |= READABLE | Events::RDHUP;
-        }
-        if state.receive_shut && state.send_shut {
-            events |= Events::HUP;
-        }
-        if !state.inbox.is_empty() {
-            events |= READABLE;
-        }
-        events
-    }
-
-    fn wait_queue(&self) -> Option<&WaitQueue> {
-        Some(&self.queue)
-    }
-
-    fn news(&self) -> u32 {
-        sigio::IN | sigio::OUT | sigio::ERR | sigio::HUP
-    }
-
-    fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
-        const FIONREAD: u32 = 0x541b;
-        const TIOCOUTQ: u32 = 0x5411;
-        let value = match cmd {
-            FIONREAD => self.state.lock().inbox.front().map_or(0, |datagram| datagram.data.len()),
-            TIOCOUTQ => self.on_its_way.load(Ordering::Relaxed),
-            _ => return interface::ioctl(thread, cmd, arg),
-        };
-        Op::boxed(async move {
-            UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
-            Ok(0)
-        })
-    }
-}
-
-impl Socket for UdpSocket {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn queue(&self) -> &WaitQueue {
-        &self.queue
-    }
-
-    fn bind<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>> {
-        Op::ready(self.bind_to(t, address))
-    }
-
-    fn listen(&self, _t: &Thread, _backlog: u32) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
-        Err(Errno::EOPNOTSUPP.into())
-    }
-
-    fn connect<'a>(&'a self, t: &'a Thread, address: &'a [u8], _nonblock: bool) -> Op<'a, SysResult<()>> {
-        match endpoint::parse_peer(self.common.family, address, true) {
-            Ok(remote) if interface::is_unsettled(remote.ip) => Op::boxed(async move {
-                interface::await_route(t, remote.ip).await?;
-                Ok(self.set_destination(address)?)
-            }),
-            _ => Op::ready(self.set_destination(address).map_err(Into::into)),
-        }
-    }
-
-    fn local_address(&self) -> Address {
-        self.state.lock().local.to_address(self.common.family)
-    }
-
-    fn peer_address(&self) -> Result<Address> {
-        let remote = self.state.lock().remote.ok_or(Errno::ENOTCONN)?;
-        Ok(remote.to_address(self.common.family))
-    }
-
-    fn resolve<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<Target>> {
-        // Old programs leave the family out (udp_sendmsg of Linux).
-        let mut bytes = Address::from_slice(address);
-        if bytes.first_chunk() == Some(&AF_UNSPEC.to_ne_bytes()) && self.common.family == super::AF_INET {
-            bytes.iter_mut().zip(super::AF_INET.to_ne_bytes()).for_each(|(to, from)| *to = from);
-        }
-        match endpoint::parse_peer(self.common.family, &bytes, true) {
-            Ok(remote) if interface::is_unsettled(remote.ip) => Op::boxed(async move {
-                // A signal ends the wait, not the call.
-                let _ = interface::await_route(t, remote.ip).await;
-                Ok(Target::Inet(remote))
-            }),
-            parsed => Op::ready(parsed.map(Target::Inet)),
-        }
-    }
-
-    fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
-        self.send_datagram(buf, message)
-    }
-
-    fn try_receive(&self, buf: &mut IoBuf<'_>, how: Receive) -> Result<Received, TryError> {
-        self.receive_datagram(buf, how)
-    }
-
-    fn try_receive_failure(&self, buf: &mut IoBuf<'_>) -> Result<Received, TryError> {
-        self.failures.take(&self.common, self.ip.told(), buf)
-    }
-
-    fn take_control(&self, message: &mut Outgoing, level: u32, kind: u32, data: &[u8]) -> Result<()> {
-        self.take_control(message, level, kind, data)
-    }
-
-    fn has_times(&self) -> bool {
-        true
-    }
-
-    fn take_urgent(&self, _peek: bool) -> Result<u8> {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn shutdown(&self, receive: bool, send: bool) -> Result<()> {
-        let mut state = self.state.lock();
-        state.receive_shut |= receive;
-        state.send_shut |= send;
-        let connected = state.remote.is_some();
-        drop(state);
-        self.queue.wake(usize::MAX, sigio::QUIET);
-        if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
-    }
-
-    fn device_changed(&self) {
-        let state = self.state.lock();
-        let _ = self.ports().change(self, state.local.port, false, |claim| claim.device = self.common.device());
-    }
-
-    fn takes_filters(&self) -> bool {
-        true
-    }
-
-    fn is_listening(&self) -> bool {
-        false
-    }
-
-    fn get_option(&self, level: u32, option: u32) -> Result<Vec<u8>> {
-        if let Some(value) = self.groups.lock().get(level, option) {
-            return Ok(value);
-        }
-        if let Some(value) = self.get_coverage(level, option) {
-            return Ok(value?.as_bytes().to_vec());
-        }
-        self.ip.lock().get(&self.common, level, option)
-    }
-
-    fn set_option(&self, _t: &Thread, level: u32, option: u32, value: &[u8]) -> Result<()> {
-        self.set_ip_option(level, option, value)
     }
 }
