@@ -1,16 +1,17 @@
 //! mprotect(2): other rights for what is mapped.
 
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use super::super::addr::{PAGE, untag};
 use super::super::frames::is_sole_block;
 use super::super::frames::page::Pfn;
 use super::fault::{is_sole_owner, page_flags, sync_instructions};
-use super::map::page_range;
+use super::map::{is_data, page_range};
 use super::tables::BLOCK_COST;
 use super::tlb::Gather;
 use super::vma::{Prot, Vma, VmaFlags};
-use super::{AddressSpace, Inner};
+use super::{AddressSpace, Inner, Limits};
 use crate::arch::pte::{Pte, PteFlags};
 use crate::errno::{Errno, Result};
 use crate::exec;
@@ -28,7 +29,8 @@ impl AddressSpace {
             Ok(range) if !range.is_empty() => range,
             other => return Some(other.map(drop)),
         };
-        let (answer, debris) = self.change(|inner, gather| inner.protect_and_conform(range, prot, gather));
+        let (answer, debris) =
+            self.change(|inner, gather| inner.protect_and_conform(range, prot, &self.limits, gather));
         if debris.is_short() {
             return None;
         }
@@ -50,7 +52,7 @@ impl AddressSpace {
                     }
                     range.start = start;
                 }
-                let done = inner.protect_and_conform(range.clone(), prot, gather)?;
+                let done = inner.protect_and_conform(range.clone(), prot, &self.limits, gather)?;
                 range.end = done.end;
                 Ok((done.result, done.conformed))
             })
@@ -88,21 +90,33 @@ struct Protected {
 
 impl Inner {
     #[inline]
-    fn protect_and_conform(&mut self, range: Range<u64>, prot: Prot, gather: &mut Gather) -> Result<Protected> {
+    fn protect_and_conform(
+        &mut self,
+        range: Range<u64>,
+        prot: Prot,
+        limits: &Limits,
+        gather: &mut Gather,
+    ) -> Result<Protected> {
         // Before anything is changed: what follows needs no table any more, but for such as copies share.
         for border in [range.start, range.end] {
             self.tables.cut(border, gather)?;
         }
-        let (end, result) = self.protect(range.clone(), prot);
+        let (end, result) = self.protect(range.clone(), prot, limits);
         let conformed = self.conform(range.start..end, gather);
         Ok(Protected { end, result, conformed })
     }
 
     /// Changes the VMAs from the start of the range on, up to the first hole or refusal. Answers how far it came.
-    fn protect(&mut self, range: Range<u64>, prot: Prot) -> (u64, Result<()>) {
+    fn protect(&mut self, range: Range<u64>, prot: Prot, limits: &Limits) -> (u64, Result<()>) {
         if !self.can_cut(&range, |vma| vma.prot != prot) {
             return (range.start, Err(Errno::ENOMEM));
         }
+        // What becomes data counts against its limit, as long as there is room in the address space for as much (Linux).
+        let mut data_left = limits.data.load(Ordering::Relaxed);
+        if data_left != u64::MAX {
+            data_left = data_left.saturating_sub(self.data_size());
+        }
+        let space_left = limits.address_space.load(Ordering::Relaxed).saturating_sub(self.vmas.total());
         let mut end = range.start;
         let mut result = Ok(());
         self.vmas.update(range.clone(), |from, vma| {
@@ -113,8 +127,18 @@ impl Inner {
                 result = Err(Errno::EACCES);
                 return false;
             }
+            let was_data = is_data(vma);
+            let old = core::mem::replace(&mut vma.prot, prot);
+            let len = vma.end - from;
+            if !was_data && is_data(vma) {
+                if len > data_left && len <= space_left {
+                    vma.prot = old;
+                    result = Err(Errno::ENOMEM);
+                    return false;
+                }
+                data_left = data_left.saturating_sub(len);
+            }
             end = vma.end;
-            vma.prot = prot;
             true
         });
         if result.is_ok() && end < range.end {

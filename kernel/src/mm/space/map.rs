@@ -457,7 +457,7 @@ impl Inner {
     }
 }
 
-fn is_data(vma: &Vma) -> bool {
+pub(super) fn is_data(vma: &Vma) -> bool {
     vma.prot.contains(Prot::WRITE) && !vma.flags.intersects(VmaFlags::SHARED | VmaFlags::GROWSDOWN)
 }
 

@@ -130,6 +130,28 @@ pub(super) fn data_limit() {
     say!("shared: {}", map(64 << 20, RW, SHARED, -1, 0).ok_or_error());
 }
 
+/// What is made writable later counts, too.
+pub(super) fn data_limit_of_mprotect() {
+    let memory = map(64 << 20, PROT_READ, PRIVATE, -1, 0).need() as *mut u8;
+    let shared = map(64 << 20, PROT_READ, SHARED, -1, 0).need() as *mut u8;
+    let limit = [16u64 << 20, 16 << 20];
+    say!("setrlimit: {}", sys!(SYS_prlimit64, 0, RLIMIT_DATA, &limit, 0));
+    say!("all: {}", sys!(SYS_mprotect, memory, 64 << 20, RW));
+    say!("8 MiB: {}", sys!(SYS_mprotect, memory, 8 << 20, RW));
+    say!("8 MiB more: {}", sys!(SYS_mprotect, memory.wrapping_add(8 << 20), 8 << 20, RW));
+    say!("those again: {}", sys!(SYS_mprotect, memory, 8 << 20, RW));
+    let next = memory.wrapping_add(32 << 20);
+    sys!(SYS_mprotect, next, 4 << 20, PROT_NONE).need();
+    say!("two mappings: {}", sys!(SYS_mprotect, memory, 36 << 20, RW));
+    say!("less, and elsewhere: {}", sys!(SYS_mprotect, memory, 8 << 20, PROT_READ));
+    say!("8 MiB: {}", sys!(SYS_mprotect, next, 8 << 20, RW));
+    say!("read-only: {}", sys!(SYS_mprotect, memory, 64 << 20, PROT_READ | PROT_EXEC));
+    say!("shared: {}", sys!(SYS_mprotect, shared, 64 << 20, RW));
+    let space = [1u64 << 20, 1 << 20];
+    sys!(SYS_prlimit64, 0, RLIMIT_AS, &space, 0).need();
+    say!("no room in the address space either: {}", sys!(SYS_mprotect, memory, 64 << 20, RW));
+}
+
 /// Pages of their own kind in one mapping until there can be no more mappings.
 pub(super) fn most_mappings() {
     const COUNT: usize = 70_000;
