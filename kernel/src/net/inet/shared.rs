@@ -56,11 +56,15 @@ impl Shared {
     /// Whether so many bytes behind the header fit into a packet to `to`, which perhaps must not be cut into fragments. If not, how long
     /// it may be (__ip_append_data and __ip6_append_data of Linux).
     pub fn excess(&self, to: IpAddr, len: usize) -> Result<Option<u32>> {
+        Ok(self.excess_within(interface::mtu_for(to)?, to, len))
+    }
+
+    /// The same of a way that takes packets of up to `mtu` bytes in one piece.
+    pub fn excess_within(&self, mtu: usize, to: IpAddr, len: usize) -> Option<u32> {
         let (v4, options) = (to.is_ipv4(), *self.lock());
-        let mtu = interface::mtu_for(to)?;
         let (header, longest) = if v4 { (HEADER4, LONGEST) } else { (HEADER6, HEADER6 + LONGEST) };
         let most = if options.fragments(v4) { longest } else { mtu.min(longest) };
         let told = if v4 && options.heeds_size(v4) { mtu.min(longest) } else { mtu };
-        Ok((header + len > most).then_some(told as u32))
+        (header + len > most).then_some(told as u32)
     }
 }

@@ -24,7 +24,9 @@ use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
 
-pub use device::{ARPHRD_ETHER, ARPHRD_LOOPBACK, Device, IFF_UP, LOOPBACK_ADDRESSES, LOOPBACK_INDEX, devices};
+pub use device::{
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, Device, IFF_UP, LOOPBACK_ADDRESSES, LOOPBACK_INDEX, LOOPBACK_MTU, devices,
+};
 pub use ioctl::{QUEUE_LENGTH, ioctl};
 pub use route::{Route, TABLE_LOCAL, TABLE_MAIN, of_settings, routes};
 
@@ -172,7 +174,7 @@ pub fn came_through(device: i32) -> i32 {
 
 /// The longest packet that can go towards `ip` in one piece, bytes.
 pub fn mtu_for(ip: IpAddr) -> Result<usize> {
-    Ok(if port_for(ip)?.is_some() { card::MTU } else { device::LOOPBACK_MTU as usize })
+    Ok(if port_for(ip)?.is_some() { card::MTU } else { LOOPBACK_MTU as usize })
 }
 
 /// Where packets for `ip` come from.

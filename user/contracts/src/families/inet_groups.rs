@@ -2,6 +2,8 @@
 
 use libc::*;
 
+use super::link_sockets::make;
+use super::socket_filters::{attach, one};
 use crate::file::close;
 use crate::inet::{ANY, HERE, address, bind, events, option, port, receive, set_option, socket};
 use crate::message::received;
@@ -11,7 +13,7 @@ use crate::{say, tests};
 tests! {
     values, interfaces, interface_forms, join_errors, joined_twice, left, left_errors, many, delivered, to_all_who_bind,
     not_joined, all_or_own, bound_to_group, without_loop, hops, told, from_which, no_way, gone_with_the_socket, to_everybody,
-    from_elsewhere, by_any_address, connected_to_everybody,
+    from_elsewhere, by_any_address, connected_to_everybody, long_ones,
 }
 
 const GROUP: u32 = u32::from_be_bytes([239, 1, 2, 3]);
@@ -323,5 +325,36 @@ fn connected_to_everybody() {
         say!("{} {}", crate::inet::connect(fd, everybody, 9), crate::inet::peer_name(fd));
         set_option(fd, SOL_SOCKET, SO_BROADCAST, 0).need();
         say!("{} {}", crate::file::write(fd, "x"), send(fd, "x", everybody, 9));
+    }
+}
+
+/// As long as a packet can be, and longer: with a filter and without, and while somebody watches.
+fn long_ones() {
+    for protocol in [IPPROTO_UDP, IPPROTO_UDPLITE] {
+        let fd = sys!(SYS_socket, AF_INET, SOCK_DGRAM, protocol).fd();
+        bind(fd, ANY, 0).need();
+        join(fd, GROUP, HERE).need();
+        let out = sys!(SYS_socket, AF_INET, SOCK_DGRAM, protocol).fd();
+        bind(out, HERE, 0).need();
+        through_loopback(out);
+        set_option(out, IPPROTO_IP, IP_RECVERR, 1).need();
+        long_from(out, fd);
+        attach(fd, &[one(6, u32::MAX)]).need();
+        long_from(out, fd);
+        let watching = make(SOCK_RAW, ETH_P_ALL as u16);
+        long_from(out, fd);
+        close(watching);
+        set_option(out, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO).need();
+        long_from(out, fd);
+    }
+}
+
+fn long_from(out: i32, fd: i32) {
+    let bytes = vec![7u8; 65_536];
+    for len in [65_507, 65_508, 65_527, 65_528, 65_530, 65_535, 65_536] {
+        let sent = sys!(SYS_sendto, out, &bytes[..], len, 0, &address(GROUP, port(fd)), 16);
+        let got = sys!(SYS_recvfrom, fd, 0, 0, MSG_DONTWAIT | MSG_TRUNC, 0, 0);
+        say!("{len}: {sent} {got}");
+        received(out, 0, 512, MSG_ERRQUEUE | MSG_DONTWAIT).iter().for_each(|line| say!("{line}"));
     }
 }

@@ -20,7 +20,8 @@ const UDP_HEADER: usize = 8;
 /// None: there is no memory for it, or it is too long.
 fn packet(from: Endpoint, to: Endpoint, header: (u8, u8), covered: Option<u16>, data: &[u8]) -> Option<Box<[u8]>> {
     let mut body = Vec::new();
-    if !frames::has_spare() || body.try_reserve_exact(UDP_HEADER + data.len()).is_err() {
+    let too_long = UDP_HEADER + data.len() > usize::from(u16::MAX);
+    if too_long || !frames::has_spare() || body.try_reserve_exact(UDP_HEADER + data.len()).is_err() {
         return None;
     }
     body.resize(UDP_HEADER + data.len(), 0);

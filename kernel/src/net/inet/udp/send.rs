@@ -56,6 +56,10 @@ impl UdpSocket {
             let from = Endpoint { ip: source, port: state.local.port };
             let shut = state.send_shut;
             drop(state);
+            self.check_fits(
+                remote,
+                self.ip.excess_within(interface::LOOPBACK_MTU as usize, remote.ip, UDP_HEADER + len),
+            )?;
             self.check_sendable(shut)?;
             return self.send_to_group(buf, from, remote, self.header_for(remote, message));
         }
@@ -64,7 +68,7 @@ impl UdpSocket {
         let shut = state.send_shut;
         drop(state);
         if len > LEAST_MTU {
-            self.check_size(remote, len)?;
+            self.check_fits(remote, self.ip.excess(remote.ip, UDP_HEADER + len)?)?;
         }
         self.check_sendable(shut)?;
         let header = self.header_for(remote, message);
@@ -94,10 +98,11 @@ impl UdpSocket {
         (message.sending.hops.unwrap_or(hops), message.sending.class.unwrap_or(class))
     }
 
-    /// EMSGSIZE, of which the error queue tells more: it would be too long a packet, or it must not be cut into fragments.
+    /// EMSGSIZE if it exceeds what can be sent (see [`Shared::excess`](crate::net::inet::shared::Shared::excess)), of which the error queue
+    /// tells more: it would be too long a packet, or it must not be cut into fragments.
     #[cold]
-    fn check_size(&self, to: Endpoint, len: usize) -> Result<()> {
-        let Some(size) = self.ip.excess(to.ip, UDP_HEADER + len)? else { return Ok(()) };
+    fn check_fits(&self, to: Endpoint, excess: Option<u32>) -> Result<()> {
+        let Some(size) = excess else { return Ok(()) };
         let v4 = to.ip.is_ipv4();
         if self.ip.told().errors(v4) {
             // Of IPv4 the port is that of the connection (ip_local_error and ipv6_local_error of Linux).
