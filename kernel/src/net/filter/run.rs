@@ -11,6 +11,9 @@ const OF_LINK: u32 = -0x20_0000i32 as u32;
 /// `struct nlattr`.
 const ATTRIBUTE_HEADER: usize = 4;
 
+/// A run looks at so many attributes at most: all there are in a packet that Linux has in one piece (16 KiB), but once.
+const ATTRIBUTES: usize = 4096;
+
 /// What a filter sees of a packet.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -35,12 +38,14 @@ struct Machine<'a> {
     a: u32,
     x: u32,
     words: [u32; WORDS],
+    /// How many attributes may still be looked at.
+    attributes: usize,
 }
 
 /// How many bytes are wanted at most.
 pub fn run(code: &[Instruction], view: &View<'_>) -> u32 {
     let data = view.bytes.get(view.start..).unwrap_or(&[]);
-    let mut machine = Machine { view, data, a: 0, x: 0, words: [0; WORDS] };
+    let mut machine = Machine { view, data, a: 0, x: 0, words: [0; WORDS], attributes: ATTRIBUTES };
     let mut at = 0;
     while let Some(one) = code.get(at) {
         at += 1;
@@ -87,7 +92,7 @@ impl Machine<'_> {
         Some(Step::On(0))
     }
 
-    fn load(&self, code: u16, k: u32) -> Option<u32> {
+    fn load(&mut self, code: u16, k: u32) -> Option<u32> {
         match code & 0xe0 {
             IMM => Some(k),
             LEN => Some(self.data.len() as u32),
@@ -114,7 +119,7 @@ impl Machine<'_> {
         })
     }
 
-    fn elsewhere(&self, what: u32) -> Option<u32> {
+    fn elsewhere(&mut self, what: u32) -> Option<u32> {
         let view = self.view;
         Some(match what {
             PROTOCOL => view.protocol.into(),
@@ -131,10 +136,13 @@ impl Machine<'_> {
         })
     }
 
-    /// Where between `from` and `end` the first attribute of netlink is whose type X has; 0: nowhere.
-    fn attribute(&self, from: usize, end: usize) -> u32 {
+    /// Where between `from` and `end` the first attribute of netlink is whose type X has; 0: nowhere, or too many have
+    /// been looked at.
+    fn attribute(&mut self, from: usize, end: usize) -> u32 {
         let mut at = from;
         while let Some(header) = self.data.get(at..end).and_then(|rest| rest.first_chunk::<ATTRIBUTE_HEADER>()) {
+            let Some(left) = self.attributes.checked_sub(1) else { break };
+            self.attributes = left;
             let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
             if len < ATTRIBUTE_HEADER || len > end - at {
                 break;
@@ -149,7 +157,7 @@ impl Machine<'_> {
     }
 
     /// The same within the attribute at A.
-    fn nested(&self) -> u32 {
+    fn nested(&mut self) -> u32 {
         let at = self.a as usize;
         let Some(len) = self.data.get(at..).and_then(|rest| rest.first_chunk::<2>()) else { return 0 };
         let end = at + usize::from(u16::from_ne_bytes(*len));

@@ -129,3 +129,21 @@ fn attributes_are_found_by_their_types() {
     assert_eq!((find(2, 0, ATTRIBUTE), find(3, 0, ATTRIBUTE), find(3, 8, NESTED)), (8, 0, 12));
     assert_eq!((find(2, u32::MAX, ATTRIBUTE), find(2, u32::MAX, NESTED), find(2, 8, NESTED)), (0, 0, 0));
 }
+
+/// What a run costs does not grow with the length of the packet for each of its instructions.
+#[test]
+fn only_so_many_attributes_are_looked_at() {
+    const BEFORE: usize = 3000;
+    let mut bytes = vec![0];
+    for kind in core::iter::repeat_n(1u16, BEFORE).chain([2]) {
+        bytes.extend([4u16.to_ne_bytes(), kind.to_ne_bytes()].concat());
+    }
+    let find = [one(LD | IMM, 0), one(LD | W | ABS, ELSEWHERE + ATTRIBUTE)];
+    let times = |count| {
+        let mut code = vec![one(LDX | IMM, 2)];
+        (0..count).for_each(|_| code.extend(find));
+        code.push(DONE);
+        answer(&code, &bytes)
+    };
+    assert_eq!((times(1), times(2), times(2000)), (4 * BEFORE as u32, 0, 0));
+}

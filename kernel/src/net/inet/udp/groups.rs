@@ -8,7 +8,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use super::lite::ports_of;
 use super::{Datagram, State, UdpSocket, packet};
 use crate::errno::{Errno, Result};
-use crate::exec::{budget, spawn};
+use crate::exec::{budget, is_budget_used, spawn};
 use crate::fs::TryError;
 use crate::mm::{IoBuf, frames};
 use crate::net::inet::{Endpoint, events, groups};
@@ -17,8 +17,9 @@ use crate::net::link;
 use crate::net::packet::copy_in;
 use crate::net::socket::Outgoing;
 
-/// So many receivers get a datagram at once, the others in turns.
-const AT_ONCE: usize = 16;
+/// So many receivers get a datagram at once, and up to so many while there is time; the others in turns.
+const AT_ONCE: usize = 4;
+const MOST_AT_ONCE: usize = 16;
 
 impl UdpSocket {
     /// Where a datagram for a group comes from if its way leads over the loopback, as the message, the socket or the options say:
@@ -92,7 +93,12 @@ pub(super) fn deliver_to_all(
     let receivers = ports_of(covered.is_some()).find_all(to, from, |claim| claim.hears(index));
     let mut receivers = receivers.into_iter().filter(wants);
     let new = move |data| Datagram::new(from, to, index, header, covered, data);
-    receivers.by_ref().take(AT_ONCE).for_each(|receiver| give(&receiver, &from, data, new));
+    for (given, receiver) in (1..=MOST_AT_ONCE).zip(receivers.by_ref()) {
+        give(&receiver, &from, data, new);
+        if given >= AT_ONCE && is_budget_used() {
+            break;
+        }
+    }
     if let Some(first) = receivers.next() {
         let Some(data) = copy(data) else { return };
         spawn("udp", async move {
