@@ -5,6 +5,8 @@
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::text::{Text, put};
+use crate::exec::budget;
+use crate::fs::op::Op;
 use crate::mm::PAGE_SIZE;
 use crate::net::counted::{ORPHANS, SOCKETS, TCP_SOCKETS};
 use crate::net::inet::ip::{self, Kind};
@@ -30,9 +32,9 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(part: fn(usize, usize, usize) -> Part) -> Self {
+    async fn of(part: fn(usize, usize, usize) -> Part) -> Self {
         /// How many are looked at in a turn.
-        const SOME: usize = 256;
+        const SOME: usize = 32;
         let mut counts = Counts::default();
         for shard in 0..SHARDS {
             let mut place = 0;
@@ -52,6 +54,8 @@ impl Counts {
                         counts.bytes += row.sending + row.receiving;
                     }
                 });
+                drop(rows);
+                budget().await;
             }
         }
         counts
@@ -62,28 +66,30 @@ impl Counts {
     }
 }
 
-pub fn sockets(out: &mut Text) {
+async fn put_all(out: &mut Text) {
     let number = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-    let (tcp, udp) = (Counts::of(tcp::part), Counts::of(udp::part));
+    let (tcp, udp) = (Counts::of(tcp::part).await, Counts::of(udp::part).await);
+    let lite = Counts::of(udp::part_of_lite).await;
     put!(out, "sockets: used {}\n", number(&SOCKETS));
     put!(out, "TCP: inuse {} orphan {} tw {} ", tcp.v4, number(&ORPHANS), tcp.time_wait);
     put!(out, "alloc {} mem {}\n", number(&TCP_SOCKETS), tcp.pages());
     put!(out, "UDP: inuse {} mem {}\n", udp.v4, udp.pages());
-    put!(out, "UDPLITE: inuse {}\n", Counts::of(udp::part_of_lite).v4);
+    put!(out, "UDPLITE: inuse {}\n", lite.v4);
     put!(out, "RAW: inuse {}\n", ip::rows(Kind::Raw, AF_INET).len());
 }
 
-pub fn sockets6(out: &mut Text) {
-    put!(out, "TCP6: inuse {}\n", Counts::of(tcp::part).v6);
-    put!(out, "UDP6: inuse {}\n", Counts::of(udp::part).v6);
-    put!(out, "UDPLITE6: inuse {}\n", Counts::of(udp::part_of_lite).v6);
+async fn put_all6(out: &mut Text) {
+    put!(out, "TCP6: inuse {}\n", Counts::of(tcp::part).await.v6);
+    put!(out, "UDP6: inuse {}\n", Counts::of(udp::part).await.v6);
+    put!(out, "UDPLITE6: inuse {}\n", Counts::of(udp::part_of_lite).await.v6);
     put!(out, "RAW6: inuse {}\n", ip::rows(Kind::Raw, AF_INET6).len());
 }
 
-pub fn events(out: &mut Text) {
+async fn put_events(out: &mut Text) {
+    let established = Counts::of(tcp::part).await.established;
     put!(out, "Tcp: ActiveOpens PassiveOpens CurrEstab\nTcp:");
     events::connections().for_each(|count| put!(out, " {count}"));
-    put!(out, " {}\n", Counts::of(tcp::part).established);
+    put!(out, " {established}\n");
     for (name, lite) in [("Udp", false), ("UdpLite", true)] {
         put!(out, "{name}:");
         DATAGRAMS.iter().for_each(|what| put!(out, " {what}"));
@@ -100,4 +106,16 @@ pub fn events6(out: &mut Text) {
             put!(out, "{name}{what:<width$}\t{count}\n");
         }
     }
+}
+
+pub fn events(out: &mut Text) -> Op<'_, ()> {
+    Op::boxed(put_events(out))
+}
+
+pub fn sockets(out: &mut Text) -> Op<'_, ()> {
+    Op::boxed(put_all(out))
+}
+
+pub fn sockets6(out: &mut Text) -> Op<'_, ()> {
+    Op::boxed(put_all6(out))
 }

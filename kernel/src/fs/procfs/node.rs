@@ -12,7 +12,7 @@ use super::page_map::PageMap;
 use super::process::{ENTRIES, Entry, EntryKind, TASK_ENTRIES};
 use super::subject::Subject;
 use super::text::Text;
-use super::text_file::{Source, TextFile};
+use super::text_file::{LongText, Source, TextFile};
 use super::{fds, system};
 use crate::errno::{Errno, Result};
 use crate::fs::file::FileOps;
@@ -38,6 +38,8 @@ pub enum StaticKind {
     /// The root: also has the processes.
     Root(&'static [Static]),
     Text(fn(&mut Text)),
+    /// One that takes a while: users decide how much is to be looked at.
+    Long(LongText),
     /// A sysctl: shown, and set by a write.
     Setting(fn(&mut Text), fn(&[u8], &Credentials) -> Result<()>),
     Link(&'static str),
@@ -53,6 +55,10 @@ impl Static {
 
     pub const fn text(name: &'static str, text: fn(&mut Text)) -> Static {
         Static { name, perm: 0o444, kind: StaticKind::Text(text) }
+    }
+
+    pub const fn long(name: &'static str, text: LongText) -> Static {
+        Static { name, perm: 0o444, kind: StaticKind::Long(text) }
     }
 
     pub const fn link(name: &'static str, target: &'static str) -> Static {
@@ -101,7 +107,7 @@ impl Node {
         match self {
             Node::Static(entry) => match entry.kind {
                 StaticKind::Dir(_) | StaticKind::Root(_) => FileType::Directory,
-                StaticKind::Text(_) | StaticKind::Setting(..) => FileType::Regular,
+                StaticKind::Text(_) | StaticKind::Long(_) | StaticKind::Setting(..) => FileType::Regular,
                 StaticKind::Link(_) | StaticKind::SelfLink | StaticKind::ThreadSelfLink => FileType::Symlink,
             },
             Node::Subject(_) => FileType::Directory,
@@ -423,6 +429,7 @@ impl ProcInode {
         let source = match &self.node {
             Node::Static(entry) => match entry.kind {
                 StaticKind::Text(text) => Source::System(text),
+                StaticKind::Long(text) => Source::Long(text),
                 StaticKind::Setting(text, store) => Source::Setting(text, store),
                 _ => return Ok(None),
             },

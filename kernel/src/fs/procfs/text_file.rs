@@ -22,8 +22,12 @@ pub type DiscreetText = fn(&Subject, bool, &mut Text) -> Result<()>;
 pub type SubjectStore = fn(&Subject, &[u8], &Credentials) -> Result<()>;
 
 /// Where the text comes from.
+/// Makes a text that takes a while.
+pub type LongText = for<'a> fn(&'a mut Text) -> Op<'a, ()>;
+
 pub enum Source {
     System(fn(&mut Text)),
+    Long(LongText),
     Setting(fn(&mut Text), fn(&[u8], &Credentials) -> Result<()>),
     Subject(Subject, SubjectText),
     /// For those only who may look into the process when they read it.
@@ -84,6 +88,7 @@ impl TextFile {
         let mut out = Text::default();
         match &self.source {
             Source::System(text) | Source::Setting(text, _) => text(&mut out),
+            Source::Long(text) => text(&mut out).await,
             Source::Subject(subject, text) | Source::SubjectSetting(subject, text, _) => {
                 subject.check_exists()?;
                 text(subject, &mut out)?;

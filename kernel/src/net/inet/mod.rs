@@ -80,6 +80,15 @@ pub struct Row {
 /// A part of a protocol's sockets, each with the place behind it: see [`ports::Ports::part`].
 pub type Part = Vec<(usize, Option<Row>)>;
 
+/// What is told of a part of the holders of ports; nothing if there is no memory for it.
+fn told_of<S>(part: Vec<(usize, Option<ports::Holding<S>>)>, row: fn(ports::Holding<S>) -> Option<Row>) -> Part {
+    let mut rows = Vec::new();
+    if rows.try_reserve_exact(part.len()).is_ok() {
+        rows.extend(part.into_iter().map(|(place, holding)| (place, holding.and_then(row))));
+    }
+    rows
+}
+
 /// Is it a protocol of datagrams with ports?
 pub fn is_udp(protocol: u8) -> bool {
     matches!(protocol, IPPROTO_UDP | IPPROTO_UDPLITE)

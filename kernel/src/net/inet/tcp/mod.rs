@@ -46,7 +46,7 @@ use self::options::TcpOptions;
 use self::urgent::Urgent;
 use super::options::IpOptions;
 use super::ports::{Holding, Ports};
-use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_TCP, Part, Row};
+use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_TCP, Part, Row, told_of};
 use linux_raw_sys::net as raw;
 
 use crate::errno::Result;
@@ -180,7 +180,7 @@ pub fn rows(family: u16) -> Vec<Row> {
 
 /// Some of those of all families: see [`Ports::part`].
 pub fn part(shard: usize, place: usize, most: usize) -> Part {
-    PORTS.part(shard, place, most).into_iter().map(|(place, holding)| (place, holding.and_then(row))).collect()
+    told_of(PORTS.part(shard, place, most), row)
 }
 
 fn row((socket, claim): Holding<TcpSocket>) -> Option<Row> {

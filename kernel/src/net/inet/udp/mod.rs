@@ -25,7 +25,7 @@ use super::options::IpOptions;
 use super::ports::{Holding, Ports};
 use super::shared::Shared;
 use super::told::{About, Noted};
-use super::{Endpoint, IPPROTO_UDP, IPPROTO_UDPLITE, Part, Row, check_bindable, claim, events};
+use super::{Endpoint, IPPROTO_UDP, IPPROTO_UDPLITE, Part, Row, check_bindable, claim, events, told_of};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::{Events, TryError, sigio};
@@ -126,8 +126,7 @@ pub fn part_of_lite(shard: usize, place: usize, most: usize) -> Part {
 }
 
 fn part_of(lite: bool, shard: usize, place: usize, most: usize) -> Part {
-    let part = ports_of(lite).part(shard, place, most);
-    part.into_iter().map(|(place, holding)| (place, holding.and_then(row))).collect()
+    told_of(ports_of(lite).part(shard, place, most), row)
 }
 
 fn row((socket, _): Holding<UdpSocket>) -> Option<Row> {
