@@ -57,7 +57,7 @@ impl IpSocket {
         let (local, shut) = (state.local, state.send_shut);
         drop(state);
         let device = if message.sending.index != 0 { message.sending.index } else { self.common.device() };
-        let source = interface::source_through(to.ip, self.common.device())?;
+        let source = interface::source_through(to.ip, device)?;
         message.sending.check(to.ip)?;
         let local = Endpoint { ip: message.sending.source.unwrap_or(local.ip), ..local };
         // Nothing comes from where packets for many go.

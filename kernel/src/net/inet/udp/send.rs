@@ -140,7 +140,7 @@ impl UdpSocket {
 
     #[inline(always)]
     fn source_of(&self, state: &State, remote: Endpoint, message: &Outgoing) -> Result<IpAddr> {
-        let source = self.source_for(remote, self.common.device())?;
+        let source = self.source_for(remote, self.device_for(message))?;
         message.sending.check(remote.ip)?;
         let own = if state.local.is_any() { source } else { state.local.ip };
         let ip = message.sending.source.unwrap_or(own);
