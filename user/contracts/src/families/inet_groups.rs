@@ -272,7 +272,9 @@ fn to_everybody() {
     let two = listening(port(one));
     let out = socket(SOCK_DGRAM);
     let all = u32::from_be_bytes([127, 255, 255, 255]);
-    say!("not allowed: {}", send(out, "x", all, port(one)));
+    let watching = make(SOCK_DGRAM, ETH_P_IP as u16);
+    say!("not allowed: {} seen: {}", send(out, "x", all, port(one)), heard(watching));
+    close(watching);
     set_option(out, SOL_SOCKET, SO_BROADCAST, 1).need();
     say!("{} {} {}", send(out, "x", all, port(one)), heard(one), heard(two));
 }

@@ -200,14 +200,15 @@ impl UdpSocket {
         data: Box<[u8]>,
     ) -> Result<()> {
         let covered = self.covers(data.len());
+        // Of those of networks the last byte is always that.
+        let for_all = matches!(to.ip, IpAddr::V4(ip) if ip.octets()[3] == 255) && interface::is_group(to.ip);
+        if for_all && !connected && !self.common.is_on(Switches::BROADCAST) {
+            return Err(Errno::EACCES);
+        }
         if link::is_watched() {
             packet::show(from, to, header, covered, &data);
         }
-        // Of those of networks the last byte is always that.
-        if matches!(to.ip, IpAddr::V4(ip) if ip.octets()[3] == 255) && interface::is_group(to.ip) {
-            if !connected && !self.common.is_on(Switches::BROADCAST) {
-                return Err(Errno::EACCES);
-            }
+        if for_all {
             events::datagram(true, covered.is_some(), events::Datagram::Sent);
             deliver_to_all(from, to, header, covered, index, &data);
             return Ok(());
