@@ -120,7 +120,8 @@ fn give(receiver: &UdpSocket, from: &Endpoint, data: &[u8], new: impl FnOnce(Box
     }
 }
 
-fn copy(data: &[u8]) -> Option<Box<[u8]>> {
+/// None: there is no memory for it.
+pub(super) fn copy(data: &[u8]) -> Option<Box<[u8]>> {
     let mut copy = Vec::new();
     if !frames::has_spare() || copy.try_reserve_exact(data.len()).is_err() {
         return None;

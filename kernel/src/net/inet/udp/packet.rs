@@ -7,6 +7,7 @@ use linux_raw_sys::if_ether as ether;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{UdpPacket, UdpRepr};
 
+use super::groups::copy;
 use super::{Datagram, UdpSocket, lite};
 use crate::mm::frames;
 use crate::net::filter::View;
@@ -64,11 +65,9 @@ impl UdpSocket {
         };
         let Some(most) = self.common.filter.wanted(&view) else { return false };
         let most = most.saturating_sub(UDP_HEADER);
-        if most < datagram.data.len() {
-            let mut data = core::mem::take(&mut datagram.data).into_vec();
-            data.truncate(most);
-            datagram.data = data.into_boxed_slice();
-        }
+        let Some(kept) = datagram.data.get(..most) else { return true };
+        let Some(kept) = copy(kept) else { return false };
+        datagram.data = kept;
         true
     }
 }
