@@ -14,13 +14,17 @@ pub const NAME: usize = 16;
 /// CAP_NET_RAW.
 pub fn bind(t: &Thread, socket: &dyn Socket, index: i32) -> Result<()> {
     let common = socket.common();
-    if common.device() != 0 && !t.creds().capable(Caps::NET_RAW) {
+    let may_change = t.creds().capable(Caps::NET_RAW);
+    if common.device() != 0 && !may_change {
         return Err(Errno::EPERM);
     }
     if index < 0 {
         return Err(Errno::EINVAL);
     }
-    common.set_device(index);
+    match may_change {
+        true => common.set_device(index),
+        false => common.set_first_device(index)?,
+    }
     socket.device_changed();
     Ok(())
 }

@@ -177,6 +177,12 @@ impl Common {
         self.device.load(Ordering::Relaxed)
     }
 
+    /// EPERM: it has one.
+    pub fn set_first_device(&self, index: i32) -> Result<()> {
+        let set = self.device.compare_exchange(0, index, Ordering::Relaxed, Ordering::Relaxed);
+        set.map(drop).map_err(|_| Errno::EPERM)
+    }
+
     pub fn set_device(&self, index: i32) {
         self.device.store(index, Ordering::Relaxed);
     }

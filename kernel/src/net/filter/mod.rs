@@ -67,7 +67,7 @@ pub struct Attached {
     filter: SpinLock<Option<Arc<Filter>>>,
     /// There is one: those who have none ask no further.
     is_there: AtomicBool,
-    /// SO_LOCK_FILTER.
+    /// SO_LOCK_FILTER; changes under the filter's lock.
     locked: AtomicBool,
 }
 
@@ -78,6 +78,7 @@ impl Attached {
 
     /// SO_LOCK_FILTER. EPERM: what is locked stays so.
     pub fn lock(&self, on: bool) -> Result<()> {
+        let _own = self.filter.lock();
         if !on && self.is_locked() {
             return Err(Errno::EPERM);
         }
@@ -92,10 +93,10 @@ impl Attached {
 
     /// Answers the one before.
     fn set(&self, filter: Option<Arc<Filter>>) -> Result<Option<Arc<Filter>>> {
+        let mut own = self.filter.lock();
         if self.is_locked() {
             return Err(Errno::EPERM);
         }
-        let mut own = self.filter.lock();
         self.is_there.store(filter.is_some(), Ordering::Relaxed);
         Ok(core::mem::replace(&mut own, filter))
     }
