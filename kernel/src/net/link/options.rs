@@ -63,10 +63,12 @@ pub fn more(frame: &Frame) -> Extra {
 }
 
 impl Wish {
-    /// EINVAL: it is cut short.
+    /// EINVAL: it is cut short. What is behind the address does not count.
     fn parse(value: &[u8]) -> Result<Wish> {
-        let (wish, _) = Wish::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
-        if value.len() < 8 + usize::from(wish.len) { Err(Errno::EINVAL) } else { Ok(wish) }
+        let (mut wish, _) = Wish::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
+        let len = usize::from(wish.len);
+        wish.address.iter_mut().skip(len).for_each(|byte| *byte = 0);
+        if value.len() < 8 + len { Err(Errno::EINVAL) } else { Ok(wish) }
     }
 
     /// Frames for everybody come to a card that somebody looks at like that. Those for groups come to it anyway.
@@ -102,7 +104,7 @@ impl LinkSocket {
             return Err(Errno::ENOBUFS);
         }
         all.push(Membership { wish, count: 1 });
-        drop(all);
+        // Under the lock: who leaves comes after it.
         wish.take_effect(true);
         Ok(())
     }
@@ -116,7 +118,6 @@ impl LinkSocket {
             there.count -= 1;
             if there.count == 0 {
                 all.remove(place);
-                drop(all);
                 wish.take_effect(false);
             }
         }

@@ -446,6 +446,12 @@ fn memberships() {
         let wish = of(LO, kind, len);
         say!("{what}: {} {} {} {} {}", join(&wish), join(&wish), leave(&wish), leave(&wish), leave(&wish));
     }
+    let group = of(LO, PACKET_MR_MULTICAST, 6);
+    let more = packet_mreq { mr_address: [1, 2, 3, 4, 5, 6, 7, 8], ..group };
+    let other = packet_mreq { mr_address: [1, 2, 3, 4, 5, 7, 0, 0], ..group };
+    say!("behind the address: {} {} {} {}", join(&group), join(&other), leave(&more), leave(&other));
+    let other = packet_mreq { mr_address: [9; 8], ..of(LO, PACKET_MR_PROMISC, 0) };
+    say!("without one: {} {}", join(&of(LO, PACKET_MR_PROMISC, 0)), leave(&other));
     say!("nowhere: {} {}", join(&of(4711, PACKET_MR_PROMISC, 0)), leave(&of(4711, PACKET_MR_PROMISC, 0)));
     let short = |len| sys!(SYS_setsockopt, fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &of(LO, PACKET_MR_PROMISC, 6), len);
     say!("short: {} {} {}", short(4), short(15), short(16));
