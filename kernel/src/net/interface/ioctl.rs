@@ -10,7 +10,7 @@ use super::set;
 use crate::errno::{Errno, Result};
 use crate::fs::Op;
 use crate::mm::UserPtr;
-use crate::net::inet::{AF_INET, Endpoint};
+use crate::net::inet::{AF_INET, AF_INET6, Endpoint};
 use crate::process::Thread;
 
 pub const QUEUE_LENGTH: i32 = 1000;
@@ -84,6 +84,29 @@ pub fn ioctl<'a>(t: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
         | cmds::SIOCGIFINDEX
         | cmds::SIOCGIFTXQLEN => Op::boxed(request(t, cmd, UserPtr::new(arg))),
         _ => Op::ready(Err(Errno::ENOTTY)),
+    }
+}
+
+/// The same of sockets of `family`. EOPNOTSUPP: those of IPv6 change addresses and routes with structures of their own, which are not
+/// known here; EPERM: or may not.
+pub fn ioctl_of(family: u16, t: &Thread, cmd: u32, arg: u64) -> Op<'_, Result<u64>> {
+    match cmd {
+        _ if family != AF_INET6 => ioctl(t, cmd, arg),
+        cmds::SIOCADDRT | cmds::SIOCDELRT | cmds::SIOCSIFADDR | cmds::SIOCDIFADDR => {
+            Op::ready(set::allowed(t).and(Err(Errno::EOPNOTSUPP)))
+        }
+        // Of tunnels, which are not there.
+        cmds::SIOCSIFDSTADDR => Op::ready(Err(Errno::ENODEV)),
+        // Only IPv4 has these.
+        cmds::SIOCGIFADDR
+        | cmds::SIOCGIFDSTADDR
+        | cmds::SIOCGIFBRDADDR
+        | cmds::SIOCSIFBRDADDR
+        | cmds::SIOCGIFNETMASK
+        | cmds::SIOCSIFNETMASK
+        | cmds::SIOCSARP
+        | cmds::SIOCDARP => Op::ready(Err(Errno::ENOTTY)),
+        _ => ioctl(t, cmd, arg),
     }
 }
 

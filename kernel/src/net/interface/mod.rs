@@ -27,7 +27,7 @@ use crate::syscalls::SysResult;
 pub use device::{
     ARPHRD_ETHER, ARPHRD_LOOPBACK, Device, IFF_UP, LOOPBACK_ADDRESSES, LOOPBACK_INDEX, LOOPBACK_MTU, devices,
 };
-pub use ioctl::{QUEUE_LENGTH, ioctl};
+pub use ioctl::{QUEUE_LENGTH, ioctl, ioctl_of};
 pub use route::{Route, TABLE_LOCAL, TABLE_MAIN, of_settings, routes};
 
 static LOOPBACK_UP: AtomicBool = AtomicBool::new(false);

@@ -61,7 +61,7 @@ pub fn is_change(cmd: u32) -> bool {
     )
 }
 
-fn allowed(t: &Thread) -> Result<()> {
+pub fn allowed(t: &Thread) -> Result<()> {
     if t.creds().capable(Caps::NET_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
 }
 

@@ -7,7 +7,7 @@ use crate::process;
 use crate::sys::{Ret, sys, zeroed};
 use crate::{say, tests};
 
-tests! { addresses, masks, others, numbers, who, routes, bad_routes, neighbours }
+tests! { addresses, masks, others, numbers, who, routes, bad_routes, neighbours, of_ip6 }
 
 const LO: &str = "lo";
 
@@ -149,4 +149,22 @@ fn neighbours() {
     say!("of no family: {} {}", sys!(SYS_ioctl, fd, SIOCSARP, &bytes), sys!(SYS_ioctl, fd, SIOCDARP, &bytes));
     say!("bad memory: {}", sys!(SYS_ioctl, fd, SIOCSARP, 8));
     process::as_plain_user(|| say!("a user: {}", sys!(SYS_ioctl, fd, SIOCSARP, &bytes)));
+}
+
+/// Sockets of IPv6 have structures of their own, and nothing to say of addresses of IPv4.
+fn of_ip6() {
+    for kind in [SOCK_STREAM, SOCK_DGRAM] {
+        let fd = sys!(SYS_socket, AF_INET6, kind, 0).fd();
+        let mut asked = request(LO);
+        asked.ifr_ifru.ifru_addr = end([127, 0, 0, 1]);
+        for cmd in [SIOCGIFADDR, SIOCGIFNETMASK, SIOCSIFNETMASK, SIOCGIFBRDADDR, SIOCSIFBRDADDR, SIOCGIFDSTADDR] {
+            say!("{cmd:#x}: {}", sys!(SYS_ioctl, fd, cmd, &asked));
+        }
+        say!("{} {}", sys!(SYS_ioctl, fd, SIOCGIFMTU, &asked), sys!(SYS_ioctl, fd, SIOCGIFINDEX, &asked));
+        process::as_plain_user(|| {
+            for cmd in [SIOCADDRT, SIOCDELRT, SIOCSIFADDR, SIOCDIFADDR, SIOCSIFDSTADDR] {
+                say!("{cmd:#x}: {}", sys!(SYS_ioctl, fd, cmd, &[0u8; 128]));
+            }
+        });
+    }
 }

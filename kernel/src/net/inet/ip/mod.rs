@@ -296,7 +296,7 @@ impl FileOps for IpSocket {
         let value = match (cmd, self.kind) {
             (FIONREAD, Kind::Raw) => self.state.lock().inbox.front().map_or(0, |packet| packet.data.len()),
             (TIOCOUTQ, Kind::Raw) => self.on_its_way.load(Ordering::Relaxed),
-            _ => return interface::ioctl(thread, cmd, arg),
+            _ => return interface::ioctl_of(self.common.family, thread, cmd, arg),
         };
         Op::boxed(async move {
             UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;

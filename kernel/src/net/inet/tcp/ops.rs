@@ -125,7 +125,7 @@ impl FileOps for TcpSocket {
             TIOCOUTQ => self.not_acknowledged(),
             SIOCOUTQNSD => self.on_its_way().0,
             SIOCATMARK => self.state.lock().is_at_mark().into(),
-            _ => return interface::ioctl(thread, cmd, arg),
+            _ => return interface::ioctl_of(self.common.family, thread, cmd, arg),
         };
         Op::boxed(async move {
             UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;

@@ -89,7 +89,7 @@ impl FileOps for UdpSocket {
         let value = match cmd {
             FIONREAD => self.state.lock().inbox.front().map_or(0, |datagram| datagram.data.len()),
             TIOCOUTQ => self.on_its_way.load(Ordering::Relaxed),
-            _ => return interface::ioctl(thread, cmd, arg),
+            _ => return interface::ioctl_of(self.common.family, thread, cmd, arg),
         };
         Op::boxed(async move {
             UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
