@@ -107,7 +107,7 @@ pub async fn set_times(creds: &Credentials, path: &Path, atime: NewTime, mtime: 
     let inode = path.inode();
     let meta = inode.metadata();
     let touches = (atime, mtime) == (NewTime::Now, NewTime::Now);
-    let flags = inode.state().flags();
+    let flags = inode.obeyed_flags();
     if flags.contains(InodeFlags::IMMUTABLE) || !touches && flags.contains(InodeFlags::APPEND) {
         return Err(Errno::EPERM);
     }

@@ -7,6 +7,7 @@ use core::ops::Range;
 
 use super::file::FileOps;
 use super::handle::Handle;
+use super::inode_flags::InodeFlags;
 use super::mount::Instance;
 use super::op::Op;
 use super::path::Path;
@@ -240,6 +241,11 @@ pub trait Inode: Send + Sync + Any {
     /// is also how the VFS announces that a write went beyond the end.
     fn set_attr(&self, _attr: SetAttr) -> Op<'_, Result<()>> {
         Op::ready(Err(Errno::EPERM))
+    }
+
+    /// Those flags that the kernel obeys.
+    fn obeyed_flags(&self) -> InodeFlags {
+        self.state().flags()
     }
 
     /// FS_*_FL of ioctl_iflags(2); None: the file system has none for such a file.

@@ -47,27 +47,31 @@ pub async fn set(creds: &Credentials, path: &Path, new: u32) -> Result<()> {
 
 /// EPERM for a change of attributes or names that neither immutable nor append-only files take.
 pub fn check_bound(inode: &dyn Inode) -> Result<()> {
-    if inode.state().flags().intersects(InodeFlags::BINDING) { Err(Errno::EPERM) } else { Ok(()) }
+    if inode.obeyed_flags().intersects(InodeFlags::BINDING) { Err(Errno::EPERM) } else { Ok(()) }
 }
 
 /// EPERM for a change by somebody who had the file open before it became immutable. As in Linux tmpfs does not care.
 pub fn check_content(inode: &dyn Inode) -> Result<()> {
-    let bound = inode.state().flags().contains(InodeFlags::IMMUTABLE)
+    let bound = inode.obeyed_flags().contains(InodeFlags::IMMUTABLE)
         && inode.page_cache().is_none_or(|cache| !cache.is_memory());
     if bound { Err(Errno::EPERM) } else { Ok(()) }
 }
 
 /// EPERM for a change of content other than at the end.
 pub fn check_not_append_only(inode: &dyn Inode) -> Result<()> {
-    if inode.state().flags().contains(InodeFlags::APPEND) { Err(Errno::EPERM) } else { Ok(()) }
+    if inode.obeyed_flags().contains(InodeFlags::APPEND) { Err(Errno::EPERM) } else { Ok(()) }
 }
 
 /// Does a write through this file return only when all of it is stored?
 pub fn syncs(file: &OpenFile) -> bool {
-    file.inode().state().flags().contains(InodeFlags::SYNC)
+    file.inode().obeyed_flags().contains(InodeFlags::SYNC)
+}
+
+pub fn syncs_names(dir: &dyn Inode) -> bool {
+    dir.obeyed_flags().intersects(InodeFlags::SYNC | InodeFlags::DIRSYNC)
 }
 
 /// Stores a change of names where the directory wants that.
 pub async fn sync_names(dir: &dyn Inode) -> Result<()> {
-    if dir.state().flags().intersects(InodeFlags::SYNC | InodeFlags::DIRSYNC) { dir.sync(false).await } else { Ok(()) }
+    if syncs_names(dir) { dir.sync(false).await } else { Ok(()) }
 }

@@ -195,8 +195,11 @@ pub async fn rename(
     let (moved, in_place) = (source.inode(), target.map(|target| target.inode()));
     let result = from.dir.inode().rename(from.name, moved, to.dir.inode(), to.name, in_place, flags).await;
     renaming.end(result)?;
-    inode_flags::sync_names(&**from.dir.inode()).await?;
-    inode_flags::sync_names(&**to.dir.inode()).await
+    // Either stores all that changed.
+    match inode_flags::syncs_names(&**to.dir.inode()) {
+        true => inode_flags::sync_names(&**to.dir.inode()).await,
+        false => inode_flags::sync_names(&**from.dir.inode()).await,
+    }
 }
 
 /// The same for file systems that answer at once. None: it has not begun.

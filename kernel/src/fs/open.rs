@@ -234,7 +234,7 @@ fn check_open(ctx: Ctx<'_>, place: &Path, how: &How) -> Result<()> {
     }
     let inode = &**place.inode();
     perm::check(ctx.creds, inode, want).or_else(|errno| ctx.granted(inode, errno))?;
-    if inode.state().flags().contains(InodeFlags::APPEND)
+    if inode.obeyed_flags().contains(InodeFlags::APPEND)
         && (want.contains(Want::WRITE) && !how.has(raw::O_APPEND) || how.has(raw::O_TRUNC))
     {
         return Err(Errno::EPERM);

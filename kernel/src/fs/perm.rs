@@ -30,7 +30,7 @@ pub fn check(creds: &Credentials, inode: &dyn Inode, want: Want) -> Result<()> {
 
 #[inline]
 fn check_mutable(inode: &dyn Inode) -> Result<()> {
-    if inode.state().flags().contains(InodeFlags::IMMUTABLE) { Err(Errno::EPERM) } else { Ok(()) }
+    if inode.obeyed_flags().contains(InodeFlags::IMMUTABLE) { Err(Errno::EPERM) } else { Ok(()) }
 }
 
 #[inline]

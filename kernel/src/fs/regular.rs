@@ -99,7 +99,7 @@ pub async fn touch_atime(path: &Path, meta: &Metadata) {
 pub fn due_atime(path: &Path, meta: &Metadata) -> Option<Timespec> {
     let flags = path.mount.flags();
     if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY)
-        || path.inode().state().flags().contains(InodeFlags::NOATIME)
+        || path.inode().obeyed_flags().contains(InodeFlags::NOATIME)
     {
         return None;
     }
@@ -193,6 +193,7 @@ pub async fn write_kernel(
     buf: &mut IoBuf<'_>,
 ) -> Result<usize> {
     let _guard = inode.state().lock.lock().await;
+    inode_flags::check_content(&**inode)?;
     let unsealed = unsealed_at(inode, pos, buf.remaining())?;
     capabilities::remove(inode).await?;
     let cut = buf.limit(usize::try_from(unsealed).unwrap_or(usize::MAX));

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
 use linux_raw_sys::net::MSG_DONTWAIT;
 
+use super::inode_flags::InodeFlags;
 use super::open_file::{Kind, OpenFile, READ_EVENTS, WRITE_EVENTS, settled};
 use super::pipe::{self, Cut, Pipe};
 use super::writing::{Sigpipe, Writing};
@@ -163,6 +164,9 @@ pub async fn copy_file_range(t: &Thread, ends: &mut Ends<'_>, len: u64) -> SysRe
     }
     if !Arc::ptr_eq(&ends.input.inode().fs(), &ends.output.inode().fs()) {
         return Err(Errno::EXDEV.into());
+    }
+    if ends.output.inode().obeyed_flags().contains(InodeFlags::IMMUTABLE) {
+        return Err(Errno::EPERM.into());
     }
     let from = ends.in_pos.unwrap_or(ends.input.position());
     let to = ends.out_pos.unwrap_or(ends.output.position());

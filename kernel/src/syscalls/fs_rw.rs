@@ -448,7 +448,7 @@ pub(crate) async fn allocate(t: &Thread, file: &OpenFile, mode: u32, offset: i64
     };
     check_allocate_mode(mode)?;
     file.check_writable()?;
-    let flags = file.inode().state().flags();
+    let flags = file.inode().obeyed_flags();
     let overwrites = mode & !raw::FALLOC_FL_KEEP_SIZE != 0;
     if flags.contains(InodeFlags::IMMUTABLE) || overwrites && flags.contains(InodeFlags::APPEND) {
         return Err(Errno::EPERM);

@@ -173,7 +173,7 @@ fn statx_of(path: &Path) -> Statx {
     }
     // The bits of these are the same in both.
     let shown = InodeFlags::BINDING | InodeFlags::NODUMP;
-    let flags = path.inode().state().flags() & shown;
+    let flags = path.inode().obeyed_flags() & shown;
     let known = if path.inode().flags().is_some() { shown } else { InodeFlags::empty() };
     Statx {
         mask,

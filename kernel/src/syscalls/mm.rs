@@ -56,7 +56,7 @@ pub async fn mmap(t: &Thread, addr: u64, len: u64, prot: u32, flags: u32, fd: i3
         if map.contains(MapFlags::SHARED) && prot.contains(Prot::WRITE) && !file.writable() || !file.readable() {
             return Err(Errno::EACCES);
         }
-        let append_only = file.inode().state().flags().contains(InodeFlags::APPEND);
+        let append_only = file.inode().obeyed_flags().contains(InodeFlags::APPEND);
         if map.contains(MapFlags::SHARED) && append_only && file.writable() {
             return Err(Errno::EACCES);
         }

@@ -75,16 +75,16 @@ impl Ext2Inode {
         let now = self.node.volume.now();
         let mut result = Ok(());
         self.node.update(|state| {
+            // What stays immutable stays as it is.
+            let immutable = InodeFlags::IMMUTABLE.bits();
+            if state.flags & new & immutable != 0 && (state.flags ^ new) & inode_flags::TAKEN != 0 {
+                result = Err(Errno::EPERM);
+                return;
+            }
             let others = (state.flags ^ new) & inode_flags::TAKEN & !inode_flags::SETTABLE & !inode_flags::JOURNAL_DATA;
             if others != 0 {
                 let no_extents = others == inode_flags::EXTENTS && !self.node.volume.layout.features.extents();
                 result = Err(if no_extents { Errno::EINVAL } else { Errno::EOPNOTSUPP });
-                return;
-            }
-            // What stays immutable stays as it is.
-            let immutable = InodeFlags::IMMUTABLE.bits();
-            if state.flags & new & immutable != 0 && (state.flags ^ new) & inode_flags::SETTABLE != 0 {
-                result = Err(Errno::EPERM);
                 return;
             }
             state.flags = state.flags & !inode_flags::SETTABLE | new & inode_flags::SETTABLE;
@@ -291,7 +291,20 @@ impl Inode for Ext2Inode {
         if self.node.volume.read_only() {
             return Op::ready(Err(Errno::EROFS));
         }
-        Op::ready(self.change_flags(flags))
+        let old = self.node.state.lock().flags;
+        let result = self.change_flags(flags);
+        match &self.cache {
+            // Who has it mapped faults with the next write: storing makes the pages read-only.
+            Some(cache) if result.is_ok() && flags & !old & InodeFlags::IMMUTABLE.bits() != 0 => {
+                Op::boxed(async move {
+                    let stored = cache.write_back(0..u64::MAX).await;
+                    stored.inspect_err(|_| {
+                        let _ = self.change_flags(old);
+                    })
+                })
+            }
+            _ => Op::ready(result),
+        }
     }
 
     fn handle(&self) -> Option<Handle> {

@@ -141,6 +141,11 @@ impl OverlayInode {
         self.upper.get().unwrap_or(&self.found).inode()
     }
 
+    /// What it was when the overlay came upon it.
+    pub fn found(&self) -> &Arc<dyn Inode> {
+        self.found.inode()
+    }
+
     /// A directory that shows what lower layers have.
     pub fn is_merged(&self) -> bool {
         self.lower.len() + usize::from(self.upper.get().is_some()) > 1

@@ -17,6 +17,7 @@ use crate::fs::file::FileOps;
 use crate::fs::inode::{
     DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
 };
+use crate::fs::inode_flags::InodeFlags;
 use crate::fs::op::Op;
 use crate::fs::path::Path;
 use crate::fs::state::InodeState;
@@ -99,6 +100,11 @@ impl Inode for OverlayInode {
 
     fn state(&self) -> &InodeState {
         self.vfs_state()
+    }
+
+    /// What the layers have binds who works through the overlay, too; also what it was copied up from.
+    fn obeyed_flags(&self) -> InodeFlags {
+        self.real().obeyed_flags() | self.found().obeyed_flags() & InodeFlags::BINDING
     }
 
     fn kind(&self) -> FileType {

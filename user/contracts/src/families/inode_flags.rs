@@ -12,7 +12,7 @@ use crate::{say, tests};
 
 tests! {
     set_and_get, which, inherited, other_kinds, rights, order_of_checks, immutable_file, immutable_while_open, immutable_directory,
-    append_only_file, append_only_directory, append_only_mapping, no_atime, synchronous, in_tmpfs, tmpfs_which, tmpfs_inherits,
+    append_only_file, append_only_directory, append_only_mapping, no_atime, synchronous, in_tmpfs, tmpfs_which, tmpfs_inherits, through_an_overlay,
     read_only, in_statx,
 }
 
@@ -244,13 +244,17 @@ fn immutable_while_open() {
     let page = memory::pages(1);
     let fd = create(c"f", "text");
     let mapped = memory::map(4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    // The page can be written to without a fault when the flag is set.
+    memory::poke((mapped.0 as *mut u8).wrapping_add(1), b'E');
     say!("set: {}", fd_set(fd, IMMUTABLE));
     say!("write: {} {}", write(fd, "more"), sys!(SYS_pwrite64, fd, "more", 4, 0));
     say!("nothing: {}", sys!(SYS_write, fd, page, 0));
     say!("ftruncate: {} {}", sys!(SYS_ftruncate, fd, 1), sys!(SYS_ftruncate, fd, 100));
     say!("punch: {}", sys!(SYS_fallocate, fd, 3, 0, 4096));
     say!("fchmod: {}, fsetxattr: {}", sys!(SYS_fchmod, fd, 0o600), sys!(SYS_fsetxattr, fd, c"user.a", "x", 1, 0));
-    say!("fsync: {}", sys!(SYS_fsync, fd));
+    let input = create(c"input", "input");
+    say!("copied to: {}", sys!(SYS_copy_file_range, input, &0i64, fd, &0i64, 4, 0));
+    close(input);
     let status = process::in_child(|| {
         memory::poke(mapped.0 as *mut u8, b'T');
         0
@@ -370,6 +374,32 @@ fn tmpfs_inherits() {
     close(create(c"t/d/f", ""));
     mkdir(c"t/d/d");
     say!("file: {}, directory: {}", get(c"t/d/f"), get(c"t/d/d"));
+    sys!(SYS_umount2, c"t", MNT_DETACH).need();
+}
+
+fn through_an_overlay() {
+    tmpfs_at(c"t");
+    for path in [c"t/lower", c"t/upper", c"t/work", c"t/m", c"t/lower/d", c"t/upper/u"] {
+        mkdir(path);
+    }
+    for path in [c"t/lower/f", c"t/lower/a", c"t/lower/d/f", c"t/upper/g", c"t/upper/u/f"] {
+        close(create(path, "text"));
+    }
+    for path in [c"t/lower/f", c"t/lower/d", c"t/upper/g", c"t/upper/u"] {
+        say!("{}: {}", path.to_string_lossy(), set(path, IMMUTABLE));
+    }
+    set(c"t/lower/a", APPEND);
+    let options = c"lowerdir=t/lower,upperdir=t/upper,workdir=t/work";
+    say!("mount: {}", sys!(SYS_mount, c"none", c"t/m", c"overlay", 0, options));
+    for path in [c"t/m/f", c"t/m/a", c"t/m/g", c"t/m/d/f", c"t/m/u/f"] {
+        let name = path.to_string_lossy();
+        say!("{name}: write {}, append {}", opened(path, O_WRONLY), opened(path, O_WRONLY | O_APPEND));
+        say!("{name}: chmod {}, truncate {}, unlink {}", chmod(path), truncate(path, 1), unlink(path));
+    }
+    for path in [c"t/m/d/new", c"t/m/u/new", c"t/m/new"] {
+        say!("{}: {}", path.to_string_lossy(), opened(path, O_CREAT | O_WRONLY));
+    }
+    sys!(SYS_umount2, c"t/m", MNT_DETACH).need();
     sys!(SYS_umount2, c"t", MNT_DETACH).need();
 }
 

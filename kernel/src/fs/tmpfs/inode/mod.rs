@@ -170,9 +170,13 @@ impl TmpInode {
     pub fn make_child(&self, name: &[u8], node: NewNode<'_>, attr: NewAttr) -> Result<Arc<TmpInode>> {
         let dir = self.dir()?;
         let child = self.instance().new_inode(node, attr)?;
-        child.state.set_flags(self.state.flags() & (InodeFlags::NODUMP | InodeFlags::NOATIME));
+        self.pass_flags_to(&child);
         self.enter(dir, name, &child);
         Ok(child)
+    }
+
+    fn pass_flags_to(&self, child: &TmpInode) {
+        child.state.set_flags(self.state.flags() & (InodeFlags::NODUMP | InodeFlags::NOATIME));
     }
 
     pub fn child(&self, name: &[u8]) -> Result<Arc<TmpInode>> {

@@ -112,7 +112,10 @@ impl Inode for TmpInode {
     }
 
     fn create_unnamed(&self, attr: NewAttr) -> Op<'_, Result<Arc<dyn Inode>>> {
-        Op::ready(self.instance().new_file(attr).map(|inode| inode as Arc<dyn Inode>))
+        Op::ready(self.instance().new_file(attr).map(|inode| {
+            self.pass_flags_to(&inode);
+            inode as Arc<dyn Inode>
+        }))
     }
 
     fn link<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
