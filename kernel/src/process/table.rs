@@ -86,31 +86,37 @@ pub fn group_exists(pgid: Pid) -> bool {
 /// All processes by pid, zombies included. There may be very many, and no memory: some at a time, so those that come and go
 /// meanwhile may be among them or not.
 pub fn processes() -> impl Iterator<Item = Arc<Process>> {
-    let mut turn = ArrayVec::<Arc<Process>, TURN>::new();
-    let mut next = 0;
-    core::iter::from_fn(move || {
-        if turn.is_empty() {
-            turn.extend(lock().nodes.range(next..).take(TURN).map(|(_, node)| node.process.clone()));
-            next = turn.last()?.pid + 1;
-            turn.reverse();
-        }
-        turn.pop()
+    in_turns(|table, from| {
+        table.nodes.range(from..).take(TURN).map(|(pid, node)| (*pid, node.process.clone())).collect()
     })
 }
 
 /// All living threads by tid, in the same way.
 pub fn tasks() -> impl Iterator<Item = Arc<Task>> {
-    let mut turn = ArrayVec::<Arc<Task>, TURN>::new();
+    in_turns(|table, from| table.tasks.range(from..).take(TURN).map(|(tid, task)| (*tid, task.clone())).collect())
+}
+
+/// Members of a process group by pid, zombies included, in the same way.
+pub fn members(pgid: Pid) -> impl Iterator<Item = Arc<Process>> {
+    in_turns(move |table, from| {
+        let pids = table.groups.get(&pgid).into_iter().flat_map(|pids| pids.range(from..));
+        pids.filter_map(|pid| Some((*pid, table.process(*pid)?.clone()))).take(TURN).collect()
+    })
+}
+
+type Turn<T> = ArrayVec<(Pid, Arc<T>), TURN>;
+
+/// What `fetch` finds with ids from the given one on, in order of ids.
+fn in_turns<T>(fetch: impl Fn(&Table, Pid) -> Turn<T>) -> impl Iterator<Item = Arc<T>> {
+    let mut turn = Turn::new();
     let mut next = 0;
     core::iter::from_fn(move || {
         if turn.is_empty() {
-            for (tid, task) in lock().tasks.range(next..).take(TURN) {
-                turn.push(task.clone());
-                next = tid + 1;
-            }
+            turn = fetch(&lock(), next);
+            next = turn.last()?.0 + 1;
             turn.reverse();
         }
-        turn.pop()
+        turn.pop().map(|(_, found)| found)
     })
 }
 

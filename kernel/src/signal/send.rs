@@ -1,7 +1,6 @@
 //! Sending: from kill(2), timers, terminals, faults to a pending signal and an awake thread.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::ptr;
 use core::sync::atomic::Ordering;
 
@@ -39,14 +38,12 @@ pub fn queue_to_task(task: &Arc<Task>, info: SigInfo) -> bool {
 
 /// Sends to every process of a group, without a permission check (terminal, kernel). ESRCH if there is none.
 pub fn send_to_group(pgid: Pid, info: SigInfo) -> Result<()> {
-    let members: Vec<_> = table::lock().group(pgid).cloned().collect();
-    if members.is_empty() {
-        return Err(Errno::ESRCH);
+    let mut sent = Err(Errno::ESRCH);
+    for process in table::members(pgid) {
+        sent = send_to_process(&process, info);
+        sent?;
     }
-    for process in &members {
-        send_to_process(process, info)?;
-    }
-    Ok(())
+    sent
 }
 
 /// Whether a thread with `creds` in `sender` may signal `target` (kill(2)).

@@ -12,7 +12,6 @@ use crate::signal::{
 use crate::time::UserTimespec;
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 /// sizeof(sigset_t) of the kernel ABI.
 const SIGSET_SIZE: usize = 8;
@@ -222,10 +221,9 @@ pub fn kill(t: &mut Thread, pid: i32, signo: i32) -> Result<()> {
         i32::MIN => Err(Errno::ESRCH),
         _ => {
             let pgid = if pid == 0 { own.pgid.load(core::sync::atomic::Ordering::Relaxed) } else { pid.unsigned_abs() };
-            let members: Vec<_> = table::lock().group(pgid).cloned().collect();
             let mut result = Err(Errno::ESRCH);
-            for member in &members {
-                let sent = send_checked(t, member, info);
+            for member in table::members(pgid) {
+                let sent = send_checked(t, &member, info);
                 if result.is_err() {
                     result = sent;
                 }
