@@ -299,7 +299,7 @@ impl Inode for Ext2Inode {
                 Op::boxed(async move {
                     let stored = cache.write_back(0..u64::MAX).await;
                     stored.inspect_err(|_| {
-                        let _ = self.change_flags(old);
+                        let _ = self.change_flags(old & inode_flags::VISIBLE);
                     })
                 })
             }

@@ -21,10 +21,10 @@ pub type SubjectText = fn(&Subject, &mut Text) -> Result<()>;
 pub type DiscreetText = fn(&Subject, bool, &mut Text) -> Result<()>;
 pub type SubjectStore = fn(&Subject, &[u8], &Credentials) -> Result<()>;
 
-/// Where the text comes from.
 /// Makes a text that takes a while.
 pub type LongText = for<'a> fn(&'a mut Text) -> Op<'a, ()>;
 
+/// Where the text comes from.
 pub enum Source {
     System(fn(&mut Text)),
     Long(LongText),

@@ -17,9 +17,9 @@ use crate::net::link;
 use crate::net::packet::copy_in;
 use crate::net::socket::Outgoing;
 
-/// So many receivers get a datagram at once, and up to so many while there is time; the others in turns.
-const AT_ONCE: usize = 4;
-const MOST_AT_ONCE: usize = 16;
+/// So many receivers get a datagram at once, of those with filters so many if time is short; the others in turns.
+const AT_ONCE: usize = 16;
+const FILTERED_AT_ONCE: usize = 4;
 
 impl UdpSocket {
     /// Where a datagram for a group comes from if its way leads over the loopback, as the message, the socket or the options say:
@@ -93,9 +93,11 @@ pub(super) fn deliver_to_all(
     let receivers = ports_of(covered.is_some()).find_all(to, from, |claim| claim.hears(index));
     let mut receivers = receivers.into_iter().filter(wants);
     let new = move |data| Datagram::new(from, to, index, header, covered, data);
-    for (given, receiver) in (1..=MOST_AT_ONCE).zip(receivers.by_ref()) {
+    let mut filtered = 0;
+    for (_, receiver) in (0..AT_ONCE).zip(receivers.by_ref()) {
         give(&receiver, &from, data, new);
-        if given >= AT_ONCE && is_budget_used() {
+        filtered += usize::from(receiver.common.filter.is_there());
+        if filtered >= FILTERED_AT_ONCE && is_budget_used() {
             break;
         }
     }
