@@ -98,9 +98,7 @@ pub async fn touch_atime(path: &Path, meta: &Metadata) {
 /// The access time that a read gives a file; None: it stays as it is.
 pub fn due_atime(path: &Path, meta: &Metadata) -> Option<Timespec> {
     let flags = path.mount.flags();
-    if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY)
-        || path.inode().obeyed_flags().contains(InodeFlags::NOATIME)
-    {
+    if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
         return None;
     }
     // Cheap first test: with an access time later than both others only a day's age matters.
@@ -109,7 +107,8 @@ pub fn due_atime(path: &Path, meta: &Metadata) -> Option<Timespec> {
         && meta.atime > meta.mtime
         && meta.atime > meta.ctime
         && now.sec - meta.atime.sec < 24 * 60 * 60;
-    if old || same_tick(meta.atime, now) { None } else { Some(now) }
+    let keeps = || path.inode().obeyed_flags().contains(InodeFlags::NOATIME);
+    if old || same_tick(meta.atime, now) || keeps() { None } else { Some(now) }
 }
 
 fn same_tick(a: Timespec, b: Timespec) -> bool {
@@ -129,7 +128,10 @@ pub async fn write(
     }
     let inode = file.inode();
     let guard = inode.state().lock.lock().await;
-    inode_flags::check_content(&**inode)?;
+    let flags = inode.obeyed_flags();
+    if flags.contains(InodeFlags::IMMUTABLE) && !cache.is_memory() {
+        return Err(Errno::EPERM);
+    }
     let pos = pos.unwrap_or_else(|| inode.size());
     check_place(file, pos, buf)?;
     if buf.is_empty() {
@@ -161,7 +163,7 @@ pub async fn write(
     if n > 0 && clears_set_id {
         hooks::changed(file.path(), raw::IN_ATTRIB);
     }
-    let syncs = inode_flags::syncs(file);
+    let syncs = flags.contains(InodeFlags::SYNC);
     if (syncs || file.flags() & (raw::O_SYNC | raw::O_DSYNC) != 0) && n > 0 {
         cache.write_back(pos / 4096..(end - 1) / 4096 + 1).await?;
         inode.sync(!syncs && file.flags() & raw::O_SYNC != raw::O_SYNC).await?;
