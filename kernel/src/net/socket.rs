@@ -20,7 +20,7 @@ use super::{interface, limits, link};
 use crate::errno::{Errno, Result};
 use crate::exec::{Instant, WaitQueue};
 use crate::fs::{FileOps, Op, OpenFile, TryError};
-use crate::mm::IoBuf;
+use crate::mm::{IoBuf, UserPtr};
 use crate::process::{self, Thread};
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
@@ -335,6 +335,14 @@ pub struct Extra {
 /// Several of those.
 pub struct Extras(pub Vec<Extra>);
 
+/// Answers an ioctl that tells a number.
+pub fn tell_ioctl(t: &Thread, arg: u64, value: usize) -> Op<'_, Result<u64>> {
+    Op::boxed(async move {
+        UserPtr::<i32>::new(arg).write(t.mm(), value as i32).await?;
+        Ok(0)
+    })
+}
+
 /// A socket of some family. The `try_` calls never wait; see [`super::transfer`].
 pub trait Socket: FileOps {
     fn common(&self) -> &Common;
@@ -342,9 +350,13 @@ pub trait Socket: FileOps {
     fn queue(&self) -> &WaitQueue;
 
     fn bind<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>>;
-    fn listen(&self, t: &Thread, backlog: u32) -> Result<()>;
+    fn listen(&self, _t: &Thread, _backlog: u32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
     /// The next connection, and who made it.
-    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError>;
+    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
     fn connect<'a>(&'a self, t: &'a Thread, address: &'a [u8], nonblock: bool) -> Op<'a, SysResult<()>>;
     fn local_address(&self) -> Address;
     fn peer_address(&self) -> Result<Address>;
@@ -361,8 +373,10 @@ pub trait Socket: FileOps {
     fn take_control(&self, _message: &mut Outgoing, _level: u32, _kind: u32, _data: &[u8]) -> Result<()> {
         Ok(())
     }
-    /// The urgent byte, which with `peek` stays (MSG_OOB). EINVAL if there is none.
-    fn take_urgent(&self, peek: bool) -> Result<u8>;
+    /// The urgent byte, which with `peek` stays (MSG_OOB). EINVAL if there is none, EOPNOTSUPP if there can't be any.
+    fn take_urgent(&self, _peek: bool) -> Result<u8> {
+        Err(Errno::EOPNOTSUPP)
+    }
     /// SHUT_RD, SHUT_WR: which directions end.
     fn shutdown(&self, receive: bool, send: bool) -> Result<()>;
 

@@ -1,21 +1,22 @@
 //! What system calls do with a socket for frames.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::Ordering;
 
 use super::{LinkSocket, Name, READABLE, WRITABLE, device_of, options, watch};
+use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
+
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
 use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
-use crate::mm::{IoBuf, UserPtr};
+use crate::mm::IoBuf;
 use crate::net::inet::told;
 use crate::net::interface;
 use crate::net::packet::copy_out;
-use crate::net::socket::{Address, Common, Extras, Outgoing, Receive, Received, Socket, Target};
+use crate::net::socket::{Address, Common, Extras, Outgoing, Receive, Received, Socket, Target, tell_ioctl};
 use crate::process::Thread;
 use crate::syscalls::SysResult;
 
@@ -119,17 +120,12 @@ impl FileOps for LinkSocket {
     }
 
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
-        const FIONREAD: u32 = 0x541b;
-        const TIOCOUTQ: u32 = 0x5411;
         let value = match cmd {
             FIONREAD => self.state.lock().inbox.front().map_or(0, |frame| frame.data.len()),
             TIOCOUTQ => self.on_its_way.load(Ordering::Relaxed),
             _ => return interface::ioctl(thread, cmd, arg),
         };
-        Op::boxed(async move {
-            UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
-            Ok(0)
-        })
+        tell_ioctl(thread, arg, value)
     }
 }
 
@@ -144,14 +140,6 @@ impl Socket for LinkSocket {
 
     fn bind<'a>(&'a self, _t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>> {
         Op::ready(self.bind_to(address))
-    }
-
-    fn listen(&self, _t: &Thread, _backlog: u32) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
-        Err(Errno::EOPNOTSUPP.into())
     }
 
     fn connect<'a>(&'a self, _t: &'a Thread, _address: &'a [u8], _nonblock: bool) -> Op<'a, SysResult<()>> {

@@ -257,14 +257,6 @@ impl Socket for NetlinkSocket {
         Op::ready(self.bind_to(t, address))
     }
 
-    fn listen(&self, _t: &Thread, _backlog: u32) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
-        Err(Errno::EOPNOTSUPP.into())
-    }
-
     fn connect<'a>(&'a self, t: &'a Thread, address: &'a [u8], _nonblock: bool) -> Op<'a, SysResult<()>> {
         Op::ready(self.connect_to(t, address).map_err(Into::into))
     }
@@ -295,10 +287,6 @@ impl Socket for NetlinkSocket {
 
     fn go_on(&self) -> bool {
         self.work()
-    }
-
-    fn take_urgent(&self, _peek: bool) -> Result<u8> {
-        Err(Errno::EOPNOTSUPP)
     }
 
     fn shutdown(&self, _receive: bool, _send: bool) -> Result<()> {

@@ -25,17 +25,18 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
 use linux_raw_sys::net as raw;
 
 use self::inbox::{Inbox, Packet, Stream};
 use self::name::Name;
-use super::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, Type, Ucred};
+use super::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, Type, Ucred, tell_ioctl};
 use super::{interface, rights};
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
 use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
-use crate::mm::{IoBuf, UserPtr};
+use crate::mm::IoBuf;
 use crate::process::Thread;
 use crate::sync::{Once, SpinLock};
 use crate::syscalls::SysResult;
@@ -403,8 +404,6 @@ impl FileOps for UnixSocket {
     }
 
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
-        const FIONREAD: u32 = 0x541b;
-        const TIOCOUTQ: u32 = 0x5411;
         const SIOCATMARK: u32 = 0x8905;
         let value = match cmd {
             SIOCATMARK => match self.state.lock().inbox.at_mark() {
@@ -416,10 +415,7 @@ impl FileOps for UnixSocket {
             TIOCOUTQ => self.unreceived(),
             _ => return interface::ioctl(thread, cmd, arg),
         };
-        Op::boxed(async move {
-            UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
-            Ok(0)
-        })
+        tell_ioctl(thread, arg, value)
     }
 }
 

@@ -34,14 +34,16 @@ use super::options::IpOptions;
 use super::shared::Shared;
 use super::told::About;
 use super::{AF_INET, AF_INET6, Endpoint, IPPROTO_ICMP, IPPROTO_ICMPV6, Row};
+use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
+
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
 use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
-use crate::mm::{IoBuf, UserPtr};
+use crate::mm::IoBuf;
 use crate::net::interface;
 use crate::net::packet::copy_out;
-use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Switches, Target, Type};
+use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Switches, Target, Type, tell_ioctl};
 use crate::process::Thread;
 use crate::sync::SpinLock;
 use crate::syscalls::SysResult;
@@ -291,17 +293,12 @@ impl FileOps for IpSocket {
     }
 
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
-        const FIONREAD: u32 = 0x541b;
-        const TIOCOUTQ: u32 = 0x5411;
         let value = match (cmd, self.kind) {
             (FIONREAD, Kind::Raw) => self.state.lock().inbox.front().map_or(0, |packet| packet.data.len()),
             (TIOCOUTQ, Kind::Raw) => self.on_its_way.load(Ordering::Relaxed),
             _ => return interface::ioctl_of(self.common.family, thread, cmd, arg),
         };
-        Op::boxed(async move {
-            UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
-            Ok(0)
-        })
+        tell_ioctl(thread, arg, value)
     }
 }
 
@@ -316,14 +313,6 @@ impl Socket for IpSocket {
 
     fn bind<'a>(&'a self, _t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>> {
         Op::ready(self.bind_to(address))
-    }
-
-    fn listen(&self, _t: &Thread, _backlog: u32) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
-        Err(Errno::EOPNOTSUPP.into())
     }
 
     fn connect<'a>(&'a self, t: &'a Thread, address: &'a [u8], _nonblock: bool) -> Op<'a, SysResult<()>> {
@@ -383,10 +372,6 @@ impl Socket for IpSocket {
             true => message.sending.add4(level, kind, data, false),
             false => message.sending.add6(level, kind, data),
         }
-    }
-
-    fn take_urgent(&self, _peek: bool) -> Result<u8> {
-        Err(Errno::EOPNOTSUPP)
     }
 
     fn shutdown(&self, receive: bool, send: bool) -> Result<()> {

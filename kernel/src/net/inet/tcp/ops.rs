@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::Ordering;
 
+use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
 use linux_raw_sys::net as raw;
 use zerocopy::IntoBytes;
 
@@ -14,9 +15,9 @@ use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
 use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
-use crate::mm::{IoBuf, UserPtr};
+use crate::mm::IoBuf;
 use crate::net::interface;
-use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target};
+use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, tell_ioctl};
 use crate::process::Thread;
 use crate::syscalls::SysResult;
 
@@ -115,8 +116,6 @@ impl FileOps for TcpSocket {
     }
 
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
-        const FIONREAD: u32 = 0x541b;
-        const TIOCOUTQ: u32 = 0x5411;
         const SIOCATMARK: u32 = 0x8905;
         const SIOCOUTQNSD: u32 = 0x894b;
         let value = match cmd {
@@ -127,10 +126,7 @@ impl FileOps for TcpSocket {
             SIOCATMARK => self.state.lock().is_at_mark().into(),
             _ => return interface::ioctl_of(self.common.family, thread, cmd, arg),
         };
-        Op::boxed(async move {
-            UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
-            Ok(0)
-        })
+        tell_ioctl(thread, arg, value)
     }
 }
 

@@ -1,6 +1,5 @@
 //! What a UDP socket answers as a file and as a socket.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::Ordering;
@@ -8,15 +7,17 @@ use core::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 use super::{READABLE, UdpSocket, WRITABLE};
+use linux_raw_sys::ioctl::{FIONREAD, TIOCOUTQ};
+
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
 use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
-use crate::mm::{IoBuf, UserPtr};
+use crate::mm::IoBuf;
 use crate::net::inet::AF_INET;
 use crate::net::inet::endpoint::{self, AF_UNSPEC};
 use crate::net::interface;
-use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target};
+use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, tell_ioctl};
 use crate::process::Thread;
 use crate::syscalls::SysResult;
 
@@ -84,17 +85,12 @@ impl FileOps for UdpSocket {
     }
 
     fn ioctl<'a>(&'a self, _file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
-        const FIONREAD: u32 = 0x541b;
-        const TIOCOUTQ: u32 = 0x5411;
         let value = match cmd {
             FIONREAD => self.state.lock().inbox.front().map_or(0, |datagram| datagram.data.len()),
             TIOCOUTQ => self.on_its_way.load(Ordering::Relaxed),
             _ => return interface::ioctl_of(self.common.family, thread, cmd, arg),
         };
-        Op::boxed(async move {
-            UserPtr::<i32>::new(arg).write(thread.mm(), value as i32).await?;
-            Ok(0)
-        })
+        tell_ioctl(thread, arg, value)
     }
 }
 
@@ -109,14 +105,6 @@ impl Socket for UdpSocket {
 
     fn bind<'a>(&'a self, t: &'a Thread, address: &'a [u8]) -> Op<'a, Result<()>> {
         Op::ready(self.bind_to(t, address))
-    }
-
-    fn listen(&self, _t: &Thread, _backlog: u32) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn try_accept(&self) -> Result<(Arc<dyn FileOps>, Address), TryError> {
-        Err(Errno::EOPNOTSUPP.into())
     }
 
     fn connect<'a>(&'a self, t: &'a Thread, address: &'a [u8], _nonblock: bool) -> Op<'a, SysResult<()>> {
@@ -172,10 +160,6 @@ impl Socket for UdpSocket {
 
     fn has_times(&self) -> bool {
         true
-    }
-
-    fn take_urgent(&self, _peek: bool) -> Result<u8> {
-        Err(Errno::EOPNOTSUPP)
     }
 
     fn shutdown(&self, receive: bool, send: bool) -> Result<()> {
