@@ -13,7 +13,7 @@ use crate::{say, tests};
 
 tests! {
     who, not_connected, names, bound, without_header, with_header, bad_frames, destinations, outgoing, of_a_protocol,
-    datagrams_seen, echoes_seen, injected, injected6, groups, statistics, more_told, memberships, options, ready, no_room, down, user,
+    datagrams_seen, echoes_seen, injected, injected6, groups, statistics, more_told, memberships, options, ready, waiting, no_room, down, user,
 }
 
 /// For local experiments.
@@ -477,6 +477,36 @@ fn ready() {
     say!("none: {} {}", events(fd), waiting_bytes(fd));
     let mut out = -1i32;
     say!("on its way: {} {out}", sys!(SYS_ioctl, fd, TIOCOUTQ, &mut out));
+}
+
+/// Threads that sleep in recv and poll when a frame comes, or finds it there, or whose time ends.
+fn waiting() {
+    let fd = make(SOCK_DGRAM, LOCAL);
+    let receive = move || {
+        let mut buffer = [0u8; 64];
+        let ret = sys!(SYS_recvfrom, fd, &mut buffer[..], 64, 0, 0, 0);
+        crate::file::shown(ret, &buffer)
+    };
+    let (_, receiver) = process::sleeping_thread(receive);
+    put(fd, b"woken", &name(LOCAL, LO)).need();
+    say!("received: {}", receiver.join().unwrap_or_default());
+    let polls = move || {
+        let mut polled = pollfd { fd, events: POLLIN, revents: 0 };
+        let ret = sys!(SYS_ppoll, &mut polled, 1, 0, 0, 8);
+        format!("{ret} {:#x}", polled.revents)
+    };
+    let (_, poller) = process::sleeping_thread(polls);
+    put(fd, b"polled", &name(LOCAL, LO)).need();
+    say!("polled: {}; {}", poller.join().unwrap_or_default(), receive());
+    // The frame is there first.
+    put(fd, b"before", &name(LOCAL, LO)).need();
+    say!("before: {} {}", polls(), receive());
+    let time = timeval { tv_sec: 0, tv_usec: 50_000 };
+    sys!(SYS_setsockopt, fd, SOL_SOCKET, SO_RCVTIMEO, &time, size_of::<timeval>()).need();
+    say!("in vain: {}", receive());
+    put(fd, b"after", &name(LOCAL, LO)).need();
+    say!("after that: {}", receive());
+    close(fd);
 }
 
 fn set_up(up: bool) {
