@@ -369,6 +369,8 @@ pub trait Socket: FileOps {
     fn try_receive_failure(&self, _buf: &mut IoBuf<'_>) -> Result<Received, TryError> {
         Err(TryError::WouldBlock)
     }
+    /// What is to be sent cannot be read (EFAULT): what earlier calls have left of the same message goes with it.
+    fn lose_unfinished(&self) {}
     /// Takes a control message of a level that only this family knows into a message to be sent.
     fn take_control(&self, _message: &mut Outgoing, _level: u32, _kind: u32, _data: &[u8]) -> Result<()> {
         Ok(())

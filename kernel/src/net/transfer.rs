@@ -59,6 +59,9 @@ pub async fn send(
             settle(t, deadline, socket.queue().wait_for_mask(WRITE_EVENTS.bits(), attempt)).await
         };
         if let Some(answer) = writing.after(t, buf, attempt).await {
+            if matches!(answer, Err(SysError::Errno(Errno::EFAULT))) {
+                socket.lose_unfinished();
+            }
             finish(socket).await;
             return answer;
         }

@@ -7,12 +7,14 @@ use crate::inet::{
     HERE, connect, connection, datagrams, or_signal, pending_error, port, receive, send, send_to, shutdown, socket,
     waiting_bytes,
 };
+use crate::memory::{self, PAGE};
 use crate::process;
 use crate::sys::{sys, zeroed};
 use crate::{say, tests};
 
 tests! {
-    sent_cut_short, written_cut_short, together, to_the_first, too_much, nothing_of_it, ends_with_it, refused_elsewhere,
+    sent_cut_short, written_cut_short, together, to_the_first, too_much, not_there_yet, not_there,
+    nothing_of_it, ends_with_it, refused_elsewhere,
     to_many, control_messages,
 }
 
@@ -80,6 +82,33 @@ fn too_much() {
     say!("{} {}", send(a, "x", 0), receive(b, 20, MSG_DONTWAIT));
     let rest = "t".repeat(65_507 - 40_000);
     say!("just so: {} {} {}", send(a, &half, MSG_MORE), send(a, &rest, 0), waiting_bytes(b));
+}
+
+/// A piece from memory that nothing has touched before.
+fn not_there_yet() {
+    let ((a, _), (b, there)) = (datagrams(), datagrams());
+    connect(a, HERE, there);
+    let pages = memory::pages(3) as usize;
+    say!("{}", send(a, "x", MSG_MORE));
+    say!("{} {}", sys!(SYS_sendto, a, pages, 2, MSG_MORE, 0, 0), sys!(SYS_write, a, pages + PAGE, 1));
+    say!("{}", receive(b, 5, MSG_DONTWAIT));
+    say!("first: {} {}", sys!(SYS_sendto, a, pages + 2 * PAGE, 2, MSG_MORE, 0, 0), send(a, "y", 0));
+    say!("{}", receive(b, 5, MSG_DONTWAIT));
+}
+
+/// A piece that cannot be read: all of it is lost.
+fn not_there() {
+    let ((a, _), (b, there)) = (datagrams(), datagrams());
+    connect(a, HERE, there);
+    let at_end = |how: &dyn Fn() -> crate::sys::Ret| {
+        say!("{} {}", send(a, "x", MSG_MORE), how());
+        say!("{} {}", send(a, "y", 0), receive(b, 5, MSG_DONTWAIT));
+    };
+    at_end(&|| sys!(SYS_sendto, a, 16, 2, MSG_MORE, 0, 0));
+    at_end(&|| sys!(SYS_sendto, a, 16, 2, 0, 0, 0));
+    at_end(&|| sys!(SYS_write, a, 16, 2));
+    say!("first: {} {}", sys!(SYS_sendto, a, 16, 2, MSG_MORE, 0, 0), send(a, "y", 0));
+    say!("{}", receive(b, 5, MSG_DONTWAIT));
 }
 
 /// What was not finished is not sent at the end.

@@ -64,6 +64,8 @@ pub struct UdpSocket {
     failures: ErrorQueue,
     groups: SpinLock<Groups>,
     coverage: Coverage,
+    /// There is something in [`State::cork`]: changed under the lock, read without it.
+    is_corked: AtomicBool,
     /// What the card has not sent yet takes up this much.
     on_its_way: AtomicUsize,
     /// Its last descriptor is closed.
@@ -174,6 +176,7 @@ impl UdpSocket {
             groups: SpinLock::new(Groups::new()),
             coverage: Coverage::new(),
             on_its_way: AtomicUsize::new(0),
+            is_corked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         })
     }

@@ -45,8 +45,9 @@ impl FileOps for UdpSocket {
         !self.has_limits()
     }
 
+    /// What is sent in pieces needs [`Socket::lose_unfinished`], which write(2) alone does not know of.
     fn has_limits(&self) -> bool {
-        self.common.has_limits()
+        self.common.has_limits() || self.is_corked.load(Ordering::Relaxed)
     }
 
     fn sigpipe(&self) -> Sigpipe {
@@ -156,6 +157,10 @@ impl Socket for UdpSocket {
 
     fn take_control(&self, message: &mut Outgoing, level: u32, kind: u32, data: &[u8]) -> Result<()> {
         self.take_control(message, level, kind, data)
+    }
+
+    fn lose_unfinished(&self) {
+        self.lose_cork();
     }
 
     fn has_times(&self) -> bool {

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::sync::atomic::Ordering;
 
 use super::groups::deliver_to_all;
 use super::{Datagram, MAX, MAX6, State, UdpSocket, packet};
@@ -148,7 +149,7 @@ impl UdpSocket {
     }
 
     /// What calls with MSG_MORE send goes as one datagram with what the first call without it sends, to where the first of all said.
-    /// An error loses all of it (udp_sendmsg of Linux).
+    /// An error loses all of it (udp_sendmsg of Linux); not what must be made present first: see [`Socket::lose_unfinished`](crate::net::socket::Socket::lose_unfinished).
     /// Whether there is room is asked only before anything is taken from `buf`: what waits for it begins again with all of it.
     #[cold]
     #[inline(never)]
@@ -158,7 +159,12 @@ impl UdpSocket {
         }
         let piece = copy_in(buf);
         let mut state = self.state.lock();
-        let mut cork = match state.cork.take() {
+        if state.cork.is_some()
+            && let Err(TryError::Fault(fault)) = piece
+        {
+            return Err(fault.into());
+        }
+        let mut cork = match self.take_cork(&mut state) {
             Some(cork) => cork,
             None => {
                 let to = destination(&state, message)?;
@@ -176,6 +182,7 @@ impl UdpSocket {
         cork.data.extend_from_slice(&piece);
         if message.more {
             state.cork = Some(cork);
+            self.is_corked.store(true, Ordering::Relaxed);
             return Ok(piece.len());
         }
         drop(state);
@@ -187,6 +194,17 @@ impl UdpSocket {
             self.deliver_here(from, to, header, interface::came_through(device), connected, data.into_boxed_slice())?;
         }
         Ok(piece.len())
+    }
+
+    /// What calls with MSG_MORE have left is not sent.
+    pub(super) fn lose_cork(&self) {
+        let cork = self.take_cork(&mut self.state.lock());
+        drop(cork);
+    }
+
+    fn take_cork(&self, state: &mut State) -> Option<Box<Cork>> {
+        self.is_corked.store(false, Ordering::Relaxed);
+        state.cork.take()
     }
 
     #[inline(always)]
