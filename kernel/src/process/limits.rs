@@ -70,7 +70,10 @@ impl Limits {
     pub fn publish_to(&self, memory: &crate::mm::Limits) {
         let limits = *self.0.lock();
         memory.address_space.store(limits[Resource::As as usize].soft, Ordering::Relaxed);
-        memory.data.store(limits[Resource::Data as usize].soft, Ordering::Relaxed);
+        // Of mappings a soft limit of 0 means none (Linux since 4.7, for programs that did not know that they count).
+        let data = limits[Resource::Data as usize];
+        memory.data.store(if data.soft == 0 { data.hard } else { data.soft }, Ordering::Relaxed);
+        memory.heap.store(data.soft, Ordering::Relaxed);
         memory.stack.store(limits[Resource::Stack as usize].soft, Ordering::Relaxed);
         memory.memlock.store(limits[Resource::Memlock as usize].soft, Ordering::Relaxed);
     }

@@ -72,7 +72,7 @@ impl Inner {
         if new_end > old_end {
             let flags = if self.lock_future { VmaFlags::LOCKED } else { VmaFlags::empty() };
             let vma = Vma::new(new_end, Prot::READ | Prot::WRITE, flags, Backing::Anonymous);
-            let allowed = new_end - start <= limits.data.load(Ordering::Relaxed)
+            let allowed = new_end - start <= limits.heap.load(Ordering::Relaxed)
                 && check_overcommit(new_end - old_end).is_ok()
                 && self.is_free(old_end..new_end);
             if !allowed || self.add(old_end, vma, limits).is_err() {

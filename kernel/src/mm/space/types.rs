@@ -73,6 +73,8 @@ pub struct MremapRequest {
 pub struct Limits {
     pub address_space: AtomicU64,
     pub data: AtomicU64,
+    /// Of brk(2) alone.
+    pub heap: AtomicU64,
     pub stack: AtomicU64,
     pub memlock: AtomicU64,
     /// prctl(PR_SET_THP_DISABLE).
@@ -84,6 +86,7 @@ impl Default for Limits {
         Limits {
             address_space: AtomicU64::new(u64::MAX),
             data: AtomicU64::new(u64::MAX),
+            heap: AtomicU64::new(u64::MAX),
             stack: AtomicU64::new(8 << 20),
             memlock: AtomicU64::new(8 << 20),
             no_blocks: AtomicBool::new(false),
@@ -97,6 +100,7 @@ impl Clone for Limits {
         Limits {
             address_space: copy(&self.address_space),
             data: copy(&self.data),
+            heap: copy(&self.heap),
             stack: copy(&self.stack),
             memlock: copy(&self.memlock),
             no_blocks: AtomicBool::new(self.no_blocks.load(Ordering::Relaxed)),
