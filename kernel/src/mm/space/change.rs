@@ -6,9 +6,10 @@ use core::sync::atomic::Ordering;
 use super::super::addr::{PAGE, untag};
 use super::super::frames::is_sole_block;
 use super::super::frames::page::Pfn;
+use super::blocks::BLOCK;
 use super::fault::{is_sole_owner, page_flags, sync_instructions};
 use super::map::{is_data, page_range};
-use super::tables::BLOCK_COST;
+use super::tables::{BLOCK_COST, Leaf, Lowest, visit_table};
 use super::tlb::Gather;
 use super::vma::{Prot, Vma, VmaFlags};
 use super::{AddressSpace, Inner, Limits};
@@ -30,11 +31,13 @@ impl AddressSpace {
             other => return Some(other.map(drop)),
         };
         let (answer, debris) =
-            self.change(|inner, gather| inner.protect_and_conform(range, prot, &self.limits, gather));
-        if debris.is_short() {
-            return None;
-        }
-        Some(answer.and_then(|done| done.conformed.and(done.result)))
+            self.change(|inner, gather| match inner.protect_whole(&range, prot, &self.limits, gather) {
+                Some(()) => Ok(()),
+                None => inner
+                    .protect_and_conform(range, prot, &self.limits, gather)
+                    .and_then(|done| done.conformed.and(done.result)),
+            });
+        if debris.is_short() { None } else { Some(answer) }
     }
 
     /// `grows_down` is PROT_GROWSDOWN: from the start of the stack that the range begins in.
@@ -89,7 +92,30 @@ struct Protected {
 }
 
 impl Inner {
+    /// Changes the rights of all of one mapping, with its pages, if they are within one table: nothing is cut, nothing is
+    /// joined. None: it is not so, nothing has changed.
     #[inline]
+    fn protect_whole(&mut self, range: &Range<u64>, prot: Prot, limits: &Limits, gather: &mut Gather) -> Option<()> {
+        if (range.start ^ (range.end - 1)) >= BLOCK {
+            return None;
+        }
+        let vma = self.vmas.exact(range)?;
+        let counts = prot.contains(Prot::WRITE) && limits.data.load(Ordering::Relaxed) != u64::MAX;
+        if counts || !may_protect(vma, prot) {
+            return None;
+        }
+        let table = match self.tables.lowest(range.start, gather) {
+            Ok(Lowest::Table(table)) => Some(table),
+            Ok(Lowest::None) => None,
+            Ok(Lowest::Block(_)) | Err(_) => return None,
+        };
+        vma.prot = prot;
+        if let Some(table) = table {
+            visit_table(table, range.clone(), |at, leaf| conform_page(vma, at, leaf, gather));
+        }
+        Some(())
+    }
+
     fn protect_and_conform(
         &mut self,
         range: Range<u64>,
@@ -155,13 +181,8 @@ impl Inner {
             let end = part.end;
             left = left.saturating_sub(1);
             let next = self.tables.visit(part, left, gather, &mut |at, leaf, gather| {
-                let old = leaf.get();
-                left = left.saturating_sub(if old.is_block() { BLOCK_COST } else { 1 });
-                let new = conforming(vma, old);
-                if new != old {
-                    leaf.change(new);
-                    gather.note(at);
-                }
+                left = left.saturating_sub(if leaf.get().is_block() { BLOCK_COST } else { 1 });
+                conform_page(vma, at, leaf, gather);
             })?;
             if next < end || left == 0 {
                 return Ok(next);
@@ -174,6 +195,16 @@ impl Inner {
 fn may_protect(vma: &Vma, prot: Prot) -> bool {
     !(prot.contains(Prot::WRITE) && vma.flags.intersects(VmaFlags::NO_WRITE | VmaFlags::SPECIAL)
         || prot.contains(Prot::EXEC) && vma.flags.contains(VmaFlags::NO_EXEC))
+}
+
+#[inline]
+fn conform_page(vma: &Vma, at: u64, leaf: Leaf, gather: &mut Gather) {
+    let old = leaf.get();
+    let new = conforming(vma, old);
+    if new != old {
+        leaf.change(new);
+        gather.note(at);
+    }
 }
 
 /// The entry of a present page as its mapping wants it. Write access is given only where a write fault would do no more

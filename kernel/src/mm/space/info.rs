@@ -79,7 +79,8 @@ impl AddressSpace {
     /// The mapping at `addr` or the first after it: for going through all of them without holding the lock.
     pub fn next_vma(&self, addr: u64) -> Option<VmaInfo> {
         let stack = self.meta().start_stack;
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
+        inner.vmas.settle();
         inner.vmas.find_from(addr).map(|(start, vma)| inner.describe(start, vma, stack, &self.limits))
     }
 

@@ -101,6 +101,7 @@ impl Inner {
         removed: &mut Removed,
     ) -> Result<u64> {
         let must_move = request.flags & (FIXED | DONTUNMAP) != 0;
+        self.vmas.settle();
         let (_, vma) = self.vmas.find(old.start).ok_or(Errno::EFAULT)?;
         let duplicate = old.is_empty();
         if duplicate && !vma.is_shared() {

@@ -280,14 +280,9 @@ impl Tables {
                 Lowest::Table(table) => table,
             };
             let end = block_end(at).min(range.end);
-            while at < end {
-                let leaf = Leaf::at(table, index(LEAF, at));
-                if leaf.get().is_valid() {
-                    visit(at, leaf, gather);
-                }
-                at += PAGE;
-                seen += 1;
-            }
+            visit_table(table, at..end, |at, leaf| visit(at, leaf, gather));
+            seen += ((end - at) / PAGE) as usize;
+            at = end;
         }
         Ok(at.min(range.end))
     }
@@ -343,6 +338,19 @@ impl Drop for Tables {
         self.clear(&mut gather);
         drop(gather);
         free_table(self.root, 0, &mut |_| ());
+    }
+}
+
+/// Calls `visit` for each present page in a range that one lowest table, which is a space's own, covers.
+#[inline]
+pub(super) fn visit_table(table: Pfn, range: Range<u64>, mut visit: impl FnMut(u64, Leaf)) {
+    let mut at = range.start;
+    while at < range.end {
+        let leaf = Leaf::at(table, index(LEAF, at));
+        if leaf.get().is_valid() {
+            visit(at, leaf);
+        }
+        at += PAGE;
     }
 }
 

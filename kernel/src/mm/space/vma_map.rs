@@ -2,6 +2,10 @@
 //!
 //! Most spaces have one such leaf, in which a search is a few comparisons. Bounds of an entry change in place as long as
 //! the order stays, so that a mapping which is joined with its neighbour, or cut off it again, moves nothing.
+//!
+//! Neighbours that are alike are one entry, but for one pair or two at most: a mapping whose rights change is likely to get
+//! its old rights back soon, and then to lose them again. So the last one stays as it is until anything else changes
+//! ([`VmaMap::exact`], [`VmaMap::settle`]).
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -9,6 +13,8 @@ use core::ops::Range;
 use super::vma::{Vma, VmaFlags};
 
 const LEAF: usize = 64;
+/// With more entries than this all are joined at once: what is left for later never counts against the limit of them.
+const FEW: usize = 1000;
 
 #[derive(Clone)]
 struct Entry {
@@ -24,6 +30,8 @@ pub struct VmaMap {
     len: usize,
     /// Sum of all lengths, bytes.
     total: u64,
+    /// Where the entry starts that may be like its neighbours. 0: none.
+    loose: u64,
 }
 
 /// Of an entry: which leaf, and where in it. The index may be one behind the end of the leaf.
@@ -171,8 +179,51 @@ impl VmaMap {
         at >= range.end
     }
 
+    /// The mapping of exactly this range, whose rights may be changed. It is not joined with its neighbours before the next
+    /// change of anything else.
+    #[inline]
+    pub fn exact(&mut self, range: &Range<u64>) -> Option<&mut Vma> {
+        if self.loose != range.start {
+            self.settle();
+        }
+        let at = self.locate(range.start).back()?;
+        if self.len > FEW {
+            return None;
+        }
+        let entry = self.leaves.get_mut(at.leaf)?.get_mut(at.index)?;
+        if entry.start != range.start || entry.vma.end != range.end || entry.start == 0 {
+            return None;
+        }
+        self.loose = range.start;
+        Some(&mut entry.vma)
+    }
+
+    /// Joins what [`Self::exact`] has left: before anybody is told, or asks, where a mapping begins and ends.
+    #[inline]
+    pub fn settle(&mut self) {
+        if self.loose != 0 {
+            self.join_loose();
+        }
+    }
+
+    #[inline(never)]
+    fn join_loose(&mut self) {
+        let start = core::mem::take(&mut self.loose);
+        if let Some(at) = self.locate(start).back() {
+            self.join_both(at);
+        }
+    }
+
+    fn join_both(&mut self, at: Position) {
+        self.join_next(at);
+        if let Some(previous) = self.previous(at) {
+            self.join_next(previous);
+        }
+    }
+
     /// Adds a mapping where there is none, joined with its neighbours if they are alike.
     pub fn insert(&mut self, start: u64, vma: Vma) {
+        self.settle();
         debug_assert!(start < vma.end);
         self.total += vma.end - start;
         let behind = self.locate(start);
@@ -212,6 +263,7 @@ impl VmaMap {
 
     /// Takes everything in `range` out, splitting at its borders; calls `removed` with each piece.
     pub fn remove(&mut self, range: Range<u64>, mut removed: impl FnMut(u64, Vma)) {
+        self.settle();
         loop {
             let at = self.position_from(range.start);
             let Some(entry) = self.leaves.get_mut(at.leaf).and_then(|leaf| leaf.get_mut(at.index)) else { return };
@@ -243,6 +295,7 @@ impl VmaMap {
 
     /// Moves the start of the mapping at `start` down to `new_start` (a stack that grows).
     pub fn grow_down(&mut self, start: u64, new_start: u64) {
+        self.settle();
         if let Some(at) = self.locate(start).back()
             && let Some(entry) = self.get_mut(at)
         {
@@ -254,6 +307,7 @@ impl VmaMap {
     /// Changes the properties of what is mapped in `range`, splitting and joining as needed: rights or flags (with which the
     /// watcher goes). `change` is called with the start of each part; it stops the walk, with nothing done to that part, by answering false.
     pub fn update(&mut self, range: Range<u64>, mut change: impl FnMut(u64, &mut Vma) -> bool) {
+        self.settle();
         let mut at = range.start;
         while at < range.end {
             let position = self.position_from(at);
@@ -269,10 +323,7 @@ impl VmaMap {
                     return;
                 }
                 if before != (entry.vma.prot, entry.vma.flags) {
-                    self.join_next(position);
-                    if let Some(previous) = self.previous(position) {
-                        self.join_next(previous);
-                    }
+                    self.join_both(position);
                 }
             } else {
                 let mut changed = Vma { end: to, ..entry.vma.part(from - start) };

@@ -71,6 +71,7 @@ mod mount;
 mod mount_attr;
 mod mount_fds;
 mod mount_races;
+mod mprotect;
 mod mqueue;
 mod mqueue_file;
 mod msg;
@@ -271,6 +272,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("mount_fds", mount_fds::TESTS),
     ("mount_attr", mount_attr::TESTS),
     ("mount_races", mount_races::TESTS),
+    ("mprotect", mprotect::TESTS),
     ("handles", handles::TESTS),
     ("overlay_copy_up", overlay::copy_up::TESTS),
     ("overlay_changes", overlay::changes::TESTS),
