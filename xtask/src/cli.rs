@@ -148,7 +148,7 @@ impl Qemu {
         provision::need_for_guests()?;
         let machine = Machine::prepare(&self.machine, Image::find(&self.image)?)?;
         if self.dry_run {
-            println!("{}", ui::shown(&machine.command(7, &[])?));
+            println!("{}", ui::shown(&machine.shown(7)?));
             return Ok(0);
         }
         let status = if self.command.is_empty() {
@@ -245,7 +245,7 @@ impl Gdb {
         if self.server {
             return Ok(interactive::run(&machine, 7)? as u8);
         }
-        let mut guest = crate::guest::Guest::start(machine.command(7, &[])?)?;
+        let mut guest = machine.start(7, &[])?;
         // The console's input stays open, or QEMU would see its end.
         let _console = guest.take_console();
         // Ctrl-C is the debugger's: it stops the guest. A handler, which the debugger does not inherit.

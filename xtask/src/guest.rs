@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::ui;
+use crate::wire::Wire;
 
 /// What happens while a guest runs.
 pub enum Event {
@@ -32,6 +33,8 @@ pub struct Guest {
     console: Option<ChildStdin>,
     pub events: Receiver<Event>,
     pub sender: Sender<Event>,
+    /// What its card is connected by, unless that is QEMU's own affair.
+    wire: Option<Wire>,
 }
 
 impl Guest {
@@ -53,7 +56,13 @@ impl Guest {
         if let Some(errors) = child.stderr.take() {
             read_into(errors, sender.clone(), Event::Qemu, None);
         }
-        Ok(Guest { child, console, events, sender })
+        Ok(Guest { child, console, events, sender, wire: None })
+    }
+
+    /// The same with a wire, which ends with it.
+    pub fn with_wire(mut self, wire: Wire) -> Guest {
+        self.wire = Some(wire);
+        self
     }
 
     /// Writes to the console. A guest that is gone shows elsewhere.

@@ -25,7 +25,7 @@ const HELP: &str = "Ctrl-] q leaves (and switches the machine off at once), Ctrl
 
 /// Gives the terminal to the guest until the machine is off. Returns the status for the host.
 pub fn run(machine: &Machine, log_level: u8) -> Result<i32> {
-    let mut guest = Guest::start(machine.command(log_level, &init_args())?)?;
+    let mut guest = machine.start(log_level, &init_args())?;
     if io::stdin().is_terminal() {
         eprintln!("{HELP}");
     }

@@ -10,6 +10,7 @@
 //!   it; [`interactive`] gives it the terminal.
 //! * [`contract`] compares what programs see with what Linux shows them.
 //! * [`workload`] runs programs of others that load a kernel and check it.
+//! * [`wire`]: a bad network between a guest and the host.
 //! * [`power_cut`] kills machines that write, and looks at their disks.
 //! * [`mod@bench`] measures kernels, [`trace`] shows the system calls of a program.
 //! * [`sim`]: the kernel on simulated machines, without QEMU; [`miri`]: its host tests under Miri.
@@ -44,4 +45,5 @@ pub mod source_build;
 pub mod test;
 pub mod trace;
 pub mod ui;
+pub mod wire;
 pub mod workload;

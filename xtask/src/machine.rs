@@ -9,10 +9,12 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::guest::Guest;
 use crate::image::Image;
 use crate::network::{self, Forward};
 use crate::provision::QEMU;
 use crate::share::{self, Share};
+use crate::wire::{self, Faults};
 use crate::{build, linux};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,6 +64,9 @@ pub struct MachineOptions {
     /// Lead a port of the host, on its loopback unless an address is given, to one of the guest
     #[arg(long, value_name = "[tcp:|udp:]HOST:GUEST")]
     pub forward: Vec<Forward>,
+    /// Make the network a bad one: percent of loss, reorder, duplicate and corrupt, a delay in ms, a seed, control=PORT
+    #[arg(long, value_name = "NAME=VALUE,...", conflicts_with = "no_net")]
+    pub faults: Option<Faults>,
     /// Leave the image as it is: what the guest writes is lost at the end
     #[arg(long)]
     pub snapshot: bool,
@@ -90,6 +95,7 @@ impl Default for MachineOptions {
             append: String::new(),
             no_net: true,
             forward: Vec::new(),
+            faults: None,
             snapshot: false,
             share: Vec::new(),
             kernel_file: None,
@@ -163,6 +169,10 @@ impl Machine {
             !options.icount || options.forward.is_empty(),
             "with --icount there is no network card: leave --forward away"
         );
+        ensure!(
+            !options.icount || options.faults.is_none(),
+            "with --icount there is no network card: leave --faults away"
+        );
         Ok(Machine { options: options.clone(), boot, image, debugger: None })
     }
 
@@ -197,8 +207,26 @@ impl Machine {
         }
     }
 
-    /// QEMU's command line. `log_level` is the kernel's; `init_args` go to the first program. The
-    /// console is QEMU's standard input and output.
+    /// Switches it on. `log_level` is the kernel's; `init_args` go to the first program. The console is QEMU's standard input
+    /// and output.
+    pub fn start(&self, log_level: u8, init_args: &[String]) -> Result<Guest> {
+        let qemu = self.command(log_level, init_args)?;
+        match &self.options.faults {
+            Some(faults) => wire::start(qemu, faults),
+            None => Guest::start(qemu),
+        }
+    }
+
+    /// QEMU's command line, for who only shows it.
+    pub fn shown(&self, log_level: u8) -> Result<Command> {
+        let mut qemu = self.command(log_level, &[])?;
+        if self.options.faults.is_some() {
+            wire::add_shown(&mut qemu);
+        }
+        Ok(qemu)
+    }
+
+    /// QEMU's command line, without the ends of a wire.
     pub fn command(&self, log_level: u8, init_args: &[String]) -> Result<Command> {
         let options = &self.options;
         let mut qemu = QEMU.command()?;
@@ -249,7 +277,7 @@ impl Machine {
         ]);
         share::add_devices(&self.options.share, self.options.bus, qemu);
         if self.has_network() {
-            network::add(qemu, self.options.bus, &self.options.forward);
+            network::add(qemu, self.options.bus, &self.options.forward, self.options.faults.is_some());
         }
     }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::str::FromStr;
 
 use crate::machine::{Bus, KernelKind};
+use crate::wire;
 
 /// What QEMU's own DHCP server answers, for a guest that has no client: address, gateway, name server.
 const ADDRESSES: &str = "10.0.2.15/24,10.0.2.2,10.0.2.3";
@@ -77,18 +78,20 @@ impl fmt::Display for Forward {
     }
 }
 
-/// Adds the card.
-pub fn add(qemu: &mut Command, bus: Bus, forwards: &[Forward]) {
+/// Adds the card, whose other end is the network or a wire to it.
+pub fn add(qemu: &mut Command, bus: Bus, forwards: &[Forward], has_wire: bool) {
     let mut network = "user,id=net".to_string();
     for forward in forwards {
         network.push_str(&format!(",{forward}"));
     }
+    let peer = if has_wire { "near" } else { "net" };
     let device = match bus {
-        Bus::Mmio => "virtio-net-device,netdev=net",
-        // Without the ROM for booting over it, which need not be installed.
-        Bus::Pci => "virtio-net-pci,netdev=net,romfile=",
+        Bus::Mmio => "virtio-net-device",
+        Bus::Pci => "virtio-net-pci",
     };
-    qemu.args(["-netdev", &network, "-device", device]);
+    // Without the ROM for booting over it, which need not be installed.
+    let rom = if bus == Bus::Pci { ",romfile=" } else { "" };
+    qemu.args(["-netdev", &network, "-device", &format!("{device},id={},netdev={peer}{rom}", wire::CARD)]);
 }
 
 /// What init must know: Linux does not configure a card whose driver is a module.

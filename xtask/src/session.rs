@@ -131,7 +131,7 @@ impl Session<'_> {
     pub fn run(self, machine: &Machine) -> Result<Outcome> {
         let nonce = format!("{:x}", std::process::id());
         let init_args = ["--runner".to_string(), nonce.clone()];
-        let guest = Guest::start(machine.command(self.log_level, &init_args)?)?;
+        let guest = machine.start(self.log_level, &init_args)?;
         let start = Instant::now();
         let (permits, permitted) = sync_channel(1);
         let mut run = Run {
