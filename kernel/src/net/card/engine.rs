@@ -16,6 +16,7 @@ use super::datagram::{Lanes, OutgoingFrame, QUEUE};
 use super::frame::{self, Kind, Pair, Quoted};
 use super::phy::Phy;
 use super::port::{Mail, Settings};
+use super::recovery::Said;
 use super::stream::{Origin, Stream};
 use super::{Frame, Port};
 use crate::drivers::random;
@@ -104,7 +105,7 @@ impl Wire {
     }
 
     /// Hands a frame to the stack, for these sockets.
-    fn feed(&mut self, frame: Frame, sockets: &mut SocketSet<'static>) {
+    pub fn feed(&mut self, frame: Frame, sockets: &mut SocketSet<'static>) {
         let now = self.stack_now();
         self.phy.pending = Some(frame);
         self.iface.poll_ingress_single(now, &mut self.phy, sockets);
@@ -113,7 +114,7 @@ impl Wire {
     /// Lets the sockets send. True if something went out.
     pub fn flush(&mut self, sockets: &mut SocketSet<'static>) -> bool {
         let now = self.stack_now();
-        self.iface.poll_egress(now, &mut self.phy, sockets) == PollResult::SocketStateChanged
+        self.phy.reserve() && self.iface.poll_egress(now, &mut self.phy, sockets) == PollResult::SocketStateChanged
     }
 
     /// A packet that is for a machine of another network does not tell the stack that the gateway is still there, and the stack asks
@@ -338,7 +339,9 @@ impl Engine {
         match frame::classify(frame.bytes()) {
             _ if taken => {}
             Kind::Tcp { pair, .. } if !settings.is_own(pair.0.ip) => taken = true,
-            Kind::Tcp { pair, begins, resets } => return self.segment(frame, pair, begins, resets),
+            Kind::Tcp { pair, begins, resets, said } => {
+                return self.segment(frame, pair, (begins, resets), said);
+            }
             // The stack would ask such a server for more time, and dies of its address.
             Kind::Udp { pair: (local, remote), .. }
                 if self.configure.wants(local.port) && remote.ip.is_unspecified() =>
@@ -388,8 +391,8 @@ impl Engine {
             // Broken ones that came whole are among them: they have been sorted.
             while let Some(whole) = self.configure.take_segment(&self.wire) {
                 match frame::classify(whole.bytes()) {
-                    Kind::Tcp { pair, begins, resets } if self.wire.settings.is_own(pair.0.ip) => {
-                        self.segment(whole, pair, begins, resets);
+                    Kind::Tcp { pair, begins, resets, said } if self.wire.settings.is_own(pair.0.ip) => {
+                        self.segment(whole, pair, (begins, resets), said);
                     }
                     _ => self.wire.port.card().recycle(whole.0),
                 }
@@ -397,7 +400,7 @@ impl Engine {
         }
     }
 
-    fn segment(&mut self, frame: Frame, pair: Pair, begins: bool, resets: bool) {
+    fn segment(&mut self, frame: Frame, pair: Pair, (begins, resets): (bool, bool), said: Said) {
         let mut found = self.by_pair.get(&key(pair)).copied();
         if begins {
             found = found.filter(|id| !self.make_way(*id));
@@ -411,12 +414,16 @@ impl Engine {
         let Some(stream) = found.and_then(|id| self.streams.get_mut(&id)) else {
             return self.wire.feed(frame, &mut self.nobody);
         };
-        stream.heard(&self.wire);
+        stream.heard(&self.wire, &said);
+        if stream.hides(&said) {
+            return self.wire.port.card().recycle(frame.0);
+        }
         self.wire.feed(frame, stream.sockets());
         if stream.settle() {
             found.iter().for_each(|id| _ = self.half_open.remove(id));
         }
         stream.note_reset(resets);
+        stream.recover(&mut self.wire, said);
         if stream.enqueue() {
             self.ready.extend(found);
         }
@@ -492,9 +499,10 @@ impl Engine {
         stream.begin_turn();
         wire.routed |= stream.is_routed();
         let mut left = SEGMENTS;
+        stream.recover_from_silence(wire);
         loop {
             stream.pump(wire);
-            let sent = (0..BURST.min(left)).take_while(|_| wire.flush(stream.sockets())).count();
+            let sent = (0..BURST.min(left)).take_while(|_| stream.send(wire)).count();
             left -= sent;
             if sent < BURST || left == 0 {
                 break;

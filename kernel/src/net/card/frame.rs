@@ -5,10 +5,11 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpProtocol,
-    Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpPacket, UdpPacket, UdpRepr,
+    Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpOption, TcpPacket, TcpSeqNumber, UdpPacket, UdpRepr,
 };
 
 use super::Settings;
+use super::recovery::{Acknowledgement, Said};
 use crate::errno::Errno;
 use crate::net::inet::{Endpoint, failures};
 
@@ -21,6 +22,8 @@ pub enum Kind<'a> {
         /// It begins a connection; it ends one.
         begins: bool,
         resets: bool,
+        /// If it has a good checksum.
+        said: Said,
     },
     /// A whole datagram with a good checksum.
     Udp {
@@ -203,7 +206,47 @@ fn tcp<'a>(from: IpAddr, to: IpAddr, payload: &[u8]) -> Option<Kind<'a>> {
     let begins = segment.syn() && !segment.ack() && !segment.rst();
     // For one that is broken no memory is taken.
     let good = !begins || segment.verify_checksum(&from.into(), &to.into());
-    good.then_some(Kind::Tcp { pair, begins, resets: segment.rst() })
+    let only = segment.ack() && segment.payload().is_empty();
+    let only = only && !(segment.syn() || segment.fin() || segment.rst());
+    let said = if segment.syn() {
+        Said::Begins(window_scale(segment.options()))
+    } else if only && segment.verify_checksum(&from.into(), &to.into()) {
+        let (seq, ack) = (segment.seq_number(), segment.ack_number());
+        Said::Acknowledges(Acknowledgement { seq, ack, window: segment.window_len() })
+    } else {
+        Said::Other
+    };
+    good.then_some(Kind::Tcp { pair, begins, resets: segment.rst(), said })
+}
+
+/// Among the options of a SYN; 14 at most (RFC 7323, 2.3).
+fn window_scale(mut options: &[u8]) -> u8 {
+    while let Ok((rest, option)) = TcpOption::parse(options) {
+        match option {
+            TcpOption::WindowScale(scale) => return scale.min(14),
+            TcpOption::EndOfList => break,
+            _ => options = rest,
+        }
+    }
+    0
+}
+
+/// Where the segment of TCP ends that is in this frame of ours.
+pub fn end_of_segment(frame: &[u8]) -> Option<TcpSeqNumber> {
+    let packet = frame.get(super::ETHERNET_HEADER..)?;
+    let segment = match packet.first()? >> 4 {
+        4 if packet.get(9) == Some(&IpProtocol::Tcp.into()) => {
+            let ip = Ipv4Packet::new_checked(packet).ok()?;
+            packet.get(ip.header_len().into()..ip.total_len().into())
+        }
+        6 if packet.get(6) == Some(&IpProtocol::Tcp.into()) => {
+            let ip = Ipv6Packet::new_checked(packet).ok()?;
+            packet.get(ip.header_len()..ip.total_len())
+        }
+        _ => None,
+    };
+    let segment = TcpPacket::new_checked(segment?).ok()?;
+    Some(segment.seq_number() + segment.segment_len())
 }
 
 fn header4(ip: &Ipv4Packet<&[u8]>) -> (u8, u8) {

@@ -28,6 +28,7 @@ mod frame;
 mod neighbours;
 mod phy;
 mod port;
+mod recovery;
 mod stream;
 #[cfg(test)]
 mod tests;

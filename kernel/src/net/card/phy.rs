@@ -6,7 +6,9 @@ use core::sync::atomic::Ordering;
 
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
-use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, TcpSeqNumber,
+};
 
 use super::{Buffer, ETHERNET_HEADER, Frame, MTU, OutgoingFrame, Port, frame};
 use crate::exec;
@@ -18,15 +20,29 @@ pub struct Phy {
     pub pending: Option<Frame>,
     /// Something could not be sent for want of a buffer.
     pub starved: bool,
+    /// For the next frame.
+    reserved: Option<Buffer>,
+    /// Where the segment of TCP ends that was sent last.
+    pub sent: Option<TcpSeqNumber>,
 }
 
 pub struct Received<'a>(&'a Port, Frame);
 
-pub struct Transmit<'a>(&'a Port, Option<Buffer>, Instant);
+pub struct Transmit<'a>(&'a Port, Option<Buffer>, Instant, &'a mut Option<TcpSeqNumber>);
 
 impl Phy {
     pub fn new(port: Arc<Port>) -> Self {
-        Phy { port, pending: None, starved: false }
+        Phy { port, pending: None, starved: false, reserved: None, sent: None }
+    }
+
+    /// There is a buffer for a frame; without one the stack must not be asked for it: what it wants to send again at once it
+    /// forgets if it cannot (Timer::FastRetransmit), and waits for ever.
+    pub fn reserve(&mut self) -> bool {
+        if self.reserved.is_none() {
+            self.reserved = self.port.card().take_buffer();
+            self.starved |= self.reserved.is_none();
+        }
+        self.reserved.is_some()
     }
 
     /// An ARP request (RFC 826) of our own.
@@ -80,17 +96,13 @@ impl Device for Phy {
     fn receive(&mut self, now: Instant) -> Option<(Received<'_>, Transmit<'_>)> {
         let frame = self.pending.take()?;
         // An answer for which there is no buffer is lost, as on the wire.
-        Some((Received(&self.port, frame), Transmit(&self.port, None, now)))
+        Some((Received(&self.port, frame), Transmit(&self.port, None, now, &mut self.sent)))
     }
 
     fn transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
-        match self.port.card().take_buffer() {
-            Some(buffer) => Some(Transmit(&self.port, Some(buffer), now)),
-            None => {
-                self.starved = true;
-                None
-            }
-        }
+        self.reserve();
+        let buffer = self.reserved.take()?;
+        Some(Transmit(&self.port, Some(buffer), now, &mut self.sent))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -119,6 +131,7 @@ impl TxToken for Transmit<'_> {
                 if link::is_watched() {
                     link::leaves(self.0, room, None);
                 }
+                *self.3 = frame::end_of_segment(room);
                 if let Some(ip) = frame::asks_for(room) {
                     let now = exec::Instant::from_nanos(self.2.total_micros().max(0) as u64 * 1000);
                     self.0.with_neighbours(|known| known.ask(ip, now));

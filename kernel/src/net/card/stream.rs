@@ -18,6 +18,7 @@ use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 use super::engine::Wire;
 use super::frame::Pair;
 use super::port::Ring;
+use super::recovery::{Recovery, Said};
 use crate::errno::{Errno, Result};
 use crate::exec::{ANY, Instant, WaitEntry};
 use crate::fs::TryError;
@@ -91,6 +92,7 @@ pub struct Stream {
     next_probe: Option<Instant>,
     /// There was no memory for what has come.
     retry: Option<Instant>,
+    recovery: Recovery,
 }
 
 fn ip_endpoint(at: Endpoint) -> IpEndpoint {
@@ -165,6 +167,7 @@ impl Stream {
             probes: 0,
             next_probe: None,
             retry: None,
+            recovery: Recovery::default(),
         };
         // What happened before somebody listened to the bell.
         stream.ring.wake_by_ref();
@@ -198,7 +201,12 @@ impl Stream {
     }
 
     /// A segment has come: its sender is there.
-    pub fn heard(&mut self, wire: &Wire) {
+    pub fn heard(&mut self, wire: &Wire, said: &Said) {
+        if let Said::Begins(scale) = *said
+            && !self.established
+        {
+            self.recovery.set_scale(scale);
+        }
         self.heard = wire.now;
         self.rest();
         if !self.routed && wire.now.saturating_since(self.noted) >= NOTED {
@@ -253,6 +261,48 @@ impl Stream {
         begins
     }
 
+    /// A segment that the stack must not see.
+    pub fn hides(&self, said: &Said) -> bool {
+        matches!(said, Said::Acknowledges(told) if self.recovery.is_to_be_hidden(told))
+    }
+
+    /// A segment has been processed: does it tell of a loss that the stack does not see?
+    pub fn recover(&mut self, wire: &mut Wire, said: Said) {
+        match said {
+            Said::Acknowledges(told) if self.established => {
+                if self.recovery.heard(told, wire.now) {
+                    self.tell_of_loss(wire);
+                }
+            }
+            _ => self.recovery.heard_other(wire.now),
+        }
+    }
+
+    /// Does nothing come any more, though something should?
+    pub fn recover_from_silence(&mut self, wire: &mut Wire) {
+        if self.recovery.is_silent(wire.now) {
+            self.tell_of_loss(wire);
+        }
+    }
+
+    fn tell_of_loss(&mut self, wire: &mut Wire) {
+        // An end without data the stack would not send again.
+        if self.socket().send_queue() > 0 {
+            let frames = self.recovery.frames(self.pair, wire.port.card().mac());
+            frames.for_each(|frame| wire.feed(frame, &mut self.sockets));
+        }
+    }
+
+    /// Lets the stack send a segment. False: there is none.
+    pub fn send(&mut self, wire: &mut Wire) -> bool {
+        wire.phy.sent = None;
+        let sends = wire.flush(&mut self.sockets);
+        if let Some(end) = wire.phy.sent {
+            self.recovery.sent(end, wire.now);
+        }
+        sends
+    }
+
     /// Moves what there is to move between socket and stack.
     pub fn pump(&mut self, wire: &mut Wire) {
         // First: a program that has given up may have begun another connection with its socket.
@@ -293,6 +343,7 @@ impl Stream {
 
     fn establish(&mut self) {
         self.established = true;
+        self.recovery.set_trip(self.heard.saturating_since(self.begun));
         let joined = match &self.origin {
             Origin::Begun => self.stand_in.join_peer(),
             Origin::Answered(listener) => listener.upgrade().is_some_and(|listener| listener.arrive(&self.stand_in)),
@@ -303,7 +354,8 @@ impl Stream {
     }
 
     fn watch_the_clock(&mut self, wire: &Wire, options: Option<&PeerOptions>) {
-        let orphan = options.is_none();
+        // In TIME-WAIT it is none to Linux.
+        let orphan = options.is_none() && !self.is_past();
         let end = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
         let queued = if orphan { self.stand_in.queued() } else { 0 };
         let left = queued + self.socket().send_queue() + usize::from(end);
@@ -460,6 +512,6 @@ impl Stream {
 
     pub fn due(&mut self, wire: &mut Wire) -> Option<Instant> {
         let own = self.deadline(wire).map(|(at, _)| at);
-        [wire.due(&self.sockets), own, self.next_probe, self.retry].into_iter().flatten().min()
+        [wire.due(&self.sockets), own, self.next_probe, self.retry, self.recovery.due()].into_iter().flatten().min()
     }
 }

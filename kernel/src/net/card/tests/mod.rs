@@ -3,6 +3,7 @@
 mod held;
 mod hostile;
 mod lasting;
+mod recovery;
 mod wire;
 
 use alloc::vec::Vec;
