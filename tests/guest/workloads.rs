@@ -7,6 +7,7 @@ use pollux_tests::lab;
 use xtask::machine::MachineOptions;
 use xtask::workload::guest::{self, Seen};
 use xtask::workload::list::{self, Workload};
+use xtask::workload::server::Network;
 use xtask::workload::verdict::{self, problems};
 use xtask::{paths, ui};
 
@@ -16,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         shared("workload::a_few_go_well", few),
         shared("workload::what_goes_wrong_is_reported", wrong),
+        shared("workload::mixed_clients_on_a_wire_that_loses", soak),
         // Counted instructions: what else the host does has no influence.
         shared("workload::git_executes_no_more_than_it_may", instructions),
     ]
@@ -36,6 +38,7 @@ fn few() -> Result<()> {
         long: false,
         server: None,
         forward: Vec::new(),
+        faults: None,
         env: Vec::new(),
         entries,
     };
@@ -57,6 +60,24 @@ fn instructions() -> Result<()> {
         let seen = guest::run(&machine, &workload, &ui::step(&workload.name))?;
         for (entry, seen) in workload.entries.iter().zip(seen) {
             ensure!(entry.instructions.is_some() && seen.counted, "{}: {seen:#?}", entry.name);
+            let problems = problems(entry, &seen);
+            ensure!(problems.is_empty(), "{}: {}\n{seen:#?}", entry.name, verdict::shown(&problems));
+        }
+    }
+    Ok(())
+}
+
+/// The soak of the network, for half a minute.
+fn soak() -> Result<()> {
+    let all = list::for_soak(list::all(&paths::root().join("workloads"))?, true);
+    for workload in list::choose(all, &["net.soak".into()])? {
+        let mut workload = workload.lasting(Some(25));
+        let network = Network::start(&mut workload)?;
+        let (mem, kernel) = (workload.mem.clone(), lab::kernel());
+        let options = MachineOptions { kernel, mem, snapshot: true, smp: Some(2), ..network.options() };
+        let machine = lab::machine(&options, &workload.image)?;
+        let seen = guest::run(&machine, &workload, &ui::step(&workload.name))?;
+        for (entry, seen) in workload.entries.iter().zip(seen) {
             let problems = problems(entry, &seen);
             ensure!(problems.is_empty(), "{}: {}\n{seen:#?}", entry.name, verdict::shown(&problems));
         }

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::wire::Faults;
+
 /// Programs that run one after another in guests with the same image.
 #[derive(Clone, Debug)]
 pub struct Workload {
@@ -22,6 +24,8 @@ pub struct Workload {
     pub server: Option<String>,
     /// Ports of the guest that the script reaches.
     pub forward: Vec<u16>,
+    /// What is wrong with the network: then there is a wire that entries tell what to do. See [`crate::wire::control`].
+    pub faults: Option<Faults>,
     /// Variables that the commands know: what the server tells.
     pub env: Vec<(String, String)>,
     pub entries: Vec<Entry>,
@@ -47,6 +51,8 @@ pub struct Entry {
     pub instructions: Option<f64>,
     /// It gets a boot of its own.
     pub fresh: bool,
+    /// It runs only with --soak, and then for so long.
+    pub soak: bool,
 }
 
 /// The document.
@@ -62,6 +68,7 @@ struct Document {
     server: Option<String>,
     #[serde(default)]
     forward: Vec<u16>,
+    faults: Option<String>,
     #[serde(default = "seconds")]
     seconds: u32,
     #[serde(default = "slack")]
@@ -98,6 +105,8 @@ struct Special {
     instructions: Option<f64>,
     #[serde(default)]
     fresh: bool,
+    #[serde(default)]
+    soak: bool,
 }
 
 fn memory() -> String {
@@ -131,6 +140,7 @@ impl Document {
             quiet: both(&self.quiet, special.quiet),
             instructions: special.instructions,
             fresh: special.fresh,
+            soak: special.soak,
             name,
         })
     }
@@ -155,8 +165,13 @@ impl Workload {
         for entry in &entries {
             ensure!(seen.insert(&entry.name), "{} is there twice", entry.name);
         }
-        let Document { about, image, mem, long, server, forward, .. } = document;
-        Ok(Workload { name: name.into(), about, image, mem, long, server, forward, env: Vec::new(), entries })
+        let Document { about, image, mem, long, server, forward, faults, .. } = document;
+        let faults = faults.map(|text| text.parse().map_err(anyhow::Error::msg)).transpose()?;
+        Ok(Workload { name: name.into(), about, image, mem, long, server, forward, faults, env: Vec::new(), entries })
+    }
+
+    pub fn has_network(&self) -> bool {
+        self.server.is_some() || self.faults.is_some()
     }
 
     /// The same with another time for all that have one.
@@ -183,6 +198,15 @@ pub fn all(folder: &Path) -> Result<Vec<Workload>> {
         Workload::parse(&path.file_stem().unwrap_or_default().to_string_lossy(), &text)
     };
     paths.iter().map(|path| read(path).with_context(|| format!("{} is not a workload", path.display()))).collect()
+}
+
+/// Those with entries for a soak, and nothing else of them; or all others.
+pub fn for_soak(all: Vec<Workload>, soak: bool) -> Vec<Workload> {
+    let of = |workload: Workload| {
+        let entries = workload.entries.iter().filter(|entry| entry.soak == soak).cloned().collect();
+        Workload { entries, ..workload }
+    };
+    all.into_iter().map(of).filter(|workload| !workload.entries.is_empty()).collect()
 }
 
 /// Whether somebody asks for an entry by this name, which may end in `*`.
@@ -255,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_a_soak_runs_only_then() {
+        let text = format!("{TEXT}\n[[entry]]\nname = \"four\"\nsoak = true\nfaults = 1");
+        assert!(Workload::parse("w", &text).is_err());
+        let all = || {
+            vec![Workload::parse("v", TEXT).unwrap(), Workload::parse("w", &text.replace("faults = 1", "")).unwrap()]
+        };
+        assert_eq!(names(&for_soak(all(), true)), ["w.four"]);
+        assert_eq!(names(&for_soak(all(), false)).len(), 6);
+    }
+
+    #[test]
     fn documents_that_make_no_sense_are_refused() {
         let refusal = |text: &str| format!("{:#}", Workload::parse("w", text).unwrap_err());
         let head = "about = \"\"\nimage = \"test\"\n";
@@ -264,6 +299,8 @@ mod tests {
         assert!(refusal(&format!("{head}command = \"c\"\nnames = [\"a b\"]")).contains("not a name"));
         assert!(refusal(&format!("{head}command = \"c\"\nnames = [\"a\"]\nseconds = 0")).contains("no second"));
         assert!(refusal(&format!("{head}colour = 3")).contains("colour"));
+        let faults = format!("faults = \"loss=200\"\n{head}command = \"c\"\nnames = [\"a\"]");
+        assert_eq!(refusal(&faults), "loss=200: not a percentage from 0 to 100");
     }
 
     #[test]

@@ -23,10 +23,9 @@ use clap::{Args, ValueEnum};
 use crate::bench::{name_of, versions};
 use crate::image::Image;
 use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
-use crate::network::Forward;
 use crate::{document, paths, provision, ui};
 use list::Workload;
-use server::Server;
+use server::Network;
 use table::Measure;
 use verdict::Row;
 
@@ -53,6 +52,9 @@ pub struct Options {
     /// `<!-- end of figures -->`
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Run what is for a long time, mixed work that ends well after as long as you like, for so many minutes: `net --soak 60`
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["seconds", "instructions"], value_parser = parse_minutes)]
+    soak: Option<u32>,
     /// Only tell what there is
     #[arg(long, conflicts_with_all = ["against", "markdown"])]
     list: bool,
@@ -67,7 +69,7 @@ enum Reference {
 
 impl Options {
     pub fn run(self) -> Result<u8> {
-        let all = list::all(&paths::root().join("workloads"))?;
+        let all = list::for_soak(list::all(&paths::root().join("workloads"))?, self.soak.is_some());
         if self.list && self.names.is_empty() {
             print!("{}", table::list(&all));
             return Ok(0);
@@ -111,7 +113,7 @@ impl Options {
 
     /// Runs all of it, one workload after the other.
     fn rows(&self, chosen: Vec<Workload>) -> Result<Vec<Row>> {
-        if let Some(workload) = chosen.iter().find(|workload| self.instructions && workload.server.is_some()) {
+        if let Some(workload) = chosen.iter().find(|workload| self.instructions && workload.has_network()) {
             bail!("instructions are counted without a network, which {} needs: leave it away", workload.name);
         }
         let folder = paths::root().join(FOLDER);
@@ -119,21 +121,17 @@ impl Options {
             self.kernels().into_iter().map(|kind| Ok((kind, Boot::prepare(kind)?))).collect::<Result<Vec<_>>>()?;
         let mut rows = Vec::new();
         for workload in chosen {
-            let mut workload = workload.lasting(self.seconds);
+            let mut workload = workload.lasting(self.seconds.or(self.soak));
             let mut seen = Vec::new();
             for (kind, boot) in &boots {
                 let kind = *kind;
                 // For each kernel anew: what one has sent there the other does not find.
-                let ports = server::ports_for(&workload.forward)?;
-                let server = workload.server.as_deref().map(|script| Server::start(script, &ports)).transpose()?;
-                workload.env = server.as_ref().map(|server| server.told.clone()).unwrap_or_default();
-                let timed =
-                    || MachineOptions { smp: Some(self.smp), no_net: server.is_none(), ..MachineOptions::default() };
+                let network = Network::start(&mut workload)?;
+                let timed = || MachineOptions { smp: Some(self.smp), ..network.options() };
                 let options = MachineOptions {
                     kernel: kind,
                     mem: workload.mem.clone(),
                     snapshot: true,
-                    forward: ports.iter().map(|(guest, host)| Forward::tcp(*host, *guest)).collect(),
                     ..if self.instructions { counting() } else { timed() }
                 };
                 let machine = Machine::new(&options, boot.clone(), Image::find(&workload.image)?)?;
@@ -148,6 +146,15 @@ impl Options {
             rows.extend(verdict::rows(&workload, seen));
         }
         Ok(rows)
+    }
+}
+
+/// Minutes as seconds.
+fn parse_minutes(text: &str) -> Result<u32, String> {
+    let seconds = text.parse::<f64>().ok().map(|minutes| minutes * 60.0);
+    match seconds.filter(|seconds| (1.0..=86_400.0).contains(seconds)) {
+        Some(seconds) => Ok(seconds as u32),
+        None => Err("not a number of minutes from 0.02 to 1440".into()),
     }
 }
 

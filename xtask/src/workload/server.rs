@@ -1,4 +1,4 @@
-//! The servers of a workload: a Python script beside it, which listens on the host's loopback, tells where in one line of
+//! What a workload talks to: ports, a wire, and the servers of a Python script beside it, which listens on the host's loopback, tells where in one line of
 //! `NAME=VALUE` words, and ends with its standard input.
 
 use std::io::{self, BufRead, BufReader};
@@ -7,15 +7,23 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use super::list::Workload;
+use crate::machine::MachineOptions;
+use crate::network::Forward;
+use crate::wire::Faults;
 use crate::{paths, provision};
 
 /// Ports on the host's loopback that nobody uses now, for ports of the guest: pairs of the guest's and the host's.
-pub fn ports_for(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
+fn ports_for(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
     let bind = |_: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     // All of them at the same time, so that no two are the same.
     let listeners = guest.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
     let host = listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<io::Result<Vec<_>>>()?;
     Ok(guest.iter().copied().zip(host).collect())
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 pub struct Server {
@@ -44,6 +52,36 @@ impl Server {
         server.told = pairs.map(|(name, value)| (name.into(), value.into())).collect();
         ensure!(!server.told.is_empty(), "{} says {line:?}, not where it listens", file.display());
         Ok(server)
+    }
+}
+
+/// What a workload has for a network.
+pub struct Network {
+    server: Option<Server>,
+    ports: Vec<(u16, u16)>,
+    faults: Option<Faults>,
+}
+
+impl Network {
+    /// Starts the server, and lets the entries know what it tells, and where the wire takes requests.
+    pub fn start(workload: &mut Workload) -> Result<Network> {
+        let ports = ports_for(&workload.forward)?;
+        let server = workload.server.as_deref().map(|script| Server::start(script, &ports)).transpose()?;
+        workload.env = server.as_ref().map(|server| server.told.clone()).unwrap_or_default();
+        let control = workload.faults.as_ref().map(|_| free_port()).transpose()?;
+        workload.env.extend(control.map(|port| ("wire".into(), format!("http://10.0.2.2:{port}"))));
+        let faults = workload.faults.clone().map(|faults| Faults { control, ..faults });
+        Ok(Network { server, ports, faults })
+    }
+
+    /// The machine's part of it.
+    pub fn options(&self) -> MachineOptions {
+        MachineOptions {
+            no_net: self.server.is_none() && self.faults.is_none(),
+            forward: self.ports.iter().map(|(guest, host)| Forward::tcp(*host, *guest)).collect(),
+            faults: self.faults.clone(),
+            ..MachineOptions::default()
+        }
     }
 }
 

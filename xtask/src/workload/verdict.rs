@@ -184,6 +184,7 @@ pub mod tests {
             long: false,
             server: None,
             forward: Vec::new(),
+            faults: None,
             env: Vec::new(),
             entries: entries.into(),
         };
