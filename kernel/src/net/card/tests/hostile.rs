@@ -48,17 +48,23 @@ fn datagram(net: &Net, (from, to): (Ipv4Addr, Ipv4Addr), ports: (u16, u16), data
     })
 }
 
-/// A SYN.
-fn begin(net: &Net, from: Ipv4Addr, to: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
+/// A segment of a machine that has sent 1000 bytes before: without an acknowledgement a SYN.
+pub(super) fn segment(
+    net: &Net,
+    (from, to): (Ipv4Addr, Ipv4Addr),
+    ports: (u16, u16),
+    ack: Option<TcpSeqNumber>,
+    window_len: u16,
+) -> Vec<u8> {
     let segment = TcpRepr {
         src_port: ports.0,
         dst_port: ports.1,
-        control: TcpControl::Syn,
-        seq_number: TcpSeqNumber(1000),
-        ack_number: None,
-        window_len: 1000,
+        control: if ack.is_none() { TcpControl::Syn } else { TcpControl::None },
+        seq_number: TcpSeqNumber(1000) + usize::from(ack.is_some()),
+        ack_number: ack,
+        window_len,
         window_scale: None,
-        max_seg_size: Some(1460),
+        max_seg_size: ack.is_none().then_some(1460),
         sack_permitted: false,
         sack_ranges: [None; 3],
         timestamp: None,
@@ -70,7 +76,12 @@ fn begin(net: &Net, from: Ipv4Addr, to: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> 
     })
 }
 
-fn arp(net: &Net, operation: ArpOperation, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+/// A SYN.
+fn begin(net: &Net, from: Ipv4Addr, to: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
+    segment(net, (from, to), ports, None, 1000)
+}
+
+pub(super) fn arp(net: &Net, operation: ArpOperation, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
     let arp = ArpRepr::EthernetIpv4 {
         operation,
         source_hardware_addr: THEIR_MAC,
@@ -104,7 +115,7 @@ fn segments(net: &mut Net) -> Vec<(u16, u8)> {
     segments.map(|frame| (u16::from_be_bytes([frame[36], frame[37]]), frame[47])).collect()
 }
 
-fn listener() -> (alloc::sync::Arc<TcpSocket>, u16) {
+pub(super) fn listener() -> (alloc::sync::Arc<TcpSocket>, u16) {
     let listener = TcpSocket::new(AF_INET);
     listener.bind_as(0, Endpoint::any(AF_INET)).unwrap();
     listener.start_listening(0, 5).unwrap();

@@ -2,6 +2,9 @@
 
 use core::time::Duration;
 
+use smoltcp::wire::{ArpOperation, TcpPacket, TcpSeqNumber};
+
+use super::hostile::{arp, listener, segment};
 use super::lasting::connect;
 use super::wire::{Faults, Net};
 use super::*;
@@ -37,9 +40,71 @@ fn losses_are_made_good_without_a_time_out() {
     assert!(total < Duration::from_secs(4), "{total:?}");
 }
 
-/// Both wait for the other one to read, one segment of which too much was sent again.
+/// The segments of TCP that the machine has sent meanwhile: where they begin and end.
+fn sent(net: &mut Net) -> Vec<(TcpSeqNumber, TcpSeqNumber)> {
+    let kept = net.kept.replace(vec![]).unwrap_or_default();
+    let segments = kept.iter().filter(|frame| frame[12..14] == [8, 0] && frame[23] == 6);
+    let ends = segments.map(|frame| {
+        let segment = TcpPacket::new_checked(&frame[34..]).unwrap();
+        (segment.seq_number(), segment.seq_number() + segment.segment_len())
+    });
+    ends.collect()
+}
+
+/// A machine that the test makes the segments of.
+struct Peer {
+    net: Net,
+    addresses: (Ipv4Addr, Ipv4Addr),
+    port: u16,
+}
+
+impl Peer {
+    fn tells(&mut self, ack: Option<TcpSeqNumber>, window: u16) {
+        let segment = segment(&self.net, self.addresses, (4000, self.port), ack, window);
+        self.net.arrive(segment);
+        self.net.pass(Duration::from_millis(2));
+    }
+}
+
+/// A program has sent it a segment, from this number on, and has more.
+fn begun(seed: u64) -> (Peer, TcpSeqNumber) {
+    let mut net = Net::new(seed, Faults::default());
+    net.kept = Some(vec![]);
+    let (own, other) = (net.machine(1), net.machine(9));
+    let (listener, port) = listener();
+    net.arrive(arp(&net, ArpOperation::Reply, other, own));
+    let mut peer = Peer { net, addresses: (other, own), port };
+    peer.tells(None, 1000);
+    let first = sent(&mut peer.net)[0].1;
+    peer.tells(Some(first), 3000);
+    let (socket, _) = listener.take_connection().unwrap();
+    assert_eq!(send(socket.as_socket().unwrap(), &pattern(20_000)), 20_000);
+    peer.net.pass(Duration::from_millis(2));
+    assert_eq!(sent(&mut peer.net), [(first, first + 1460)]);
+    (peer, first)
+}
+
 #[test]
 fn what_is_sent_again_stays_in_the_window() {
+    let (mut peer, first) = begun(140);
+    // A gap that there is room for is filled at once.
+    for window in [3000; 4] {
+        peer.tells(Some(first), window);
+    }
+    assert!(sent(&mut peer.net).contains(&(first, first + 1460)));
+    // For this one there is not: who takes only the first bytes of a segment gets those again after a time-out.
+    for window in [1000; 5] {
+        peer.tells(Some(first + 1460), window);
+    }
+    assert_eq!(sent(&mut peer.net), [(first + 1460, first + 2460)]);
+    peer.net.pass(Duration::from_secs(5));
+    let again = sent(&mut peer.net);
+    assert!(!again.is_empty() && again.iter().all(|segment| *segment == (first + 1460, first + 2460)), "{again:?}");
+}
+
+/// Both may wait for the other one to read.
+#[test]
+fn nothing_stops_two_that_wait_for_each_other() {
     for seed in 100..140 {
         let mut net = Net::new(seed, Faults::default());
         let (socket, there) = connect(&mut net);
