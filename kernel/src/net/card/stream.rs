@@ -354,8 +354,8 @@ impl Stream {
     }
 
     fn watch_the_clock(&mut self, wire: &Wire, options: Option<&PeerOptions>) {
-        // In TIME-WAIT it is none to Linux.
-        let orphan = options.is_none() && !self.is_past();
+        // Neither in TIME-WAIT nor before it is made is it one to Linux.
+        let orphan = options.is_none() && !self.is_past() && !self.is_half_open();
         let end = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
         let queued = if orphan { self.stand_in.queued() } else { 0 };
         let left = queued + self.socket().send_queue() + usize::from(end);
