@@ -190,15 +190,28 @@ def carrier():
 
 def cut(transfer):
     """The cable is taken out for three seconds in the middle of a transfer, which ends well."""
-    with lock:
-        wire("cut=3")
-    seen = []
+    wrong, seen = [], []
+
+    def work():
+        try:
+            transfer("--limit-rate", "500k")
+        except Exception as error:
+            wrong.append(error)
+
+    fetched()
+    worker = threading.Thread(target=work)
+    worker.start()
+    # Of its eight seconds; the connection is made by then.
+    time.sleep(2)
+    wire("cut=3")
     end = time.monotonic() + 10
     watch = lambda: [time.sleep(0.1) or seen.append(carrier()) for _ in iter(lambda: time.monotonic() < end, False)]
     watcher = threading.Thread(target=watch)
     watcher.start()
-    transfer("--limit-rate", "500k")
+    worker.join()
     watcher.join()
+    if wrong:
+        raise wrong[0]
     # Whoever does not look at it hears nothing of it.
     print("carrier:", " ".join(mark for index, mark in enumerate(seen) if [mark] != seen[index - 1:index]), flush=True)
 
