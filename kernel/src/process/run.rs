@@ -54,8 +54,11 @@ fn life(mut t: Thread) -> impl Future<Output = ()> {
                 Trap::PageFault { addr, access, esr } => {
                     t.min_faults.fetch_add(1, Ordering::Relaxed);
                     if let Some(unfinished) = t.mm().fault_now(addr, access) {
-                        // Boxed, as it is rare and large.
-                        Box::pin(page_fault(&mut t, unfinished, addr, access, esr)).await;
+                        match unfinished.signal(addr) {
+                            Some(fault) => signal::force_fault(&mut t, fault.signo, fault.code, fault.addr, esr),
+                            // Boxed, as it is rare and large.
+                            None => Box::pin(page_fault(&mut t, unfinished, addr, access, esr)).await,
+                        }
                     }
                 }
                 Trap::Exception { signal, code, addr, esr } => signal::force_fault(&mut t, signal, code, addr, esr),

@@ -57,6 +57,17 @@ enum Step {
 /// A page fault for which something has to be awaited, or that ends in a signal.
 pub struct Unfinished(Result<Step>);
 
+impl Unfinished {
+    /// The signal, if the fault at `addr` ends in one whatever is awaited.
+    #[inline]
+    pub fn signal(&self, addr: u64) -> Option<FaultSignal> {
+        match self.0 {
+            Ok(Step::Signal(signo, code)) => Some(FaultSignal { signo, code, addr: untag(addr) }),
+            _ => None,
+        }
+    }
+}
+
 /// What an attempt can use that an earlier one asked for.
 #[derive(Default)]
 struct Supply {
