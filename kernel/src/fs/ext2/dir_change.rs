@@ -168,7 +168,7 @@ impl Node {
         let (added, offset, room) = buffer.modify_names(|data, before| {
             let data = &mut data[..area];
             let mut added = Added::There;
-            let mut offset = dirent::insert(data, ino, name, kind);
+            let (mut offset, mut room) = dirent::insert(data, ino, name, kind);
             if let Some(at) = offset
                 && let Some(before) = before
             {
@@ -183,7 +183,7 @@ impl Node {
                     order.replaced(other.ino, other.kind);
                 }
                 if !matches!(added, Added::There) {
-                    dirent::remove(data, at);
+                    room = dirent::remove(data, at).unwrap_or(0);
                     offset = None;
                 }
             }
@@ -193,7 +193,7 @@ impl Node {
                 (None, Added::There) => added = Added::Full,
                 (None, _) => {}
             }
-            (added, offset, room_of(data))
+            (added, offset, room)
         });
         self.with_index(|index| {
             let block = &mut index.blocks[position];
@@ -267,10 +267,7 @@ impl Node {
                 dirent::remove(&mut data[..area], offset)
             })
         };
-        if !removed {
-            return self.broken_dir("entry");
-        }
-        let room = buffer.with(|data| room_of(&data[..area]));
+        let Some(room) = removed else { return self.broken_dir("entry") };
         // Before the directory looks empty.
         self.volume.unnamed(found.ino, self.ino, why.last);
         let old = self.with_index(|index| {
@@ -319,9 +316,9 @@ impl Node {
                     dirent::remove(before, same.offset);
                 }
             }
-            let offset = dirent::insert(data, ino, name, kind)?;
-            dirent::remove(data, old.offset);
-            Some((offset, room_of(data), replaced))
+            let offset = dirent::insert(data, ino, name, kind).0?;
+            let room = dirent::remove(data, old.offset).unwrap_or(0);
+            Some((offset, room, replaced))
         });
         let Some((offset, room, replaced)) = changed else { return Ok(false) };
         let (known, period) = (order.is_known(ino), order.period());

@@ -41,14 +41,57 @@ impl Entry {
     pub fn name<'a>(&self, data: &'a [u8]) -> &'a [u8] {
         &data[self.offset + HEADER..self.offset + HEADER + self.name_len]
     }
+}
+
+/// What entries take up of a block, in order, up to the first that is not sound: what [`entries`] says without the names,
+/// for those who only look for a place.
+struct Spaces<'a> {
+    words: &'a [u32],
+    /// In words.
+    next: usize,
+}
+
+struct Space {
+    offset: usize,
+    rec_len: usize,
+    ino: u32,
+    name_len: usize,
+}
+
+impl Space {
+    #[inline]
+    fn room(&self) -> usize {
+        self.rec_len - self.used()
+    }
 
     /// Bytes that the entry needs itself.
+    #[inline]
     fn used(&self) -> usize {
         if self.ino == 0 { 0 } else { space_for(self.name_len) }
     }
+}
 
-    pub fn room(&self) -> usize {
-        self.rec_len - self.used()
+/// Blocks are aligned, and as long as some number of words.
+#[inline]
+fn spaces(data: &[u8]) -> Spaces<'_> {
+    Spaces { words: <[u32]>::ref_from_bytes(data).unwrap_or_default(), next: 0 }
+}
+
+impl Iterator for Spaces<'_> {
+    type Item = Space;
+
+    #[inline]
+    fn next(&mut self) -> Option<Space> {
+        let at = self.next;
+        let &[ino, rest] = self.words.get(at..at + 2)? else { return None };
+        let (ino, rest) = (u32::from_le(ino), u32::from_le(rest));
+        let (rec_len, name_len) = ((rest & 0xffff) as usize, (rest >> 16 & 0xff) as usize);
+        self.next = at + rec_len / 4;
+        let sound = rec_len >= HEADER + 4
+            && rec_len.is_multiple_of(4)
+            && HEADER + name_len <= rec_len
+            && self.next <= self.words.len();
+        sound.then_some(Space { offset: at * 4, rec_len, ino, name_len })
     }
 }
 
@@ -76,8 +119,9 @@ pub fn write_entry(data: &mut [u8], offset: usize, ino: u32, rec_len: usize, nam
     slot[HEADER..].copy_from_slice(name);
 }
 
+/// The length of the longest entry that fits.
 pub fn room_of(data: &[u8]) -> u16 {
-    entries(data).flatten().map(|entry| entry.room()).max().unwrap_or(0) as u16
+    spaces(data).map(|space| space.room()).max().unwrap_or(0) as u16
 }
 
 /// The type that an entry states.
@@ -94,23 +138,38 @@ pub fn file_type(byte: u8) -> Option<FileType> {
     })
 }
 
-/// Puts an entry where a block has room for it and answers the offset.
-pub fn insert(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> Option<usize> {
+/// Puts an entry where a block has room for it and answers the offset; and the room that the block has then.
+pub fn insert(data: &mut [u8], ino: u32, name: &[u8], kind: u8) -> (Option<usize>, u16) {
     let need = space_for(name.len());
-    let host = entries(data).flatten().find(|entry| entry.room() >= need)?;
-    let used = host.used();
-    let offset = host.offset + used;
-    if used != 0 {
-        data[host.offset + 4..host.offset + 6].copy_from_slice(&(used as u16).to_le_bytes());
+    let (mut host, mut most) = (None, 0);
+    for space in spaces(data) {
+        let mut room = space.room();
+        if room >= need && host.is_none() {
+            room -= need;
+            host = Some(space);
+        }
+        most = room.max(most);
     }
-    write_entry(data, offset, ino, host.rec_len - used, name, kind);
-    Some(offset)
+    let offset = host.map(|host| {
+        let used = host.used();
+        let offset = host.offset + used;
+        if used != 0 {
+            data[host.offset + 4..host.offset + 6].copy_from_slice(&(used as u16).to_le_bytes());
+        }
+        write_entry(data, offset, ino, host.rec_len - used, name, kind);
+        offset
+    });
+    (offset, most as u16)
 }
 
 /// The entry with this name.
 #[inline]
 pub fn find(data: &[u8], name: &[u8]) -> Option<Entry> {
-    entries(data).flatten().find(|entry| entry.ino != 0 && entry.name(data) == name)
+    let is_it = |space: &Space| {
+        let there = space.offset + HEADER;
+        space.ino != 0 && space.name_len == name.len() && data[there..there + space.name_len] == *name
+    };
+    Entry::parse(data, spaces(data).find(is_it)?.offset)
 }
 
 /// Makes an entry lead elsewhere.
@@ -123,7 +182,7 @@ pub fn lead(data: &mut [u8], entry: Entry, ino: u32, kind: u8) {
 /// what may be another directory, which has only one name.
 #[inline]
 pub fn put(data: &mut [u8], old: Option<Entry>, ino: u32, name: &[u8], kind: u8) -> core::result::Result<(), ()> {
-    let Some(entry) = old else { return insert(data, ino, name, kind).map(|_| ()).ok_or(()) };
+    let Some(entry) = old else { return insert(data, ino, name, kind).0.map(drop).ok_or(()) };
     if entry.ino != ino && file_type(entry.kind).is_none_or(|kind| kind == FileType::Directory) {
         return Err(());
     }
@@ -131,24 +190,31 @@ pub fn put(data: &mut [u8], old: Option<Entry>, ino: u32, name: &[u8], kind: u8)
     Ok(())
 }
 
-/// Joins the entry at `offset` with the one before it; the first of a block stays, without an inode.
-pub fn remove(data: &mut [u8], offset: usize) -> bool {
-    let mut previous: Option<Entry> = None;
-    let mut target = None;
-    for entry in entries(data).flatten() {
-        if entry.offset == offset {
-            target = Some(entry);
-            break;
+/// Joins the entry at `offset` with the one before it; the first of a block stays, without an inode. Answers the room that
+/// the block has then; None if there is no such entry.
+pub fn remove(data: &mut [u8], offset: usize) -> Option<u16> {
+    let mut previous: Option<Space> = None;
+    let (mut joined, mut most) = (None, 0);
+    for space in spaces(data) {
+        let mut room = space.room();
+        if space.offset == offset {
+            room = space.rec_len;
+            if let Some(previous) = &previous {
+                room += previous.room();
+            }
+            joined = Some(previous.take().map(|previous| (previous.offset, previous.rec_len + space.rec_len)));
         }
-        previous = Some(entry);
+        most = room.max(most);
+        if joined.is_none() {
+            previous = Some(space);
+        }
     }
-    let Some(target) = target else { return false };
+    let joined = joined?;
     data[offset..offset + 4].fill(0);
-    if let Some(previous) = previous {
-        let joined = (previous.rec_len + target.rec_len) as u16;
-        data[previous.offset + 4..previous.offset + 6].copy_from_slice(&joined.to_le_bytes());
+    if let Some((host, rec_len)) = joined {
+        data[host + 4..host + 6].copy_from_slice(&(rec_len as u16).to_le_bytes());
     }
-    true
+    Some(most as u16)
 }
 
 /// Makes a linear block of a node of a hash tree, whose entries are to end at `area`: "." and ".." in the root, otherwise
@@ -188,7 +254,30 @@ pub fn type_byte(kind: FileType) -> u8 {
 mod tests {
     use alloc::vec::Vec;
 
+    use zerocopy::IntoBytes;
+
     use super::*;
+
+    /// What is said of the room is what is there.
+    fn added(data: &mut [u8], ino: u32, name: &[u8]) -> Option<usize> {
+        let (offset, room) = insert(data, ino, name, 1);
+        assert_eq!(room, counted(data));
+        assert_eq!(offset, find(data, name).map(|entry| entry.offset));
+        offset
+    }
+
+    fn removed(data: &mut [u8], offset: usize) -> bool {
+        let room = remove(data, offset);
+        assert!(room.is_none_or(|room| room == counted(data)));
+        room.is_some()
+    }
+
+    fn counted(data: &[u8]) -> u16 {
+        let used = |entry: &Entry| if entry.ino == 0 { 0 } else { space_for(entry.name_len) };
+        let room = entries(data).flatten().map(|entry| entry.rec_len - used(&entry)).max().unwrap_or(0) as u16;
+        assert_eq!(room_of(data), room);
+        room
+    }
 
     fn names(data: &[u8]) -> Vec<Vec<u8>> {
         entries(data).map(|e| e.unwrap()).filter(|e| e.ino != 0).map(|e| e.name(data).to_vec()).collect()
@@ -196,18 +285,22 @@ mod tests {
 
     #[test]
     fn entries_split_and_join() {
-        let mut data = vec![0; 64];
-        first_block(&mut data, 5, 2, true);
-        assert_eq!(room_of(&data), 64 - 24);
-        let a = insert(&mut data, 7, b"alpha", 1).unwrap();
-        let b = insert(&mut data, 8, b"b", 1).unwrap();
-        assert!(insert(&mut data, 9, b"longer", 1).is_none());
-        assert_eq!(names(&data), [&b"."[..], b"..", b"alpha", b"b"]);
-        assert!(remove(&mut data, a));
-        assert!(!remove(&mut data, a));
-        assert_eq!(names(&data), [&b"."[..], b"..", b"b"]);
-        assert!(remove(&mut data, b));
-        assert_eq!(insert(&mut data, 9, b"longer", 1), Some(24));
+        let mut words = [0u32; 16];
+        let data = words.as_mut_bytes();
+        first_block(data, 5, 2, true);
+        assert_eq!(room_of(data), 64 - 24);
+        let a = added(data, 7, b"alpha").unwrap();
+        let b = added(data, 8, b"b").unwrap();
+        assert!(added(data, 9, b"longer").is_none());
+        assert_eq!(names(data), [&b"."[..], b"..", b"alpha", b"b"]);
+        assert!(removed(data, a));
+        assert!(!removed(data, a));
+        assert_eq!(names(data), [&b"."[..], b"..", b"b"]);
+        assert!(removed(data, b));
+        assert_eq!(added(data, 9, b"longer"), Some(24));
+        assert!(removed(data, 0) && removed(data, 24) && removed(data, 12));
+        assert_eq!(names(data), [] as [&[u8]; 0]);
+        assert_eq!(added(data, 10, b"first"), Some(0));
     }
 
     #[test]

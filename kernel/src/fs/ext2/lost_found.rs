@@ -74,7 +74,7 @@ impl Volume {
             }
             buffer.modify_before(|data| {
                 while let Some((ino, kind, name)) = left.peek()
-                    && dirent::insert(&mut data[..area], *ino, name, *kind).is_some()
+                    && dirent::insert(&mut data[..area], *ino, name, *kind).0.is_some()
                 {
                     left.next();
                 }
