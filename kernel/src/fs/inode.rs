@@ -111,6 +111,21 @@ pub struct Metadata {
     pub btime: Option<Timespec>,
 }
 
+/// What a read of a file's content looks at.
+#[derive(Clone, Copy)]
+pub struct SizeAndTimes {
+    pub size: u64,
+    pub atime: Timespec,
+    pub mtime: Timespec,
+    pub ctime: Timespec,
+}
+
+impl From<&Metadata> for SizeAndTimes {
+    fn from(meta: &Metadata) -> Self {
+        SizeAndTimes { size: meta.size, atime: meta.atime, mtime: meta.mtime, ctime: meta.ctime }
+    }
+}
+
 impl Metadata {
     pub const fn mode(&self) -> u32 {
         self.kind.mode_bits() | self.perm as u32
@@ -215,6 +230,11 @@ pub trait Inode: Send + Sync + Any {
     /// Bytes: `metadata().size`, where that can be had for less.
     fn size(&self) -> u64 {
         self.metadata().size
+    }
+
+    /// A part of `metadata()`, where that can be had for less.
+    fn size_and_times(&self) -> SizeAndTimes {
+        (&self.metadata()).into()
     }
 
     /// Its last name is gone.

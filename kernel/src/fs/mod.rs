@@ -80,7 +80,7 @@ pub use fd_table::FdTable;
 pub use file::{Events, FileOps, TryError};
 pub use inode::{
     Attributes, DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
-    StatFs,
+    SizeAndTimes, StatFs,
 };
 pub use mount::{Mount, MountFlags, mount_root};
 pub use op::Op;

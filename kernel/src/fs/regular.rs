@@ -7,7 +7,7 @@ use linux_raw_sys::general as raw;
 
 use super::attr::without_set_id;
 use super::capabilities;
-use super::inode::{Inode, Metadata, SetAttr};
+use super::inode::{Inode, Metadata, SetAttr, SizeAndTimes};
 use super::inode_flags::{self, InodeFlags};
 use super::inotify::hooks;
 use super::mount::MountFlags;
@@ -16,7 +16,7 @@ use super::path::Path;
 use super::shared_file;
 use super::state::Seals;
 use crate::errno::{Errno, Result};
-use crate::mm::{IoBuf, PageCache};
+use crate::mm::{IoBuf, PAGE_SIZE, PageCache};
 use crate::process::run::killable;
 use crate::process::{Caps, Resource, Thread};
 use crate::signal::fatal_pending;
@@ -30,15 +30,33 @@ pub async fn read(file: &OpenFile, cache: &Arc<PageCache>, pos: u64, buf: &mut I
     if cache.is_of_shared_file() {
         return inode.read_through(pos, buf).await;
     }
-    let meta = inode.metadata();
+    let seen = inode.size_and_times();
     if buf.is_empty() {
         return Ok(0);
     }
-    let n = if pos < meta.size { cache.read(pos, meta.size, buf).await? } else { 0 };
+    let n = if pos < seen.size { cache.read(pos, seen.size, buf).await? } else { 0 };
     if file.flags() & raw::O_NOATIME == 0 {
-        touch_atime(file.path(), &meta).await;
+        touch_atime(file.path(), &seen).await;
     }
     Ok(n)
+}
+
+/// More than this takes so long that others get their turn between.
+const AT_ONCE: usize = 16 * PAGE_SIZE;
+
+/// The same for little that is in the cache, if the access time stays as it is. None: nothing was done.
+#[inline]
+pub fn read_now(file: &OpenFile, cache: &PageCache, pos: u64, buf: &mut IoBuf<'_>) -> Option<usize> {
+    let flags = file.flags();
+    let special = flags & raw::O_DIRECT != 0 || file.path().dentry.is_layered() || cache.is_of_shared_file();
+    if special || buf.remaining() > AT_ONCE || pos > i64::MAX as u64 - AT_ONCE as u64 {
+        return None;
+    }
+    let seen = file.inode().size_and_times();
+    if flags & raw::O_NOATIME == 0 && due_atime(file.path(), &seen).is_some() {
+        return None;
+    }
+    if pos < seen.size { cache.read_now(pos, seen.size, buf) } else { Some(0) }
 }
 
 /// The last byte must have an offset, and O_DIRECT wants all aligned.
@@ -81,13 +99,13 @@ pub async fn seek_content(inode: &Arc<dyn Inode>, cache: &PageCache, offset: i64
 /// A file has been mapped, which counts as an access.
 pub async fn accessed(file: &OpenFile) {
     if file.flags() & raw::O_NOATIME == 0 {
-        touch_atime(file.path(), &file.inode().metadata()).await;
+        touch_atime(file.path(), &file.inode().size_and_times()).await;
     }
 }
 
 /// Updates the access time as the mount wants it (mount(2): MS_RELATIME is the default).
-pub async fn touch_atime(path: &Path, meta: &Metadata) {
-    if let Some(now) = due_atime(path, meta)
+pub async fn touch_atime(path: &Path, seen: &SizeAndTimes) {
+    if let Some(now) = due_atime(path, seen)
         && let Ok(_writing) = path.mount.writing().await
     {
         // A failure to note the time does not fail the read.
@@ -96,7 +114,7 @@ pub async fn touch_atime(path: &Path, meta: &Metadata) {
 }
 
 /// The access time that a read gives a file; None: it stays as it is.
-pub fn due_atime(path: &Path, meta: &Metadata) -> Option<Timespec> {
+pub fn due_atime(path: &Path, seen: &SizeAndTimes) -> Option<Timespec> {
     let flags = path.mount.flags();
     if flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
         return None;
@@ -104,11 +122,11 @@ pub fn due_atime(path: &Path, meta: &Metadata) -> Option<Timespec> {
     // Cheap first test: with an access time later than both others only a day's age matters.
     let now = super::now();
     let old = !flags.contains(MountFlags::STRICTATIME)
-        && meta.atime > meta.mtime
-        && meta.atime > meta.ctime
-        && now.sec - meta.atime.sec < 24 * 60 * 60;
+        && seen.atime > seen.mtime
+        && seen.atime > seen.ctime
+        && now.sec - seen.atime.sec < 24 * 60 * 60;
     let keeps = || path.inode().obeyed_flags().contains(InodeFlags::NOATIME);
-    if old || same_tick(meta.atime, now) || keeps() { None } else { Some(now) }
+    if old || same_tick(seen.atime, now) || keeps() { None } else { Some(now) }
 }
 
 fn same_tick(a: Timespec, b: Timespec) -> bool {
@@ -220,12 +238,13 @@ pub(super) async fn write_step(
     buf: &mut IoBuf<'_>,
     keep_set_id: bool,
 ) -> Result<usize> {
-    let meta = inode.metadata();
+    let size = inode.size();
+    let perm = if keep_set_id { None } else { without_set_id(&inode.metadata()) };
     let mut cut = buf.limit(STEP);
     let (n, wanted) = loop {
         let wanted = buf.remaining();
         match inode.prepare_write(pos, wanted as u64).await {
-            Ok(()) => break (cache.write(pos, meta.size, buf).await, wanted),
+            Ok(()) => break (cache.write(pos, size, buf).await, wanted),
             // What still fits is written: a short count, as on Linux.
             Err(Errno::ENOSPC) if buf.remaining() > 4096 => cut += buf.limit(buf.remaining() / 2),
             Err(errno) => break (Err(errno), 0),
@@ -239,8 +258,7 @@ pub(super) async fn write_step(
     let n = n?;
     let end = pos + n as u64;
     let now = super::now();
-    let perm = if keep_set_id { None } else { without_set_id(&meta) };
-    let size = (end > meta.size).then_some(end);
+    let size = (end > size).then_some(end);
     inode.set_attr(SetAttr { size, perm, mtime: Some(now), ctime: Some(now), ..SetAttr::default() }).await?;
     if !rest.is_empty() {
         inode.give_up_write(rest);

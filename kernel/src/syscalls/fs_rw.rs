@@ -67,10 +67,11 @@ pub async fn write(t: &Thread, fd: i32, addr: u64, len: u64) -> SysResult<usize>
 }
 
 pub fn read_now(t: &Thread, fd: i32, addr: u64, len: u64) -> Option<SysResult<usize>> {
-    if !within_page(addr, len) || t.read_waits.load(Ordering::Relaxed) {
+    if t.read_waits.load(Ordering::Relaxed) {
         return None;
     }
-    let result = t.files().with(fd, |file| file.read_now(&mut IoBuf::user(t.mm(), addr, len).ok()?))?;
+    let mut buf = IoBuf::user(t.mm(), addr, len).ok()?;
+    let result = t.files().with(fd, |file| file.read_now(&mut buf, within_page(addr, len)))?;
     t.io.count_read(result.unwrap_or(0));
     Some(result.map_err(SysError::from))
 }
@@ -107,6 +108,13 @@ pub async fn pread64(t: &Thread, fd: i32, addr: u64, len: u64, pos: i64) -> SysR
     let file = t.files().get_io(fd)?;
     let mut buf = IoBuf::user(t.mm(), addr, len)?;
     counted_read(t, file.read_at(t, &mut buf, pos).await)
+}
+
+pub fn pread64_now(t: &Thread, fd: i32, addr: u64, len: u64, pos: i64) -> Option<Result<usize>> {
+    let mut buf = IoBuf::user(t.mm(), addr, len).ok()?;
+    let n = t.files().with(fd, |file| file.read_at_now(&mut buf, offset(pos).ok()?))?;
+    t.io.count_read(n);
+    Some(Ok(n))
 }
 
 pub async fn pwrite64(t: &Thread, fd: i32, addr: u64, len: u64, pos: i64) -> SysResult<usize> {

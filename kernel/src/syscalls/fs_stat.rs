@@ -122,6 +122,11 @@ pub async fn fstat(t: &Thread, fd: i32, out: UserPtr<Stat>) -> Result<()> {
     out.write(t.mm(), stat_of(file.path())).await
 }
 
+pub fn fstat_now(t: &Thread, fd: i32, out: UserPtr<Stat>) -> Option<Result<()>> {
+    let stat = t.files().with(fd, |file| (!file.path().dentry.is_shared()).then(|| stat_of(file.path())))?;
+    out.try_write(&stat).ok().map(Ok)
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 struct StatxTime {
@@ -368,7 +373,7 @@ pub async fn readlinkat(t: &Thread, dirfd: i32, path: UserPtr<u8>, buf: UserPtr<
         return Err(if path.is_empty() { Errno::ENOENT } else { Errno::EINVAL });
     }
     let text = link_text(t, &**place.inode()).await?;
-    regular::touch_atime(&place, &place.inode().metadata()).await;
+    regular::touch_atime(&place, &place.inode().size_and_times()).await;
     let text = text.get(..text.len().min(size)).unwrap_or(&text);
     buf.write_bytes(t.mm(), text).await?;
     Ok(text.len())
@@ -382,7 +387,7 @@ pub fn readlinkat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, buf: UserPtr<u8
         Err(errno) => return Some(Err(errno)),
     };
     let inode = place.inode();
-    if place.dentry.kind() != FileType::Symlink || regular::due_atime(&place, &inode.metadata()).is_some() {
+    if place.dentry.kind() != FileType::Symlink || regular::due_atime(&place, &inode.size_and_times()).is_some() {
         return None;
     }
     let text = match inode.read_link_for(t) {
@@ -458,7 +463,7 @@ pub async fn getdents64(t: &Thread, fd: i32, buf: UserPtr<u8>, size: u32) -> Res
     drop(pos);
     hooks::used(&file, raw::IN_ACCESS);
     if file.flags() & raw::O_NOATIME == 0 && !file.path().mount.flags().contains(MountFlags::NODIRATIME) {
-        regular::touch_atime(file.path(), &file.inode().metadata()).await;
+        regular::touch_atime(file.path(), &file.inode().size_and_times()).await;
     }
     Ok(size_of_val(&*sink.out))
 }

@@ -166,7 +166,7 @@ syscalls! {
     64 write(fd: i32, buf: u64, len: u64) async fs_rw::write, at once fs_rw::write_now;
     65 readv(fd: i32, iov: u64, count: u64) killable fs_rw::readv;
     66 writev(fd: i32, iov: u64, count: u64) async fs_rw::writev;
-    67 pread64(fd: i32, buf: u64, len: u64, pos: i64) killable fs_rw::pread64;
+    67 pread64(fd: i32, buf: u64, len: u64, pos: i64) killable fs_rw::pread64, at once fs_rw::pread64_now;
     68 pwrite64(fd: i32, buf: u64, len: u64, pos: i64) async fs_rw::pwrite64;
     69 preadv(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) killable fs_rw::preadv;
     70 pwritev(fd: i32, iov: u64, count: u64, pos: i64, pos_high: u64) async fs_rw::pwritev;
@@ -179,7 +179,7 @@ syscalls! {
     77 tee(in_fd: i32, out_fd: i32, len: u64, flags: u32) boxed fs_rw::tee;
     78 readlinkat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<u8>, size: i32) killable fs_stat::readlinkat, at once fs_stat::readlinkat_now;
     79 newfstatat(dirfd: i32, path: UserPtr<u8>, buf: UserPtr<Stat>, flags: u32) killable fs_stat::newfstatat, at once fs_stat::newfstatat_now;
-    80 fstat(fd: i32, buf: UserPtr<Stat>) killable fs_stat::fstat;
+    80 fstat(fd: i32, buf: UserPtr<Stat>) killable fs_stat::fstat, at once fs_stat::fstat_now;
     81 sync() async fs_rw::sync;
     82 fsync(fd: i32) async fs_rw::fsync;
     83 fdatasync(fd: i32) async fs_rw::fdatasync;

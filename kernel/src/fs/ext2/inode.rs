@@ -20,7 +20,9 @@ use super::xattr::area::Name;
 use crate::errno::{Errno, Result};
 use crate::fs::InodeState;
 use crate::fs::handle::{self, Handle};
-use crate::fs::inode::{DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr};
+use crate::fs::inode::{
+    DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr, SizeAndTimes,
+};
 use crate::fs::inode_flags::InodeFlags;
 use crate::fs::op::Op;
 use crate::fs::tmpfs;
@@ -227,6 +229,15 @@ fn ours(inode: &Arc<dyn Inode>) -> Result<Arc<Ext2Inode>> {
 impl Inode for Ext2Inode {
     fn metadata(&self) -> Metadata {
         self.node.metadata()
+    }
+
+    fn size(&self) -> u64 {
+        self.node.state.lock().size
+    }
+
+    fn size_and_times(&self) -> SizeAndTimes {
+        let state = self.node.state.lock();
+        SizeAndTimes { size: state.size, atime: state.atime, mtime: state.mtime, ctime: state.ctime }
     }
 
     fn fs(&self) -> Arc<dyn FileSystem> {

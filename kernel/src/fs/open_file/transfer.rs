@@ -34,9 +34,28 @@ impl OpenFile {
         }
     }
 
-    /// A read that need not wait, into memory of one page. None: nothing was done, and nobody was told of an error.
-    pub fn read_now(&self, buf: &mut IoBuf<'_>) -> Option<Result<usize>> {
-        self.at_once(self.readable(), |ops, pos| ops.try_read(self, buf, pos))
+    /// A read that need not wait; into memory of one page, or of a regular file. None: nothing was done, and nobody was told
+    /// of an error.
+    pub fn read_now(&self, buf: &mut IoBuf<'_>, is_in_page: bool) -> Option<Result<usize>> {
+        match &self.kind {
+            Kind::Regular(cache) if self.readable() => {
+                let mut pos = self.pos.try_lock()?;
+                let n = regular::read_now(self, cache, *pos, buf)?;
+                *pos += n as u64;
+                self.accessed(n);
+                Some(Ok(n))
+            }
+            _ if is_in_page => self.at_once(self.readable(), |ops, pos| ops.try_read(self, buf, pos)),
+            _ => None,
+        }
+    }
+
+    /// pread64(2) of a regular file that need not wait. None: nothing was done.
+    pub fn read_at_now(&self, buf: &mut IoBuf<'_>, pos: u64) -> Option<usize> {
+        let Kind::Regular(cache) = &self.kind else { return None };
+        let n = self.readable().then(|| regular::read_now(self, cache, pos, buf)).flatten()?;
+        self.accessed(n);
+        Some(n)
     }
 
     /// The same for a write.

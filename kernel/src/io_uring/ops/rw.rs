@@ -38,7 +38,7 @@ pub fn at_once(ring: &Ring, t: &Thread, sqe: &Sqe, write: bool) -> Option<Outcom
     let mut buf = IoBuf::user(t.mm(), sqe.addr, len).ok()?;
     match file.kind() {
         Kind::Ops(_) if within_page(sqe.addr, len) && (!file.seekable() || sqe.off == u64::MAX) => {
-            let moved = if write { file.write_now(&mut buf) } else { file.read_now(&mut buf) };
+            let moved = if write { file.write_now(&mut buf) } else { file.read_now(&mut buf, true) };
             moved.map(|moved| outcome(moved.map_or_else(|errno| -errno.get(), |n| n as i32), len))
         }
         // Dropped and made again as a request if it has to wait: it moves the same bytes to or from the same place.

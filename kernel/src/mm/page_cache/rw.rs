@@ -46,6 +46,30 @@ impl PageCache {
         Ok((at - pos) as usize)
     }
 
+    /// The same if all of it is there, on both sides. None: nothing was done.
+    #[inline]
+    pub fn read_now(&self, pos: u64, size: u64, buf: &mut IoBuf<'_>) -> Option<usize> {
+        let end = size.min(pos.saturating_add(buf.remaining() as u64));
+        let mut at = pos;
+        while at < end {
+            let offset = (at % PAGE) as usize;
+            let len = (PAGE_SIZE - offset).min((end - at) as usize);
+            let tree = self.tree.read();
+            let copied = tree.valid(at / PAGE).and_then(|pfn| {
+                // SAFETY: as in `copy_out`.
+                let source = unsafe { core::slice::from_raw_parts(frame_ptr(pfn).add(offset), len) };
+                buf.copy_to_now(source)
+            });
+            drop(tree);
+            if copied.is_none() {
+                buf.rewind((at - pos) as usize);
+                return None;
+            }
+            at += len as u64;
+        }
+        Some((at - pos) as usize)
+    }
+
     #[inline]
     fn copy_out(&self, index: u64, offset: usize, len: usize, buf: &mut IoBuf<'_>) -> Option<Result<usize, UserFault>> {
         let tree = self.tree.read();

@@ -7,6 +7,7 @@ use core::any::Any;
 use linux_raw_sys::general::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
 
 use super::*;
+use crate::fs::SizeAndTimes;
 
 impl Inode for TmpInode {
     fn metadata(&self) -> Metadata {
@@ -74,6 +75,12 @@ impl Inode for TmpInode {
 
     fn size(&self) -> u64 {
         self.attr.lock().size
+    }
+
+    fn size_and_times(&self) -> SizeAndTimes {
+        let attr = self.attr.lock();
+        let times = &attr.common;
+        SizeAndTimes { size: attr.size, atime: times.atime, mtime: times.mtime, ctime: times.ctime }
     }
 
     fn set_attr(&self, new: SetAttr) -> Op<'_, Result<()>> {
