@@ -81,6 +81,11 @@ impl Bench {
         sys::wait(other).map(drop)
     }
 
+    /// Instructions, not time.
+    pub fn counting(&self) -> bool {
+        self.counting
+    }
+
     /// As often as the row says, times the scale.
     pub fn count(&self, count: u64) -> u64 {
         count * self.scale
