@@ -82,7 +82,9 @@ impl Recovery {
 
     /// The stack must not count it as one that tells of a gap.
     pub fn is_to_be_hidden(&self, heard: &Acknowledgement) -> bool {
-        heard.window > 0 && !self.has_room(heard) && self.last == Some(*heard)
+        // Without anything on its way it is a question whether we are there, or have room again: the stack has to answer.
+        let unanswered = self.sent.is_some_and(|sent| distance(heard.ack, sent) > 0);
+        unanswered && heard.window > 0 && !self.has_room(heard) && self.last == Some(*heard)
     }
 
     /// A segment went out, which ends here.
@@ -113,7 +115,7 @@ impl Recovery {
 
     /// True: the first segment that is not acknowledged is lost, and the stack does not know.
     pub fn heard(&mut self, heard: Acknowledgement, now: Instant) -> bool {
-        if self.sent.is_none_or(|sent| heard.ack > sent) {
+        if self.sent.is_none_or(|sent| distance(heard.ack, sent) < 0) {
             return false;
         }
         let last = self.last.replace(heard);
@@ -146,10 +148,11 @@ impl Recovery {
     /// When a silence is a loss.
     pub fn due(&self) -> Option<Instant> {
         let (last, sent) = (self.last?, self.sent?);
-        if !self.has_room(&last) || last.ack >= sent || self.questions >= QUESTIONS {
+        let left = usize::try_from(distance(last.ack, sent)).ok().filter(|left| *left > 0)?;
+        if !self.has_room(&last) || self.questions >= QUESTIONS {
             return None;
         }
-        let delayed = self.questions > 0 || sent - last.ack <= SEGMENT;
+        let delayed = self.questions > 0 || left <= SEGMENT;
         let least = if delayed { DELAYED } else { SILENCE };
         Some(self.since?.saturating_add((self.trip * 2).clamp(least, LONGEST)))
     }
@@ -159,6 +162,7 @@ impl Recovery {
         let silent = self.due().is_some_and(|due| due <= now);
         if silent {
             self.questions += 1;
+            self.since = Some(now);
             (self.until, self.measured) = (self.sent, None);
         }
         silent
@@ -172,6 +176,12 @@ impl Recovery {
         });
         told.filter_map(move |told| frame(told, pair, mac))
     }
+}
+
+/// How far `to` is behind `from`, bytes; negative if it is before it, or as far away as can be. Others choose these numbers, and the
+/// difference of the stack's own type must not be negative.
+fn distance(from: TcpSeqNumber, to: TcpSeqNumber) -> i32 {
+    to.0.wrapping_sub(from.0)
 }
 
 fn frame(told: Acknowledgement, (local, remote): Pair, mac: [u8; 6]) -> Option<Frame> {

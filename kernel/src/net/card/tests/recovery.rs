@@ -4,10 +4,12 @@ use core::time::Duration;
 
 use smoltcp::wire::{ArpOperation, TcpPacket, TcpSeqNumber};
 
+use super::super::recovery::{Acknowledgement, Recovery};
 use super::hostile::{arp, listener, segment};
 use super::lasting::connect;
 use super::wire::{Faults, Net};
 use super::*;
+use crate::exec::Instant;
 
 const LOSSES: Faults = Faults { lost: 1, repeated: 1, swapped: 1, silent: false };
 
@@ -100,6 +102,54 @@ fn what_is_sent_again_stays_in_the_window() {
     peer.net.pass(Duration::from_secs(5));
     let again = sent(&mut peer.net);
     assert!(!again.is_empty() && again.iter().all(|segment| *segment == (first + 1460, first + 2460)), "{again:?}");
+}
+
+/// What is known of a connection of which everything up to this number has been sent, after a segment that says nothing.
+fn begun_at(sent: TcpSeqNumber) -> (Recovery, Instant) {
+    let (mut recovery, now) = (Recovery::default(), Instant::from_nanos(1));
+    recovery.sent(sent, now);
+    recovery.heard_other(now);
+    (recovery, now)
+}
+
+fn acknowledges(ack: TcpSeqNumber, window: u16) -> Acknowledgement {
+    Acknowledgement { seq: TcpSeqNumber(5), ack, window }
+}
+
+/// Numbers that are nowhere near what was sent, one of them as far away as can be.
+#[test]
+fn acknowledgements_of_anything_are_survived() {
+    for first in [0, 1000, i32::MAX, i32::MIN, -1000] {
+        for distance in [1 << 30, i32::MAX, i32::MIN, i32::MIN + 1, -1, -(1 << 30), 0] {
+            let (mut recovery, now) = begun_at(TcpSeqNumber(first));
+            for ack in [first.wrapping_add(distance), first.wrapping_sub(10), first.wrapping_add(distance)] {
+                recovery.heard(acknowledges(TcpSeqNumber(ack), 60_000), now);
+                recovery.due();
+                recovery.is_silent(now.saturating_add(Duration::from_secs(9)));
+            }
+        }
+    }
+}
+
+#[test]
+fn questions_take_their_time() {
+    let (mut recovery, now) = begun_at(TcpSeqNumber(1000));
+    recovery.heard(acknowledges(TcpSeqNumber(0), 60_000), now);
+    let first = recovery.due().unwrap();
+    assert!(first.saturating_since(now) >= Duration::from_millis(200));
+    assert!(recovery.is_silent(first));
+    assert!(recovery.due().unwrap().saturating_since(first) >= Duration::from_millis(200));
+}
+
+/// Who asks whether we are there, or have room again, is answered.
+#[test]
+fn only_what_may_tell_of_a_gap_is_hidden() {
+    for (ack, hidden) in [(1000, false), (400, true)] {
+        let (mut recovery, now) = begun_at(TcpSeqNumber(1000));
+        let heard = acknowledges(TcpSeqNumber(ack), 100);
+        recovery.heard(heard, now);
+        assert_eq!(recovery.is_to_be_hidden(&heard), hidden);
+    }
 }
 
 /// Both may wait for the other one to read.
