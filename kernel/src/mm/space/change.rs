@@ -99,20 +99,15 @@ impl Inner {
         if (range.start ^ (range.end - 1)) >= BLOCK {
             return None;
         }
+        // Where nothing is, it is joined at once: there may be a block later.
+        let Ok(Lowest::Table(table)) = self.tables.lowest(range.start, gather) else { return None };
         let vma = self.vmas.exact(range)?;
         let counts = prot.contains(Prot::WRITE) && limits.data.load(Ordering::Relaxed) != u64::MAX;
         if counts || !may_protect(vma, prot) {
             return None;
         }
-        let table = match self.tables.lowest(range.start, gather) {
-            Ok(Lowest::Table(table)) => Some(table),
-            Ok(Lowest::None) => None,
-            Ok(Lowest::Block(_)) | Err(_) => return None,
-        };
         vma.prot = prot;
-        if let Some(table) = table {
-            visit_table(table, range.clone(), |at, leaf| conform_page(vma, at, leaf, gather));
-        }
+        visit_table(table, range.clone(), |at, leaf| conform_page(vma, at, leaf, gather));
         Some(())
     }
 

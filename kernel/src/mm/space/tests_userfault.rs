@@ -108,6 +108,22 @@ fn neighbours_of_two_watchers_stay_apart() {
 }
 
 #[test]
+fn rights_that_come_back_leave_one_watched_mapping() {
+    run(async {
+        let (space, addr) = space_with(2 * PAGE).await;
+        let both = addr..addr + 2 * PAGE;
+        let (_sevens, watcher) = handler(None);
+        assert_eq!(space.handle_fault(addr, Access::Write).await, Ok(()));
+        space.watch_faults(both.clone(), MISSING, &watcher).unwrap();
+        for rights in [Prot::empty(), Prot::READ | Prot::WRITE] {
+            assert_eq!(space.mprotect_now(addr + PAGE, PAGE, rights), Some(Ok(())));
+        }
+        assert_eq!(space.check_watched(&both), Ok(()));
+        assert_eq!(space.inner.lock().vmas.len(), 1);
+    });
+}
+
+#[test]
 fn copies_and_onlookers_ask_nobody() {
     run(async {
         let (space, addr) = space_with(PAGE).await;

@@ -201,7 +201,8 @@ impl AddressSpace {
 
     /// ENOENT unless one watched mapping has all of the range; ESRCH if nobody lives here any more.
     pub fn check_watched(&self, range: &Range<u64>) -> Result<()> {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
+        inner.vmas.settle();
         if inner.vmas.is_empty() {
             return Err(Errno::ESRCH);
         }
