@@ -14,6 +14,9 @@ pub struct UserRegs {
     pub tpidr: u64,
 }
 
+/// In `UserRegs::pstate`: while `single_step` is on, user mode ends after one instruction.
+pub const PSTATE_SS: u64 = 1 << 21;
+
 /// FP/SIMD registers of a user thread: v0–v31, FPSR, FPCR.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug, Default)]

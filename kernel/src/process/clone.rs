@@ -1,5 +1,6 @@
 //! fork, vfork, clone, clone3 (clone(2)).
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use bitflags::bitflags;
@@ -9,9 +10,11 @@ use super::exit::VforkDone;
 use super::fp;
 use super::limits::{INFINITY, Resource};
 use super::process::{NewProcess, Process};
+use super::ptrace::{self, Options, events, watch};
 use super::run;
 use super::table::{self, Pid};
 use super::task::{Handles, MmUse, Task, Thread};
+use crate::arch::PSTATE_SS;
 use crate::errno::{Errno, Result};
 use crate::exec::{Entity, SchedPolicy};
 use crate::mm::{AddressSpace, Toucher, UserPtr};
@@ -80,7 +83,7 @@ pub struct CloneArgs {
 }
 
 /// Makes the child and starts it; answers its id in the parent, after a vfork child has let go of the address space.
-pub async fn clone(t: &Thread, args: CloneArgs) -> SysResult {
+pub async fn clone(t: &mut Thread, args: CloneArgs) -> SysResult {
     check(t, &args)?;
     let flags = args.flags;
     let vfork = flags.contains(CloneFlags::VFORK).then(|| Arc::new(VforkDone::default()));
@@ -104,10 +107,36 @@ pub async fn clone(t: &Thread, args: CloneArgs) -> SysResult {
         return Err(errno.into());
     }
     run::start(child);
+    if t.is_traced() {
+        Box::pin(tell_tracer(t, &args, tid)).await;
+    }
     if let Some(done) = vfork {
         run::killable(t, done.wait()).await?;
+        if t.is_traced() {
+            Box::pin(ptrace::event(t, Options::VFORK_DONE, events::VFORK_DONE, tid.into())).await;
+        }
     }
     Ok(tid as u64)
+}
+
+/// The event that a tracer may want to know of.
+fn event_of(args: &CloneArgs) -> (Options, u32) {
+    if args.flags.contains(CloneFlags::UNTRACED) {
+        (Options::empty(), 0)
+    } else if args.flags.contains(CloneFlags::VFORK) {
+        (Options::VFORK, events::VFORK)
+    } else if args.exit_signal != u32::from(signal::SIGCHLD) {
+        (Options::CLONE, events::CLONE)
+    } else {
+        (Options::FORK, events::FORK)
+    }
+}
+
+async fn tell_tracer(t: &mut Thread, args: &CloneArgs, tid: Pid) {
+    let (option, number) = event_of(args);
+    if !option.is_empty() {
+        ptrace::event(t, option, number, tid.into()).await;
+    }
 }
 
 /// Linux's own validity rules (copy_process), in its order.
@@ -165,6 +194,7 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
 
     let mut regs = t.regs;
     regs.x[0] = 0;
+    regs.pstate &= !PSTATE_SS;
     if args.stack != 0 {
         regs.sp = args.stack;
     }
@@ -212,7 +242,7 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
     let slack = t.timer_slack.load(Ordering::Relaxed);
     task.timer_slack.store(slack, Ordering::Relaxed);
     task.default_timer_slack.store(slack, Ordering::Relaxed);
-    task.traced.store(t.traced.load(Ordering::Relaxed), Ordering::Relaxed);
+    task.watch.store(t.watch.load(Ordering::Relaxed) & watch::RECORDED, Ordering::Relaxed);
     if flags.contains(CloneFlags::CHILD_CLEARTID) {
         task.clear_child_tid.store(args.child_tid.addr(), Ordering::Relaxed);
     }
@@ -220,6 +250,10 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
         t.sem_undo.share_with(&task.sem_undo);
     }
     signal::adopt(&process, &task, t);
+    if t.is_traced() {
+        let (option, _) = event_of(args);
+        ptrace::inherit(t, &task, flags.contains(CloneFlags::PTRACE), option);
+    }
     table.add_task(task.clone());
     drop(table);
     Ok(Thread::new(task, regs, (mm, mm_use), files, fs, creds))
@@ -292,6 +326,7 @@ fn withdraw(child: &Thread) {
     let process = child.process();
     let mut table = table::lock();
     table.remove_task(child.tid());
+    ptrace::unlink(child.task());
     let mut threads = process.threads.lock();
     child.task().part(&mut threads);
     if threads.is_empty() {

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::fp;
 use super::process::{Process, State};
+use super::ptrace;
 use super::table::{self, Pid, Table};
 use super::task::{Task, Thread};
 use crate::exec::WaitQueue;
@@ -96,6 +97,8 @@ pub async fn leave_memory(t: &Thread, ends: bool) {
 pub fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     let process = task.process().clone();
     task.exited.store(true, Ordering::Release);
+    // Whoever is to be attached from now on sees that this thread ends.
+    ptrace::detach_all(task);
     let mut table = table::lock();
     if task.is_leader() {
         *process.last_comm.lock() = task.comm();
@@ -109,12 +112,19 @@ pub fn leave_group(task: &Arc<Task>, status: ExitStatus) {
         *process.last_creds.lock() = Some(task.shared_creds());
         threads.is_empty()
     };
+    let tracer = ptrace::keep_dead(&mut table, task, status);
     let effects = if last { Some(end_process(&mut table, &process, status)) } else { None };
     // A zombie keeps no file system busy.
     let exe = if last { process.exe.lock().take() } else { None };
     drop(table);
     drop(exe);
     process.exit_wait.wake_all();
+    if let Some(tracer) = tracer {
+        let status = process.group_exit.lock().unwrap_or(status);
+        let info = SigInfo::child_exited(signal::SIGCHLD, task.tid(), task.shared_creds().uid, status, task.usage());
+        let _ = signal::send_to_process(&tracer, info);
+        tracer.child_wait.wake_all();
+    }
     if last {
         // Not under the table's lock, which a timer that sends SIGCONT takes.
         time::process_exit(&process);
@@ -126,7 +136,7 @@ pub fn leave_group(task: &Arc<Task>, status: ExitStatus) {
 }
 
 /// What the end of a process causes, gathered under the table's lock and done after it.
-struct Effects {
+pub(super) struct Effects {
     /// (receiver, signal) pairs: SIGCHLD to the parents of zombies, SIGHUP and SIGCONT to orphaned groups.
     signals: Vec<(Arc<Process>, SigInfo)>,
     /// Parents to wake in wait4.
@@ -135,7 +145,7 @@ struct Effects {
 }
 
 impl Effects {
-    fn apply(self, process: &Arc<Process>) {
+    pub(super) fn apply(self, process: &Arc<Process>) {
         if process.pid == 1 {
             boot::init_exited(process);
         }
@@ -195,7 +205,10 @@ fn adopt_children(table: &mut Table, process: &Arc<Process>, effects: &mut Effec
             }
         }
         let state = *child.state.lock();
-        if let State::Zombie(status) = state {
+        // What another process traces is its own news for now.
+        if let State::Zombie(status) = state
+            && child.tracer().is_none()
+        {
             notify_parent(table, child, status, effects);
         }
     }
@@ -228,14 +241,43 @@ fn orphan_groups(table: &Table, process: &Arc<Process>, children: &[Arc<Process>
     }
 }
 
-/// SIGCHLD (or clone's exit signal) and a wake-up for the parent; a parent that ignores children never sees a zombie.
+/// A zombie is no longer traced by a thread of process `from`: now it is its parent's. Under the table's lock; what
+/// follows is to be applied after it.
+pub(super) fn pass_on(table: &mut Table, process: &Arc<Process>, from: &Arc<Process>) -> Option<Effects> {
+    let State::Zombie(status) = *process.state.lock() else { return None };
+    let own = table.parent(process.pid).is_some_and(|parent| Arc::ptr_eq(parent, from));
+    if own && !from.handlers.read().ignores_children() {
+        return None; // it has been told
+    }
+    process.announced.store(false, Ordering::Release);
+    let mut effects = Effects { signals: Vec::new(), wake: Vec::new(), session_leader: false };
+    notify_parent(table, process, status, &mut effects);
+    if own {
+        effects.signals.clear();
+    }
+    Some(effects)
+}
+
+/// SIGCHLD (or clone's exit signal) and a wake-up for the parent; a parent that ignores children never sees a zombie. A
+/// tracer in another process comes first: see [`pass_on`].
 fn notify_parent(table: &mut Table, process: &Arc<Process>, status: ExitStatus, effects: &mut Effects) {
     let Some(parent) = table.parent(process.pid).cloned() else {
         table.remove_process(process.pid);
         return;
     };
+    let tracer = process.tracer();
+    if let Some(tracer) = &tracer
+        && !Arc::ptr_eq(tracer.process(), &parent)
+    {
+        let info =
+            SigInfo::child_exited(signal::SIGCHLD, process.pid, process.uid(), status, process.usage());
+        effects.signals.push((tracer.process().clone(), info));
+        effects.wake.push(tracer.process().clone());
+        return;
+    }
     let exit_signal = process.exit_signal.load(Ordering::Relaxed) as u8;
-    let ignores = exit_signal == signal::SIGCHLD && parent.handlers.read().ignores_children();
+    let ignores =
+        tracer.is_none() && exit_signal == signal::SIGCHLD && parent.handlers.read().ignores_children();
     if exit_signal != 0 {
         let info = SigInfo::child_exited(exit_signal, process.pid, process.uid(), status, process.usage());
         effects.signals.push((parent.clone(), info));

@@ -22,6 +22,7 @@ pub mod oom;
 pub mod pidfd;
 #[allow(clippy::module_inception, reason = "the type that the folder is about")]
 mod process;
+pub mod ptrace;
 pub mod run;
 mod session;
 pub mod table;

@@ -89,6 +89,10 @@ pub struct Process {
     pub last_creds: SpinLock<Option<Arc<Credentials>>>,
     /// The name of the first thread, when that has ended.
     pub last_comm: SpinLock<[u8; 16]>,
+    /// Who traces the first thread, as long as that, or what is left of it, is traced.
+    pub leader_tracer: SpinLock<Option<Arc<Task>>>,
+    /// It loads a program that has more rights than it had: nobody attaches to it.
+    pub gains_rights: AtomicBool,
     /// Usage of threads that have ended, and of children that were waited for.
     pub dead_threads: SpinLock<Usage>,
     pub(super) dead_io: SpinLock<IoUsage>,
@@ -149,6 +153,8 @@ impl Process {
             announced: AtomicBool::new(false),
             last_creds: SpinLock::new(None),
             last_comm: SpinLock::new([0; 16]),
+            leader_tracer: SpinLock::new(None),
+            gains_rights: AtomicBool::new(false),
             dead_threads: SpinLock::new(Usage::default()),
             dead_io: SpinLock::new(IoUsage::default()),
             reaped_children: SpinLock::new(Usage::default()),

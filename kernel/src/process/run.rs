@@ -13,6 +13,7 @@ use arrayvec::ArrayVec;
 use super::exit;
 use super::fp;
 use super::oom;
+use super::ptrace;
 use super::table;
 use super::task::{Task, Thread};
 use crate::arch::{self, MAX_CPUS, PerCpu, Trap, UserRegs};
@@ -44,9 +45,9 @@ fn life(mut t: Thread) -> impl Future<Output = ()> {
             }
             match enter_user(&mut t) {
                 Trap::Syscall => {
-                    if t.traced.load(Ordering::Relaxed) {
+                    if t.watch.load(Ordering::Relaxed) != 0 {
                         // Boxed: it would be the largest state of the future.
-                        Box::pin(syscalls::trace::call(&mut t)).await;
+                        Box::pin(ptrace::call(&mut t)).await;
                     } else if !syscalls::dispatch_now(&mut t) {
                         syscalls::dispatch(&mut t).await;
                     }
@@ -73,6 +74,9 @@ fn life(mut t: Thread) -> impl Future<Output = ()> {
                 exec::yield_now().await;
             }
         };
+        if t.is_traced() {
+            Box::pin(ptrace::exit_event(&mut t, status)).await;
+        }
         t.registers.store(ptr::null_mut(), Ordering::Release);
         exit::leave(&mut t).await;
         let task = t.task().clone();
@@ -201,7 +205,7 @@ pub fn look_at(task: &Task) -> Doing {
     // SAFETY: not null: the future is in `life`, where the registers stay; nobody polls it, see above.
     let regs = unsafe { *registers };
     drop(handles);
-    let waits = task.faulting.load(Ordering::Relaxed) || task.process().sig.is_stopped();
+    let waits = task.faulting.load(Ordering::Relaxed) || task.process().sig.is_stopped() || task.is_trapped();
     if waits { Doing::Waits(regs) } else { Doing::Call(regs) }
 }
 

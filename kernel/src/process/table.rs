@@ -52,6 +52,8 @@ pub struct Table {
     groups: BTreeMap<Pid, BTreeSet<Pid>>,
     /// Number of processes in each session.
     sessions: BTreeMap<Pid, usize>,
+    /// Threads that have ended and keep their ids until their tracers have waited for them.
+    dead_tracees: BTreeSet<Pid>,
     last_pid: Pid,
 }
 
@@ -60,6 +62,7 @@ static TABLE: SpinLock<Table> = SpinLock::new(Table {
     tasks: BTreeMap::new(),
     groups: BTreeMap::new(),
     sessions: BTreeMap::new(),
+    dead_tracees: BTreeSet::new(),
     last_pid: 0,
 });
 
@@ -178,6 +181,7 @@ impl Table {
             || self.tasks.contains_key(&id)
             || self.groups.contains_key(&id)
             || self.sessions.contains_key(&id)
+            || self.dead_tracees.contains(&id)
     }
 
     pub fn add_process(&mut self, process: Arc<Process>, parent: Pid) {
@@ -199,6 +203,19 @@ impl Table {
 
     pub fn remove_task(&mut self, tid: Pid) -> Option<Arc<Task>> {
         self.tasks.remove(&tid)
+    }
+
+    pub fn add_dead_tracee(&mut self, tid: Pid) {
+        self.dead_tracees.insert(tid);
+    }
+
+    pub fn remove_dead_tracee(&mut self, tid: Pid) {
+        self.dead_tracees.remove(&tid);
+    }
+
+    /// A thread that has ended, of which its tracer has not been told.
+    pub fn is_dead_tracee(&self, tid: Pid) -> bool {
+        self.dead_tracees.contains(&tid)
     }
 
     /// Forgets a zombie that was waited for.

@@ -15,6 +15,7 @@ use super::fp::FpSlot;
 use super::io::IoCounts;
 use super::limits::{Limit, Resource};
 use super::process::Process;
+use super::ptrace::Bonds;
 use super::table::Pid;
 use crate::arch::{FpRegs, UserRegs};
 use crate::exec::{Entity, Instant, Interrupts};
@@ -75,8 +76,10 @@ pub struct Task {
     pub exited: AtomicBool,
     /// It gives up what it has, and waits no more for pages that a program is to bring.
     pub leaving: AtomicBool,
-    /// Its system calls are recorded: see [`crate::syscalls::trace`].
-    pub traced: AtomicBool,
+    /// Somebody watches its system calls: bits of [`super::ptrace::watch`].
+    pub watch: AtomicU8,
+    /// Who traces it, and whom it traces.
+    pub(super) bonds: Bonds,
     /// It brings a page in that it has touched.
     pub faulting: AtomicBool,
     /// Where its registers are while it lives: see `run::look_at`.
@@ -122,7 +125,8 @@ impl Task {
             interruptible: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
-            traced: AtomicBool::new(false),
+            watch: AtomicU8::new(0),
+            bonds: Bonds::default(),
             faulting: AtomicBool::new(false),
             registers: AtomicPtr::default(),
             rings: SpinLock::new(None),
@@ -227,6 +231,8 @@ pub struct Thread {
     pub restart: Option<Restart>,
     /// x0 as it was when the system call was made, for a restart.
     pub orig_x0: u64,
+    /// For its tracer: the number of the system call that it is in; -1: in none.
+    pub call: i32,
     /// How restart_syscall(2) goes on, when `restart` is `Restart::Block`.
     pub restart_block: SpinLock<Option<RestartBlock>>,
     /// Address and syndrome of the last fault, for the signal frame.
@@ -270,6 +276,7 @@ impl Thread {
             creds,
             restart: None,
             orig_x0: 0,
+            call: -1,
             restart_block: SpinLock::new(None),
             fault_address: 0,
             fault_esr: 0,

@@ -1,13 +1,15 @@
 //! Waiting for children (wait(2)).
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use bitflags::bitflags;
 
-use super::ExitStatus;
+use super::exit::{self, Effects, ExitStatus};
 use super::process::{Process, State, Usage};
-use super::table::{self, Pid};
+use super::ptrace::{self, report::News};
+use super::table::{self, Pid, Table};
 use super::task::{Task, Thread};
 use crate::arch;
 use crate::errno::Errno;
@@ -44,6 +46,8 @@ pub enum Who {
 pub enum Change {
     Ended(ExitStatus),
     Stopped(u8),
+    /// A tracee stopped: signal, flags and event.
+    Trapped(u32),
     Continued,
 }
 
@@ -92,25 +96,130 @@ fn look(t: &Task, parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Opt
             continue;
         }
         candidate = true;
+        let tracer = child.tracer();
+        if child.is_zombie() && tracer.as_ref().is_some_and(|tracer| !Arc::ptr_eq(tracer.process(), parent)) {
+            continue; // its tracer's, for now
+        }
         if child.is_zombie() && !child.announced.load(Ordering::Acquire) {
             return None;
         }
+        let traced_here = tracer.is_some_and(|tracer| Arc::ptr_eq(tracer.process(), parent));
+        let options = if traced_here { options - WaitOptions::STOPPED } else { options };
         if let Some(change) = change_of(child, options) {
-            let usage = report_usage(child);
-            found = Some((child.clone(), Report { pid: child.pid, uid: child.uid(), change, usage }));
+            found = Some((child.clone(), report(child, child.pid, change)));
             break;
+        }
+    }
+    if found.is_none() {
+        match look_at_tracees(&mut table, t, parent, who, options) {
+            Tracees::Ending => return None,
+            Tracees::None => {}
+            Tracees::Some => candidate = true,
+            Tracees::News(report) => return Some(Ok(Some(report))),
+            Tracees::Passed(report, process, effects) => {
+                drop(table);
+                if let Some(effects) = effects {
+                    effects.apply(&process);
+                }
+                return Some(Ok(Some(report)));
+            }
         }
     }
     let Some((child, report)) = found else {
         return Some(if candidate { Ok(None) } else { Err(Errno::ECHILD) });
     };
     if matches!(report.change, Change::Ended(_)) && !options.contains(WaitOptions::NOWAIT) {
-        *child.state.lock() = State::Dead;
-        parent.reaped_children.lock().add(&report.usage);
-        parent.adopt_io(&child);
-        table.remove_process(child.pid);
+        reap(&mut table, parent, &child, &report);
     }
     Some(Ok(Some(report)))
+}
+
+/// A child has been waited for.
+fn reap(table: &mut Table, parent: &Arc<Process>, child: &Arc<Process>, report: &Report) {
+    if let Some(leader) = child.traced_leader() {
+        ptrace::forget(&leader);
+    }
+    *child.state.lock() = State::Dead;
+    parent.reaped_children.lock().add(&report.usage);
+    parent.adopt_io(child);
+    table.remove_process(child.pid);
+}
+
+/// What there is of those that threads of a process trace.
+enum Tracees {
+    /// None that are waited for.
+    None,
+    /// Some, without news.
+    Some,
+    /// One is just ending: see [`look`].
+    Ending,
+    News(Report),
+    /// A process has ended, and is its parent's now, who is to be told.
+    Passed(Report, Arc<Process>, Option<Effects>),
+}
+
+/// Tracees are told of whatever the options say of stops and "clone" children.
+fn look_at_tracees(table: &mut Table, t: &Task, own: &Arc<Process>, who: &Who, options: WaitOptions) -> Tracees {
+    let alone = options.contains(WaitOptions::NOTHREAD);
+    let consume = !options.contains(WaitOptions::NOWAIT);
+    let mut some = false;
+    let tracers = own.threads.lock().iter().filter(|task| !alone || task.tid() == t.tid()).cloned().collect::<Vec<_>>();
+    for task in tracers.iter().flat_map(|tracer| tracer.tracees()) {
+        let process = task.process();
+        let Some(trace) = task.trace().filter(|_| is_meant(&task, who)) else { continue };
+        let ended = trace.is_dead() || task.is_leader() && process.is_zombie();
+        if ended && !options.contains(WaitOptions::EXITED) {
+            continue;
+        }
+        some = true;
+        if ended && !trace.is_dead() {
+            if !process.announced.load(Ordering::Acquire) {
+                return Tracees::Ending;
+            }
+            let Some(change) = change_of(process, options) else { continue };
+            let report = report(process, process.pid, change);
+            return if consume { bury(table, own, process, &task, report) } else { Tracees::News(report) };
+        }
+        match trace.news(process, consume) {
+            Some(News::Dead(status)) => {
+                if consume {
+                    ptrace::forget(&task);
+                    table.remove_dead_tracee(task.tid());
+                }
+                return Tracees::News(report(process, task.tid(), Change::Ended(status)));
+            }
+            Some(News::Stopped(code)) => return Tracees::News(report(process, task.tid(), Change::Trapped(code))),
+            None => {}
+        }
+        if options.contains(WaitOptions::CONTINUED) && process.sig.continued_report(consume) {
+            return Tracees::News(report(process, task.tid(), Change::Continued));
+        }
+    }
+    if some { Tracees::Some } else { Tracees::None }
+}
+
+/// The tracer has waited for the end of a process.
+fn bury(table: &mut Table, own: &Arc<Process>, process: &Arc<Process>, leader: &Arc<Task>, report: Report) -> Tracees {
+    if table.parent(process.pid).is_some_and(|parent| Arc::ptr_eq(parent, own)) {
+        reap(table, own, process, &report);
+        return Tracees::News(report);
+    }
+    ptrace::forget(leader);
+    let effects = exit::pass_on(table, process, own);
+    Tracees::Passed(report, process.clone(), effects)
+}
+
+fn is_meant(task: &Task, who: &Who) -> bool {
+    match who {
+        Who::Any => true,
+        Who::Pid(pid) => task.tid() == *pid,
+        Who::Group(pgid) => task.process().pgid.load(Ordering::Relaxed) == *pgid,
+        Who::Pidfd(process) => task.is_leader() && Arc::ptr_eq(task.process(), process),
+    }
+}
+
+fn report(process: &Arc<Process>, pid: Pid, change: Change) -> Report {
+    Report { pid, uid: process.uid(), change, usage: report_usage(process) }
 }
 
 fn matches(child: &Arc<Process>, who: &Who, options: WaitOptions) -> bool {

@@ -48,7 +48,11 @@ pub fn of(task: &Arc<Task>) -> Option<Wait> {
         Doing::Runs => return None,
         Doing::Call(regs) => (true, regs),
         Doing::Waits(_) => {
-            let what = if task.process().sig.is_stopped() { "to be continued" } else { "a page" };
+            let what = match task.trace() {
+                Some(_) if task.is_trapped() => "its tracer",
+                _ if task.process().sig.is_stopped() => "to be continued",
+                _ => "a page",
+            };
             return Some(Wait { call: None, ..plain(task, what.into()) });
         }
     };

@@ -1,15 +1,17 @@
 //! Delivery: what happens to a pending signal before its thread returns to user mode.
 
+use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 
 use super::action::{ActionFlags, SIG_DFL, SIG_IGN, SigAction};
 use super::info::{SI_KERNEL, SigInfo};
 use super::send::{kill_group, retarget};
 use super::set::{DefaultAction, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGTRAP, SigSet, default_action};
-use super::state::{KILLED, PENDING, STOP};
-use super::{Restart, frame, job};
+use super::state::{KILLED, NOTIFY, PENDING, STEP, STOP, TRAP};
+use super::{Restart, frame, job, trap};
+use crate::errno::Errno;
 use crate::exec::Interrupts;
-use crate::process::{ExitStatus, Task, Thread, table};
+use crate::process::{ExitStatus, Task, Thread, ptrace, table};
 
 /// The thread has something to do before it returns to user mode.
 #[inline]
@@ -37,7 +39,7 @@ impl Interrupts for Task {
     #[inline]
     fn pending(&self) -> bool {
         self.interruptible.store(true, Ordering::Relaxed);
-        self.sig.flags() != 0
+        self.sig.flags() & !STEP != 0
     }
 }
 
@@ -45,6 +47,8 @@ impl Interrupts for Task {
 enum Step {
     /// Run this handler.
     Handle(SigInfo, SigAction),
+    /// The tracer decides about this signal, taken when so many continues had been counted.
+    Report(SigInfo, u32),
     /// Nothing to do; look again.
     Again,
     /// No more signals.
@@ -54,29 +58,50 @@ enum Step {
 /// Acts on everything that is pending: ends the thread (`t.exit`), parks it, or sets its registers so that handlers run.
 /// Decides how an interrupted system call goes on.
 pub async fn deliver(t: &mut Thread) {
-    let mut restart = t.restart.take();
+    let mut restart = t.restart.take().map(|kind| Rewound::new(t, kind));
     while t.exit.is_none() {
         let flags = t.sig.flags();
         if flags & KILLED != 0 {
             let status = *t.process().group_exit.lock();
             t.exit = Some(status.unwrap_or(ExitStatus::Exited(0)));
+        } else if flags & (TRAP | NOTIFY | STOP) != 0 && t.is_traced() {
+            Box::pin(ptrace::job_stop(t)).await;
+        } else if flags & (TRAP | NOTIFY) != 0 {
+            trap::no_traps(t);
         } else if flags & STOP != 0 {
             job::park(t).await;
         } else if flags & PENDING == 0 {
             break;
         } else {
-            match step(t) {
-                Step::Again => {}
+            let step = match step(t) {
+                Step::Report(info, continues) => match Box::pin(ptrace::signal_stop(t, info)).await {
+                    Some(info) if !t.sig.is_killed() => act(t, info, continues),
+                    _ => Step::Again,
+                },
+                step => step,
+            };
+            match step {
+                Step::Again | Step::Report(..) => {}
                 Step::Done => break,
                 Step::Handle(info, action) => {
-                    resolve_restart(t, restart.take(), Some(&action));
+                    if let Some(rewound) = restart.take() {
+                        rewound.before_handler(t, &action);
+                    }
                     handle(t, &info, &action).await;
+                    if flags & STEP != 0 && t.is_traced() {
+                        Box::pin(ptrace::step_into_handler(t)).await;
+                    }
                 }
             }
         }
     }
-    resolve_restart(t, restart, None);
+    if let Some(rewound) = restart {
+        rewound.without_handler(t);
+    }
     restore_mask(t);
+    if t.sig.flags() & STEP != 0 && t.exit.is_none() {
+        t.begin_step();
+    }
 }
 
 /// Takes one signal and does what needs no waiting.
@@ -84,6 +109,13 @@ fn step(t: &mut Thread) -> Step {
     let unblocked = !t.sig.blocked();
     let (signal, continues) = dequeue(t, unblocked);
     let Some(info) = signal else { return Step::Done };
+    if t.is_traced() && info.signo() != SIGKILL {
+        return Step::Report(info, continues);
+    }
+    act(t, info, continues)
+}
+
+fn act(t: &mut Thread, info: SigInfo, continues: u32) -> Step {
     let signo = info.signo();
     let action = t.process().handlers.read().clone().take_for_delivery(signo);
     match action.handler {
@@ -166,22 +198,39 @@ async fn handle(t: &mut Thread, info: &SigInfo, action: &SigAction) {
     retarget(t.process(), newly, t.task());
 }
 
-/// Decides whether an interrupted system call is made again. `action` is that of the handler that is about to run.
-fn resolve_restart(t: &mut Thread, restart: Option<Restart>, action: Option<&SigAction>) {
-    const RESTART_SYSCALL: u64 = 128;
-    let again = match (restart, action) {
-        (None, _) => return,
-        (Some(Restart::NoIntr), _) | (Some(_), None) => true,
-        (Some(Restart::Sys), Some(action)) => action.flags().contains(ActionFlags::RESTART),
-        (Some(Restart::NoHand | Restart::Block), Some(_)) => false,
-    };
-    if !again {
-        return; // the registers say EINTR already
+/// A system call that was interrupted, and whose registers say by now that it is made again: so a tracer sees them when it
+/// is asked about a signal, and may decide otherwise.
+struct Rewound {
+    kind: Restart,
+    /// Where the call is.
+    again: u64,
+}
+
+impl Rewound {
+    fn new(t: &mut Thread, kind: Restart) -> Rewound {
+        t.regs.x[0] = t.orig_x0;
+        t.regs.pc = t.regs.pc.wrapping_sub(4);
+        Rewound { kind, again: t.regs.pc }
     }
-    t.regs.x[0] = t.orig_x0;
-    t.regs.pc = t.regs.pc.wrapping_sub(4);
-    if restart == Some(Restart::Block) {
-        t.regs.x[8] = RESTART_SYSCALL;
+
+    /// A handler with this action is about to run: for some calls that is the end.
+    fn before_handler(self, t: &mut Thread, action: &SigAction) {
+        let ends = match self.kind {
+            Restart::NoIntr => false,
+            Restart::Sys => !action.flags().contains(ActionFlags::RESTART),
+            Restart::NoHand | Restart::Block => true,
+        };
+        if ends && t.regs.pc == self.again {
+            t.regs.x[0] = Errno::EINTR.to_ret();
+            t.regs.pc = t.regs.pc.wrapping_add(4);
+        }
+    }
+
+    fn without_handler(self, t: &mut Thread) {
+        const RESTART_SYSCALL: u64 = 128;
+        if self.kind == Restart::Block && t.regs.pc == self.again {
+            t.regs.x[8] = RESTART_SYSCALL;
+        }
     }
 }
 
@@ -207,7 +256,7 @@ pub fn force_fault(t: &mut Thread, signo: u8, code: i32, addr: u64, esr: u64) {
 }
 
 /// Sends a signal to the thread itself that must be acted on now.
-pub(super) fn force(t: &mut Thread, info: SigInfo) {
+pub fn force(t: &mut Thread, info: SigInfo) {
     let signo = info.signo();
     let handlers = t.process().handlers.read().clone();
     let mut local = t.sig.lock();

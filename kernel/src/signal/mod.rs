@@ -22,11 +22,13 @@ mod send;
 mod set;
 mod signalfd;
 mod state;
+mod trap;
 
 pub use action::{ActionFlags, SIG_DFL, SIG_IGN, SigAction, SigHandlers, set_action};
-pub use deliver::{deliver, fatal_pending, force_fault, work_pending};
+pub use deliver::{deliver, fatal_pending, force, force_fault, work_pending};
 pub use frame::{Restored, UserStack, pop as pop_frame};
 pub use info::*;
+pub use job::tell_of_child;
 pub use mask::{set_mask, suspend, wait_for, with_mask};
 pub use queue::Reservation;
 pub use restart::{Restart, RestartBlock, Resume};
@@ -36,4 +38,8 @@ pub use send::{
 };
 pub use set::*;
 pub use signalfd::signalfd;
+pub use trap::{
+    after_stop, ask_for_trap, is_stepped, leave_traps, no_traps, peek, set_tracee_mask, stop_at_birth, take_part_in_stop,
+    tracee_mask, trap_if_parked, trap_pending, trap_taken, wake,
+};
 pub use state::{AltStack, ProcessSignals, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, TaskSignals};

@@ -151,6 +151,11 @@ impl Queue {
         })
     }
 
+    /// The signal at this place of the queue, which stays there.
+    pub fn nth(&self, index: usize) -> Option<SigInfo> {
+        self.entries.get(index).map(|entry| entry.info)
+    }
+
     /// Forgets all signals of `set`.
     pub fn flush(&mut self, set: SigSet) {
         if (self.set & set).is_empty() {

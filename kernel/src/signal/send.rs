@@ -88,7 +88,7 @@ fn post(process: &Arc<Process>, task: Option<&Arc<Task>>, info: SigInfo) -> Resu
 fn post_to_task(task: &Arc<Task>, info: SigInfo) -> Result<()> {
     let signo = info.signo();
     let mut local = task.sig.lock();
-    if is_ignored(task.process(), local.holds_back(signo), &info) {
+    if !task.is_traced() && is_ignored(task.process(), local.holds_back(signo), &info) {
         return Ok(());
     }
     local.pending.push(info, || account(task))?;
@@ -115,7 +115,9 @@ fn post_to_process(process: &Arc<Process>, only: Option<&Arc<Task>>, info: SigIn
     let held_back = main.sig.lock().holds_back(signo);
     let mut receiver = None;
     let mut killed = false;
-    let result = if is_ignored(process, held_back, &info) {
+    // A tracer wants to know of signals without effect, too.
+    let told = main.is_traced() && signo != SIGKILL;
+    let result = if !told && is_ignored(process, held_back, &info) {
         Ok(())
     } else if signo == SIGKILL {
         killed = true;
@@ -138,7 +140,7 @@ fn post_to_process(process: &Arc<Process>, only: Option<&Arc<Task>>, info: SigIn
     }
     if continued {
         process.sig.stop_wait.wake_all();
-        job::notify_parent(process, CLD_CONTINUED, SIGCONT);
+        job::notify_parent(process, CLD_CONTINUED, SIGCONT, None);
     }
     signalfd::notify(process);
     result
@@ -159,7 +161,7 @@ fn choose(threads: &[Arc<Task>], main: &Arc<Task>, signo: u8) -> Option<Arc<Task
     let candidates = core::iter::once(main).chain(threads.iter());
     for task in candidates {
         let local = task.sig.lock();
-        if !local.blocked.contains(signo) && !task.exited.load(Ordering::Relaxed) {
+        if !local.blocked.contains(signo) && !task.exited.load(Ordering::Relaxed) && !task.is_trapped() {
             task.sig.raise(PENDING);
             drop(local);
             return Some(task.clone());
@@ -186,6 +188,11 @@ fn side_effects(process: &Process, threads: &[Arc<Task>], shared: &mut Shared, s
         return false;
     }
     process.sig.continues.fetch_add(1, Ordering::Relaxed);
+    for task in threads.iter().filter(|task| task.is_traced()) {
+        task.sig.lock().excused = false;
+        job::notify_seized(task);
+        kick(task);
+    }
     let job = core::mem::replace(&mut shared.job, Job::Running);
     if job == Job::Running {
         return false;

@@ -15,6 +15,10 @@ pub(super) const PENDING: u32 = 1;
 pub(super) const KILLED: u32 = 2;
 /// The process is stopping: the thread is to park.
 pub(super) const STOP: u32 = 4;
+/// See `trap`.
+pub(super) const TRAP: u32 = 8;
+pub(super) const NOTIFY: u32 = 16;
+pub(super) const STEP: u32 = 32;
 
 /// The alternate signal stack (sigaltstack(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -65,6 +69,8 @@ pub(super) struct Local {
     pub alt_stack: AltStack,
     /// Stopped by job control. Under the process's signal lock too.
     pub parked: bool,
+    /// A tracee that its tracer lets run while its process stops. As `parked`.
+    pub excused: bool,
 }
 
 impl Local {
@@ -80,7 +86,7 @@ impl TaskSignals {
     }
 
     fn with_mask(blocked: SigSet, alt_stack: AltStack) -> Self {
-        let local = Local { pending: Queue::new(), blocked, real_blocked: None, saved: None, alt_stack, parked: false };
+        let local = Local { pending: Queue::new(), blocked, real_blocked: None, saved: None, alt_stack, parked: false, excused: false };
         TaskSignals { flags: AtomicU32::new(0), local: SpinLock::new(local) }
     }
 

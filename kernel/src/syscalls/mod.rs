@@ -39,6 +39,7 @@ mod pipe;
 pub(crate) mod poll;
 mod prctl;
 mod process;
+mod ptrace;
 mod result;
 mod sched;
 mod sem;

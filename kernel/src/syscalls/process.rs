@@ -16,7 +16,7 @@ const EXIT_SIGNAL_MASK: u64 = 0xff;
 const PATH_MAX: usize = 4096;
 
 pub async fn clone(
-    t: &Thread,
+    t: &mut Thread,
     flags: u64,
     stack: u64,
     parent_tid: UserPtr<u32>,
@@ -42,7 +42,7 @@ pub async fn clone(
 const CLONE_ARGS_WORDS: usize = 11;
 const CLONE_ARGS_SIZE_VER0: usize = 64;
 
-pub async fn clone3(t: &Thread, uargs: UserPtr<u64>, size: usize) -> SysResult {
+pub async fn clone3(t: &mut Thread, uargs: UserPtr<u64>, size: usize) -> SysResult {
     if size > crate::mm::PAGE_SIZE {
         return Err(Errno::E2BIG.into());
     }
@@ -178,6 +178,7 @@ fn wait_status(change: Change) -> u32 {
     match change {
         Change::Ended(status) => status.wait_status(),
         Change::Stopped(signal) => (signal as u32) << 8 | 0x7f,
+        Change::Trapped(code) => code << 8 | 0x7f,
         Change::Continued => 0xffff,
     }
 }
@@ -246,6 +247,7 @@ async fn write_child_info(t: &Thread, info: UserPtr<u8>, report: Option<&Report>
     const CLD_EXITED: u32 = 1;
     const CLD_KILLED: u32 = 2;
     const CLD_DUMPED: u32 = 3;
+    const CLD_TRAPPED: u32 = 4;
     const CLD_STOPPED: u32 = 5;
     const CLD_CONTINUED: u32 = 6;
     let (head, tail) = match report {
@@ -256,6 +258,7 @@ async fn write_child_info(t: &Thread, info: UserPtr<u8>, report: Option<&Report>
                 Change::Ended(ExitStatus::Killed { signal, core: false }) => (CLD_KILLED, signal as u32),
                 Change::Ended(ExitStatus::Killed { signal, core: true }) => (CLD_DUMPED, signal as u32),
                 Change::Stopped(signal) => (CLD_STOPPED, signal as u32),
+                Change::Trapped(code) => (CLD_TRAPPED, code),
                 Change::Continued => (CLD_CONTINUED, signal::SIGCONT as u32),
             };
             ([signal::SIGCHLD as u32, 0, code], [report.pid, report.uid, status])

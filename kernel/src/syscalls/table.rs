@@ -212,6 +212,7 @@ syscalls! {
     114 clock_getres(clock: i32, resolution: UserPtr<UserTimespec>) async time::clock_getres;
     115 clock_nanosleep(clock: i32, flags: u32, time: UserPtr<UserTimespec>, rest: UserPtr<UserTimespec>) async time::clock_nanosleep;
     116 syslog(action: i32, buf: UserPtr<u8>, len: i32) async misc::syslog;
+    117 ptrace(request: u64, pid: i32, addr: u64, data: u64) boxed ptrace::ptrace;
     118 sched_setparam(pid: i32, param: UserPtr<i32>) async sched::sched_setparam;
     119 sched_setscheduler(pid: i32, policy: i32, param: UserPtr<i32>) async sched::sched_setscheduler;
     120 sched_getscheduler(pid: i32) fn sched::sched_getscheduler;
@@ -311,7 +312,7 @@ syscalls! {
     214 brk(addr: u64) async mm::brk, at once mm::brk_now;
     215 munmap(addr: u64, len: u64) async mm::munmap, at once mm::munmap_now;
     216 mremap(addr: u64, old_len: u64, new_len: u64, flags: u32, new_addr: u64) async mm::mremap;
-    220 clone(flags: u64, stack: u64, parent_tid: UserPtr<u32>, tls: u64, child_tid: UserPtr<u32>) async process::clone;
+    220 clone(flags: u64, stack: u64, parent_tid: UserPtr<u32>, tls: u64, child_tid: UserPtr<u32>) asyncmut process::clone;
     221 execve(path: u64, argv: UserPtr<u64>, envp: UserPtr<u64>) asyncmut process::execve;
     222 mmap(addr: u64, len: u64, prot: u32, flags: u32, fd: i32, offset: u64) boxed mm::mmap;
     223 fadvise64(fd: i32, offset: i64, len: i64, advice: i32) fn fs_rw::fadvise64;

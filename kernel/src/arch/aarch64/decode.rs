@@ -53,6 +53,11 @@ pub fn user_exception(regs: &mut UserRegs, esr: u64, far: u64) -> Option<Trap> {
     }
 }
 
+/// An instruction that was emulated while user mode is single-stepped: that was the step.
+pub fn emulated_step(regs: &UserRegs, esr: u64) -> Trap {
+    Trap::Exception { signal: SIGTRAP as u8, code: TRAP_TRACE, addr: regs.pc, esr }
+}
+
 fn abort(esr: u64, addr: u64, access: Access) -> Option<Trap> {
     let signal = |signal: u32, code: i32| Some(Trap::Exception { signal: signal as u8, code, addr, esr });
     match esr & 0x3f {

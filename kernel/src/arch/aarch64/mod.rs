@@ -11,6 +11,7 @@
 mod boot;
 pub mod console;
 mod cpu;
+mod debug;
 mod decode;
 mod devtree;
 mod emulate;
@@ -32,6 +33,7 @@ pub mod user;
 pub mod vdso;
 
 pub use cpu::{cpu_id, hw_random, spin_hint, switch_point};
+pub use debug::single_step;
 pub use devtree::early_memory;
 pub use emulate::{hwcaps, midr};
 pub use machine::{init_devices, machine, rtc_seconds};

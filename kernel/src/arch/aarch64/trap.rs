@@ -1,7 +1,7 @@
 //! Entering user mode, and what comes back: [`enter_user`] returns at the next trap.
 
 use super::layout::{STACK_SIZE, STACK_SLOT, STACKS};
-use super::{decode, irq, panic, user};
+use super::{debug, decode, irq, panic, user};
 use crate::arch::{Trap, UserRegs};
 use aarch64_cpu::registers::{FAR_EL1, Readable, VBAR_EL1, Writeable};
 use core::arch::global_asm;
@@ -61,6 +61,7 @@ pub fn enter_user(regs: &mut UserRegs) -> Trap {
 #[cold]
 #[inline(never)]
 fn not_a_syscall(regs: &mut UserRegs, mut exit: Exit) -> Trap {
+    let stepped = debug::end_single_step();
     loop {
         match exit.kind {
             KIND_IRQ | KIND_FIQ => {
@@ -71,6 +72,9 @@ fn not_a_syscall(regs: &mut UserRegs, mut exit: Exit) -> Trap {
             KIND_SYNC => {
                 if let Some(trap) = decode::user_exception(regs, exit.esr, FAR_EL1.get()) {
                     return trap;
+                }
+                if stepped {
+                    return decode::emulated_step(regs, exit.esr);
                 }
             }
             _ => panic!("SError in user mode at {:#x}, ESR {:#x}", regs.pc, exit.esr),

@@ -23,6 +23,9 @@ pub fn early_memory() -> (&'static [core::ops::Range<u64>], &'static [core::ops:
 /// Nothing to set up.
 pub fn init_devices() {}
 
+/// There is no user code to be stepped.
+pub fn single_step(_on: bool) {}
+
 /// Seconds since 1970 from the battery-backed clock, if there is one.
 pub fn rtc_seconds() -> Option<u64> {
     Some(1_700_000_000)

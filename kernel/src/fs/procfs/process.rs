@@ -16,6 +16,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::mount;
 use crate::fs::path::Path;
 use crate::process::limits::INFINITY;
+use crate::process::ptrace::watch;
 use crate::process::{self, Caps, Credentials, Resource};
 
 pub struct Entry {
@@ -175,7 +176,7 @@ fn io(subject: &Subject, out: &mut Text) -> Result<()> {
 }
 
 fn traced(subject: &Subject, out: &mut Text) -> Result<()> {
-    put!(out, "{}\n", u8::from(subject.task()?.traced.load(Ordering::Relaxed)));
+    put!(out, "{}\n", u8::from(subject.task()?.watch.load(Ordering::Relaxed) & watch::RECORDED));
     Ok(())
 }
 
@@ -189,7 +190,12 @@ fn set_traced(subject: &Subject, bytes: &[u8], creds: &Credentials) -> Result<()
         1 => true,
         _ => return Err(Errno::EINVAL),
     };
-    subject.task()?.traced.store(on, Ordering::Relaxed);
+    let bits = &subject.task()?.watch;
+    if on {
+        bits.fetch_or(watch::RECORDED, Ordering::Relaxed);
+    } else {
+        bits.fetch_and(!watch::RECORDED, Ordering::Relaxed);
+    }
     Ok(())
 }
 

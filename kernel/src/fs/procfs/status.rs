@@ -134,7 +134,9 @@ pub fn status(subject: &Subject, out: &mut Text) -> Result<()> {
     }
     put!(out, "State:\t{}\n", subject.run_state().describe());
     put!(out, "Tgid:\t{}\nNgid:\t0\nPid:\t{}\n", process.pid, subject.id());
-    put!(out, "PPid:\t{}\nTracerPid:\t0\n", process.ppid.load(Ordering::Relaxed));
+    put!(out, "PPid:\t{}\n", process.ppid.load(Ordering::Relaxed));
+    let trace = task.as_ref().and_then(|task| task.trace());
+    put!(out, "TracerPid:\t{}\n", trace.map_or(0, |trace| trace.tracer.tid()));
     if let Some(task) = &task {
         put_ids(out, task);
     }

@@ -86,13 +86,17 @@ impl Subject {
             State::Dead => return RunState::Dead,
             State::Running => {}
         }
-        if self.process.sig.is_stopped() {
-            return RunState::Stopped;
-        }
         let Some(task) = self.thread.clone().or_else(|| self.process.leader()) else {
             // The leader has ended, others go on: Linux shows it as a zombie.
             return RunState::Zombie;
         };
+        if task.is_trapped() {
+            return RunState::Traced;
+        }
+        // A tracer may let a thread of a stopped process run.
+        if self.process.sig.is_stopped() && !task.is_traced() {
+            return RunState::Stopped;
+        }
         if task.entity.is_runnable() {
             RunState::Running
         } else if task.interruptible.load(Ordering::Relaxed) {

@@ -113,6 +113,8 @@ pub enum RunState {
     /// In a wait that no signal ends.
     Waiting,
     Stopped,
+    /// By its tracer.
+    Traced,
     Zombie,
     Dead,
 }
@@ -124,6 +126,7 @@ impl RunState {
             RunState::Sleeping => 'S',
             RunState::Waiting => 'D',
             RunState::Stopped => 'T',
+            RunState::Traced => 't',
             RunState::Zombie => 'Z',
             RunState::Dead => 'X',
         }
@@ -135,6 +138,7 @@ impl RunState {
             RunState::Sleeping => "S (sleeping)",
             RunState::Waiting => "D (disk sleep)",
             RunState::Stopped => "T (stopped)",
+            RunState::Traced => "t (tracing stop)",
             RunState::Zombie => "Z (zombie)",
             RunState::Dead => "X (dead)",
         }

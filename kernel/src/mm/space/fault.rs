@@ -75,6 +75,8 @@ struct Supply {
     page: Option<CachePage>,
     /// None: nobody has asked yet.
     block: Option<Option<Block>>,
+    /// The protection does not count: see [`may_force`].
+    force: bool,
 }
 
 /// The page of zeros that read faults of anonymous memory map.
@@ -89,7 +91,12 @@ impl AddressSpace {
     /// [`AddressSpace::finish_fault`].
     #[inline]
     pub fn fault_now(&self, addr: u64, access: Access) -> Option<Unfinished> {
-        match self.try_fault(untag(addr), access, &mut Supply::default()) {
+        self.begin(addr, access, false)
+    }
+
+    #[inline]
+    fn begin(&self, addr: u64, access: Access, force: bool) -> Option<Unfinished> {
+        match self.try_fault(untag(addr), access, &mut Supply { force, ..Supply::default() }) {
             Ok(Step::Done) => None,
             step => Some(Unfinished(step)),
         }
@@ -102,7 +109,7 @@ impl AddressSpace {
 
     /// The same, for whose fault it is: a program that handles faults may want to know only of its own instructions'.
     pub(super) async fn resolve(&self, addr: u64, access: Access, who: Toucher) -> Result<(), FaultSignal> {
-        match self.fault_now(addr, access) {
+        match self.begin(addr, access, who == Toucher::Onlooker) {
             None => Ok(()),
             // Boxed, as it is rare: many futures have this one in them.
             Some(unfinished) => Box::pin(self.finish(unfinished, addr, access, who)).await,
@@ -122,7 +129,7 @@ impl AddressSpace {
     async fn finish(&self, begun: Unfinished, addr: u64, access: Access, who: Toucher) -> Result<(), FaultSignal> {
         let addr = untag(addr);
         let signal = |signo, code| FaultSignal { signo, code, addr };
-        let mut supply = Supply::default();
+        let mut supply = Supply { force: who == Toucher::Onlooker, ..Supply::default() };
         let mut step = begun.0;
         loop {
             match step {
@@ -189,6 +196,11 @@ pub(super) fn allows(prot: Prot, access: Access) -> bool {
         Access::Write => prot.contains(Prot::WRITE),
         Access::Execute => prot.contains(Prot::EXEC),
     }
+}
+
+/// May memory be accessed so by a tracer, whatever its protection? What that writes must not be seen by others.
+pub(super) fn may_force(vma: &Vma, access: Access) -> bool {
+    access != Access::Write || !vma.flags.intersects(VmaFlags::SHARED | VmaFlags::SPECIAL)
 }
 
 /// Flags of a page entry in this mapping; read-only until somebody decides otherwise.
@@ -261,13 +273,14 @@ impl Inner {
                 None => return Ok(Step::Signal(SIGSEGV, SEGV_MAPERR)),
             },
         };
-        if !allows(vma.prot, access) {
+        if !allows(vma.prot, access) && !(supply.force && may_force(vma, access)) {
             return Ok(Step::Signal(SIGSEGV, SEGV_ACCERR));
         }
         let addr = page_down(addr);
         let above = self.tables.above(addr, gather)?;
         let leaf = match above.page_entry(addr) {
             Some(leaf) => leaf,
+            None if supply.force => above.below(addr, gather)?,
             None => match huge::fault(vma, start, above, addr, access, limits, &mut supply.block, gather) {
                 Found::Done => {
                     self.tables.note_block();
@@ -358,7 +371,7 @@ async fn page_of(source: &Arc<dyn PageSource>, index: u64) -> Result<CachePage> 
 #[inline]
 pub(super) fn anonymous(vma: &Vma, leaf: Leaf, access: Access) -> Result<()> {
     if access == Access::Write {
-        map_frame(leaf, vma, alloc_zeroed()?, true);
+        map_frame(leaf, vma, alloc_zeroed()?, vma.prot.contains(Prot::WRITE));
     } else {
         let zero = zero_frame()?;
         sync_instructions(vma, zero.pfn());
@@ -379,7 +392,7 @@ fn file(vma: &Vma, start: u64, leaf: Leaf, addr: u64, access: Access, source: &A
         let copy = alloc_frame()?;
         // SAFETY: both are frames that we hold; the copy is ours alone.
         unsafe { page_ops::copy_page(copy.as_ptr(), cached.frame().as_ptr()) };
-        map_frame(leaf, vma, copy, true);
+        map_frame(leaf, vma, copy, vma.prot.contains(Prot::WRITE));
     } else if access == Access::Write {
         if source.modified().is_err() {
             return Ok(Step::Signal(SIGBUS, BUS_ADRERR));
@@ -461,8 +474,9 @@ fn present(
 
 /// A write to a private page that is shared with the page cache, with a copy of the space, or is the zero page.
 fn copy_on_write(vma: &Vma, leaf: Leaf, pte: Pte, addr: u64, gather: &mut Gather) -> Result<()> {
+    let writable = vma.prot.contains(Prot::WRITE);
     if is_sole_owner(pte) {
-        let flags = page_flags(vma) - PteFlags::READ_ONLY;
+        let flags = if writable { page_flags(vma) - PteFlags::READ_ONLY } else { page_flags(vma) };
         leaf.change(Pte::new(pte.address(), flags));
         gather.note(addr);
         return Ok(());
@@ -479,7 +493,7 @@ fn copy_on_write(vma: &Vma, leaf: Leaf, pte: Pte, addr: u64, gather: &mut Gather
     let old = leaf.take();
     gather.page(addr, old);
     gather.flush();
-    map_frame(leaf, vma, frame, true);
+    map_frame(leaf, vma, frame, writable);
     paging::publish();
     Ok(())
 }

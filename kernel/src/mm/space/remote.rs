@@ -6,9 +6,10 @@ use super::super::addr::{PAGE, PAGE_SIZE, USER_END, page_down, untag};
 use super::super::frames::Frame;
 use super::super::iobuf::IoBuf;
 use super::AddressSpace;
+use super::fault::{is_sole_owner, may_force};
 use super::userfault::Toucher;
 use super::vma::{Backing, Vma, VmaFlags};
-use crate::arch::pte::PteFlags;
+use crate::arch::pte::{Pte, PteFlags};
 use crate::arch::{Access, paging};
 use crate::errno::{Errno, Result};
 use crate::exec;
@@ -20,6 +21,11 @@ pub enum Cut {
     There,
     /// The memory of the caller.
     Here(Errno),
+}
+
+/// Is this the page of a private mapping, and of no other one?
+fn is_own(found: Option<(u64, &Vma)>, pte: Pte) -> bool {
+    found.is_some_and(|(_, vma)| may_force(vma, Access::Write)) && is_sole_owner(pte)
 }
 
 fn bounce_page() -> Result<Vec<u8>, Cut> {
@@ -108,7 +114,7 @@ impl AddressSpace {
             return None;
         }
         let mut copy = |frame: &Frame, _| frame.copy_out((addr % PAGE) as usize, &mut word);
-        self.try_with_page(page_down(addr), Access::Read, &mut copy).then_some(u32::from_le_bytes(word))
+        self.try_with_page(page_down(addr), Access::Read, Toucher::Call, &mut copy).then_some(u32::from_le_bytes(word))
     }
 
     /// Reads up to the first page that cannot be read; EFAULT if that is the first of all.
@@ -179,18 +185,28 @@ impl AddressSpace {
         if addr >= USER_END {
             return None;
         }
-        while !self.try_with_page(page_down(addr), how, &mut access) {
+        while !self.try_with_page(page_down(addr), how, who, &mut access) {
             self.resolve(addr, how, who).await.ok()?;
         }
         Some(())
     }
 
     /// False if the page is not there, or not for this.
-    fn try_with_page(&self, page: u64, how: Access, access: &mut impl FnMut(&Frame, bool)) -> bool {
+    fn try_with_page(
+        &self,
+        page: u64,
+        how: Access,
+        who: Toucher,
+        access: &mut impl FnMut(&Frame, bool),
+    ) -> bool {
+        let force = who == Toucher::Onlooker;
         let inner = self.inner.lock();
         let Some(pte) = inner.tables.peek(page) else { return false };
         let flags = pte.flags();
-        if !flags.contains(PteFlags::USER) || how == Access::Write && flags.contains(PteFlags::READ_ONLY) {
+        let closed = !flags.contains(PteFlags::USER) || how == Access::Write && flags.contains(PteFlags::READ_ONLY);
+        // A private page that is nobody else's can be written behind its protection.
+        let own = || inner.tables.peek_own(page).is_some_and(|pte| is_own(inner.vmas.find(page), pte));
+        if closed && !(force && (how != Access::Write || own())) {
             return false;
         }
         // SAFETY: present pages are owned by their entry (or are the zero page, which is for ever), and the entry

@@ -209,6 +209,20 @@ impl Tables {
         pte.is_valid().then_some(Pte(pte.0 | read_only.bits()))
     }
 
+    /// The entry of a page, if the tables down to it are this space's alone.
+    pub fn peek_own(&self, addr: u64) -> Option<Pte> {
+        let mut table = self.root;
+        for level in 0..LEAF {
+            let entry = load(&entries(table)[index(level, addr)]);
+            if !entry.is_valid() || entry.is_block() || entry.flags().contains(PteFlags::TABLE_READ_ONLY) {
+                return None;
+            }
+            table = pfn_of(entry);
+        }
+        let pte = load(&entries(table)[index(LEAF, addr)]);
+        pte.is_valid().then_some(pte)
+    }
+
     /// Takes all pages in `range` out and hands them, and the tables that became empty, to `gather`.
     pub fn unmap(&mut self, range: Range<u64>, gather: &mut Gather) -> Result<()> {
         if range.is_empty() {

@@ -27,7 +27,8 @@ pub enum Toucher {
     Program,
     /// A system call.
     Call,
-    /// Somebody who looks at the memory of a process, for which nothing is to happen there: a file of /proc.
+    /// Somebody who looks at the memory of a process, for which nothing is to happen there: a file of /proc, a tracer. The
+    /// protection of pages does not bind it; what it writes where the process may not is private to that.
     Onlooker,
 }
 

@@ -9,6 +9,7 @@ mod program;
 mod rights;
 mod stack;
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
@@ -18,6 +19,7 @@ use rights::Rights;
 use super::exit;
 use super::fp;
 use super::limits::{Limit, Resource};
+use super::ptrace;
 use super::run::killable;
 use super::table;
 use super::task::Thread;
@@ -48,6 +50,7 @@ const ALONE: usize = 2;
 pub async fn exec(t: &mut Thread, request: Request) -> Result<()> {
     let program = program::resolve(t, request).await?;
     let rights = rights::of(t, &program.file).await?;
+    let (rights, gaining) = rights::settle(t, &program.file, rights).await?;
     let mm = AddressSpace::new()?;
     t.process().limits.publish_to(&mm.limits);
     mm.limits.no_blocks.store(t.mm().limits.no_blocks.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -59,6 +62,7 @@ pub async fn exec(t: &mut Thread, request: Request) -> Result<()> {
             return Err(errno);
         }
     };
+    let old_tid = t.tid();
     if let Err(errno) = end_other_threads(t).await {
         mm.teardown().await;
         return Err(errno);
@@ -71,6 +75,10 @@ pub async fn exec(t: &mut Thread, request: Request) -> Result<()> {
     commit(t, mm, rights, &program).await;
     t.regs = UserRegs { pc: image.start, sp, ..UserRegs::default() };
     fp::set(t, &FpRegs::default());
+    drop(gaining);
+    if t.is_traced() {
+        Box::pin(ptrace::exec_event(t, old_tid)).await;
+    }
     Ok(())
 }
 
@@ -132,6 +140,7 @@ async fn end_other_threads(t: &mut Thread) -> Result<()> {
     if !t.is_leader() {
         let mut table = table::lock();
         table.remove_task(t.tid());
+        ptrace::forget_old_leader(&process, t.task());
         t.set_tid(process.pid);
         table.add_task(t.task().clone());
     }

@@ -2,12 +2,13 @@
 //! "Transformation of capabilities during execve()").
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use crate::errno::{Errno, Result};
 use crate::fs::capabilities::{self, FileCaps};
 use crate::fs::{Metadata, MountFlags, OpenFile};
 use crate::process::creds::{Caps, Credentials};
-use crate::process::table;
+use crate::process::{Process, table};
 use crate::process::task::{Task, Thread};
 
 /// Who a program is.
@@ -31,6 +32,8 @@ struct Caller<'a> {
     creds: &'a Credentials,
     /// Do other processes share its working directory and root? They could move them under the program.
     shares_directories: &'a dyn Fn() -> bool,
+    /// Somebody traces it who may not do so with programs that have more rights.
+    traced: bool,
 }
 
 /// What running `file` makes of the thread's credentials.
@@ -43,7 +46,34 @@ pub async fn of(t: &Thread, file: &OpenFile) -> Result<Rights> {
         let (euid, egid) = if t.creds().no_new_privs { (None, None) } else { set_id(&meta) };
         Given { euid, egid, caps }
     };
-    Caller { creds: t.creds(), shares_directories: &|| shares_directories(t) }.run(&given)
+    let traced = t.is_traced_unsafely();
+    Caller { creds: t.creds(), shares_directories: &|| shares_directories(t), traced }.run(&given)
+}
+
+/// While it lives nobody attaches to the process, which is about to have more rights.
+pub struct Gaining(Arc<Process>);
+
+impl Drop for Gaining {
+    fn drop(&mut self) {
+        self.0.gains_rights.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What was found about a program that is given rights still holds until the program has them: who has attached meanwhile
+/// has taken them away.
+pub async fn settle(t: &Thread, file: &OpenFile, mut rights: Rights) -> Result<(Rights, Option<Gaining>)> {
+    if !rights.raised {
+        return Ok((rights, None));
+    }
+    let gaining = {
+        let _table = table::lock();
+        t.process().gains_rights.store(true, Ordering::Relaxed);
+        Gaining(t.process().clone())
+    };
+    if t.is_traced_unsafely() {
+        rights = of(t, file).await?;
+    }
+    Ok((rights, Some(gaining)))
 }
 
 /// The ids that the file's set-id bits give.
@@ -83,7 +113,7 @@ impl Caller<'_> {
         let raised = given.euid.is_some() || given.egid.is_some() || gained;
         let is_set_id = |new: &Credentials| new.euid != old.uid || new.egid != old.gid;
         let set_id = is_set_id(&new);
-        if (set_id || gained) && (old.no_new_privs || (self.shares_directories)()) {
+        if (set_id || gained) && (old.no_new_privs || self.traced || (self.shares_directories)()) {
             if !old.capable(Caps::SETUID) || old.no_new_privs {
                 (new.euid, new.egid) = (new.uid, new.gid);
             }
