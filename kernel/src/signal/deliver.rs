@@ -88,7 +88,7 @@ pub async fn deliver(t: &mut Thread) {
                         rewound.before_handler(t, &action);
                     }
                     handle(t, &info, &action).await;
-                    if flags & STEP != 0 && t.is_traced() {
+                    if trap::is_stepped(t) && t.is_traced() {
                         Box::pin(ptrace::step_into_handler(t)).await;
                     }
                 }

@@ -4,11 +4,11 @@ use alloc::sync::Arc;
 
 use super::SysResult;
 use crate::errno::{Errno, Result};
-use crate::mm::{AddressSpace, Toucher, UserPtr};
+use crate::mm::{AddressSpace, Toucher, USER_END, UserPtr};
 use crate::process::Thread;
 use crate::process::ptrace::control::Tracee;
 use crate::process::ptrace::registers::Set;
-use crate::process::ptrace::{self, Options, Resume};
+use crate::process::ptrace::{self, Resume};
 use crate::process::run::killable;
 use crate::signal::{self, SIGINFO_SIZE, SigInfo, SigSet};
 
@@ -16,8 +16,6 @@ use linux_raw_sys::ptrace as raw;
 
 /// Sizes of sigset_t, and of the word that PEEKTEXT and POKETEXT move.
 const WORD: usize = 8;
-/// PTRACE_OLDSETOPTIONS, as glibc had it before 2.3.
-const OLD_SETOPTIONS: u32 = 21;
 
 pub async fn ptrace(t: &Thread, request: u64, pid: i32, addr: u64, data: u64) -> SysResult {
     let Ok(request) = u32::try_from(request) else { return refuse(t, pid) };
@@ -61,9 +59,10 @@ async fn of_stopped(t: &Thread, tracee: Tracee, request: u32, addr: u64, data: u
         raw::PTRACE_SINGLESTEP => tracee.resume(Resume::Step, data)?,
         raw::PTRACE_SYSEMU => tracee.resume(Resume::Emulate, data)?,
         raw::PTRACE_SYSEMU_SINGLESTEP => tracee.resume(Resume::EmulateAndStep, data)?,
-        raw::PTRACE_DETACH => tracee.detach(data)?,
+        // Of its data only a word counts.
+        raw::PTRACE_DETACH => tracee.detach(u64::from(data as u32))?,
         raw::PTRACE_LISTEN => tracee.listen()?,
-        raw::PTRACE_SETOPTIONS | OLD_SETOPTIONS => tracee.set_options(options(data)?),
+        raw::PTRACE_SETOPTIONS => tracee.set_options(ptrace::seize_options(data)?),
         raw::PTRACE_GETEVENTMSG => to.write(t.mm(), tracee.message()?).await?,
         raw::PTRACE_GETSIGINFO => to.cast::<u8>().write_bytes(t.mm(), &tracee.info()?).await?,
         raw::PTRACE_SETSIGINFO => tracee.set_info(read_info(t, data).await?)?,
@@ -82,24 +81,23 @@ async fn of_stopped(t: &Thread, tracee: Tracee, request: u32, addr: u64, data: u
     Ok(0)
 }
 
-fn options(data: u64) -> Result<Options> {
-    ptrace::seize_options(data)
-}
-
-/// EIO if the tracer may not see it.
-fn space_of(tracee: &Tracee) -> Result<Arc<AddressSpace>> {
+/// EIO if the tracer may not see it, and for addresses with tags.
+fn space_of(tracee: &Tracee, addr: u64) -> Result<Arc<AddressSpace>> {
+    if addr >= USER_END {
+        return Err(Errno::EIO);
+    }
     tracee.task.handles().mm.filter(|_| tracee.may_access_memory()).ok_or(Errno::EIO)
 }
 
 async fn peek(t: &Thread, tracee: &Tracee, addr: u64) -> Result<u64> {
-    let space = space_of(tracee)?;
+    let space = space_of(tracee, addr)?;
     let mut word = [0; WORD];
     let moved = killable(t, space.read_remote(addr, &mut word, Toucher::Onlooker)).await?;
     if moved == Ok(WORD) { Ok(u64::from_le_bytes(word)) } else { Err(Errno::EIO) }
 }
 
 async fn poke(t: &Thread, tracee: &Tracee, addr: u64, data: u64) -> Result<()> {
-    let space = space_of(tracee)?;
+    let space = space_of(tracee, addr)?;
     let moved = killable(t, space.write_remote(addr, &data.to_le_bytes(), Toucher::Onlooker)).await?;
     if moved == Ok(WORD) { Ok(()) } else { Err(Errno::EIO) }
 }

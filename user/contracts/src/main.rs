@@ -11,6 +11,7 @@
 //! * [`inet`] is about sockets on the loopback, [`netlink`] about messages to the kernel and from it.
 //! * [`ring`] is a small library for io_uring.
 //! * [`guise`] is what this program does when a test executes it.
+//! * [`tracing`] traces threads.
 //! * [`runner`] gives each test a process, an empty directory and a time limit, and clears away what it leaves behind.
 
 mod families;
@@ -26,6 +27,7 @@ mod runner;
 mod signal;
 mod sys;
 mod terminal;
+mod tracing;
 mod urgent;
 
 use std::process::ExitCode;

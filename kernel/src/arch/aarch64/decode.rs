@@ -2,7 +2,7 @@
 //! (signal(7), sigaction(2); syndromes: Arm ARM D24.2.40, ESR_EL1).
 
 use super::emulate;
-use crate::arch::{Access, Trap, UserRegs};
+use crate::arch::{Access, PSTATE_SS, Trap, UserRegs};
 use linux_raw_sys::general::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGTRAP};
 
 // si_code values: asm-generic/siginfo.h.
@@ -46,7 +46,11 @@ pub fn user_exception(regs: &mut UserRegs, esr: u64, far: u64) -> Option<Trap> {
         0x26 => signal(SIGBUS, BUS_ADRALN, regs.sp),
         0x2c => signal(SIGFPE, fp_code(esr), pc),
         0x30 => signal(SIGTRAP, TRAP_HWBKPT, pc),
-        0x32 => signal(SIGTRAP, TRAP_TRACE, pc),
+        0x32 => {
+            // For the next step.
+            regs.pstate |= PSTATE_SS;
+            signal(SIGTRAP, TRAP_TRACE, pc)
+        }
         0x34 => signal(SIGTRAP, TRAP_HWBKPT, untagged(far)),
         0x3c => signal(SIGTRAP, TRAP_BRKPT, pc),
         _ => signal(SIGILL, ILL_ILLOPC, pc),
@@ -54,7 +58,8 @@ pub fn user_exception(regs: &mut UserRegs, esr: u64, far: u64) -> Option<Trap> {
 }
 
 /// An instruction that was emulated while user mode is single-stepped: that was the step.
-pub fn emulated_step(regs: &UserRegs, esr: u64) -> Trap {
+pub fn emulated_step(regs: &mut UserRegs, esr: u64) -> Trap {
+    regs.pstate |= PSTATE_SS;
     Trap::Exception { signal: SIGTRAP as u8, code: TRAP_TRACE, addr: regs.pc, esr }
 }
 

@@ -137,6 +137,8 @@ pub struct Stop {
     /// x0 as it was when that was made.
     pub orig_x0: u64,
     fp_changed: bool,
+    /// It was resumed by a step.
+    stepped: bool,
     /// PTRACE_LISTEN: it stays stopped, and is no longer the tracer's to change.
     listens: bool,
     /// The signal with which it was resumed.

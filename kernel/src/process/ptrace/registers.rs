@@ -86,6 +86,9 @@ impl Set {
                 }
                 let regs = &mut stop.regs;
                 (regs.x, regs.sp, regs.pc, regs.pstate) = (x, sp, pc, pstate & !RESERVED);
+                if stop.stepped {
+                    regs.pstate |= PSTATE_SS;
+                }
             }
             Set::Fp => {
                 let (v, rest) = all.split_at(512);

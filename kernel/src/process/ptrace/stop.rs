@@ -59,16 +59,15 @@ pub async fn stop(t: &mut Thread, event: Event) -> Option<(u32, Option<SigInfo>)
 
 /// Leaves the registers and the report. False: the bond has just ended.
 fn publish(t: &mut Thread, trace: &Trace, event: Event) -> bool {
-    let mut regs = t.regs;
-    regs.pstate &= !PSTATE_SS;
     let stop = Box::new(Stop {
         info: event.info,
         message: event.message,
-        regs,
+        regs: t.regs,
         fp: fp::get(t),
         call: t.call,
         orig_x0: t.orig_x0,
         fp_changed: false,
+        stepped: signal::is_stepped(t.task()),
         listens: false,
         with: None,
     });
@@ -116,7 +115,9 @@ fn take_back(t: &mut Thread, trace: &Trace) -> (u32, Option<SigInfo>) {
         fp::set(t, &stop.fp);
     }
     let steps = resume.steps() && stop.with.is_some();
-    if steps {
+    if !steps {
+        t.regs.pstate &= !PSTATE_SS;
+    } else if !stop.stepped {
         t.regs.pstate |= PSTATE_SS;
     }
     signal::after_stop(t.task(), steps);

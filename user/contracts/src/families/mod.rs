@@ -100,6 +100,11 @@ mod proc_waits;
 mod process;
 mod programs;
 mod pthread_locks;
+mod ptrace;
+mod ptrace_calls;
+mod ptrace_events;
+mod ptrace_state;
+mod ptrace_stops;
 mod pty;
 mod raw_ip;
 mod remote_memory;
@@ -281,4 +286,9 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("overlay_corners", overlay::corners::TESTS),
     ("overlay_mounting", overlay::mounting::TESTS),
     ("thp", thp::TESTS),
+    ("ptrace", ptrace::TESTS),
+    ("ptrace_stops", ptrace_stops::TESTS),
+    ("ptrace_events", ptrace_events::TESTS),
+    ("ptrace_calls", ptrace_calls::TESTS),
+    ("ptrace_state", ptrace_state::TESTS),
 ];
