@@ -269,15 +269,13 @@ fn notify_parent(table: &mut Table, process: &Arc<Process>, status: ExitStatus, 
     if let Some(tracer) = &tracer
         && !Arc::ptr_eq(tracer.process(), &parent)
     {
-        let info =
-            SigInfo::child_exited(signal::SIGCHLD, process.pid, process.uid(), status, process.usage());
+        let info = SigInfo::child_exited(signal::SIGCHLD, process.pid, process.uid(), status, process.usage());
         effects.signals.push((tracer.process().clone(), info));
         effects.wake.push(tracer.process().clone());
         return;
     }
     let exit_signal = process.exit_signal.load(Ordering::Relaxed) as u8;
-    let ignores =
-        tracer.is_none() && exit_signal == signal::SIGCHLD && parent.handlers.read().ignores_children();
+    let ignores = tracer.is_none() && exit_signal == signal::SIGCHLD && parent.handlers.read().ignores_children();
     if exit_signal != 0 {
         let info = SigInfo::child_exited(exit_signal, process.pid, process.uid(), status, process.usage());
         effects.signals.push((parent.clone(), info));

@@ -38,8 +38,8 @@ pub use send::{
 };
 pub use set::*;
 pub use signalfd::signalfd;
-pub use trap::{
-    after_stop, ask_for_trap, is_stepped, leave_traps, no_traps, peek, set_tracee_mask, stop_at_birth, take_part_in_stop,
-    tracee_mask, trap_if_parked, trap_pending, trap_taken, wake,
-};
 pub use state::{AltStack, ProcessSignals, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, TaskSignals};
+pub use trap::{
+    after_stop, ask_for_trap, is_stepped, leave_traps, no_traps, peek, set_tracee_mask, stop_at_birth,
+    take_part_in_stop, tracee_mask, trap_if_parked, trap_pending, trap_taken, wake,
+};

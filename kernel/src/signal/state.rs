@@ -86,7 +86,15 @@ impl TaskSignals {
     }
 
     fn with_mask(blocked: SigSet, alt_stack: AltStack) -> Self {
-        let local = Local { pending: Queue::new(), blocked, real_blocked: None, saved: None, alt_stack, parked: false, excused: false };
+        let local = Local {
+            pending: Queue::new(),
+            blocked,
+            real_blocked: None,
+            saved: None,
+            alt_stack,
+            parked: false,
+            excused: false,
+        };
         TaskSignals { flags: AtomicU32::new(0), local: SpinLock::new(local) }
     }
 

@@ -1,7 +1,7 @@
 //! Traces of system calls, for `cargo xtask trace`.
 //!
-//! A thread whose `traced` flag is set makes its system calls through [`call`], which writes a record of each; children
-//! and other threads that it makes inherit the flag. A record is a line of fields with tabs between them: thread, start, name, arguments, result, polls, and how long the
+//! A thread that is watched for this ([`RECORDED`](crate::process::ptrace::watch::RECORDED)) makes its system calls through [`call`], which writes a record of each; children
+//! and other threads that it makes inherit that. A record is a line of fields with tabs between them: thread, start, name, arguments, result, polls, and how long the
 //! call ran and waited. Times are nanoseconds, which are instructions under `-icount shift=0`.
 
 use alloc::string::String;

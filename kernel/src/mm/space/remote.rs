@@ -192,13 +192,7 @@ impl AddressSpace {
     }
 
     /// False if the page is not there, or not for this.
-    fn try_with_page(
-        &self,
-        page: u64,
-        how: Access,
-        who: Toucher,
-        access: &mut impl FnMut(&Frame, bool),
-    ) -> bool {
+    fn try_with_page(&self, page: u64, how: Access, who: Toucher, access: &mut impl FnMut(&Frame, bool)) -> bool {
         let force = who == Toucher::Onlooker;
         let inner = self.inner.lock();
         let Some(pte) = inner.tables.peek(page) else { return false };

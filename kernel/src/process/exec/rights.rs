@@ -8,8 +8,8 @@ use crate::errno::{Errno, Result};
 use crate::fs::capabilities::{self, FileCaps};
 use crate::fs::{Metadata, MountFlags, OpenFile};
 use crate::process::creds::{Caps, Credentials};
-use crate::process::{Process, table};
 use crate::process::task::{Task, Thread};
+use crate::process::{Process, table};
 
 /// Who a program is.
 pub struct Rights {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn run(creds: &Credentials, given: &Given) -> Result<Rights> {
-        Caller { creds, shares_directories: &|| false }.run(given)
+        Caller { creds, shares_directories: &|| false, traced: false }.run(given)
     }
 
     fn raw(effective: bool) -> Given {
@@ -208,7 +208,7 @@ mod tests {
         let set_id = Given { euid: Some(0), ..NOTHING };
         let alone = run(&creds, &set_id).ok().unwrap().creds;
         assert_eq!((alone.euid, alone.cap_effective), (0, Caps::all()));
-        let shared = Caller { creds: &creds, shares_directories: &|| true }.run(&set_id).ok().unwrap();
+        let shared = Caller { creds: &creds, shares_directories: &|| true, traced: false }.run(&set_id).ok().unwrap();
         assert_eq!((shared.creds.euid, shared.creds.cap_effective), (1000, Caps::empty()));
     }
 

@@ -6,7 +6,7 @@ use super::{Options, Resume, Stop, Trace, relation};
 use crate::errno::{Errno, Result};
 use crate::process::table::{self, Pid};
 use crate::process::{Task, Thread};
-use crate::signal::{self, SIGKILL, SIGMAX, SIGINFO_SIZE, SigInfo, SigSet};
+use crate::signal::{self, SIGINFO_SIZE, SIGKILL, SIGMAX, SigInfo, SigSet};
 
 /// A tracee of the caller.
 pub struct Tracee {

@@ -127,8 +127,7 @@ fn take_back(t: &mut Thread, trace: &Trace) -> (u32, Option<SigInfo>) {
 /// Before a signal is acted on: the tracer may take it away, or make another of it. None: there is none any more, for now.
 pub async fn signal_stop(t: &mut Thread, info: SigInfo) -> Option<SigInfo> {
     let tracer = t.trace().map(|trace| trace.tracer.clone());
-    let event =
-        Event { code: info.signo().into(), info: Some(info), message: 0, cause: CLD_TRAPPED, ends: false };
+    let event = Event { code: info.signo().into(), info: Some(info), message: 0, cause: CLD_TRAPPED, ends: false };
     let Some((code, changed)) = stop(t, event).await else {
         // Untraced meanwhile; or killed, and then it does not matter.
         return Some(info);

@@ -33,7 +33,12 @@ fn trace_me_twice() {
 
 fn nobody() {
     for request in [ATTACH, SEIZE, CONT, DETACH, KILL, INTERRUPT, PEEKDATA, SETOPTIONS, 12345] {
-        say!("{request:#x}: {}, {}, {}", ptrace(request, 4_000_000, 0, 0), ptrace(request, 0, 0, 0), ptrace(request, -1, 0, 0));
+        say!(
+            "{request:#x}: {}, {}, {}",
+            ptrace(request, 4_000_000, 0, 0),
+            ptrace(request, 0, 0, 0),
+            ptrace(request, -1, 0, 0)
+        );
     }
     say!("with an address: {}", ptrace(SEIZE, 4_000_000, 1, 0));
 }
@@ -298,7 +303,11 @@ fn other_thread_of_tracer() {
 
 fn state_shown() {
     let pid = tracee(idle);
-    say!("{}, by its tracer: {}", status_line(pid, "State"), status_line(pid, "TracerPid") == process::pid().to_string());
+    say!(
+        "{}, by its tracer: {}",
+        status_line(pid, "State"),
+        status_line(pid, "TracerPid") == process::pid().to_string()
+    );
     say!("parent: {}", status_line(pid, "PPid") == process::pid().to_string());
     ptrace(CONT, pid, 0, 0).need();
     process::until_asleep(pid);
@@ -309,7 +318,12 @@ fn state_shown() {
 fn bad_signals() {
     let pid = tracee(|| 0);
     for request in [CONT, SYSCALL, SINGLESTEP, DETACH] {
-        say!("{request}: {}, {}, {}", ptrace(request, pid, 0, 65), ptrace(request, pid, 0, -1), ptrace(request, pid, 0, 1u64 << 32));
+        say!(
+            "{request}: {}, {}, {}",
+            ptrace(request, pid, 0, 65),
+            ptrace(request, pid, 0, -1),
+            ptrace(request, pid, 0, 1u64 << 32)
+        );
     }
     say!("still stopped: {}", resume(CONT, pid, 0));
 }
@@ -317,7 +331,12 @@ fn bad_signals() {
 fn bad_pointers() {
     let pid = tracee(|| 0);
     for at in [NOWHERE, KERNEL] {
-        say!("message: {}, info: {}, {}", ptrace(GETEVENTMSG, pid, 0, at), ptrace(GETSIGINFO, pid, 0, at), ptrace(SETSIGINFO, pid, 0, at));
+        say!(
+            "message: {}, info: {}, {}",
+            ptrace(GETEVENTMSG, pid, 0, at),
+            ptrace(GETSIGINFO, pid, 0, at),
+            ptrace(SETSIGINFO, pid, 0, at)
+        );
         say!("mask: {}, {}", ptrace(GETSIGMASK, pid, 8, at), ptrace(SETSIGMASK, pid, 8, at));
         say!("registers: {}, {}", ptrace(GETREGSET, pid, GENERAL, at), ptrace(SETREGSET, pid, GENERAL, at));
         say!("word: {}, {}", ptrace(PEEKDATA, pid, at, 0), ptrace(POKEDATA, pid, at, 0));

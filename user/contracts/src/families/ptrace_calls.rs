@@ -97,7 +97,13 @@ fn information() {
     say!("call {}, {:?}, beyond {:#x}", words[3], &words[4..10], words[10]);
     next(pid);
     let (ret, words) = call_info(pid, 96);
-    say!("{ret}: {:#x}, {}, error {}, beyond {:#x}", words[0], errno_name(-(words[3] as i64) as i32), words[4] & 0xff, words[5]);
+    say!(
+        "{ret}: {:#x}, {}, error {}, beyond {:#x}",
+        words[0],
+        errno_name(-(words[3] as i64) as i32),
+        words[4] & 0xff,
+        words[5]
+    );
     for size in [0, 4, 24, 30, 33] {
         let (ret, words) = call_info(pid, size);
         say!("{size}: {ret}, {:#x}", words[0]);
@@ -218,9 +224,7 @@ fn interrupted_call() {
 }
 
 fn interrupted_goes_on() {
-    let pid = good(|| {
-        sys!(SYS_nanosleep, &timespec { tv_sec: 0, tv_nsec: 60_000_000 }, 0).0 as i32
-    });
+    let pid = good(|| sys!(SYS_nanosleep, &timespec { tv_sec: 0, tv_nsec: 60_000_000 }, 0).0 as i32);
     until_call(pid, SYS_nanosleep);
     ptrace(SYSCALL, pid, 0, 0).need();
     process::until_asleep(pid);

@@ -59,7 +59,11 @@ fn follow(pid: i32) {
     say!("{}, {}", resume(CONT, pid, 0), info(pid));
     let made = message(pid) as i32;
     let first = wait(made);
-    say!("the child {first}, {}, traced here: {}", info(made), status_line(made, "TracerPid") == process::pid().to_string());
+    say!(
+        "the child {first}, {}, traced here: {}",
+        info(made),
+        status_line(made, "TracerPid") == process::pid().to_string()
+    );
     say!("no message: {}", message(made));
     say!("on: {}", resume(CONT, made, 0));
     let mut next = resume(CONT, pid, 0);

@@ -96,7 +96,9 @@ fn length((ret, length): (crate::sys::Ret, usize)) -> String {
 fn sizes_refused() {
     let pid = tracee(idle);
     let mut buffer = [0u64; 100];
-    for (kind, size) in [(GENERAL, 4), (GENERAL, 12), (FLOATING, 2), (FLOATING, 4), (THREAD_POINTER, 4), (CALL_NUMBER, 3)] {
+    for (kind, size) in
+        [(GENERAL, 4), (GENERAL, 12), (FLOATING, 2), (FLOATING, 4), (THREAD_POINTER, 4), (CALL_NUMBER, 3)]
+    {
         say!("{kind:#x}, {size}: {}", length(set_of_registers(GETREGSET, pid, kind, &mut buffer, size)));
     }
     end(pid);

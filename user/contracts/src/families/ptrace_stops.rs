@@ -131,7 +131,8 @@ fn queues() {
     });
     say!("{}", resume(CONT, pid, 0));
     let mut infos: [siginfo_t; 4] = zeroed();
-    for (offset, flags, count) in [(0u64, 0u64, 4u64), (0, 1, 4), (1, 0, 4), (0, 0, 0), (0, 2, 1), (0, 0, 0x8000_0000)] {
+    for (offset, flags, count) in [(0u64, 0u64, 4u64), (0, 1, 4), (1, 0, 4), (0, 0, 0), (0, 2, 1), (0, 0, 0x8000_0000)]
+    {
         let ret = ptrace(PEEKSIGINFO, pid, &[offset, flags | count << 32], &mut infos);
         let found = if ret.0 > 0 { signal::name(infos[0].si_signo) } else { String::new() };
         say!("from {offset}, flags {flags}, {count:#x}: {ret} {found}");
@@ -240,7 +241,11 @@ fn wait_without_options() {
     let pid = process::sleeper();
     ptrace(ATTACH, pid, 0, 0).need();
     let mut status = 0i32;
-    say!("by plain wait: {}, {}", sys!(SYS_wait4, -1, &mut status, 0, 0).0 == i64::from(pid), Status::from_wait(status));
+    say!(
+        "by plain wait: {}, {}",
+        sys!(SYS_wait4, -1, &mut status, 0, 0).0 == i64::from(pid),
+        Status::from_wait(status)
+    );
     end(pid);
 }
 
