@@ -10,6 +10,7 @@ use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use super::process::Process;
+use super::ptrace;
 use super::run;
 use super::table;
 use super::task::Thread;
@@ -74,7 +75,11 @@ async fn end_worst() -> bool {
     let ending = {
         let worst =
             || table::processes().filter_map(|process| Some((badness(&process)?, process))).max_by_key(|found| found.0);
-        let ending = table::processes().any(|process| process.is_dying() && !process.is_zombie());
+        let mut ending = false;
+        for process in table::processes().filter(|process| process.is_dying() && !process.is_zombie()) {
+            ptrace::hurry(&process);
+            ending = true;
+        }
         ending || worst().map(|(_, process)| end(&process)).is_some()
     };
     if ending {

@@ -91,6 +91,10 @@ pub struct Process {
     pub last_comm: SpinLock<[u8; 16]>,
     /// Who traces the first thread, as long as that, or what is left of it, is traced.
     pub leader_tracer: SpinLock<Option<Arc<Task>>>,
+    /// How many tracees its threads have.
+    pub tracees: AtomicU32,
+    /// Its memory is wanted: no thread of it stops for its tracer before its end any more.
+    pub hurries: AtomicBool,
     /// It loads a program that has more rights than it had: nobody attaches to it.
     pub gains_rights: AtomicBool,
     /// Usage of threads that have ended, and of children that were waited for.
@@ -154,6 +158,8 @@ impl Process {
             last_creds: SpinLock::new(None),
             last_comm: SpinLock::new([0; 16]),
             leader_tracer: SpinLock::new(None),
+            tracees: AtomicU32::new(0),
+            hurries: AtomicBool::new(false),
             gains_rights: AtomicBool::new(false),
             dead_threads: SpinLock::new(Usage::default()),
             dead_io: SpinLock::new(IoUsage::default()),

@@ -160,6 +160,9 @@ enum Tracees {
 
 /// Tracees are told of whatever the options say of stops and "clone" children.
 fn look_at_tracees(table: &mut Table, t: &Task, own: &Arc<Process>, who: &Who, options: WaitOptions) -> Tracees {
+    if own.tracees.load(Ordering::Relaxed) == 0 {
+        return Tracees::None;
+    }
     let alone = options.contains(WaitOptions::NOTHREAD);
     let consume = !options.contains(WaitOptions::NOWAIT);
     let mut some = false;

@@ -7,7 +7,7 @@ use libc::{SIGSTOP, WNOHANG};
 use crate::process::{self, Status, child};
 use crate::say;
 use crate::signal;
-use crate::sys::{Argument, Ret, sys, zeroed};
+use crate::sys::{Ret, sys, zeroed};
 
 pub const TRACEME: i32 = 0;
 pub const PEEKDATA: i32 = 2;
@@ -51,14 +51,18 @@ pub const FLOATING: i32 = 2;
 pub const THREAD_POINTER: i32 = 0x401;
 pub const CALL_NUMBER: i32 = 0x404;
 
-pub fn ptrace(request: i32, pid: i32, addr: impl Argument, data: impl Argument) -> Ret {
-    sys!(SYS_ptrace, request, pid, addr.register(), data.register())
+/// ptrace(2): a request of those above, the thread, and two words.
+macro_rules! ptrace {
+    ($request:expr, $pid:expr, $addr:expr, $data:expr) => {
+        $crate::sys::sys!(SYS_ptrace, $request, $pid, $addr, $data)
+    };
 }
+pub(crate) use ptrace;
 
 /// A child that is traced and runs `body` when its first stop is over.
 pub fn tracee(body: impl FnOnce() -> i32) -> i32 {
     let pid = child(|| {
-        ptrace(TRACEME, 0, 0, 0).need();
+        ptrace!(TRACEME, 0, 0, 0).need();
         signal::kill_self(SIGSTOP);
         body()
     });
@@ -93,7 +97,7 @@ pub fn news(pid: i32) -> String {
 
 /// Resumes a tracee and says what comes next.
 pub fn resume(request: i32, pid: i32, signal: i32) -> String {
-    match ptrace(request, pid, 0, signal) {
+    match ptrace!(request, pid, 0, signal) {
         Ret(0) => wait(pid).to_string(),
         error => error.to_string(),
     }
@@ -113,7 +117,7 @@ pub fn end(pid: i32) {
 /// PTRACE_GETSIGINFO in words.
 pub fn info(pid: i32) -> String {
     let mut info: libc::siginfo_t = zeroed();
-    let ret = ptrace(GETSIGINFO, pid, 0, &mut info);
+    let ret = ptrace!(GETSIGINFO, pid, 0, &mut info);
     if !ret.ok() {
         return ret.to_string();
     }
@@ -129,7 +133,7 @@ pub fn info(pid: i32) -> String {
 
 pub fn message(pid: i32) -> u64 {
     let mut message = !0u64;
-    ptrace(GETEVENTMSG, pid, 0, &mut message).need();
+    ptrace!(GETEVENTMSG, pid, 0, &mut message).need();
     message
 }
 
@@ -146,7 +150,7 @@ pub struct Registers {
 /// Transfers registers: what the call answers, and how long it says that they are.
 pub fn set_of_registers<T>(request: i32, pid: i32, kind: i32, value: &mut T, length: usize) -> (Ret, usize) {
     let mut vector = libc::iovec { iov_base: std::ptr::from_mut(value).cast(), iov_len: length };
-    let ret = ptrace(request, pid, kind, &mut vector);
+    let ret = ptrace!(request, pid, kind, &mut vector);
     (ret, vector.iov_len)
 }
 
@@ -189,6 +193,6 @@ impl fmt::Display for Peeked {
 
 pub fn peek(pid: i32, at: usize) -> Peeked {
     let mut word = 0u64;
-    let ret = ptrace(PEEKDATA, pid, at, &mut word);
+    let ret = ptrace!(PEEKDATA, pid, at, &mut word);
     Peeked(ret, word)
 }

@@ -176,7 +176,7 @@ fn io(subject: &Subject, out: &mut Text) -> Result<()> {
 }
 
 fn traced(subject: &Subject, out: &mut Text) -> Result<()> {
-    put!(out, "{}\n", u8::from(subject.task()?.watch.load(Ordering::Relaxed) & watch::RECORDED));
+    put!(out, "{}\n", subject.task()?.watch.load(Ordering::Relaxed) & watch::RECORDED);
     Ok(())
 }
 

@@ -273,7 +273,7 @@ impl Inner {
                 None => return Ok(Step::Signal(SIGSEGV, SEGV_MAPERR)),
             },
         };
-        if !allows(vma.prot, access) && !(supply.force && may_force(vma, access)) {
+        if !(allows(vma.prot, access) || supply.force && may_force(vma, access)) {
             return Ok(Step::Signal(SIGSEGV, SEGV_ACCERR));
         }
         let addr = page_down(addr);

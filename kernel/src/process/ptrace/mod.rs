@@ -5,7 +5,7 @@
 //! * A stop is an await in the tracee's own future ([`mod@stop`]): it leaves its registers in the bond as a [`Stop`], tells the
 //!   tracer, and takes them back, changed or not, when it is resumed, detached or killed. So a tracer never reaches into a
 //!   running thread, and needs no lock that a system call of the tracee would have to take.
-//! * [`call`] is the way of a traced thread's system calls; [`control`] is what tracers do with a stopped thread, [`registers`]
+//! * [`call()`] is the way of a traced thread's system calls; [`control`] is what tracers do with a stopped thread, [`registers`]
 //!   the sets of registers that they read and write; [`report`] is what wait(2) tells them.
 //!
 //! An untraced thread has [`Task::watch`] 0 and none of this on its way: the test for that is the one for recorded calls.
@@ -40,7 +40,7 @@ pub use call::call;
 pub use relation::{
     attach, detach_all, exists, forget, forget_old_leader, inherit, keep_dead, seize_options, trace_me, unlink,
 };
-pub use stop::{Event, event, exec_event, exit_event, job_stop, signal_stop, step_into_handler};
+pub use stop::{event, exec_event, exit_event, hurry, job_stop, signal_stop, step_into_handler};
 
 bitflags! {
     /// PTRACE_O_*.

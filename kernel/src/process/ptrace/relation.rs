@@ -27,6 +27,7 @@ fn link(task: &Arc<Task>, trace: Arc<Trace>) {
     }
     *task.bonds.trace.lock() = Some(trace);
     task.watch.fetch_or(watch::TRACED, Ordering::Relaxed);
+    tracer.process().tracees.fetch_add(1, Ordering::Relaxed);
     tracer.bonds.tracees.lock().push(task.clone());
 }
 
@@ -145,6 +146,9 @@ pub fn forget(task: &Arc<Task>) -> Option<Arc<Trace>> {
     let place = tracees.iter().position(|tracee| Arc::ptr_eq(tracee, task));
     let entry = place.map(|place| tracees.swap_remove(place));
     drop(tracees);
+    if entry.is_some() {
+        tracer.process().tracees.fetch_sub(1, Ordering::Relaxed);
+    }
     drop(entry);
     let mut bond = trace.bond.lock();
     bond.over = true;
@@ -186,11 +190,8 @@ pub fn detach_all(tracer: &Arc<Task>) {
         let mut table = table::lock();
         let last = tracer.bonds.tracees.lock().last().cloned();
         let Some(task) = last else { return };
-        let Some(trace) = task.trace() else {
-            // Not so: who is in the list has the bond.
-            tracer.bonds.tracees.lock().retain(|tracee| !Arc::ptr_eq(tracee, &task));
-            continue;
-        };
+        // Who is in the list has the bond.
+        let Some(trace) = task.trace() else { return };
         let (kill, dead) = {
             let bond = trace.bond.lock();
             (bond.options.contains(Options::EXITKILL), bond.dead.is_some())

@@ -8,7 +8,7 @@ use super::{Options, Resume, Stop, Trace, events};
 use crate::arch::PSTATE_SS;
 use crate::process::exit::ExitStatus;
 use crate::process::fp;
-use crate::process::{Task, Thread};
+use crate::process::{Process, Task, Thread};
 use crate::signal::{self, CLD_STOPPED, CLD_TRAPPED, SIGSTOP, SIGTRAP, SigInfo};
 
 /// What a tracee stops for.
@@ -52,7 +52,8 @@ pub async fn stop(t: &mut Thread, event: Event) -> Option<(u32, Option<SigInfo>)
     tell(t.task(), &trace, cause, status);
     // Registered before each look. Who resumes, ends the bond, kills or sends for a listening one changes what is looked
     // at first and wakes then.
-    let done = || (trace.is_resumed(t) || !killed_before && signal::fatal_pending(t.task())).then_some(());
+    let killed = || signal::fatal_pending(t.task()) && (!killed_before || t.process().hurries.load(Ordering::Relaxed));
+    let done = || (trace.is_resumed(t) || killed()).then_some(());
     trace.resumed.wait_for(done).await;
     Some(take_back(t, &trace))
 }
@@ -188,10 +189,20 @@ pub async fn exec_event(t: &mut Thread, old_tid: u32) {
 
 /// The thread is about to end.
 pub async fn exit_event(t: &mut Thread, status: ExitStatus) {
-    if t.trace().is_some_and(|trace| trace.has(Options::EXIT)) {
+    let hurries = t.process().hurries.load(Ordering::Relaxed);
+    if !hurries && t.trace().is_some_and(|trace| trace.has(Options::EXIT)) {
         let status = t.process().group_exit.lock().unwrap_or(status);
         let event = Event::trap(t, u32::from(SIGTRAP) | events::EXIT << 8, status.wait_status().into());
         stop(t, Event { ends: true, ..event }).await;
+    }
+}
+
+/// A process that is being killed is to give up its memory: no tracer keeps it from that.
+pub fn hurry(process: &Process) {
+    if !process.hurries.swap(true, Ordering::Relaxed) {
+        for trace in process.tasks().filter_map(|task| task.trace()) {
+            trace.resumed.wake_all();
+        }
     }
 }
 

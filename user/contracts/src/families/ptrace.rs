@@ -19,13 +19,13 @@ tests! {
 fn trace_me() {
     let pid = tracee(|| 7);
     say!("then: {}", resume(CONT, pid, 0));
-    say!("gone: {}", ptrace(CONT, pid, 0, 0));
+    say!("gone: {}", ptrace!(CONT, pid, 0, 0));
 }
 
 fn trace_me_twice() {
     let pid = child(|| {
-        ptrace(TRACEME, 0, 0, 0).need();
-        say!("again: {}", ptrace(TRACEME, 0, 0, 0));
+        ptrace!(TRACEME, 0, 0, 0).need();
+        say!("again: {}", ptrace!(TRACEME, 0, 0, 0));
         0
     });
     say!("{}", wait(pid));
@@ -35,59 +35,59 @@ fn nobody() {
     for request in [ATTACH, SEIZE, CONT, DETACH, KILL, INTERRUPT, PEEKDATA, SETOPTIONS, 12345] {
         say!(
             "{request:#x}: {}, {}, {}",
-            ptrace(request, 4_000_000, 0, 0),
-            ptrace(request, 0, 0, 0),
-            ptrace(request, -1, 0, 0)
+            ptrace!(request, 4_000_000, 0, 0),
+            ptrace!(request, 0, 0, 0),
+            ptrace!(request, -1, 0, 0)
         );
     }
-    say!("with an address: {}", ptrace(SEIZE, 4_000_000, 1, 0));
+    say!("with an address: {}", ptrace!(SEIZE, 4_000_000, 1, 0));
 }
 
 fn not_traced() {
     let pid = sleeper();
     for request in [CONT, DETACH, KILL, INTERRUPT, LISTEN, PEEKDATA, SETOPTIONS, GETREGSET, 12345] {
-        say!("{request:#x}: {}", ptrace(request, pid, 0, 0));
+        say!("{request:#x}: {}", ptrace!(request, pid, 0, 0));
     }
-    say!("oneself: {}, attach: {}", ptrace(CONT, process::pid(), 0, 0), ptrace(ATTACH, process::pid(), 0, 0));
+    say!("oneself: {}, attach: {}", ptrace!(CONT, process::pid(), 0, 0), ptrace!(ATTACH, process::pid(), 0, 0));
     end(pid);
 }
 
 fn unknown_requests() {
     let pid = tracee(|| 0);
     for request in [3, 6, 12, 13, 14, 15, 18, 33, 34, 99, 0x4210, 0x4299, -1] {
-        say!("{request:#x}: {}", ptrace(request, pid, 0, 0));
+        say!("{request:#x}: {}", ptrace!(request, pid, 0, 0));
     }
     end(pid);
 }
 
 fn needs_a_stop() {
     let pid = tracee(idle);
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     for request in [CONT, DETACH, PEEKDATA, SETOPTIONS, GETSIGINFO, LISTEN, 12345] {
-        say!("{request:#x} while it runs: {}", ptrace(request, pid, 0, 0));
+        say!("{request:#x} while it runs: {}", ptrace!(request, pid, 0, 0));
     }
-    say!("only seized ones: {}", ptrace(INTERRUPT, pid, 0, 0));
+    say!("only seized ones: {}", ptrace!(INTERRUPT, pid, 0, 0));
     end(pid);
 }
 
 fn attach() {
     let pid = sleeper();
-    say!("attach: {}", ptrace(ATTACH, pid, 0, 0));
+    say!("attach: {}", ptrace!(ATTACH, pid, 0, 0));
     say!("{}, {}", wait(pid), info(pid));
-    say!("again: {}", ptrace(ATTACH, pid, 0, 0));
+    say!("again: {}", ptrace!(ATTACH, pid, 0, 0));
     let other = in_child(|| {
-        say!("by another: {}, and seize: {}", ptrace(ATTACH, pid, 0, 0), ptrace(SEIZE, pid, 0, 0));
-        say!("not its tracer: {}", ptrace(CONT, pid, 0, 0));
+        say!("by another: {}, and seize: {}", ptrace!(ATTACH, pid, 0, 0), ptrace!(SEIZE, pid, 0, 0));
+        say!("not its tracer: {}", ptrace!(CONT, pid, 0, 0));
         0
     });
-    say!("{other}; detach: {}", ptrace(DETACH, pid, 0, 0));
-    say!("runs: {}, {}", news(pid), ptrace(DETACH, pid, 0, 0));
+    say!("{other}; detach: {}", ptrace!(DETACH, pid, 0, 0));
+    say!("runs: {}, {}", news(pid), ptrace!(DETACH, pid, 0, 0));
     end(pid);
 }
 
 fn attach_refused() {
     let (tid, thread) = process::sleeping_thread(|| process::sleep_ms(300));
-    say!("of one's own process: {}, {}", ptrace(ATTACH, tid, 0, 0), ptrace(SEIZE, tid, 0, 0));
+    say!("of one's own process: {}, {}", ptrace!(ATTACH, tid, 0, 0), ptrace!(SEIZE, tid, 0, 0));
     let _ = thread.join();
 }
 
@@ -103,15 +103,15 @@ fn attach_by_user() {
     });
     gate.pass();
     as_user(1000, || {
-        say!("root's: {}, {}", ptrace(ATTACH, root, 0, 0), ptrace(SEIZE, root, 0, 0));
-        say!("own: {}", ptrace(SEIZE, user, 0, 0));
+        say!("root's: {}, {}", ptrace!(ATTACH, root, 0, 0), ptrace!(SEIZE, root, 0, 0));
+        say!("own: {}", ptrace!(SEIZE, user, 0, 0));
         0
     });
     as_user(1001, || {
-        say!("another's: {}", ptrace(SEIZE, user, 0, 0));
+        say!("another's: {}", ptrace!(SEIZE, user, 0, 0));
         0
     });
-    say!("by root: {}", ptrace(SEIZE, user, 0, 0));
+    say!("by root: {}", ptrace!(SEIZE, user, 0, 0));
     end(root);
     end(user);
 }
@@ -126,10 +126,10 @@ fn attach_undumpable() {
     });
     gate.pass();
     as_user(1000, || {
-        say!("by the same user: {}", ptrace(SEIZE, hidden, 0, 0));
+        say!("by the same user: {}", ptrace!(SEIZE, hidden, 0, 0));
         0
     });
-    say!("by root: {}", ptrace(SEIZE, hidden, 0, 0));
+    say!("by root: {}", ptrace!(SEIZE, hidden, 0, 0));
     end(hidden);
 }
 
@@ -137,17 +137,17 @@ fn attach_stopped() {
     let pid = sleeper();
     kill(pid, SIGSTOP);
     say!("{}", process::wait_for(pid, WUNTRACED));
-    say!("attach: {}, at once {}", ptrace(ATTACH, pid, 0, 0), news(pid));
+    say!("attach: {}, at once {}", ptrace!(ATTACH, pid, 0, 0), news(pid));
     say!("{}", info(pid));
     say!("on: {}, {}", resume(CONT, pid, 0), info(pid));
-    say!("detach: {}", ptrace(DETACH, pid, 0, 0));
+    say!("detach: {}", ptrace!(DETACH, pid, 0, 0));
     process::until_asleep(pid);
     say!("its state: {}", process::state(pid));
     end(pid);
     let pid = sleeper();
     kill(pid, SIGSTOP);
     process::wait_for(pid, WUNTRACED);
-    say!("seize: {}, {}", ptrace(SEIZE, pid, 0, 0), news(pid));
+    say!("seize: {}, {}", ptrace!(SEIZE, pid, 0, 0), news(pid));
     say!("{}", info(pid));
     end(pid);
 }
@@ -156,7 +156,7 @@ fn attach_own_parent() {
     let gates = [Gate::new(), Gate::new()];
     let pid = child(|| {
         let parent = sys!(SYS_getppid).0 as i32;
-        say!("seize the parent: {}", ptrace(SEIZE, parent, 0, 0));
+        say!("seize the parent: {}", ptrace!(SEIZE, parent, 0, 0));
         gates[0].open();
         gates[1].pass();
         say!("detached by the end");
@@ -173,31 +173,31 @@ fn attach_in_a_circle() {
     let gates = [Gate::new(), Gate::new()];
     let parent = process::pid();
     let pid = child(|| {
-        say!("the child traces the parent: {}", ptrace(SEIZE, parent, 0, 0));
+        say!("the child traces the parent: {}", ptrace!(SEIZE, parent, 0, 0));
         gates[0].open();
         gates[1].pass();
         0
     });
     gates[0].pass();
-    say!("and the parent the child: {}", ptrace(SEIZE, pid, 0, 0));
+    say!("and the parent the child: {}", ptrace!(SEIZE, pid, 0, 0));
     gates[1].open();
     say!("{}", wait(pid));
 }
 
 fn seize() {
     let pid = sleeper();
-    say!("seize: {}, and nothing happens: {}", ptrace(SEIZE, pid, 0, TRACE_EXIT), news(pid));
-    say!("interrupt: {}, {}", ptrace(INTERRUPT, pid, 0, 0), wait(pid));
+    say!("seize: {}, and nothing happens: {}", ptrace!(SEIZE, pid, 0, TRACE_EXIT), news(pid));
+    say!("interrupt: {}, {}", ptrace!(INTERRUPT, pid, 0, 0), wait(pid));
     say!("{}", info(pid));
-    say!("detach: {}", ptrace(DETACH, pid, 0, 0));
+    say!("detach: {}", ptrace!(DETACH, pid, 0, 0));
     end(pid);
 }
 
 fn seize_options_refused() {
     let pid = sleeper();
-    say!("with an address: {}", ptrace(SEIZE, pid, 8, 0));
+    say!("with an address: {}", ptrace!(SEIZE, pid, 8, 0));
     for option in [0x100usize, 1 << 22, 1 << 31, 1 << 40] {
-        say!("{option:#x}: {}", ptrace(SEIZE, pid, 0, option));
+        say!("{option:#x}: {}", ptrace!(SEIZE, pid, 0, option));
     }
     end(pid);
 }
@@ -205,21 +205,21 @@ fn seize_options_refused() {
 fn options_refused() {
     let pid = tracee(|| 0);
     for option in [0usize, 0xff, EXITKILL, 0x100, 1 << 22, 1 << 31, 1 << 40] {
-        say!("{option:#x}: {}", ptrace(SETOPTIONS, pid, 0, option));
+        say!("{option:#x}: {}", ptrace!(SETOPTIONS, pid, 0, option));
     }
-    say!("by the old number: {}", ptrace(21, pid, 0, 1));
+    say!("by the old number: {}", ptrace!(21, pid, 0, 1));
     end(pid);
 }
 
 fn detach() {
     let pid = tracee(|| 3);
-    say!("detach: {}", ptrace(DETACH, pid, 0, 0));
+    say!("detach: {}", ptrace!(DETACH, pid, 0, 0));
     say!("{}", process::wait(pid));
 }
 
 fn detach_with_stop() {
     let pid = tracee(|| 4);
-    say!("detach with SIGSTOP: {}", ptrace(DETACH, pid, 0, SIGSTOP));
+    say!("detach with SIGSTOP: {}", ptrace!(DETACH, pid, 0, SIGSTOP));
     say!("{}", process::wait_for(pid, WUNTRACED));
     say!("its state: {}", process::state(pid));
     kill(pid, SIGCONT);
@@ -228,15 +228,15 @@ fn detach_with_stop() {
 
 fn detach_signals() {
     let pid = tracee(idle);
-    say!("with SIGTERM: {}, {}", ptrace(DETACH, pid, 0, SIGTERM), process::wait(pid));
+    say!("with SIGTERM: {}, {}", ptrace!(DETACH, pid, 0, SIGTERM), process::wait(pid));
 }
 
 fn kill_request() {
     let pid = tracee(idle);
-    say!("kill: {}, {}", ptrace(KILL, pid, 0, 0), wait(pid));
+    say!("kill: {}, {}", ptrace!(KILL, pid, 0, 0), wait(pid));
     let pid = tracee(idle);
-    ptrace(CONT, pid, 0, 0).need();
-    say!("one that runs: {}, {}", ptrace(KILL, pid, 0, 0), wait(pid));
+    ptrace!(CONT, pid, 0, 0).need();
+    say!("one that runs: {}, {}", ptrace!(KILL, pid, 0, 0), wait(pid));
 }
 
 fn killed_in_a_stop() {
@@ -254,12 +254,12 @@ fn tracer_ends() {
         gate.pass();
         5
     });
-    say!("the tracer {}", in_child(|| ptrace(SEIZE, pid, 0, 0).0 as i32));
+    say!("the tracer {}", in_child(|| ptrace!(SEIZE, pid, 0, 0).0 as i32));
     gate.open();
     say!("the tracee {}", process::wait(pid));
     let pid = sleeper();
     in_child(|| {
-        ptrace(ATTACH, pid, 0, 0).need();
+        ptrace!(ATTACH, pid, 0, 0).need();
         wait(pid);
         say!("stopped: {}", process::state(pid));
         0
@@ -271,14 +271,14 @@ fn tracer_ends() {
 
 fn tracer_kills() {
     let pid = sleeper();
-    say!("the tracer {}", in_child(|| ptrace(SEIZE, pid, 0, EXITKILL).0 as i32));
+    say!("the tracer {}", in_child(|| ptrace!(SEIZE, pid, 0, EXITKILL).0 as i32));
     say!("the tracee {}", process::wait(pid));
 }
 
 fn other_thread_of_tracer() {
     let pid = tracee(|| 6);
     let thread = std::thread::spawn(move || {
-        say!("another thread: {}, {}", ptrace(CONT, pid, 0, 0), ptrace(PEEKDATA, pid, 0, 0));
+        say!("another thread: {}, {}", ptrace!(CONT, pid, 0, 0), ptrace!(PEEKDATA, pid, 0, 0));
         say!("it may wait: {}", news(pid));
     });
     let _ = thread.join();
@@ -286,7 +286,7 @@ fn other_thread_of_tracer() {
     // A thread that traces, and ends: its tracee is free.
     let pid = sleeper();
     let thread = std::thread::spawn(move || {
-        say!("attach: {}", ptrace(ATTACH, pid, 0, 0));
+        say!("attach: {}", ptrace!(ATTACH, pid, 0, 0));
         say!("{}", wait(pid));
     });
     let _ = thread.join();
@@ -297,7 +297,7 @@ fn other_thread_of_tracer() {
         }
         process::sleep_ms(1);
     }
-    say!("the thread has ended: {}, traced by {}", ptrace(CONT, pid, 0, 0), status_line(pid, "TracerPid"));
+    say!("the thread has ended: {}, traced by {}", ptrace!(CONT, pid, 0, 0), status_line(pid, "TracerPid"));
     end(pid);
 }
 
@@ -309,7 +309,7 @@ fn state_shown() {
         status_line(pid, "TracerPid") == process::pid().to_string()
     );
     say!("parent: {}", status_line(pid, "PPid") == process::pid().to_string());
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     process::until_asleep(pid);
     say!("{}", status_line(pid, "State"));
     end(pid);
@@ -320,9 +320,9 @@ fn bad_signals() {
     for request in [CONT, SYSCALL, SINGLESTEP, DETACH] {
         say!(
             "{request}: {}, {}, {}",
-            ptrace(request, pid, 0, 65),
-            ptrace(request, pid, 0, -1),
-            ptrace(request, pid, 0, 1u64 << 32)
+            ptrace!(request, pid, 0, 65),
+            ptrace!(request, pid, 0, -1),
+            ptrace!(request, pid, 0, 1u64 << 32)
         );
     }
     say!("still stopped: {}", resume(CONT, pid, 0));
@@ -333,14 +333,14 @@ fn bad_pointers() {
     for at in [NOWHERE, KERNEL] {
         say!(
             "message: {}, info: {}, {}",
-            ptrace(GETEVENTMSG, pid, 0, at),
-            ptrace(GETSIGINFO, pid, 0, at),
-            ptrace(SETSIGINFO, pid, 0, at)
+            ptrace!(GETEVENTMSG, pid, 0, at),
+            ptrace!(GETSIGINFO, pid, 0, at),
+            ptrace!(SETSIGINFO, pid, 0, at)
         );
-        say!("mask: {}, {}", ptrace(GETSIGMASK, pid, 8, at), ptrace(SETSIGMASK, pid, 8, at));
-        say!("registers: {}, {}", ptrace(GETREGSET, pid, GENERAL, at), ptrace(SETREGSET, pid, GENERAL, at));
-        say!("word: {}, {}", ptrace(PEEKDATA, pid, at, 0), ptrace(POKEDATA, pid, at, 0));
-        say!("call: {}, signals: {}", ptrace(GET_SYSCALL_INFO, pid, 80, at), ptrace(PEEKSIGINFO, pid, at, 0));
+        say!("mask: {}, {}", ptrace!(GETSIGMASK, pid, 8, at), ptrace!(SETSIGMASK, pid, 8, at));
+        say!("registers: {}, {}", ptrace!(GETREGSET, pid, GENERAL, at), ptrace!(SETREGSET, pid, GENERAL, at));
+        say!("word: {}, {}", ptrace!(PEEKDATA, pid, at, 0), ptrace!(POKEDATA, pid, at, 0));
+        say!("call: {}, signals: {}", ptrace!(GET_SYSCALL_INFO, pid, 80, at), ptrace!(PEEKSIGINFO, pid, at, 0));
     }
     end(pid);
 }
@@ -351,7 +351,7 @@ fn trace_me_untraced_parent() {
     let middle = child(|| {
         child(|| {
             gate.pass();
-            say!("of an orphan: {}", ptrace(TRACEME, 0, 0, 0));
+            say!("of an orphan: {}", ptrace!(TRACEME, 0, 0, 0));
             gate.open();
             0
         });
@@ -371,7 +371,7 @@ fn zombie_first_to_tracer() {
     });
     let told = Gate::new();
     let tracer = child(|| {
-        ptrace(SEIZE, pid, 0, 0).need();
+        ptrace!(SEIZE, pid, 0, 0).need();
         told.open();
         gate.open();
         let mut info: siginfo_t = zeroed();
@@ -393,7 +393,7 @@ fn parent_waits_meanwhile() {
     signal::handle(SIGCHLD, signal::count, 0);
     let pid = sleeper();
     let tracer = in_child(|| {
-        ptrace(ATTACH, pid, 0, 0).need();
+        ptrace!(ATTACH, pid, 0, 0).need();
         wait(pid);
         0
     });
@@ -407,8 +407,8 @@ fn dead_attach() {
     let pid = child(|| 0);
     let mut info: siginfo_t = zeroed();
     sys!(SYS_waitid, P_PID, pid, &mut info, WEXITED | WNOWAIT, 0).need();
-    say!("{}, {}", ptrace(ATTACH, pid, 0, 0), ptrace(SEIZE, pid, 0, 0));
-    say!("{}, {}", ptrace(CONT, pid, 0, 0), ptrace(KILL, pid, 0, 0));
+    say!("{}, {}", ptrace!(ATTACH, pid, 0, 0), ptrace!(SEIZE, pid, 0, 0));
+    say!("{}, {}", ptrace!(CONT, pid, 0, 0), ptrace!(KILL, pid, 0, 0));
     say!("{}", process::wait(pid) == Status::Exited(0));
-    say!("{}", ptrace(ATTACH, pid, 0, 0) == Ret(i64::from(-ESRCH)));
+    say!("{}", ptrace!(ATTACH, pid, 0, 0) == Ret(i64::from(-ESRCH)));
 }

@@ -35,7 +35,7 @@ fn until_call(pid: i32, number: i64) {
 
 fn good(body: impl FnOnce() -> i32) -> i32 {
     let pid = tracee(body);
-    ptrace(SETOPTIONS, pid, 0, SYSGOOD).need();
+    ptrace!(SETOPTIONS, pid, 0, SYSGOOD).need();
     pid
 }
 
@@ -82,7 +82,7 @@ fn direction() {
 /// PTRACE_GET_SYSCALL_INFO as words.
 fn call_info(pid: i32, size: usize) -> (Ret, [u64; 12]) {
     let mut words = [0x5555_5555_5555_5555u64; 12];
-    (ptrace(GET_SYSCALL_INFO, pid, size, &mut words), words)
+    (ptrace!(GET_SYSCALL_INFO, pid, size, &mut words), words)
 }
 
 fn information() {
@@ -115,7 +115,7 @@ fn information_elsewhere() {
     let pid = good(|| 0);
     let (ret, words) = call_info(pid, 96);
     say!("{ret}: {:#x}, beyond {:#x}", words[0], words[3]);
-    ptrace(SETOPTIONS, pid, 0, 0).need();
+    ptrace!(SETOPTIONS, pid, 0, 0).need();
     next(pid);
     let (ret, words) = call_info(pid, 96);
     say!("without SYSGOOD: {ret}: {:#x}", words[0]);
@@ -215,7 +215,7 @@ fn interrupted_call() {
         i32::from(read_of_a_pipe().errno() == EINTR)
     });
     until_call(pid, SYS_read);
-    ptrace(SYSCALL, pid, 0, 0).need();
+    ptrace!(SYSCALL, pid, 0, 0).need();
     process::until_asleep(pid);
     kill(pid, SIGUSR1);
     say!("{}, x0 {}", wait(pid), registers(pid).x[0] as i64);
@@ -226,7 +226,7 @@ fn interrupted_call() {
 fn interrupted_goes_on() {
     let pid = good(|| sys!(SYS_nanosleep, &timespec { tv_sec: 0, tv_nsec: 60_000_000 }, 0).0 as i32);
     until_call(pid, SYS_nanosleep);
-    ptrace(SYSCALL, pid, 0, 0).need();
+    ptrace!(SYSCALL, pid, 0, 0).need();
     process::until_asleep(pid);
     kill(pid, SIGUSR1);
     say!("{}, x0 {}", wait(pid), registers(pid).x[0] as i64);
@@ -251,7 +251,7 @@ fn fork_between() {
         process::wait(pid);
         0
     });
-    ptrace(SETOPTIONS, pid, 0, SYSGOOD | TRACE_FORK).need();
+    ptrace!(SETOPTIONS, pid, 0, SYSGOOD | TRACE_FORK).need();
     until_call(pid, SYS_clone);
     say!("{}", next(pid));
     let made = message(pid) as i32;
@@ -268,7 +268,7 @@ fn exec_between() {
         sys!(SYS_execve, c"/bin/true", &argv, 0);
         9
     });
-    ptrace(SETOPTIONS, pid, 0, SYSGOOD | TRACE_EXEC).need();
+    ptrace!(SETOPTIONS, pid, 0, SYSGOOD | TRACE_EXEC).need();
     until_call(pid, SYS_execve);
     say!("{}", next(pid));
     say!("{}, {}", next(pid), answer(pid));
@@ -302,7 +302,7 @@ fn return_from_handler() {
     say!("{}, {}", next(pid), answer(pid));
     say!("{}", next(pid));
     let before = registers(pid);
-    ptrace(SYSCALL, pid, 0, SIGUSR1).need();
+    ptrace!(SYSCALL, pid, 0, SIGUSR1).need();
     say!("{}", wait(pid));
     say!("{}", call(pid) == SYS_rt_sigreturn as i32);
     say!("{}", next(pid));

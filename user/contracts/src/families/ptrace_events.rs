@@ -49,7 +49,7 @@ fn exec_true() -> i32 {
 
 fn fork_untold() {
     let pid = forks(SIGCHLD);
-    ptrace(SETOPTIONS, pid, 0, SYSGOOD | TRACE_VFORK | TRACE_CLONE).need();
+    ptrace!(SETOPTIONS, pid, 0, SYSGOOD | TRACE_VFORK | TRACE_CLONE).need();
     say!("{}", resume(CONT, pid, 0));
     say!("{}", resume(CONT, pid, SIGCHLD));
 }
@@ -77,7 +77,7 @@ fn follow(pid: i32) {
 
 fn fork_told() {
     let pid = forks(SIGCHLD);
-    ptrace(SETOPTIONS, pid, 0, FORKS).need();
+    ptrace!(SETOPTIONS, pid, 0, FORKS).need();
     follow(pid);
 }
 
@@ -88,7 +88,7 @@ fn fork_seized() {
         let pid = process::child(|| 0);
         i32::from(process::wait(pid) == Status::Exited(0))
     });
-    ptrace(SEIZE, pid, 0, FORKS).need();
+    ptrace!(SEIZE, pid, 0, FORKS).need();
     gate.open();
     say!("{}, {}", wait(pid), info(pid));
     let made = message(pid) as i32;
@@ -100,19 +100,19 @@ fn fork_seized() {
 
 fn vfork_told() {
     let pid = forks(CLONE_VFORK | SIGCHLD);
-    ptrace(SETOPTIONS, pid, 0, FORKS | TRACE_VFORK_DONE).need();
+    ptrace!(SETOPTIONS, pid, 0, FORKS | TRACE_VFORK_DONE).need();
     follow(pid);
 }
 
 fn clone_told() {
     let pid = forks(0);
-    ptrace(SETOPTIONS, pid, 0, FORKS).need();
+    ptrace!(SETOPTIONS, pid, 0, FORKS).need();
     follow(pid);
 }
 
 fn clone_traced() {
     let pid = forks(CLONE_PTRACE | SIGCHLD);
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     let (made, status) = other(pid);
     say!("without options: {status}, {}", info(made));
     say!("{}", resume(CONT, made, 0));
@@ -122,7 +122,7 @@ fn clone_traced() {
 
 fn clone_untraced() {
     let pid = forks(CLONE_UNTRACED | SIGCHLD);
-    ptrace(SETOPTIONS, pid, 0, FORKS).need();
+    ptrace!(SETOPTIONS, pid, 0, FORKS).need();
     say!("{}", resume(CONT, pid, 0));
     say!("{}", resume(CONT, pid, 0));
 }
@@ -135,7 +135,7 @@ fn exec_untold() {
 
 fn exec_told() {
     let pid = tracee(exec_true);
-    ptrace(SETOPTIONS, pid, 0, TRACE_EXEC).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_EXEC).need();
     say!("{}, {}", resume(CONT, pid, 0), info(pid));
     let registers = registers(pid);
     say!("was itself: {}, x0 {}, in call {}", message(pid) == pid as u64, registers.x[0], call(pid));
@@ -148,7 +148,7 @@ fn exec_seized() {
         gate.pass();
         exec_true()
     });
-    ptrace(SEIZE, pid, 0, 0).need();
+    ptrace!(SEIZE, pid, 0, 0).need();
     gate.open();
     say!("no signal: {}", wait(pid));
 }
@@ -158,23 +158,23 @@ fn exec_failed() {
         sys!(SYS_execve, c"/bin/nothing", 0, 0);
         2
     });
-    ptrace(SETOPTIONS, pid, 0, TRACE_EXEC).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_EXEC).need();
     say!("{}", resume(CONT, pid, 0));
 }
 
 fn exec_by_thread() {
     let pid = tracee(|| {
-        std::thread::spawn(|| exec_true());
+        std::thread::spawn(exec_true);
         idle()
     });
-    ptrace(SETOPTIONS, pid, 0, TRACE_EXEC | TRACE_CLONE).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_EXEC | TRACE_CLONE).need();
     say!("{}", resume(CONT, pid, 0));
     let thread = message(pid) as i32;
     say!("{}", wait(thread));
-    ptrace(CONT, pid, 0, 0).need();
-    ptrace(CONT, thread, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
+    ptrace!(CONT, thread, 0, 0).need();
     say!("{}, by the thread: {}", wait(pid), message(pid) == thread as u64);
-    say!("the thread's id: {}, {}", ptrace(CONT, thread, 0, 0), news(thread));
+    say!("the thread's id: {}, {}", ptrace!(CONT, thread, 0, 0), news(thread));
     say!("{}", resume(CONT, pid, 0));
 }
 
@@ -194,7 +194,7 @@ fn exec_of_set_id() {
         say!("{}", process::in_child(run));
         say!("traced by the user:");
         let pid = tracee(run);
-        ptrace(SETOPTIONS, pid, 0, TRACE_EXEC).need();
+        ptrace!(SETOPTIONS, pid, 0, TRACE_EXEC).need();
         say!("{}", resume(CONT, pid, 0));
         say!("{}", resume(CONT, pid, 0));
         0
@@ -206,7 +206,7 @@ fn exec_of_set_id() {
         gate.pass();
         run()
     });
-    ptrace(SEIZE, pid, 0, TRACE_EXEC).need();
+    ptrace!(SEIZE, pid, 0, TRACE_EXEC).need();
     gate.open();
     say!("{}", wait(pid));
     say!("{}", resume(CONT, pid, 0));
@@ -214,7 +214,7 @@ fn exec_of_set_id() {
 
 fn exit_told() {
     let pid = tracee(|| 5);
-    ptrace(SETOPTIONS, pid, 0, TRACE_EXIT).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_EXIT).need();
     say!("{}, {}", resume(CONT, pid, 0), info(pid));
     say!("with status {:#x}", message(pid));
     say!("its memory is there: {}", peek(pid, registers(pid).sp as usize & !7).0);
@@ -223,8 +223,8 @@ fn exit_told() {
 
 fn exit_told_when_killed() {
     let pid = tracee(idle);
-    ptrace(SETOPTIONS, pid, 0, TRACE_EXIT).need();
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_EXIT).need();
+    ptrace!(CONT, pid, 0, 0).need();
     kill(pid, SIGKILL);
     say!("{}, with status {:#x}", wait(pid), message(pid));
     say!("{}", resume(CONT, pid, 0));
@@ -235,7 +235,7 @@ fn exit_by_signal() {
         signal::kill_self(SIGUSR1);
         0
     });
-    ptrace(SETOPTIONS, pid, 0, TRACE_EXIT).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_EXIT).need();
     say!("{}", resume(CONT, pid, 0));
     say!("{}, with status {:#x}", resume(CONT, pid, SIGUSR1), message(pid));
     say!("{}", resume(CONT, pid, 0));
@@ -259,14 +259,14 @@ fn threads_end() {
         }
         0
     });
-    ptrace(SETOPTIONS, pid, 0, TRACE_CLONE).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_CLONE).need();
     say!("{}", resume(CONT, pid, 0));
     let thread = message(pid) as i32;
     say!("the thread {}", wait(thread));
     say!("without __WALL: {}", process::wait_for(thread, WNOHANG) == Status::Lost);
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     say!("its end: {}", resume(CONT, thread, 0));
-    say!("gone: {}, {}", news(thread), ptrace(CONT, thread, 0, 0));
+    say!("gone: {}, {}", news(thread), ptrace!(CONT, thread, 0, 0));
     say!("{}", wait(pid));
 }
 
@@ -279,11 +279,11 @@ fn leader_ends_first() {
         sys!(SYS_exit, 1);
         0
     });
-    ptrace(SETOPTIONS, pid, 0, TRACE_CLONE).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_CLONE).need();
     say!("{}", resume(CONT, pid, 0));
     let thread = message(pid) as i32;
     wait(thread);
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     process::sleep_ms(10);
     say!("not before the others: {}", news(pid));
     say!("the thread {}", resume(CONT, thread, 0));
@@ -292,19 +292,19 @@ fn leader_ends_first() {
 
 fn thread_stops_alone() {
     let pid = tracee(|| {
-        std::thread::spawn(|| idle());
+        std::thread::spawn(idle);
         idle()
     });
-    ptrace(SETOPTIONS, pid, 0, TRACE_CLONE).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_CLONE).need();
     resume(CONT, pid, 0);
     let thread = message(pid) as i32;
     wait(thread);
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     say!("one stops, the other runs: {}, {}", process::state(thread), news(pid));
     sys!(SYS_tgkill, pid, pid, SIGUSR1);
     say!("{}", wait(pid));
-    ptrace(CONT, pid, 0, 0).need();
-    ptrace(CONT, thread, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
+    ptrace!(CONT, thread, 0, 0).need();
     kill(pid, SIGSTOP);
     let (first, status) = other(0);
     say!("{status}");
@@ -316,16 +316,16 @@ fn thread_stops_alone() {
 
 fn thread_killed_with_others() {
     let pid = tracee(|| {
-        std::thread::spawn(|| idle());
+        std::thread::spawn(idle);
         process::sleep_ms(20);
         process::exit(7)
     });
-    ptrace(SETOPTIONS, pid, 0, TRACE_CLONE).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_CLONE).need();
     resume(CONT, pid, 0);
     let thread = message(pid) as i32;
     wait(thread);
-    ptrace(CONT, thread, 0, 0).need();
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, thread, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     say!("the thread {}", wait(thread));
     say!("the process {}", wait(pid));
 }
@@ -340,18 +340,18 @@ fn children_exitkill() {
     let pid = process::child(|| {
         sys!(SYS_close, reader);
         gate.pass();
-        process::child(|| idle());
+        process::child(idle);
         idle()
     });
     sys!(SYS_close, writer);
     process::in_child(|| {
-        ptrace(SEIZE, pid, 0, EXITKILL | TRACE_FORK).need();
+        ptrace!(SEIZE, pid, 0, EXITKILL | TRACE_FORK).need();
         gate.open();
         wait(pid);
         let made = message(pid) as i32;
         wait(made);
-        ptrace(CONT, made, 0, 0).need();
-        ptrace(CONT, pid, 0, 0).need();
+        ptrace!(CONT, made, 0, 0).need();
+        ptrace!(CONT, pid, 0, 0).need();
         0
     });
     say!("{}", process::wait(pid));

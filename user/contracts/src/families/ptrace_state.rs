@@ -183,8 +183,8 @@ fn words() {
     poke(memory, 0x42);
     let pid = tracee(idle);
     say!("{}", peek(pid, at));
-    say!("{}, {}, here {}", ptrace(POKEDATA, pid, at, 0x1122_3344_5566_7788u64), peek(pid, at), look(memory));
-    say!("unaligned: {}, {}", ptrace(POKETEXT, pid, at + 3, 0u64), peek(pid, at));
+    say!("{}, {}, here {}", ptrace!(POKEDATA, pid, at, 0x1122_3344_5566_7788u64), peek(pid, at), look(memory));
+    say!("unaligned: {}, {}", ptrace!(POKETEXT, pid, at + 3, 0u64), peek(pid, at));
     say!("with a tag: {}", peek(pid, at | 0xff << 56));
     end(pid);
 }
@@ -193,21 +193,21 @@ fn words_across_pages() {
     let memory = pages(2);
     let at = memory as usize + PAGE - 4;
     let pid = tracee(idle);
-    say!("{}, {}", ptrace(POKEDATA, pid, at, 0x1122_3344_5566_7788u64), peek(pid, at));
+    say!("{}, {}", ptrace!(POKEDATA, pid, at, 0x1122_3344_5566_7788u64), peek(pid, at));
     end(pid);
     sys!(SYS_munmap, memory.wrapping_add(PAGE), PAGE).need();
     let pid = tracee(idle);
-    say!("half: {}, {}", ptrace(POKEDATA, pid, at, 0), peek(pid, at));
+    say!("half: {}, {}", ptrace!(POKEDATA, pid, at, 0), peek(pid, at));
     end(pid);
 }
 
 fn memory_not_there() {
     let pid = tracee(idle);
     for at in [0, 8, 0x0000_ffff_ffff_fff8, 0x0001_0000_0000_0000, 0xffff_0000_0000_1000] {
-        say!("{at:#x}: {}, {}", peek(pid, at), ptrace(POKEDATA, pid, at, 0));
+        say!("{at:#x}: {}, {}", peek(pid, at), ptrace!(POKEDATA, pid, at, 0));
     }
     let word = 0u64;
-    say!("nowhere to store it: {}", ptrace(PEEKDATA, pid, &word, NOWHERE));
+    say!("nowhere to store it: {}", ptrace!(PEEKDATA, pid, &word, NOWHERE));
     end(pid);
 }
 
@@ -220,7 +220,7 @@ fn protected_memory() {
         let pid = tracee(idle);
         for at in [memory as usize, fresh] {
             let before = peek(pid, at);
-            say!("{protection}: {before}, {}, {}", ptrace(POKEDATA, pid, at, 0x99), peek(pid, at));
+            say!("{protection}: {before}, {}, {}", ptrace!(POKEDATA, pid, at, 0x99), peek(pid, at));
         }
         end(pid);
         sys!(SYS_mprotect, memory, PAGE, PROT_READ).need();
@@ -231,18 +231,18 @@ fn protected_memory() {
 fn shared_read_only() {
     let memory = map(PAGE, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0).need() as usize;
     let pid = tracee(idle);
-    say!("{}, {}", ptrace(POKEDATA, pid, memory, 5), peek(pid, memory));
+    say!("{}, {}", ptrace!(POKEDATA, pid, memory, 5), peek(pid, memory));
     end(pid);
     let memory = memory::shared_page();
     let pid = tracee(idle);
-    say!("{}, seen here: {}", ptrace(POKEDATA, pid, memory as usize, 5), look(memory));
+    say!("{}, seen here: {}", ptrace!(POKEDATA, pid, memory as usize, 5), look(memory));
     end(pid);
 }
 
 fn text_is_copied() {
     let pid = stepper();
     let own = look(steps_at() as *const u8);
-    say!("{}", ptrace(POKETEXT, pid, steps_at(), 0u64));
+    say!("{}", ptrace!(POKETEXT, pid, steps_at(), 0u64));
     say!("there: {}, here as before: {}", peek(pid, steps_at()), look(steps_at() as *const u8) == own);
     end(pid);
 }
@@ -266,13 +266,13 @@ fn breakpoint() {
     let pid = stepper();
     let at = steps_at() + 8;
     let old = peek(pid, at).1;
-    ptrace(POKETEXT, pid, at, old & !0xffff_ffff | BRK).need();
+    ptrace!(POKETEXT, pid, at, old & !0xffff_ffff | BRK).need();
     say!("{}, {}", resume(CONT, pid, 0), place(pid));
     let mut info: siginfo_t = crate::sys::zeroed();
-    ptrace(GETSIGINFO, pid, 0, &mut info).need();
+    ptrace!(GETSIGINFO, pid, 0, &mut info).need();
     // SAFETY: SIGTRAP has it.
     say!("code {}, address {}", info.si_code, unsafe { info.si_addr() } as usize - steps_at());
-    ptrace(POKETEXT, pid, at, old).need();
+    ptrace!(POKETEXT, pid, at, old).need();
     say!("{}, {}", resume(SINGLESTEP, pid, 0), place(pid));
     say!("{}", resume(CONT, pid, 0));
 }
@@ -283,7 +283,7 @@ fn steps() {
         say!("{}, {}", resume(SINGLESTEP, pid, 0), place(pid));
     }
     let mut info: siginfo_t = crate::sys::zeroed();
-    ptrace(GETSIGINFO, pid, 0, &mut info).need();
+    ptrace!(GETSIGINFO, pid, 0, &mut info).need();
     // SAFETY: SIGTRAP has it.
     say!("code {}, address {}", info.si_code, unsafe { info.si_addr() } as usize - steps_at());
     say!("pstate {:#x}", registers(pid).pstate >> 16 & 0xff);
@@ -311,7 +311,7 @@ fn step_into_a_handler() {
         signal::caught()
     });
     resume(CONT, pid, 0);
-    ptrace(SINGLESTEP, pid, 0, SIGUSR1).need();
+    ptrace!(SINGLESTEP, pid, 0, SIGUSR1).need();
     say!("{}, {}", wait(pid), info(pid));
     let handler = signal::count as *const () as usize;
     say!("at the handler: {}", registers(pid).pc as usize == handler);
@@ -338,7 +338,7 @@ fn step_is_not_inherited() {
 fn step_from_detach() {
     let pid = stepper();
     resume(SINGLESTEP, pid, 0);
-    say!("{}, {}", ptrace(DETACH, pid, 0, 0), process::wait(pid));
+    say!("{}, {}", ptrace!(DETACH, pid, 0, 0), process::wait(pid));
 }
 
 fn file_untouched() {
@@ -346,7 +346,7 @@ fn file_untouched() {
     let file = sys!(SYS_openat, AT_FDCWD, c"file", O_RDONLY).fd();
     let memory = map(PAGE, PROT_READ, MAP_PRIVATE, file, 0).need() as usize;
     let pid = tracee(idle);
-    say!("{}, {}", ptrace(POKEDATA, pid, memory, 0x4141_4141_4141_4141u64), peek(pid, memory));
+    say!("{}, {}", ptrace!(POKEDATA, pid, memory, 0x4141_4141_4141_4141u64), peek(pid, memory));
     end(pid);
     say!("{:?}", std::fs::read_to_string("file").unwrap_or_default());
 }
@@ -372,7 +372,7 @@ fn after_fork() {
         seen.into()
     });
     resume(CONT, pid, 0);
-    say!("{}, {}", ptrace(POKEDATA, pid, at, 0x77), peek(pid, at));
+    say!("{}, {}", ptrace!(POKEDATA, pid, at, 0x77), peek(pid, at));
     let mut next = resume(CONT, pid, 0);
     while next.starts_with("stopped") {
         next = resume(CONT, pid, SIGCHLD);

@@ -55,7 +55,7 @@ fn information_changed() {
     let mut changed: siginfo_t = zeroed();
     changed.si_signo = SIGUSR2;
     changed.si_code = -33;
-    say!("set: {}", ptrace(SETSIGINFO, pid, 0, &changed));
+    say!("set: {}", ptrace!(SETSIGINFO, pid, 0, &changed));
     say!("{}", resume(CONT, pid, SIGUSR2));
 }
 
@@ -89,7 +89,7 @@ fn fatal_signal() {
     say!("{}", resume(CONT, pid, 0));
     say!("{}", resume(CONT, pid, SIGTERM));
     let pid = tracee(idle);
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     kill(pid, SIGKILL);
     say!("of SIGKILL nobody is asked: {}", wait(pid));
 }
@@ -100,22 +100,22 @@ fn masks() {
         i32::from(blocked == signal::bit(SIGUSR1) | signal::bit(SIGTERM))
     });
     let mut mask = !0u64;
-    say!("{}, {}", ptrace(GETSIGMASK, pid, 8, &mut mask), signal::names(mask));
+    say!("{}, {}", ptrace!(GETSIGMASK, pid, 8, &mut mask), signal::names(mask));
     let set = signal::bit(SIGUSR1) | signal::bit(SIGTERM) | signal::bit(SIGKILL) | signal::bit(SIGSTOP);
-    say!("{}", ptrace(SETSIGMASK, pid, 8, &set));
-    ptrace(GETSIGMASK, pid, 8, &mut mask).need();
+    say!("{}", ptrace!(SETSIGMASK, pid, 8, &set));
+    ptrace!(GETSIGMASK, pid, 8, &mut mask).need();
     say!("{}", signal::names(mask));
-    say!("sizes: {}, {}", ptrace(GETSIGMASK, pid, 4, &mut mask), ptrace(SETSIGMASK, pid, 16, &set));
+    say!("sizes: {}, {}", ptrace!(GETSIGMASK, pid, 4, &mut mask), ptrace!(SETSIGMASK, pid, 16, &set));
     say!("{}", resume(CONT, pid, 0));
     let pid = tracee(|| {
         sys!(SYS_rt_sigsuspend, &signal::bit(SIGUSR2), 8);
         0
     });
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     process::until_asleep(pid);
     kill(pid, SIGWINCH);
     say!("{}", wait(pid));
-    ptrace(GETSIGMASK, pid, 8, &mut mask).need();
+    ptrace!(GETSIGMASK, pid, 8, &mut mask).need();
     say!("in sigsuspend: {}", signal::names(mask));
     end(pid);
 }
@@ -133,7 +133,7 @@ fn queues() {
     let mut infos: [siginfo_t; 4] = zeroed();
     for (offset, flags, count) in [(0u64, 0u64, 4u64), (0, 1, 4), (1, 0, 4), (0, 0, 0), (0, 2, 1), (0, 0, 0x8000_0000)]
     {
-        let ret = ptrace(PEEKSIGINFO, pid, &[offset, flags | count << 32], &mut infos);
+        let ret = ptrace!(PEEKSIGINFO, pid, &[offset, flags | count << 32], &mut infos);
         let found = if ret.0 > 0 { signal::name(infos[0].si_signo) } else { String::new() };
         say!("from {offset}, flags {flags}, {count:#x}: {ret} {found}");
     }
@@ -154,7 +154,7 @@ fn group_stop() {
 
 fn group_stop_seized() {
     let pid = process::sleeper();
-    ptrace(SEIZE, pid, 0, 0).need();
+    ptrace!(SEIZE, pid, 0, 0).need();
     kill(pid, SIGSTOP);
     say!("{}, {}", wait(pid), info(pid));
     say!("{}, {}", resume(CONT, pid, SIGSTOP), info(pid));
@@ -167,15 +167,15 @@ fn group_stop_seized() {
 
 fn listen() {
     let pid = process::sleeper();
-    ptrace(SEIZE, pid, 0, 0).need();
+    ptrace!(SEIZE, pid, 0, 0).need();
     kill(pid, SIGSTOP);
     wait(pid);
     say!("{}", resume(CONT, pid, SIGSTOP));
-    say!("listen: {}, {}", ptrace(LISTEN, pid, 0, 0), news(pid));
-    say!("not to be changed: {}, {}", ptrace(CONT, pid, 0, 0), ptrace(GETSIGINFO, pid, 0, 0));
+    say!("listen: {}, {}", ptrace!(LISTEN, pid, 0, 0), news(pid));
+    say!("not to be changed: {}, {}", ptrace!(CONT, pid, 0, 0), ptrace!(GETSIGINFO, pid, 0, 0));
     say!("its state: {}", process::state(pid));
-    say!("interrupt: {}, {}, {}", ptrace(INTERRUPT, pid, 0, 0), wait(pid), info(pid));
-    ptrace(LISTEN, pid, 0, 0).need();
+    say!("interrupt: {}, {}, {}", ptrace!(INTERRUPT, pid, 0, 0), wait(pid), info(pid));
+    ptrace!(LISTEN, pid, 0, 0).need();
     kill(pid, SIGCONT);
     say!("continued: {}, {}", wait(pid), info(pid));
     say!("{}", resume(CONT, pid, 0));
@@ -184,24 +184,24 @@ fn listen() {
 
 fn listen_refused() {
     let pid = tracee(|| 0);
-    say!("attached: {}, {}", ptrace(LISTEN, pid, 0, 0), ptrace(INTERRUPT, pid, 0, 0));
+    say!("attached: {}, {}", ptrace!(LISTEN, pid, 0, 0), ptrace!(INTERRUPT, pid, 0, 0));
     end(pid);
     let pid = process::sleeper();
-    ptrace(SEIZE, pid, 0, 0).need();
+    ptrace!(SEIZE, pid, 0, 0).need();
     kill(pid, SIGUSR1);
     wait(pid);
-    say!("for a signal: {}", ptrace(LISTEN, pid, 0, 0));
+    say!("for a signal: {}", ptrace!(LISTEN, pid, 0, 0));
     end(pid);
 }
 
 fn interrupt_pending() {
     let pid = process::sleeper();
-    ptrace(SEIZE, pid, 0, 0).need();
-    ptrace(INTERRUPT, pid, 0, 0).need();
+    ptrace!(SEIZE, pid, 0, 0).need();
+    ptrace!(INTERRUPT, pid, 0, 0).need();
     say!("{}", wait(pid));
-    say!("in a stop: {}, {}, nothing new: {}", ptrace(INTERRUPT, pid, 0, 0), ptrace(INTERRUPT, pid, 0, 0), news(pid));
+    say!("in a stop: {}, {}, nothing new: {}", ptrace!(INTERRUPT, pid, 0, 0), ptrace!(INTERRUPT, pid, 0, 0), news(pid));
     say!("but then: {}", resume(CONT, pid, 0));
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     process::until_asleep(pid);
     say!("once: {}", news(pid));
     end(pid);
@@ -212,7 +212,7 @@ fn waitid_tells() {
         signal::kill_self(SIGUSR1);
         0
     });
-    ptrace(SETOPTIONS, pid, 0, TRACE_EXIT).need();
+    ptrace!(SETOPTIONS, pid, 0, TRACE_EXIT).need();
     let look = |options: i32| {
         let mut info: siginfo_t = zeroed();
         let ret = sys!(SYS_waitid, P_PID, pid, &mut info, options, 0);
@@ -220,11 +220,11 @@ fn waitid_tells() {
         let (status, child) = unsafe { (info.si_status(), info.si_pid() == pid) };
         say!("{ret}: signal {}, code {}, status {status:#x}, {child}", info.si_signo, info.si_code);
     };
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     look(WSTOPPED);
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     look(WSTOPPED);
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     look(WEXITED);
 }
 
@@ -239,7 +239,7 @@ fn wait_reports_once() {
 
 fn wait_without_options() {
     let pid = process::sleeper();
-    ptrace(ATTACH, pid, 0, 0).need();
+    ptrace!(ATTACH, pid, 0, 0).need();
     let mut status = 0i32;
     say!(
         "by plain wait: {}, {}",
@@ -251,7 +251,7 @@ fn wait_without_options() {
 
 fn wait_no_wait() {
     let pid = process::sleeper();
-    ptrace(ATTACH, pid, 0, 0).need();
+    ptrace!(ATTACH, pid, 0, 0).need();
     for options in [WSTOPPED | WNOWAIT, WSTOPPED, WSTOPPED | WNOHANG, WEXITED | WNOHANG, WCONTINUED | WNOHANG] {
         let mut info: siginfo_t = zeroed();
         let ret = sys!(SYS_waitid, P_PID, pid, &mut info, options, 0);
@@ -318,13 +318,13 @@ fn interrupted_calls() {
         let ret = sys!(SYS_read, ends[0], &mut bytes, 1);
         if ret == Ret(i64::from(-EINTR)) { 44 } else { 0 }
     });
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     process::until_asleep(pid);
     kill(pid, SIGUSR2);
     say!("{}", wait(pid));
     let before = registers(pid);
     say!("the call is about to be made again: {}, in a call: {}", before.x[0] < 100, call(pid));
-    ptrace(CONT, pid, 0, 0).need();
+    ptrace!(CONT, pid, 0, 0).need();
     process::until_asleep(pid);
     kill(pid, SIGUSR1);
     wait(pid);
@@ -343,11 +343,11 @@ fn by_exec_of_kill() {
 
 fn stop_of_a_group() {
     let pid = process::sleeper();
-    ptrace(SEIZE, pid, 0, 0).need();
+    ptrace!(SEIZE, pid, 0, 0).need();
     kill(pid, SIGSTOP);
     wait(pid);
     resume(CONT, pid, SIGSTOP);
-    say!("detached in the stop: {}", ptrace(DETACH, pid, 0, 0));
+    say!("detached in the stop: {}", ptrace!(DETACH, pid, 0, 0));
     process::until_asleep(pid);
     say!("it stays stopped: {}", process::state(pid));
     kill(pid, SIGCONT);
