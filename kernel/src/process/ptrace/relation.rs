@@ -42,12 +42,13 @@ pub fn trace_me(t: &Thread) -> Result<()> {
     let maker = table.task(maker).filter(|task| Arc::ptr_eq(task.process(), parent)).cloned();
     let Some(tracer) = maker.or_else(|| parent.any_thread()) else { return Ok(()) };
     let theirs = tracer.shared_creds();
-    let capable = theirs.capable(Caps::SYS_PTRACE);
-    if !capable && !theirs.cap_permitted.contains(t.creds().cap_permitted) {
+    if !theirs.capable(Caps::SYS_PTRACE) && !theirs.cap_permitted.contains(t.creds().cap_permitted) {
         return Err(Errno::EPERM);
     }
     // Who is ending traces nobody any more, and the caller goes on untraced.
     if !tracer.exited.load(Ordering::Relaxed) {
+        // The caller has chosen the tracer: what counts for programs that have more rights is the caller's capability.
+        let capable = t.creds().capable(Caps::SYS_PTRACE);
         link(t.task(), Trace::new(tracer, false, capable, Options::empty()));
     }
     Ok(())
