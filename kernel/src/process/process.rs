@@ -96,7 +96,7 @@ pub struct Process {
     /// Its memory is wanted: no thread of it stops for its tracer before its end any more.
     pub hurries: AtomicBool,
     /// It loads a program that has more rights than it had: nobody attaches to it.
-    pub gains_rights: AtomicBool,
+    pub gains_rights: AtomicU32,
     /// Usage of threads that have ended, and of children that were waited for.
     pub dead_threads: SpinLock<Usage>,
     pub(super) dead_io: SpinLock<IoUsage>,
@@ -160,7 +160,7 @@ impl Process {
             leader_tracer: SpinLock::new(None),
             tracees: AtomicU32::new(0),
             hurries: AtomicBool::new(false),
-            gains_rights: AtomicBool::new(false),
+            gains_rights: AtomicU32::new(0),
             dead_threads: SpinLock::new(Usage::default()),
             dead_io: SpinLock::new(IoUsage::default()),
             reaped_children: SpinLock::new(Usage::default()),

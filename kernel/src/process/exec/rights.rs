@@ -55,7 +55,7 @@ pub struct Gaining(Arc<Process>);
 
 impl Drop for Gaining {
     fn drop(&mut self) {
-        self.0.gains_rights.store(false, Ordering::Relaxed);
+        self.0.gains_rights.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -67,7 +67,7 @@ pub async fn settle(t: &Thread, file: &OpenFile, mut rights: Rights) -> Result<(
     }
     let gaining = {
         let _table = table::lock();
-        t.process().gains_rights.store(true, Ordering::Relaxed);
+        t.process().gains_rights.fetch_add(1, Ordering::Relaxed);
         Gaining(t.process().clone())
     };
     if t.is_traced_unsafely() {

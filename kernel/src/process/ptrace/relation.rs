@@ -85,7 +85,7 @@ pub async fn attach(t: &Thread, pid: i32, seize: Option<Options>) -> Result<()> 
         may_trace_as(t.process(), t.creds(), task.process(), false)?;
         check_ids(t.creds(), &task)?;
         // The program that it becomes would have more rights than it has shown.
-        if task.process().gains_rights.load(Ordering::Relaxed) {
+        if task.process().gains_rights.load(Ordering::Relaxed) != 0 {
             return Err(Errno::EPERM);
         }
         let capable = t.creds().capable(Caps::SYS_PTRACE);
