@@ -51,8 +51,9 @@ pub async fn stop(t: &mut Thread, event: Event) -> Option<(u32, Option<SigInfo>)
     }
     tell(t.task(), &trace, cause, status);
     // Registered before each look. Who resumes, ends the bond, kills or sends for a listening one changes what is looked
-    // at first and wakes then.
-    let killed = || signal::fatal_pending(t.task()) && (!killed_before || t.process().hurries.load(Ordering::Relaxed));
+    // at first and wakes then. Who has called exit_group ends, and hurries, without being killed.
+    let hurries = || t.process().hurries.load(Ordering::Relaxed);
+    let killed = || hurries() || signal::fatal_pending(t.task()) && !killed_before;
     let done = || (trace.is_resumed(t) || killed()).then_some(());
     trace.resumed.wait_for(done).await;
     Some(take_back(t, &trace))
