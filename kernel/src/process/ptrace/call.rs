@@ -11,6 +11,7 @@ use crate::syscalls;
 
 /// Number of no system call: the call is not made.
 const NO_CALL: i32 = -1;
+const RT_SIGRETURN: i32 = 139;
 /// PTRACE_EVENTMSG_SYSCALL_ENTRY and PTRACE_EVENTMSG_SYSCALL_EXIT.
 const ENTRY: u64 = 1;
 const EXIT: u64 = 2;
@@ -38,14 +39,15 @@ pub async fn call(t: &mut Thread) {
         make_numbered(t).await;
     }
     if t.exit.is_none() {
-        leave(t).await;
+        // After rt_sigreturn x0 is the program's own, whatever it looks like.
+        let restarts = skip || t.call != RT_SIGRETURN;
+        leave(t, restarts).await;
     }
     t.call = NO_CALL;
 }
 
 /// By the number that the tracer has chosen, which x8 need not say.
 async fn make_numbered(t: &mut Thread) {
-    const RT_SIGRETURN: i32 = 139;
     const EXECVE: i32 = 221;
     const EXECVEAT: i32 = 281;
     let shown = t.regs.x[8];
@@ -72,18 +74,24 @@ async fn make(t: &mut Thread) {
     }
 }
 
-/// The way back, as the tracer has resumed the thread last.
-async fn leave(t: &mut Thread) {
+/// The way back, as the tracer has resumed the thread last. With `restarts` x0 may say that the call is made again.
+async fn leave(t: &mut Thread, restarts: bool) {
     match t.trace().map(|trace| trace.resume()) {
         Some(Resume::Syscall) => {
-            show_restart(t);
+            if restarts {
+                show_restart(t);
+            }
             report(t, EXIT).await;
-            hide_restart(t);
+            if restarts {
+                hide_restart(t);
+            }
         }
         Some(resume) if resume.steps() => {
             // The call was the instruction. As on Linux for arm64 nobody says that it was a step.
-            show_restart(t);
-            hide_restart(t);
+            if restarts {
+                show_restart(t);
+                hide_restart(t);
+            }
             signal::force(t, SigInfo::user(SIGTRAP, 0, 0));
         }
         _ => {}
