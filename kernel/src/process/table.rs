@@ -53,7 +53,7 @@ pub struct Table {
     /// Number of processes in each session.
     sessions: BTreeMap<Pid, usize>,
     /// Threads that have ended and keep their ids until their tracers have waited for them.
-    dead_tracees: BTreeSet<Pid>,
+    dead_tracees: BTreeMap<Pid, Arc<Task>>,
     last_pid: Pid,
 }
 
@@ -62,7 +62,7 @@ static TABLE: SpinLock<Table> = SpinLock::new(Table {
     tasks: BTreeMap::new(),
     groups: BTreeMap::new(),
     sessions: BTreeMap::new(),
-    dead_tracees: BTreeSet::new(),
+    dead_tracees: BTreeMap::new(),
     last_pid: 0,
 });
 
@@ -181,7 +181,7 @@ impl Table {
             || self.tasks.contains_key(&id)
             || self.groups.contains_key(&id)
             || self.sessions.contains_key(&id)
-            || self.dead_tracees.contains(&id)
+            || self.dead_tracees.contains_key(&id)
     }
 
     pub fn add_process(&mut self, process: Arc<Process>, parent: Pid) {
@@ -205,8 +205,8 @@ impl Table {
         self.tasks.remove(&tid)
     }
 
-    pub fn add_dead_tracee(&mut self, tid: Pid) {
-        self.dead_tracees.insert(tid);
+    pub fn add_dead_tracee(&mut self, task: Arc<Task>) {
+        self.dead_tracees.insert(task.tid(), task);
     }
 
     pub fn remove_dead_tracee(&mut self, tid: Pid) {
@@ -214,8 +214,8 @@ impl Table {
     }
 
     /// A thread that has ended, of which its tracer has not been told.
-    pub fn is_dead_tracee(&self, tid: Pid) -> bool {
-        self.dead_tracees.contains(&tid)
+    pub fn dead_tracee(&self, tid: Pid) -> Option<&Arc<Task>> {
+        self.dead_tracees.get(&tid)
     }
 
     /// Forgets a zombie that was waited for.

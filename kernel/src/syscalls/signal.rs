@@ -267,7 +267,7 @@ fn find_thread(tgid: Option<i32>, tid: i32) -> Result<Arc<Task>> {
 
 fn send_to_thread(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Result<()> {
     let task = match find_thread(tgid, tid) {
-        Err(Errno::ESRCH) => return send_to_late_leader(t, tgid, tid, info),
+        Err(Errno::ESRCH) => return send_to_ended(t, tgid, tid, info),
         found => found?,
     };
     check_signo(info.signo)?;
@@ -275,9 +275,12 @@ fn send_to_thread(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Res
     if info.signo == 0 { Ok(()) } else { signal::send_to_task(&task, info) }
 }
 
-/// A first thread that has ended is there as long as its process, to be signalled in vain.
-fn send_to_late_leader(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Result<()> {
-    let process = table::find(tid as u32).filter(|_| tgid.is_none_or(|tgid| tgid == tid)).ok_or(Errno::ESRCH)?;
+/// A thread that has ended is there, to be signalled in vain: a first one as long as its process, a traced one until its
+/// tracer has waited for it.
+fn send_to_ended(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Result<()> {
+    let dead_tracee = |tid| table::lock().dead_tracee(tid).map(|task| task.process().clone());
+    let process = table::find(tid as u32).or_else(|| dead_tracee(tid as u32));
+    let process = process.filter(|process| tgid.is_none_or(|tgid| process.pid == tgid as u32)).ok_or(Errno::ESRCH)?;
     check_signo(info.signo)?;
     signal::may_signal(t.process(), t.creds(), &process, info.signo())
 }

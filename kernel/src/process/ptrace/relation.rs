@@ -58,7 +58,7 @@ pub fn trace_me(t: &Thread) -> Result<()> {
 fn find(table: &Table, pid: Pid) -> Result<Arc<Task>> {
     match table.task(pid) {
         Some(task) => Ok(task.clone()),
-        None if table.process(pid).is_some() || table.is_dead_tracee(pid) => Err(Errno::EPERM),
+        None if table.process(pid).is_some() || table.dead_tracee(pid).is_some() => Err(Errno::EPERM),
         None => Err(Errno::ESRCH),
     }
 }
@@ -166,7 +166,7 @@ pub fn keep_dead(table: &mut Table, task: &Arc<Task>, status: ExitStatus) -> Opt
         return None;
     }
     trace.bond.lock().dead = Some(status);
-    table.add_dead_tracee(task.tid());
+    table.add_dead_tracee(task.clone());
     Some(trace.tracer.process().clone())
 }
 
