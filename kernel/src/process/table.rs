@@ -133,9 +133,10 @@ pub fn thread_count() -> usize {
     lock().thread_count()
 }
 
-/// Living threads whose real user is `uid` (RLIMIT_NPROC).
+/// Threads whose real user is `uid`, living or kept for their tracers (RLIMIT_NPROC).
 pub fn threads_of_user(uid: u32) -> usize {
-    lock().tasks.values().filter(|task| task.shared_creds().uid == uid).count()
+    let table = lock();
+    table.tasks.values().chain(table.dead_tracees.values()).filter(|task| task.shared_creds().uid == uid).count()
 }
 
 /// The pid handed out last (/proc/loadavg).
