@@ -38,7 +38,7 @@ fn tiles(report: &Report, lines: &[(&Line, f64)]) -> String {
         tile(format!("{mean:.2}"), &format!("of Linux’s cost: the geometric mean of {count} operations"));
     }
     if let Some((mean, count)) = report.mean(|line| line.goal.is_some()) {
-        tile(format!("{mean:.2}"), &format!("in the {count} operations that have a goal: waiting, waking, processes"));
+        tile(format!("{mean:.2}"), &format!("in the {count} operations that have a goal"));
         let reached = lines.iter().filter(|(line, ratio)| line.goal.is_some_and(|goal| *ratio <= goal)).count();
         tile(format!("{reached} <small>of {count}</small>"), "goals reached");
     }
