@@ -40,6 +40,13 @@ fn piece(at: u64, buf: &IoBuf<'_>) -> usize {
     buf.remaining().min(PAGE_SIZE - (at % PAGE) as usize)
 }
 
+impl Toucher {
+    /// Programs tag their addresses; who looks on asks for the address itself, and nothing is at one with a tag.
+    fn address(self, addr: u64) -> u64 {
+        if self == Toucher::Onlooker { addr } else { untag(addr) }
+    }
+}
+
 impl AddressSpace {
     /// Fills `buf` with what is at `addr`. Answers how much was moved, and what kept it from more.
     pub async fn copy_from_remote(&self, addr: u64, buf: &mut IoBuf<'_>, who: Toucher) -> (usize, Option<Cut>) {
@@ -119,7 +126,7 @@ impl AddressSpace {
 
     /// Reads up to the first page that cannot be read; EFAULT if that is the first of all.
     pub async fn read_remote(&self, addr: u64, buf: &mut [u8], who: Toucher) -> Result<usize> {
-        let addr = untag(addr);
+        let addr = who.address(addr);
         let mut done = 0;
         while done < buf.len() {
             let at = addr.wrapping_add(done as u64);
@@ -137,7 +144,7 @@ impl AddressSpace {
 
     /// Writes up to the first page that cannot be written; EFAULT if that is the first of all.
     pub async fn write_remote(&self, addr: u64, buf: &[u8], who: Toucher) -> Result<usize> {
-        let addr = untag(addr);
+        let addr = who.address(addr);
         let mut done = 0;
         while done < buf.len() {
             let at = addr.wrapping_add(done as u64);

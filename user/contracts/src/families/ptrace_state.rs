@@ -11,7 +11,7 @@ use crate::tracing::{ptrace, wait};
 use crate::{say, tests};
 
 tests! {
-    general_registers, partial_sets, sizes_refused, unknown_sets, pstate_refused, fp_registers, tls, no_debug_registers, words, words_across_pages,
+    general_registers, partial_sets, sizes_refused, unknown_sets, pstate_refused, fp_registers, tls, no_debug_registers, words, words_across_pages, words_with_tags,
     memory_not_there, protected_memory, shared_read_only, text_is_copied, by_proc_mem, breakpoint, steps, step_over_a_call, step_into_a_handler, step_is_not_inherited,
     step_from_detach, file_untouched, after_fork,
 }
@@ -198,6 +198,30 @@ fn words_across_pages() {
     sys!(SYS_munmap, memory.wrapping_add(PAGE), PAGE).need();
     let pid = tracee(idle);
     say!("half: {}, {}", ptrace!(POKEDATA, pid, at, 0), peek(pid, at));
+    end(pid);
+}
+
+/// Who asks for a tagged address asks for one where nothing is, but by process_vm_readv(2).
+fn words_with_tags() {
+    let memory = pages(1);
+    let at = memory as usize;
+    poke(memory, 0x42);
+    let pid = tracee(idle);
+    let name = std::ffi::CString::new(format!("/proc/{pid}/mem")).unwrap_or_default();
+    let file = sys!(SYS_openat, AT_FDCWD, name.as_c_str(), O_RDWR).fd();
+    for tag in [0, 1usize << 56, 0x7f << 56, 0x80 << 56, 1 << 48] {
+        let tagged = at | tag;
+        say!("{tag:#x}: {}, {}", peek(pid, tagged), ptrace!(POKEDATA, pid, tagged, 0x42));
+        let mut word = [0u8; 8];
+        say!(
+            "/proc/PID/mem: {}, {}",
+            sys!(SYS_pread64, file, &mut word, 8, tagged),
+            sys!(SYS_pwrite64, file, &word, 8, tagged)
+        );
+        let own = iovec { iov_base: word.as_mut_ptr().cast(), iov_len: 8 };
+        let theirs = iovec { iov_base: tagged as *mut c_void, iov_len: 8 };
+        say!("process_vm_readv: {}", sys!(SYS_process_vm_readv, pid, &own, 1, &theirs, 1, 0));
+    }
     end(pid);
 }
 
