@@ -216,7 +216,7 @@ pub fn kill(t: &mut Thread, pid: i32, signo: i32) -> Result<()> {
     let info = sent_by(t, signo, signal::SI_USER);
     let own = t.process().clone();
     match pid {
-        1.. => send_checked(t, &table::find(pid as u32).or_else(|| process_of_tid(pid)).ok_or(Errno::ESRCH)?, info),
+        1.. => send_checked(t, &process_of(pid)?, info),
         -1 => kill_all(t, &own, info),
         i32::MIN => Err(Errno::ESRCH),
         _ => {
@@ -234,8 +234,11 @@ pub fn kill(t: &mut Thread, pid: i32, signo: i32) -> Result<()> {
 }
 
 /// kill(2) with the id of a thread that is no leader reaches its process.
-fn process_of_tid(tid: i32) -> Option<Arc<Process>> {
-    table::find_task(tid as u32).map(|task| task.process().clone())
+fn process_of(id: i32) -> Result<Arc<Process>> {
+    let id = id as u32;
+    let table = table::lock();
+    let thread = || table.task(id).or_else(|| table.dead_tracee(id)).map(|task| task.process());
+    table.process(id).or_else(thread).cloned().ok_or(Errno::ESRCH)
 }
 
 /// kill(-1): everybody that may be signalled, but init and the caller.
@@ -278,9 +281,10 @@ fn send_to_thread(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Res
 /// A thread that has ended is there, to be signalled in vain: a first one as long as its process, a traced one until its
 /// tracer has waited for it.
 fn send_to_ended(t: &Thread, tgid: Option<i32>, tid: i32, info: SigInfo) -> Result<()> {
-    let dead_tracee = |tid| table::lock().dead_tracee(tid).map(|task| task.process().clone());
-    let process = table::find(tid as u32).or_else(|| dead_tracee(tid as u32));
-    let process = process.filter(|process| tgid.is_none_or(|tgid| process.pid == tgid as u32)).ok_or(Errno::ESRCH)?;
+    let process = process_of(tid)?;
+    if tgid.is_some_and(|tgid| process.pid != tgid as u32) {
+        return Err(Errno::ESRCH);
+    }
     check_signo(info.signo)?;
     signal::may_signal(t.process(), t.creds(), &process, info.signo())
 }
@@ -317,7 +321,7 @@ pub async fn rt_sigqueueinfo(t: &Thread, pid: i32, signo: i32, info: UserPtr<u8>
     if pid <= 0 {
         return Err(Errno::ESRCH);
     }
-    send_checked(t, &table::find(pid as u32).or_else(|| process_of_tid(pid)).ok_or(Errno::ESRCH)?, info)
+    send_checked(t, &process_of(pid)?, info)
 }
 
 pub async fn rt_tgsigqueueinfo(t: &Thread, tgid: i32, tid: i32, signo: i32, info: UserPtr<u8>) -> Result<()> {

@@ -39,8 +39,11 @@ pub async fn call(t: &mut Thread) {
         make_numbered(t).await;
     }
     if t.exit.is_none() {
-        // After rt_sigreturn x0 is the program's own, whatever it looks like.
+        // After rt_sigreturn x0 is the program's own, whatever it looks like, and nothing says what it has come from.
         let restarts = skip || t.call != RT_SIGRETURN;
+        if !restarts {
+            t.call = NO_CALL;
+        }
         leave(t, restarts).await;
     }
     t.call = NO_CALL;

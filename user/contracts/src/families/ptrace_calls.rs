@@ -11,7 +11,7 @@ use crate::{say, tests};
 
 tests! {
     enter_and_leave, without_sysgood, direction, information, information_elsewhere, number_changed, skipped, call_minus_one, argument_changed,
-    answer_changed, left_untraced, signal_at_a_call, interrupted_call, interrupted_goes_on, emulated, fork_between, exec_between, numbers_outside, exit_has_no_return, return_from_handler,
+    answer_changed, left_untraced, signal_at_a_call, interrupted_call, interrupted_goes_on, emulated, fork_between, exec_between, numbers_outside, exit_has_no_return, return_from_handler, answer_of_a_handler,
 }
 
 /// Resumes to the next stop at a system call, past signals, which are passed.
@@ -308,5 +308,41 @@ fn return_from_handler() {
     say!("{}", next(pid));
     let after = registers(pid);
     say!("back: {}, x0 {}, x8 {}", after.pc == before.pc, after.x[0] == before.x[0], after.x[8] == before.x[8]);
+    say!("{}", resume(CONT, pid, 0));
+}
+
+/// A handler that makes the call it interrupted answer what the kernel keeps for a restart.
+extern "C" fn answer_restart(_: i32, _: *const siginfo_t, at: *mut c_void) {
+    signal::context(at).registers[0] = -512i64 as u64;
+}
+
+fn answer_of_a_handler() {
+    let calls = || {
+        signal::handle(SIGUSR1, answer_restart, 0);
+        say!("the program sees {}", signal::kill_self(SIGUSR1).0);
+        0
+    };
+    let pid = good(calls);
+    say!("{}, {}", resume(CONT, pid, 0), resume(CONT, pid, SIGUSR1));
+    let pid = good(calls);
+    say!("{}", resume(CONT, pid, 0));
+    say!("{}, in rt_sigreturn: {}", resume(SYSCALL, pid, SIGUSR1), i64::from(call(pid)) == SYS_rt_sigreturn);
+    say!("{}, in call {}, x0 {}", next(pid), call(pid), registers(pid).x[0] as i64);
+    say!("{}", resume(CONT, pid, 0));
+    // What the tracer puts there is the program's, too.
+    let pid = good(|| {
+        signal::handle(SIGUSR1, signal::count, 0);
+        say!("the program sees {}", signal::kill_self(SIGUSR1).0);
+        0
+    });
+    resume(CONT, pid, 0);
+    resume(SYSCALL, pid, SIGUSR1);
+    next(pid);
+    let mut after = registers(pid);
+    after.x[0] = -514i64 as u64;
+    set_registers(pid, after).need();
+    kill(pid, SIGUSR2);
+    say!("{}", resume(CONT, pid, 0));
+    say!("x0 {}", registers(pid).x[0] as i64);
     say!("{}", resume(CONT, pid, 0));
 }
