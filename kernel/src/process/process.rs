@@ -10,6 +10,7 @@ use super::ExitStatus;
 use super::creds::{Caps, Credentials};
 use super::io::IoUsage;
 use super::limits::{Limit, Limits, Resource};
+use super::ptrace::Trace;
 use super::session::Session;
 use super::table::{Pid, TURN};
 use super::task::{Task, Thread};
@@ -78,7 +79,8 @@ pub struct Process {
     pub exit_signal: AtomicU32,
     /// Woken when a child changes state.
     pub child_wait: WaitQueue,
-    /// Woken when this process becomes a zombie (pidfd) and when a thread leaves (exec waits for that).
+    /// Woken when this process becomes a zombie (pidfd), when a thread leaves (exec waits for that), and when `gains_rights`
+    /// has come to 0.
     pub exit_wait: WaitQueue,
     /// Set once: the status all threads end with (exit_group, fatal signal).
     pub group_exit: SpinLock<Option<ExitStatus>>,
@@ -89,13 +91,13 @@ pub struct Process {
     pub last_creds: SpinLock<Option<Arc<Credentials>>>,
     /// The name of the first thread, when that has ended.
     pub last_comm: SpinLock<[u8; 16]>,
-    /// Who traces the first thread, as long as that, or what is left of it, is traced.
-    pub leader_tracer: SpinLock<Option<Arc<Task>>>,
+    /// That the first thread is traced, as long as that, or what is left of it, is.
+    pub leader_trace: SpinLock<Option<Arc<Trace>>>,
     /// How many tracees its threads have.
     pub tracees: AtomicU32,
     /// Its memory is wanted: no thread of it stops for its tracer before its end any more.
     pub hurries: AtomicBool,
-    /// It loads a program that has more rights than it had: nobody attaches to it.
+    /// How many threads of it load a program that has more rights than it had: who attaches to it waits for them.
     pub gains_rights: AtomicU32,
     /// Usage of threads that have ended, and of children that were waited for.
     pub dead_threads: SpinLock<Usage>,
@@ -157,7 +159,7 @@ impl Process {
             announced: AtomicBool::new(false),
             last_creds: SpinLock::new(None),
             last_comm: SpinLock::new([0; 16]),
-            leader_tracer: SpinLock::new(None),
+            leader_trace: SpinLock::new(None),
             tracees: AtomicU32::new(0),
             hurries: AtomicBool::new(false),
             gains_rights: AtomicU32::new(0),

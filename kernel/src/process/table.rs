@@ -4,6 +4,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use arrayvec::ArrayVec;
@@ -210,8 +211,8 @@ impl Table {
         self.dead_tracees.insert(task.tid(), task);
     }
 
-    pub fn remove_dead_tracee(&mut self, tid: Pid) {
-        self.dead_tracees.remove(&tid);
+    pub fn remove_dead_tracee(&mut self, tid: Pid) -> Option<Arc<Task>> {
+        self.dead_tracees.remove(&tid)
     }
 
     /// A thread that has ended, of which its tracer has not been told.
@@ -254,7 +255,12 @@ impl Table {
 
     /// Children in order of pid.
     pub fn children(&self, pid: Pid) -> impl Iterator<Item = &Arc<Process>> {
-        let children = self.nodes.get(&pid).map(|node| &node.children);
+        self.children_in(pid, 0..=PID_LIMIT)
+    }
+
+    /// Those whose pids are in this range.
+    pub fn children_in(&self, pid: Pid, range: RangeInclusive<Pid>) -> impl Iterator<Item = &Arc<Process>> {
+        let children = self.nodes.get(&pid).map(|node| node.children.range(range));
         children.into_iter().flatten().filter_map(|pid| self.process(*pid))
     }
 

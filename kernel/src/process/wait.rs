@@ -1,7 +1,7 @@
 //! Waiting for children (wait(2)).
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering;
 
 use bitflags::bitflags;
@@ -9,7 +9,7 @@ use bitflags::bitflags;
 use super::exit::{self, Effects, ExitStatus};
 use super::process::{Process, State, Usage};
 use super::ptrace::{self, report::News};
-use super::table::{self, Pid, Table};
+use super::table::{self, Pid, TURN, Table};
 use super::task::{Task, Thread};
 use crate::arch;
 use crate::errno::Errno;
@@ -81,135 +81,195 @@ fn poll(t: &Task, parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Res
     }
 }
 
-/// None: a child is just ending. To report it before the parent has the signal, or to pass over it when that signal
-/// brought the parent here, would both be wrong.
-fn look(t: &Task, parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Option<Result<Option<Report>, Errno>> {
-    let mut table = table::lock();
-    let mut candidate = false;
-    let mut found = None;
-    for child in table.children(parent.pid) {
-        if !matches(child, who, options)
-            || (options.contains(WaitOptions::NOTHREAD) && !is_maker(t, child))
-            // A zombie has nothing else to tell any more.
-            || (child.is_zombie() && !options.contains(WaitOptions::EXITED))
-        {
-            continue;
-        }
-        candidate = true;
-        let tracer = child.tracer();
-        if child.is_zombie() && tracer.as_ref().is_some_and(|tracer| !Arc::ptr_eq(tracer.process(), parent)) {
-            continue; // its tracer's, for now
-        }
-        if child.is_zombie() && !child.announced.load(Ordering::Acquire) {
-            return None;
-        }
-        let traced_here = tracer.is_some_and(|tracer| Arc::ptr_eq(tracer.process(), parent));
-        let options = if traced_here { options - WaitOptions::STOPPED } else { options };
-        if let Some(change) = change_of(child, options) {
-            found = Some((child.clone(), report(child, child.pid, change)));
-            break;
-        }
-    }
-    if found.is_none() {
-        match look_at_tracees(&mut table, t, parent, who, options) {
-            Tracees::Ending => return None,
-            Tracees::None => {}
-            Tracees::Some => candidate = true,
-            Tracees::News(report) => return Some(Ok(Some(report))),
-            Tracees::Passed(report, process, effects) => {
-                drop(table);
-                if let Some(effects) = effects {
-                    effects.apply(&process);
-                }
-                return Some(Ok(Some(report)));
-            }
-        }
-    }
-    let Some((child, report)) = found else {
-        return Some(if candidate { Ok(None) } else { Err(Errno::ECHILD) });
-    };
-    if matches!(report.change, Change::Ended(_)) && !options.contains(WaitOptions::NOWAIT) {
-        reap(&mut table, parent, &child, &report);
-    }
-    Some(Ok(Some(report)))
-}
-
-/// A child has been waited for.
-fn reap(table: &mut Table, parent: &Arc<Process>, child: &Arc<Process>, report: &Report) {
-    if let Some(leader) = child.traced_leader() {
-        ptrace::forget(&leader);
-    }
-    *child.state.lock() = State::Dead;
-    parent.reaped_children.lock().add(&report.usage);
-    parent.adopt_io(child);
-    table.remove_process(child.pid);
-}
-
-/// What there is of those that threads of a process trace.
-enum Tracees {
+/// What a look at children, or at tracees, has found.
+enum Found {
     /// None that are waited for.
-    None,
+    Nobody,
     /// Some, without news.
-    Some,
-    /// One is just ending: see [`look`].
+    Somebody,
+    /// One is just ending. To report it before the parent has the signal, or to pass over it when that signal brought the
+    /// parent here, would both be wrong.
     Ending,
     News(Report),
     /// A process has ended, and is its parent's now, who is to be told.
     Passed(Report, Arc<Process>, Option<Effects>),
 }
 
-/// Tracees are told of whatever the options say of stops and "clone" children.
-fn look_at_tracees(table: &mut Table, t: &Task, own: &Arc<Process>, who: &Who, options: WaitOptions) -> Tracees {
+/// None: one is just ending.
+fn look(t: &Task, parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Option<Result<Option<Report>, Errno>> {
+    let found = match look_at_children(t, parent, who, options) {
+        none @ (Found::Nobody | Found::Somebody) => match look_at_tracees(t, parent, who, options) {
+            Found::Nobody => none,
+            found => found,
+        },
+        found => found,
+    };
+    match found {
+        Found::Nobody => Some(Err(Errno::ECHILD)),
+        Found::Somebody => Some(Ok(None)),
+        Found::Ending => None,
+        Found::News(report) => Some(Ok(Some(report))),
+        Found::Passed(report, process, effects) => {
+            if let Some(effects) = effects {
+                effects.apply(&process);
+            }
+            Some(Ok(Some(report)))
+        }
+    }
+}
+
+impl Who {
+    /// What the ids of children that are meant are between.
+    fn ids(&self) -> RangeInclusive<Pid> {
+        match self {
+            Who::Any | Who::Group(_) => 0..=table::PID_LIMIT,
+            Who::Pid(pid) => *pid..=*pid,
+            Who::Pidfd(process) => process.pid..=process.pid,
+        }
+    }
+}
+
+/// There may be very many: some at a time.
+fn look_at_children(t: &Task, parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Found {
+    let mut found = Found::Nobody;
+    let mut ids = who.ids();
+    while !ids.is_empty() {
+        // What is left of a child is given up after the lock.
+        let (child, _leader);
+        let mut table = table::lock();
+        let mut last = None;
+        let mut news = None;
+        for child in table.children_in(parent.pid, ids.clone()).take(TURN) {
+            last = Some(child.pid);
+            match look_at_child(t, parent, child, who, options) {
+                Found::Nobody => {}
+                Found::Somebody => found = Found::Somebody,
+                Found::News(report) => {
+                    news = Some((child.clone(), report));
+                    break;
+                }
+                ending => return ending,
+            }
+        }
+        if let Some((of, report)) = news {
+            child = of;
+            if matches!(report.change, Change::Ended(_)) && !options.contains(WaitOptions::NOWAIT) {
+                _leader = reap(&mut table, parent, &child, &report);
+            }
+            return Found::News(report);
+        }
+        let Some(last) = last else { break };
+        ids = last + 1..=*ids.end();
+    }
+    found
+}
+
+fn look_at_child(t: &Task, parent: &Arc<Process>, child: &Arc<Process>, who: &Who, options: WaitOptions) -> Found {
+    if !matches(child, who, options)
+        || (options.contains(WaitOptions::NOTHREAD) && !is_maker(t, child))
+        // A zombie has nothing else to tell any more.
+        || (child.is_zombie() && !options.contains(WaitOptions::EXITED))
+    {
+        return Found::Nobody;
+    }
+    let tracer = child.tracer();
+    if child.is_zombie() && tracer.as_ref().is_some_and(|tracer| !Arc::ptr_eq(tracer.process(), parent)) {
+        return Found::Somebody; // its tracer's, for now
+    }
+    if child.is_zombie() && !child.announced.load(Ordering::Acquire) {
+        return Found::Ending;
+    }
+    let traced_here = tracer.is_some_and(|tracer| Arc::ptr_eq(tracer.process(), parent));
+    let options = if traced_here { options - WaitOptions::STOPPED } else { options };
+    match change_of(child, options) {
+        Some(change) => Found::News(report(child, child.pid, change)),
+        None => Found::Somebody,
+    }
+}
+
+/// A child has been waited for. Answers its first thread if that was traced.
+fn reap(table: &mut Table, parent: &Arc<Process>, child: &Arc<Process>, report: &Report) -> Option<Arc<Task>> {
+    let leader = child.traced_leader();
+    if let Some(leader) = &leader {
+        ptrace::forget(leader);
+    }
+    *child.state.lock() = State::Dead;
+    parent.reaped_children.lock().add(&report.usage);
+    parent.adopt_io(child);
+    table.remove_process(child.pid);
+    leader
+}
+
+/// Those that threads of a process trace, some at a time. They are told of whatever the options say of stops and "clone"
+/// children.
+fn look_at_tracees(t: &Task, own: &Arc<Process>, who: &Who, options: WaitOptions) -> Found {
+    let mut found = Found::Nobody;
     if own.tracees.load(Ordering::Relaxed) == 0 {
-        return Tracees::None;
+        return found;
     }
     let alone = options.contains(WaitOptions::NOTHREAD);
-    let consume = !options.contains(WaitOptions::NOWAIT);
-    let mut some = false;
-    let tracers = own.threads.lock().iter().filter(|task| !alone || task.tid() == t.tid()).cloned().collect::<Vec<_>>();
-    for task in tracers.iter().flat_map(|tracer| tracer.tracees()) {
-        let process = task.process();
-        let Some(trace) = task.trace().filter(|_| is_meant(&task, who)) else { continue };
-        let ended = trace.is_dead() || task.is_leader() && process.is_zombie();
-        if ended && !options.contains(WaitOptions::EXITED) {
-            continue;
-        }
-        some = true;
-        if ended && !trace.is_dead() {
-            if !process.announced.load(Ordering::Acquire) {
-                return Tracees::Ending;
-            }
-            let Some(change) = change_of(process, options) else { continue };
-            let report = report(process, process.pid, change);
-            return if consume { bury(table, own, process, &task, report) } else { Tracees::News(report) };
-        }
-        match trace.news(process, consume) {
-            Some(News::Dead(status)) => {
-                if consume {
-                    ptrace::forget(&task);
-                    table.remove_dead_tracee(task.tid());
+    for tracer in own.tasks().filter(|tracer| !alone || tracer.tid() == t.tid()) {
+        let mut next = 0;
+        loop {
+            // Given up after the lock: it may be the last that there is of a thread.
+            let turn = tracer.tracees(next);
+            let Some((last, _)) = turn.last() else { break };
+            next = last + 1;
+            let mut table = table::lock();
+            for (_, task) in &turn {
+                match look_at_tracee(&mut table, &tracer, task, who, options) {
+                    Found::Nobody => {}
+                    Found::Somebody => found = Found::Somebody,
+                    other => return other,
                 }
-                return Tracees::News(report(process, task.tid(), Change::Ended(status)));
             }
-            Some(News::Stopped(code)) => return Tracees::News(report(process, task.tid(), Change::Trapped(code))),
-            None => {}
-        }
-        if options.contains(WaitOptions::CONTINUED) && process.sig.continued_report(consume) {
-            return Tracees::News(report(process, task.tid(), Change::Continued));
         }
     }
-    if some { Tracees::Some } else { Tracees::None }
+    found
+}
+
+fn look_at_tracee(table: &mut Table, tracer: &Arc<Task>, task: &Arc<Task>, who: &Who, options: WaitOptions) -> Found {
+    let (own, process) = (tracer.process(), task.process());
+    let consume = !options.contains(WaitOptions::NOWAIT);
+    let trace = task.trace().filter(|trace| Arc::ptr_eq(&trace.tracer, tracer) && is_meant(task, who));
+    let Some(trace) = trace else { return Found::Nobody };
+    let ended = trace.is_dead() || task.is_leader() && process.is_zombie();
+    if ended && !options.contains(WaitOptions::EXITED) {
+        return Found::Nobody;
+    }
+    if ended && !trace.is_dead() {
+        if !process.announced.load(Ordering::Acquire) {
+            return Found::Ending;
+        }
+        let Some(change) = change_of(process, options) else { return Found::Somebody };
+        let report = report(process, process.pid, change);
+        return if consume { bury(table, own, process, task, report) } else { Found::News(report) };
+    }
+    match trace.news(process, consume) {
+        Some(News::Dead(status)) => {
+            if consume {
+                ptrace::forget(task);
+                table.remove_dead_tracee(task.tid());
+            }
+            Found::News(report(process, task.tid(), Change::Ended(status)))
+        }
+        Some(News::Stopped(code)) => Found::News(report(process, task.tid(), Change::Trapped(code))),
+        None if options.contains(WaitOptions::CONTINUED) && process.sig.continued_report(consume) => {
+            Found::News(report(process, task.tid(), Change::Continued))
+        }
+        None => Found::Somebody,
+    }
 }
 
 /// The tracer has waited for the end of a process.
-fn bury(table: &mut Table, own: &Arc<Process>, process: &Arc<Process>, leader: &Arc<Task>, report: Report) -> Tracees {
+fn bury(table: &mut Table, own: &Arc<Process>, process: &Arc<Process>, leader: &Arc<Task>, report: Report) -> Found {
     if table.parent(process.pid).is_some_and(|parent| Arc::ptr_eq(parent, own)) {
         reap(table, own, process, &report);
-        return Tracees::News(report);
+        return Found::News(report);
     }
     ptrace::forget(leader);
     let effects = exit::pass_on(table, process, own);
-    Tracees::Passed(report, process.clone(), effects)
+    Found::Passed(report, process.clone(), effects)
 }
 
 fn is_meant(task: &Task, who: &Who) -> bool {

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use super::SysResult;
 use crate::errno::{Errno, Result};
-use crate::mm::{AddressSpace, Toucher, USER_END, UserPtr};
+use crate::mm::{AddressSpace, Toucher, UserPtr};
 use crate::process::Thread;
 use crate::process::ptrace::control::Tracee;
 use crate::process::ptrace::registers::Set;
@@ -35,12 +35,12 @@ fn refuse(t: &Thread, pid: i32) -> SysResult {
     Err(Errno::EIO.into())
 }
 
-async fn seize(t: &Thread, pid: i32, addr: u64, data: u64) -> Result<()> {
+async fn seize(t: &Thread, pid: i32, addr: u64, data: u64) -> SysResult<()> {
     if addr != 0 || data & !u64::from(raw::PTRACE_O_MASK) != 0 {
         // Whether there is such a thread is asked first.
         return match ptrace::exists(pid) {
-            true => Err(Errno::EIO),
-            false => Err(Errno::ESRCH),
+            true => Err(Errno::EIO.into()),
+            false => Err(Errno::ESRCH.into()),
         };
     }
     ptrace::attach(t, pid, Some(ptrace::seize_options(data)?)).await
@@ -81,23 +81,20 @@ async fn of_stopped(t: &Thread, tracee: Tracee, request: u32, addr: u64, data: u
     Ok(0)
 }
 
-/// EIO if the tracer may not see it, and for addresses with tags.
-fn space_of(tracee: &Tracee, addr: u64) -> Result<Arc<AddressSpace>> {
-    if addr >= USER_END {
-        return Err(Errno::EIO);
-    }
+/// EIO if the tracer may not see it.
+fn space_of(tracee: &Tracee) -> Result<Arc<AddressSpace>> {
     tracee.task.handles().mm.filter(|_| tracee.may_access_memory()).ok_or(Errno::EIO)
 }
 
 async fn peek(t: &Thread, tracee: &Tracee, addr: u64) -> Result<u64> {
-    let space = space_of(tracee, addr)?;
+    let space = space_of(tracee)?;
     let mut word = [0; WORD];
     let moved = killable(t, space.read_remote(addr, &mut word, Toucher::Onlooker)).await?;
     if moved == Ok(WORD) { Ok(u64::from_le_bytes(word)) } else { Err(Errno::EIO) }
 }
 
 async fn poke(t: &Thread, tracee: &Tracee, addr: u64, data: u64) -> Result<()> {
-    let space = space_of(tracee, addr)?;
+    let space = space_of(tracee)?;
     let moved = killable(t, space.write_remote(addr, &data.to_le_bytes(), Toucher::Onlooker)).await?;
     if moved == Ok(WORD) { Ok(()) } else { Err(Errno::EIO) }
 }

@@ -33,6 +33,7 @@ pub fn other_life(mut words: impl Iterator<Item = String>) -> ExitCode {
         Some("attributes") => show_attributes(),
         Some("threads") => show_threads(),
         Some("personality") => say!("personality: {}", sys!(SYS_personality, -1)),
+        Some("trace-me") => say!("PTRACE_TRACEME: {}", sys!(SYS_ptrace, crate::tracing::TRACEME, 0, 0, 0)),
         Some("nothing") => {}
         // Until its standard input ends.
         Some("reader") => while sys!(SYS_read, 0, &mut [0u8; 1], 1).0 > 0 {},

@@ -230,6 +230,7 @@ pub fn sleeping_thread<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'sta
 }
 
 /// Two ends of a pipe, for children to tell that they have got somewhere.
+#[derive(Clone, Copy)]
 pub struct Gate([i32; 2]);
 
 impl Gate {

@@ -50,12 +50,14 @@ pub async fn of(t: &Thread, file: &OpenFile) -> Result<Rights> {
     Caller { creds: t.creds(), shares_directories: &|| shares_directories(t), traced }.run(&given)
 }
 
-/// While it lives nobody attaches to the process, which is about to have more rights.
+/// While it lives nobody attaches to the process, which is about to have more rights: who wants to waits.
 pub struct Gaining(Arc<Process>);
 
 impl Drop for Gaining {
     fn drop(&mut self) {
-        self.0.gains_rights.fetch_sub(1, Ordering::Relaxed);
+        if self.0.gains_rights.fetch_sub(1, Ordering::Release) == 1 {
+            self.0.exit_wait.wake_all();
+        }
     }
 }
 

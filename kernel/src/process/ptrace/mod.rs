@@ -23,9 +23,9 @@ pub mod report;
 mod stop;
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use bitflags::bitflags;
 
@@ -102,6 +102,8 @@ impl Resume {
 /// That one thread traces another.
 pub struct Trace {
     pub tracer: Arc<Task>,
+    /// Bonds are numbered as they are made.
+    number: u64,
     /// By PTRACE_SEIZE, or as the child of such a one.
     pub seized: bool,
     /// The tracer had CAP_SYS_PTRACE when it attached.
@@ -150,8 +152,9 @@ pub struct Stop {
 pub struct Bonds {
     /// Who traces it.
     trace: SpinLock<Option<Arc<Trace>>>,
-    /// Whom it traces, those included that have ended and have not been waited for.
-    tracees: SpinLock<Vec<Arc<Task>>>,
+    /// Whom it traces by the number of the bond, those included that have ended and have not been waited for. There may be very
+    /// many: one comes and goes without the others being moved, and nobody looks at all of them at once.
+    tracees: SpinLock<BTreeMap<u64, Arc<Task>>>,
 }
 
 impl Task {
@@ -178,8 +181,10 @@ impl Task {
 
 impl Trace {
     fn new(tracer: Arc<Task>, seized: bool, capable: bool, options: Options) -> Arc<Trace> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let bond = Bond { options, resume: Resume::Go, stop: None, report: None, dead: None, over: false };
-        Arc::new(Trace { tracer, seized, capable, bond: SpinLock::new(bond), resumed: WaitQueue::new() })
+        Arc::new(Trace { tracer, number, seized, capable, bond: SpinLock::new(bond), resumed: WaitQueue::new() })
     }
 
     fn has(&self, option: Options) -> bool {

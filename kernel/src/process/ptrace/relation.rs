@@ -7,12 +7,14 @@ use core::sync::atomic::Ordering;
 
 use super::{Options, Resume, Trace, watch};
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::process::exit::{self, ExitStatus};
 use crate::process::process::may_trace_as;
 use crate::process::run::killable;
 use crate::process::table::{self, Pid, Table};
 use crate::process::{Caps, Credentials, Process, Task, Thread};
-use crate::signal::{self, SIGKILL, SIGSTOP, SigInfo};
+use crate::signal::{self, Restart, SIGKILL, SIGSTOP, SigInfo};
+use crate::syscalls::SysResult;
 
 /// The options of PTRACE_SEIZE and PTRACE_SETOPTIONS. EINVAL for unknown ones, and for PTRACE_O_SUSPEND_SECCOMP: there is
 /// nothing to suspend.
@@ -23,12 +25,13 @@ pub fn seize_options(bits: u64) -> Result<Options> {
 fn link(task: &Arc<Task>, trace: Arc<Trace>) {
     let tracer = trace.tracer.clone();
     if task.is_leader() {
-        *task.process().leader_tracer.lock() = Some(tracer.clone());
+        *task.process().leader_trace.lock() = Some(trace.clone());
     }
+    let number = trace.number;
     *task.bonds.trace.lock() = Some(trace);
     task.watch.fetch_or(watch::TRACED, Ordering::Relaxed);
     tracer.process().tracees.fetch_add(1, Ordering::Relaxed);
-    tracer.bonds.tracees.lock().push(task.clone());
+    tracer.bonds.tracees.lock().insert(number, task.clone());
 }
 
 /// PTRACE_TRACEME. EPERM if the caller is traced, or has capabilities that its parent does not have.
@@ -69,29 +72,16 @@ pub fn exists(pid: i32) -> bool {
 }
 
 /// PTRACE_ATTACH, or with options PTRACE_SEIZE. EPERM unless the caller may trace the thread, which is not one of its own process
-/// and is not traced.
-pub async fn attach(t: &Thread, pid: i32, seize: Option<Options>) -> Result<()> {
+/// and is not traced. Waits while the thread's process loads a program that gives it rights: what counts is who it is then.
+pub async fn attach(t: &Thread, pid: i32, seize: Option<Options>) -> SysResult<()> {
     let pid = Pid::try_from(pid).map_err(|_| Errno::ESRCH)?;
     let task = find(&table::lock(), pid)?;
     if Arc::ptr_eq(task.process(), t.process()) {
-        return Err(Errno::EPERM);
+        return Err(Errno::EPERM.into());
     }
-    let stopped = {
-        let table = table::lock();
-        let gone = find(&table, pid).is_ok_and(|now| !Arc::ptr_eq(&now, &task));
-        if gone || task.exited.load(Ordering::Relaxed) || task.is_traced() {
-            return Err(Errno::EPERM);
-        }
-        may_trace_as(t.process(), t.creds(), task.process(), false)?;
-        check_ids(t.creds(), &task)?;
-        // The program that it becomes would have more rights than it has shown.
-        if task.process().gains_rights.load(Ordering::Relaxed) != 0 {
-            return Err(Errno::EPERM);
-        }
-        let capable = t.creds().capable(Caps::SYS_PTRACE);
-        link(&task, Trace::new(t.task().clone(), seize.is_some(), capable, seize.unwrap_or_default()));
-        signal::trap_if_parked(&task)
-    };
+    let attempt = || attach_now(t, pid, &task, seize).transpose();
+    let attached = exec::interruptible(t, task.process().exit_wait.wait_for(attempt)).await;
+    let stopped = attached.map_err(|_| Restart::NoIntr)??;
     if seize.is_none() {
         let _ = signal::send_to_task(&task, SigInfo::kernel(SIGSTOP));
     }
@@ -102,6 +92,23 @@ pub async fn attach(t: &Thread, pid: i32, seize: Option<Options>) -> Result<()> 
         killable(t, t.process().child_wait.wait_for(arrived)).await?;
     }
     Ok(())
+}
+
+/// Answers whether the thread was stopped with its process; None while its process gains rights.
+fn attach_now(t: &Thread, pid: Pid, task: &Arc<Task>, seize: Option<Options>) -> Result<Option<bool>> {
+    let table = table::lock();
+    if task.process().gains_rights.load(Ordering::Acquire) != 0 {
+        return Ok(None);
+    }
+    let gone = find(&table, pid).is_ok_and(|now| !Arc::ptr_eq(&now, task));
+    if gone || task.exited.load(Ordering::Relaxed) || task.is_traced() {
+        return Err(Errno::EPERM);
+    }
+    may_trace_as(t.process(), t.creds(), task.process(), false)?;
+    check_ids(t.creds(), task)?;
+    let capable = t.creds().capable(Caps::SYS_PTRACE);
+    link(task, Trace::new(t.task().clone(), seize.is_some(), capable, seize.unwrap_or_default()));
+    Ok(Some(signal::trap_if_parked(task)))
 }
 
 /// The thread's own credentials, which may be others than those of its process's first one.
@@ -139,14 +146,9 @@ pub fn forget(task: &Arc<Task>) -> Option<Arc<Trace>> {
     task.watch.fetch_and(!watch::TRACED, Ordering::Relaxed);
     let process = task.process();
     let tracer = &trace.tracer;
-    let mut leader_tracer = process.leader_tracer.lock();
-    let as_leader = leader_tracer.take_if(|of_leader| task.is_leader() && Arc::ptr_eq(of_leader, tracer));
-    drop(leader_tracer);
+    let as_leader = process.leader_trace.lock().take_if(|of_leader| Arc::ptr_eq(of_leader, &trace));
     drop(as_leader);
-    let mut tracees = tracer.bonds.tracees.lock();
-    let place = tracees.iter().position(|tracee| Arc::ptr_eq(tracee, task));
-    let entry = place.map(|place| tracees.swap_remove(place));
-    drop(tracees);
+    let entry = tracer.bonds.tracees.lock().remove(&trace.number);
     if entry.is_some() {
         tracer.process().tracees.fetch_sub(1, Ordering::Relaxed);
     }
@@ -173,23 +175,20 @@ pub fn keep_dead(table: &mut Table, task: &Arc<Task>, status: ExitStatus) -> Opt
 /// Another thread becomes the first of its process by execve; the old one has ended, and nobody is told. Under the table's
 /// lock, before it takes the id.
 pub fn forget_old_leader(process: &Arc<Process>, new: &Arc<Task>) {
-    let tracer = process.leader_tracer.lock().clone();
-    if let Some(tracer) = tracer {
-        let tracees = tracer.bonds.tracees.lock();
-        let old = tracees.iter().find(|task| Arc::ptr_eq(task.process(), process) && task.is_leader()).cloned();
-        drop(tracees);
-        old.and_then(|old| forget(&old));
-        tracer.process().child_wait.wake_all();
+    let trace = process.leader_trace.lock().clone();
+    if let Some(trace) = trace {
+        trace.tracee().and_then(|old| forget(&old));
+        trace.tracer.process().child_wait.wake_all();
     }
-    let new_tracer = new.trace().map(|trace| trace.tracer.clone());
-    let _old = core::mem::replace(&mut *process.leader_tracer.lock(), new_tracer);
+    let new_trace = new.trace();
+    let _old = core::mem::replace(&mut *process.leader_trace.lock(), new_trace);
 }
 
 /// A tracer ends: its tracees are free, or killed (PTRACE_O_EXITKILL); those that have ended are passed on to their parents.
 pub fn detach_all(tracer: &Arc<Task>) {
     loop {
         let mut table = table::lock();
-        let last = tracer.bonds.tracees.lock().last().cloned();
+        let last = tracer.bonds.tracees.lock().last_key_value().map(|(_, task)| task.clone());
         let Some(task) = last else { return };
         // Who is in the list has the bond.
         let Some(trace) = task.trace() else { return };

@@ -1,10 +1,12 @@
 //! What wait(2) finds of tracees.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+
+use arrayvec::ArrayVec;
 
 use super::Trace;
 use crate::process::exit::ExitStatus;
+use crate::process::table::TURN;
 use crate::process::{Process, Task};
 
 /// A change of a tracee.
@@ -16,9 +18,10 @@ pub enum News {
 }
 
 impl Task {
-    /// Whom it traces.
-    pub fn tracees(&self) -> Vec<Arc<Task>> {
-        self.bonds.tracees.lock().clone()
+    /// Some of those whom it traces, by the numbers of the bonds: the first ones from `number` on.
+    pub fn tracees(&self, number: u64) -> ArrayVec<(u64, Arc<Task>), TURN> {
+        let tracees = self.bonds.tracees.lock();
+        tracees.range(number..).take(TURN).map(|(number, task)| (*number, task.clone())).collect()
     }
 }
 
@@ -34,6 +37,11 @@ impl Trace {
         report.map(News::Stopped)
     }
 
+    /// None: the bond has ended.
+    pub fn tracee(&self) -> Option<Arc<Task>> {
+        self.tracer.bonds.tracees.lock().get(&self.number).cloned()
+    }
+
     pub fn is_dead(&self) -> bool {
         self.bond.lock().dead.is_some()
     }
@@ -42,13 +50,11 @@ impl Trace {
 impl Process {
     /// Who traces the first thread.
     pub fn tracer(&self) -> Option<Arc<Task>> {
-        self.leader_tracer.lock().clone()
+        self.leader_trace.lock().as_ref().map(|trace| trace.tracer.clone())
     }
 
     /// The first thread, which may have ended, if it is traced.
     pub fn traced_leader(&self) -> Option<Arc<Task>> {
-        let tracer = self.tracer()?;
-        let tracees = tracer.bonds.tracees.lock();
-        tracees.iter().find(|task| core::ptr::eq(&**task.process(), self) && task.is_leader()).cloned()
+        self.leader_trace.lock().clone()?.tracee()
     }
 }

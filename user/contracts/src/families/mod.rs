@@ -103,6 +103,7 @@ mod pthread_locks;
 mod ptrace;
 mod ptrace_calls;
 mod ptrace_events;
+mod ptrace_rights;
 mod ptrace_state;
 mod ptrace_stops;
 mod pty;
@@ -289,6 +290,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("ptrace", ptrace::TESTS),
     ("ptrace_stops", ptrace_stops::TESTS),
     ("ptrace_events", ptrace_events::TESTS),
+    ("ptrace_rights", ptrace_rights::TESTS),
     ("ptrace_calls", ptrace_calls::TESTS),
     ("ptrace_state", ptrace_state::TESTS),
 ];
