@@ -17,8 +17,8 @@ use smoltcp::wire::{
     NdiscPrefixInfoFlags, NdiscRepr,
 };
 
-use super::engine::Wire;
 use super::frame::Pair;
+use super::wire::Wire;
 use super::{Buffer, Cidr, ETHERNET_HEADER, Frame, Settings, datagram, frame};
 use crate::boot::cmdline;
 use crate::exec::Instant;

@@ -16,7 +16,7 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::raw::{PacketBuffer, PacketMetadata, Socket};
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UdpPacket, UdpRepr};
 
-use super::engine::Wire;
+use super::wire::Wire;
 use crate::exec::Instant;
 use crate::net::inet::Endpoint;
 use crate::net::link::LinkSocket;

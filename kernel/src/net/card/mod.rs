@@ -12,8 +12,9 @@
 //! (`docs/decisions/050`, `051`). System calls copy from and to user memory under the lock of the socket only.
 //!
 //! * [`Card`]: what a driver does. [`Port`]: what sockets and programs see of the card: its addresses and where to leave mail.
-//! * [`engine`]: one turn of the task: mail, frames, connections that have work, timers. Only what was touched is looked at:
-//!   each connection is a socket set of its own, and [`frame`] finds out to which one a frame goes.
+//! * [`engine`]: one turn of the task: mail, frames, connections that have work, timers. [`wire`]: the stack with its device.
+//! * [`connections`]: those with other machines. Only what was touched is looked at: each is a socket set of its own, and [`frame`]
+//!   finds out to which one a frame goes.
 //! * [`stream`]: TCP; [`datagram`]: UDP and what it needs when a neighbour does not answer; [`configure`]: DHCP, the static
 //!   address of the command line, and IPv6 addresses from advertised prefixes.
 //!
@@ -22,6 +23,7 @@
 //! Locks: those of sockets are taken with none of these held; the settings of a port → its mail; mail and neighbours are leaves.
 
 mod configure;
+mod connections;
 mod datagram;
 mod engine;
 mod frame;
@@ -32,6 +34,7 @@ mod recovery;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -211,7 +211,7 @@ fn neighbours_that_repeat_who_they_are_put_no_connection_into_the_queue_twice() 
             net.arrive(frame);
         }
         net.engine.turn(net.now);
-        let (streams, queued) = net.engine.counts();
+        let (streams, queued) = net.engine.connections().counts();
         assert!(streams == 10 && queued <= streams, "{queued} of {streams}");
     }
 }
@@ -268,12 +268,12 @@ fn a_flood_of_connections_that_are_not_finished_lets_others_begin() {
     net.arrive(frame);
     net.kept = Some(vec![]);
     net.step();
-    assert_eq!(net.engine.counts().0, 0);
+    assert_eq!(net.engine.connections().counts().0, 0);
     for number in 0..300 {
         let frame = begin(&net, net.machine(2), net.machine(1), (1000 + number, port));
         net.arrive(frame);
         net.engine.turn(net.now);
-        assert!(net.engine.counts().0 <= 128);
+        assert!(net.engine.connections().counts().0 <= 128);
     }
     // The other machine, which knows of none of them, would reset them.
     net.faults.lost = 100;

@@ -25,9 +25,9 @@ pub(super) fn connect(net: &mut Net) -> (alloc::sync::Arc<TcpSocket>, SocketHand
 
 pub(super) fn assert_ends(net: &mut Net, after: Duration) {
     net.pass(after - Duration::from_secs(5));
-    assert_eq!(net.engine.counts().0, 1, "it ends too early");
+    assert_eq!(net.engine.connections().counts().0, 1, "it ends too early");
     net.pass(Duration::from_secs(15));
-    assert_eq!(net.engine.counts().0, 0, "it does not end");
+    assert_eq!(net.engine.connections().counts().0, 0, "it does not end");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn the_other_end_is_not_waited_for_for_ever_by_nobody() {
     net.until("it has come", |net| net.tcp(there).state() == tcp::State::CloseWait);
     net.pass(Duration::from_secs(200));
     // A program that waits for it may do so.
-    assert_eq!(net.engine.counts().0, 1);
+    assert_eq!(net.engine.connections().counts().0, 1);
     net.kept = Some(vec![]);
     socket.released();
     assert_ends(&mut net, Duration::from_secs(60));
@@ -137,7 +137,7 @@ fn what_has_come_is_read_after_the_connection_is_long_over() {
             net.tcp(there).close();
         }
         net.pass(Duration::from_secs(20));
-        assert_eq!(net.engine.counts().0, 0);
+        assert_eq!(net.engine.connections().counts().0, 0);
         let mut got = vec![];
         while let Ok(Some(bytes)) = receive(&*socket)
             && !bytes.is_empty()
@@ -221,10 +221,10 @@ fn connections_that_are_over_do_not_keep_new_ones_out() {
         net.tcp(there).close();
         net.until("it is over", |net| net.tcp(there).state() == tcp::State::Closed);
         net.sockets.remove(there);
-        assert!(net.engine.counts().0 <= 257);
+        assert!(net.engine.connections().counts().0 <= 257);
     }
     net.pass(Duration::from_secs(30));
-    assert_eq!(net.engine.counts().0, 0);
+    assert_eq!(net.engine.connections().counts().0, 0);
 }
 
 #[test]
@@ -444,5 +444,5 @@ fn a_connection_is_accepted_though_bytes_and_a_reset_come_in_the_same_turn() {
     let socket = accepted.as_socket().unwrap();
     assert_eq!(receive(socket), Ok(Some(b"bye".to_vec())));
     assert_eq!(receive(socket), Err(Errno::ECONNRESET));
-    assert_eq!(net.engine.counts().0, 0);
+    assert_eq!(net.engine.connections().counts().0, 0);
 }

@@ -101,7 +101,7 @@ fn a_connection_carries_everything_in_both_directions_whatever_the_wire_does() {
         assert_eq!(error(&*socket), None);
         exchange(&mut net, &*socket, there, &pattern(150_000));
         socket.released();
-        net.until("nothing is left of it", |net| net.engine.is_idle());
+        net.until("nothing is left of it", |net| net.engine.connections().is_idle());
     }
 }
 
@@ -123,7 +123,7 @@ fn a_listener_has_connections_from_other_machines() {
         exchange(&mut net, accepted.as_socket().unwrap(), there, &pattern(100_000));
         accepted.released();
         listener.released();
-        net.until("nothing is left of it", |net| net.engine.is_idle());
+        net.until("nothing is left of it", |net| net.engine.connections().is_idle());
     }
 }
 
@@ -151,7 +151,7 @@ fn those_who_do_not_answer_are_told_from_those_who_refuse() {
     net.until("it has waited", |_| !silent.is_connecting());
     assert_eq!(error(&*silent), Some(Errno::ETIMEDOUT));
     assert!((127..130).contains(&net.now.saturating_since(begun).as_secs()));
-    net.until("nothing is left of it", |net| net.engine.is_idle());
+    net.until("nothing is left of it", |net| net.engine.connections().is_idle());
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn what_was_sent_before_close_arrives_and_a_reset_is_told_once() {
     net.until("it ends", |net| net.tcp(there).state() == tcp::State::CloseWait);
     net.tcp(there).send_slice(b"too late").unwrap();
     net.until("it is reset", |net| net.tcp(there).state() == tcp::State::Closed);
-    net.until("nothing is left of them", |net| net.engine.is_idle());
+    net.until("nothing is left of them", |net| net.engine.connections().is_idle());
 }
 
 #[test]

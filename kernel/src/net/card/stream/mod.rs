@@ -3,6 +3,9 @@
 //! The stream is to the stand-in what a program is to its socket: it reads what the local program has sent, writes what has
 //! come, shuts it down for a FIN and aborts it for a RST. So what the local program sees is what it sees on the loopback.
 
+mod clock;
+mod losses;
+
 use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
 use alloc::vec::Vec;
@@ -15,31 +18,23 @@ use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Duration as StackDuration;
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 
-use super::engine::Wire;
+use self::clock::SEND_TIME;
 use super::frame::Pair;
 use super::port::Ring;
 use super::recovery::{Recovery, Said};
+use super::wire::Wire;
 use crate::errno::{Errno, Result};
 use crate::exec::{ANY, Instant, WaitEntry};
 use crate::fs::TryError;
 use crate::mm::IoBuf;
-use crate::net::counted::{Counted, ORPHANS};
+use crate::net::counted::Counted;
 use crate::net::inet::Endpoint;
-use crate::net::inet::tcp::{KeepAlive, PeerOptions, TcpSocket};
+use crate::net::inet::tcp::{PeerOptions, TcpSocket};
 
 /// Bytes in the stack in each direction, on top of what sockets queue; less with many connections or little memory.
 const RECEIVE: usize = 128 << 10;
 const SEND: usize = 64 << 10;
 const LITTLE: usize = 16 << 10;
-/// How long a SYN is repeated (net.ipv4.tcp_syn_retries), and bytes that are not acknowledged (tcp_retries2).
-const SYN_TIME: Duration = Duration::from_secs(127);
-const SEND_TIME: Duration = Duration::from_secs(924);
-/// The same for a connection that no program has any more, whatever else the other side says, and how long that waits for its
-/// FIN (tcp_fin_timeout).
-const ORPHAN_TIME: Duration = Duration::from_secs(100);
-const FIN_TIME: Duration = Duration::from_secs(60);
-/// How long a neighbour is asked for.
-const NEIGHBOUR_TIME: Duration = Duration::from_secs(3);
 /// After how long it is tried again when there was no memory for what has come.
 const BREATH: Duration = Duration::from_millis(100);
 /// How often a neighbour that sends is noted.
@@ -261,38 +256,6 @@ impl Stream {
         begins
     }
 
-    /// A segment that the stack must not see.
-    pub fn hides(&self, said: &Said) -> bool {
-        matches!(said, Said::Acknowledges(told) if self.recovery.is_to_be_hidden(told))
-    }
-
-    /// A segment has been processed: does it tell of a loss that the stack does not see?
-    pub fn recover(&mut self, wire: &mut Wire, said: Said) {
-        match said {
-            Said::Acknowledges(told) if self.established => {
-                if self.recovery.heard(told, wire.now) {
-                    self.tell_of_loss(wire);
-                }
-            }
-            _ => self.recovery.heard_other(wire.now),
-        }
-    }
-
-    /// Does nothing come any more, though something should?
-    pub fn recover_from_silence(&mut self, wire: &mut Wire) {
-        if self.recovery.is_silent(wire.now) {
-            self.tell_of_loss(wire);
-        }
-    }
-
-    fn tell_of_loss(&mut self, wire: &mut Wire) {
-        // An end without data the stack would not send again.
-        if self.socket().send_queue() > 0 {
-            let frames = self.recovery.frames(self.pair, wire.port.card().mac());
-            frames.for_each(|frame| wire.feed(frame, &mut self.sockets));
-        }
-    }
-
     /// Lets the stack send a segment. False: there is none.
     pub fn send(&mut self, wire: &mut Wire) -> bool {
         wire.phy.sent = None;
@@ -350,78 +313,6 @@ impl Stream {
         };
         if !joined {
             self.socket().abort();
-        }
-    }
-
-    fn watch_the_clock(&mut self, wire: &Wire, options: Option<&PeerOptions>) {
-        // Neither in TIME-WAIT nor before it is made is it one to Linux.
-        let orphan = options.is_none() && !self.is_past() && !self.is_half_open();
-        let end = matches!(self.state(), State::FinWait1 | State::Closing | State::LastAck);
-        let queued = if orphan { self.stand_in.queued() } else { 0 };
-        let left = queued + self.socket().send_queue() + usize::from(end);
-        if (orphan, left) != (self.orphan.is_some(), self.left) {
-            (self.left, self.since) = (left, wire.now);
-            self.orphan = orphan.then(|| self.orphan.take().unwrap_or_else(|| Counted::new(&ORPHANS)));
-        }
-        self.patience = options.and_then(|options| options.user_timeout).unwrap_or(SEND_TIME);
-        if let Some((at, errno)) = self.deadline(wire)
-            && at <= wire.now
-        {
-            self.failure = Some(errno);
-        }
-    }
-
-    /// When it is given up unless something happens, and what the program is told then. For bytes that a program waits to be
-    /// acknowledged the stack has its own clock, which an answer to a probe of a closed window sets back.
-    fn deadline(&self, wire: &Wire) -> Option<(Instant, Errno)> {
-        let (since, time) = match self.state() {
-            State::SynSent => {
-                let hop = wire.settings.next_hop(self.pair.1.ip);
-                let asked = hop.and_then(|hop| wire.port.with_neighbours(|known| known.asked_since(hop)));
-                let vain = asked.map(|asked| asked.max(self.begun).saturating_add(NEIGHBOUR_TIME));
-                let end = self.begun.saturating_add(SYN_TIME);
-                return Some(match vain {
-                    Some(vain) if vain < end => (vain, Errno::EHOSTUNREACH),
-                    _ => (end, Errno::ETIMEDOUT),
-                });
-            }
-            State::SynReceived => (self.begun, FIN_TIME),
-            State::Closed | State::Listen | State::TimeWait => return None,
-            State::FinWait2 if self.orphan.is_some() => (self.since, self.stand_in.end_time()),
-            _ if self.orphan.is_some() => (self.since, ORPHAN_TIME),
-            State::FinWait1 | State::Closing | State::LastAck if self.left == 1 => (self.since, self.patience),
-            _ => return None,
-        };
-        Some((since.saturating_add(time), Errno::ETIMEDOUT))
-    }
-
-    /// SO_KEEPALIVE (tcp_keepalive_timer of Linux): asks after a silence, and gives up when so many have not been answered. The
-    /// stack sends the first probe at once when it is told of them, and goes on until it is told to stop.
-    fn probe(&mut self, now: Instant, times: Option<KeepAlive>) {
-        let waits = matches!(self.state(), State::Established | State::CloseWait | State::FinWait2);
-        let Some(times) = times.filter(|_| waits && self.socket().send_queue() == 0) else { return self.rest() };
-        let next = match self.next_probe {
-            Some(next) if self.probes > 0 => next,
-            _ => self.heard.saturating_add(times.idle),
-        };
-        self.next_probe = Some(next);
-        if now < next {
-            return;
-        }
-        if self.probes >= times.count {
-            self.failure = Some(Errno::ETIMEDOUT);
-        } else {
-            self.probes += 1;
-            self.next_probe = Some(now.saturating_add(times.interval));
-            self.socket().set_keep_alive(stack_time(times.interval));
-        }
-    }
-
-    /// Nobody asks.
-    fn rest(&mut self) {
-        if self.next_probe.take().is_some() {
-            self.probes = 0;
-            self.socket().set_keep_alive(None);
         }
     }
 
