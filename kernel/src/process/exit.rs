@@ -2,15 +2,16 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
+
+use arrayvec::ArrayVec;
 
 use super::fp;
 use super::process::{Process, State};
 use super::ptrace;
-use super::table::{self, Pid, Table};
+use super::table::{self, Pid, TURN, Table};
 use super::task::{Task, Thread};
-use crate::exec::WaitQueue;
+use crate::exec::{self, WaitQueue};
 use crate::fs::FdTable;
 use crate::signal::{self, SigInfo};
 use crate::{boot, fs, futex, io_uring, ipc, time};
@@ -94,30 +95,27 @@ pub async fn leave_memory(t: &Thread, ends: bool) {
 }
 
 /// Takes the thread out of its group; the last one turns the process into a zombie.
-pub fn leave_group(task: &Arc<Task>, status: ExitStatus) {
+pub async fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     let process = task.process().clone();
     task.exited.store(true, Ordering::Release);
     // Whoever is to be attached from now on sees that this thread ends.
     ptrace::detach_all(task);
-    let mut table = table::lock();
-    if task.is_leader() {
-        *process.last_comm.lock() = task.comm();
-    }
-    table.remove_task(task.tid());
-    let last = {
+    let (last, tracer) = {
+        let mut table = table::lock();
+        if task.is_leader() {
+            *process.last_comm.lock() = task.comm();
+        }
+        table.remove_task(task.tid());
         let mut threads = process.threads.lock();
         task.part(&mut threads);
         process.dead_threads.lock().add(&task.usage());
         process.dead_io.lock().add(&task.io_usage());
         *process.last_creds.lock() = Some(task.shared_creds());
-        threads.is_empty()
+        let last = threads.is_empty();
+        drop(threads);
+        (last, ptrace::keep_dead(&mut table, task, status))
     };
-    let tracer = ptrace::keep_dead(&mut table, task, status);
-    let effects = if last { Some(end_process(&mut table, &process, status)) } else { None };
-    // A zombie keeps no file system busy.
-    let exe = if last { process.exe.lock().take() } else { None };
-    drop(table);
-    drop(exe);
+    let effects = if last { Some(end_process(&process, status).await) } else { None };
     process.exit_wait.wake_all();
     if let Some(tracer) = tracer {
         let status = process.group_exit.lock().unwrap_or(status);
@@ -135,13 +133,18 @@ pub fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     }
 }
 
-/// What the end of a process causes, gathered under the table's lock and done after it.
+/// What the end of a process causes, found under the table's lock and done after it.
 pub(super) struct Effects {
-    /// (receiver, signal) pairs: SIGCHLD to the parents of zombies, SIGHUP and SIGCONT to orphaned groups.
-    signals: Vec<(Arc<Process>, SigInfo)>,
-    /// Parents to wake in wait4.
-    wake: Vec<Arc<Process>>,
+    notice: Option<Notice>,
+    /// A stopped group that nobody can continue any more.
+    orphaned: Option<Pid>,
     session_leader: bool,
+}
+
+/// Somebody is to be told of the end of a process: a signal, and a wake-up in wait4.
+struct Notice {
+    to: Arc<Process>,
+    info: Option<SigInfo>,
 }
 
 impl Effects {
@@ -152,8 +155,11 @@ impl Effects {
         if self.session_leader {
             fs::tty::session_leader_exit(process);
         }
-        for (receiver, info) in self.signals {
-            let _ = signal::send_to_process(&receiver, info);
+        if let Some(pgid) = self.orphaned {
+            hang_up(pgid, process);
+        }
+        if let Some(notice) = &self.notice {
+            notice.signal();
         }
         process.announced.store(true, Ordering::Release);
         // The parent may be another one by now, who found nothing to report.
@@ -161,84 +167,145 @@ impl Effects {
         if let Some(parent) = parent {
             parent.child_wait.wake_all();
         }
-        for parent in self.wake {
-            parent.child_wait.wake_all();
+        if let Some(notice) = &self.notice {
+            notice.to.child_wait.wake_all();
         }
     }
 }
 
-fn end_process(table: &mut Table, process: &Arc<Process>, status: ExitStatus) -> Effects {
+impl Notice {
+    fn signal(&self) {
+        if let Some(info) = self.info {
+            let _ = signal::send_to_process(&self.to, info);
+        }
+    }
+}
+
+/// SIGHUP and SIGCONT to all of a group but the process that ends.
+fn hang_up(pgid: Pid, ends: &Process) {
+    for member in table::members(pgid).filter(|member| member.pid != ends.pid) {
+        let _ = signal::send_to_process(&member, SigInfo::kernel(signal::SIGHUP));
+        let _ = signal::send_to_process(&member, SigInfo::kernel(signal::SIGCONT));
+    }
+}
+
+/// The last thread has left. There may be very many children: they are given away some at a time, and the process is a
+/// zombie when it has none.
+async fn end_process(process: &Arc<Process>, status: ExitStatus) -> Effects {
+    // A zombie keeps no file system busy.
+    let exe = process.exe.lock().take();
+    drop(exe);
+    loop {
+        if let Some(effects) = try_end(process, status) {
+            return effects;
+        }
+        exec::budget().await;
+    }
+}
+
+/// None: some children have been given away.
+fn try_end(process: &Arc<Process>, status: ExitStatus) -> Option<Effects> {
+    let mut table = table::lock();
+    let adoption = adopt_some(&mut table, process);
+    if !adoption.children.is_empty() {
+        drop(table);
+        adoption.apply(process);
+        return None;
+    }
     let status = process.group_exit.lock().unwrap_or(status);
-    let session_leader = process.session.read().sid == process.pid;
-    let mut effects = Effects { signals: Vec::new(), wake: Vec::new(), session_leader };
-    let children = adopt_children(table, process, &mut effects);
-    orphan_groups(table, process, &children, &mut effects);
+    let orphaned = orphaned_by_end(&table, process);
     *process.state.lock() = State::Zombie(status);
-    notify_parent(table, process, status, &mut effects);
-    effects
+    let notice = notify_parent(&mut table, process, status);
+    Some(Effects { notice, orphaned, session_leader: process.session.read().sid == process.pid })
+}
+
+/// Some children have got another parent: what is to be done about that after the table's lock.
+struct Adoption {
+    children: ArrayVec<Arc<Process>, TURN>,
+    /// Of those that are zombies.
+    notices: ArrayVec<Notice, TURN>,
+    /// Stopped groups that nobody can continue any more.
+    orphaned: ArrayVec<Pid, TURN>,
+}
+
+impl Adoption {
+    fn apply(self, parent: &Process) {
+        for child in &self.children {
+            for task in child.tasks() {
+                let death_signal = task.parent_death_signal.load(Ordering::Relaxed);
+                if death_signal != 0 {
+                    let info = SigInfo::user(death_signal as u8, parent.pid, parent.uid());
+                    let _ = signal::send_to_process(child, info);
+                }
+            }
+        }
+        self.orphaned.iter().for_each(|pgid| hang_up(*pgid, parent));
+        for notice in self.notices {
+            notice.signal();
+            notice.to.child_wait.wake_all();
+        }
+    }
 }
 
 /// Children go to the nearest living ancestor that is a subreaper, else to init (prctl(2), PR_SET_CHILD_SUBREAPER).
-fn adopt_children(table: &mut Table, process: &Arc<Process>, effects: &mut Effects) -> Vec<Arc<Process>> {
-    let mut reaper = 1;
+fn reaper_of(table: &Table, process: &Process) -> Pid {
     let mut ancestor = process.ppid.load(Ordering::Relaxed);
-    while let Some(candidate) = table.process(ancestor) {
-        if candidate.pid == 1 {
-            break;
-        }
+    while let Some(candidate) = table.process(ancestor).filter(|candidate| candidate.pid != 1) {
         if candidate.child_subreaper.load(Ordering::Relaxed) && !candidate.is_zombie() {
-            reaper = candidate.pid;
-            break;
+            return candidate.pid;
         }
         ancestor = candidate.ppid.load(Ordering::Relaxed);
     }
-    let children = table.reparent_children(process.pid, reaper);
+    1
+}
+
+fn adopt_some(table: &mut Table, process: &Arc<Process>) -> Adoption {
+    let (mut notices, mut orphaned) = (ArrayVec::new(), ArrayVec::<Pid, TURN>::new());
+    if process.pid == 1 {
+        // There is nobody to give them to, and nothing goes on.
+        return Adoption { children: ArrayVec::new(), notices, orphaned };
+    }
+    let reaper = reaper_of(table, process);
+    let children = table.reparent_some(process.pid, reaper);
     for child in &children {
         // An adopted child tells its new parent by SIGCHLD, whatever clone had asked for.
         child.exit_signal.store(signal::SIGCHLD as u32, Ordering::Relaxed);
         child.creator.store(0, Ordering::Relaxed);
-        for task in child.tasks() {
-            let death_signal = task.parent_death_signal.load(Ordering::Relaxed);
-            if death_signal != 0 {
-                let info = SigInfo::user(death_signal as u8, process.pid, process.uid());
-                effects.signals.push((child.clone(), info));
-            }
+        if links(process, child) {
+            orphaned.push(child.pgid.load(Ordering::Relaxed));
         }
         let state = *child.state.lock();
         // What another process traces is its own news for now.
         if let State::Zombie(status) = state
             && child.tracer().is_none()
         {
-            notify_parent(table, child, status, effects);
+            notices.extend(notify_parent(table, child, status));
         }
     }
-    children
+    orphaned.sort_unstable();
+    let mut before = 0;
+    orphaned.retain(|pgid| core::mem::replace(&mut before, *pgid) != *pgid && is_left_stopped(table, *pgid, process));
+    Adoption { children, notices, orphaned }
+}
+
+/// Could the parent continue the child's group if it stops?
+fn links(parent: &Process, child: &Process) -> bool {
+    parent.pgid.load(Ordering::Relaxed) != child.pgid.load(Ordering::Relaxed)
+        && parent.session.read().sid == child.session.read().sid
 }
 
 /// Stopped groups that nobody can continue any more get SIGHUP and SIGCONT (POSIX, _exit). Only groups that this end
 /// cuts off count: its own, if its parent is in another group of the session, and those of its children there.
-fn orphan_groups(table: &Table, process: &Arc<Process>, children: &[Arc<Process>], effects: &mut Effects) {
+fn is_left_stopped(table: &Table, pgid: Pid, ends: &Process) -> bool {
+    // Children are given away from the last to the first: as long as there are some of the group, the first is soon found.
+    table.is_orphaned_group(pgid, Some(ends.pid))
+        && table.group(pgid).any(|member| member.pid != ends.pid && member.sig.is_stopped())
+}
+
+fn orphaned_by_end(table: &Table, process: &Process) -> Option<Pid> {
     let own = process.pgid.load(Ordering::Relaxed);
-    let links = |parent: &Process, child: &Process| {
-        parent.pgid.load(Ordering::Relaxed) != child.pgid.load(Ordering::Relaxed)
-            && parent.session.read().sid == child.session.read().sid
-    };
-    let mut groups: Vec<Pid> =
-        children.iter().filter(|child| links(process, child)).map(|child| child.pgid.load(Ordering::Relaxed)).collect();
-    if table.parent(process.pid).is_some_and(|parent| links(parent, process)) {
-        groups.push(own);
-    }
-    groups.sort_unstable();
-    groups.dedup();
-    for pgid in groups {
-        let stopped = table.group(pgid).any(|member| member.pid != process.pid && member.sig.is_stopped());
-        if stopped && table.is_orphaned_group(pgid, Some(process.pid)) {
-            for member in table.group(pgid).filter(|member| member.pid != process.pid) {
-                effects.signals.push((member.clone(), SigInfo::kernel(signal::SIGHUP)));
-                effects.signals.push((member.clone(), SigInfo::kernel(signal::SIGCONT)));
-            }
-        }
-    }
+    let linked = table.parent(process.pid).is_some_and(|parent| links(parent, process));
+    (linked && is_left_stopped(table, own, process)).then_some(own)
 }
 
 /// A zombie is no longer traced by a thread of process `from`: now it is its parent's. Under the table's lock; what
@@ -250,40 +317,34 @@ pub(super) fn pass_on(table: &mut Table, process: &Arc<Process>, from: &Arc<Proc
         return None; // it has been told
     }
     process.announced.store(false, Ordering::Release);
-    let mut effects = Effects { signals: Vec::new(), wake: Vec::new(), session_leader: false };
-    notify_parent(table, process, status, &mut effects);
-    if own {
-        effects.signals.clear();
+    let mut notice = notify_parent(table, process, status);
+    if own && let Some(notice) = &mut notice {
+        notice.info = None;
     }
-    Some(effects)
+    Some(Effects { notice, orphaned: None, session_leader: false })
 }
 
 /// SIGCHLD (or clone's exit signal) and a wake-up for the parent; a parent that ignores children never sees a zombie. A
 /// tracer in another process comes first: see [`pass_on`].
-fn notify_parent(table: &mut Table, process: &Arc<Process>, status: ExitStatus, effects: &mut Effects) {
+fn notify_parent(table: &mut Table, process: &Arc<Process>, status: ExitStatus) -> Option<Notice> {
     let Some(parent) = table.parent(process.pid).cloned() else {
         table.remove_process(process.pid);
-        return;
+        return None;
     };
+    let info = |signo| SigInfo::child_exited(signo, process.pid, process.uid(), status, process.usage());
     let tracer = process.tracer();
     if let Some(tracer) = &tracer
         && !Arc::ptr_eq(tracer.process(), &parent)
     {
-        let info = SigInfo::child_exited(signal::SIGCHLD, process.pid, process.uid(), status, process.usage());
-        effects.signals.push((tracer.process().clone(), info));
-        effects.wake.push(tracer.process().clone());
-        return;
+        return Some(Notice { to: tracer.process().clone(), info: Some(info(signal::SIGCHLD)) });
     }
     let exit_signal = process.exit_signal.load(Ordering::Relaxed) as u8;
     let ignores = tracer.is_none() && exit_signal == signal::SIGCHLD && parent.handlers.read().ignores_children();
-    if exit_signal != 0 {
-        let info = SigInfo::child_exited(exit_signal, process.pid, process.uid(), status, process.usage());
-        effects.signals.push((parent.clone(), info));
-    }
+    let info = (exit_signal != 0).then(|| info(exit_signal));
     if ignores {
         *process.state.lock() = State::Dead;
         parent.reaped_children.lock().max_rss = 0;
         table.remove_process(process.pid);
     }
-    effects.wake.push(parent);
+    Some(Notice { to: parent, info })
 }

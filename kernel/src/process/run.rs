@@ -81,7 +81,7 @@ fn life(mut t: Thread) -> impl Future<Output = ()> {
         exit::leave(&mut t).await;
         let task = t.task().clone();
         drop(t);
-        exit::leave_group(&task, status);
+        exit::leave_group(&task, status).await;
     }
 }
 

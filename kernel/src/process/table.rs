@@ -3,7 +3,6 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -264,22 +263,19 @@ impl Table {
         children.into_iter().flatten().filter_map(|pid| self.process(*pid))
     }
 
-    /// Moves all children of `from` to `to`.
-    pub fn reparent_children(&mut self, from: Pid, to: Pid) -> Vec<Arc<Process>> {
-        let Some(node) = self.nodes.get_mut(&from) else { return Vec::new() };
-        let children = core::mem::take(&mut node.children);
-        let mut moved = Vec::new();
-        for pid in &children {
-            if let Some(child) = self.nodes.get_mut(pid) {
-                child.parent = to;
-                child.process.ppid.store(to, Ordering::Relaxed);
-                moved.push(child.process.clone());
+    /// Moves some children of `from`, the last ones first, to `to`.
+    pub(super) fn reparent_some(&mut self, from: Pid, to: Pid) -> ArrayVec<Arc<Process>, TURN> {
+        let next = || {
+            let pid = self.nodes.get_mut(&from)?.children.pop_last()?;
+            if let Some(new_parent) = self.nodes.get_mut(&to) {
+                new_parent.children.insert(pid);
             }
-        }
-        if let Some(new_parent) = self.nodes.get_mut(&to) {
-            new_parent.children.extend(children);
-        }
-        moved
+            let child = self.nodes.get_mut(&pid)?;
+            child.parent = to;
+            child.process.ppid.store(to, Ordering::Relaxed);
+            Some(child.process.clone())
+        };
+        core::iter::from_fn(next).take(TURN).collect()
     }
 
     /// Members of a process group, zombies included.
