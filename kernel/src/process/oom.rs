@@ -20,6 +20,8 @@ use crate::signal::{self, SIGKILL, SigInfo};
 
 /// How often those who wait for the end of a process look again.
 const INTERVAL: Duration = Duration::from_millis(2);
+/// How long they wait for one that keeps its memory, before another has to go, too.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// An oom_score_adj that no process with it is ended for.
 const NEVER: i32 = -1000;
 
@@ -76,9 +78,8 @@ async fn end_worst() -> bool {
         let worst =
             || table::processes().filter_map(|process| Some((badness(&process)?, process))).max_by_key(|found| found.0);
         let mut ending = false;
-        for process in table::processes().filter(|process| process.is_dying() && !process.is_zombie()) {
-            ptrace::hurry(&process);
-            ending = true;
+        for process in table::processes().filter(|process| process.is_dying()) {
+            ending |= may_be_waited_for(&process, Instant::now());
         }
         ending || worst().map(|(_, process)| end(&process)).is_some()
     };
@@ -86,6 +87,13 @@ async fn end_worst() -> bool {
         exec::sleep_until(Instant::now().saturating_add(INTERVAL)).await;
     }
     ending
+}
+
+/// Will this one, which ends, soon give up its memory? One that has none any more is not waited for, nor is one that something
+/// keeps from its end: a disk that does not answer.
+fn may_be_waited_for(process: &Process, now: Instant) -> bool {
+    let holds_memory = process.tasks().any(|task| task.handles().mm.is_some());
+    holds_memory && now.saturating_since(ptrace::hurry(process, now)) < PATIENCE
 }
 
 fn end(process: &Arc<Process>) {
@@ -99,11 +107,61 @@ fn end(process: &Arc<Process>) {
 /// that must stay.
 fn badness(process: &Process) -> Option<i64> {
     let wish = process.oom_score_adj.load(Ordering::Relaxed);
-    if process.pid == 1 || wish == NEVER {
+    if process.pid == 1 || wish == NEVER || process.is_dying() {
         return None;
     }
     let space = process.any_thread()?.handles().mm?;
     let stats = space.stats();
     let held = stats.resident + stats.tables + stats.map_pages;
     Some(held as i64 + i64::from(wish) * mm::frames::total_frames() as i64 / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::FpRegs;
+    use crate::process::creds::Credentials;
+    use crate::process::limits::Limits;
+    use crate::process::process::NewProcess;
+    use crate::process::session::Session;
+    use crate::process::task::{Handles, Task};
+    use crate::signal::{SIGCHLD, SigHandlers, TaskSignals};
+
+    /// A process with one thread.
+    fn process() -> (Arc<Process>, Arc<Task>) {
+        mm::test_util::init();
+        let process = Process::new(NewProcess {
+            pid: 7,
+            creator: 0,
+            pgid: 0,
+            session: Session::new(0),
+            handlers: Arc::new(SigHandlers::new()),
+            limits: Limits::initial(100),
+            exit_signal: SIGCHLD.into(),
+        });
+        let mm = Some(mm::AddressSpace::new().unwrap());
+        let handles = Handles { mm, files: None, fs: None, creds: Arc::new(Credentials::root()) };
+        let entity = exec::Entity::new(Default::default());
+        let task = Task::new(7, process.clone(), entity, TaskSignals::new(), handles, [0; 16], FpRegs::default());
+        task.join(&mut process.threads.lock());
+        (process, task)
+    }
+
+    #[test]
+    fn one_that_keeps_its_memory_is_passed_over_after_a_while() {
+        let (process, _task) = process();
+        let first = Instant::from_nanos(1_000_000_000);
+        assert!(may_be_waited_for(&process, first));
+        assert!(may_be_waited_for(&process, first.saturating_add(PATIENCE / 2)));
+        assert!(!may_be_waited_for(&process, first.saturating_add(PATIENCE)));
+        *process.group_exit.lock() = Some(crate::process::ExitStatus::Exited(0));
+        assert_eq!(badness(&process), None);
+    }
+
+    #[test]
+    fn one_without_memory_is_not_waited_for() {
+        let (process, task) = process();
+        task.lock_handles().mm = None;
+        assert!(!may_be_waited_for(&process, Instant::from_nanos(1)));
+    }
 }

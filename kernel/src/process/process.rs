@@ -95,8 +95,9 @@ pub struct Process {
     pub leader_trace: SpinLock<Option<Arc<Trace>>>,
     /// How many tracees its threads have.
     pub tracees: AtomicU32,
-    /// Its memory is wanted: no thread of it stops for its tracer before its end any more.
-    pub hurries: AtomicBool,
+    /// Since when its memory has been wanted, nanoseconds since boot, and no thread of it has stopped for its tracer before
+    /// its end; 0: it is not.
+    pub hurries: AtomicU64,
     /// How many threads of it load a program that has more rights than it had: who attaches to it waits for them.
     pub gains_rights: AtomicU32,
     /// Usage of threads that have ended, and of children that were waited for.
@@ -161,7 +162,7 @@ impl Process {
             last_comm: SpinLock::new([0; 16]),
             leader_trace: SpinLock::new(None),
             tracees: AtomicU32::new(0),
-            hurries: AtomicBool::new(false),
+            hurries: AtomicU64::new(0),
             gains_rights: AtomicU32::new(0),
             dead_threads: SpinLock::new(Usage::default()),
             dead_io: SpinLock::new(IoUsage::default()),

@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 
 use super::{Options, Resume, Stop, Trace, events};
 use crate::arch::PSTATE_SS;
+use crate::exec::Instant;
 use crate::process::exit::ExitStatus;
 use crate::process::fp;
 use crate::process::{Process, Task, Thread};
@@ -52,7 +53,7 @@ pub async fn stop(t: &mut Thread, event: Event) -> Option<(u32, Option<SigInfo>)
     tell(t.task(), &trace, cause, status);
     // Registered before each look. Who resumes, ends the bond, kills or sends for a listening one changes what is looked
     // at first and wakes then. Who has called exit_group ends, and hurries, without being killed.
-    let hurries = || t.process().hurries.load(Ordering::Relaxed);
+    let hurries = || t.process().hurries.load(Ordering::Relaxed) != 0;
     let killed = || hurries() || signal::fatal_pending(t.task()) && !killed_before;
     let done = || (trace.is_resumed(t) || killed()).then_some(());
     trace.resumed.wait_for(done).await;
@@ -190,7 +191,7 @@ pub async fn exec_event(t: &mut Thread, old_tid: u32) {
 
 /// The thread is about to end.
 pub async fn exit_event(t: &mut Thread, status: ExitStatus) {
-    let hurries = t.process().hurries.load(Ordering::Relaxed);
+    let hurries = t.process().hurries.load(Ordering::Relaxed) != 0;
     if !hurries && t.trace().is_some_and(|trace| trace.has(Options::EXIT)) {
         let status = t.process().group_exit.lock().unwrap_or(status);
         let event = Event::trap(t, u32::from(SIGTRAP) | events::EXIT << 8, status.wait_status().into());
@@ -198,13 +199,16 @@ pub async fn exit_event(t: &mut Thread, status: ExitStatus) {
     }
 }
 
-/// A process that is being killed is to give up its memory: no tracer keeps it from that.
-pub fn hurry(process: &Process) {
-    if !process.hurries.swap(true, Ordering::Relaxed) {
-        for trace in process.tasks().filter_map(|task| task.trace()) {
-            trace.resumed.wake_all();
-        }
+/// A process that is being killed is to give up its memory: no tracer keeps it from that. Answers since when.
+pub fn hurry(process: &Process, now: Instant) -> Instant {
+    let first = process.hurries.compare_exchange(0, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed);
+    if let Err(since) = first {
+        return Instant::from_nanos(since);
     }
+    for trace in process.tasks().filter_map(|task| task.trace()) {
+        trace.resumed.wake_all();
+    }
+    now
 }
 
 /// The frame of a handler has been made while the thread is stepped: the step has come to the handler's first instruction.
