@@ -85,6 +85,7 @@ pub struct CloneArgs {
 /// Makes the child and starts it; answers its id in the parent, after a vfork child has let go of the address space.
 pub async fn clone(t: &mut Thread, args: CloneArgs) -> SysResult {
     check(t, &args)?;
+    unless_signalled(t)?;
     let flags = args.flags;
     let vfork = flags.contains(CloneFlags::VFORK).then(|| Arc::new(VforkDone::default()));
     let shares = flags.contains(CloneFlags::VM);
@@ -184,6 +185,12 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
     Ok(())
 }
 
+/// A child comes before the signals that its maker has got, or after what these make of it: a signal for a group either comes
+/// to the child, too, or is acted on before there is a child. Nobody sees the restart.
+fn unless_signalled(t: &Thread) -> SysResult<()> {
+    if signal::is_signalled(t.task()) || t.process().is_dying() { Err(Restart::NoIntr.into()) } else { Ok(()) }
+}
+
 /// The list of what is shared and what is copied.
 fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmUse>)) -> SysResult<Thread> {
     let flags = args.flags;
@@ -203,10 +210,7 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
     }
 
     let mut table = table::lock();
-    if t.process().is_dying() {
-        // Nobody sees this: what ends the group is about to end the caller.
-        return Err(Restart::NoIntr.into());
-    }
+    unless_signalled(t)?;
     // For everybody, root too: more threads would end in a lack of memory.
     if table.thread_count() as u64 >= crate::boot::threads_max() {
         return Err(Errno::EAGAIN.into());

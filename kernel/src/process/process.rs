@@ -70,6 +70,8 @@ pub struct Process {
     /// The parent's thread that made it (__WNOTHREAD); when that has ended, the first one counts as its maker.
     pub creator: AtomicU32,
     pub pgid: AtomicU32,
+    /// Its place among the members of the group.
+    pub(super) group_place: AtomicU64,
     pub session: RwSpinLock<Arc<Session>>,
     pub threads: SpinLock<Vec<Arc<Task>>>,
     pub sig: ProcessSignals,
@@ -147,6 +149,7 @@ impl Process {
             ppid: AtomicU32::new(0),
             creator: AtomicU32::new(new.creator),
             pgid: AtomicU32::new(new.pgid),
+            group_place: AtomicU64::new(0),
             session: RwSpinLock::new(new.session),
             threads: SpinLock::new(Vec::new()),
             sig: ProcessSignals::new(),

@@ -48,8 +48,11 @@ struct Node {
 pub struct Table {
     nodes: BTreeMap<Pid, Node>,
     tasks: BTreeMap<Pid, Arc<Task>>,
-    /// Members of each process group, zombies included.
-    groups: BTreeMap<Pid, BTreeSet<Pid>>,
+    /// Members of each process group, zombies included, in the order in which they have come: who goes through a group meets
+    /// those that come meanwhile, whatever their pids are.
+    groups: BTreeMap<Pid, BTreeMap<u64, Pid>>,
+    /// The greatest place that was given in any group.
+    last_place: u64,
     /// Number of processes in each session.
     sessions: BTreeMap<Pid, usize>,
     /// Threads that have ended and keep their ids until their tracers have waited for them.
@@ -61,6 +64,7 @@ static TABLE: SpinLock<Table> = SpinLock::new(Table {
     nodes: BTreeMap::new(),
     tasks: BTreeMap::new(),
     groups: BTreeMap::new(),
+    last_place: 0,
     sessions: BTreeMap::new(),
     dead_tracees: BTreeMap::new(),
     last_pid: 0,
@@ -90,27 +94,32 @@ pub fn group_exists(pgid: Pid) -> bool {
 /// meanwhile may be among them or not.
 pub fn processes() -> impl Iterator<Item = Arc<Process>> {
     in_turns(|table, from| {
-        table.nodes.range(from..).take(TURN).map(|(pid, node)| (*pid, node.process.clone())).collect()
+        let from = Pid::try_from(from).unwrap_or(PID_LIMIT);
+        table.nodes.range(from..).take(TURN).map(|(pid, node)| ((*pid).into(), node.process.clone())).collect()
     })
 }
 
 /// All living threads by tid, in the same way.
 pub fn tasks() -> impl Iterator<Item = Arc<Task>> {
-    in_turns(|table, from| table.tasks.range(from..).take(TURN).map(|(tid, task)| (*tid, task.clone())).collect())
-}
-
-/// Members of a process group by pid, zombies included, in the same way.
-pub fn members(pgid: Pid) -> impl Iterator<Item = Arc<Process>> {
-    in_turns(move |table, from| {
-        let pids = table.groups.get(&pgid).into_iter().flat_map(|pids| pids.range(from..));
-        pids.filter_map(|pid| Some((*pid, table.process(*pid)?.clone()))).take(TURN).collect()
+    in_turns(|table, from| {
+        let from = Pid::try_from(from).unwrap_or(PID_LIMIT);
+        table.tasks.range(from..).take(TURN).map(|(tid, task)| ((*tid).into(), task.clone())).collect()
     })
 }
 
-type Turn<T> = ArrayVec<(Pid, Arc<T>), TURN>;
+/// Members of a process group in the order in which they have come, zombies included, in the same way. A child that one makes
+/// meanwhile is among them.
+pub fn members(pgid: Pid) -> impl Iterator<Item = Arc<Process>> {
+    in_turns(move |table, from| {
+        let members = table.groups.get(&pgid).into_iter().flat_map(|members| members.range(from..));
+        members.filter_map(|(place, pid)| Some((*place, table.process(*pid)?.clone()))).take(TURN).collect()
+    })
+}
 
-/// What `fetch` finds with ids from the given one on, in order of ids.
-fn in_turns<T>(fetch: impl Fn(&Table, Pid) -> Turn<T>) -> impl Iterator<Item = Arc<T>> {
+type Turn<T> = ArrayVec<(u64, Arc<T>), TURN>;
+
+/// What `fetch` finds with ids, or places, from the given one on, in their order.
+fn in_turns<T>(fetch: impl Fn(&Table, u64) -> Turn<T>) -> impl Iterator<Item = Arc<T>> {
     let mut turn = Turn::new();
     let mut next = 0;
     core::iter::from_fn(move || {
@@ -190,7 +199,7 @@ impl Table {
         let pgid = process.pgid.load(Ordering::Relaxed);
         let sid = process.session.read().sid;
         process.ppid.store(parent, Ordering::Relaxed);
-        self.groups.entry(pgid).or_default().insert(pid);
+        self.join_group(&process, pgid);
         *self.sessions.entry(sid).or_default() += 1;
         if let Some(node) = self.nodes.get_mut(&parent) {
             node.children.insert(pid);
@@ -225,14 +234,20 @@ impl Table {
         if let Some(parent) = self.nodes.get_mut(&node.parent) {
             parent.children.remove(&pid);
         }
-        self.leave_group(pid, node.process.pgid.load(Ordering::Relaxed));
+        self.leave_group(&node.process, node.process.pgid.load(Ordering::Relaxed));
         self.leave_session(node.process.session.read().sid);
         Some(node.process)
     }
 
-    fn leave_group(&mut self, pid: Pid, pgid: Pid) {
+    fn join_group(&mut self, process: &Process, pgid: Pid) {
+        self.last_place += 1;
+        process.group_place.store(self.last_place, Ordering::Relaxed);
+        self.groups.entry(pgid).or_default().insert(self.last_place, process.pid);
+    }
+
+    fn leave_group(&mut self, process: &Process, pgid: Pid) {
         if let Some(members) = self.groups.get_mut(&pgid) {
-            members.remove(&pid);
+            members.remove(&process.group_place.load(Ordering::Relaxed));
             if members.is_empty() {
                 self.groups.remove(&pgid);
             }
@@ -280,7 +295,8 @@ impl Table {
 
     /// Members of a process group, zombies included.
     pub fn group(&self, pgid: Pid) -> impl Iterator<Item = &Arc<Process>> {
-        self.groups.get(&pgid).into_iter().flatten().filter_map(|pid| self.process(*pid))
+        let members = self.groups.get(&pgid).into_iter().flat_map(BTreeMap::values);
+        members.filter_map(|pid| self.process(*pid))
     }
 
     pub fn group_exists(&self, pgid: Pid) -> bool {
@@ -290,8 +306,8 @@ impl Table {
     pub fn set_group(&mut self, process: &Process, pgid: Pid) {
         let old = process.pgid.swap(pgid, Ordering::Relaxed);
         if old != pgid {
-            self.leave_group(process.pid, old);
-            self.groups.entry(pgid).or_default().insert(process.pid);
+            self.leave_group(process, old);
+            self.join_group(process, pgid);
         }
     }
 

@@ -25,6 +25,11 @@ pub fn fatal_pending(task: &Task) -> bool {
 }
 
 /// A signal can be delivered, or the thread is to stop or end.
+#[inline]
+pub fn is_signalled(task: &Task) -> bool {
+    task.sig.flags() & !STEP != 0
+}
+
 impl Interrupts for Thread {
     #[inline]
     fn pending(&self) -> bool {
@@ -39,7 +44,7 @@ impl Interrupts for Task {
     #[inline]
     fn pending(&self) -> bool {
         self.interruptible.store(true, Ordering::Relaxed);
-        self.sig.flags() & !STEP != 0
+        is_signalled(self)
     }
 }
 

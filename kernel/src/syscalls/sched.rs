@@ -206,7 +206,14 @@ pub(super) fn for_targets(t: &Thread, which: i32, who: i32, visit: Visit<'_>) ->
         PRIO_PROCESS => visit(&process::find_task(who_id).ok_or(Errno::ESRCH)?),
         PRIO_PGRP => {
             let pgid = if who == 0 { t.process().pgid.load(Relaxed) } else { who_id };
-            for_all(&|task| task.process().pgid.load(Relaxed) == pgid, visit)
+            let mut found = Err(Errno::ESRCH);
+            for member in process::table::members(pgid) {
+                for task in member.tasks() {
+                    found = visit(&task);
+                    found?;
+                }
+            }
+            found
         }
         PRIO_USER => for_user(if who == 0 { t.creds().uid } else { who_id }, visit),
         _ => Err(Errno::EINVAL),
@@ -215,12 +222,8 @@ pub(super) fn for_targets(t: &Thread, which: i32, who: i32, visit: Visit<'_>) ->
 
 /// The same for all threads with this real user ID.
 pub(super) fn for_user(uid: u32, visit: Visit<'_>) -> Result<()> {
-    for_all(&|task| task.shared_creds().uid == uid, visit)
-}
-
-fn for_all(is_meant: &dyn Fn(&Task) -> bool, visit: Visit<'_>) -> Result<()> {
     let mut found = Err(Errno::ESRCH);
-    for task in process::tasks().filter(|task| is_meant(task)) {
+    for task in process::tasks().filter(|task| task.shared_creds().uid == uid) {
         found = visit(&task);
         found?;
     }

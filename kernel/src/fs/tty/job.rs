@@ -4,7 +4,6 @@
 //! terminal's lock taken first.
 
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as raw;
@@ -36,9 +35,8 @@ pub struct Group {
 impl Group {
     /// Sends a signal to every process of the group. A group that has gone needs none.
     pub fn signal(&self, signal: u32) {
-        let in_session = |process: &&Arc<Process>| Arc::ptr_eq(&process.session.read(), &self.session);
-        let members: Vec<_> = process::table::lock().group(self.pgid).filter(in_session).cloned().collect();
-        members.iter().for_each(|process| signal_process(process, signal));
+        let in_session = |process: &Arc<Process>| Arc::ptr_eq(&process.session.read(), &self.session);
+        process::table::members(self.pgid).filter(in_session).for_each(|process| signal_process(&process, signal));
     }
 }
 

@@ -1,15 +1,19 @@
 //! Who may signal whom, and what reaches everybody (kill(2)).
 
+use std::ptr::null_mut;
 use std::sync::atomic::Ordering::SeqCst;
 
 use libc::*;
 
-use crate::process::{self, Gate, child, in_child, kill, until_asleep, wait};
-use crate::sys::{sys, zeroed};
+use crate::process::{self, Gate, child, clone_here, in_child, kill, until_asleep, wait};
+use crate::signal;
+use crate::sys::{Ret, sys, zeroed};
+use crate::tracing::idle;
 use crate::{say, tests};
 
 tests! {
-    permissions, continue_in_the_session, init_is_protected, signals_of_a_group_leader,
+    permissions, continue_in_the_session, init_is_protected, signals_of_a_group_leader, groups_that_fork,
+    groups_that_fork_with_few_ids,
 }
 
 fn permissions() {
@@ -111,4 +115,64 @@ fn signals_of_a_group_leader() {
     process::sleep_ms(10);
     say!("its member lives: {}", kill(member, 0));
     kill(member, SIGKILL);
+}
+
+extern "C" fn end_well(_: i32, _: *const siginfo_t, _: *mut c_void) {
+    process::exit(0)
+}
+
+/// A child as the kernel makes it: a library's fork holds signals back meanwhile, which then come too late for the child.
+fn bare_child(body: impl FnOnce() -> i32) {
+    if clone_here(SIGCHLD, null_mut(), null_mut()).need() == 0 {
+        process::exit(body());
+    }
+}
+
+/// Processes of one group make children all the time, and the group gets a signal that ends each of them. Answers whether all
+/// of them are gone then.
+fn ends_a_group_that_forks(number: i32, delay: i64) -> bool {
+    let forks = || {
+        for _ in 0..25 {
+            bare_child(idle);
+        }
+        idle()
+    };
+    let leader = child(|| {
+        sys!(SYS_setsid);
+        signal::handle(SIGUSR1, end_well, 0);
+        (0..3).for_each(|_| bare_child(forks));
+        idle()
+    });
+    process::sleep_ms(delay);
+    let sent = (0..1000).any(|_| {
+        process::sleep_ms(1);
+        kill(-leader, number).ok()
+    });
+    for _ in 0..2000 {
+        match sys!(SYS_wait4, -1, 0, WNOHANG, 0) {
+            Ret(0) => process::sleep_ms(1),
+            Ret(1..) => {}
+            _ => return sent,
+        }
+    }
+    kill(-leader, SIGKILL);
+    false
+}
+
+fn groups_that_fork() {
+    // The group's orphans are to be waited for here.
+    sys!(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0).need();
+    for number in [SIGKILL, SIGUSR1] {
+        let all = (0..10).all(|round| ends_a_group_that_forks(number, round));
+        say!("{}: nobody is left: {all}", signal::name(number));
+    }
+}
+
+/// Children have smaller ids than their parents now and then.
+fn groups_that_fork_with_few_ids() {
+    const MAX: &str = "/proc/sys/kernel/pid_max";
+    let before = std::fs::read_to_string(MAX).unwrap_or_default();
+    say!("few ids: {}", std::fs::write(MAX, "700").is_ok());
+    groups_that_fork();
+    say!("as before: {}", std::fs::write(MAX, before.trim()).is_ok());
 }
