@@ -136,10 +136,11 @@ impl Connections {
             return Some(frame);
         };
         stream.heard(wire, &said);
-        if stream.hides(&said) {
+        if stream.hides(wire, &said) {
             wire.port.card().recycle(frame.0);
             return None;
         }
+        stream.make_amends(wire, &said);
         wire.feed(frame, stream.sockets());
         if stream.settle() {
             found.iter().for_each(|id| _ = self.half_open.remove(id));
@@ -230,6 +231,9 @@ impl Connections {
             if sent < BURST || left == 0 {
                 break;
             }
+        }
+        if !wire.phy.starved && left > 0 {
+            stream.keep_going(wire);
         }
         if !stream.is_half_open() {
             half_open.remove(&id);

@@ -11,6 +11,9 @@ use crate::exec::Instant;
 /// How long one that is not heard of is listed.
 const FORGOTTEN: Duration = Duration::from_secs(300);
 const MOST: usize = 128;
+/// How long the stack's cache keeps one, and how many (ENTRY_LIFETIME, iface-neighbor-cache-count).
+const CACHED: Duration = Duration::from_secs(60);
+const MOST_CACHED: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
@@ -60,6 +63,15 @@ impl Neighbours {
 
     pub fn knows(&self, ip: IpAddr) -> bool {
         self.known.get(&ip).is_some_and(|known| known.mac.is_some() && known.asked.is_none())
+    }
+
+    /// The stack knows this one for sure, so it does not ask before it sends.
+    pub fn is_cached(&self, ip: IpAddr, now: Instant) -> bool {
+        let is_young = |known: &Known| known.mac.is_some() && now.saturating_since(known.heard) < CACHED;
+        // With more than it has room for any of them may have gone.
+        let heard = || self.known.values().filter(|known| now.saturating_since(known.heard) < CACHED * 2);
+        self.known.get(&ip).is_some_and(|known| is_young(known) && known.asked.is_none())
+            && heard().count() <= MOST_CACHED
     }
 
     /// Room for all of them there is not: first those go that have not answered, of these the oldest.

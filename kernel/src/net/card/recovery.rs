@@ -24,6 +24,8 @@ const SILENCE: Duration = Duration::from_millis(20);
 const DELAYED: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(1);
 const SEGMENT: usize = 1500;
+/// More acknowledgements of single bytes are not told at a time.
+const MOST_SINGLE: usize = 512;
 /// How often that is so before it is left to the stack.
 const QUESTIONS: u32 = 2;
 
@@ -54,6 +56,10 @@ pub struct Recovery {
     sent: Option<TcpSeqNumber>,
     /// Of what was sent before this, something is lost.
     until: Option<TcpSeqNumber>,
+    /// Bytes that were on their way when the stack cut its window, for the first and for the last time since something is lost.
+    cuts: Option<(usize, usize)>,
+    /// The longest segment.
+    longest: usize,
     /// Since when nothing happens that leads on, and how often something was sent again because of that.
     since: Option<Instant>,
     questions: u32,
@@ -82,14 +88,20 @@ impl Recovery {
 
     /// The stack must not count it as one that tells of a gap.
     pub fn is_to_be_hidden(&self, heard: &Acknowledgement) -> bool {
+        heard.window > 0 && !self.has_room(heard) && self.is_repeated(heard)
+    }
+
+    /// It may tell of a gap.
+    pub fn is_repeated(&self, heard: &Acknowledgement) -> bool {
         // Without anything on its way it is a question whether we are there, or have room again: the stack has to answer.
-        let unanswered = self.sent.is_some_and(|sent| distance(heard.ack, sent) > 0);
-        unanswered && heard.window > 0 && !self.has_room(heard) && self.last == Some(*heard)
+        self.sent.is_some_and(|sent| distance(heard.ack, sent) > 0) && self.last == Some(*heard)
     }
 
     /// A segment went out, which ends here.
     pub fn sent(&mut self, end: TcpSeqNumber, now: Instant) {
-        if self.sent.is_none_or(|sent| end > sent) {
+        if self.sent.is_none_or(|sent| distance(sent, end) > 0) {
+            let len = self.sent.map_or(0, |sent| distance(sent, end));
+            self.longest = self.longest.max(usize::try_from(len).unwrap_or(0).min(SEGMENT));
             self.sent = Some(end);
             self.since = Some(now);
             self.measured = self.measured.or(Some((end, now)));
@@ -109,7 +121,7 @@ impl Recovery {
 
     /// A segment has come that says more than how far everything has arrived, or nothing that can be believed.
     pub fn heard_other(&mut self, now: Instant) {
-        (self.last, self.until, self.repeated) = (None, None, 0);
+        (self.last, self.until, self.cuts, self.repeated) = (None, None, None, 0);
         self.since = Some(now);
     }
 
@@ -120,7 +132,7 @@ impl Recovery {
         }
         let last = self.last.replace(heard);
         match last {
-            Some(last) if heard.ack < last.ack => {
+            Some(last) if distance(last.ack, heard.ack) < 0 => {
                 // Late. What it says of the window is old, too.
                 self.last = Some(last);
                 false
@@ -129,6 +141,7 @@ impl Recovery {
                 self.repeated += 1;
                 if self.repeated == REPEATED && self.until.is_none() {
                     (self.until, self.measured) = (self.sent, None);
+                    self.note_cut();
                 }
                 false
             }
@@ -140,6 +153,9 @@ impl Recovery {
                 (self.repeated, self.questions, self.since) = (0, 0, Some(now));
                 self.measure(heard.ack, now);
                 self.until = self.until.filter(|until| heard.ack < *until);
+                if self.until.is_none() {
+                    self.cuts = None;
+                }
                 self.until.is_some()
             }
         }
@@ -157,15 +173,53 @@ impl Recovery {
         Some(self.since?.saturating_add((self.trip * 2).clamp(least, LONGEST)))
     }
 
-    /// True: it is one now.
-    pub fn is_silent(&mut self, now: Instant) -> bool {
-        let silent = self.due().is_some_and(|due| due <= now);
-        if silent {
-            self.questions += 1;
-            self.since = Some(now);
-            (self.until, self.measured) = (self.sent, None);
+    /// It is one now.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.due().is_some_and(|due| due <= now)
+    }
+
+    /// The silence begins anew: nothing can be sent.
+    pub fn wait(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
+    /// The first segment that is not acknowledged is sent again, to see.
+    pub fn ask(&mut self, now: Instant) {
+        self.questions += 1;
+        self.since = Some(now);
+        (self.until, self.measured) = (self.sent, None);
+        if self.cuts.is_none() {
+            self.note_cut();
         }
-        silent
+    }
+
+    /// The stack sends again, and cuts its window to half of what is on its way, each time that it is told of a loss.
+    pub fn note_cut(&mut self) {
+        let flight = self.last.zip(self.sent).map_or(0, |(last, sent)| distance(last.ack, sent).max(0) as usize);
+        self.cuts = Some((self.cuts.map_or(flight, |(first, _)| first), flight));
+    }
+
+    /// What gives the stack back the window that it has cut more than once for the losses of one flight (RFC 6582, 3.2), before it
+    /// hears this, which ends them: so many acknowledgements of a byte each. Each lets the window grow as one of a segment does
+    /// (RFC 5681, 3.1), and the real one then acknowledges what they have left.
+    pub fn amends(&self, heard: &Acknowledgement) -> impl Iterator<Item = Acknowledgement> + use<> {
+        let told = self.last.zip(self.until).zip(self.cuts).filter(|((last, until), _)| {
+            let ends = distance(*until, heard.ack) >= 0 && self.sent.is_some_and(|sent| distance(heard.ack, sent) >= 0);
+            // Who does not know where we are is not believed, nor is what is made of what he says.
+            ends && heard.seq == last.seq && self.has_room(last)
+        });
+        let end = heard.ack;
+        let longest = self.longest;
+        told.into_iter().flat_map(move |((last, _), (first, cut))| {
+            let room = usize::try_from(distance(last.ack, end)).unwrap_or(0).saturating_sub(1);
+            let count = singles(longest, cut / 2, first / 2).min(room);
+            (1..=count).map(move |i| Acknowledgement { ack: last.ack + i, ..last })
+        })
+    }
+
+    /// The last acknowledgement once more, by which the stack begins to ask who has closed his window whether it is open again.
+    pub fn closed(&self, pair: Pair, mac: [u8; 6]) -> Option<Frame> {
+        self.last.filter(|last| last.window == 0).and_then(|last| frame(last, pair, mac))
     }
 
     /// What tells the stack: another window, so that it counts anew, and the last acknowledgement once and three times again.
@@ -178,13 +232,22 @@ impl Recovery {
     }
 }
 
+/// After how many acknowledgements the window has grown from one size to another, in bytes: each adds the square of a segment divided
+/// by the window, but the first, which ends the stack's recovery.
+fn singles(segment: usize, from: usize, to: usize) -> usize {
+    let (from, to) = (from.max(2 * segment), to.max(2 * segment));
+    let growth = (to * to).saturating_sub(from * from);
+    let count = growth.checked_div(2 * segment * segment).unwrap_or(0);
+    if count == 0 { 0 } else { (count + 1).min(MOST_SINGLE) }
+}
+
 /// How far `to` is behind `from`, bytes; negative if it is before it, or as far away as can be. Others choose these numbers, and the
 /// difference of the stack's own type must not be negative.
 fn distance(from: TcpSeqNumber, to: TcpSeqNumber) -> i32 {
     to.0.wrapping_sub(from.0)
 }
 
-fn frame(told: Acknowledgement, (local, remote): Pair, mac: [u8; 6]) -> Option<Frame> {
+pub fn frame(told: Acknowledgement, (local, remote): Pair, mac: [u8; 6]) -> Option<Frame> {
     let tcp = TcpRepr {
         src_port: remote.port,
         dst_port: local.port,

@@ -16,7 +16,7 @@ use core::time::Duration;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Duration as StackDuration;
-use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
+use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpSeqNumber};
 
 use self::clock::SEND_TIME;
 use super::frame::Pair;
@@ -88,6 +88,9 @@ pub struct Stream {
     /// There was no memory for what has come.
     retry: Option<Instant>,
     recovery: Recovery,
+    /// The number of the first byte, and how many bytes the stack was given, modulo 2^32.
+    first: Option<TcpSeqNumber>,
+    given: u32,
 }
 
 fn ip_endpoint(at: Endpoint) -> IpEndpoint {
@@ -163,6 +166,8 @@ impl Stream {
             next_probe: None,
             retry: None,
             recovery: Recovery::default(),
+            first: None,
+            given: 0,
         };
         // What happened before somebody listened to the bell.
         stream.ring.wake_by_ref();
@@ -261,6 +266,8 @@ impl Stream {
         wire.phy.sent = None;
         let sends = wire.flush(&mut self.sockets);
         if let Some(end) = wire.phy.sent {
+            // That of the SYN.
+            self.first.get_or_insert(end);
             self.recovery.sent(end, wire.now);
         }
         sends
@@ -344,7 +351,7 @@ impl Stream {
                     self.end_sent = true;
                     self.socket().close();
                 }
-                Ok(Ok(_)) => {}
+                Ok(Ok(len)) => self.given = self.given.wrapping_add(len as u32),
                 Ok(Err(TryError::WouldBlock)) | Err(_) => return,
                 Ok(Err(_)) => return self.socket().abort(),
             }

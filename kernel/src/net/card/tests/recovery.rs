@@ -1,9 +1,13 @@
 //! How soon a connection goes on after segments have been lost.
 
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use smoltcp::wire::{ArpOperation, TcpPacket, TcpSeqNumber};
 
+use super::super::Settings;
+use super::super::configure::Method;
+use super::super::neighbours::Neighbours;
 use super::super::recovery::{Acknowledgement, Recovery};
 use super::hostile::{arp, listener, segment};
 use super::lasting::connect;
@@ -58,6 +62,7 @@ struct Peer {
     net: Net,
     addresses: (Ipv4Addr, Ipv4Addr),
     port: u16,
+    socket: Arc<dyn FileOps>,
 }
 
 impl Peer {
@@ -66,24 +71,159 @@ impl Peer {
         self.net.arrive(segment);
         self.net.pass(Duration::from_millis(2));
     }
+
+    /// The program sends as much.
+    fn is_sent(&mut self, len: usize) {
+        assert_eq!(send(self.socket.as_socket().unwrap(), &pattern(len)), len);
+        self.net.pass(Duration::from_millis(2));
+    }
+
+    /// The machine that all packets to it go to first tells where it is.
+    fn answers_who_it_is(&mut self) {
+        let reply = arp(&self.net, ArpOperation::Reply, self.net.machine(9), self.addresses.1);
+        self.net.arrive(reply);
+        self.net.pass(Duration::from_millis(2));
+    }
 }
 
 /// A program has sent it a segment, from this number on, and has more.
 fn begun(seed: u64) -> (Peer, TcpSeqNumber) {
-    let mut net = Net::new(seed, Faults::default());
+    let net = Net::new(seed, Faults::default());
+    let other = net.machine(9);
+    begun_with(net, other, 200_000)
+}
+
+/// A program has sent this machine so much, from this number on.
+fn begun_with(mut net: Net, other: Ipv4Addr, len: usize) -> (Peer, TcpSeqNumber) {
     net.kept = Some(vec![]);
-    let (own, other) = (net.machine(1), net.machine(9));
+    let (own, near) = (net.machine(1), net.machine(9));
     let (listener, port) = listener();
-    net.arrive(arp(&net, ArpOperation::Reply, other, own));
-    let mut peer = Peer { net, addresses: (other, own), port };
-    peer.tells(None, 1000);
-    let first = sent(&mut peer.net)[0].1;
-    peer.tells(Some(first), 3000);
+    net.arrive(arp(&net, ArpOperation::Reply, near, own));
+    net.arrive(segment(&net, (other, own), (4000, port), None, 1000));
+    net.pass(Duration::from_millis(2));
+    let first = sent(&mut net)[0].1;
+    net.arrive(segment(&net, (other, own), (4000, port), Some(first), 3000));
+    net.pass(Duration::from_millis(2));
     let (socket, _) = listener.take_connection().unwrap();
-    assert_eq!(send(socket.as_socket().unwrap(), &pattern(20_000)), 20_000);
-    peer.net.pass(Duration::from_millis(2));
+    let mut peer = Peer { net, addresses: (other, own), port, socket };
+    peer.is_sent(len);
     assert_eq!(sent(&mut peer.net), [(first, first + 1460)]);
     (peer, first)
+}
+
+/// It takes all that it is sent until so many segments are on their way at a time.
+fn flight_of(peer: &mut Peer, first: TcpSeqNumber, segments: usize) -> Vec<(TcpSeqNumber, TcpSeqNumber)> {
+    let mut flight = vec![(first, first + 1460)];
+    while flight.len() < segments {
+        let ends: Vec<_> = flight.drain(..).map(|(_, end)| end).collect();
+        for end in ends {
+            peer.tells(Some(end), 65_000);
+            flight.extend(sent(&mut peer.net));
+        }
+    }
+    flight
+}
+
+#[test]
+fn the_window_is_cut_once_for_all_losses_of_a_flight() {
+    let (mut peer, first) = begun(141);
+    let flight = flight_of(&mut peer, first, 20);
+    for _ in 0..3 {
+        peer.tells(Some(flight[0].0), 65_000);
+    }
+    assert_eq!(sent(&mut peer.net), [flight[0]]);
+    // Each of these tells of the next one that is lost.
+    for lost in [4, 8, 12, 16] {
+        peer.tells(Some(flight[lost].0), 65_000);
+        assert_eq!(sent(&mut peer.net), [flight[lost]]);
+    }
+    peer.tells(Some(flight[flight.len() - 1].1), 65_000);
+    let next = sent(&mut peer.net).len();
+    assert!((flight.len() / 2 - 1..=flight.len() / 2 + 1).contains(&next), "{next} of {}", flight.len());
+}
+
+#[test]
+fn nothing_is_given_up_because_the_gateway_has_to_be_asked_for() {
+    let net = Net::with(142, Faults::default(), |own| {
+        let (addresses, gateway) = (vec![own.cidr()], Some(own.network_of(9)));
+        Method::Static(Settings { addresses, gateway, ..Settings::default() })
+    });
+    let (mut peer, first) = begun_with(net, Ipv4Addr::new(192, 0, 2, 9), 1460);
+    let now = first + 1460;
+    peer.tells(Some(now), 3000);
+    peer.answers_who_it_is();
+    peer.net.pass(Duration::from_millis(59_200));
+    sent(&mut peer.net);
+    peer.is_sent(2920);
+    assert_eq!(sent(&mut peer.net).len(), 2);
+    // Now the stack has forgotten the gateway.
+    peer.net.pass(Duration::from_millis(900));
+    for _ in 0..4 {
+        peer.tells(Some(now), 3000);
+    }
+    assert_eq!(sent(&mut peer.net), []);
+    peer.answers_who_it_is();
+    peer.net.pass(Duration::from_millis(1200));
+    assert!(sent(&mut peer.net).contains(&(now, now + 1460)));
+}
+
+#[test]
+fn what_was_acknowledged_long_ago_is_no_news() {
+    let (mut peer, first) = begun(143);
+    let flight = flight_of(&mut peer, first, 8);
+    peer.tells(Some(flight[1].0), 65_000);
+    // A segment that is broken; then some that come late.
+    let mut broken = segment(&peer.net, peer.addresses, (4000, peer.port), Some(flight[2].0), 65_000);
+    broken[51] ^= 1;
+    peer.net.arrive(broken);
+    for _ in 0..5 {
+        peer.tells(Some(flight[0].0), 65_000);
+    }
+    sent(&mut peer.net);
+    peer.tells(Some(flight[3].0), 65_000);
+    let again = sent(&mut peer.net);
+    assert!(!again.contains(&flight[3]), "{again:?}");
+}
+
+#[test]
+fn a_closed_window_is_asked_about_though_something_is_lost() {
+    let (mut peer, first) = begun(144);
+    peer.tells(Some(first), 0);
+    peer.net.pass(Duration::from_secs(30));
+    sent(&mut peer.net);
+    peer.net.pass(Duration::from_secs(100));
+    let asked = sent(&mut peer.net);
+    assert!(asked.contains(&(first, first + 1)), "{asked:?}");
+    // The segment after which it was closed goes at once when it is open.
+    peer.tells(Some(first), 3000);
+    assert!(sent(&mut peer.net).contains(&(first, first + 1460)));
+}
+
+/// As on Linux, where what is sent again serves as a question whether the window is still closed.
+#[test]
+fn a_closed_window_does_not_hide_losses() {
+    let (mut peer, first) = begun(145);
+    for _ in 0..4 {
+        peer.tells(Some(first), 0);
+    }
+    assert_eq!(sent(&mut peer.net), [(first, first + 1460)]);
+}
+
+#[test]
+fn a_neighbour_is_cached_as_long_as_the_stack_keeps_it() {
+    let (mut known, now) = (Neighbours::default(), Instant::from_nanos(1));
+    let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+    let later = |seconds| now.saturating_add(Duration::from_secs(seconds));
+    known.heard(ip(1), [2; 6], now);
+    assert!(known.is_cached(ip(1), later(59)) && !known.is_cached(ip(1), later(60)) && !known.is_cached(ip(2), now));
+    known.refresh(ip(1), later(50));
+    assert!(known.is_cached(ip(1), later(109)));
+    known.ask(ip(1), later(51));
+    assert!(!known.is_cached(ip(1), later(52)));
+    (1..=64).for_each(|last| _ = known.heard(ip(last), [2; 6], later(53)));
+    assert!(known.is_cached(ip(1), later(53)));
+    known.heard(ip(65), [2; 6], later(54));
+    assert!(!known.is_cached(ip(1), later(54)));
 }
 
 #[test]
@@ -98,7 +238,6 @@ fn what_is_sent_again_stays_in_the_window() {
     for window in [1000; 5] {
         peer.tells(Some(first + 1460), window);
     }
-    assert_eq!(sent(&mut peer.net), [(first + 1460, first + 2460)]);
     peer.net.pass(Duration::from_secs(5));
     let again = sent(&mut peer.net);
     assert!(!again.is_empty() && again.iter().all(|segment| *segment == (first + 1460, first + 2460)), "{again:?}");
@@ -125,7 +264,8 @@ fn acknowledgements_of_anything_are_survived() {
             for ack in [first.wrapping_add(distance), first.wrapping_sub(10), first.wrapping_add(distance)] {
                 recovery.heard(acknowledges(TcpSeqNumber(ack), 60_000), now);
                 recovery.due();
-                recovery.is_silent(now.saturating_add(Duration::from_secs(9)));
+                recovery.ask(now.saturating_add(Duration::from_secs(9)));
+                assert!(recovery.amends(&acknowledges(TcpSeqNumber(ack), 60_000)).count() <= 512);
             }
         }
     }
@@ -137,7 +277,8 @@ fn questions_take_their_time() {
     recovery.heard(acknowledges(TcpSeqNumber(0), 60_000), now);
     let first = recovery.due().unwrap();
     assert!(first.saturating_since(now) >= Duration::from_millis(200));
-    assert!(recovery.is_silent(first));
+    assert!(recovery.is_due(first));
+    recovery.ask(first);
     assert!(recovery.due().unwrap().saturating_since(first) >= Duration::from_millis(200));
 }
 

@@ -134,6 +134,8 @@ impl Own {
 
 pub struct Net {
     pub now: Instant,
+    /// Time stops there.
+    end: Option<Instant>,
     seed: u64,
     pub faults: Faults,
     card: Arc<TestCard>,
@@ -175,7 +177,7 @@ impl Net {
         there.update_ip_addrs(|all| all.push(IpCidr::new(IpAddress::from(IpAddr::V4(ip(2))), 24)).unwrap());
         let sockets = SocketSet::new(vec![]);
         let (own, other) = (ip(1).into(), ip(2).into());
-        Net { now, seed, faults, card, kept: None, engine, device, there, sockets, own, other }
+        Net { now, end: None, seed, faults, card, kept: None, engine, device, there, sockets, own, other }
     }
 
     /// A machine of the network of this number.
@@ -202,7 +204,9 @@ impl Net {
     /// Until so much time has gone by.
     pub fn pass(&mut self, time: Duration) {
         let end = self.now.saturating_add(time);
+        self.end = Some(end);
         self.until("time goes by", |net| net.now >= end);
+        self.end = None;
     }
 
     pub fn at(&self, port: u16) -> Endpoint {
@@ -252,6 +256,7 @@ impl Net {
         if !busy {
             let soonest = self.now.saturating_add(Duration::from_millis(1));
             let latest = self.now.saturating_add(Duration::from_secs(1));
+            let latest = self.end.map_or(latest, |end| end.clamp(soonest, latest));
             self.now = [next.at, at].into_iter().flatten().min().unwrap_or(latest).clamp(soonest, latest);
         }
     }
