@@ -40,9 +40,8 @@ pub struct Connections {
     half_open: BTreeSet<u64>,
     past: BTreeSet<u64>,
     last_id: u64,
-    /// Streams with work, and those that found no room in the card: each once.
+    /// Streams with work: each once.
     ready: VecDeque<u64>,
-    starved: VecDeque<u64>,
     timers: BTreeSet<(Instant, u64)>,
 }
 
@@ -53,11 +52,6 @@ fn key((local, remote): Pair) -> PairKey {
 }
 
 impl Connections {
-    /// Those that found no room in the card try again.
-    pub fn begin_turn(&mut self) {
-        self.ready.append(&mut self.starved);
-    }
-
     /// Those whose time has come have work.
     pub fn ring_timers(&mut self, now: Instant) {
         while let Some((at, id)) = self.timers.first().copied()
@@ -91,11 +85,7 @@ impl Connections {
             let Some(id) = self.ready.pop_front() else { return false };
             left -= usize::from(self.serve(wire, id));
         }
-        if wire.phy.starved {
-            // The card rings when it has room.
-            self.starved.append(&mut self.ready);
-        }
-        !self.ready.is_empty()
+        !wire.phy.starved && !self.ready.is_empty()
     }
 
     /// Nothing is left of any connection, but for TIME-WAIT.
@@ -107,7 +97,7 @@ impl Connections {
     /// Connections, and how many of them are in the queue.
     #[cfg(test)]
     pub fn counts(&self) -> (usize, usize) {
-        (self.streams.len(), self.ready.len() + self.starved.len())
+        (self.streams.len(), self.ready.len())
     }
 
     /// A segment of TCP has come. Given back: it is for none of them.
@@ -239,8 +229,9 @@ impl Connections {
             half_open.remove(&id);
         }
         if wire.phy.starved {
+            // Behind those that have not had their turn.
             stream.enqueue();
-            self.starved.push_back(id);
+            self.ready.push_back(id);
         } else if stream.is_over() {
             self.end(id);
         } else if left == 0 {

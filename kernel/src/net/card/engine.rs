@@ -21,6 +21,9 @@ use crate::net::link;
 /// Frames that are received, and that programs send, before others get their turn.
 const FRAMES: usize = 64;
 
+/// Frames that programs have written, datagrams, and connections.
+const SENDERS: usize = 3;
+
 /// When the next turn is due.
 pub struct Next {
     /// At once: this one stopped to let others run.
@@ -35,6 +38,8 @@ pub struct Engine {
     /// What programs have written, as it is.
     frames: VecDeque<OutgoingFrame>,
     connections: Connections,
+    /// Which of those who send begins.
+    first: usize,
     /// A neighbour has answered.
     retry: bool,
     /// For what belongs to no socket: the stack answers that there is none.
@@ -54,6 +59,7 @@ impl Engine {
             lanes: Lanes::new(),
             frames: VecDeque::new(),
             connections: Connections::default(),
+            first: 0,
             retry: false,
             nobody: SocketSet::new(alloc::vec![]),
         };
@@ -64,7 +70,6 @@ impl Engine {
     pub fn turn(&mut self, now: Instant) -> Next {
         self.wire.now = now;
         self.wire.phy.starved = false;
-        self.connections.begin_turn();
         self.take_mail();
         let mut more = self.receive();
         self.connections.ring_timers(now);
@@ -73,13 +78,7 @@ impl Engine {
             self.lanes.retry();
             self.connections.retry();
         }
-        if !self.wire.phy.starved {
-            more |= self.send_frames();
-        }
-        if !self.wire.phy.starved {
-            more |= self.lanes.turn(&mut self.wire);
-        }
-        more |= self.connections.turn(&mut self.wire);
+        more |= self.send();
         self.wire.refresh_gateway();
         let lanes = if self.wire.phy.starved { None } else { self.lanes.due() };
         let timers = [self.connections.due(), self.configure.due(), lanes];
@@ -121,6 +120,27 @@ impl Engine {
         } else if self.frames.try_reserve(frames.len()).is_ok() {
             self.frames.append(&mut frames);
         }
+    }
+
+    /// Lets everybody send, as long as there is room in the card. Who has filled it goes last the next time, so that none of them, who
+    /// may always have more, keeps the others out. True: there is more, and room for it.
+    fn send(&mut self) -> bool {
+        let mut more = false;
+        let first = self.first;
+        for turn in first..first + SENDERS {
+            let sender = turn % SENDERS;
+            more |= match sender {
+                0 => self.send_frames(),
+                1 => self.lanes.turn(&mut self.wire),
+                _ => self.connections.turn(&mut self.wire),
+            };
+            if self.wire.phy.starved {
+                // The card rings when it has room.
+                self.first = (sender + 1) % SENDERS;
+                return false;
+            }
+        }
+        more
     }
 
     /// True: there are more, and there is room for them in the card.

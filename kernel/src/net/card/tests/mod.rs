@@ -1,5 +1,6 @@
 //! A card's task against another stack, over a wire that loses, repeats and swaps frames.
 
+mod fair;
 mod held;
 mod hostile;
 mod lasting;
