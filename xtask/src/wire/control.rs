@@ -9,7 +9,7 @@
 //! | `flood=8080:1000` | so many SYNs for this port, from machines that are not there |
 //! | `counts` | nothing |
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,9 +27,47 @@ use super::shim::Shim;
 const SOON: Duration = Duration::from_millis(300);
 /// A client that says nothing is left alone.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a request, with all its headers.
+const LONGEST: u64 = 8192;
 /// The most frames and seconds that can be asked for.
 const MOST_FRAMES: u32 = 60_000;
 const LONGEST_CUT: f64 = 600.0;
+
+/// Where requests are taken: a port of the host's loopback, perhaps one that is kept, so that nobody else has it meanwhile.
+#[derive(Clone, Debug)]
+pub struct Door {
+    port: u16,
+    kept: Option<Arc<TcpListener>>,
+}
+
+impl Door {
+    pub fn at(port: u16) -> Door {
+        Door { port, kept: None }
+    }
+
+    /// One that nobody has.
+    pub fn any() -> io::Result<Door> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Ok(Door { port: listener.local_addr()?.port(), kept: Some(Arc::new(listener)) })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn open(&self) -> io::Result<TcpListener> {
+        match &self.kept {
+            Some(listener) => listener.try_clone(),
+            None => TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)),
+        }
+    }
+}
+
+impl PartialEq for Door {
+    fn eq(&self, other: &Door) -> bool {
+        self.port == other.port
+    }
+}
 
 /// A server that listens. Dropped, it does not any more.
 pub struct Control {
@@ -39,9 +77,9 @@ pub struct Control {
 }
 
 impl Control {
-    pub fn listen(port: u16, shim: Arc<Shim>, monitor: Arc<Monitor>) -> Result<Control> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .with_context(|| format!("the wire cannot be controlled on port {port}"))?;
+    pub fn listen(door: &Door, shim: Arc<Shim>, monitor: Arc<Monitor>) -> Result<Control> {
+        let port = door.port;
+        let listener = door.open().with_context(|| format!("the wire cannot be controlled on port {port}"))?;
         let over = Arc::new(AtomicBool::new(false));
         let ends = over.clone();
         let serve = move || {
@@ -72,7 +110,7 @@ impl Drop for Control {
 
 fn serve(client: &TcpStream, shim: &Shim, monitor: &Arc<Monitor>) -> io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
-    let mut lines = BufReader::new(client).lines();
+    let mut lines = BufReader::new(client).take(LONGEST).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     // The rest of what it says is of no interest, but it wants to be read.
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
@@ -131,7 +169,6 @@ fn flood(value: &str) -> Result<Flood, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     use super::*;
@@ -142,8 +179,10 @@ mod tests {
         let (network, _network) = UnixDatagram::pair().unwrap();
         let shim = Shim::start(card, network, &"loss=5".parse().unwrap()).unwrap();
         let monitor = Arc::new(Monitor::new(UnixStream::pair().unwrap().0));
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let control = Control::listen(port, shim.clone(), monitor).unwrap();
+        let door = Door::any().unwrap();
+        let port = door.port();
+        assert!(Control::listen(&Door::at(port), shim.clone(), monitor.clone()).is_err(), "it is kept");
+        let control = Control::listen(&door, shim.clone(), monitor).unwrap();
         let ask = |path: &str| {
             let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
             write!(client, "GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -156,7 +195,12 @@ mod tests {
         assert!(ask("noise=3").starts_with("HTTP/1.1 400") && ask("flood=80").contains("not PORT:COUNT"));
         assert!(ask("cut=601").contains("not a number of seconds from 0 to 600"));
         assert_eq!(shim.rates().loss, 0.0);
-        drop(control);
+        // A line without an end is not waited for: the client is answered before it has stopped.
+        let mut endless = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        endless.set_read_timeout(Some(PATIENCE / 2)).unwrap();
+        endless.write_all(&[b'x'; LONGEST as usize]).unwrap();
+        assert_eq!(endless.read(&mut [0; 4]).unwrap(), 4);
+        drop((control, door));
         assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
         shim.stop();
     }

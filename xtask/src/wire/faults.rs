@@ -5,13 +5,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::control::Door;
+
 /// `--faults loss=1,reorder=1,duplicate=1,seed=7`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
     pub rates: Rates,
     pub seed: u64,
-    /// A port of the host's loopback on which the wire is told what to do, see [`super::control`].
-    pub control: Option<u16>,
+    /// Where the wire is told what to do, see [`super::control`].
+    pub control: Option<Door>,
 }
 
 /// What can be changed while the wire is in use.
@@ -112,7 +114,8 @@ impl FromStr for Faults {
                 "seed" => faults.seed = value.parse().map_err(|_| format!("seed={value}: not a number"))?,
                 "control" => {
                     let port = value.parse().ok().filter(|port| *port > 0);
-                    faults.control = Some(port.ok_or_else(|| format!("control={value}: not a port from 1 to 65535"))?);
+                    let port = port.ok_or_else(|| format!("control={value}: not a port from 1 to 65535"))?;
+                    faults.control = Some(Door::at(port));
                 }
                 _ if faults.rates.set(name, value)? => {}
                 _ => {
@@ -142,7 +145,7 @@ mod tests {
     fn faults_are_percentages_with_a_seed() {
         let faults: Faults = "loss=1,reorder=0.5,duplicate=2,corrupt=3,delay=20,seed=9,control=8099".parse().unwrap();
         let rates = Rates { loss: 1.0, duplicate: 2.0, reorder: 0.5, corrupt: 3.0, delay: Duration::from_millis(20) };
-        assert_eq!(faults, Faults { rates, seed: 9, control: Some(8099) });
+        assert_eq!(faults, Faults { rates, seed: 9, control: Some(Door::at(8099)) });
         let refusal = |text: &str| text.parse::<Faults>().unwrap_err();
         assert_eq!(refusal("loss=101"), "loss=101: not a percentage from 0 to 100");
         assert_eq!(refusal("loss=NaN"), "loss=NaN: not a percentage from 0 to 100");

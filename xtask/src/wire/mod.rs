@@ -85,7 +85,7 @@ impl Wire {
     fn new(ours: Ours, faults: &Faults) -> Result<Wire> {
         let shim = Shim::start(ours.card, ours.network, faults)?;
         let monitor = Arc::new(Monitor::new(ours.monitor));
-        let control = faults.control.map(|port| Control::listen(port, shim.clone(), monitor)).transpose()?;
+        let control = faults.control.as_ref().map(|door| Control::listen(door, shim.clone(), monitor)).transpose()?;
         Ok(Wire { shim, _control: control })
     }
 }

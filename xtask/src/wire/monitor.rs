@@ -1,11 +1,12 @@
-//! QEMU's monitor (qemu-qmp-ref(7)), as far as it is about the card's cable.
+//! QEMU's monitor (qemu-qmp-ref(7)), as far as it is about the card's cable. Each command has a number, which its answer has, too:
+//! one that comes after nobody waits for it any more is not taken for the next one's.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use super::CARD;
 
@@ -13,41 +14,69 @@ use super::CARD;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Monitor {
-    stream: Mutex<(BufReader<UnixStream>, bool)>,
+    talk: Mutex<Talk>,
+    patience: Duration,
+}
+
+struct Talk {
+    stream: BufReader<UnixStream>,
+    /// Of an answer, as much as has come before the patience was over.
+    line: Vec<u8>,
+    commands: u64,
 }
 
 impl Monitor {
     pub fn new(stream: UnixStream) -> Monitor {
-        Monitor { stream: Mutex::new((BufReader::new(stream), false)) }
+        Monitor::with_patience(stream, PATIENCE)
+    }
+
+    fn with_patience(stream: UnixStream, patience: Duration) -> Monitor {
+        let talk = Talk { stream: BufReader::new(stream), line: Vec::new(), commands: 0 };
+        Monitor { talk: Mutex::new(talk), patience }
     }
 
     /// Puts the cable in or takes it out.
     pub fn set_link(&self, up: bool) -> Result<()> {
-        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        let (stream, greeted) = &mut *stream;
-        stream.get_ref().set_read_timeout(Some(PATIENCE))?;
-        if !*greeted {
-            command(stream, r#"{"execute": "qmp_capabilities"}"#)?;
-            *greeted = true;
+        let mut talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + self.patience;
+        if talk.commands == 0 {
+            talk.command(r#""execute": "qmp_capabilities""#, until)?;
         }
-        command(stream, &format!(r#"{{"execute": "set_link", "arguments": {{"name": "{CARD}", "up": {up}}}}}"#))
+        talk.command(&format!(r#""execute": "set_link", "arguments": {{"name": "{CARD}", "up": {up}}}"#), until)
     }
 }
 
-/// Events and the greeting come between.
-fn command(stream: &mut BufReader<UnixStream>, text: &str) -> Result<()> {
-    writeln!(stream.get_mut(), "{text}")?;
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line)? == 0 {
-            bail!("QEMU has gone");
-        }
-        if line.starts_with(r#"{"error""#) {
-            bail!("QEMU says {}", line.trim());
-        }
-        if line.starts_with(r#"{"return""#) {
+impl Talk {
+    fn command(&mut self, text: &str, until: Instant) -> Result<()> {
+        self.commands += 1;
+        let id = self.commands;
+        writeln!(self.stream.get_mut(), r#"{{{text}, "id": {id}}}"#)?;
+        // The greeting, events and what answers earlier commands come between.
+        let own = format!(r#""id": {id}"#);
+        loop {
+            let line = self.line(until)?;
+            if !line.split([',', '{', '}']).any(|word| word.trim() == own) {
+                continue;
+            }
+            if line.contains(r#""error":"#) {
+                bail!("QEMU says {}", line.trim());
+            }
             return Ok(());
         }
+    }
+
+    fn line(&mut self, until: Instant) -> Result<String> {
+        let left = until.saturating_duration_since(Instant::now());
+        ensure!(!left.is_zero(), "QEMU does not answer");
+        self.stream.get_ref().set_read_timeout(Some(left))?;
+        match self.stream.read_until(b'\n', &mut self.line) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                bail!("QEMU does not answer")
+            }
+            read => read?,
+        };
+        ensure!(self.line.ends_with(b"\n"), "QEMU has gone");
+        Ok(String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned())
     }
 }
 
@@ -64,9 +93,9 @@ mod tests {
             (&qemu).write_all(b"{\"QMP\": {}}\r\n").unwrap();
             let mut said = Vec::new();
             for (line, answer) in BufReader::new(&qemu).lines().zip([
-                "{\"return\": {}}",
-                "{\"event\": 1}\n{\"return\": {}}",
-                "{\"error\": 1}",
+                "{\"return\": {}, \"id\": 1}",
+                "{\"event\": 1}\n{\"return\": {}, \"id\": 2}",
+                "{\"id\": 3, \"error\": {\"class\": \"GenericError\"}}",
             ]) {
                 said.push(line.unwrap());
                 writeln!(&qemu, "{answer}").unwrap();
@@ -75,9 +104,22 @@ mod tests {
         });
         let monitor = Monitor::new(ours);
         monitor.set_link(false).unwrap();
-        assert_eq!(monitor.set_link(true).unwrap_err().to_string(), "QEMU says {\"error\": 1}");
+        assert!(monitor.set_link(true).unwrap_err().to_string().contains("GenericError"));
         drop(monitor);
         let said = answers.join().unwrap();
         assert!(said[0].contains("qmp_capabilities") && said[1].contains("false") && said[2].contains("true"));
+    }
+
+    #[test]
+    fn a_late_answer_is_not_the_next_ones() {
+        let (ours, qemu) = UnixStream::pair().unwrap();
+        let monitor = Monitor::with_patience(ours, Duration::from_millis(50));
+        (&qemu).write_all(b"{\"QMP\": {}}\r\n{\"return\": {}, \"id\": 1}\n{\"ret").unwrap();
+        assert_eq!(monitor.set_link(false).unwrap_err().to_string(), "QEMU does not answer");
+        // The rest of it, when it is too late, and an error for the next.
+        (&qemu).write_all(b"urn\": {}, \"id\": 2}\n{\"error\": {}, \"id\": 3}\n").unwrap();
+        assert!(monitor.set_link(true).unwrap_err().to_string().contains("\"id\": 3"));
+        drop(qemu);
+        assert!(monitor.set_link(true).is_err());
     }
 }

@@ -11,6 +11,7 @@ use super::list::Workload;
 use crate::machine::MachineOptions;
 use crate::network::Forward;
 use crate::wire::Faults;
+use crate::wire::control::Door;
 use crate::{paths, provision};
 
 /// Ports on the host's loopback that nobody uses now, for ports of the guest: pairs of the guest's and the host's.
@@ -20,10 +21,6 @@ fn ports_for(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
     let listeners = guest.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
     let host = listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<io::Result<Vec<_>>>()?;
     Ok(guest.iter().copied().zip(host).collect())
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 pub struct Server {
@@ -68,8 +65,9 @@ impl Network {
         let ports = ports_for(&workload.forward)?;
         let server = workload.server.as_deref().map(|script| Server::start(script, &ports)).transpose()?;
         workload.env = server.as_ref().map(|server| server.told.clone()).unwrap_or_default();
-        let control = workload.faults.as_ref().map(|_| free_port()).transpose()?;
-        workload.env.extend(control.map(|port| ("wire".into(), format!("http://10.0.2.2:{port}"))));
+        let control = workload.faults.as_ref().map(|_| Door::any()).transpose()?;
+        let wire = control.as_ref().map(|door| format!("http://10.0.2.2:{}", door.port()));
+        workload.env.extend(wire.map(|wire| ("wire".into(), wire)));
         let faults = workload.faults.clone().map(|faults| Faults { control, ..faults });
         Ok(Network { server, ports, faults })
     }
