@@ -238,6 +238,10 @@ def serve(port, service):
 
     def one(connection):
         try:
+            # A reset that the wire has lost is not sent again: who waits for more has to ask.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
             service(connection, None)
         except OSError:
             # Clients go away as they like.
