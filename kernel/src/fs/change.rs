@@ -50,11 +50,7 @@ pub async fn create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], node: NewNode<'_>, pe
 }
 
 async fn check_absent(dir: &Arc<Dentry>, name: &[u8]) -> Result<()> {
-    match walk::child_locked(dir, name).await {
-        Ok(_) => Err(Errno::EEXIST),
-        Err(Errno::ENOENT) => Ok(()),
-        Err(errno) => Err(errno),
-    }
+    if walk::entry_locked(dir, name).await?.is_some() { Err(Errno::EEXIST) } else { Ok(()) }
 }
 
 /// Makes a name that was seen not to be there. The directory is locked; `writing` is what came of becoming a writer.

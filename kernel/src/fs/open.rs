@@ -5,7 +5,8 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 
 use super::change;
-use super::dentry::Dentry;
+use super::change_now::Spot;
+use super::dentry::{self, Cached, Dentry};
 use super::inode::{FileType, Inode, NewNode};
 use super::inode_flags::{self, InodeFlags};
 use super::inotify::hooks;
@@ -35,7 +36,7 @@ impl How {
         How { flags, mode, resolve: Flags::empty() }
     }
 
-    fn has(&self, flags: u32) -> bool {
+    pub(super) fn has(&self, flags: u32) -> bool {
         self.flags & flags == flags
     }
 
@@ -51,15 +52,27 @@ impl How {
         want
     }
 
-    fn walk_flags(&self) -> Flags {
+    pub(super) fn walk_flags(&self) -> Flags {
         let mut flags = self.resolve;
         flags.set(Flags::FOLLOW, !self.has(raw::O_NOFOLLOW));
         flags.set(Flags::DIRECTORY, self.has(raw::O_DIRECTORY));
         flags
     }
+
+    /// What an open file of this kind holds.
+    pub(super) fn hold(&self, kind: FileType) -> Hold {
+        let write = self.flags & raw::O_ACCMODE != raw::O_RDONLY;
+        if kind == FileType::Regular && write { Hold::Writer } else { Hold::None }
+    }
+
+    /// O_DIRECT is for those files that have an alignment for it.
+    pub(super) fn check_direct(&self, place: &Path) -> Result<()> {
+        let has_it = || place.dentry.kind() == FileType::BlockDevice || place.inode().direct_alignment().is_some();
+        if self.has(raw::O_DIRECT) && !has_it() { Err(Errno::EINVAL) } else { Ok(()) }
+    }
 }
 
-const TMPFILE: u32 = raw::O_TMPFILE & !raw::O_DIRECTORY;
+pub(super) const TMPFILE: u32 = raw::O_TMPFILE & !raw::O_DIRECTORY;
 
 /// Opens `path`, creating it if asked to.
 pub async fn open(ctx: Ctx<'_>, dirfd: i32, path: &[u8], mut how: How) -> SysResult<Arc<OpenFile>> {
@@ -130,21 +143,21 @@ pub async fn open_place(ctx: Ctx<'_>, place: Path, how: &How, created: bool) -> 
         check_open(ctx, &place, how)?;
     }
     let kind = place.dentry.kind();
-    let write = how.flags & raw::O_ACCMODE != raw::O_RDONLY;
-    let wanted = if kind == FileType::Regular && write { Hold::Writer } else { Hold::None };
-    let hold = HoldGuard::new(&place, wanted).await?;
+    let hold = HoldGuard::new(&place, how.hold(kind)).await?;
     if !created && how.has(raw::O_TRUNC) && kind == FileType::Regular {
         // Truncation excludes running programs even for O_RDONLY.
         let _truncating = HoldGuard::new(&place, Hold::Writer).await?;
         regular::truncate(ctx.thread, &place, 0).await?;
     }
     let inode = place.inode();
-    let opened = open_kind(ctx, inode, kind, how.flags).await?;
-    if how.has(raw::O_DIRECT) && kind != FileType::BlockDevice && inode.direct_alignment().is_none() {
-        return Err(Errno::EINVAL.into());
-    }
+    let kind = open_kind(ctx, inode, kind, how.flags).await?;
+    how.check_direct(&place)?;
     let hold = hold.keep();
-    Ok(OpenFile::new(place, opened, status_flags(how.flags), hold))
+    Ok(opened(place, kind, how, hold))
+}
+
+pub(super) fn opened(place: Path, kind: Kind, how: &How, hold: Hold) -> Arc<OpenFile> {
+    OpenFile::new(place, kind, status_flags(how.flags), hold)
 }
 
 /// The flags that stay with the description (F_GETFL).
@@ -153,36 +166,40 @@ fn status_flags(flags: u32) -> u32 {
 }
 
 /// A hold on the inode of a place, and on its mount if it is one for writing. Given back unless the open file takes it over.
-struct HoldGuard<'a> {
+pub(super) struct HoldGuard<'a> {
     place: &'a Path,
     hold: Hold,
 }
 
 impl<'a> HoldGuard<'a> {
     async fn new(place: &'a Path, hold: Hold) -> Result<Self> {
+        let writing = match hold {
+            Hold::Writer => Some(place.mount.writing().await?),
+            _ => None,
+        };
+        HoldGuard::with(place, hold, writing)
+    }
+
+    /// A hold for writing takes over that its maker is a writer of the mount.
+    pub fn with(place: &'a Path, hold: Hold, writing: Option<Writing<&Mount>>) -> Result<Self> {
+        place.inode().state().take(hold)?;
         if hold == Hold::Writer {
-            place.mount.writing().await?.keep();
+            writing.into_iter().for_each(Writing::keep);
         }
-        let taken = place.inode().state().take(hold);
-        taken.inspect_err(|_| give_back(&place.mount, hold))?;
         Ok(HoldGuard { place, hold })
     }
 
-    fn keep(mut self) -> Hold {
+    pub fn keep(mut self) -> Hold {
         core::mem::replace(&mut self.hold, Hold::None)
-    }
-}
-
-fn give_back(mount: &Mount, hold: Hold) {
-    if hold == Hold::Writer {
-        mount.stop_writing();
     }
 }
 
 impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
         self.place.inode().state().release(self.hold);
-        give_back(&self.place.mount, self.hold);
+        if self.hold == Hold::Writer {
+            self.place.mount.stop_writing();
+        }
     }
 }
 
@@ -213,7 +230,7 @@ async fn open_kind(ctx: Ctx<'_>, inode: &Arc<dyn Inode>, kind: FileType, flags: 
 }
 
 /// The checks of Linux's may_open and do_open.
-fn check_open(ctx: Ctx<'_>, place: &Path, how: &How) -> Result<()> {
+pub(super) fn check_open(ctx: Ctx<'_>, place: &Path, how: &How) -> Result<()> {
     let kind = place.dentry.kind();
     let want = how.want();
     if kind == FileType::Directory {
@@ -250,6 +267,12 @@ type Made = Option<Writing<Arc<Mount>>>;
 
 /// O_CREAT.
 async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Result<(Path, Made)> {
+    if how.resolve.is_empty()
+        && let Some(Ok(Spot { dir, name, slash: false })) = Spot::find(ctx, dirfd, path)
+        && let Some(found) = find_or_create_in(ctx, dir, name, how).await
+    {
+        return found;
+    }
     let mut walker = Walker::new(ctx, dirfd, path, how.resolve)?;
     loop {
         let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EISDIR) };
@@ -281,14 +304,33 @@ async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Res
     }
 }
 
+/// The same in a directory that is found already, which is asked once. None: a symbolic link has the name, to be followed, or
+/// the directory does not tell the cache of its names.
+async fn find_or_create_in(ctx: Ctx<'_>, dir: Path, name: &[u8], how: &How) -> Option<Result<(Path, Made)>> {
+    if dir.inode().fs().volatile_names() {
+        return None;
+    }
+    let child = match dentry::cached(&dir.dentry, name) {
+        Cached::Found(child) => child,
+        Cached::Nothing | Cached::Unknown => match create(ctx, &dir, name, how).await {
+            Ok((child, None)) => child,
+            Ok((dentry, made)) => return Some(Ok((Path { dentry, ..dir }, made))),
+            Err(errno) => return Some(Err(errno)),
+        },
+    };
+    if how.has(raw::O_EXCL) {
+        return Some(Err(Errno::EEXIST));
+    }
+    let followed = child.kind() == FileType::Symlink && !how.has(raw::O_NOFOLLOW);
+    (!followed).then(|| Ok((dir.entered(child), None)))
+}
+
 /// Creates a regular file unless somebody else did meanwhile.
 async fn create(ctx: Ctx<'_>, dir: &Path, name: &[u8], how: &How) -> Result<(Arc<Dentry>, Made)> {
     let writing = Writing::begin(dir.mount.clone()).await;
     let _guard = dir.inode().state().lock.lock().await;
-    match walk::child_locked(&dir.dentry, name).await {
-        Ok(dentry) => return Ok((dentry, None)),
-        Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(errno),
+    if let Some(dentry) = walk::entry_locked(&dir.dentry, name).await? {
+        return Ok((dentry, None));
     }
     match change::create_locked(ctx, dir, name, NewNode::Regular, how.mode, Writing::outcome(&writing)).await {
         // Where others change the directory, too, somebody may have come first even so.

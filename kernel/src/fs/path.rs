@@ -29,6 +29,15 @@ impl Path {
         self.dentry.inode()
     }
 
+    /// What is seen at `child`, an entry of this directory: the root of what is mounted on it.
+    pub(super) fn entered(self, child: Arc<Dentry>) -> Path {
+        let mut place = Path { dentry: child, ..self };
+        if place.dentry.is_mount_point() {
+            mount::descend(&mut place);
+        }
+        place
+    }
+
     /// Brings the attributes up to date, where others change them, too.
     pub async fn refresh(&self) -> Result<()> {
         if self.dentry.is_shared() { self.inode().refresh().await } else { Ok(()) }

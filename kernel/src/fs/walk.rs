@@ -347,24 +347,29 @@ pub(super) async fn lookup_child(dir: &Arc<Dentry>, name: &[u8]) -> Result<Arc<D
 
 /// The same, with the directory's lock held.
 pub(super) async fn child_locked(dir: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>> {
+    if let Some(child) = entry_locked(dir, name).await? {
+        return Ok(child);
+    }
+    if !dir.inode().fs().volatile_names() && !dir.is_dead() {
+        dentry::insert_nothing(dir, name);
+    }
+    Err(Errno::ENOENT)
+}
+
+/// The same for those who are about to make the name if nothing has it, which is not noted.
+pub(super) async fn entry_locked(dir: &Arc<Dentry>, name: &[u8]) -> Result<Option<Arc<Dentry>>> {
     match dentry::cached(dir, name) {
-        Cached::Found(dentry) => return Ok(dentry),
-        Cached::Nothing => return Err(Errno::ENOENT),
+        Cached::Found(dentry) => return Ok(Some(dentry)),
+        Cached::Nothing => return Ok(None),
         Cached::Unknown => {}
     }
     if name.len() > NAME_MAX {
         return Err(Errno::ENAMETOOLONG);
     }
-    let volatile = dir.inode().fs().volatile_names();
     match dir.inode().lookup(name).await {
-        Ok(inode) if volatile => Ok(Dentry::new(Some(dir.clone()), name, inode)),
-        Ok(inode) => Ok(dentry::insert(dir, name, inode)),
-        Err(Errno::ENOENT) => {
-            if !volatile && !dir.is_dead() {
-                dentry::insert_nothing(dir, name);
-            }
-            Err(Errno::ENOENT)
-        }
+        Ok(inode) if dir.inode().fs().volatile_names() => Ok(Some(Dentry::new(Some(dir.clone()), name, inode))),
+        Ok(inode) => Ok(Some(dentry::insert(dir, name, inode))),
+        Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno),
     }
 }

@@ -7,6 +7,7 @@ use linux_raw_sys::{general as raw, ioctl as ioc};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::SysResult;
+use super::fs_stat::SHORT;
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
 use crate::fs::inode_flags;
@@ -15,7 +16,7 @@ use crate::fs::open_file::{Kind, OpenFile};
 use crate::fs::path::PATH_MAX;
 use crate::fs::sigio::{self, OwnerKind};
 use crate::fs::{self, AT_FDCWD, Ctx, FileType, Flags, How, pipe};
-use crate::mm::{UserPtr, UserStr, read_cstr};
+use crate::mm::{UserPtr, UserStr, read_cstr, try_read_cstr};
 use crate::net::socket;
 use crate::process::Thread;
 
@@ -66,6 +67,17 @@ pub(crate) fn how_of(flags: u32, mode: u32) -> How {
 
 pub async fn openat(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) -> SysResult<i32> {
     open_how(t, dirfd, path, how_of(flags, mode)).await
+}
+
+pub fn openat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) -> Option<SysResult<i32>> {
+    let mut buf = [0; SHORT];
+    let path = try_read_cstr(path.addr(), &mut buf)?;
+    if !t.files().has_room() {
+        return None;
+    }
+    let file = fs::open_now(Ctx::of(t), dirfd, path, &how_of(flags, mode))?;
+    let fd = file.and_then(|file| t.files().install(file, flags & raw::O_CLOEXEC != 0));
+    Some(fd.map_err(Into::into))
 }
 
 pub async fn openat2(t: &Thread, dirfd: i32, path: UserPtr<u8>, how: UserPtr<[u64; 3]>, size: u64) -> SysResult<i32> {

@@ -156,7 +156,7 @@ syscalls! {
     53 fchmodat(dirfd: i32, path: UserPtr<u8>, mode: u32) async fs_change::fchmodat;
     54 fchownat(dirfd: i32, path: UserPtr<u8>, uid: u32, gid: u32, flags: u32) async fs_change::fchownat;
     55 fchown(fd: i32, uid: u32, gid: u32) async fs_change::fchown;
-    56 openat(dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) async fs_open::openat;
+    56 openat(dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) async fs_open::openat, at once fs_open::openat_now;
     57 close(fd: i32) boxed fs_open::close, at once fs_open::close_now;
     58 vhangup() fn misc::vhangup;
     59 pipe2(fds: UserPtr<[i32; 2]>, flags: u32) async pipe::pipe2;
