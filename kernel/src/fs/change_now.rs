@@ -35,18 +35,26 @@ impl<'p> Split<'p> {
     }
 
     /// The directory that the name is in, which is searchable.
-    fn directory(&self, ctx: Ctx<'_>, dirfd: i32) -> Option<Result<Path>> {
+    #[inline]
+    fn directory(&self, ctx: Ctx<'_>, dirfd: i32, purpose: Purpose) -> Option<Result<Path>> {
         let dir = match self.parent.is_empty() {
             true => start_of(ctx, dirfd),
             false => lookup_now(ctx, dirfd, self.parent, Flags::FOLLOW | Flags::DIRECTORY)?,
         };
-        Some(dir.and_then(|dir| ctx.check_search(&**dir.inode()).map(|()| dir)))
+        match dir.and_then(|dir| ctx.check_search(&**dir.inode()).map(|()| dir)) {
+            Ok(dir) if purpose == Purpose::Change && !dir.mount.fs().changes_at_once() => None,
+            dir => Some(dir),
+        }
     }
+}
 
-    /// The same, if what is in it can be changed at once.
-    fn changing(&self, ctx: Ctx<'_>, dirfd: i32) -> Option<Result<Path>> {
-        self.directory(ctx, dirfd).filter(|dir| dir.as_ref().map_or(true, |dir| dir.mount.fs().changes_at_once()))
-    }
+/// What a directory is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To look for a name in it.
+    Look,
+    /// To change it at once, which not all can be.
+    Change,
 }
 
 /// The last name of a path, and the directory that it is in.
@@ -58,19 +66,10 @@ pub(super) struct Spot<'p> {
 }
 
 impl<'p> Spot<'p> {
-    pub fn find(ctx: Ctx<'_>, dirfd: i32, path: &'p [u8]) -> Option<Result<Spot<'p>>> {
+    pub fn find(ctx: Ctx<'_>, dirfd: i32, path: &'p [u8], purpose: Purpose) -> Option<Result<Spot<'p>>> {
         let split = Split::of(path)?;
-        let dir = split.directory(ctx, dirfd)?;
+        let dir = split.directory(ctx, dirfd, purpose)?;
         Some(dir.map(|dir| Spot { dir, name: split.name, slash: split.slash }))
-    }
-
-    fn find_changing(ctx: Ctx<'_>, dirfd: i32, path: &'p [u8]) -> Option<Result<Spot<'p>>> {
-        Spot::find(ctx, dirfd, path).filter(|spot| spot.as_ref().map_or(true, Spot::changes_at_once))
-    }
-
-    /// Its file system answers at once when it is changed.
-    pub fn changes_at_once(&self) -> bool {
-        self.dir.mount.fs().changes_at_once()
     }
 
     /// What has the name; None if nothing has. The directory is locked.
@@ -102,7 +101,7 @@ pub(super) use answer;
 
 /// mkdirat(2).
 pub fn make_directory(ctx: Ctx<'_>, dirfd: i32, path: &[u8], perm: u32) -> Option<Result<()>> {
-    let spot = answer!(Spot::find_changing(ctx, dirfd, path)?);
+    let spot = answer!(Spot::find(ctx, dirfd, path, Purpose::Change)?);
     let writing = spot.dir.mount.writing().now()?;
     let _guard = spot.dir.inode().state().lock.try_lock()?;
     if spot.entry()?.is_some() {
@@ -114,7 +113,7 @@ pub fn make_directory(ctx: Ctx<'_>, dirfd: i32, path: &[u8], perm: u32) -> Optio
 
 /// unlinkat(2); of a directory if `directory`.
 pub fn remove(ctx: Ctx<'_>, dirfd: i32, path: &[u8], directory: bool) -> Option<Result<()>> {
-    let spot = answer!(Spot::find_changing(ctx, dirfd, path)?);
+    let spot = answer!(Spot::find(ctx, dirfd, path, Purpose::Change)?);
     let _writing = answer!(spot.dir.mount.writing().now()?);
     let _guard = spot.dir.inode().state().lock.try_lock()?;
     let Some(victim) = spot.entry()? else { return Some(Err(Errno::ENOENT)) };
@@ -129,10 +128,10 @@ pub fn remove(ctx: Ctx<'_>, dirfd: i32, path: &[u8], directory: bool) -> Option<
 pub fn rename(ctx: Ctx<'_>, old: (i32, &[u8]), new: (i32, &[u8]), flags: RenameFlags) -> Option<Result<()>> {
     answer!(change::check_flags(flags));
     let (old_split, new_split) = (Split::of(old.1)?, Split::of(new.1)?);
-    let old_dir = answer!(old_split.changing(ctx, old.0)?);
+    let old_dir = answer!(old_split.directory(ctx, old.0, Purpose::Change)?);
     let new_dir = match (old.0, old_split.parent) == (new.0, new_split.parent) {
         true => old_dir.clone(),
-        false => answer!(new_split.changing(ctx, new.0)?),
+        false => answer!(new_split.directory(ctx, new.0, Purpose::Change)?),
     };
     let from = Spot { dir: old_dir, name: old_split.name, slash: old_split.slash };
     let to = Spot { dir: new_dir, name: new_split.name, slash: new_split.slash };

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 
 use super::change;
-use super::change_now::Spot;
+use super::change_now::{Purpose, Spot};
 use super::dentry::{self, Cached, Dentry};
 use super::inode::{FileType, Inode, NewNode};
 use super::inode_flags::{self, InodeFlags};
@@ -268,7 +268,7 @@ type Made = Option<Writing<Arc<Mount>>>;
 /// O_CREAT.
 async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Result<(Path, Made)> {
     if how.resolve.is_empty()
-        && let Some(Ok(Spot { dir, name, slash: false })) = Spot::find(ctx, dirfd, path)
+        && let Some(Ok(Spot { dir, name, slash: false })) = Spot::find(ctx, dirfd, path, Purpose::Look)
         && let Some(found) = find_or_create_in(ctx, dir, name, how).await
     {
         return found;

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as raw;
 
 use super::change;
-use super::change_now::{Spot, answer};
+use super::change_now::{Purpose, Spot, answer};
 use super::dentry::{self, Cached, Dentry};
 use super::inode::{FileType, NewNode};
 use super::inotify::hooks;
@@ -66,14 +66,14 @@ fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Option<Re
     if !how.resolve.is_empty() {
         return None;
     }
-    let spot = answer!(Spot::find(ctx, dirfd, path)?);
+    let spot = answer!(Spot::find(ctx, dirfd, path, Purpose::Look)?);
     if spot.slash {
         return None;
     }
     if let Cached::Found(child) = dentry::cached(&spot.dir.dentry, spot.name) {
         return existing(ctx, spot.dir, child, how);
     }
-    if !spot.changes_at_once() {
+    if !spot.dir.mount.fs().changes_at_once() {
         return None;
     }
     create(ctx, spot, how)

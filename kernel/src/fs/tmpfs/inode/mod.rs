@@ -1,17 +1,18 @@
 //! Objects of a tmpfs.
 
+mod dir;
 mod ops;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::ops::{Bound, Range};
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use self::dir::{AFTER_DOTS, Dir};
 use super::TmpFs;
 use crate::errno::{Errno, Result};
 use crate::fs::change::whiteout_attr;
-use crate::fs::dentry::Name;
 use crate::fs::handle::Handle;
 use crate::fs::inode::{
     Attributes, DeviceId, DirSink, FileSystem, FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr,
@@ -42,23 +43,6 @@ enum Content {
     Special(FileType, DeviceId),
 }
 
-struct Entry {
-    name: Name,
-    inode: Arc<TmpInode>,
-}
-
-#[derive(Default)]
-struct Dir {
-    /// By number, which is the cookie before which the entry stands.
-    entries: BTreeMap<u64, Entry>,
-    by_name: BTreeMap<Name, u64>,
-    last: u64,
-    parent: Weak<TmpInode>,
-}
-
-/// Cookies 1 and 2 come after "." and "..".
-const FIRST: u64 = 2;
-
 pub struct TmpInode {
     /// Weak, because the instance holds its root. Whoever reaches an inode through a path holds the instance.
     fs: Weak<TmpFs>,
@@ -71,33 +55,6 @@ pub struct TmpInode {
     this: Weak<TmpInode>,
     /// Somebody has a handle of it.
     handed_out: AtomicBool,
-}
-
-impl Dir {
-    fn get(&self, name: &[u8]) -> Option<&Arc<TmpInode>> {
-        let number = self.by_name.get(name)?;
-        self.entries.get(number).map(|entry| &entry.inode)
-    }
-
-    fn insert(&mut self, name: &[u8], inode: Arc<TmpInode>) {
-        self.last = self.last.max(FIRST) + 1;
-        self.by_name.insert(Name::from_slice(name), self.last);
-        self.entries.insert(self.last, Entry { name: Name::from_slice(name), inode });
-    }
-
-    /// Another name for an entry, which keeps its place in the order.
-    fn rename(&mut self, old: &[u8], new: &[u8]) {
-        let Some(number) = self.by_name.remove(old) else { return };
-        self.by_name.insert(Name::from_slice(new), number);
-        if let Some(entry) = self.entries.get_mut(&number) {
-            entry.name = Name::from_slice(new);
-        }
-    }
-
-    fn remove(&mut self, name: &[u8]) -> Option<Arc<TmpInode>> {
-        let number = self.by_name.remove(name)?;
-        self.entries.remove(&number).map(|entry| entry.inode)
-    }
 }
 
 /// So many pages are looked at between two looks at the clock.
@@ -229,7 +186,7 @@ impl TmpInode {
 
     fn check_empty(&self) -> Result<()> {
         match &self.content {
-            Content::Dir(dir) if !dir.lock().entries.is_empty() => Err(Errno::ENOTEMPTY),
+            Content::Dir(dir) if !dir.lock().is_empty() => Err(Errno::ENOTEMPTY),
             _ => Ok(()),
         }
     }
@@ -271,7 +228,10 @@ impl TmpInode {
             }
         }
         if core::ptr::eq(self, new_dir) {
-            from.lock().rename(old_name, new_name);
+            let mut dir = from.lock();
+            let entry = dir.remove(old_name);
+            entry.into_iter().for_each(|inode| dir.insert(new_name, inode));
+            drop(dir);
             self.touch();
         } else {
             self.leave(from, old_name, moved);
@@ -301,13 +261,13 @@ impl TmpInode {
         }
         if cookie == 1 {
             let parent = dir.parent.upgrade().map_or(self.ino, |parent| parent.ino);
-            if !sink.entry(parent, FIRST, FileType::Directory, b"..") {
+            if !sink.entry(parent, AFTER_DOTS, FileType::Directory, b"..") {
                 return Ok(());
             }
-            cookie = FIRST;
+            cookie = AFTER_DOTS;
         }
-        for (number, entry) in dir.entries.range((Bound::Excluded(cookie), Bound::Unbounded)) {
-            if !sink.entry(entry.inode.ino, *number, entry.inode.kind(), &entry.name) {
+        for (place, entry) in dir.after(cookie) {
+            if !sink.entry(entry.inode.ino, place, entry.inode.kind(), &entry.name) {
                 break;
             }
         }
@@ -321,7 +281,7 @@ impl TmpInode {
         let mut current;
         while let Some(content) = next {
             if let Content::Dir(dir) = content {
-                left.extend(core::mem::take(&mut dir.get_mut().entries).into_values().map(|entry| entry.inode));
+                left.extend(dir.get_mut().take_all());
             }
             // Others may hold some: those go with their last holder.
             current = core::iter::from_fn(|| left.pop()).find_map(Arc::into_inner);
