@@ -13,7 +13,7 @@ use super::inode::{FileType, Inode};
 use super::mount::{self, MountFlags};
 use super::path::Path;
 use super::perm;
-use super::walk_now::lookup_now;
+use super::walk_now::{lookup_now, skip_known};
 use crate::errno::{Errno, Result};
 use crate::process::{Credentials, Thread};
 
@@ -185,6 +185,7 @@ impl<'a, 'p> Walker<'a, 'p> {
 
     /// Walks up to, not into, the last component. Afterwards `at` is the directory it is in (searchable).
     pub async fn to_last(&mut self) -> Result<Last<'p>> {
+        self.skip_known();
         loop {
             let Some((comp, last, slash)) = self.next() else { return Ok(Last::Here(Special::Top)) };
             if !self.at.dentry.is_dir() {
@@ -207,6 +208,15 @@ impl<'a, 'p> Walker<'a, 'p> {
             if last {
                 return Ok(Last::Here(special));
             }
+        }
+    }
+
+    /// Goes over what of the path is in the cache, unless it is not known yet where that may lead.
+    fn skip_known(&mut self) {
+        let anywhere = (Flags::FOLLOW | Flags::DIRECTORY | Flags::EMPTY).contains(self.flags);
+        if anywhere && self.links.is_empty() {
+            let rest = self.main.text.bytes().get(self.main.at..).unwrap_or(&[]);
+            self.main.at += skip_known(self.ctx, &mut self.at, rest);
         }
     }
 

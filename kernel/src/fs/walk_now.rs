@@ -68,6 +68,30 @@ pub fn lookup_now(ctx: Ctx<'_>, dirfd: i32, path: &[u8], flags: Flags) -> Option
     if at.dentry.is_shared() { None } else { Some(Ok(at)) }
 }
 
+/// Goes from `at` over the first names of a path, as far as they are directories in the cache, up to its last one. Answers how
+/// long they are, with the slashes around them.
+pub(super) fn skip_known(ctx: Ctx<'_>, at: &mut Path, path: &[u8]) -> usize {
+    let mut rest = path;
+    loop {
+        let (name, after) = first_name(rest);
+        let slashes = after.iter().take_while(|byte| **byte == b'/').count();
+        let after = after.get(slashes..).unwrap_or(&[]);
+        let stays = after.is_empty() || matches!(name, b"" | b"." | b"..");
+        if stays || check_directory(ctx, at).is_err() {
+            break;
+        }
+        match dentry::cached(&at.dentry, name) {
+            Cached::Found(child) if child.is_dir() => at.dentry = child,
+            _ => break,
+        }
+        if at.dentry.is_mount_point() {
+            mount::descend(at);
+        }
+        rest = after;
+    }
+    path.len() - rest.len()
+}
+
 fn is_followed(child: &Arc<Dentry>, slashed: bool, flags: Flags) -> bool {
     child.kind() == FileType::Symlink && (slashed || flags.contains(Flags::FOLLOW))
 }

@@ -16,7 +16,9 @@ use crate::arch::{self, Access, UserFault};
 use crate::errno::{Errno, Result};
 
 /// A string from user space, without its NUL; short ones need no allocation.
-pub type UserStr = SmallVec<[u8; 128]>;
+pub type UserStr = SmallVec<[u8; SHORT]>;
+/// Bytes of a string that need no memory of their own.
+const SHORT: usize = 128;
 
 /// The address of a `T` in user memory. Null is an address like any other; see [`UserPtr::is_null`].
 #[repr(transparent)]
@@ -222,6 +224,9 @@ impl UserPtr<u8> {
 /// Reads a NUL-terminated string of at most `max` bytes with its NUL (PATH_MAX counts it too); ENAMETOOLONG if it is
 /// longer.
 pub async fn read_cstr(mm: &AddressSpace, addr: u64, max: usize) -> Result<UserStr> {
+    if let Some(short) = read_short_cstr(addr, max) {
+        return Ok(short);
+    }
     let mut string = UserStr::new();
     loop {
         let done = string.len();
@@ -244,6 +249,14 @@ pub async fn read_cstr(mm: &AddressSpace, addr: u64, max: usize) -> Result<UserS
             }
         }
     }
+}
+
+/// A string that needs no memory, if it is present.
+#[inline]
+fn read_short_cstr(addr: u64, max: usize) -> Option<UserStr> {
+    let mut buf = [0; SHORT];
+    let len = try_read_cstr(addr, &mut buf)?.len();
+    (len < max).then(|| UserStr::from_buf_and_len(buf, len))
 }
 
 /// A string that fits into `buf` with its NUL. None: it does not, or a page is missing.

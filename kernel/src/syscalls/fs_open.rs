@@ -21,8 +21,8 @@ use crate::net::socket;
 use crate::process::Thread;
 
 /// The path argument of a system call.
-pub(super) async fn read_path(t: &Thread, path: UserPtr<u8>) -> Result<UserStr> {
-    read_cstr(t.mm(), path.addr(), PATH_MAX).await
+pub(super) fn read_path(t: &Thread, path: UserPtr<u8>) -> impl Future<Output = Result<UserStr>> {
+    read_cstr(t.mm(), path.addr(), PATH_MAX)
 }
 
 /// Flags that openat knows; it ignores all others, openat2 refuses them.
