@@ -9,6 +9,7 @@ use smoltcp::wire::IpProtocol;
 
 use super::Frame;
 use super::frame::{Pair, Quoted};
+use super::past::Pasts;
 use super::recovery::Said;
 use super::stream::{Origin, Stream};
 use super::wire::Wire;
@@ -24,11 +25,10 @@ const SEGMENTS: usize = 32;
 /// Segments before what has become free in the stack's buffer is filled up.
 const BURST: usize = 8;
 const SOONEST: Duration = Duration::from_millis(1);
-/// Connections with other machines, those of them that others have begun and not finished, and those in TIME-WAIT, which are
-/// whole connections to the stack: beyond that the oldest goes.
+/// Connections with other machines, and those of them that others have begun and not finished: beyond that the oldest of these
+/// goes.
 const MOST: usize = 4096;
 const MOST_HALF_OPEN: usize = 128;
-const MOST_PAST: usize = 256;
 /// From so many on a new one has less memory.
 const MANY: usize = 256;
 const MANY_HALF_OPEN: usize = 16;
@@ -38,14 +38,14 @@ pub struct Connections {
     streams: BTreeMap<u64, Stream>,
     by_pair: BTreeMap<PairKey, u64>,
     half_open: BTreeSet<u64>,
-    past: BTreeSet<u64>,
+    pasts: Pasts,
     last_id: u64,
     /// Streams with work: each once.
     ready: VecDeque<u64>,
     timers: BTreeSet<(Instant, u64)>,
 }
 
-type PairKey = (IpAddr, u16, IpAddr, u16);
+pub type PairKey = (IpAddr, u16, IpAddr, u16);
 
 fn key((local, remote): Pair) -> PairKey {
     (local.ip, local.port, remote.ip, remote.port)
@@ -54,6 +54,7 @@ fn key((local, remote): Pair) -> PairKey {
 impl Connections {
     /// Those whose time has come have work.
     pub fn ring_timers(&mut self, now: Instant) {
+        self.pasts.turn(now);
         while let Some((at, id)) = self.timers.first().copied()
             && at <= now
         {
@@ -69,7 +70,8 @@ impl Connections {
     }
 
     pub fn due(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.pasts.due()].into_iter().flatten().min()
     }
 
     pub fn enqueue(&mut self, id: u64) {
@@ -100,6 +102,12 @@ impl Connections {
         (self.streams.len(), self.ready.len())
     }
 
+    /// Those in TIME-WAIT.
+    #[cfg(test)]
+    pub fn past(&self) -> usize {
+        self.pasts.count()
+    }
+
     /// A segment of TCP has come. Given back: it is for none of them.
     pub fn segment(
         &mut self,
@@ -114,7 +122,7 @@ impl Connections {
             found = found.filter(|id| !self.make_way(wire, *id));
             if found.is_none() {
                 match self.answer(wire, pair) {
-                    Ok(id) => found = id,
+                    Ok(id) => found = id.inspect(|_| self.pasts.end(&key(pair))),
                     Err(_) => {
                         wire.port.card().recycle(frame.0);
                         return None;
@@ -123,7 +131,7 @@ impl Connections {
             }
         }
         let Some(stream) = found.and_then(|id| self.streams.get_mut(&id)) else {
-            return Some(frame);
+            return self.hear_past(wire, frame, pair, resets, said);
         };
         stream.heard(wire, &said);
         if stream.hides(wire, &said) {
@@ -140,6 +148,19 @@ impl Connections {
         if stream.enqueue() {
             self.ready.extend(found);
         }
+        None
+    }
+
+    /// A segment for what may be in TIME-WAIT. Given back: it is not.
+    fn hear_past(&mut self, wire: &mut Wire, frame: Frame, pair: Pair, resets: bool, said: Said) -> Option<Frame> {
+        if resets {
+            self.pasts.end(&key(pair));
+        }
+        let says = !matches!(said, Said::Acknowledges(_));
+        if !self.pasts.hear(&key(pair), says, &mut wire.phy, wire.now) {
+            return Some(frame);
+        }
+        wire.port.card().recycle(frame.0);
         None
     }
 
@@ -163,8 +184,7 @@ impl Connections {
 
     fn make(&mut self, wire: &mut Wire, pair: Pair, stand_in: Arc<TcpSocket>, origin: Origin) -> Result<u64, Errno> {
         if self.streams.len() >= MOST {
-            let oldest = self.past.first().copied().ok_or(Errno::ENOBUFS)?;
-            self.end(oldest);
+            return Err(Errno::ENOBUFS);
         }
         self.last_id += 1;
         let id = self.last_id;
@@ -183,6 +203,7 @@ impl Connections {
         {
             return stand_in.fail_peer(Errno::EADDRNOTAVAIL);
         }
+        self.pasts.end(&key(pair));
         match self.make(wire, pair, stand_in.clone(), Origin::Begun) {
             Ok(id) => self.enqueue(id),
             Err(errno) => stand_in.fail_peer(errno),
@@ -205,7 +226,7 @@ impl Connections {
 
     /// False: it is not there any more.
     fn serve(&mut self, wire: &mut Wire, id: u64) -> bool {
-        let Connections { streams, timers, half_open, past, .. } = self;
+        let Connections { streams, timers, half_open, pasts, .. } = self;
         let Some(stream) = streams.get_mut(&id) else { return false };
         if let Some(at) = stream.timer.take() {
             timers.remove(&(at, id));
@@ -234,20 +255,17 @@ impl Connections {
             self.ready.push_back(id);
         } else if stream.is_over() {
             self.end(id);
+        } else if let Some(last_word) = stream.last_word() {
+            pasts.add(key(stream.pair()), last_word, wire.now);
+            self.end(id);
         } else if left == 0 {
             stream.enqueue();
             self.ready.push_back(id);
-        } else {
-            if let Some(at) = stream.due(wire) {
-                // What the stack wants now and has not done is not done by asking again at once.
-                let at = at.max(wire.now.saturating_add(SOONEST));
-                stream.timer = Some(at);
-                timers.insert((at, id));
-            }
-            if stream.is_past() && past.insert(id) && past.len() > MOST_PAST {
-                let oldest = past.first().copied();
-                oldest.into_iter().for_each(|id| self.end(id));
-            }
+        } else if let Some(at) = stream.due(wire) {
+            // What the stack wants now and has not done is not done by asking again at once.
+            let at = at.max(wire.now.saturating_add(SOONEST));
+            stream.timer = Some(at);
+            timers.insert((at, id));
         }
         true
     }
@@ -259,7 +277,6 @@ impl Connections {
             self.timers.remove(&(at, id));
         }
         self.half_open.remove(&id);
-        self.past.remove(&id);
         self.by_pair.remove(&key(stream.pair()));
         stream.conclude();
     }

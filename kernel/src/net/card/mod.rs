@@ -28,6 +28,7 @@ mod datagram;
 mod engine;
 mod frame;
 mod neighbours;
+mod past;
 mod phy;
 mod port;
 mod recovery;

@@ -10,9 +10,10 @@ use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, TcpSeqNumber,
 };
 
+use super::past::LastWord;
 use super::{Buffer, ETHERNET_HEADER, Frame, MTU, OutgoingFrame, Port, frame};
 use crate::exec;
-use crate::net::link;
+use crate::net::link::{self, LinkSocket};
 
 pub struct Phy {
     port: Arc<Port>,
@@ -22,17 +23,37 @@ pub struct Phy {
     pub starved: bool,
     /// For the next frame.
     reserved: Option<Buffer>,
-    /// Where the segment of TCP ends that was sent last.
-    pub sent: Option<TcpSeqNumber>,
+    pub sent: Sent,
+}
+
+/// The segment of TCP that was sent last.
+#[derive(Default)]
+pub struct Sent {
+    pub end: Option<TcpSeqNumber>,
+    /// Its frame, which is kept if this is there, and fits.
+    pub frame: Option<LastWord>,
+}
+
+impl Sent {
+    fn note(&mut self, frame: &[u8]) {
+        self.end = frame::end_of_segment(frame);
+        if self.end.is_some()
+            && let Some(kept) = &mut self.frame
+        {
+            kept.clear();
+            // Too long: nothing is kept.
+            _ = kept.try_extend_from_slice(frame);
+        }
+    }
 }
 
 pub struct Received<'a>(&'a Port, Frame);
 
-pub struct Transmit<'a>(&'a Port, Option<Buffer>, Instant, &'a mut Option<TcpSeqNumber>);
+pub struct Transmit<'a>(&'a Port, Option<Buffer>, Instant, &'a mut Sent);
 
 impl Phy {
     pub fn new(port: Arc<Port>) -> Self {
-        Phy { port, pending: None, starved: false, reserved: None, sent: None }
+        Phy { port, pending: None, starved: false, reserved: None, sent: Sent::default() }
     }
 
     /// There is a buffer for a frame; without one the stack must not be asked for it: what it wants to send again at once it
@@ -69,22 +90,30 @@ impl Phy {
 impl Phy {
     /// Sends what a program has written. False: there is no buffer.
     pub fn send(&mut self, frame: &OutgoingFrame) -> bool {
+        self.put(&frame.data, Some(frame.sender.as_ptr()))
+    }
+
+    /// Sends what has been sent before. False: there is no buffer.
+    pub fn repeat(&mut self, frame: &[u8]) -> bool {
+        self.put(frame, None)
+    }
+
+    fn put(&mut self, data: &[u8], sender: Option<*const LinkSocket>) -> bool {
         let card = self.port.card();
         let Some(mut buffer) = card.take_buffer() else {
             self.starved = true;
             return false;
         };
-        let len = frame.data.len();
-        let Some(room) = buffer.room(len) else {
+        let Some(room) = buffer.room(data.len()) else {
             card.return_buffer(buffer);
             return true;
         };
-        room.copy_from_slice(&frame.data);
+        room.copy_from_slice(data);
         if link::is_watched() {
-            link::leaves(&self.port, &frame.data, Some(frame.sender.as_ptr()));
+            link::leaves(&self.port, data, sender);
         }
-        self.port.counters.note_sent(len);
-        card.transmit(buffer, len);
+        self.port.counters.note_sent(data.len());
+        card.transmit(buffer, data.len());
         true
     }
 }
@@ -131,7 +160,7 @@ impl TxToken for Transmit<'_> {
                 if link::is_watched() {
                     link::leaves(self.0, room, None);
                 }
-                *self.3 = frame::end_of_segment(room);
+                self.3.note(room);
                 if let Some(ip) = frame::asks_for(room) {
                     let now = exec::Instant::from_nanos(self.2.total_micros().max(0) as u64 * 1000);
                     self.0.with_neighbours(|known| known.ask(ip, now));

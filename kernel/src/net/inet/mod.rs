@@ -19,7 +19,7 @@ pub(super) mod failures;
 mod groups;
 pub mod ip;
 mod options;
-mod ports;
+pub(super) mod ports;
 mod sending;
 mod shared;
 pub mod tcp;

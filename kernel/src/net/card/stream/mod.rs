@@ -20,6 +20,8 @@ use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpSeqNumber};
 
 use self::clock::SEND_TIME;
 use super::frame::Pair;
+use super::past::LastWord;
+use super::phy::Sent;
 use super::port::Ring;
 use super::recovery::{Recovery, Said};
 use super::wire::Wire;
@@ -87,6 +89,8 @@ pub struct Stream {
     next_probe: Option<Instant>,
     /// There was no memory for what has come.
     retry: Option<Instant>,
+    /// What was sent last in TIME-WAIT.
+    last_word: Option<LastWord>,
     recovery: Recovery,
     /// The number of the first byte, and how many bytes the stack was given, modulo 2^32.
     first: Option<TcpSeqNumber>,
@@ -165,6 +169,7 @@ impl Stream {
             probes: 0,
             next_probe: None,
             retry: None,
+            last_word: None,
             recovery: Recovery::default(),
             first: None,
             given: 0,
@@ -193,6 +198,12 @@ impl Stream {
     /// In TIME-WAIT: a new connection may take its place.
     pub fn is_past(&self) -> bool {
         self.state() == State::TimeWait
+    }
+
+    /// It is in TIME-WAIT, and the program has all that has come: nothing is left of it but what it has said last.
+    pub fn last_word(&mut self) -> Option<LastWord> {
+        let ends = self.is_past() && self.end_sent && self.end_received && !self.socket().can_recv();
+        self.last_word.take_if(|_| ends)
     }
 
     /// The program has reset it, which the other machine has not been told yet: the same.
@@ -263,9 +274,10 @@ impl Stream {
 
     /// Lets the stack send a segment. False: there is none.
     pub fn send(&mut self, wire: &mut Wire) -> bool {
-        wire.phy.sent = None;
+        wire.phy.sent = Sent { end: None, frame: self.is_past().then(LastWord::new) };
         let sends = wire.flush(&mut self.sockets);
-        if let Some(end) = wire.phy.sent {
+        self.last_word = wire.phy.sent.frame.take().filter(|frame| !frame.is_empty()).or(self.last_word.take());
+        if let Some(end) = wire.phy.sent.end {
             // That of the SYN.
             self.first.get_or_insert(end);
             self.recovery.sent(end, wire.now);

@@ -64,6 +64,48 @@ fn the_other_end_is_not_waited_for_for_ever_by_nobody() {
 }
 
 #[test]
+fn an_end_whose_acknowledgement_is_lost_is_acknowledged_again() {
+    let mut net = Net::new(39, Faults::default());
+    let (socket, there) = connect(&mut net);
+    socket.released();
+    drop(socket);
+    net.until("it has come", |net| net.tcp(there).state() == tcp::State::CloseWait);
+    net.tcp(there).close();
+    net.step_there();
+    net.faults.lost = 100;
+    net.pass(Duration::from_millis(100));
+    // Its buffers are not kept.
+    assert_eq!((net.engine.connections().counts().0, net.engine.connections().past()), (0, 1));
+    assert_eq!(net.tcp(there).state(), tcp::State::LastAck);
+    net.faults.lost = 0;
+    net.until("it is acknowledged", |net| net.tcp(there).state() == tcp::State::Closed);
+    net.pass(Duration::from_secs(50));
+    assert_eq!(net.engine.connections().past(), 1);
+    net.pass(Duration::from_secs(15));
+    assert_eq!(net.engine.connections().past(), 0);
+}
+
+#[test]
+fn connections_in_time_wait_make_way() {
+    let mut net = Net::new(38, Faults::default());
+    let listener = TcpSocket::new(AF_INET);
+    listener.bind_as(0, Endpoint::any(AF_INET)).unwrap();
+    listener.start_listening(0, 5).unwrap();
+    let address = listener.local_address();
+    let to = IpEndpoint::new(net.own.into(), u16::from_be_bytes([address[2], address[3]]));
+    for round in 0..3 {
+        let there = net.add_tcp();
+        net.sockets.get_mut::<tcp::Socket>(there).connect(net.there.context(), to, 999).unwrap();
+        net.until("it arrives", |_| !ready(&*listener).is_empty());
+        listener.take_connection().unwrap().0.released();
+        net.until("it has come", |net| net.tcp(there).state() == tcp::State::CloseWait);
+        net.tcp(there).close();
+        net.until("it is over", |net| net.tcp(there).state() == tcp::State::Closed);
+        assert_eq!(net.engine.connections().past(), 1, "{round}");
+    }
+}
+
+#[test]
 fn who_closes_its_window_does_not_keep_what_a_program_has_left() {
     let mut net = Net::new(42, Faults::default());
     let (socket, there) = connect(&mut net);
