@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use smallvec::SmallVec;
 
@@ -320,10 +321,23 @@ impl FdTable {
         self.close_where(0, u32::MAX, |cloexec| cloexec).await;
     }
 
-    /// The open descriptors, ascending (for /proc/PID/fd).
-    pub fn open_fds(&self) -> Vec<i32> {
-        let table = self.table.lock();
-        table.slots.iter().enumerate().filter(|(_, slot)| slot.is_some()).map(|(fd, _)| fd as i32).collect()
+    /// The open descriptors from `first` on, ascending (for /proc/PID/fd). There may be very many: some are looked at at a time,
+    /// so those that come and go meanwhile may be among them or not.
+    pub fn open_fds(&self, first: usize) -> impl Iterator<Item = i32> {
+        const TURN: usize = 64;
+        let mut turn = ArrayVec::<i32, TURN>::new();
+        let mut next = first;
+        core::iter::from_fn(move || {
+            while turn.is_empty() {
+                let table = self.table.lock();
+                let slots = table.slots.get(next..).filter(|slots| !slots.is_empty())?;
+                let some = slots.iter().zip(next..).take(TURN).filter(|(slot, _)| slot.is_some());
+                turn.extend(some.map(|(_, fd)| fd as i32));
+                turn.reverse();
+                next += TURN;
+            }
+            turn.pop()
+        })
     }
 
     /// Descriptors that fit without growing (FDSize in /proc/PID/status).
@@ -379,7 +393,8 @@ mod tests {
         let copy = table.fork();
         let marked = table.clone();
         crate::exec::test_util::block_on(async move { marked.close_on_exec().await });
-        assert_eq!(table.open_fds(), [0]);
-        assert_eq!(copy.open_fds(), [0, 1]);
+        assert!(table.open_fds(0).eq([0]));
+        assert!(copy.open_fds(0).eq([0, 1]));
+        assert!(copy.open_fds(1).eq([1]));
     }
 }

@@ -160,9 +160,8 @@ fn ends_of(pipe: &Arc<pipe::Pipe>, reading: bool) -> Vec<Pid> {
     let mut found = Vec::new();
     for process in table::processes() {
         let Some(files) = process.any_thread().and_then(|task| task.handles().files) else { continue };
-        let fds = files.open_fds();
-        looked += fds.len();
-        let has = fds.into_iter().any(|fd| {
+        let mut fds = files.open_fds(0).take(MAX_FILES.saturating_sub(looked)).inspect(|_| looked += 1);
+        let has = fds.any(|fd| {
             let is_end = |file: &OpenFile| {
                 let right = if reading { file.readable() } else { file.writable() };
                 (right && pipe::of_file(file).is_some_and(|other| ptr::eq(&**other, &**pipe))).then_some(())
@@ -172,7 +171,7 @@ fn ends_of(pipe: &Arc<pipe::Pipe>, reading: bool) -> Vec<Pid> {
         if has {
             found.push(process.pid);
         }
-        if looked > MAX_FILES {
+        if looked >= MAX_FILES {
             break;
         }
     }
@@ -220,13 +219,16 @@ fn vfork_child(task: &Arc<Task>) -> Wait {
     wait
 }
 
-/// All threads that wait, by id.
+/// All threads that wait, by id, as far as there is memory for them.
 pub fn all() -> Vec<(Arc<Task>, Wait)> {
     let mut all = Vec::new();
     for task in table::tasks() {
+        if all.try_reserve(1).is_err() {
+            break;
+        }
         all.extend(of(&task).map(|wait| (task, wait)));
     }
-    all.sort_by_key(|(task, _)| task.tid());
+    all.sort_unstable_by_key(|(task, _)| task.tid());
     all
 }
 
@@ -242,8 +244,12 @@ pub fn circles(all: &[(Arc<Task>, Wait)]) -> Vec<Vec<Pid>> {
         }
     };
     // 0: not looked at; else the walk that came by.
-    let mut seen = vec![0; all.len()];
+    let mut seen = Vec::new();
     let mut circles = Vec::new();
+    if seen.try_reserve_exact(all.len()).is_err() {
+        return circles;
+    }
+    seen.resize(all.len(), 0);
     for start in 0..all.len() {
         let mut cursor = Some(start);
         while let Some(index) = cursor.filter(|index| seen[*index] == 0) {

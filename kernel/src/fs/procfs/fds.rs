@@ -1,7 +1,6 @@
 //! /proc/PID/fd and fdinfo.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use linux_raw_sys::general as raw;
 
 use super::subject::Subject;
@@ -9,13 +8,8 @@ use super::text::{Text, put};
 use crate::errno::{Errno, Result};
 use crate::fs::{FdTable, OpenFile};
 
-fn table(subject: &Subject) -> Result<Arc<FdTable>> {
+pub fn table(subject: &Subject) -> Result<Arc<FdTable>> {
     subject.handles()?.files.ok_or(Errno::ESRCH)
-}
-
-/// The open descriptors, ascending.
-pub fn open(subject: &Subject) -> Result<Vec<i32>> {
-    Ok(table(subject)?.open_fds())
 }
 
 /// ENOENT unless `fd` is open.

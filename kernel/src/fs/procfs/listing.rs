@@ -49,7 +49,9 @@ pub(super) fn list_entry(subject: &Subject, entry: &'static Entry, out: &mut Lis
         return list_threads(subject, out);
     }
     // Who has ended has none.
-    for fd in fds::open(subject).unwrap_or_default() {
+    let Ok(table) = fds::table(subject) else { return Ok(()) };
+    let first = usize::try_from(out.from.saturating_sub(FIRST_ENTRY)).unwrap_or(usize::MAX);
+    for fd in table.open_fds(first) {
         let node = match entry.kind {
             EntryKind::Fds => Node::Fd(subject.clone(), fd),
             _ => Node::FdInfo(subject.clone(), fd),
