@@ -83,11 +83,9 @@ fn existing(ctx: Ctx<'_>, dir: Path, child: Arc<Dentry>, how: &How) -> Option<Re
     if how.has(raw::O_EXCL) {
         return Some(Err(Errno::EEXIST));
     }
+    let place = dir.entered(child);
     // Its attributes would have to be asked for.
-    if child.is_shared() {
-        return None;
-    }
-    open_found(ctx, dir.entered(child), how)
+    if place.dentry.is_shared() { None } else { open_found(ctx, place, how) }
 }
 
 fn create(ctx: Ctx<'_>, spot: Spot<'_>, how: &How) -> Option<Result<Arc<OpenFile>>> {
@@ -100,10 +98,11 @@ fn create(ctx: Ctx<'_>, spot: Spot<'_>, how: &How) -> Option<Result<Arc<OpenFile
     let attr = answer!(change::check_create(ctx, &spot.dir, &NewNode::Regular, how.mode, outcome));
     let dentry = answer!(names::make_now(&spot.dir.dentry, spot.name, NewNode::Regular, attr)?);
     drop(guard);
+    // From here on there is an answer, whatever it is: the file is made.
     let place = Path { mount: spot.dir.mount.clone(), dentry };
-    // Nobody can refuse its maker now: it is a file with pages, and the mount has a writer already.
     let kind = answer!(plain_kind(place.inode()).ok_or(Errno::ENXIO));
-    let wanted = how.hold(FileType::Regular);
-    let hold = answer!(HoldGuard::with(&place, wanted, writing.ok())).keep();
-    Some(how.check_direct(&place).map(|()| opened(place, kind, how, hold)))
+    let hold = answer!(HoldGuard::with(&place, how.hold(FileType::Regular), writing.ok()));
+    answer!(how.check_direct(&place));
+    let hold = hold.keep();
+    Some(Ok(opened(place, kind, how, hold)))
 }

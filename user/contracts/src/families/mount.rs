@@ -12,6 +12,7 @@ use crate::{say, tests};
 tests! {
     tmpfs, refused, not_permitted, busy, bind, read_only, options, stacked, pivot_refused, unmount_refused, no_flags,
     on_what_is_gone, on_what_was_removed, order_of_a_copy, devices_that_do_not_count,
+    who_was_refused_writes_nothing, places_in_a_directory_of_memory,
 }
 
 fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, data: &CStr) -> Ret {
@@ -320,4 +321,29 @@ fn devices_that_do_not_count() {
     say!("no disk is wanted: {}", mount(c"m/disk", c"on", c"tmpfs", 0, c""));
     umount(c"on", 0).ok();
     umount(c"m", 0).ok();
+}
+
+/// A file that is made and then cannot be opened has no writer.
+fn who_was_refused_writes_nothing() {
+    mkdir(c"m");
+    mount(c"none", c"m", c"tmpfs", 0, c"");
+    say!("made, not opened: {}", open(c"m/f", O_CREAT | O_WRONLY | O_DIRECT));
+    say!("it is there: {}", stat(c"m/f").is_ok());
+    say!("again: {}", open(c"m/f", O_CREAT | O_WRONLY | O_DIRECT));
+    say!("made by nobody else: {}", open(c"m/f", O_CREAT | O_EXCL | O_WRONLY));
+    say!("read-only: {}", mount(c"none", c"m", c"tmpfs", MS_REMOUNT | MS_RDONLY, c""));
+    say!("unmount: {}", umount(c"m", 0));
+}
+
+fn places_in_a_directory_of_memory() {
+    mkdir(c"m");
+    mount(c"none", c"m", c"tmpfs", 0, c"");
+    close(create(c"m/f", "x"));
+    let dir = open(c"m", O_RDONLY).fd();
+    say!("the end: {}", sys!(SYS_lseek, dir, 0, SEEK_END));
+    say!("data: {} hole: {}", sys!(SYS_lseek, dir, 0, SEEK_DATA), sys!(SYS_lseek, dir, 0, SEEK_HOLE));
+    say!("before the first: {}", sys!(SYS_lseek, dir, -1, SEEK_SET));
+    say!("the first, and so far: {} {}", sys!(SYS_lseek, dir, 0, SEEK_SET), sys!(SYS_lseek, dir, 0, SEEK_CUR));
+    close(dir);
+    say!("unmount: {}", umount(c"m", 0));
 }
