@@ -232,6 +232,11 @@ pub trait Inode: Send + Sync + Any {
         self.metadata().size
     }
 
+    /// What SEEK_END of lseek(2) counts from. EINVAL: a directory in which only its entries have places.
+    fn seek_end(&self) -> Result<u64> {
+        Ok(self.size())
+    }
+
     /// A part of `metadata()`, where that can be had for less.
     fn size_and_times(&self) -> SizeAndTimes {
         (&self.metadata()).into()

@@ -212,7 +212,7 @@ pub fn lseek_now(t: &Thread, fd: i32, offset: i64, whence: u32) -> Option<SysRes
 fn new_position(file: &OpenFile, now: u64, offset: i64, whence: u32) -> Result<u64> {
     let size = || match file.kind() {
         Kind::Ops(ops) => ops.size().ok_or(Errno::EINVAL),
-        _ => Ok(file.inode().size()),
+        _ => file.inode().seek_end(),
     };
     let base = match whence {
         raw::SEEK_SET => 0,

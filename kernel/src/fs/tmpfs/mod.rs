@@ -1,8 +1,8 @@
 //! tmpfs: a file system that lives in the page cache and the heap (tmpfs(5)).
 //!
 //! [`TmpFs`] is the instance with its size limit, [`TmpInode`] an object in it. A directory keeps its entries by the hash of
-//! their names, which gives each a place that is the cookie of `read_dir`: so reading goes on correctly whatever is removed
-//! or added meanwhile. Spinlocks only; the lock of a directory before that of its entries.
+//! their names, which gives each a place that is the cookie of `read_dir`: so reading goes on correctly whatever is removed,
+//! added or renamed (which is both) meanwhile. Spinlocks only; the lock of a directory before that of its entries.
 
 mod inode;
 

@@ -31,17 +31,17 @@ pub struct Entry {
 pub struct Dir {
     entries: BTreeMap<u64, Entry>,
     hasher: SeedableRandomState,
-    /// A name was not at the first place of its hash.
-    collided: bool,
+    /// The places of those names that are not at the first one of their hash, however many these are.
+    later: BTreeMap<Name, u64>,
     pub parent: Weak<TmpInode>,
 }
 
 impl Default for Dir {
     fn default() -> Dir {
-        // So that nobody knows which names have the same hash.
-        static SEED: Lazy<u64> = Lazy::new(random::u64);
-        let hasher = SeedableRandomState::with_seed(*SEED, SharedSeed::global_fixed());
-        Dir { entries: BTreeMap::new(), hasher, collided: false, parent: Weak::new() }
+        // So that places tell nobody which names have the same hash.
+        static SEEDS: Lazy<(u64, SharedSeed)> = Lazy::new(|| (random::u64(), SharedSeed::from_u64(random::u64())));
+        let hasher = SeedableRandomState::with_seed(SEEDS.0, &SEEDS.1);
+        Dir { entries: BTreeMap::new(), hasher, later: BTreeMap::new(), parent: Weak::new() }
     }
 }
 
@@ -52,19 +52,11 @@ impl Dir {
         hasher.finish() >> (NUMBER_BITS + 1) << NUMBER_BITS | FIRST
     }
 
-    /// The place of a name that is not at the first one of its hash.
-    #[cold]
-    fn later_place(&self, name: &[u8]) -> Option<u64> {
-        let first = self.first_place(name);
-        let mut of_hash = self.entries.range(first..=first | LAST);
-        of_hash.find(|(_, entry)| entry.name[..] == *name).map(|(place, _)| *place)
-    }
-
     pub fn get(&self, name: &[u8]) -> Option<&Arc<TmpInode>> {
         match self.entries.get(&self.first_place(name)) {
             Some(entry) if entry.name[..] == *name => Some(&entry.inode),
-            _ if self.collided => self.entries.get(&self.later_place(name)?).map(|entry| &entry.inode),
-            _ => None,
+            _ if self.later.is_empty() => None,
+            _ => self.entries.get(self.later.get(name)?).map(|entry| &entry.inode),
         }
     }
 
@@ -76,8 +68,9 @@ impl Dir {
             place.insert(entry);
             return;
         }
-        self.collided = true;
-        if let Some(free) = (first + 1..).find(|place| !self.entries.contains_key(place)) {
+        let last = self.entries.range(first..=first | LAST).next_back().map_or(first, |(place, _)| *place);
+        if let Some(free) = (last + 1..).find(|place| !self.entries.contains_key(place)) {
+            self.later.insert(entry.name.clone(), free);
             self.entries.insert(free, entry);
         }
     }
@@ -85,8 +78,8 @@ impl Dir {
     pub fn remove(&mut self, name: &[u8]) -> Option<Arc<TmpInode>> {
         match self.entries.entry(self.first_place(name)) {
             btree_map::Entry::Occupied(entry) if entry.get().name[..] == *name => Some(entry.remove().inode),
-            _ if self.collided => self.entries.remove(&self.later_place(name)?).map(|entry| entry.inode),
-            _ => None,
+            _ if self.later.is_empty() => None,
+            _ => self.entries.remove(&self.later.remove(name)?).map(|entry| entry.inode),
         }
     }
 
@@ -100,6 +93,7 @@ impl Dir {
     }
 
     pub fn take_all(&mut self) -> impl Iterator<Item = Arc<TmpInode>> {
+        self.later.clear();
         core::mem::take(&mut self.entries).into_values().map(|entry| entry.inode)
     }
 }
@@ -134,7 +128,7 @@ mod tests {
         let (mut dir, [_, other]) = filled(COUNT);
         let places = |dir: &Dir| dir.after(AFTER_DOTS).map(|(place, entry)| (entry.name.to_vec(), place)).collect();
         let before: BTreeSet<(Vec<u8>, u64)> = places(&dir);
-        assert!(dir.collided && before.len() == COUNT as usize);
+        assert!(!dir.later.is_empty() && before.len() == COUNT as usize);
         for n in (0..COUNT).step_by(2) {
             assert!(dir.remove(&name(n)).is_some() && dir.remove(&name(n)).is_none());
         }

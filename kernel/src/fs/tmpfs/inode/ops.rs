@@ -77,6 +77,10 @@ impl Inode for TmpInode {
         self.attr.lock().size
     }
 
+    fn seek_end(&self) -> Result<u64> {
+        if self.dir().is_ok() { Err(Errno::EINVAL) } else { Ok(self.size()) }
+    }
+
     fn size_and_times(&self) -> SizeAndTimes {
         let attr = self.attr.lock();
         let times = &attr.common;
