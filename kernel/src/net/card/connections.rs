@@ -25,10 +25,11 @@ const SEGMENTS: usize = 32;
 /// Segments before what has become free in the stack's buffer is filled up.
 const BURST: usize = 8;
 const SOONEST: Duration = Duration::from_millis(1);
-/// Connections with other machines, and those of them that others have begun and not finished: beyond that the oldest of these
-/// goes.
+/// Connections with other machines, those of them that others have begun and not finished, and those in TIME-WAIT that have to
+/// stay whole: beyond that the oldest of these goes.
 const MOST: usize = 4096;
 const MOST_HALF_OPEN: usize = 128;
+const MOST_WHOLE: usize = 256;
 /// From so many on a new one has less memory.
 const MANY: usize = 256;
 const MANY_HALF_OPEN: usize = 16;
@@ -38,7 +39,9 @@ pub struct Connections {
     streams: BTreeMap<u64, Stream>,
     by_pair: BTreeMap<PairKey, u64>,
     half_open: BTreeSet<u64>,
+    /// In TIME-WAIT: what is left of them, and those of which more has to be kept.
     pasts: Pasts,
+    whole: BTreeSet<u64>,
     last_id: u64,
     /// Streams with work: each once.
     ready: VecDeque<u64>,
@@ -47,7 +50,7 @@ pub struct Connections {
 
 pub type PairKey = (IpAddr, u16, IpAddr, u16);
 
-fn key((local, remote): Pair) -> PairKey {
+pub fn key((local, remote): Pair) -> PairKey {
     (local.ip, local.port, remote.ip, remote.port)
 }
 
@@ -118,11 +121,15 @@ impl Connections {
         said: Said,
     ) -> Option<Frame> {
         let mut found = self.by_pair.get(&key(pair)).copied();
+        if found.is_none() && self.pasts.hear(pair, frame.bytes(), &wire.phy, wire.now) {
+            wire.port.card().recycle(frame.0);
+            return None;
+        }
         if begins {
             found = found.filter(|id| !self.make_way(wire, *id));
             if found.is_none() {
                 match self.answer(wire, pair) {
-                    Ok(id) => found = id.inspect(|_| self.pasts.end(&key(pair))),
+                    Ok(id) => found = id.inspect(|_| self.pasts.end(key(pair))),
                     Err(_) => {
                         wire.port.card().recycle(frame.0);
                         return None;
@@ -131,7 +138,7 @@ impl Connections {
             }
         }
         let Some(stream) = found.and_then(|id| self.streams.get_mut(&id)) else {
-            return self.hear_past(wire, frame, pair, resets, said);
+            return Some(frame);
         };
         stream.heard(wire, &said);
         if stream.hides(wire, &said) {
@@ -148,19 +155,6 @@ impl Connections {
         if stream.enqueue() {
             self.ready.extend(found);
         }
-        None
-    }
-
-    /// A segment for what may be in TIME-WAIT. Given back: it is not.
-    fn hear_past(&mut self, wire: &mut Wire, frame: Frame, pair: Pair, resets: bool, said: Said) -> Option<Frame> {
-        if resets {
-            self.pasts.end(&key(pair));
-        }
-        let says = !matches!(said, Said::Acknowledges(_));
-        if !self.pasts.hear(&key(pair), says, &mut wire.phy, wire.now) {
-            return Some(frame);
-        }
-        wire.port.card().recycle(frame.0);
         None
     }
 
@@ -184,7 +178,8 @@ impl Connections {
 
     fn make(&mut self, wire: &mut Wire, pair: Pair, stand_in: Arc<TcpSocket>, origin: Origin) -> Result<u64, Errno> {
         if self.streams.len() >= MOST {
-            return Err(Errno::ENOBUFS);
+            let oldest = self.whole.first().copied().ok_or(Errno::ENOBUFS)?;
+            self.end(oldest);
         }
         self.last_id += 1;
         let id = self.last_id;
@@ -203,7 +198,7 @@ impl Connections {
         {
             return stand_in.fail_peer(Errno::EADDRNOTAVAIL);
         }
-        self.pasts.end(&key(pair));
+        self.pasts.end(key(pair));
         match self.make(wire, pair, stand_in.clone(), Origin::Begun) {
             Ok(id) => self.enqueue(id),
             Err(errno) => stand_in.fail_peer(errno),
@@ -226,7 +221,7 @@ impl Connections {
 
     /// False: it is not there any more.
     fn serve(&mut self, wire: &mut Wire, id: u64) -> bool {
-        let Connections { streams, timers, half_open, pasts, .. } = self;
+        let Connections { streams, timers, half_open, pasts, whole, .. } = self;
         let Some(stream) = streams.get_mut(&id) else { return false };
         if let Some(at) = stream.timer.take() {
             timers.remove(&(at, id));
@@ -256,16 +251,22 @@ impl Connections {
         } else if stream.is_over() {
             self.end(id);
         } else if let Some(last_word) = stream.last_word() {
-            pasts.add(key(stream.pair()), last_word, wire.now);
+            pasts.add(stream.pair(), last_word, wire.now);
             self.end(id);
         } else if left == 0 {
             stream.enqueue();
             self.ready.push_back(id);
-        } else if let Some(at) = stream.due(wire) {
-            // What the stack wants now and has not done is not done by asking again at once.
-            let at = at.max(wire.now.saturating_add(SOONEST));
-            stream.timer = Some(at);
-            timers.insert((at, id));
+        } else {
+            if let Some(at) = stream.due(wire) {
+                // What the stack wants now and has not done is not done by asking again at once.
+                let at = at.max(wire.now.saturating_add(SOONEST));
+                stream.timer = Some(at);
+                timers.insert((at, id));
+            }
+            if stream.is_past() && whole.insert(id) && whole.len() > MOST_WHOLE {
+                let oldest = whole.first().copied();
+                oldest.into_iter().for_each(|id| self.end(id));
+            }
         }
         true
     }
@@ -277,6 +278,7 @@ impl Connections {
             self.timers.remove(&(at, id));
         }
         self.half_open.remove(&id);
+        self.whole.remove(&id);
         self.by_pair.remove(&key(stream.pair()));
         stream.conclude();
     }

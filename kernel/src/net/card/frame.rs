@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet, IpProtocol,
-    Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpOption, TcpPacket, TcpSeqNumber, UdpPacket, UdpRepr,
+    Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpOption, TcpPacket, UdpPacket, UdpRepr,
 };
 
 use super::Settings;
@@ -231,8 +231,8 @@ fn window_scale(mut options: &[u8]) -> u8 {
     0
 }
 
-/// Where the segment of TCP ends that is in this frame of ours.
-pub fn end_of_segment(frame: &[u8]) -> Option<TcpSeqNumber> {
+/// The segment of TCP that is in this frame, in one piece and without headers between.
+pub fn segment(frame: &[u8]) -> Option<TcpPacket<&[u8]>> {
     let packet = frame.get(super::ETHERNET_HEADER..)?;
     let segment = match packet.first()? >> 4 {
         4 if packet.get(9) == Some(&IpProtocol::Tcp.into()) => {
@@ -245,8 +245,7 @@ pub fn end_of_segment(frame: &[u8]) -> Option<TcpSeqNumber> {
         }
         _ => None,
     };
-    let segment = TcpPacket::new_checked(segment?).ok()?;
-    Some(segment.seq_number() + segment.segment_len())
+    TcpPacket::new_checked(segment?).ok()
 }
 
 fn header4(ip: &Ipv4Packet<&[u8]>) -> (u8, u8) {

@@ -30,14 +30,15 @@ pub struct Phy {
 #[derive(Default)]
 pub struct Sent {
     pub end: Option<TcpSeqNumber>,
-    /// Its frame, which is kept if this is there, and fits.
+    /// Its frame, which is kept if this is there, and it only acknowledges.
     pub frame: Option<LastWord>,
 }
 
 impl Sent {
     fn note(&mut self, frame: &[u8]) {
-        self.end = frame::end_of_segment(frame);
-        if self.end.is_some()
+        let segment = frame::segment(frame);
+        self.end = segment.as_ref().map(|segment| segment.seq_number() + segment.segment_len());
+        if segment.is_some_and(|segment| segment.segment_len() == 0)
             && let Some(kept) = &mut self.frame
         {
             kept.clear();
@@ -90,20 +91,19 @@ impl Phy {
 impl Phy {
     /// Sends what a program has written. False: there is no buffer.
     pub fn send(&mut self, frame: &OutgoingFrame) -> bool {
-        self.put(&frame.data, Some(frame.sender.as_ptr()))
+        let sent = self.put(&frame.data, Some(frame.sender.as_ptr()));
+        self.starved |= !sent;
+        sent
     }
 
-    /// Sends what has been sent before. False: there is no buffer.
-    pub fn repeat(&mut self, frame: &[u8]) -> bool {
-        self.put(frame, None)
+    /// Sends what has been sent before. Without a buffer it is lost, as on the wire.
+    pub fn repeat(&self, frame: &[u8]) {
+        self.put(frame, None);
     }
 
-    fn put(&mut self, data: &[u8], sender: Option<*const LinkSocket>) -> bool {
+    fn put(&self, data: &[u8], sender: Option<*const LinkSocket>) -> bool {
         let card = self.port.card();
-        let Some(mut buffer) = card.take_buffer() else {
-            self.starved = true;
-            return false;
-        };
+        let Some(mut buffer) = card.take_buffer() else { return false };
         let Some(room) = buffer.room(data.len()) else {
             card.return_buffer(buffer);
             return true;

@@ -243,7 +243,7 @@ fn singles(segment: usize, from: usize, to: usize) -> usize {
 
 /// How far `to` is behind `from`, bytes; negative if it is before it, or as far away as can be. Others choose these numbers, and the
 /// difference of the stack's own type must not be negative.
-fn distance(from: TcpSeqNumber, to: TcpSeqNumber) -> i32 {
+pub fn distance(from: TcpSeqNumber, to: TcpSeqNumber) -> i32 {
     to.0.wrapping_sub(from.0)
 }
 

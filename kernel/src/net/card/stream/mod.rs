@@ -200,6 +200,11 @@ impl Stream {
         self.state() == State::TimeWait
     }
 
+    /// What it acknowledges now is the other end.
+    fn may_say_last(&self) -> bool {
+        matches!(self.state(), State::Closing | State::TimeWait)
+    }
+
     /// It is in TIME-WAIT, and the program has all that has come: nothing is left of it but what it has said last.
     pub fn last_word(&mut self) -> Option<LastWord> {
         let ends = self.is_past() && self.end_sent && self.end_received && !self.socket().can_recv();
@@ -274,7 +279,7 @@ impl Stream {
 
     /// Lets the stack send a segment. False: there is none.
     pub fn send(&mut self, wire: &mut Wire) -> bool {
-        wire.phy.sent = Sent { end: None, frame: self.is_past().then(LastWord::new) };
+        wire.phy.sent = Sent { end: None, frame: self.may_say_last().then(LastWord::new) };
         let sends = wire.flush(&mut self.sockets);
         self.last_word = wire.phy.sent.frame.take().filter(|frame| !frame.is_empty()).or(self.last_word.take());
         if let Some(end) = wire.phy.sent.end {
