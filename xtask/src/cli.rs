@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use pollux_wire::Request;
 
@@ -23,6 +24,26 @@ use crate::{
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+impl Cli {
+    /// From the process's arguments. Those who forget the `--` before a program are told.
+    pub fn from_arguments() -> Cli {
+        Cli::try_parse().unwrap_or_else(|error| {
+            let program = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::String(word)) if !word.starts_with('-') => Some(word),
+                _ => None,
+            };
+            let takes_one = std::env::args().nth(1).is_some_and(|command| matches!(&*command, "qemu" | "trace"));
+            match program.filter(|_| error.kind() == ErrorKind::UnknownArgument && takes_one) {
+                Some(program) => {
+                    eprintln!("error: the program for the guest stands behind --, as in: -- {program}");
+                    std::process::exit(error.exit_code())
+                }
+                None => error.exit(),
+            }
+        })
+    }
 }
 
 #[derive(Subcommand)]
@@ -78,11 +99,11 @@ struct Qemu {
     /// Show the kernel's messages, too
     #[arg(short, long)]
     verbose: bool,
-    /// Print QEMU's command line and do nothing
+    /// Print QEMU's command line and start nothing; what it names is built first
     #[arg(long)]
     dry_run: bool,
     /// The program and its arguments. Status: its own; 128+n after signal n; 124 after --timeout;
-    /// 125 if the kernel died
+    /// 125 if the kernel died, or QEMU did not start
     #[arg(last = true, value_name = "CMD")]
     command: Vec<std::ffi::OsString>,
 }

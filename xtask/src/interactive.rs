@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 
 use crate::guest::{Event, Guest};
 use crate::machine::Machine;
+use crate::refusal::Refusal;
 use crate::session::{DIED, is_panic};
 
 /// Ctrl-], as with telnet.
@@ -63,17 +64,22 @@ fn init_args() -> Vec<String> {
 /// that writes nothing it waits so long.
 const SILENT: Duration = Duration::from_secs(10);
 
+/// How long after its end QEMU's messages may take.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
 /// Shows what the guest writes, until it is gone. Tells when it has begun.
 fn relay(guest: &Guest, awake: &SyncSender<()>) -> Result<i32> {
     let mut decoder = Decoder::default();
     let mut exit = None;
     let mut panicked = false;
+    let mut refusal = Refusal::default();
     let mut line = Vec::new();
     let mut stdout = io::stdout().lock();
     while let Ok(event) = guest.events.recv() {
         match event {
             Event::Console(bytes) => {
                 let _ = awake.try_send(());
+                refusal.guest_spoke();
                 let mut shown = Vec::with_capacity(bytes.len());
                 for byte in bytes {
                     match decoder.push(byte) {
@@ -92,11 +98,23 @@ fn relay(guest: &Guest, awake: &SyncSender<()>) -> Result<i32> {
                 stdout.write_all(&shown)?;
                 stdout.flush()?;
             }
-            Event::Qemu(bytes) => io::stderr().write_all(&bytes)?,
+            Event::Qemu(bytes) => {
+                refusal.hear(&bytes);
+                io::stderr().write_all(&bytes)?;
+            }
             Event::Leave(status) => return Ok(status.into()),
             Event::End => break,
             Event::Input(_) => {}
         }
+    }
+    // What QEMU said last may still be on the way.
+    while let Ok(Event::Qemu(bytes)) = guest.events.recv_timeout(LAST_WORDS) {
+        refusal.hear(&bytes);
+        io::stderr().write_all(&bytes)?;
+    }
+    if let Some(reason) = refusal.reason() {
+        eprintln!("xtask: {reason}");
+        return Ok(DIED);
     }
     Ok(if panicked { DIED } else { exit.map_or(0, Exit::status) })
 }

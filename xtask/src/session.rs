@@ -11,15 +11,12 @@ use pollux_wire::{Decoder, Event as Wire, Exit, Frame, HOST_CHUNK, Request, WIND
 
 use crate::guest::{Event, Guest};
 use crate::machine::Machine;
+use crate::refusal::Refusal;
 
 /// Status for a run that took too long, as of timeout(1).
 pub const TIMED_OUT: i32 = 124;
 /// Status for a kernel that died.
 pub const DIED: i32 = 125;
-
-/// What QEMU says of an image that is in use, and what we do.
-const NO_LOCK: &str = "Is another process using the image";
-const LOCKED: &str = "another guest uses this image: wait for its end, or run all of them with --snapshot";
 
 /// An image whose first program is not ours never greets.
 const GREETING: Duration = Duration::from_secs(180);
@@ -149,7 +146,7 @@ impl Session<'_> {
             permitted: Some(permitted),
             exit: None,
             panic: None,
-            locked: false,
+            refusal: Refusal::default(),
             tail: Vec::new(),
             damaged: 0,
         };
@@ -191,8 +188,7 @@ struct Run<'a> {
     exit: Option<(Exit, Instant)>,
     /// When to stop listening to a kernel that panics.
     panic: Option<Instant>,
-    /// QEMU could not have the image for itself.
-    locked: bool,
+    refusal: Refusal,
     /// The line of the log that is being written.
     tail: Vec<u8>,
     damaged: usize,
@@ -210,9 +206,12 @@ impl Run<'_> {
         let now = Instant::now();
         let patience = limit.map_or(Duration::from_secs(3600), |limit| limit.saturating_duration_since(now));
         match self.guest.events.recv_timeout(patience) {
-            Ok(Event::Console(bytes)) => self.console(&bytes)?,
+            Ok(Event::Console(bytes)) => {
+                self.refusal.guest_spoke();
+                self.console(&bytes)?;
+            }
             Ok(Event::Qemu(bytes)) => {
-                self.locked |= String::from_utf8_lossy(&bytes).contains(NO_LOCK);
+                self.refusal.hear(&bytes);
                 self.log(&bytes)?;
             }
             Ok(Event::Input(data)) => {
@@ -236,13 +235,15 @@ impl Run<'_> {
         self.guest.wait(Duration::from_secs(5));
         // What it said last may still be on the way.
         while let Ok(Event::Qemu(bytes)) = self.guest.events.recv_timeout(Duration::from_millis(50)) {
+            self.refusal.hear(&bytes);
             let _ = self.log(&bytes);
         }
         match self.exit {
             Some((exit, _)) if self.panic.is_none() => Outcome::Exit(exit),
             _ if self.panic.is_some() => Outcome::Died("the kernel panicked".into()),
-            _ if self.locked => Outcome::Died(LOCKED.into()),
-            _ => Outcome::Died("the machine stopped before the program had ended".into()),
+            _ => Outcome::Died(
+                self.refusal.reason().unwrap_or_else(|| "the machine stopped before the program had ended".into()),
+            ),
         }
     }
 

@@ -14,7 +14,7 @@ pub mod suite;
 pub mod text;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -77,6 +77,10 @@ impl Options {
         let read = |file: &PathBuf| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
         let document = self.markdown.as_ref().map(read).transpose()?;
         let recorded = self.baseline.as_ref().map(read).transpose()?;
+        for file in [&self.html, &self.record_baseline].into_iter().flatten() {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            ensure!(folder.is_none_or(Path::is_dir), "the folder of {} is not there: make it first", file.display());
+        }
         let report = self.measure()?;
         ensure!(!report.lines.is_empty(), "no row is called like {}", self.filter.join(" or "));
         print!("{}", text::table(&report));
