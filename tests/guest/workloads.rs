@@ -78,18 +78,12 @@ fn soak() -> Result<()> {
         let machine = lab::machine(&options, &workload.image)?;
         let seen = guest::run(&machine, &workload, &ui::step(&workload.name))?;
         for (entry, seen) in workload.entries.iter().zip(seen) {
-            let mut problems = problems(entry, &seen);
-            let few = seen.memory.is_some_and(|(before, after)| after > before - before * KEPT_PERCENT / 100);
-            problems.retain(|problem| problem.kind != verdict::Kind::Memory || !few);
+            let problems = problems(entry, &seen);
             ensure!(problems.is_empty(), "{}: {}\n{seen:#?}", entry.name, verdict::shown(&problems));
         }
     }
     Ok(())
 }
-
-/// Half a minute cannot tell a leak from what the kernel's heap keeps of its peak, which was up to 29 MiB of 1 GiB on a busy host. Soaks of
-/// minutes hold it to the 2 % that all workloads have.
-const KEPT_PERCENT: u64 = 5;
 
 const WRONG: &str = r#"
     about = "entries that go wrong, and two that do not"
