@@ -210,6 +210,9 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
     }
 
     let mut table = table::lock();
+    if !flags.contains(CloneFlags::THREAD) {
+        signal::look_again(t.task());
+    }
     unless_signalled(t)?;
     // For everybody, root too: more threads would end in a lack of memory.
     if table.thread_count() as u64 >= crate::boot::threads_max() {

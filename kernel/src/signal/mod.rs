@@ -25,7 +25,7 @@ mod state;
 mod trap;
 
 pub use action::{ActionFlags, SIG_DFL, SIG_IGN, SigAction, SigHandlers, set_action};
-pub use deliver::{deliver, fatal_pending, force, force_fault, is_signalled, work_pending};
+pub use deliver::{deliver, fatal_pending, force, force_fault, is_signalled, look_again, work_pending};
 pub use frame::{Restored, UserStack, pop as pop_frame};
 pub use info::*;
 pub use job::tell_of_child;
