@@ -9,6 +9,8 @@
 //! dentries are dropped outside of it.
 
 mod forget;
+mod hash;
+mod shrink;
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -16,6 +18,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use smallvec::SmallVec;
 
 pub use self::forget::forget_fs;
+use self::hash::hash;
+use self::shrink::note_insert;
+pub use self::shrink::shrink;
 use super::inode::{FileType, Inode};
 use super::inotify::hooks;
 use crate::errno::{Errno, Result};
@@ -222,34 +227,6 @@ pub enum Cached {
     Unknown,
 }
 
-fn hash(parent: *const Dentry, name: &[u8]) -> u32 {
-    const K: u64 = 0x9e37_79b9_7f4a_7c15;
-    // All bits of the product: the lower half of it knows nothing of the upper bits of the word.
-    let mix = |h: u64, word: u64| {
-        let product = u128::from(h ^ word) * u128::from(K);
-        product as u64 ^ (product >> 64) as u64
-    };
-    let mut h = (parent as u64).wrapping_mul(K) ^ name.len() as u64;
-    let mut rest = name;
-    while let Some((word, after)) = rest.split_first_chunk().filter(|(_, after)| !after.is_empty()) {
-        h = mix(h, u64::from_le_bytes(*word));
-        rest = after;
-    }
-    mix(h, tail(name)) as u32
-}
-
-/// The last bytes of a name, up to eight.
-#[inline]
-fn tail(name: &[u8]) -> u64 {
-    if let Some(word) = name.last_chunk() {
-        return u64::from_le_bytes(*word);
-    }
-    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
-        return u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
-    }
-    name.iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
-}
-
 fn bucket(hash: u32) -> &'static SpinLock<Bucket> {
     &CACHE[hash as usize % BUCKETS]
 }
@@ -450,67 +427,6 @@ pub(super) fn unpin(dentry: &Arc<Dentry>) {
     drop(take(Arc::as_ptr(&parent), &name));
 }
 
-#[inline]
-fn note_insert() {
-    if COUNT.fetch_add(1, Ordering::Relaxed) >= LIMIT {
-        for _ in 0..4 {
-            let at = HAND.fetch_add(1, Ordering::Relaxed);
-            sweep(at % BUCKETS);
-        }
-    }
-}
-
-/// Takes out of one bucket what nobody holds and nobody used since the last visit.
-fn sweep(index: usize) -> usize {
-    let mut victims: SmallVec<[Entry; 8]> = SmallVec::new();
-    let Some(bucket) = CACHE.get(index) else { return 0 };
-    let mut entries = bucket.lock();
-    let mut i = 0;
-    while let Some(entry) = entries.get(i) {
-        let unused = !entry.used.swap(false, Ordering::Relaxed);
-        if unused && is_free(&entry.target) && victims.len() < 8 {
-            victims.push(entries.swap_remove(i));
-        } else {
-            i += 1;
-        }
-    }
-    if entries.is_empty() {
-        *entries = Bucket::new();
-    }
-    drop(entries);
-    COUNT.fetch_sub(victims.len(), Ordering::Relaxed);
-    victims.len()
-}
-
-/// Under the bucket's lock nobody can get a new reference to a dentry that only the cache holds.
-fn is_free(target: &Target) -> bool {
-    match target {
-        Target::Dentry(dentry) => Arc::strong_count(dentry) == 1,
-        Target::Nothing(_) => true,
-        Target::Shared(dentry) => dentry.strong_count() == 0,
-    }
-}
-
-/// Gives back up to `want` entries (memory is short); answers how many it were.
-pub fn shrink(want: usize) -> usize {
-    let mut freed = 0;
-    // Used entries have a second chance. A directory goes after the names in it, so by one level in each round.
-    let mut rounds = 2;
-    while rounds > 0 && freed < want {
-        let before = freed;
-        for _ in 0..BUCKETS {
-            if freed >= want {
-                break;
-            }
-            freed += sweep(HAND.fetch_add(1, Ordering::Relaxed) % BUCKETS);
-        }
-        if freed == before {
-            rounds -= 1;
-        }
-    }
-    freed
-}
-
 /// The dentry of a name of `inode` below `top`, if the cache has one.
 pub async fn known_name(inode: &Arc<dyn Inode>, top: &Arc<Dentry>) -> Option<Arc<Dentry>> {
     let leads_to = |entry: &&Entry| matches!(&entry.target, Target::Dentry(d) if Arc::ptr_eq(&d.inode, inode));
@@ -530,22 +446,6 @@ pub async fn known_name(inode: &Arc<dyn Inode>, top: &Arc<Dentry>) -> Option<Arc
 mod tests {
     use super::*;
     use crate::fs::inode::FileSystem;
-
-    /// Names in a folder have much in common.
-    #[test]
-    fn names_are_spread_over_the_buckets() {
-        let fs = crate::fs::tmpfs::TmpFs::new("tmpfs", b"none", Default::default());
-        let root = Dentry::new_root(fs.root());
-        for name in ["", "file", "bench.", "a-long-name.", "a-name-of-16-by", "IMG_20260101_0000"] {
-            let mut counts = [0u32; BUCKETS];
-            for n in 0..BUCKETS {
-                counts[hash(Arc::as_ptr(&root), format!("{name}{n}").as_bytes()) as usize % BUCKETS] += 1;
-            }
-            // As many as would be by chance, about.
-            let empty = counts.iter().filter(|count| **count == 0).count();
-            assert!(counts.iter().all(|count| *count < 10) && empty < BUCKETS * 9 / 20, "{name}: {empty}");
-        }
-    }
 
     #[test]
     fn absent_names_of_removed_directories_are_forgotten() {
