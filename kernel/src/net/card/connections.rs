@@ -115,7 +115,7 @@ impl Connections {
     pub fn segment(
         &mut self,
         wire: &mut Wire,
-        frame: Frame,
+        mut frame: Frame,
         pair: Pair,
         (begins, resets): (bool, bool),
         said: Said,
@@ -140,13 +140,14 @@ impl Connections {
         let Some(stream) = found.and_then(|id| self.streams.get_mut(&id)) else {
             return Some(frame);
         };
+        let said = stream.numbers.arrive(frame.bytes_mut(), said);
         stream.heard(wire, &said);
         if stream.hides(wire, &said) {
             wire.port.card().recycle(frame.0);
             return None;
         }
         stream.make_amends(wire, &said);
-        wire.feed(frame, stream.sockets());
+        stream.feed(wire, frame);
         if stream.settle() {
             found.iter().for_each(|id| _ = self.half_open.remove(id));
         }
@@ -211,7 +212,7 @@ impl Connections {
         if stream.is_given_up() {
             // The other machine is to hear of it before it hears of the next one.
             stream.pump(wire);
-            wire.flush(stream.sockets());
+            stream.flush(wire);
         } else if !stream.is_past() {
             return false;
         }

@@ -1,6 +1,7 @@
 //! To whom a frame goes. What cannot be told from its headers, and what is broken, goes to the stack as it is.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::ops::Range;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -8,8 +9,8 @@ use smoltcp::wire::{
     Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpOption, TcpPacket, UdpPacket, UdpRepr,
 };
 
-use super::Settings;
 use super::recovery::{Acknowledgement, Said};
+use super::{ETHERNET_HEADER, Settings};
 use crate::errno::Errno;
 use crate::net::inet::{Endpoint, failures};
 
@@ -68,7 +69,7 @@ pub fn is_sound(bytes: &[u8], mac: [u8; 6], settings: &Settings) -> bool {
     if !is_group && *to_mac != mac {
         return false;
     }
-    let Some((_, packet)) = bytes.split_at_checked(super::ETHERNET_HEADER) else { return false };
+    let Some((_, packet)) = bytes.split_at_checked(ETHERNET_HEADER) else { return false };
     match bytes.get(12..14) {
         Some([8, 0]) => is_sound4(packet, settings).unwrap_or(false),
         Some([0x86, 0xdd]) => is_sound6(packet, settings).unwrap_or(false),
@@ -83,7 +84,7 @@ pub fn packet(frame: &[u8]) -> Option<&[u8]> {
         [0x86, 0xdd] => 6,
         _ => return None,
     };
-    frame.get(super::ETHERNET_HEADER..).filter(|packet| packet.first().is_some_and(|first| first >> 4 == version))
+    frame.get(ETHERNET_HEADER..).filter(|packet| packet.first().is_some_and(|first| first >> 4 == version))
 }
 
 /// A fragment must not reach beyond the longest packet there can be.
@@ -125,7 +126,7 @@ fn is_sound6(packet: &[u8], settings: &Settings) -> Option<bool> {
 
 /// Of which machine the stack asks the address, with ARP or neighbour discovery.
 pub fn asks_for(frame: &[u8]) -> Option<IpAddr> {
-    let packet = frame.get(super::ETHERNET_HEADER..)?;
+    let packet = frame.get(ETHERNET_HEADER..)?;
     match frame.get(12..14)? {
         [8, 6] if packet.get(6..8)? == [0, 1] => Some(Ipv4Addr::from(*packet.get(24..)?.first_chunk::<4>()?).into()),
         // ICMPv6, its header after that of IPv6: neighbour solicitation.
@@ -143,7 +144,7 @@ fn end(ip: impl Into<IpAddr>, port: u16) -> Endpoint {
 pub fn classify(bytes: &[u8]) -> Kind<'_> {
     let Ok(frame) = EthernetFrame::new_checked(bytes) else { return Kind::Other };
     let (ethertype, mac) = (frame.ethertype(), frame.src_addr().0);
-    let Some(packet) = bytes.get(super::ETHERNET_HEADER..) else { return Kind::Other };
+    let Some(packet) = bytes.get(ETHERNET_HEADER..) else { return Kind::Other };
     let kind = match ethertype {
         EthernetProtocol::Ipv4 => ipv4(packet),
         EthernetProtocol::Ipv6 => ipv6(packet, mac),
@@ -233,19 +234,29 @@ fn window_scale(mut options: &[u8]) -> u8 {
 
 /// The segment of TCP that is in this frame, in one piece and without headers between.
 pub fn segment(frame: &[u8]) -> Option<TcpPacket<&[u8]>> {
-    let packet = frame.get(super::ETHERNET_HEADER..)?;
-    let segment = match packet.first()? >> 4 {
-        4 if packet.get(9) == Some(&IpProtocol::Tcp.into()) => {
+    TcpPacket::new_checked(frame.get(place_of_segment(frame)?)?).ok()
+}
+
+/// The same, to be changed.
+pub fn segment_mut(frame: &mut [u8]) -> Option<TcpPacket<&mut [u8]>> {
+    let place = place_of_segment(frame)?;
+    TcpPacket::new_checked(frame.get_mut(place)?).ok()
+}
+
+fn place_of_segment(frame: &[u8]) -> Option<Range<usize>> {
+    let packet = packet(frame)?;
+    let (protocol, start, end) = match packet.first()? >> 4 {
+        4 => {
             let ip = Ipv4Packet::new_checked(packet).ok()?;
-            packet.get(ip.header_len().into()..ip.total_len().into())
+            let whole = !ip.more_frags() && ip.frag_offset() == 0;
+            (whole.then(|| ip.next_header())?, ip.header_len().into(), ip.total_len().into())
         }
-        6 if packet.get(6) == Some(&IpProtocol::Tcp.into()) => {
+        _ => {
             let ip = Ipv6Packet::new_checked(packet).ok()?;
-            packet.get(ip.header_len()..ip.total_len())
+            (ip.next_header(), ip.header_len(), ip.total_len())
         }
-        _ => None,
     };
-    TcpPacket::new_checked(segment?).ok()
+    (protocol == IpProtocol::Tcp).then_some(ETHERNET_HEADER + start..ETHERNET_HEADER + end)
 }
 
 fn header4(ip: &Ipv4Packet<&[u8]>) -> (u8, u8) {

@@ -15,7 +15,7 @@
 //! * [`engine`]: one turn of the task: mail, frames, connections that have work, timers. [`wire`]: the stack with its device.
 //! * [`connections`]: those with other machines. Only what was touched is looked at: each is a socket set of its own, and [`frame`]
 //!   finds out to which one a frame goes.
-//! * [`stream`]: TCP; [`datagram`]: UDP and what it needs when a neighbour does not answer; [`configure`]: DHCP, the static
+//! * [`stream`]: TCP, with [`numbers`] of its own on the wire; [`datagram`]: UDP and what it needs when a neighbour does not answer; [`configure`]: DHCP, the static
 //!   address of the command line, and IPv6 addresses from advertised prefixes.
 //!
 //! The task sleeps until its card interrupts, a socket rings, or the next timer of the stack is due.
@@ -28,6 +28,7 @@ mod datagram;
 mod engine;
 mod frame;
 mod neighbours;
+mod numbers;
 mod past;
 mod phy;
 mod port;
@@ -96,6 +97,10 @@ impl Frame {
 
     pub fn bytes(&self) -> &[u8] {
         self.0.bytes.get(self.0.start..self.0.start + self.0.len).unwrap_or(&[])
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.bytes.get_mut(self.0.start..self.0.start + self.0.len).unwrap_or(&mut [])
     }
 }
 

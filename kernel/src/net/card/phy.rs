@@ -10,6 +10,7 @@ use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, TcpSeqNumber,
 };
 
+use super::numbers::Numbers;
 use super::past::LastWord;
 use super::{Buffer, ETHERNET_HEADER, Frame, MTU, OutgoingFrame, Port, frame};
 use crate::exec;
@@ -24,6 +25,8 @@ pub struct Phy {
     /// For the next frame.
     reserved: Option<Buffer>,
     pub sent: Sent,
+    /// Of the connection that sends.
+    pub numbers: Option<Numbers>,
 }
 
 /// The segment of TCP that was sent last.
@@ -35,11 +38,15 @@ pub struct Sent {
 }
 
 impl Sent {
-    fn note(&mut self, frame: &[u8]) {
-        let segment = frame::segment(frame);
-        self.end = segment.as_ref().map(|segment| segment.seq_number() + segment.segment_len());
-        if segment.is_some_and(|segment| segment.segment_len() == 0)
-            && let Some(kept) = &mut self.frame
+    /// As the stack has made it.
+    fn note_end(&mut self, frame: &[u8]) {
+        self.end = frame::segment(frame).map(|segment| segment.seq_number() + segment.segment_len());
+    }
+
+    /// As it leaves.
+    fn note_frame(&mut self, frame: &[u8]) {
+        if let Some(kept) = &mut self.frame
+            && frame::segment(frame).is_some_and(|segment| segment.segment_len() == 0)
         {
             kept.clear();
             // Too long: nothing is kept.
@@ -50,11 +57,17 @@ impl Sent {
 
 pub struct Received<'a>(&'a Port, Frame);
 
-pub struct Transmit<'a>(&'a Port, Option<Buffer>, Instant, &'a mut Sent);
+pub struct Transmit<'a> {
+    port: &'a Port,
+    buffer: Option<Buffer>,
+    now: Instant,
+    sent: &'a mut Sent,
+    numbers: &'a mut Option<Numbers>,
+}
 
 impl Phy {
     pub fn new(port: Arc<Port>) -> Self {
-        Phy { port, pending: None, starved: false, reserved: None, sent: Sent::default() }
+        Phy { port, pending: None, starved: false, reserved: None, sent: Sent::default(), numbers: None }
     }
 
     /// There is a buffer for a frame; without one the stack must not be asked for it: what it wants to send again at once it
@@ -125,13 +138,15 @@ impl Device for Phy {
     fn receive(&mut self, now: Instant) -> Option<(Received<'_>, Transmit<'_>)> {
         let frame = self.pending.take()?;
         // An answer for which there is no buffer is lost, as on the wire.
-        Some((Received(&self.port, frame), Transmit(&self.port, None, now, &mut self.sent)))
+        let Phy { port, sent, numbers, .. } = self;
+        Some((Received(port, frame), Transmit { port, buffer: None, now, sent, numbers }))
     }
 
     fn transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
         self.reserve();
-        let buffer = self.reserved.take()?;
-        Some(Transmit(&self.port, Some(buffer), now, &mut self.sent))
+        let buffer = Some(self.reserved.take()?);
+        let Phy { port, sent, numbers, .. } = self;
+        Some(Transmit { port, buffer, now, sent, numbers })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -152,26 +167,30 @@ impl RxToken for Received<'_> {
 
 impl TxToken for Transmit<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(mut self, len: usize, f: F) -> R {
-        let card = self.0.card();
-        let buffer = self.1.take().or_else(|| card.take_buffer());
+        let card = self.port.card();
+        let buffer = self.buffer.take().or_else(|| card.take_buffer());
         if let Some(mut buffer) = buffer {
             if let Some(room) = buffer.room(len) {
                 let result = f(room);
+                self.sent.note_end(room);
+                if let Some(numbers) = self.numbers {
+                    numbers.leave(room);
+                }
+                self.sent.note_frame(room);
                 if link::is_watched() {
-                    link::leaves(self.0, room, None);
+                    link::leaves(self.port, room, None);
                 }
-                self.3.note(room);
                 if let Some(ip) = frame::asks_for(room) {
-                    let now = exec::Instant::from_nanos(self.2.total_micros().max(0) as u64 * 1000);
-                    self.0.with_neighbours(|known| known.ask(ip, now));
+                    let now = exec::Instant::from_nanos(self.now.total_micros().max(0) as u64 * 1000);
+                    self.port.with_neighbours(|known| known.ask(ip, now));
                 }
-                self.0.counters.note_sent(len);
+                self.port.counters.note_sent(len);
                 card.transmit(buffer, len);
                 return result;
             }
             card.return_buffer(buffer);
         }
-        self.0.counters.sent_dropped.fetch_add(1, Ordering::Relaxed);
+        self.port.counters.sent_dropped.fetch_add(1, Ordering::Relaxed);
         f(&mut alloc::vec![0; len])
     }
 }
@@ -179,8 +198,8 @@ impl TxToken for Transmit<'_> {
 impl Drop for Transmit<'_> {
     /// A token that was not used gives its buffer back.
     fn drop(&mut self) {
-        if let Some(buffer) = self.1.take() {
-            self.0.card().return_buffer(buffer);
+        if let Some(buffer) = self.buffer.take() {
+            self.port.card().return_buffer(buffer);
         }
     }
 }

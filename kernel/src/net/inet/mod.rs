@@ -18,6 +18,7 @@ pub mod events;
 pub(super) mod failures;
 mod groups;
 pub mod ip;
+pub(super) mod keyed;
 mod options;
 pub(super) mod ports;
 mod sending;

@@ -13,6 +13,7 @@ use core::time::Duration;
 use smallvec::SmallVec;
 
 use super::Endpoint;
+use super::keyed::{self, Purpose};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::exec::Instant;
@@ -21,6 +22,7 @@ use crate::sync::SpinLock;
 /// net.ipv4.ip_local_port_range.
 const FIRST: u32 = 32_768;
 const LAST: u32 = 60_999;
+const COUNT: u32 = LAST - FIRST + 1;
 /// TCP_TIMEWAIT_LEN of Linux.
 pub const TIME_WAIT: Duration = Duration::from_secs(60);
 /// net.ipv4.tcp_tw_reuse = 2: within the machine a new connection may follow an old one after this long.
@@ -31,6 +33,9 @@ const MAX_TIME_WAITS: u32 = 1024;
 
 /// A place in a shard is a port, and behind it so many bits that say which of those that have it.
 const PLACE_SHIFT: u32 = 32;
+
+/// How many searches for ports of connections there are.
+const DESTINATIONS: usize = 256;
 
 /// Into how many parts a table is split.
 pub const SHARDS: usize = 64;
@@ -73,9 +78,12 @@ type Shard<S> = SpinLock<BTreeMap<u16, Entries<S>>>;
 /// The ports of a protocol.
 pub struct Ports<S> {
     shards: [Shard<S>; SHARDS],
-    /// Where the search for a free port goes on.
+    /// Where the search for a free port goes on: for bind(2) and datagrams, and for connections to others by where they lead.
     next: AtomicU32,
+    next_to: [AtomicU32; DESTINATIONS],
     past: AtomicU32,
+    /// Where it is looked next for connections that are over.
+    swept: AtomicU32,
 }
 
 /// Where a port is.
@@ -146,7 +154,8 @@ impl<S> Entry<S> {
 impl<S> Ports<S> {
     pub const fn new() -> Self {
         let shards = [const { SpinLock::new(BTreeMap::new()) }; SHARDS];
-        Ports { shards, next: AtomicU32::new(0), past: AtomicU32::new(0) }
+        let next_to = [const { AtomicU32::new(0) }; DESTINATIONS];
+        Ports { shards, next: AtomicU32::new(0), next_to, past: AtomicU32::new(0), swept: AtomicU32::new(0) }
     }
 
     fn shard(&self, port: u16) -> &Shard<S> {
@@ -175,25 +184,34 @@ impl<S> Ports<S> {
 
     /// A free port for bind(2) to port 0, and for datagrams.
     pub fn claim_any(&self, socket: &Weak<S>, claim: Claim) -> Result<u16> {
-        let found = self.search(|port| {
-            let mut shard = self.shard(port).lock();
-            let entries = Self::entries(&mut shard, port, &self.past);
-            if !entries.is_empty() {
-                return None;
-            }
-            let local = Endpoint { port, ..claim.local };
-            entries.push(Entry { holder: Holder::Socket(socket.clone()), claim: Claim { local, ..claim } });
-            Some(port)
-        });
-        found.ok_or(Errno::EADDRINUSE)
+        if self.next.load(Ordering::Relaxed) == 0 {
+            self.next.store(random::u64() as u32 % COUNT + 1, Ordering::Relaxed);
+        }
+        self.search(&self.next, 0, |port| self.claim_free(socket, claim, port)).ok_or(Errno::EADDRINUSE)
     }
 
-    /// A port for a connection: if none is free, one that others connect from to somebody else.
+    fn claim_free(&self, socket: &Weak<S>, mut claim: Claim, port: u16) -> Option<u16> {
+        let mut shard = self.shard(port).lock();
+        let entries = Self::entries(&mut shard, port, &self.past);
+        if !entries.is_empty() {
+            return None;
+        }
+        claim.local.port = port;
+        entries.push(Entry { holder: Holder::Socket(socket.clone()), claim });
+        Some(port)
+    }
+
+    /// A port for a connection: if none is free, one that others connect from to somebody else. Those to one other end get one after
+    /// the other, and begin somewhere that others cannot know (RFC 6056, 3.3.4): so ports come again only after many
+    /// connections to him, however many there are to others.
     pub fn claim_for_connection(&self, socket: &Weak<S>, claim: Claim, remote: Endpoint) -> Result<u16> {
-        if let Ok(port) = self.claim_any(socket, claim) {
+        let own = keyed::hash(Purpose::Port, Endpoint { port: 0, ..claim.local }, remote);
+        let next = &self.next_to[own as usize % DESTINATIONS];
+        let first = (own >> 32) as u32 % COUNT;
+        if let Some(port) = self.search(next, first, |port| self.claim_free(socket, claim, port)) {
             return Ok(port);
         }
-        self.search(|port| {
+        self.search(next, first, |port| {
             let now = Instant::now();
             let mut shard = self.shard(port).lock();
             let entries = shard.get_mut(&port)?;
@@ -212,14 +230,10 @@ impl<S> Ports<S> {
     }
 
     /// Asks about each port of the range, from some place on.
-    fn search<T>(&self, mut ask: impl FnMut(u16) -> Option<T>) -> Option<T> {
-        let count = LAST - FIRST + 1;
-        if self.next.load(Ordering::Relaxed) == 0 {
-            self.next.store(random::u64() as u32 % count + 1, Ordering::Relaxed);
-        }
-        (0..count).find_map(|_| {
-            let step = self.next.fetch_add(1, Ordering::Relaxed);
-            ask((FIRST + step % count) as u16)
+    fn search<T>(&self, next: &AtomicU32, first: u32, mut ask: impl FnMut(u16) -> Option<T>) -> Option<T> {
+        (0..COUNT).find_map(|_| {
+            let step = next.fetch_add(1, Ordering::Relaxed) % COUNT;
+            ask((FIRST + (first + step) % COUNT) as u16)
         })
     }
 
@@ -271,6 +285,9 @@ impl<S> Ports<S> {
     /// The socket gives its port back. Its connection has perhaps ended in an order in which it is kept for this long: in TIME_WAIT,
     /// or for the other side's end.
     pub fn release(&self, socket: *const S, port: u16, wait: Option<Duration>) {
+        if wait.is_some() && self.past.load(Ordering::Relaxed) >= MAX_TIME_WAITS {
+            self.sweep();
+        }
         let mut shard = self.shard(port).lock();
         let Some(entries) = shard.get_mut(&port) else { return };
         if let Some(index) = entries.iter().position(|entry| entry.is(socket)) {
@@ -286,6 +303,18 @@ impl<S> Ports<S> {
         if entries.is_empty() {
             shard.remove(&port);
         }
+    }
+
+    /// Forgets connections that are over in the next shard: ports at which nobody looks.
+    fn sweep(&self) {
+        let next = self.swept.fetch_add(1, Ordering::Relaxed) as usize % SHARDS;
+        let now = Instant::now();
+        self.shards[next].lock().retain(|_, entries| {
+            let before = entries.len();
+            entries.retain(|entry| !entry.is_over(now));
+            self.past.fetch_sub((before - entries.len()) as u32, Ordering::Relaxed);
+            !entries.is_empty()
+        });
     }
 
     /// The other side has ended, too, what is kept of a connection from `local` to `remote`: now it is in TIME_WAIT.
@@ -304,7 +333,7 @@ impl<S> Ports<S> {
         let Some(entries) = shard.get_mut(&local.port) else { return };
         let found = entries.iter().position(|entry| entry.was(local, remote));
         if let Some(index) = found {
-            entries.swap_remove(index);
+            entries.remove(index);
             self.past.fetch_sub(1, Ordering::Relaxed);
         }
         if entries.is_empty() {
@@ -390,26 +419,12 @@ impl<S> Ports<S> {
         }
         if count > 1 && chosen.is_some_and(|entry| entry.claim.shared_by.is_some()) {
             let mut fitting = entries.iter().filter(|entry| score(entry) == Some(best));
-            chosen = fitting.nth(mix(local, remote) as usize % count);
+            let choice = keyed::hash(Purpose::Choice, local, remote);
+            chosen = fitting.nth((choice % count as u64) as usize);
         }
         match &chosen?.holder {
             Holder::Socket(socket) => socket.upgrade(),
             Holder::Past { .. } => None,
         }
     }
-}
-
-/// A number for two ends: FNV-1a.
-fn mix(local: Endpoint, remote: Endpoint) -> u32 {
-    let mut hash = 0x811c_9dc5;
-    let mut add = |byte: u8| hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    for end in [local, remote] {
-        match end.ip {
-            IpAddr::V4(ip) => ip.octets().into_iter().for_each(&mut add),
-            IpAddr::V6(ip) => ip.octets().into_iter().for_each(&mut add),
-        }
-        end.port.to_be_bytes().into_iter().for_each(&mut add);
-    }
-    // The low bits alone are weak.
-    hash ^ hash >> 16
 }

@@ -454,6 +454,43 @@ fn connections_of_a_listener_are_found_by_their_ends() {
 }
 
 #[test]
+fn ports_of_connections_come_again_after_many_to_the_same_end() {
+    let ports = Ports::<u32>::new();
+    let socket = Arc::new(1);
+    let connect = |port| {
+        let remote = at(HERE, port);
+        let claim = Claim { remote: Some(remote), ..Claim::new(at(HERE, 0)) };
+        let port = ports.claim_for_connection(&Arc::downgrade(&socket), claim, remote).unwrap();
+        ports.release(Arc::as_ptr(&socket), port, None);
+        port
+    };
+    // However many there are to others; which of them share a search depends on the key.
+    let apart = (81..85).filter(|other| {
+        let first = connect(80);
+        (0..28_182).for_each(|_| _ = connect(*other));
+        (0..100).all(|_| connect(80) != first)
+    });
+    assert!(apart.count() > 0);
+}
+
+#[test]
+fn connections_that_are_over_do_not_keep_others_from_being_remembered() {
+    let ports = Ports::<u32>::new();
+    let socket = Arc::new(1);
+    // Nobody looks at their ports again.
+    for port in 1..3000 {
+        ports
+            .claim(&Arc::downgrade(&socket), Claim { remote: Some(at(HERE, 9)), ..Claim::new(at(HERE, port)) })
+            .unwrap();
+        ports.release(Arc::as_ptr(&socket), port, Some(core::time::Duration::ZERO));
+    }
+    let last = Claim { remote: Some(at(HERE, 9)), ..Claim::new(at(HERE, 4000)) };
+    ports.claim(&Arc::downgrade(&socket), last).unwrap();
+    ports.release(Arc::as_ptr(&socket), 4000, Some(TIME_WAIT));
+    assert!(ports.list().iter().any(|(_, claim)| claim.local.port == 4000));
+}
+
+#[test]
 fn a_search_for_a_port_ends_when_all_are_taken() {
     let ports = Ports::<u32>::new();
     let socket = Arc::new(1);

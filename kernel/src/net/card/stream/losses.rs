@@ -26,9 +26,9 @@ impl Stream {
         if let Said::Acknowledges(told) = said
             && self.established
         {
-            let mac = wire.port.card().mac();
-            let amends = self.recovery.amends(told).filter_map(|told| frame(told, self.pair, mac));
-            amends.for_each(|frame| wire.feed(frame, &mut self.sockets));
+            let (pair, mac) = (self.pair, wire.port.card().mac());
+            let amends = self.recovery.amends(told).filter_map(move |told| frame(told, pair, mac));
+            amends.for_each(|frame| self.feed(wire, frame));
         }
     }
 
@@ -69,7 +69,7 @@ impl Stream {
         // An end without data the stack would not send again.
         if self.socket().send_queue() > 0 {
             let frames = self.recovery.frames(self.pair, wire.port.card().mac());
-            frames.for_each(|frame| wire.feed(frame, &mut self.sockets));
+            frames.for_each(|frame| self.feed(wire, frame));
         }
     }
 
@@ -92,7 +92,7 @@ impl Stream {
             return;
         }
         match self.recovery.closed(self.pair, wire.port.card().mac()) {
-            Some(frame) => wire.feed(frame, &mut self.sockets),
+            Some(frame) => self.feed(wire, frame),
             None => {
                 self.tell_of_loss(wire);
                 self.send(wire);

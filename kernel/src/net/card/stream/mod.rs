@@ -19,7 +19,9 @@ use smoltcp::time::Duration as StackDuration;
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpSeqNumber};
 
 use self::clock::SEND_TIME;
+use super::Frame;
 use super::frame::Pair;
+use super::numbers::Numbers;
 use super::past::LastWord;
 use super::phy::Sent;
 use super::port::Ring;
@@ -59,6 +61,7 @@ pub struct Stream {
     ring: Arc<Ring>,
     entry: Arc<WaitEntry>,
     pub timer: Option<Instant>,
+    pub numbers: Numbers,
     /// It is in a queue of the engine's.
     queued: bool,
     /// Its packets go through a gateway.
@@ -151,6 +154,7 @@ impl Stream {
             ring,
             entry,
             timer: None,
+            numbers: Numbers::new(pair, now),
             queued: false,
             routed: wire.settings.next_hop(pair.1.ip).is_some_and(|hop| hop != pair.1.ip),
             begun: now,
@@ -183,8 +187,19 @@ impl Stream {
         self.pair
     }
 
-    pub fn sockets(&mut self) -> &mut SocketSet<'static> {
-        &mut self.sockets
+    /// Hands a frame to the stack.
+    pub fn feed(&mut self, wire: &mut Wire, frame: Frame) {
+        wire.phy.numbers = Some(self.numbers);
+        wire.feed(frame, &mut self.sockets);
+        self.numbers = wire.phy.numbers.take().unwrap_or(self.numbers);
+    }
+
+    /// Lets the stack send. True if something went out.
+    pub fn flush(&mut self, wire: &mut Wire) -> bool {
+        wire.phy.numbers = Some(self.numbers);
+        let sends = wire.flush(&mut self.sockets);
+        self.numbers = wire.phy.numbers.take().unwrap_or(self.numbers);
+        sends
     }
 
     fn socket(&mut self) -> &mut Socket<'static> {
@@ -280,7 +295,7 @@ impl Stream {
     /// Lets the stack send a segment. False: there is none.
     pub fn send(&mut self, wire: &mut Wire) -> bool {
         wire.phy.sent = Sent { end: None, frame: self.may_say_last().then(LastWord::new) };
-        let sends = wire.flush(&mut self.sockets);
+        let sends = self.flush(wire);
         self.last_word = wire.phy.sent.frame.take().filter(|frame| !frame.is_empty()).or(self.last_word.take());
         if let Some(end) = wire.phy.sent.end {
             // That of the SYN.
