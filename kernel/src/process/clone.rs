@@ -19,7 +19,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{Entity, SchedPolicy};
 use crate::mm::{AddressSpace, Toucher, UserPtr};
 use crate::process::Caps;
-use crate::signal::{self, Restart};
+use crate::signal::{self, Fork, Restart, SigSet};
 use crate::syscalls::SysResult;
 
 bitflags! {
@@ -85,12 +85,17 @@ pub struct CloneArgs {
 /// Makes the child and starts it; answers its id in the parent, after a vfork child has let go of the address space.
 pub async fn clone(t: &mut Thread, args: CloneArgs) -> SysResult {
     check(t, &args)?;
-    unless_signalled(t)?;
     let flags = args.flags;
     let vfork = flags.contains(CloneFlags::VFORK).then(|| Arc::new(VforkDone::default()));
     let shares = flags.contains(CloneFlags::VM);
-    let (mm, mm_use) = if shares { (t.mm().clone(), t.mm_use()) } else { (t.mm().fork()?, Arc::default()) };
-    let child = match build(t, &args, (mm.clone(), mm_use)) {
+    let (mm, built) = {
+        // Nobody sees the restart.
+        let fork = Fork::begin(t.task()).ok_or(Restart::NoIntr)?;
+        let (mm, mm_use) = if shares { (t.mm().clone(), t.mm_use()) } else { (t.mm().fork()?, Arc::default()) };
+        let built = build(t, &args, (mm.clone(), mm_use), &fork);
+        (mm, built)
+    };
+    let child = match built {
         Ok(child) => child,
         Err(errno) => {
             if !shares {
@@ -185,14 +190,13 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
     Ok(())
 }
 
-/// A child comes before the signals that its maker has got, or after what these make of it: a signal for a group either comes
-/// to the child, too, or is acted on before there is a child. Nobody sees the restart.
-fn unless_signalled(t: &Thread) -> SysResult<()> {
-    if signal::is_signalled(t.task()) || t.process().is_dying() { Err(Restart::NoIntr.into()) } else { Ok(()) }
-}
-
 /// The list of what is shared and what is copied.
-fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmUse>)) -> SysResult<Thread> {
+fn build(
+    t: &Thread,
+    args: &CloneArgs,
+    (mm, mm_use): (Arc<AddressSpace>, Arc<MmUse>),
+    fork: &Fork,
+) -> SysResult<Thread> {
     let flags = args.flags;
     let files = if flags.contains(CloneFlags::FILES) { t.files().clone() } else { Arc::new(t.files().fork()) };
     let fs = if flags.contains(CloneFlags::FS) { t.fs().clone() } else { Arc::new(t.fs().fork()) };
@@ -210,10 +214,8 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
     }
 
     let mut table = table::lock();
-    if !flags.contains(CloneFlags::THREAD) {
-        signal::look_again(t.task());
-    }
-    unless_signalled(t)?;
+    let signals = fork.complete(table.due_to_children(t.process())).ok_or(Restart::NoIntr)?;
+    let signals = if flags.contains(CloneFlags::THREAD) { SigSet::EMPTY } else { signals };
     // For everybody, root too: more threads would end in a lack of memory.
     if table.thread_count() as u64 >= crate::boot::threads_max() {
         return Err(Errno::EAGAIN.into());
@@ -256,7 +258,7 @@ fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmU
     if flags.contains(CloneFlags::SYSVSEM) {
         t.sem_undo.share_with(&task.sem_undo);
     }
-    signal::adopt(&process, &task, t);
+    signal::adopt(&process, &task, t, signals);
     if t.is_traced() {
         let (option, _) = event_of(args);
         ptrace::inherit(t, &task, flags.contains(CloneFlags::PTRACE), option);

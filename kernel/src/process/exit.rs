@@ -156,7 +156,7 @@ impl Effects {
             fs::tty::session_leader_exit(process);
         }
         if let Some(pgid) = self.orphaned {
-            hang_up(pgid, process);
+            hang_up(pgid);
         }
         if let Some(notice) = &self.notice {
             notice.signal();
@@ -181,11 +181,10 @@ impl Notice {
     }
 }
 
-/// SIGHUP and SIGCONT to all of a group but the process that ends.
-fn hang_up(pgid: Pid, ends: &Process) {
-    for member in table::members(pgid).filter(|member| member.pid != ends.pid) {
-        let _ = signal::send_to_process(&member, SigInfo::kernel(signal::SIGHUP));
-        let _ = signal::send_to_process(&member, SigInfo::kernel(signal::SIGCONT));
+/// SIGHUP and SIGCONT to all of a group. The process that ends has nobody left to get them.
+fn hang_up(pgid: Pid) {
+    for signo in [signal::SIGHUP, signal::SIGCONT] {
+        let _ = signal::send_to_group(pgid, SigInfo::kernel(signo));
     }
 }
 
@@ -239,7 +238,7 @@ impl Adoption {
                 }
             }
         }
-        self.orphaned.iter().for_each(|pgid| hang_up(*pgid, parent));
+        self.orphaned.iter().for_each(|pgid| hang_up(*pgid));
         for notice in self.notices {
             notice.signal();
             notice.to.child_wait.wake_all();

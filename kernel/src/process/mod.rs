@@ -30,6 +30,7 @@ mod task;
 pub mod trace;
 pub mod wait;
 pub mod waits;
+mod walks;
 
 pub use creds::{Caps, Credentials};
 pub use exit::{ExitStatus, VforkDone};
@@ -39,3 +40,4 @@ pub use run::{Doing, is_current, look_at, with_current};
 pub use session::Session;
 pub use table::{Pid, find, find_task, group_exists, process_count, processes, tasks};
 pub use task::{Handles, MmUse, Task, Thread};
+pub use walks::{Reach, Whom, signal_many};

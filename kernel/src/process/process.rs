@@ -72,6 +72,8 @@ pub struct Process {
     pub pgid: AtomicU32,
     /// Its place among the members of the group.
     pub(super) group_place: AtomicU64,
+    /// The first such place it had.
+    pub(super) born: AtomicU64,
     pub session: RwSpinLock<Arc<Session>>,
     pub threads: SpinLock<Vec<Arc<Task>>>,
     pub sig: ProcessSignals,
@@ -150,6 +152,7 @@ impl Process {
             creator: AtomicU32::new(new.creator),
             pgid: AtomicU32::new(new.pgid),
             group_place: AtomicU64::new(0),
+            born: AtomicU64::new(0),
             session: RwSpinLock::new(new.session),
             threads: SpinLock::new(Vec::new()),
             sig: ProcessSignals::new(),

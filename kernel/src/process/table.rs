@@ -10,6 +10,7 @@ use arrayvec::ArrayVec;
 
 use super::process::Process;
 use super::task::Task;
+use super::walks::Walks;
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinGuard, SpinLock};
 
@@ -38,21 +39,24 @@ pub fn set_pid_max(max: i64) -> Result<()> {
     Ok(())
 }
 
-struct Node {
-    process: Arc<Process>,
+pub(super) struct Node {
+    pub(super) process: Arc<Process>,
     parent: Pid,
     children: BTreeSet<Pid>,
 }
 
 #[derive(Default)]
 pub struct Table {
-    nodes: BTreeMap<Pid, Node>,
+    pub(super) nodes: BTreeMap<Pid, Node>,
     tasks: BTreeMap<Pid, Arc<Task>>,
     /// Members of each process group, zombies included, in the order in which they have come: who goes through a group meets
     /// those that come meanwhile, whatever their pids are.
-    groups: BTreeMap<Pid, BTreeMap<u64, Pid>>,
+    pub(super) groups: BTreeMap<Pid, BTreeMap<u64, Pid>>,
     /// The greatest place that was given in any group.
-    last_place: u64,
+    pub(super) last_place: u64,
+    /// Signals that are on their way to many.
+    pub(super) walks: Walks,
+    pub(super) last_walk: u64,
     /// Number of processes in each session.
     sessions: BTreeMap<Pid, usize>,
     /// Threads that have ended and keep their ids until their tracers have waited for them.
@@ -65,6 +69,8 @@ static TABLE: SpinLock<Table> = SpinLock::new(Table {
     tasks: BTreeMap::new(),
     groups: BTreeMap::new(),
     last_place: 0,
+    walks: Walks::new_const(),
+    last_walk: 0,
     sessions: BTreeMap::new(),
     dead_tracees: BTreeMap::new(),
     last_pid: 0,
@@ -200,6 +206,7 @@ impl Table {
         let sid = process.session.read().sid;
         process.ppid.store(parent, Ordering::Relaxed);
         self.join_group(&process, pgid);
+        process.born.store(self.last_place, Ordering::Relaxed);
         *self.sessions.entry(sid).or_default() += 1;
         if let Some(node) = self.nodes.get_mut(&parent) {
             node.children.insert(pid);

@@ -30,12 +30,6 @@ pub fn is_signalled(task: &Task) -> bool {
     task.sig.flags() & !STEP != 0
 }
 
-/// What has come for the process is for this thread, too, though another one was to take it (recalc_sigpending of Linux).
-pub fn look_again(task: &Task) {
-    let local = task.sig.lock();
-    task.update_pending(&local);
-}
-
 impl Interrupts for Thread {
     #[inline]
     fn pending(&self) -> bool {

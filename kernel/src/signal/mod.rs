@@ -4,6 +4,7 @@
 //!   is done with each signal. [`SigInfo`] is one signal with its information, [`SigSet`] a set of numbers.
 //! * `send`: a sender queues the signal, marks a thread that does not block it, and kicks it: the thread's wait ends
 //!   (`exec::interruptible`) or its stay in user mode does (an inter-processor interrupt).
+//! * `fork`: what is sent to many processes reaches those that are being made meanwhile.
 //! * `deliver`: before a thread returns to user mode it looks at one word of flags; if that is not zero, [`mod@deliver`] ends it,
 //!   parks it (`job`), or builds the frame of a handler (`frame`), and decides about the restart of a system call.
 //!
@@ -12,6 +13,7 @@
 
 mod action;
 mod deliver;
+mod fork;
 mod frame;
 mod info;
 mod job;
@@ -25,7 +27,8 @@ mod state;
 mod trap;
 
 pub use action::{ActionFlags, SIG_DFL, SIG_IGN, SigAction, SigHandlers, set_action};
-pub use deliver::{deliver, fatal_pending, force, force_fault, is_signalled, look_again, work_pending};
+pub use deliver::{deliver, fatal_pending, force, force_fault, is_signalled, work_pending};
+pub use fork::Fork;
 pub use frame::{Restored, UserStack, pop as pop_frame};
 pub use info::*;
 pub use job::tell_of_child;
@@ -33,8 +36,8 @@ pub use mask::{set_mask, suspend, wait_for, with_mask};
 pub use queue::Reservation;
 pub use restart::{Restart, RestartBlock, Resume};
 pub use send::{
-    adopt, is_fatal, kill_group, kill_others, may_signal, outlive_timer, queue_to_process, queue_to_task,
-    send_to_group, send_to_process, send_to_task, thread_exits,
+    adopt, is_fatal, kill_group, kill_others, may_signal, outlive_timer, post_with_others, queue_to_process,
+    queue_to_task, send_to_group, send_to_process, send_to_task, thread_exits,
 };
 pub use set::*;
 pub use signalfd::signalfd;

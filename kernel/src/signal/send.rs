@@ -8,9 +8,9 @@ use super::info::{CLD_CONTINUED, SigInfo};
 use super::queue::{Account, Reservation};
 use super::set::{DefaultAction, SIGCONT, SIGKILL, SIGSTOP, SigSet, default_action};
 use super::state::{Job, KILLED, PENDING, STOP, Shared};
-use super::{job, signalfd};
+use super::{fork, job, signalfd};
 use crate::errno::{Errno, Result};
-use crate::process::{Caps, Credentials, ExitStatus, Pid, Process, Resource, Task, run, table};
+use crate::process::{Caps, Credentials, ExitStatus, Pid, Process, Reach, Resource, Task, Whom, run, signal_many};
 
 /// Sends to one thread (tgkill(2), and what concerns a thread only).
 pub fn send_to_task(task: &Arc<Task>, info: SigInfo) -> Result<()> {
@@ -38,12 +38,33 @@ pub fn queue_to_task(task: &Arc<Task>, info: SigInfo) -> bool {
 
 /// Sends to every process of a group, without a permission check (terminal, kernel). ESRCH if there is none.
 pub fn send_to_group(pgid: Pid, info: SigInfo) -> Result<()> {
-    let mut sent = Err(Errno::ESRCH);
-    for process in table::members(pgid) {
-        sent = send_to_process(&process, info);
-        sent?;
+    signal_many(Whom::Group(pgid), &Reach::All, info)
+}
+
+/// Sends to a process what many get, under the lock of `process::table`. The effects are for after it.
+pub fn post_with_others(process: &Arc<Process>, info: SigInfo) -> (Result<()>, Effects<'_>) {
+    queue(process, None, info, true)
+}
+
+/// What is to be done after a signal has become pending, without locks.
+#[must_use]
+pub struct Effects<'a> {
+    process: &'a Arc<Process>,
+    receiver: Option<Arc<Task>>,
+    continued: bool,
+}
+
+impl Effects<'_> {
+    pub fn apply(self) {
+        if let Some(task) = self.receiver {
+            kick(&task);
+        }
+        if self.continued {
+            self.process.sig.stop_wait.wake_all();
+            job::notify_parent(self.process, CLD_CONTINUED, SIGCONT, None);
+        }
+        signalfd::notify(self.process);
     }
-    sent
 }
 
 /// Whether a thread with `creds` in `sender` may signal `target` (kill(2)).
@@ -105,15 +126,30 @@ fn post_to_task(task: &Arc<Task>, info: SigInfo) -> Result<()> {
 }
 
 fn post_to_process(process: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo) -> Result<()> {
+    let (result, effects) = queue(process, only, info, false);
+    effects.apply();
+    result
+}
+
+/// `for_many`: as many others get it.
+fn queue<'a>(
+    process: &'a Arc<Process>,
+    only: Option<&Arc<Task>>,
+    info: SigInfo,
+    for_many: bool,
+) -> (Result<()>, Effects<'a>) {
     let signo = info.signo();
+    let mut effects = Effects { process, receiver: None, continued: false };
     let threads = process.threads.lock();
     let Some(main) = only.or_else(|| threads.iter().find(|task| task.is_leader())).or(threads.first()).cloned() else {
-        return Ok(()); // a zombie
+        return (Ok(()), effects); // a zombie
     };
     let mut shared = process.sig.lock();
-    let continued = side_effects(process, &threads, &mut shared, signo);
+    if for_many {
+        fork::note(&shared, threads.iter().map(|task| &**task), signo);
+    }
+    effects.continued = side_effects(process, &threads, &mut shared, signo);
     let held_back = main.sig.lock().holds_back(signo);
-    let mut receiver = None;
     let mut killed = false;
     // A tracer wants to know of signals without effect, too.
     let told = main.is_traced() && signo != SIGKILL;
@@ -123,27 +159,18 @@ fn post_to_process(process: &Arc<Process>, only: Option<&Arc<Task>>, info: SigIn
         killed = true;
         Ok(())
     } else if let Some(task) = only {
-        push_to(task, info).map(|deliverable| receiver = deliverable.then(|| task.clone()))
+        push_to(task, info).map(|deliverable| effects.receiver = deliverable.then(|| task.clone()))
     } else {
         let pushed = shared.pending.push(info, || account(&main));
         process.sig.publish(&shared);
-        receiver = pushed.is_ok().then(|| choose(&threads, &main, signo)).flatten();
+        effects.receiver = pushed.is_ok().then(|| choose(&threads, &main, signo)).flatten();
         pushed
     };
     drop(shared);
     if killed {
         mark_killed(process, &threads, Some(ExitStatus::Killed { signal: SIGKILL, core: false }), None);
     }
-    drop(threads);
-    if let Some(task) = receiver {
-        kick(&task);
-    }
-    if continued {
-        process.sig.stop_wait.wake_all();
-        job::notify_parent(process, CLD_CONTINUED, SIGCONT, None);
-    }
-    signalfd::notify(process);
-    result
+    (result, effects)
 }
 
 fn push_to(task: &Arc<Task>, info: SigInfo) -> Result<bool> {
@@ -257,8 +284,11 @@ fn mark_killed(process: &Process, threads: &[Arc<Task>], status: Option<ExitStat
 }
 
 /// Adds a new thread to its process. It shares the fate of the group, and of the thread that made it, which may be ending
-/// because another one replaces the program.
-pub fn adopt(process: &Process, task: &Arc<Task>, maker: &Task) {
+/// because another one replaces the program. The first one of a process begins with these `signals`.
+pub fn adopt(process: &Process, task: &Arc<Task>, maker: &Task, signals: SigSet) {
+    if !signals.is_empty() {
+        fork::begin_with(process, task, signals);
+    }
     let mut threads = process.threads.lock();
     task.join(&mut threads);
     let together = ptr::eq(&**maker.process(), process);

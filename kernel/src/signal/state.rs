@@ -71,6 +71,8 @@ pub(super) struct Local {
     pub parked: bool,
     /// A tracee that its tracer lets run while its process stops. As `parked`.
     pub excused: bool,
+    /// What came for many while the thread makes a child ([`super::fork`]).
+    pub for_child: Option<SigSet>,
 }
 
 impl Local {
@@ -94,6 +96,7 @@ impl TaskSignals {
             alt_stack,
             parked: false,
             excused: false,
+            for_child: None,
         };
         TaskSignals { flags: AtomicU32::new(0), local: SpinLock::new(local) }
     }
@@ -186,11 +189,14 @@ pub(super) struct Shared {
     /// What wait4 has not been told yet.
     pub stop_report: Option<u8>,
     pub continue_report: bool,
+    /// How many threads make children just now.
+    pub forks: usize,
 }
 
 impl ProcessSignals {
     pub fn new() -> Self {
-        let shared = Shared { pending: Queue::new(), job: Job::Running, stop_report: None, continue_report: false };
+        let shared =
+            Shared { pending: Queue::new(), job: Job::Running, stop_report: None, continue_report: false, forks: 0 };
         ProcessSignals {
             pending: AtomicU64::new(0),
             continues: AtomicU32::new(0),

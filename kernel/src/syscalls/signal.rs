@@ -4,7 +4,7 @@ use super::SysResult;
 use crate::errno::{Errno, Result};
 use crate::exec::Instant;
 use crate::mm::UserPtr;
-use crate::process::{Process, Task, Thread, table};
+use crate::process::{self, Process, Reach, Task, Thread, Whom, table};
 use crate::signal::{
     self, AltStack, RestartBlock, SIGINFO_SIZE, SIGKILL, SIGSTOP, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, SigAction,
     SigInfo, SigSet, UserStack,
@@ -214,21 +214,17 @@ fn send_checked(t: &Thread, target: &Arc<Process>, info: SigInfo) -> Result<()> 
 
 pub fn kill(t: &mut Thread, pid: i32, signo: i32) -> Result<()> {
     let info = sent_by(t, signo, signal::SI_USER);
-    let own = t.process().clone();
     match pid {
         1.. => send_checked(t, &process_of(pid)?, info),
-        -1 => kill_all(t, &own, info),
+        -1 => process::signal_many(Whom::Everybody, &reach(t), info),
         i32::MIN => Err(Errno::ESRCH),
         _ => {
-            let pgid = if pid == 0 { own.pgid.load(core::sync::atomic::Ordering::Relaxed) } else { pid.unsigned_abs() };
-            let mut result = Err(Errno::ESRCH);
-            for member in table::members(pgid) {
-                let sent = send_checked(t, &member, info);
-                if result.is_err() {
-                    result = sent;
-                }
-            }
-            result
+            let pgid = if pid == 0 {
+                t.process().pgid.load(core::sync::atomic::Ordering::Relaxed)
+            } else {
+                pid.unsigned_abs()
+            };
+            process::signal_many(Whom::Group(pgid), &reach(t), info)
         }
     }
 }
@@ -241,19 +237,8 @@ fn process_of(id: i32) -> Result<Arc<Process>> {
     table.process(id).or_else(thread).cloned().ok_or(Errno::ESRCH)
 }
 
-/// kill(-1): everybody that may be signalled, but init and the caller.
-fn kill_all(t: &Thread, own: &Arc<Process>, info: SigInfo) -> Result<()> {
-    let mut result = Err(Errno::ESRCH);
-    for process in table::processes() {
-        if process.pid > 1 && process.pid != own.pid {
-            match send_checked(t, &process, info) {
-                // Who may not be signalled counts as found, but is not missed.
-                Err(Errno::EPERM) => result = result.or(Ok(())),
-                sent => result = sent,
-            }
-        }
-    }
-    result
+fn reach(t: &Thread) -> Reach {
+    Reach::By(t.process().clone(), t.creds().clone())
 }
 
 /// The thread `tid`, which must belong to `tgid` if that is given.

@@ -11,7 +11,7 @@ use linux_raw_sys::general as raw;
 use super::terminal::Tty;
 use crate::errno::{Errno, Result};
 use crate::exec;
-use crate::process::{self, Caps, Pid, Process, Session, Thread};
+use crate::process::{self, Caps, Pid, Process, Reach, Session, Thread, Whom};
 use crate::signal::{self, SigInfo};
 
 /// What job control says to a process that wants to use a terminal.
@@ -35,8 +35,8 @@ pub struct Group {
 impl Group {
     /// Sends a signal to every process of the group. A group that has gone needs none.
     pub fn signal(&self, signal: u32) {
-        let in_session = |process: &Arc<Process>| Arc::ptr_eq(&process.session.read(), &self.session);
-        process::table::members(self.pgid).filter(in_session).for_each(|process| signal_process(&process, signal));
+        let reach = Reach::Session(self.session.clone());
+        let _ = process::signal_many(Whom::Group(self.pgid), &reach, SigInfo::kernel(signal as u8));
     }
 }
 

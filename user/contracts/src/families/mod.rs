@@ -12,6 +12,7 @@ mod exec;
 mod faults;
 mod fifo;
 mod file_capabilities;
+mod fork_signals;
 mod fp;
 mod futex;
 mod futex_pi;
@@ -162,6 +163,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("process", process::TESTS),
     ("pidfd", pidfd::TESTS),
     ("clone", clone::TESTS),
+    ("fork_signals", fork_signals::TESTS),
     ("prctl", prctl::TESTS),
     ("socket_filters", socket_filters::TESTS),
     ("wait", wait::TESTS),
