@@ -122,6 +122,28 @@ def flooded():
     expect(ask(f"open/{ECHO}/100"), "100 opened, 100 answered")
 
 
+def connected_from(port):
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    connection.bind(("", port))
+    # Far less than SYNs are repeated for.
+    connection.settimeout(30)
+    connection.connect((HOST, int(os.environ["http"])))
+    return connection
+
+
+def missed():
+    """The host does not hear that connections have ended; the next ones from the same ports are made nevertheless."""
+    for port in range(20000, 20012):
+        old = connected_from(port)
+        old.sendall(b"GET /small")
+        run("ip", "link", "set", "eth0", "down")
+        reset(old)
+        run("ip", "link", "set", "eth0", "up")
+        time.sleep(0.5)
+        connected_from(port).close()
+
+
 def slow_host():
     """The host reads a byte every 100 ms for two seconds before it reads the rest."""
     expect(curl("-T", fetched(), f"{HTTP}/slow").decode().strip(), MEDIUM)
@@ -285,6 +307,7 @@ TASKS = {
     "opened": opened,
     "opened-by-host": opened_by_host,
     "flooded": flooded,
+    "missed": missed,
     "slow-host": slow_host,
     "slow-guest": slow_guest,
     "slow-host-reads": slow_host_reads,
