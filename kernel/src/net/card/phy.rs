@@ -33,14 +33,18 @@ pub struct Phy {
 #[derive(Default)]
 pub struct Sent {
     pub end: Option<TcpSeqNumber>,
+    /// What it acknowledges.
+    pub ack: Option<TcpSeqNumber>,
     /// Its frame, which is kept if this is there, and it only acknowledges.
     pub frame: Option<LastWord>,
 }
 
 impl Sent {
     /// As the stack has made it.
-    fn note_end(&mut self, frame: &[u8]) {
-        self.end = frame::segment(frame).map(|segment| segment.seq_number() + segment.segment_len());
+    fn note_numbers(&mut self, frame: &[u8]) {
+        let segment = frame::segment(frame);
+        self.end = segment.as_ref().map(|segment| segment.seq_number() + segment.segment_len());
+        self.ack = segment.filter(|segment| segment.ack()).map(|segment| segment.ack_number()).or(self.ack);
     }
 
     /// As it leaves.
@@ -172,7 +176,7 @@ impl TxToken for Transmit<'_> {
         if let Some(mut buffer) = buffer {
             if let Some(room) = buffer.room(len) {
                 let result = f(room);
-                self.sent.note_end(room);
+                self.sent.note_numbers(room);
                 if let Some(numbers) = self.numbers {
                     numbers.leave(room);
                 }

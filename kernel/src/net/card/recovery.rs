@@ -217,9 +217,9 @@ impl Recovery {
         })
     }
 
-    /// The last acknowledgement once more, by which the stack begins to ask who has closed his window whether it is open again.
-    pub fn closed(&self, pair: Pair, mac: [u8; 6]) -> Option<Frame> {
-        self.last.filter(|last| last.window == 0).and_then(|last| frame(last, pair, mac))
+    /// The last that came, unless something else has come since.
+    pub fn last(&self) -> Option<Acknowledgement> {
+        self.last
     }
 
     /// What tells the stack: another window, so that it counts anew, and the last acknowledgement once and three times again.

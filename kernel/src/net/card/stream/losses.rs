@@ -3,7 +3,7 @@
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::TcpSeqNumber;
 
-use super::super::recovery::{Said, frame};
+use super::super::recovery::{Acknowledgement, Said, frame};
 use super::super::wire::Wire;
 use super::Stream;
 
@@ -91,12 +91,19 @@ impl Stream {
         if planned.is_some() {
             return;
         }
-        match self.recovery.closed(self.pair, wire.port.card().mac()) {
-            Some(frame) => self.feed(wire, frame),
-            None => {
-                self.tell_of_loss(wire);
-                self.send(wire);
-            }
+        let last = self.recovery.last();
+        if last.is_some_and(|last| last.window > 0) {
+            self.tell_of_loss(wire);
+            self.send(wire);
+        } else if let Some(frame) =
+            last.or_else(|| self.closed()).and_then(|told| frame(told, self.pair, wire.port.card().mac()))
+        {
+            self.feed(wire, frame);
         }
+    }
+
+    /// By this the stack begins to ask who has closed his window whether it is open again. The answer says so if it always was.
+    fn closed(&self) -> Option<Acknowledgement> {
+        Some(Acknowledgement { seq: self.expected?, ack: self.acknowledged()?, window: 0 })
     }
 }

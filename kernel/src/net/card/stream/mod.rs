@@ -98,6 +98,8 @@ pub struct Stream {
     /// The number of the first byte, and how many bytes the stack was given, modulo 2^32.
     first: Option<TcpSeqNumber>,
     given: u32,
+    /// The number of what the other machine is to send next, as it was told last.
+    expected: Option<TcpSeqNumber>,
 }
 
 fn ip_endpoint(at: Endpoint) -> IpEndpoint {
@@ -177,6 +179,7 @@ impl Stream {
             recovery: Recovery::default(),
             first: None,
             given: 0,
+            expected: None,
         };
         // What happened before somebody listened to the bell.
         stream.ring.wake_by_ref();
@@ -192,6 +195,7 @@ impl Stream {
         wire.phy.numbers = Some(self.numbers);
         wire.feed(frame, &mut self.sockets);
         self.numbers = wire.phy.numbers.take().unwrap_or(self.numbers);
+        self.expected = wire.phy.sent.ack.take().or(self.expected);
     }
 
     /// Lets the stack send. True if something went out.
@@ -294,9 +298,10 @@ impl Stream {
 
     /// Lets the stack send a segment. False: there is none.
     pub fn send(&mut self, wire: &mut Wire) -> bool {
-        wire.phy.sent = Sent { end: None, frame: self.may_say_last().then(LastWord::new) };
+        wire.phy.sent = Sent { end: None, ack: None, frame: self.may_say_last().then(LastWord::new) };
         let sends = self.flush(wire);
         self.last_word = wire.phy.sent.frame.take().filter(|frame| !frame.is_empty()).or(self.last_word.take());
+        self.expected = wire.phy.sent.ack.take().or(self.expected);
         if let Some(end) = wire.phy.sent.end {
             // That of the SYN.
             self.first.get_or_insert(end);

@@ -56,11 +56,24 @@ pub(super) fn segment(
     ack: Option<TcpSeqNumber>,
     window_len: u16,
 ) -> Vec<u8> {
+    segment_with(net, (from, to), ports, ack, window_len, 0, &[])
+}
+
+/// One with data, from this byte on.
+pub(super) fn segment_with(
+    net: &Net,
+    (from, to): (Ipv4Addr, Ipv4Addr),
+    ports: (u16, u16),
+    ack: Option<TcpSeqNumber>,
+    window_len: u16,
+    first: usize,
+    payload: &[u8],
+) -> Vec<u8> {
     let segment = TcpRepr {
         src_port: ports.0,
         dst_port: ports.1,
         control: if ack.is_none() { TcpControl::Syn } else { TcpControl::None },
-        seq_number: TcpSeqNumber(1000) + usize::from(ack.is_some()),
+        seq_number: TcpSeqNumber(1000) + usize::from(ack.is_some()) + first,
         ack_number: ack,
         window_len,
         window_scale: None,
@@ -68,7 +81,7 @@ pub(super) fn segment(
         sack_permitted: false,
         sack_ranges: [None; 3],
         timestamp: None,
-        payload: &[],
+        payload,
     };
     packet(net, from, to, IpProtocol::Tcp, segment.buffer_len(), |room| {
         let mut packet = TcpPacket::new_unchecked(room);

@@ -9,7 +9,7 @@ use super::super::Settings;
 use super::super::configure::Method;
 use super::super::neighbours::Neighbours;
 use super::super::recovery::{Acknowledgement, Recovery};
-use super::hostile::{arp, listener, segment};
+use super::hostile::{arp, listener, segment, segment_with};
 use super::lasting::connect;
 use super::wire::{Faults, Net};
 use super::*;
@@ -199,6 +199,23 @@ fn a_closed_window_is_asked_about_though_something_is_lost() {
     assert!(sent(&mut peer.net).contains(&(first, first + 1460)));
 }
 
+#[test]
+fn a_window_that_was_closed_by_what_has_data_is_asked_about() {
+    let (mut peer, first) = begun(146);
+    let (addresses, ports) = (peer.addresses, (4000, peer.port));
+    let segment = segment_with(&peer.net, addresses, ports, Some(first), 0, 0, b"data");
+    peer.net.arrive(segment);
+    peer.net.pass(Duration::from_secs(30));
+    sent(&mut peer.net);
+    peer.net.pass(Duration::from_secs(100));
+    let asked = sent(&mut peer.net);
+    assert!(asked.contains(&(first, first + 1)), "{asked:?}");
+    let segment = segment_with(&peer.net, addresses, ports, Some(first), 3000, 4, b"");
+    peer.net.arrive(segment);
+    peer.net.pass(Duration::from_millis(2));
+    assert!(sent(&mut peer.net).contains(&(first, first + 1460)));
+}
+
 /// As on Linux, where what is sent again serves as a question whether the window is still closed.
 #[test]
 fn a_closed_window_does_not_hide_losses() {
@@ -302,5 +319,41 @@ fn nothing_stops_two_that_wait_for_each_other() {
         net.faults = FAULTS;
         exchange(&mut net, &*socket, there, &pattern(100_000));
         socket.released();
+    }
+}
+
+/// Its window is closed by segments with data, and what opens it gets lost.
+#[test]
+fn who_sends_and_reads_now_and_then_is_sent_everything() {
+    for seed in 200..240 {
+        let mut net = Net::new(seed, Faults::default());
+        let (socket, there) = connect(&mut net);
+        net.faults = Faults { lost: 20, repeated: 5, swapped: 10, silent: false };
+        let data = pattern(200_000);
+        let (mut sent, mut said, mut got, mut back) = (0, 0, Vec::new(), Vec::new());
+        let mut reads_at = net.now;
+        let end = net.now.saturating_add(Duration::from_secs(900));
+        net.until("all has come", |net| {
+            assert!(net.now < end, "seed {seed}: {} and {} of {}", got.len(), back.len(), data.len());
+            sent += send(&*socket, &data[sent..data.len().min(sent + 100_000)]);
+            // With each segment there is something to say.
+            let chunk = data.len().min(said + 100);
+            if net.tcp(there).can_send() {
+                said += net.tcp(there).send_slice(&data[said..chunk]).unwrap();
+            }
+            if net.now >= reads_at {
+                let mut bytes = [0; 30_000];
+                while net.tcp(there).can_recv() {
+                    let len = net.tcp(there).recv_slice(&mut bytes).unwrap();
+                    got.extend_from_slice(&bytes[..len]);
+                }
+                reads_at = net.now.saturating_add(Duration::from_millis(700));
+            }
+            while let Some(bytes) = receive(&*socket).unwrap() {
+                back.extend(bytes);
+            }
+            got.len() == data.len()
+        });
+        assert!(got == data && data.starts_with(&back));
     }
 }
