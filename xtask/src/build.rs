@@ -42,7 +42,7 @@ pub fn user_program(package: &str, bin: &str) -> Result<PathBuf> {
 
 fn cargo_build(triple: &str, profile: &str, package: &str, bin: &str) -> Result<PathBuf> {
     let toolchain = provision::rust_target(triple)?;
-    let _step = ui::step(format!("Building {package}"));
+    let _step = ui::step_if_long(format!("Building {package}"));
     let mut command = toolchain.command("build");
     command.args(["--quiet", "--locked", "--target", triple, "--profile", profile]);
     command.args(["-p", package, "--bin", bin]).arg("--target-dir").arg(paths::target());

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use crate::outln;
 use crate::provision::{self, BARE, MUSL, Toolchain};
 use crate::ui;
 
@@ -32,7 +33,7 @@ pub fn run() -> Result<()> {
     cargo("lints (guest programs)", &[&user[..], &deny].concat(), Some(MUSL))?;
     let docs = ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"];
     cargo("documentation", &[&docs[..], &["--quiet"]].concat(), None)?;
-    println!("all checks passed");
+    outln!("all checks passed");
     Ok(())
 }
 

@@ -14,8 +14,8 @@ use crate::image::Image;
 use crate::machine::{KernelKind, Machine, MachineOptions};
 use crate::session::{Input, Outcome, Session};
 use crate::{
-    bench, build, check, contract, doctor, interactive, miri, paths, power_cut, provision, sim, test, trace, ui,
-    workload,
+    bench, build, check, contract, doctor, interactive, miri, out, outln, paths, power_cut, provision, sim, test,
+    trace, ui, workload,
 };
 
 /// Builds Pollux and its images, runs them in QEMU, and tests them.
@@ -112,6 +112,9 @@ struct Qemu {
 struct ImageCommand {
     #[arg(default_value = "busybox")]
     name: String,
+    /// Name the recipes and end
+    #[arg(long, conflicts_with = "name")]
+    list: bool,
 }
 
 #[derive(Args)]
@@ -137,12 +140,16 @@ impl Cli {
             Command::Build => {
                 let kernel = build::kernel()?;
                 let size = kernel.image.metadata()?.len();
-                println!("{} ({} KiB)", kernel.image.display(), size.div_ceil(1024));
+                outln!("{} ({} KiB)", kernel.image.display(), size.div_ceil(1024));
+                Ok(0)
+            }
+            Command::Image(ImageCommand { list: true, .. }) => {
+                out!("{}", crate::recipe::list(&paths::recipes())?);
                 Ok(0)
             }
             Command::Image(image) => {
                 let image = crate::image::build(&image.name, &paths::out().join("images"))?;
-                println!("{}", image.path.display());
+                outln!("{}", image.path.display());
                 Ok(0)
             }
             Command::Test(options) => options.run(),
@@ -169,7 +176,7 @@ impl Qemu {
         provision::need_for_guests()?;
         let machine = Machine::prepare(&self.machine, Image::find(&self.image)?)?;
         if self.dry_run {
-            println!("{}", ui::shown(&machine.shown(7)?));
+            outln!("{}", ui::shown(&machine.shown(7)?));
             return Ok(0);
         }
         let status = if self.command.is_empty() {

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::from_source;
 use crate::provision::{self, BARE, MUSL, TOOLS};
+use crate::{out, outln};
 
 /// Reports; status 1 if something is missing that every guest needs.
 pub fn run() -> Result<u8> {
@@ -33,7 +34,7 @@ struct Report {
 impl Report {
     fn line(&mut self, here: bool, name: &str, detail: &str, only_for: Option<&str>) {
         let only = only_for.map_or_else(String::new, |what| format!(", only for `{what}`"));
-        println!("{}  {name} ({detail}{only})", if here { "ok     " } else { "missing" });
+        outln!("{}  {name} ({detail}{only})", if here { "ok     " } else { "missing" });
         self.incomplete |= !here && only_for.is_none();
     }
 
@@ -70,15 +71,15 @@ impl Report {
         if self.packages.is_empty() && self.rustup.is_empty() {
             return;
         }
-        println!();
+        out!("\n");
         if self.packages.is_empty() || provision::may_install() {
-            println!("The first command that needs something of it installs it. To do so now, type:\n");
+            outln!("The first command that needs something of it installs it. To do so now, type:\n");
         } else {
-            println!("To install what is missing, type:\n");
+            outln!("To install what is missing, type:\n");
         }
         if !self.packages.is_empty() {
-            println!("    {}", provision::by_hand(&self.packages));
+            outln!("    {}", provision::by_hand(&self.packages));
         }
-        self.rustup.iter().for_each(|command| println!("    {command}"));
+        self.rustup.iter().for_each(|command| outln!("    {command}"));
     }
 }

@@ -20,7 +20,7 @@ use crate::image::Image;
 use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
 use crate::provision::{self, E2FSCK};
 use crate::session::{Input, Outcome, Session};
-use crate::{paths, ui};
+use crate::{outln, paths, ui};
 
 const SCRIPT: &str = include_str!("power_cut.sh");
 /// From the start of QEMU to the end of what it looks for.
@@ -64,9 +64,11 @@ impl Options {
         let step = ui::step(format!("Pulling the plug {} times, seed {seed}", self.rounds));
         let seen = rounds(&boot, &disk, seed, self.rounds, self.smp, Duration::from_millis(self.longest), &step)?;
         drop(step);
-        println!(
+        outln!(
             "{} cuts, seed {seed}: {} commits and {} files were synced, none of them is lost; e2fsck -p asked nothing",
-            self.rounds, seen.commits, seen.files
+            self.rounds,
+            seen.commits,
+            seen.files
         );
         Ok(0)
     }

@@ -210,14 +210,23 @@ impl Recipe {
     }
 }
 
-fn available(folder: &Path) -> String {
-    let mut names: Vec<_> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
+/// The recipes of a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<_> = entries
         .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".toml")?.to_string()))
         .collect();
     names.sort();
-    format!("there are: {}", names.join(", "))
+    names
+}
+
+/// A line for each of them.
+pub fn list(folder: &Path) -> Result<String> {
+    names(folder).iter().map(|name| Ok(format!("{name:12}{}\n", Recipe::load(folder, name)?.about))).collect()
+}
+
+fn available(folder: &Path) -> String {
+    format!("there are: {}", names(folder).join(", "))
 }
 
 #[cfg(test)]
@@ -227,12 +236,8 @@ mod tests {
     #[test]
     fn all_recipes_can_be_read() {
         let folder = crate::paths::recipes();
-        let recipes = std::fs::read_dir(&folder).unwrap();
-        let names =
-            recipes.filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".toml")?.to_string()));
-        for name in names {
-            Recipe::load(&folder, &name).unwrap();
-        }
+        let listed = list(&folder).unwrap();
+        assert!(listed.lines().any(|line| line.starts_with("busybox ")), "{listed}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::provision::{self, DEBUGFS, E2FSCK, MKE2FS};
-use crate::{build, paths, ui};
+use crate::{build, outln, paths, ui};
 
 #[derive(Args)]
 pub struct Options {
@@ -56,7 +56,7 @@ fn parse_minutes(text: &str) -> Result<f64, String> {
 impl Options {
     pub fn run(self) -> Result<u8> {
         if self.broken.as_deref() == Some("list") {
-            BREAKS.iter().for_each(|way| println!("{:16} {}", way.name, way.about));
+            BREAKS.iter().for_each(|way| outln!("{:16} {}", way.name, way.about));
             return Ok(0);
         }
         let (root, target) = match &self.broken {
@@ -72,8 +72,8 @@ impl Options {
             return Ok(status.code().unwrap_or(1) as u8);
         }
         match status.code() {
-            Some(1) => println!("noticed"),
-            Some(0) => println!("NOT noticed"),
+            Some(1) => outln!("noticed"),
+            Some(0) => outln!("NOT noticed"),
             _ => bail!("the simulator failed: {status}"),
         }
         Ok(u8::from(status.success()))
@@ -105,7 +105,7 @@ fn seeds() -> PathBuf {
 
 fn simulator(root: &Path, target: &Path) -> Result<PathBuf> {
     provision::need(&[MKE2FS, DEBUGFS, E2FSCK])?;
-    let _step = ui::step("Building pollux-sim");
+    let _step = ui::step_if_long("Building pollux-sim");
     let mut cargo = build::cargo(None);
     cargo.current_dir(root).args(["build", "--quiet", "--locked", "--profile", "sim", "--package", "pollux-sim"]);
     cargo.arg("--target-dir").arg(target);

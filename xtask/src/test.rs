@@ -12,7 +12,7 @@ use crate::image::Image;
 use crate::machine::{KernelKind, Machine, MachineOptions};
 use crate::provision::{DEBUGFS, E2FSCK, MKE2FS};
 use crate::session::{self, Input, Outcome};
-use crate::{build, paths, provision};
+use crate::{build, outln, paths, provision};
 
 #[derive(Args)]
 pub struct Options {
@@ -70,7 +70,7 @@ impl Options {
                 bail!("no guest test has a name that contains {filter:?}");
             }
         }
-        println!("{} passed, {} failed", tally.passed, tally.failed);
+        outln!("{} passed, {} failed", tally.passed, tally.failed);
         Ok(u8::from(tally.failed > 0))
     }
 }
@@ -85,7 +85,7 @@ impl Tally {
         for line in BufReader::new(stdout).lines() {
             let line = line?;
             self.add(&line);
-            println!("{line}");
+            outln!("{line}");
         }
         if !child.wait()?.success() && self.failed == before {
             self.failed += 1;
@@ -130,7 +130,7 @@ impl Stress {
         let machine = Machine::prepare(&options, Image::find("test")?)?;
         let seconds = self.minutes * 60;
         let limit = Duration::from_secs(seconds + seconds / 2 + 120);
-        println!("{}", stress_on(&machine, seconds, limit)?);
+        outln!("{}", stress_on(&machine, seconds, limit)?);
         Ok(0)
     }
 }

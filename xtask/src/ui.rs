@@ -1,13 +1,19 @@
 //! What the user sees of long steps. A run of one guest program must show nothing but what that
 //! program prints, so it asks for silence: then only a terminal gets a spinner, wiped afterwards.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// What takes longer is named.
+const LONG: Duration = Duration::from_secs(2);
 
 static SILENT: AtomicBool = AtomicBool::new(false);
 
@@ -27,44 +33,93 @@ pub fn say(text: impl AsRef<str>) {
     }
 }
 
+/// Of a program that SIGPIPE ends.
+pub const NOBODY_READS: u8 = 128 + 13;
+
+/// Writes what a command answers, as `print!` does, but whoever reads it may have had enough.
+#[macro_export]
+macro_rules! out {
+    ($($text:tt)*) => { $crate::ui::write_out(format_args!($($text)*)) };
+}
+
+/// The same with the end of a line.
+#[macro_export]
+macro_rules! outln {
+    ($($text:tt)*) => { $crate::ui::write_out(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+/// For [`out!`]. If it cannot be written, the command ends: it has nobody to work for.
+pub fn write_out(text: fmt::Arguments) {
+    if let Err(error) = io::stdout().write_fmt(text) {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            process::exit(NOBODY_READS.into());
+        }
+        eprintln!("error: cannot write to standard output: {error}");
+        process::exit(1);
+    }
+}
+
 /// Shows that a step is under way until dropped.
 #[must_use]
-pub struct Step(ProgressBar);
+pub struct Step {
+    bar: ProgressBar,
+    /// Goes with it: then it has not been long.
+    _under_way: Option<Sender<()>>,
+}
 
 /// Starts a step.
 pub fn step(text: impl Into<String>) -> Step {
     let text = text.into();
     if !std::io::stderr().is_terminal() {
         say(format!("{text} ..."));
-        return Step(ProgressBar::hidden());
+        return Step { bar: ProgressBar::hidden(), _under_way: None };
     }
+    spinner(text)
+}
+
+/// A step that is often done already: without a terminal it is named only if it takes time.
+pub fn step_if_long(text: impl Into<String>) -> Step {
+    let text = text.into();
+    if std::io::stderr().is_terminal() {
+        return spinner(text);
+    }
+    let (sender, dropped) = mpsc::channel();
+    thread::spawn(move || {
+        if dropped.recv_timeout(LONG) == Err(RecvTimeoutError::Timeout) {
+            say(format!("{text} ..."));
+        }
+    });
+    Step { bar: ProgressBar::hidden(), _under_way: Some(sender) }
+}
+
+fn spinner(text: String) -> Step {
     let bar = ProgressBar::new_spinner().with_message(text);
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(120));
-    Step(bar)
+    Step { bar, _under_way: None }
 }
 
 impl Step {
     /// Refines what is shown.
     pub fn detail(&self, text: impl Into<String>) {
-        self.0.set_message(text.into());
+        self.bar.set_message(text.into());
     }
 
     /// Tells of a part that is done.
     pub fn say(&self, text: impl AsRef<str>) {
-        if self.0.is_hidden() {
+        if self.bar.is_hidden() {
             say(text);
         } else {
-            self.0.println(text);
+            self.bar.println(text);
         }
     }
 }
 
 impl Drop for Step {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }
 

@@ -18,6 +18,11 @@ pub fn encode(report: &Report) -> Result<String> {
     Ok(std::iter::once(head.to_string()).chain(rows).collect())
 }
 
+/// The rows of a text that [`encode`] has made.
+pub fn names(recorded: &str) -> impl Iterator<Item = &str> {
+    recorded.lines().filter(|line| !line.starts_with('#')).filter_map(|line| Some(line.split_once('\t')?.0))
+}
+
 /// What a comparison has found.
 #[derive(Default, Debug, PartialEq)]
 pub struct Verdict {

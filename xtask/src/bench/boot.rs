@@ -20,7 +20,7 @@ use super::text::figure;
 use crate::guest::Guest;
 use crate::image::Image;
 use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
-use crate::{build, paths, ui};
+use crate::{build, outln, paths, ui};
 
 /// How much of Linux' count Pollux may need.
 const LIMIT: f64 = 1.15;
@@ -37,22 +37,22 @@ struct Count {
 /// Measures and prints; the status tells whether Pollux keeps to the limit.
 pub fn run(against_linux: bool) -> Result<u8> {
     let pollux = measure(KernelKind::Pollux)?;
-    println!("instructions from power-on to the first one of the first program");
-    println!("Pollux {:>14}", figure(pollux.init as f64));
+    outln!("instructions from power-on to the first one of the first program");
+    outln!("Pollux {:>14}", figure(pollux.init as f64));
     if !against_linux {
         return Ok(0);
     }
     let linux = measure(KernelKind::Linux)?;
-    println!("Linux  {:>14}", figure(linux.init as f64));
+    outln!("Linux  {:>14}", figure(linux.init as f64));
     let mut ratio = pollux.init as f64 / linux.init as f64;
-    println!("ratio  {ratio:>14.4}");
+    outln!("ratio  {ratio:>14.4}");
     if let Some(initramfs) = linux.initramfs {
-        println!(
+        outln!(
             "Linux  {:>14}  to the first one of its initramfs, which loads the disk's driver",
             figure(initramfs as f64)
         );
         ratio = pollux.init as f64 / initramfs as f64;
-        println!("ratio  {ratio:>14.4}");
+        outln!("ratio  {ratio:>14.4}");
     }
     if ratio > LIMIT {
         eprintln!("Pollux may need at most {LIMIT} times as many");

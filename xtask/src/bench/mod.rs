@@ -22,7 +22,7 @@ use clap::Args;
 use crate::image::Image;
 use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
 use crate::provision::QEMU;
-use crate::{paths, ui};
+use crate::{out, outln, paths, ui};
 use results::{Report, Runs, Unit};
 
 /// Where the figures of Pollux are that no row may exceed by much.
@@ -64,10 +64,19 @@ pub struct Options {
     /// Count the instructions from the entry of the kernel to the first one of the first program
     #[arg(long, conflicts_with_all = ["filter", "wall", "html", "markdown", "baseline", "record_baseline", "scale"])]
     boot: bool,
+    /// Name the rows and end
+    #[arg(long, exclusive = true)]
+    list: bool,
 }
 
 impl Options {
     pub fn run(self) -> Result<u8> {
+        if self.list {
+            let file = paths::root().join(BASELINE);
+            let recorded = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            baseline::names(&recorded).for_each(|name| outln!("{name}"));
+            return Ok(0);
+        }
         QEMU.path()?;
         if self.boot {
             return boot::run(self.against.is_some());
@@ -83,7 +92,7 @@ impl Options {
         }
         let report = self.measure()?;
         ensure!(!report.lines.is_empty(), "no row is called like {}", self.filter.join(" or "));
-        print!("{}", text::table(&report));
+        out!("{}", text::table(&report));
         if let Some(file) = &self.html {
             write(file, &page::page(&report))?;
         }
@@ -96,7 +105,7 @@ impl Options {
         let mut failed = report.failed().next().is_some();
         if let Some(recorded) = recorded {
             let verdict = baseline::compare(&recorded, &report, self.filter.is_empty())?;
-            print!("{verdict}");
+            out!("{verdict}");
             failed |= verdict.failed();
         }
         Ok(u8::from(failed))

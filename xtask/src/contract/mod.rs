@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 use crate::bench::name_of;
 use crate::image::Image;
 use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
-use crate::{paths, provision, ui};
+use crate::{out, outln, paths, provision, ui};
 use transcripts::Transcripts;
 use verdict::Verdict;
 
@@ -38,6 +38,9 @@ pub struct Options {
     /// Run the tests on Linux, and write its transcripts down
     #[arg(long)]
     record: bool,
+    /// Name the tests and end
+    #[arg(long, conflicts_with_all = ["kernel", "smp", "record"])]
+    list: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,19 +62,26 @@ impl Kernels {
 
 impl Options {
     pub fn run(self) -> Result<u8> {
+        if self.list {
+            let recorded = recorded()?;
+            let names: Vec<_> = recorded.keys().filter(|name| is_wanted(name, &self.filter)).collect();
+            self.ensure_some(!names.is_empty())?;
+            names.iter().for_each(|name| outln!("{name}"));
+            return Ok(0);
+        }
         provision::need_for_guests()?;
         if self.record {
             let found = self.found(KernelKind::Linux)?;
             let count = found.len();
             transcripts::record(&paths::root().join(FOLDER), found, self.filter.is_empty())?;
-            println!("{count} transcripts of Linux written to {FOLDER}");
+            outln!("{count} transcripts of Linux written to {FOLDER}");
             return Ok(0);
         }
         let mut failed = false;
         for kernel in self.kernel.each() {
             let verdict = verdict(*kernel, self.found(*kernel)?, &self.filter)?;
-            print!("{}", verdict.shown(std::io::stdout().is_terminal()));
-            println!("{}: {}", name_of(*kernel), verdict.summary());
+            out!("{}", verdict.shown(std::io::stdout().is_terminal()));
+            outln!("{}: {}", name_of(*kernel), verdict.summary());
             failed |= verdict.failed() > 0;
         }
         Ok(u8::from(failed))
@@ -82,8 +92,13 @@ impl Options {
         let machine = Machine::new(&options, Boot::prepare(kernel)?, Image::find("test")?)?;
         let step = ui::step(format!("Contracts of {}", name_of(kernel)));
         let found = suite::run(&machine, &self.filter, &step)?;
-        ensure!(!found.is_empty(), "no test has a name that contains {}", self.filter.join(" or "));
+        self.ensure_some(!found.is_empty())?;
         Ok(found)
+    }
+
+    fn ensure_some(&self, some: bool) -> Result<()> {
+        ensure!(some, "no test has a name that contains {}", self.filter.join(" or "));
+        Ok(())
     }
 }
 
@@ -98,8 +113,11 @@ pub fn verdict(kernel: KernelKind, found: Transcripts, filter: &[String]) -> Res
         KernelKind::Pollux => known::read(&paths::root().join(FOLDER).join("known.toml"))?,
         KernelKind::Linux => known::Known::new(),
     };
-    let wanted = |name: &String| filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()));
-    let recorded = recorded()?.into_iter().filter(|(name, _)| wanted(name)).collect();
-    let known = known.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let recorded = recorded()?.into_iter().filter(|(name, _)| is_wanted(name, filter)).collect();
+    let known = known.into_iter().filter(|(name, _)| is_wanted(name, filter)).collect();
     Ok(Verdict::new(&recorded, &found, &known))
+}
+
+fn is_wanted(name: &str, filter: &[String]) -> bool {
+    filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()))
 }

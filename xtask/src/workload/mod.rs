@@ -23,7 +23,7 @@ use clap::{Args, ValueEnum};
 use crate::bench::{name_of, versions};
 use crate::image::Image;
 use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
-use crate::{document, paths, provision, ui};
+use crate::{document, out, outln, paths, provision, ui};
 use list::Workload;
 use server::Network;
 use table::Measure;
@@ -71,12 +71,12 @@ impl Options {
     pub fn run(self) -> Result<u8> {
         let all = list::for_soak(list::all(&paths::root().join("workloads"))?, self.soak.is_some());
         if self.list && self.names.is_empty() {
-            print!("{}", table::list(&all));
+            out!("{}", table::list(&all));
             return Ok(0);
         }
         let chosen = list::choose(all, &self.names)?;
         if self.list {
-            print!("{}", table::list(&chosen));
+            out!("{}", table::list(&chosen));
             return Ok(0);
         }
         // Before the runs, which take their time.
@@ -94,7 +94,7 @@ impl Options {
             true => (format!("{versions}, instructions on 1 CPU"), Measure::Instructions),
             false => (format!("{versions}, {} CPUs", self.smp), Measure::Time),
         };
-        print!("{}", table::text(&head, measure, &rows, std::io::stdout().is_terminal()));
+        out!("{}", table::text(&head, measure, &rows, std::io::stdout().is_terminal()));
         if let (Some(file), Some(old)) = (&self.markdown, old) {
             fs::write(file, document::put(&old, document::FIGURES, &table::markdown(&head, measure, &rows))?)
                 .with_context(|| format!("cannot write {}", file.display()))?;
@@ -103,7 +103,7 @@ impl Options {
         if rows.iter().any(Row::failed) {
             bail!("{summary}; what was printed is in {FOLDER}");
         }
-        println!("{summary}");
+        outln!("{summary}");
         Ok(0)
     }
 
