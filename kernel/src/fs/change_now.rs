@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 
 use super::change::{self, Ends};
 use super::dentry::{self, Cached, Dentry, NAME_MAX};
-use super::inode::{NewNode, RenameFlags};
+use super::inode::{FileSystem, NewNode, RenameFlags};
 use super::mount::Writing;
 use super::names::{self, Name};
 use super::path::Path;
@@ -42,7 +42,7 @@ impl<'p> Split<'p> {
             false => lookup_now(ctx, dirfd, self.parent, Flags::FOLLOW | Flags::DIRECTORY)?,
         };
         match dir.and_then(|dir| ctx.check_search(&**dir.inode()).map(|()| dir)) {
-            Ok(dir) if purpose == Purpose::Change && !dir.mount.fs().changes_at_once() => None,
+            Ok(dir) if !purpose.is_met_at_once(&**dir.mount.fs()) => None,
             dir => Some(dir),
         }
     }
@@ -55,6 +55,19 @@ pub(super) enum Purpose {
     Look,
     /// To change it at once, which not all can be.
     Change,
+    /// To make a directory in it.
+    MakeDirectory,
+}
+
+impl Purpose {
+    #[inline]
+    fn is_met_at_once(self, fs: &dyn FileSystem) -> bool {
+        match self {
+            Purpose::Look => true,
+            Purpose::Change => fs.changes_at_once(),
+            Purpose::MakeDirectory => fs.makes_directories_at_once(),
+        }
+    }
 }
 
 /// The last name of a path, and the directory that it is in.
@@ -97,11 +110,11 @@ macro_rules! answer {
         }
     };
 }
-pub(super) use answer;
+pub(in crate::fs) use answer;
 
 /// mkdirat(2).
 pub fn make_directory(ctx: Ctx<'_>, dirfd: i32, path: &[u8], perm: u32) -> Option<Result<()>> {
-    let spot = answer!(Spot::find(ctx, dirfd, path, Purpose::Change)?);
+    let spot = answer!(Spot::find(ctx, dirfd, path, Purpose::MakeDirectory)?);
     let writing = spot.dir.mount.writing().now()?;
     let _guard = spot.dir.inode().state().lock.try_lock()?;
     if spot.entry()?.is_some() {

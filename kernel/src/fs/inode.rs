@@ -440,9 +440,14 @@ pub trait FileSystem: Send + Sync + Any {
     fn inode_of<'a>(&'a self, _handle: &'a Handle) -> Op<'a, Result<Arc<dyn Inode>>> {
         Op::ready(Err(Errno::ESTALE))
     }
-    /// Names are changed without waiting: operations of [`Inode`] that do that answer [`Op::ready`].
+    /// Names are changed without waiting, as a rule: operations of [`Inode`] that do that answer [`Op::ready`]. Not so those
+    /// of directories whose changes have to be stored ([`super::inode_flags::sync_names`]).
     fn changes_at_once(&self) -> bool {
         false
+    }
+    /// So are directories made.
+    fn makes_directories_at_once(&self) -> bool {
+        self.changes_at_once()
     }
     /// Names appear and vanish by themselves (procfs): lookups are not cached.
     fn volatile_names(&self) -> bool {

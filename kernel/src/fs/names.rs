@@ -50,12 +50,8 @@ pub async fn make(dir: &Arc<Dentry>, name: &[u8], node: NewNode<'_>, attr: NewAt
 
 /// The same for file systems that answer at once. None: it has not begun.
 pub fn make_now(dir: &Arc<Dentry>, name: &[u8], node: NewNode<'_>, attr: NewAttr) -> Option<Result<Arc<Dentry>>> {
-    let doubt = Doubt::new(dir, name);
     let inode = dir.inode().create(name, node, attr).now()?;
-    Some(inode.map(|inode| {
-        doubt.settle();
-        made(dir, name, inode)
-    }))
+    Some(inode.map(|inode| made(dir, name, inode)).inspect_err(|_| dentry::forget(dir, name)))
 }
 
 fn made(dir: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
@@ -104,8 +100,13 @@ pub fn remove_now(dir: &Arc<Dentry>, name: &[u8], victim: &Arc<Dentry>) -> Optio
         Ok(removal) => removal,
         Err(errno) => return Some(Err(errno)),
     };
-    let result = dir.inode().unlink(name, victim.inode()).now()?;
-    Some(removal.end(result))
+    match dir.inode().unlink(name, victim.inode()).now() {
+        Some(result) => Some(removal.end(result)),
+        None => {
+            removal.doubt.settle();
+            None
+        }
+    }
 }
 
 /// A name that is being taken away.
@@ -223,8 +224,13 @@ pub fn rename_now(
         Err(errno) => return Some(Err(errno)),
     };
     let (moved, in_place) = (source.inode(), target.map(|target| target.inode()));
-    let result = from.dir.inode().rename(from.name, moved, to.dir.inode(), to.name, in_place, flags).now()?;
-    Some(renaming.end(result))
+    match from.dir.inode().rename(from.name, moved, to.dir.inode(), to.name, in_place, flags).now() {
+        Some(result) => Some(renaming.end(result)),
+        None => {
+            renaming.doubts.into_iter().for_each(Doubt::settle);
+            None
+        }
+    }
 }
 
 /// What a rename takes the name away from.

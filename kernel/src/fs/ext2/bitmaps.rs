@@ -88,6 +88,27 @@ impl Groups {
         Ok(bitmap)
     }
 
+    /// The same, if it is in memory and was tested.
+    pub fn inode_bitmap_now(&self, layout: &Layout, buffers: &Buffers, index: u32) -> Option<Arc<Buffer>> {
+        let block = self.group(index, |group| Some(group.desc.inode_bitmap.get()))?;
+        self.bitmap_now(layout, buffers, block, Seal::Bitmap { group: index, inodes: true })
+    }
+
+    /// The bitmap of the group's blocks, if it is in memory and was tested.
+    pub fn block_bitmap_now(&self, layout: &Layout, buffers: &Buffers, index: u32) -> Option<Arc<Buffer>> {
+        let block = self.group(index, |group| Some(group.desc.block_bitmap.get()))?;
+        self.bitmap_now(layout, buffers, block, Seal::Bitmap { group: index, inodes: false })
+    }
+
+    fn bitmap_now(&self, layout: &Layout, buffers: &Buffers, block: u32, seal: Seal) -> Option<Arc<Buffer>> {
+        let Seal::Bitmap { group, inodes } = seal else { return None };
+        let unwritten = if inodes { group_flags::INODES_UNINIT } else { group_flags::BLOCKS_UNINIT };
+        if layout.features.group_checksums() && self.flag(group, unwritten).ok()? {
+            return None;
+        }
+        buffers.cached(block).filter(|bitmap| bitmap.has_seal(seal))
+    }
+
     /// A bitmap from the disk, which must have the checksum that its group knows and must not give away metadata.
     async fn read_bitmap(&self, layout: &Layout, buffers: &Buffers, block: u32, seal: Seal) -> Result<Arc<Buffer>> {
         let Seal::Bitmap { group, inodes } = seal else { return Err(Errno::EIO) };

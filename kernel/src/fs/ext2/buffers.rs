@@ -174,6 +174,11 @@ impl Buffer {
         }
     }
 
+    /// Whether it is known to have this checksum.
+    pub fn has_seal(&self, seal: Seal) -> bool {
+        self.state.lock().seal == seal
+    }
+
     /// Says which checksum the block has; false if that is not what it `is`. What has been changed gets its checksum when it
     /// is written.
     pub fn check_seal(&self, seal: Seal, is: impl FnOnce(&[u8]) -> bool) -> bool {
@@ -229,6 +234,13 @@ impl Buffers {
         let buffer = Arc::new(Buffer { block, state: SpinLock::new(state), index: self.index.clone() });
         index.blocks.insert(block, buffer.clone());
         buffer
+    }
+
+    /// The block, if its content is in memory.
+    pub fn cached(&self, block: u32) -> Option<Arc<Buffer>> {
+        let buffer = self.index.lock().blocks.get(&block)?.clone();
+        let is_there = !buffer.state.lock().data.is_empty();
+        is_there.then_some(buffer)
     }
 
     /// The block with its content.

@@ -146,6 +146,16 @@ impl DirIndex {
         places.map(|&(_, block)| (block as usize, self.blocks[block as usize].device)).collect()
     }
 
+    /// Where the name may be: places and blocks of the device.
+    #[inline]
+    fn candidates(&self, name: &[u8]) -> SmallVec<[(Place, u32); 2]> {
+        let hash = hash(name);
+        let first = Place { hash, block: 0, offset: 0 };
+        let last = Place { hash, block: u32::MAX, offset: u16::MAX };
+        let places = self.places.range(first..=last);
+        places.map(|&place| (place, self.blocks[place.block as usize].device)).collect()
+    }
+
     /// A block that can take so many bytes; without one, whether some can after a write-back.
     pub(super) fn candidate(&self, need: usize, period: u32) -> (Option<Candidate>, bool) {
         let has_room = |block: &DirBlock| usize::from(block.room) >= need;
@@ -172,6 +182,14 @@ pub(super) enum DirBuffer {
 pub struct Found {
     pub place: Place,
     pub ino: u32,
+}
+
+/// What the entry at this place leads to, if it has this name.
+fn led_to(buffer: &Buffer, place: Place, name: &[u8]) -> Option<u32> {
+    buffer.with(|data| {
+        let entry = Entry::parse(data, place.offset.into())?;
+        (entry.ino != 0 && entry.name(data) == name).then_some(entry.ino)
+    })
 }
 
 impl Node {
@@ -295,29 +313,47 @@ impl Node {
             return Err(Errno::ENAMETOOLONG);
         }
         self.load_dir().await?;
-        let hash = hash(name);
-        let candidates: SmallVec<[(Place, u32); 2]> = self.with_index(|index| {
-            let first = Place { hash, block: 0, offset: 0 };
-            let last = Place { hash, block: u32::MAX, offset: u16::MAX };
-            let places = index.places.range(first..=last);
-            places.map(|&place| (place, index.blocks[place.block as usize].device)).collect()
-        })?;
-        for (place, device) in candidates {
+        for (place, device) in self.with_index(|index| index.candidates(name))? {
             let buffer = self.volume.buffers.read(device).await?;
-            let ino = buffer.with(|data| {
-                let entry = Entry::parse(data, place.offset.into())?;
-                (entry.ino != 0 && entry.name(data) == name).then_some(entry.ino)
-            });
-            if let Some(ino) = ino {
+            if let Some(ino) = led_to(&buffer, place, name) {
                 return Ok(Some(Found { place, ino }));
             }
         }
         Ok(None)
     }
 
+    /// The same with the block that the name is in, if all that has to be looked at is in memory.
+    pub(super) fn find_now(&self, name: &[u8]) -> Option<Option<(Found, Arc<Buffer>)>> {
+        for (place, device) in self.with_index(|index| index.candidates(name)).ok()? {
+            let buffer = self.volume.buffers.cached(device)?;
+            if let Some(ino) = led_to(&buffer, place, name) {
+                return Some(Some((Found { place, ino }, buffer)));
+            }
+        }
+        Some(None)
+    }
+
+    /// Whether this block of the directory, which is in memory, can be changed as it is: it has the checksum that it should have, and
+    /// there is no hash tree.
+    pub(super) fn is_linear(&self, buffer: &Buffer) -> bool {
+        if self.state.lock().flags & inode_flags::INDEX != 0 {
+            return false;
+        }
+        if !self.volume.layout.features.metadata_csum() {
+            return true;
+        }
+        let seal = self.dir_seal();
+        buffer.check_seal(seal, |data| seal.verify(data))
+    }
+
     /// True if the directory holds nothing but "." and "..", in which case it takes no new names any more.
     pub async fn bury_if_empty(&self) -> Result<bool> {
         self.load_dir().await?;
+        self.bury_if_loaded()
+    }
+
+    /// The same of a directory that has been loaded; EIO for others.
+    pub(super) fn bury_if_loaded(&self) -> Result<bool> {
         self.with_index(DirIndex::bury)
     }
 

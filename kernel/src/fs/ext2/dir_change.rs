@@ -16,7 +16,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::inode::FileType;
 
 /// What became of a name that was to come into a block.
-enum Added {
+pub(super) enum Added {
     There,
     /// The block has no room.
     Full,
@@ -154,7 +154,7 @@ impl Node {
     }
 
     /// `safe`: [`super::order::Order::removal`] is held.
-    fn put_name(
+    pub(super) fn put_name(
         &self,
         position: usize,
         buffer: &Buffer,
@@ -236,7 +236,7 @@ impl Node {
     }
 
     /// A change of names shows in the times.
-    fn changed(self: &Arc<Self>) {
+    pub(super) fn changed(self: &Arc<Self>) {
         let now = self.volume.now();
         self.update(|state| {
             state.mtime = now;
@@ -246,10 +246,15 @@ impl Node {
 
     /// The caller holds [`super::order::Order::removal`].
     pub async fn remove_name(self: &Arc<Self>, found: Found, why: Removed) -> Result<()> {
-        let place = found.place;
-        let device = self.device_of(place)?;
+        let device = self.device_of(found.place)?;
         self.make_linear().await?;
         let buffer = self.dir_block_to_change(device).await?;
+        self.remove_name_in(&buffer, found, why)
+    }
+
+    /// The same in its block, in a linear directory.
+    pub fn remove_name_in(self: &Arc<Self>, buffer: &Buffer, found: Found, why: Removed) -> Result<()> {
+        let place = found.place;
         let area = self.volume.layout.dir_area();
         let offset = place.offset.into();
         let period = self.volume.order.period();
@@ -285,14 +290,25 @@ impl Node {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let (place, ino) = (found.place, found.ino);
-        let (need, kind) = (space_for(name.len()), self.kind_byte(kind));
-        let device = self.device_of(place)?;
+        let device = self.device_of(found.place)?;
         self.make_linear().await?;
         let buffer = self.dir_block_to_change(device).await?;
-        let order = &self.volume.order;
         // What it takes the name of must not lose it while a write-back copies.
-        let _removal = order.removal.read().await;
+        let _removal = self.volume.order.removal.read().await;
+        self.change_name_in(&buffer, found, name, kind)
+    }
+
+    /// The same in its block, in a linear directory. The caller holds [`super::order::Order::removal`].
+    pub fn change_name_in(
+        self: &Arc<Self>,
+        buffer: &Buffer,
+        found: Found,
+        name: &[u8],
+        kind: FileType,
+    ) -> Result<bool> {
+        let (place, ino) = (found.place, found.ino);
+        let (need, kind) = (space_for(name.len()), self.kind_byte(kind));
+        let order = &self.volume.order;
         let elsewhere = self.with_index(|index| {
             let gone = index.gone(hash(name), order.period());
             gone.iter().any(|(position, _)| *position != place.block as usize)

@@ -221,26 +221,51 @@ impl Groups {
                 }
             };
             let from = if step == 0 { goal - layout.group_first_block(index) } else { 0 };
-            let limit = layout.group_blocks(index);
-            let taken = {
-                let mut held = self.held_blocks.lock();
-                let bits = held.bits(index);
-                let taken = bitmap.modify(|data| Bits { used: data, held: bits }.take(from, limit, want, unbroken));
-                if let Some((first, len)) = taken {
-                    held.take(Piece { group: index, first, len }, layout.block_size);
-                }
-                taken
-            };
-            let Some((bit, len)) = taken else { continue };
-            self.change(index, |group| {
-                group.free_blocks = group.free_blocks.saturating_sub(len);
-                if !group.damaged {
-                    subtract(&self.free_blocks, len.into());
-                }
-            });
-            return Ok(Run { start: layout.group_first_block(index) + bit, len });
+            if let Some(run) = self.take_blocks(layout, &bitmap, index, from, want, unbroken) {
+                return Ok(run);
+            }
         }
         Err(why)
+    }
+
+    /// One block that nobody was promised, if the group of `goal` has one and its bitmap is in memory.
+    pub fn alloc_block_now(&self, layout: &Layout, buffers: &Buffers, goal: u32) -> Option<u32> {
+        if !layout.valid_block(goal) {
+            return None;
+        }
+        let index = layout.group_of_block(goal);
+        let free = self.group(index, |group| (group.free_blocks > 0 && !group.damaged).then_some(()));
+        free.filter(|()| self.available_blocks() > 0)?;
+        let bitmap = self.block_bitmap_now(layout, buffers, index)?;
+        let from = goal - layout.group_first_block(index);
+        Some(self.take_blocks(layout, &bitmap, index, from, 1, true)?.start)
+    }
+
+    fn take_blocks(
+        &self,
+        layout: &Layout,
+        bitmap: &Buffer,
+        index: u32,
+        from: u32,
+        want: u32,
+        unbroken: bool,
+    ) -> Option<Run> {
+        let limit = layout.group_blocks(index);
+        let (bit, len) = {
+            let mut held = self.held_blocks.lock();
+            let bits = held.bits(index);
+            let (first, len) =
+                bitmap.modify(|data| Bits { used: data, held: bits }.take(from, limit, want, unbroken))?;
+            held.take(Piece { group: index, first, len }, layout.block_size);
+            (first, len)
+        };
+        self.change(index, |group| {
+            group.free_blocks = group.free_blocks.saturating_sub(len);
+            if !group.damaged {
+                subtract(&self.free_blocks, len.into());
+            }
+        });
+        Some(Run { start: layout.group_first_block(index) + bit, len })
     }
 
     pub async fn free_run(&self, layout: &Layout, buffers: &Buffers, run: Run) -> Result<()> {
@@ -317,7 +342,7 @@ impl Groups {
             return Err(Errno::ENOSPC);
         }
         let mut why = Errno::ENOSPC;
-        let home = if directory { self.directory_group(layout, parent) } else { layout.group_of_inode(parent) };
+        let home = self.inode_group(layout, parent, directory);
         for step in 0..layout.groups {
             let index = (home + step) % layout.groups;
             if self.group(index, |group| (group.free_inodes > 0 && !group.damaged).then_some(())).is_none() {
@@ -330,46 +355,68 @@ impl Groups {
                     continue;
                 }
             };
-            let from = if index == 0 { layout.first_ino - 1 } else { 0 };
-            let taken = {
-                let mut held = self.held_inodes.lock();
-                let taken = bitmap.modify(|data| {
-                    let mut bits = Bits { used: data, held: held.bits(index) };
-                    let bit = bits.next_clear(from, layout.inodes_per_group)?;
-                    bits.set(bit);
-                    Some(bit)
-                });
-                if let Some(first) = taken {
-                    held.take(Piece { group: index, first, len: 1 }, layout.block_size);
-                }
-                taken
-            };
-            let Some(bit) = taken else { continue };
-            let mut first_use = false;
-            self.change(index, |group| {
-                group.free_inodes = group.free_inodes.saturating_sub(1);
-                group.used_dirs += u32::from(directory);
-                // What is behind the last inode that was ever used is not looked at by checkers.
-                let before = group.desc.unused_inodes.get();
-                let unused = before.min((layout.inodes_per_group - bit - 1) as u16);
-                first_use = unused < before;
-                group.desc.unused_inodes.set(unused);
-                if !group.damaged {
-                    subtract(&self.free_inodes, 1);
-                }
-            });
-            if first_use && let Some(buffer) = self.descs.get(index as usize / self.descs_per_block) {
-                // A name that leads to one of those would be a question.
-                buffer.put_first();
+            if let Some(ino) = self.take_inode(layout, &bitmap, index, directory) {
+                return Ok(ino);
             }
-            return Ok(index * layout.inodes_per_group + bit + 1);
         }
         Err(why)
     }
 
+    /// The same, if the first group that it would be looked for in has one and the group's bitmap is in memory.
+    pub fn alloc_inode_now(&self, layout: &Layout, buffers: &Buffers, parent: u32, directory: bool) -> Option<u32> {
+        let index = self.inode_group(layout, parent, directory);
+        self.group(index, |group| (group.free_inodes > 0 && !group.damaged).then_some(()))?;
+        let bitmap = self.inode_bitmap_now(layout, buffers, index)?;
+        self.take_inode(layout, &bitmap, index, directory)
+    }
+
+    /// The first free inode of a group, if it has one.
+    fn take_inode(&self, layout: &Layout, bitmap: &Buffer, index: u32, directory: bool) -> Option<u32> {
+        let from = if index == 0 { layout.first_ino - 1 } else { 0 };
+        let bit = {
+            let mut held = self.held_inodes.lock();
+            let first = bitmap.modify(|data| {
+                let mut bits = Bits { used: data, held: held.bits(index) };
+                let bit = bits.next_clear(from, layout.inodes_per_group)?;
+                bits.set(bit);
+                Some(bit)
+            })?;
+            held.take(Piece { group: index, first, len: 1 }, layout.block_size);
+            first
+        };
+        let mut first_use = false;
+        self.change(index, |group| {
+            group.free_inodes = group.free_inodes.saturating_sub(1);
+            group.used_dirs += u32::from(directory);
+            // What is behind the last inode that was ever used is not looked at by checkers.
+            let before = group.desc.unused_inodes.get();
+            let unused = before.min((layout.inodes_per_group - bit - 1) as u16);
+            first_use = unused < before;
+            group.desc.unused_inodes.set(unused);
+            if !group.damaged {
+                subtract(&self.free_inodes, 1);
+            }
+        });
+        if first_use && let Some(buffer) = self.descs.get(index as usize / self.descs_per_block) {
+            // A name that leads to one of those would be a question.
+            buffer.put_first();
+        }
+        Some(index * layout.inodes_per_group + bit + 1)
+    }
+
     pub async fn free_inode(&self, layout: &Layout, buffers: &Buffers, ino: u32, directory: bool) -> Result<()> {
+        let bitmap = self.inode_bitmap(layout, buffers, layout.group_of_inode(ino)).await?;
+        self.give_back(layout, &bitmap, ino, directory)
+    }
+
+    /// The same, if the group's bitmap is in memory.
+    pub fn free_inode_now(&self, layout: &Layout, buffers: &Buffers, ino: u32, directory: bool) -> Option<Result<()>> {
+        let bitmap = self.inode_bitmap_now(layout, buffers, layout.group_of_inode(ino))?;
+        Some(self.give_back(layout, &bitmap, ino, directory))
+    }
+
+    fn give_back(&self, layout: &Layout, bitmap: &Buffer, ino: u32, directory: bool) -> Result<()> {
         let index = layout.group_of_inode(ino);
-        let bitmap = self.inode_bitmap(layout, buffers, index).await?;
         let bit = (ino - 1) % layout.inodes_per_group;
         let cleared = {
             let mut held = self.held_inodes.lock();
@@ -395,6 +442,10 @@ impl Groups {
         let bitmap = self.inode_bitmap(layout, buffers, layout.group_of_inode(ino)).await?;
         let bit = bit % layout.inodes_per_group;
         Ok(bitmap.with(|data| data[bit as usize / 8] & 1 << (bit % 8) != 0))
+    }
+
+    fn inode_group(&self, layout: &Layout, parent: u32, directory: bool) -> u32 {
+        if directory { self.directory_group(layout, parent) } else { layout.group_of_inode(parent) }
     }
 
     /// The group for a new directory: below the root, the emptiest of those with more free space than the average;

@@ -96,6 +96,11 @@ impl Ext2Inode {
         result
     }
 
+    /// Changes of names in the directory have to be stored, which takes time.
+    fn syncs_names(&self) -> bool {
+        self.vfs.flags().intersects(InodeFlags::SYNC | InodeFlags::DIRSYNC)
+    }
+
     pub async fn write_data(&self) -> Result<()> {
         match &self.cache {
             Some(cache) if cache.dirty_count() > 0 => cache.write_back(0..u64::MAX).await,
@@ -350,6 +355,11 @@ impl Inode for Ext2Inode {
     }
 
     fn create<'a>(&'a self, name: &'a [u8], new: NewNode<'a>, attr: NewAttr) -> Op<'a, Result<Arc<dyn Inode>>> {
+        if !self.syncs_names()
+            && let Some(made) = self.node.create_now(name, Content::from(new), attr)
+        {
+            return Op::ready(made.map(|inode| inode as Arc<dyn Inode>));
+        }
         let (node, name) = (self.node.clone(), name.to_vec());
         let target: Vec<u8> = if let NewNode::Symlink(target) = new { target.to_vec() } else { Vec::new() };
         let content: Content<'static> = match Content::from(new) {
@@ -400,11 +410,16 @@ impl Inode for Ext2Inode {
     }
 
     fn unlink<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
-        let (node, name) = (self.node.clone(), name.to_vec());
         let target = match ours(target) {
             Ok(target) => target,
             Err(errno) => return Op::ready(Err(errno)),
         };
+        if !self.syncs_names()
+            && let Some(result) = self.node.unlink_now(name, &target)
+        {
+            return Op::ready(result);
+        }
+        let (node, name) = (self.node.clone(), name.to_vec());
         Op::boxed(self.node.volume.run_to_end(async move { node.unlink(&name, &target).await }))
     }
 
@@ -417,6 +432,16 @@ impl Inode for Ext2Inode {
         replaced: Option<&'a Arc<dyn Inode>>,
         flags: RenameFlags,
     ) -> Op<'a, Result<()>> {
+        let within_one = new_dir.as_any().downcast_ref::<Ext2Inode>().is_some_and(|dir| core::ptr::eq(dir, self));
+        if within_one
+            && !self.syncs_names()
+            && replaced.is_none()
+            && (flags - RenameFlags::NOREPLACE).is_empty()
+            && let Some(moved) = moved.as_any().downcast_ref()
+            && let Some(result) = self.node.rename_now(old_name, moved, new_name)
+        {
+            return Op::ready(result);
+        }
         let arguments = || {
             Ok(Rename {
                 old_name: old_name.to_vec(),

@@ -111,6 +111,12 @@ impl Volume {
         drop(old);
     }
 
+    /// What has been made got no name after all: the last drop frees it.
+    pub fn give_up(&self, inode: &Arc<Ext2Inode>) {
+        inode.node.update(|state| state.nlink = 0);
+        self.release_when_unused(inode);
+    }
+
     /// The inode is about to become free.
     pub fn disown(&self, ino: u32) {
         let old = self.inodes.lock().slots.remove(&ino);

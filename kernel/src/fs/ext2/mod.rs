@@ -15,7 +15,7 @@
 //!   write(2) and allocated by write-back (`file`).
 //! * A file's blocks are found through block pointers (`map`) or extents ([`extents`]). With [`checksum`]s, blocks get theirs when they
 //!   are written; groups may say that their bitmaps have never been (`bitmaps`). [`features`] says what we know.
-//! * Names come, go and lead elsewhere by `dir_change`, for `names` and `rename`.
+//! * Names come, go and lead elsewhere by `dir_change`, for `names` and `rename`, and for `at_once` where neither has to wait.
 //! * What a journal has to say is carried out before anything else (`journal`).
 //! * Unlinked inodes that are in use are known (`orphans`), and on a list on disk when the volume is marked clean.
 //! * Extended attributes are in the inode or a block of theirs (`xattr`).
@@ -30,6 +30,7 @@
 //! No journal is written: a crash leaves what e2fsck repairs without a question, with everything in place that was synced. For
 //! that write-back keeps an order (`writeback`, of names and inodes `order` with the help of `lost_found`), and what is freed stays out of use until the disk knows it (`held`).
 
+mod at_once;
 mod bitmaps;
 mod bits;
 mod buffers;
@@ -273,6 +274,14 @@ impl FileSystem for Ext2 {
 
     fn root(&self) -> Arc<dyn Inode> {
         self.root.clone()
+    }
+
+    fn changes_at_once(&self) -> bool {
+        true
+    }
+
+    fn makes_directories_at_once(&self) -> bool {
+        !self.volume.layout.features.extents()
     }
 
     fn device(&self) -> DeviceId {

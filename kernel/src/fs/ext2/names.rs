@@ -45,7 +45,7 @@ impl<'a> From<NewNode<'a>> for Content<'a> {
 }
 
 impl Content<'_> {
-    fn kind(&self) -> FileType {
+    pub(super) fn kind(&self) -> FileType {
         match self {
             Content::Plain(kind) | Content::Device(kind, _) => *kind,
             Content::Symlink(_) => FileType::Symlink,
@@ -72,16 +72,19 @@ impl Node {
             result = self.add_name(name, inode.node.ino, kind).await;
         }
         if let Err(errno) = result {
-            // The last drop frees what has been made so far.
-            inode.node.update(|state| state.nlink = 0);
-            self.volume.release_when_unused(&inode);
+            self.volume.give_up(&inode);
             return Err(errno);
         }
         if directory {
-            inode.node.parent.store(self.ino, Ordering::Relaxed);
-            self.gain_directory();
+            self.adopt_directory(&inode.node);
         }
         Ok(inode)
+    }
+
+    /// A new directory has its name in this one.
+    pub(super) fn adopt_directory(self: &Arc<Self>, child: &Node) {
+        child.parent.store(self.ino, Ordering::Relaxed);
+        self.gain_directory();
     }
 
     /// A regular file without a name; [`Node::link`] may give it one.
@@ -100,20 +103,32 @@ impl Node {
         nlink: u32,
     ) -> Result<Arc<Ext2Inode>> {
         let volume = &self.volume;
-        let (layout, buffers) = (&volume.layout, &volume.buffers);
         let directory = kind == FileType::Directory;
         let ino = volume.alloc_inode(self.ino, directory).await?;
         let slot = async {
             let (block, offset) = volume.inode_position(ino)?;
-            Ok::<(Arc<Buffer>, usize), Errno>((buffers.read(block).await?, offset))
+            Ok::<(Arc<Buffer>, usize), Errno>((volume.buffers.read(block).await?, offset))
         };
-        let (buffer, offset) = match slot.await {
-            Ok(slot) => slot,
+        match slot.await {
+            Ok((buffer, offset)) => Ok(self.plant(ino, (&buffer, offset), kind, attr, nlink)),
             Err(errno) => {
                 volume.free_inode(ino, directory).await?;
-                return Err(errno);
+                Err(errno)
             }
-        };
+        }
+    }
+
+    /// Initialises an inode, which is in this place of the table.
+    pub(super) fn plant(
+        &self,
+        ino: u32,
+        (buffer, offset): (&Buffer, usize),
+        kind: FileType,
+        attr: NewAttr,
+        nlink: u32,
+    ) -> Arc<Ext2Inode> {
+        let volume = &self.volume;
+        let layout = &volume.layout;
         if nlink > 0 {
             volume.order.begin(ino);
         }
@@ -148,7 +163,7 @@ impl Node {
         let inode = Ext2Inode::new(volume.node(ino, kind, state));
         volume.adopt(&inode);
         inode.node.update(|_| ());
-        Ok(inode)
+        inode
     }
 
     /// With dir_nlink, a directory that has too many others in it counts them no more: it has one link then.
@@ -181,24 +196,9 @@ impl Node {
         match content {
             Content::Plain(FileType::Directory) => {
                 let buffer = self.first_block().await?;
-                let file_type = volume.layout.file_type;
-                let area = volume.layout.dir_area();
-                self.fill_dir_block(&buffer, |data| dirent::first_block(data, self.ino, parent, file_type));
-                self.update(|state| state.size = block_size as u64);
-                let index = buffer.with(|data| DirIndex::fresh(buffer.block, &data[..area]));
-                *self.dir.lock() = Some(Box::new(index));
+                self.fill_directory(&buffer, parent);
             }
-            Content::Plain(_) => {}
-            Content::Device(_, id) => self.update(|state| state.block = node::encode_device(id)),
-            Content::Symlink(target) if target.len() <= FAST_SYMLINK_MAX => self.update(|state| {
-                for (slot, piece) in state.block.iter_mut().zip(target.chunks(4)) {
-                    let mut bytes = [0; 4];
-                    bytes[..piece.len()].copy_from_slice(piece);
-                    *slot = u32::from_le_bytes(bytes);
-                }
-                state.size = target.len() as u64;
-            }),
-            Content::Symlink(target) => {
+            Content::Symlink(target) if target.len() > FAST_SYMLINK_MAX => {
                 if target.len() >= block_size {
                     return Err(Errno::ENAMETOOLONG);
                 }
@@ -209,8 +209,34 @@ impl Node {
                 buffer.modify_first(Seal::None, |data| data[..target.len()].copy_from_slice(target));
                 self.update(|state| state.size = target.len() as u64);
             }
+            content => self.fill_inode(content),
         }
         Ok(())
+    }
+
+    /// Makes this block the first one of a new directory.
+    pub(super) fn fill_directory(self: &Arc<Self>, buffer: &Buffer, parent: u32) {
+        let layout = &self.volume.layout;
+        self.fill_dir_block(buffer, |data| dirent::first_block(data, self.ino, parent, layout.file_type));
+        self.update(|state| state.size = layout.block_size as u64);
+        let index = buffer.with(|data| DirIndex::fresh(buffer.block, &data[..layout.dir_area()]));
+        *self.dir.lock() = Some(Box::new(index));
+    }
+
+    /// The same for what is in the inode itself.
+    pub(super) fn fill_inode(self: &Arc<Self>, content: Content<'_>) {
+        match content {
+            Content::Plain(_) => {}
+            Content::Device(_, id) => self.update(|state| state.block = node::encode_device(id)),
+            Content::Symlink(target) => self.update(|state| {
+                for (slot, piece) in state.block.iter_mut().zip(target.chunks(4)) {
+                    let mut bytes = [0; 4];
+                    bytes[..piece.len()].copy_from_slice(piece);
+                    *slot = u32::from_le_bytes(bytes);
+                }
+                state.size = target.len() as u64;
+            }),
+        }
     }
 
     /// Without content so far.
@@ -309,12 +335,18 @@ impl Node {
             }
             return Err(errno);
         }
+        self.lose(target);
+        Ok(())
+    }
+
+    /// The name of `target` is gone, which is not a directory or an empty one.
+    pub(super) fn lose(self: &Arc<Self>, target: &Arc<Ext2Inode>) {
+        let directory = target.node.kind == FileType::Directory;
         if directory {
             self.lose_directory();
         }
         // An empty directory has two links: its name and its own ".".
         self.drop_link(target, if directory { u32::MAX } else { 1 });
-        Ok(())
     }
 
     /// The name's place, if it still leads to `target`.

@@ -57,9 +57,7 @@ impl Node {
         let whiteout = self.new_inode(FileType::CharDevice, owner, 1).await?;
         let result = self.move_name(rename, old, Some(&whiteout)).await;
         if result.is_err() {
-            // The last drop frees it.
-            whiteout.node.update(|state| state.nlink = 0);
-            self.volume.release_when_unused(&whiteout);
+            self.volume.give_up(&whiteout);
         }
         result
     }

@@ -192,6 +192,15 @@ impl Volume {
         Ok(change)
     }
 
+    /// The same without waiting. None: it would have to.
+    pub fn begin_change_now(&self) -> Option<Result<Change<'_>>> {
+        let change = self.count_change();
+        if self.read_only() {
+            return Some(Err(Errno::EROFS));
+        }
+        (!self.has_much_to_write()).then_some(Ok(change))
+    }
+
     fn has_much_to_write(&self) -> bool {
         self.buffers.dirty_count() > DIRTY_LIMIT || self.order.is_pressing()
     }
