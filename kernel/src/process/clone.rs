@@ -88,14 +88,10 @@ pub async fn clone(t: &mut Thread, args: CloneArgs) -> SysResult {
     let flags = args.flags;
     let vfork = flags.contains(CloneFlags::VFORK).then(|| Arc::new(VforkDone::default()));
     let shares = flags.contains(CloneFlags::VM);
-    let (mm, built) = {
-        // Nobody sees the restart.
-        let fork = Fork::begin(t.task()).ok_or(Restart::NoIntr)?;
-        let (mm, mm_use) = if shares { (t.mm().clone(), t.mm_use()) } else { (t.mm().fork()?, Arc::default()) };
-        let built = build(t, &args, (mm.clone(), mm_use), &fork);
-        (mm, built)
-    };
-    let child = match built {
+    // Nobody sees the restart.
+    let fork = Fork::begin(t.task()).ok_or(Restart::NoIntr)?;
+    let (mm, mm_use) = if shares { (t.mm().clone(), t.mm_use()) } else { (t.mm().fork()?, Arc::default()) };
+    let child = match build(t, &args, (mm.clone(), mm_use), fork) {
         Ok(child) => child,
         Err(errno) => {
             if !shares {
@@ -195,7 +191,7 @@ fn build(
     t: &Thread,
     args: &CloneArgs,
     (mm, mm_use): (Arc<AddressSpace>, Arc<MmUse>),
-    fork: &Fork,
+    fork: Fork,
 ) -> SysResult<Thread> {
     let flags = args.flags;
     let files = if flags.contains(CloneFlags::FILES) { t.files().clone() } else { Arc::new(t.files().fork()) };
