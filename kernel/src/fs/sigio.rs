@@ -6,7 +6,6 @@
 
 use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
-use alloc::vec::Vec;
 
 use linux_raw_sys::general as raw;
 use smallvec::SmallVec;
@@ -105,25 +104,34 @@ impl Target {
                 process.filter(lives).map_or(0, |process| process.pid)
             }
             Target::Group(id, session) => {
-                let lives = table.group(*id).any(|member| is_session(member, session));
+                // All of a group are of one session.
+                let lives = table.group(*id).next().is_some_and(|member| is_session(member, session));
                 if lives { *id } else { 0 }
             }
         }
     }
 
-    fn receivers(&self) -> Vec<(Arc<Process>, Option<Arc<Task>>)> {
-        let of_process = |process: Arc<Process>| (process, None);
+    /// Calls `tell` for each process, with the thread if it is for one.
+    fn each(&self, tell: impl Fn(&Arc<Process>, Option<&Arc<Task>>)) {
         match self {
-            Target::Nobody => Vec::new(),
+            Target::Nobody => {}
             Target::Thread(task) => {
-                task.upgrade().map(|task| (task.process().clone(), Some(task))).into_iter().collect()
+                if let Some(task) = task.upgrade() {
+                    tell(task.process(), Some(&task));
+                }
             }
-            Target::Process(process) => process.upgrade().map(of_process).into_iter().collect(),
+            Target::Process(process) => {
+                if let Some(process) = process.upgrade() {
+                    tell(&process, None);
+                }
+            }
             Target::ProcessOf(task) => {
-                task.upgrade().map(|task| of_process(task.process().clone())).into_iter().collect()
+                if let Some(task) = task.upgrade() {
+                    tell(task.process(), None);
+                }
             }
             Target::Group(id, session) => {
-                table::lock().group(*id).filter(|member| is_session(member, session)).cloned().map(of_process).collect()
+                table::members(*id).filter(|member| is_session(member, session)).for_each(|member| tell(&member, None));
             }
         }
     }
@@ -194,16 +202,11 @@ impl Owner {
     /// Sends SIGURG, O_ASYNC or not. False if there is no owner.
     pub fn urge(&self) -> bool {
         let state = self.0.lock().clone();
-        for (process, task) in state.target.receivers() {
-            let creds = task.as_ref().map(|task| task.shared_creds()).or_else(|| process.creds());
-            if creds.is_some_and(|creds| state.may_signal(&creds)) {
-                let info = SigInfo::kernel(raw::SIGURG as u8);
-                let _ = match &task {
-                    Some(task) => signal::send_to_task(task, info),
-                    None => signal::send_to_process(&process, info),
-                };
+        state.target.each(|process, task| {
+            if state.may_reach(process, task) {
+                let _ = send(process, task, SigInfo::kernel(raw::SIGURG as u8));
             }
-        }
+        });
         !matches!(state.target, Target::Nobody)
     }
 
@@ -215,25 +218,32 @@ impl Owner {
             return;
         }
         let (code, band) = record(news);
-        for (process, task) in state.target.receivers() {
-            let creds = task.as_ref().map(|task| task.shared_creds()).or_else(|| process.creds());
-            if !creds.is_some_and(|creds| state.may_signal(&creds)) {
-                continue;
+        state.target.each(|process, task| {
+            if !state.may_reach(process, task) {
+                return;
             }
-            let send = |info| match &task {
-                Some(task) => signal::send_to_task(task, info),
-                None => signal::send_to_process(&process, info),
-            };
             // One that finds no room in a queue becomes a plain SIGIO, so that the program learns of it.
-            let told = state.signal != 0 && send(SigInfo::io(state.signal, code, band, fd)).is_ok();
+            let told = state.signal != 0 && send(process, task, SigInfo::io(state.signal, code, band, fd)).is_ok();
             if !told {
-                let _ = send(SigInfo::kernel(raw::SIGIO as u8));
+                let _ = send(process, task, SigInfo::kernel(raw::SIGIO as u8));
             }
-        }
+        });
+    }
+}
+
+fn send(process: &Arc<Process>, task: Option<&Arc<Task>>, info: SigInfo) -> Result<()> {
+    match task {
+        Some(task) => signal::send_to_task(task, info),
+        None => signal::send_to_process(process, info),
     }
 }
 
 impl State {
+    fn may_reach(&self, process: &Process, task: Option<&Arc<Task>>) -> bool {
+        let creds = task.map(|task| task.shared_creds()).or_else(|| process.creds());
+        creds.is_some_and(|creds| self.may_signal(&creds))
+    }
+
     fn may_signal(&self, theirs: &Credentials) -> bool {
         self.euid == 0 || [self.uid, self.euid].iter().any(|uid| *uid == theirs.uid || *uid == theirs.suid)
     }

@@ -94,28 +94,19 @@ pub async fn leave_memory(t: &Thread, ends: bool) {
     }
 }
 
-/// Takes the thread out of its group; the last one turns the process into a zombie.
+/// Takes the thread out of its group; the last one turns the process into a zombie. There may be very many children: they are
+/// given away some at a time before that, so that who has no thread is a zombie.
 pub async fn leave_group(task: &Arc<Task>, status: ExitStatus) {
     let process = task.process().clone();
     task.exited.store(true, Ordering::Release);
     // Whoever is to be attached from now on sees that this thread ends.
     ptrace::detach_all(task);
-    let (last, tracer) = {
-        let mut table = table::lock();
-        if task.is_leader() {
-            *process.last_comm.lock() = task.comm();
+    let Left { tracer, end } = loop {
+        match try_leave(task, &process, status) {
+            Some(left) => break left,
+            None => exec::budget().await,
         }
-        table.remove_task(task.tid());
-        let mut threads = process.threads.lock();
-        task.part(&mut threads);
-        process.dead_threads.lock().add(&task.usage());
-        process.dead_io.lock().add(&task.io_usage());
-        *process.last_creds.lock() = Some(task.shared_creds());
-        let last = threads.is_empty();
-        drop(threads);
-        (last, ptrace::keep_dead(&mut table, task, status))
     };
-    let effects = if last { Some(end_process(&process, status).await) } else { None };
     process.exit_wait.wake_all();
     if let Some(tracer) = tracer {
         let status = process.group_exit.lock().unwrap_or(status);
@@ -123,21 +114,59 @@ pub async fn leave_group(task: &Arc<Task>, status: ExitStatus) {
         let _ = signal::send_to_process(&tracer, info);
         tracer.child_wait.wake_all();
     }
-    if last {
-        // Not under the table's lock, which a timer that sends SIGCONT takes.
-        time::process_exit(&process);
-    }
-    match effects {
-        Some(effects) => effects.apply(&process),
+    match end {
+        Some(effects) => {
+            // Not under the table's lock, which a timer that sends SIGCONT takes.
+            time::process_exit(&process);
+            effects.apply(&process);
+        }
         None => signal::thread_exits(task),
     }
+}
+
+/// A thread has left its group.
+struct Left {
+    /// Who traced it, and is told by wait(2) of this thread.
+    tracer: Option<Arc<Process>>,
+    /// It was the last one.
+    end: Option<Effects>,
+}
+
+/// None: it is the last one, and some children of the process have been given away.
+fn try_leave(task: &Arc<Task>, process: &Arc<Process>, status: ExitStatus) -> Option<Left> {
+    let _exe;
+    let mut table = table::lock();
+    let last = process.threads.lock().len() == 1;
+    if last {
+        let adoption = adopt_some(&mut table, process);
+        if !adoption.children.is_empty() {
+            drop(table);
+            adoption.apply(process);
+            return None;
+        }
+        // A zombie keeps no file system busy.
+        _exe = process.exe.lock().take();
+    }
+    if task.is_leader() {
+        *process.last_comm.lock() = task.comm();
+    }
+    table.remove_task(task.tid());
+    let mut threads = process.threads.lock();
+    task.part(&mut threads);
+    process.dead_threads.lock().add(&task.usage());
+    process.dead_io.lock().add(&task.io_usage());
+    *process.last_creds.lock() = Some(task.shared_creds());
+    drop(threads);
+    let tracer = ptrace::keep_dead(&mut table, task, status);
+    let end = last.then(|| end_process(&mut table, process, status));
+    Some(Left { tracer, end })
 }
 
 /// What the end of a process causes, found under the table's lock and done after it.
 pub(super) struct Effects {
     notice: Option<Notice>,
-    /// A stopped group that nobody can continue any more.
-    orphaned: Option<Pid>,
+    /// A group that this end cuts off from its session.
+    cut_off: Option<Pid>,
     session_leader: bool,
 }
 
@@ -155,13 +184,13 @@ impl Effects {
         if self.session_leader {
             fs::tty::session_leader_exit(process);
         }
-        if let Some(pgid) = self.orphaned {
-            hang_up(pgid);
+        if let Some(pgid) = self.cut_off {
+            hang_up(pgid, process);
         }
         if let Some(notice) = &self.notice {
             notice.signal();
         }
-        process.announced.store(true, Ordering::Release);
+        process.announcements.fetch_sub(1, Ordering::Release);
         // The parent may be another one by now, who found nothing to report.
         let parent = table::lock().parent(process.pid).cloned();
         if let Some(parent) = parent {
@@ -181,50 +210,36 @@ impl Notice {
     }
 }
 
-/// SIGHUP and SIGCONT to all of a group. The process that ends has nobody left to get them.
-fn hang_up(pgid: Pid) {
+/// Stopped groups that nobody can continue any more get SIGHUP and SIGCONT (POSIX, _exit). Only groups that this end
+/// cuts off count: its own, if its parent is in another group of the session, and those of its children there.
+fn hang_up(pgid: Pid, ends: &Process) {
+    // Who changes a member after it was looked at looks at all of them himself.
+    if !table::is_left_stopped(pgid, ends.pid) {
+        return;
+    }
     for signo in [signal::SIGHUP, signal::SIGCONT] {
         let _ = signal::send_to_group(pgid, SigInfo::kernel(signo));
     }
 }
 
-/// The last thread has left. There may be very many children: they are given away some at a time, and the process is a
-/// zombie when it has none.
-async fn end_process(process: &Arc<Process>, status: ExitStatus) -> Effects {
-    // A zombie keeps no file system busy.
-    let exe = process.exe.lock().take();
-    drop(exe);
-    loop {
-        if let Some(effects) = try_end(process, status) {
-            return effects;
-        }
-        exec::budget().await;
-    }
-}
-
-/// None: some children have been given away.
-fn try_end(process: &Arc<Process>, status: ExitStatus) -> Option<Effects> {
-    let mut table = table::lock();
-    let adoption = adopt_some(&mut table, process);
-    if !adoption.children.is_empty() {
-        drop(table);
-        adoption.apply(process);
-        return None;
-    }
+/// The last thread has left, and there are no children.
+fn end_process(table: &mut Table, process: &Arc<Process>, status: ExitStatus) -> Effects {
     let status = process.group_exit.lock().unwrap_or(status);
-    let orphaned = orphaned_by_end(&table, process);
+    let linked = table.parent(process.pid).is_some_and(|parent| links(parent, process));
+    let cut_off = linked.then(|| process.pgid.load(Ordering::Relaxed));
+    process.announcements.fetch_add(1, Ordering::Relaxed);
     *process.state.lock() = State::Zombie(status);
-    let notice = notify_parent(&mut table, process, status);
-    Some(Effects { notice, orphaned, session_leader: process.session.read().sid == process.pid })
+    let notice = notify_parent(table, process, status);
+    Effects { notice, cut_off, session_leader: process.session.read().sid == process.pid }
 }
 
 /// Some children have got another parent: what is to be done about that after the table's lock.
 struct Adoption {
     children: ArrayVec<Arc<Process>, TURN>,
     /// Of those that are zombies.
-    notices: ArrayVec<Notice, TURN>,
-    /// Stopped groups that nobody can continue any more.
-    orphaned: ArrayVec<Pid, TURN>,
+    notices: ArrayVec<(Arc<Process>, Option<Notice>), TURN>,
+    /// Groups that are cut off from their session.
+    cut_off: ArrayVec<Pid, TURN>,
 }
 
 impl Adoption {
@@ -238,10 +253,15 @@ impl Adoption {
                 }
             }
         }
-        self.orphaned.iter().for_each(|pgid| hang_up(*pgid));
-        for notice in self.notices {
-            notice.signal();
-            notice.to.child_wait.wake_all();
+        self.cut_off.iter().for_each(|pgid| hang_up(*pgid, parent));
+        for (zombie, notice) in self.notices {
+            if let Some(notice) = &notice {
+                notice.signal();
+            }
+            zombie.announcements.fetch_sub(1, Ordering::Release);
+            if let Some(notice) = notice {
+                notice.to.child_wait.wake_all();
+            }
         }
     }
 }
@@ -259,10 +279,10 @@ fn reaper_of(table: &Table, process: &Process) -> Pid {
 }
 
 fn adopt_some(table: &mut Table, process: &Arc<Process>) -> Adoption {
-    let (mut notices, mut orphaned) = (ArrayVec::new(), ArrayVec::<Pid, TURN>::new());
+    let (mut notices, mut cut_off) = (ArrayVec::new(), ArrayVec::<Pid, TURN>::new());
     if process.pid == 1 {
         // There is nobody to give them to, and nothing goes on.
-        return Adoption { children: ArrayVec::new(), notices, orphaned };
+        return Adoption { children: ArrayVec::new(), notices, cut_off };
     }
     let reaper = reaper_of(table, process);
     let children = table.reparent_some(process.pid, reaper);
@@ -271,40 +291,27 @@ fn adopt_some(table: &mut Table, process: &Arc<Process>) -> Adoption {
         child.exit_signal.store(signal::SIGCHLD as u32, Ordering::Relaxed);
         child.creator.store(0, Ordering::Relaxed);
         if links(process, child) {
-            orphaned.push(child.pgid.load(Ordering::Relaxed));
+            cut_off.push(child.pgid.load(Ordering::Relaxed));
         }
         let state = *child.state.lock();
         // What another process traces is its own news for now.
         if let State::Zombie(status) = state
             && child.tracer().is_none()
         {
-            notices.extend(notify_parent(table, child, status));
+            child.announcements.fetch_add(1, Ordering::Relaxed);
+            notices.push((child.clone(), notify_parent(table, child, status)));
         }
     }
-    orphaned.sort_unstable();
+    cut_off.sort_unstable();
     let mut before = 0;
-    orphaned.retain(|pgid| core::mem::replace(&mut before, *pgid) != *pgid && is_left_stopped(table, *pgid, process));
-    Adoption { children, notices, orphaned }
+    cut_off.retain(|pgid| core::mem::replace(&mut before, *pgid) != *pgid);
+    Adoption { children, notices, cut_off }
 }
 
 /// Could the parent continue the child's group if it stops?
 fn links(parent: &Process, child: &Process) -> bool {
     parent.pgid.load(Ordering::Relaxed) != child.pgid.load(Ordering::Relaxed)
         && parent.session.read().sid == child.session.read().sid
-}
-
-/// Stopped groups that nobody can continue any more get SIGHUP and SIGCONT (POSIX, _exit). Only groups that this end
-/// cuts off count: its own, if its parent is in another group of the session, and those of its children there.
-fn is_left_stopped(table: &Table, pgid: Pid, ends: &Process) -> bool {
-    // Children are given away from the last to the first: as long as there are some of the group, the first is soon found.
-    table.is_orphaned_group(pgid, Some(ends.pid))
-        && table.group(pgid).any(|member| member.pid != ends.pid && member.sig.is_stopped())
-}
-
-fn orphaned_by_end(table: &Table, process: &Process) -> Option<Pid> {
-    let own = process.pgid.load(Ordering::Relaxed);
-    let linked = table.parent(process.pid).is_some_and(|parent| links(parent, process));
-    (linked && is_left_stopped(table, own, process)).then_some(own)
 }
 
 /// A zombie is no longer traced by a thread of process `from`: now it is its parent's. Under the table's lock; what
@@ -315,12 +322,12 @@ pub(super) fn pass_on(table: &mut Table, process: &Arc<Process>, from: &Arc<Proc
     if own && !from.handlers.read().ignores_children() {
         return None; // it has been told
     }
-    process.announced.store(false, Ordering::Release);
+    process.announcements.fetch_add(1, Ordering::Relaxed);
     let mut notice = notify_parent(table, process, status);
     if own && let Some(notice) = &mut notice {
         notice.info = None;
     }
-    Some(Effects { notice, orphaned: None, session_leader: false })
+    Some(Effects { notice, cut_off: None, session_leader: false })
 }
 
 /// SIGCHLD (or clone's exit signal) and a wake-up for the parent; a parent that ignores children never sees a zombie. A

@@ -89,8 +89,9 @@ pub struct Process {
     /// Set once: the status all threads end with (exit_group, fatal signal).
     pub group_exit: SpinLock<Option<ExitStatus>>,
     pub state: SpinLock<State>,
-    /// The parent has been sent the signal of this process's end, so wait may report it: who has waited has the signal.
-    pub announced: AtomicBool,
+    /// How many signals of this process's end are still on their way to its parent. wait may report it when there are none: who
+    /// has waited has the signal. Counted up under the table's lock.
+    pub announcements: AtomicU32,
     /// Whose the process was, for a zombie: the credentials of its last thread.
     pub last_creds: SpinLock<Option<Arc<Credentials>>>,
     /// The name of the first thread, when that has ended.
@@ -163,7 +164,7 @@ impl Process {
             exit_wait: WaitQueue::new(),
             group_exit: SpinLock::new(None),
             state: SpinLock::new(State::Running),
-            announced: AtomicBool::new(false),
+            announcements: AtomicU32::new(0),
             last_creds: SpinLock::new(None),
             last_comm: SpinLock::new([0; 16]),
             leader_trace: SpinLock::new(None),

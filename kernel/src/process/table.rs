@@ -61,6 +61,8 @@ pub struct Table {
     sessions: BTreeMap<Pid, usize>,
     /// Threads that have ended and keep their ids until their tracers have waited for them.
     dead_tracees: BTreeMap<Pid, Arc<Task>>,
+    /// How many of all these threads each real user has.
+    users: BTreeMap<u32, usize>,
     last_pid: Pid,
 }
 
@@ -73,6 +75,7 @@ static TABLE: SpinLock<Table> = SpinLock::new(Table {
     last_walk: 0,
     sessions: BTreeMap::new(),
     dead_tracees: BTreeMap::new(),
+    users: BTreeMap::new(),
     last_pid: 0,
 });
 
@@ -150,8 +153,39 @@ pub fn thread_count() -> usize {
 
 /// Threads whose real user is `uid`, living or kept for their tracers (RLIMIT_NPROC).
 pub fn threads_of_user(uid: u32) -> usize {
-    let table = lock();
-    table.tasks.values().chain(table.dead_tracees.values()).filter(|task| task.shared_creds().uid == uid).count()
+    lock().users.get(&uid).copied().unwrap_or(0)
+}
+
+/// A thread with an id is another real user's from now on: `set` makes it so.
+pub fn move_to_user(old: u32, new: u32, set: impl FnOnce()) {
+    let mut table = lock();
+    set();
+    table.lose(old);
+    *table.users.entry(new).or_default() += 1;
+}
+
+/// Is nobody left to continue the group, of which somebody has stopped? Not `ends`, who is about to leave. Some members at a
+/// time.
+pub fn is_left_stopped(pgid: Pid, ends: Pid) -> bool {
+    let mut stopped = false;
+    let mut next = 0;
+    loop {
+        let table = lock();
+        let members = table.groups.get(&pgid).into_iter().flat_map(|members| members.range(next..)).take(TURN);
+        let mut last = None;
+        for (place, pid) in members {
+            last = Some(*place);
+            let Some(member) = table.process(*pid).filter(|member| member.pid != ends) else { continue };
+            if table.is_linked(member, pgid) {
+                return false;
+            }
+            stopped |= member.sig.is_stopped();
+        }
+        match last {
+            Some(last) => next = last + 1,
+            None => return stopped,
+        }
+    }
 }
 
 /// The pid handed out last (/proc/loadavg).
@@ -215,19 +249,35 @@ impl Table {
     }
 
     pub fn add_task(&mut self, task: Arc<Task>) {
+        *self.users.entry(task.shared_creds().uid).or_default() += 1;
         self.tasks.insert(task.tid(), task);
     }
 
     pub fn remove_task(&mut self, tid: Pid) -> Option<Arc<Task>> {
-        self.tasks.remove(&tid)
+        let task = self.tasks.remove(&tid)?;
+        self.lose(task.shared_creds().uid);
+        Some(task)
     }
 
     pub fn add_dead_tracee(&mut self, task: Arc<Task>) {
+        *self.users.entry(task.shared_creds().uid).or_default() += 1;
         self.dead_tracees.insert(task.tid(), task);
     }
 
     pub fn remove_dead_tracee(&mut self, tid: Pid) -> Option<Arc<Task>> {
-        self.dead_tracees.remove(&tid)
+        let task = self.dead_tracees.remove(&tid)?;
+        self.lose(task.shared_creds().uid);
+        Some(task)
+    }
+
+    /// A user has a thread less.
+    fn lose(&mut self, uid: u32) {
+        if let Some(count) = self.users.get_mut(&uid) {
+            *count -= 1;
+            if *count == 0 {
+                self.users.remove(&uid);
+            }
+        }
     }
 
     /// A thread that has ended, of which its tracer has not been told.
@@ -325,17 +375,15 @@ impl Table {
         self.leave_session(old.sid);
     }
 
-    /// A group is orphaned when no member has a parent in another group of the same session (POSIX 3.264);
-    /// `ignoring` is a process that is about to leave.
-    pub fn is_orphaned_group(&self, pgid: Pid, ignoring: Option<Pid>) -> bool {
-        !self.group(pgid).any(|member| {
-            if Some(member.pid) == ignoring || member.is_zombie() {
-                return false;
-            }
-            let Some(parent) = self.parent(member.pid) else { return false };
-            parent.pid != 1
-                && parent.pgid.load(Ordering::Relaxed) != pgid
-                && parent.session.read().sid == member.session.read().sid
-        })
+    /// A group is orphaned when no member has a parent in another group of the same session (POSIX 3.264).
+    pub fn is_orphaned_group(&self, pgid: Pid) -> bool {
+        !self.group(pgid).any(|member| self.is_linked(member, pgid))
+    }
+
+    fn is_linked(&self, member: &Process, pgid: Pid) -> bool {
+        let Some(parent) = self.parent(member.pid).filter(|_| !member.is_zombie()) else { return false };
+        parent.pid != 1
+            && parent.pgid.load(Ordering::Relaxed) != pgid
+            && parent.session.read().sid == member.session.read().sid
     }
 }

@@ -16,7 +16,7 @@ use super::io::IoCounts;
 use super::limits::{Limit, Resource};
 use super::process::Process;
 use super::ptrace::Bonds;
-use super::table::Pid;
+use super::table::{self, Pid};
 use crate::arch::{FpRegs, UserRegs};
 use crate::exec::{Entity, Instant, Interrupts};
 use crate::fs::poll::Spare;
@@ -334,8 +334,14 @@ impl Thread {
     }
 
     pub fn set_creds(&mut self, creds: Credentials) {
+        let (old, new) = (self.creds.uid, creds.uid);
         self.creds = Arc::new(creds);
-        self.task.handles.lock().creds = self.creds.clone();
+        let publish = || self.task.handles.lock().creds = self.creds.clone();
+        if old == new {
+            publish();
+        } else {
+            table::move_to_user(old, new, publish);
+        }
     }
 
     /// A share in the address space, for a new thread.

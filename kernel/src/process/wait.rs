@@ -75,7 +75,7 @@ fn poll(t: &Task, parent: &Arc<Process>, who: &Who, options: WaitOptions) -> Res
     loop {
         match look(t, parent, who, options) {
             Some(answer) => return answer,
-            // Another CPU is in the middle of `exit::Effects::apply`, which waits for nothing.
+            // Another CPU is about to tell the parent (`exit::Effects`, `exit::Adoption`), and waits for nothing.
             None => arch::spin_hint(),
         }
     }
@@ -176,7 +176,7 @@ fn look_at_child(t: &Task, parent: &Arc<Process>, child: &Arc<Process>, who: &Wh
     if child.is_zombie() && tracer.as_ref().is_some_and(|tracer| !Arc::ptr_eq(tracer.process(), parent)) {
         return Found::Somebody; // its tracer's, for now
     }
-    if child.is_zombie() && !child.announced.load(Ordering::Acquire) {
+    if child.is_zombie() && child.announcements.load(Ordering::Acquire) != 0 {
         return Found::Ending;
     }
     let traced_here = tracer.is_some_and(|tracer| Arc::ptr_eq(tracer.process(), parent));
@@ -238,7 +238,7 @@ fn look_at_tracee(table: &mut Table, tracer: &Arc<Task>, task: &Arc<Task>, who: 
         return Found::Nobody;
     }
     if ended && !trace.is_dead() {
-        if !process.announced.load(Ordering::Acquire) {
+        if process.announcements.load(Ordering::Acquire) != 0 {
             return Found::Ending;
         }
         let Some(change) = change_of(process, options) else { return Found::Somebody };

@@ -158,7 +158,7 @@ fn default(t: &mut Thread, signo: u8, continues: u32) {
         DefaultAction::Stop => {
             // A group that nobody could continue is not stopped by the terminal (POSIX 2.4.3).
             let pgid = t.process().pgid.load(Ordering::Relaxed);
-            if signo == SIGSTOP || !table::lock().is_orphaned_group(pgid, None) {
+            if signo == SIGSTOP || !table::lock().is_orphaned_group(pgid) {
                 job::begin_stop(t, signo, continues);
             }
         }

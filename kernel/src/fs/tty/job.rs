@@ -74,7 +74,7 @@ pub fn check(thread: &Thread, tty: &Arc<Tty>, signal: u32) -> Verdict {
     if thread.sig.blocked().contains(signo) || process.handlers.read().is_set_to_ignore(signo) {
         return if signal == raw::SIGTTIN { Verdict::Refuse } else { Verdict::Go };
     }
-    if process::table::lock().is_orphaned_group(group, None) {
+    if process::table::lock().is_orphaned_group(group) {
         return Verdict::Refuse;
     }
     let _ = signal::send_to_group(group, SigInfo::kernel(signo));

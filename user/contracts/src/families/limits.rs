@@ -11,7 +11,7 @@ use crate::{say, tests};
 
 tests! {
     errors, raised_and_lowered, of_another_process, of_another_users, descriptors, file_size, address_space, data,
-    stack, processor_time, processes, memory_locked, priorities, inherited_and_kept, infinite_values, core_files,
+    stack, processor_time, processes, processes_that_change_hands, memory_locked, priorities, inherited_and_kept, infinite_values, core_files,
 }
 
 fn get(resource: u32) -> String {
@@ -305,6 +305,60 @@ fn processes() {
         say!("root is not held to it: {}", in_child(|| 4));
         0
     });
+}
+
+/// Sleepers that have become this user's are counted, in other processes too, until they end.
+fn processes_that_change_hands() {
+    const USER: u32 = 50_002;
+    let theirs: Vec<i32> = (0..3)
+        .map(|_| {
+            let ready = process::Gate::new();
+            let pid = process::child(|| {
+                become_user(USER);
+                ready.open();
+                loop {
+                    process::sleep_ms(100_000);
+                }
+            });
+            ready.pass();
+            pid
+        })
+        .collect();
+    let room = |when: &str| {
+        in_child(|| {
+            set(NPROC, 6, 6);
+            become_user(USER);
+            let mut made = Vec::new();
+            loop {
+                let ret = process::clone_here(SIGCHLD, std::ptr::null_mut(), std::ptr::null_mut());
+                if ret.0 == 0 {
+                    loop {
+                        process::sleep_ms(100_000);
+                    }
+                }
+                if !ret.ok() {
+                    say!("{when}: {} more, then {ret}", made.len());
+                    break;
+                }
+                made.push(ret.0 as i32);
+            }
+            for pid in made {
+                kill(pid, SIGKILL);
+                wait(pid);
+            }
+            0
+        });
+    };
+    room("beside three");
+    kill(theirs[0], SIGKILL);
+    wait(theirs[0]);
+    room("beside two");
+    for pid in &theirs[1..] {
+        kill(*pid, SIGKILL);
+        wait(*pid);
+    }
+    room("alone");
+    room("alone again");
 }
 
 fn memory_locked() {

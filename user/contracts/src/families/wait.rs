@@ -12,7 +12,7 @@ tests! {
     ends, options_of_wait4, options_of_waitid, which_children, no_children, no_hang, no_wait, stopped_and_continued,
     stop_is_reported_once, waitid_information, pidfds, by_group, bad_pointers, ignored_children,
     no_zombies_by_flag, ignored_too_late, clone_children, threads_children, interrupted, grandchildren, rusage_of_children,
-    order_of_errors, stopped_then_killed,
+    order_of_errors, stopped_then_killed, adopted_zombies,
 }
 
 const WNOTHREAD: i32 = 0x2000_0000;
@@ -532,6 +532,39 @@ fn stopped_then_killed() {
         signal::kill_self(SIGSTOP);
         say!("SIGCONT is handled when it goes on: {}", signal::caught());
         wait(waker);
+        0
+    });
+    say!("{status}");
+}
+
+/// Zombies come to another parent by the hundred: who finds one has its signal.
+fn adopted_zombies() {
+    const COUNT: usize = 100;
+    let status = in_child(|| {
+        sys!(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0).need();
+        signal::block(SIGCHLD);
+        let parent = child(|| {
+            let pids: Vec<i32> = (0..COUNT).map(|_| child(|| 3)).collect();
+            let mut info: siginfo_t = zeroed();
+            for pid in pids {
+                sys!(SYS_waitid, P_PID, pid, &mut info, WEXITED | WNOWAIT, 0);
+            }
+            5
+        });
+        let (mut adopted, mut told, mut first) = (0, 0, 0);
+        for _ in 0..=COUNT {
+            let mut status = 0i32;
+            let pid = sys!(SYS_wait4, -1, &mut status, 0, 0).0 as i32;
+            told += i32::from(signal::pending() & signal::bit(SIGCHLD) != 0);
+            if pid == parent {
+                first = status;
+            } else {
+                adopted += i32::from(status == 3 << 8);
+            }
+        }
+        say!("their parent: {}", Status::from_wait(first));
+        say!("adopted: {adopted}, with a signal pending: {told}");
+        say!("then: {}", sys!(SYS_wait4, -1, 0, 0, 0));
         0
     });
     say!("{status}");
