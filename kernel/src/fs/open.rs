@@ -275,7 +275,10 @@ async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Res
     }
     let mut walker = Walker::new(ctx, dirfd, path, how.resolve)?;
     loop {
-        let Last::Name { name, slash } = walker.to_last().await? else { return Err(Errno::EISDIR) };
+        let Last::Name { name, slash } = walker.to_last().await? else {
+            // "/", "." and ".." are there.
+            return Err(if how.has(raw::O_EXCL) { Errno::EEXIST } else { Errno::EISDIR });
+        };
         if slash {
             return Err(Errno::EISDIR);
         }
@@ -298,6 +301,7 @@ async fn find_or_create(ctx: Ctx<'_>, dirfd: i32, path: &[u8], how: &How) -> Res
             }
             continue;
         }
+        perm::check_reuse(ctx.creds, &**walker.at.inode(), &**child.inode())?;
         walker.step(child)?;
         walker.check_end()?;
         return Ok((walker.at, None));
@@ -322,7 +326,11 @@ async fn find_or_create_in(ctx: Ctx<'_>, dir: Path, name: &[u8], how: &How) -> O
         return Some(Err(Errno::EEXIST));
     }
     let followed = child.kind() == FileType::Symlink && !how.has(raw::O_NOFOLLOW);
-    (!followed).then(|| Ok((dir.entered(child), None)))
+    if followed {
+        return None;
+    }
+    let checked = perm::check_reuse(ctx.creds, &**dir.inode(), &**child.inode());
+    Some(checked.map(|()| (dir.entered(child), None)))
 }
 
 /// Creates a regular file unless somebody else did meanwhile.

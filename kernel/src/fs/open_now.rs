@@ -17,6 +17,7 @@ use super::names;
 use super::open::{HoldGuard, How, TMPFILE, check_open, opened};
 use super::open_file::{Kind, OpenFile, plain_kind};
 use super::path::Path;
+use super::perm;
 use super::state::Hold;
 use super::walk::Ctx;
 use super::walk_now::lookup_now;
@@ -83,9 +84,12 @@ fn existing(ctx: Ctx<'_>, dir: Path, child: Arc<Dentry>, how: &How) -> Option<Re
     if how.has(raw::O_EXCL) {
         return Some(Err(Errno::EEXIST));
     }
-    let place = dir.entered(child);
     // Its attributes would have to be asked for.
-    if place.dentry.is_shared() { None } else { open_found(ctx, place, how) }
+    if child.is_shared() {
+        return None;
+    }
+    answer!(perm::check_reuse(ctx.creds, &**dir.inode(), &**child.inode()));
+    open_found(ctx, dir.entered(child), how)
 }
 
 fn create(ctx: Ctx<'_>, spot: Spot<'_>, how: &How) -> Option<Result<Arc<OpenFile>>> {

@@ -1,5 +1,7 @@
 //! Who may do what: the checks of path_resolution(7) and capabilities(7) on inodes.
 
+use core::sync::atomic::Ordering;
+
 use super::inode::{FileType, Inode, Metadata};
 use super::inode_flags::InodeFlags;
 use super::path::Path;
@@ -85,10 +87,24 @@ pub fn check_sticky(creds: &Credentials, dir: &dyn Inode, victim: &dyn Inode) ->
     if may { Ok(()) } else { Err(Errno::EPERM) }
 }
 
+/// What is done about names that others have laid for somebody (/proc/sys/fs/protected_*, proc(5)): 0 nothing.
+pub mod protected {
+    use core::sync::atomic::AtomicUsize;
+
+    pub static HARDLINKS: AtomicUsize = AtomicUsize::new(1);
+    pub static SYMLINKS: AtomicUsize = AtomicUsize::new(1);
+    /// 2: also in directories that only a group may write to.
+    pub static FIFOS: AtomicUsize = AtomicUsize::new(0);
+    pub static REGULAR: AtomicUsize = AtomicUsize::new(0);
+}
+
 /// May the symbolic link be followed where it is the last component of a path (proc(5), protected_symlinks)? In a sticky
 /// directory that everybody may write to, only if it is the follower's or the directory's owner's: others could have
 /// laid it for the follower.
 pub fn check_follow(creds: &Credentials, dir: &dyn Inode, link: &dyn Inode) -> Result<()> {
+    if protected::SYMLINKS.load(Ordering::Relaxed) == 0 {
+        return Ok(());
+    }
     let (dir, owner) = (dir.metadata(), link.metadata().uid);
     let shared = dir.perm & 0o1002 == 0o1002;
     if !shared || owner == creds.fsuid || owner == dir.uid { Ok(()) } else { Err(Errno::EACCES) }
@@ -97,10 +113,33 @@ pub fn check_follow(creds: &Credentials, dir: &dyn Inode, link: &dyn Inode) -> R
 /// May the file get one more name (proc(5), protected_hardlinks)? Files of others only if they could be copied and written
 /// as well, and run with nobody else's rights.
 pub fn check_link(creds: &Credentials, inode: &dyn Inode) -> Result<()> {
+    if protected::HARDLINKS.load(Ordering::Relaxed) == 0 {
+        return Ok(());
+    }
     let meta = inode.metadata();
     let plain = meta.kind == FileType::Regular && meta.perm & 0o4000 == 0 && meta.perm & 0o2010 != 0o2010;
     let harmless = plain && check_meta(creds, &meta, Want::READ | Want::WRITE).is_ok();
     if harmless || is_owner(creds, &meta) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// May O_CREAT open the file that has the name already (proc(5), protected_fifos and protected_regular)? In a sticky directory
+/// that others may write to, only if it is the opener's or the directory's owner's.
+pub fn check_reuse(creds: &Credentials, dir: &dyn Inode, file: &dyn Inode) -> Result<()> {
+    let (fifos, regular) = (protected::FIFOS.load(Ordering::Relaxed), protected::REGULAR.load(Ordering::Relaxed));
+    // As on Linux, devices and sockets are protected always, but with no regard to groups.
+    let level = match file.kind() {
+        FileType::Directory => return Ok(()),
+        FileType::Fifo => fifos,
+        FileType::Regular => regular,
+        _ => 1,
+    };
+    if level == 0 {
+        return Ok(());
+    }
+    let (dir, owner) = (dir.metadata(), file.metadata().uid);
+    let shared = dir.perm & 0o002 != 0 || level >= 2 && dir.perm & 0o020 != 0;
+    let laid = dir.perm & 0o1000 != 0 && shared && owner != dir.uid && owner != creds.fsuid;
+    if laid { Err(Errno::EACCES) } else { Ok(()) }
 }
 
 /// User and group of the thread that runs here, for what it makes.

@@ -78,9 +78,6 @@ pub fn device(kind: FileType, id: DeviceId) -> Option<Arc<Device>> {
 /// Puts a node into devtmpfs, with the directories that lead to it.
 pub fn add_node(name: &str, node: NewNode<'_>, attr: NewAttr) -> Result<()> {
     let (dir, name) = directory_of(name)?;
-    if dir.child(name.as_bytes()).is_ok() {
-        return Err(Errno::EEXIST);
-    }
     dir.make_child(name.as_bytes(), node, attr)?;
     forget(dir, name);
     Ok(())
@@ -98,7 +95,12 @@ fn directory_of(name: &str) -> Result<(Arc<TmpInode>, &str)> {
     while let Some((first, after)) = rest.split_once('/') {
         dir = match dir.child(first.as_bytes()) {
             Ok(child) => child,
-            Err(_) => dir.make_child(first.as_bytes(), NewNode::Directory, NewAttr { perm: 0o755, uid: 0, gid: 0 })?,
+            Err(_) => {
+                let attr = NewAttr { perm: 0o755, uid: 0, gid: 0 };
+                let made = dir.make_child(first.as_bytes(), NewNode::Directory, attr);
+                // Somebody else may have made it meanwhile.
+                made.or_else(|_| dir.child(first.as_bytes()))?
+            }
         };
         rest = after;
     }

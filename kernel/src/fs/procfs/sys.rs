@@ -10,6 +10,7 @@ use crate::drivers::random;
 use crate::errno::{Errno, Result};
 use crate::fs::fd_table::NR_OPEN;
 use crate::fs::inotify::limits;
+use crate::fs::perm::protected;
 use crate::fs::{dentry, epoll, mount, pipe, tty, userfault};
 use crate::net::inet::ip;
 use crate::net::limits as net_limits;
@@ -19,6 +20,21 @@ use crate::{boot, exec, mm, sysrq, uts};
 
 pub static ENTRIES: &[Static] =
     &[Static::dir("fs", FS), Static::dir("kernel", KERNEL), Static::dir("net", NET), Static::dir("vm", VM)];
+
+/// One of [`protected`], which may be up to so much.
+macro_rules! protection {
+    ($name:literal, $level:ident, $max:literal) => {
+        setting(
+            $name,
+            |out| put!(out, "{}\n", protected::$level.load(Ordering::Relaxed)),
+            |bytes, _| {
+                let level = Some(number(bytes)?).filter(|level| *level <= $max).ok_or(Errno::EINVAL)?;
+                protected::$level.store(level, Ordering::Relaxed);
+                Ok(())
+            },
+        )
+    };
+}
 
 static FS: &[Static] = &[
     Static::dir("epoll", EPOLL),
@@ -34,8 +50,10 @@ static FS: &[Static] = &[
     ),
     Static::dir("mqueue", sysvipc::MQUEUE),
     Static::text("nr_open", |out| put!(out, "{NR_OPEN}\n")),
-    Static { name: "protected_hardlinks", perm: 0o400, kind: StaticKind::Text(|out| put!(out, "1\n")) },
-    Static { name: "protected_symlinks", perm: 0o400, kind: StaticKind::Text(|out| put!(out, "1\n")) },
+    protection!("protected_fifos", FIFOS, 2),
+    protection!("protected_hardlinks", HARDLINKS, 1),
+    protection!("protected_regular", REGULAR, 2),
+    protection!("protected_symlinks", SYMLINKS, 1),
     Static::text("pipe-max-size", |out| put!(out, "{}\n", pipe::MAX_CAPACITY)),
 ];
 

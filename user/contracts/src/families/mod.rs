@@ -100,6 +100,7 @@ mod proc_smaps;
 mod proc_waits;
 mod process;
 mod programs;
+mod protected_names;
 mod pthread_locks;
 mod ptrace;
 mod ptrace_calls;
@@ -213,6 +214,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("shm_attach", shm_attach::TESTS),
     ("dirs", dirs::TESTS),
     ("links", links::TESTS),
+    ("protected_names", protected_names::TESTS),
     ("rename", rename::TESTS),
     ("modes", modes::TESTS),
     ("stat", stat::TESTS),

@@ -60,19 +60,32 @@ impl Dir {
         }
     }
 
-    /// A name that is not there.
-    pub fn insert(&mut self, name: &[u8], inode: Arc<TmpInode>) {
+    /// Answers whether the name was free.
+    pub fn insert(&mut self, name: &[u8], inode: Arc<TmpInode>) -> bool {
         let first = self.first_place(name);
+        if self.later.contains_key(name) {
+            return false;
+        }
         let entry = Entry { name: Name::from_slice(name), inode };
-        if let btree_map::Entry::Vacant(place) = self.entries.entry(first) {
-            place.insert(entry);
-            return;
+        match self.entries.entry(first) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(entry);
+                return true;
+            }
+            btree_map::Entry::Occupied(other) if other.get().name[..] == *name => return false,
+            btree_map::Entry::Occupied(_) => {}
         }
         let last = self.entries.range(first..=first | LAST).next_back().map_or(first, |(place, _)| *place);
         if let Some(free) = (last + 1..).find(|place| !self.entries.contains_key(place)) {
             self.later.insert(entry.name.clone(), free);
             self.entries.insert(free, entry);
         }
+        true
+    }
+
+    /// Does this name mean this inode?
+    pub fn is(&self, name: &[u8], inode: &Arc<TmpInode>) -> bool {
+        self.get(name).is_some_and(|now| Arc::ptr_eq(now, inode))
     }
 
     pub fn remove(&mut self, name: &[u8]) -> Option<Arc<TmpInode>> {
@@ -118,7 +131,7 @@ mod tests {
         let fs = TmpFs::new("tmpfs", b"none", Default::default());
         let files = [(); 2].map(|()| fs.new_file(NewAttr { perm: 0, uid: 0, gid: 0 }).unwrap());
         let mut dir = Dir::default();
-        (0..count).for_each(|n| dir.insert(&name(n), files[0].clone()));
+        (0..count).for_each(|n| assert!(dir.insert(&name(n), files[0].clone())));
         (dir, files)
     }
 
@@ -132,12 +145,14 @@ mod tests {
         for n in (0..COUNT).step_by(2) {
             assert!(dir.remove(&name(n)).is_some() && dir.remove(&name(n)).is_none());
         }
+        // What is there is not there twice.
+        assert!((1..COUNT).step_by(2).all(|n| !dir.insert(&name(n), other.clone())));
         // What stays keeps its place.
         assert!(places(&dir).is_subset(&before));
         for n in 0..COUNT {
             assert_eq!(dir.get(&name(n)).is_some(), n % 2 == 1, "{n}");
         }
-        (0..COUNT).step_by(4).for_each(|n| dir.insert(&name(n), other.clone()));
+        (0..COUNT).step_by(4).for_each(|n| assert!(dir.insert(&name(n), other.clone())));
         for n in 0..COUNT {
             let found = dir.get(&name(n)).map(|inode| Arc::ptr_eq(inode, &other));
             assert_eq!(found, [Some(true), Some(false), None, Some(false)][n as usize % 4], "{n}");
@@ -155,7 +170,7 @@ mod tests {
             cookie = place;
             assert!(seen.insert(read));
             dir.remove(&name(500 + step % 500));
-            dir.insert(&name(1000 + step), inode.clone());
+            assert!(dir.insert(&name(1000 + step), inode.clone()));
             step += 1;
         }
         assert!((0..500).all(|n| seen.contains(&name(n))));

@@ -22,7 +22,7 @@ use crate::fs::op::Op;
 use crate::fs::state::InodeState;
 use crate::fs::xattr::{self, Space};
 use crate::mm::{PAGE_SIZE, PageCache};
-use crate::sync::SpinLock;
+use crate::sync::{SpinLock, lock_both};
 use crate::time::Timespec;
 
 /// Space that `df` counts for a name.
@@ -123,12 +123,12 @@ impl TmpInode {
         }
     }
 
-    /// Creates an entry; the name is free.
+    /// Creates an entry. EEXIST if the name is not free.
     pub fn make_child(&self, name: &[u8], node: NewNode<'_>, attr: NewAttr) -> Result<Arc<TmpInode>> {
         let dir = self.dir()?;
         let child = self.instance().new_inode(node, attr)?;
         self.pass_flags_to(&child);
-        self.enter(dir, name, &child);
+        self.enter(dir, name, &child)?;
         Ok(child)
     }
 
@@ -143,40 +143,64 @@ impl TmpInode {
     /// Takes an entry out, whatever it is (a device that was unplugged).
     pub fn remove_child(&self, name: &[u8]) -> Result<()> {
         let child = self.child(name)?;
-        self.leave(self.dir()?, name, &child);
+        self.leave(self.dir()?, name, &child)
+    }
+
+    /// EEXIST: somebody has the name, perhaps only now. Devices come and go without the lock that directories have for calls.
+    fn enter(&self, dir: &SpinLock<Dir>, name: &[u8], child: &Arc<TmpInode>) -> Result<()> {
+        child.adopted_by(self);
+        if !dir.lock().insert(name, child.clone()) {
+            return Err(Errno::EEXIST);
+        }
+        self.gained(child);
         Ok(())
     }
 
-    fn enter(&self, dir: &SpinLock<Dir>, name: &[u8], child: &Arc<TmpInode>) {
-        if let Content::Dir(sub) = &child.content {
-            sub.lock().parent = self.this.clone();
-            self.attr.lock().nlink += 1;
+    /// ENOENT: the name means another one by now.
+    fn leave(&self, dir: &SpinLock<Dir>, name: &[u8], child: &Arc<TmpInode>) -> Result<()> {
+        let removed = {
+            let mut dir = dir.lock();
+            if !dir.is(name, child) {
+                return Err(Errno::ENOENT);
+            }
+            dir.remove(name)
+        };
+        self.lost(child);
+        drop(removed);
+        Ok(())
+    }
+
+    fn adopted_by(&self, parent: &TmpInode) {
+        if let Content::Dir(dir) = &self.content {
+            dir.lock().parent = parent.this.clone();
         }
-        dir.lock().insert(name, child.clone());
+    }
+
+    /// What an entry more makes of the attributes of the directory.
+    fn gained(&self, child: &TmpInode) {
         let mut attr = self.attr.lock();
+        attr.nlink += u32::from(child.is_dir());
         attr.size += ENTRY_SIZE;
         attr.common.mtime = crate::fs::now();
         attr.common.ctime = attr.common.mtime;
     }
 
-    fn leave(&self, dir: &SpinLock<Dir>, name: &[u8], child: &Arc<TmpInode>) {
-        let removed = dir.lock().remove(name);
-        let now = crate::fs::now();
+    fn lost(&self, child: &TmpInode) {
         let mut attr = self.attr.lock();
+        attr.nlink = attr.nlink.saturating_sub(u32::from(child.is_dir()));
         attr.size = attr.size.saturating_sub(ENTRY_SIZE);
-        attr.common.mtime = now;
-        attr.common.ctime = now;
-        if matches!(child.content, Content::Dir(_)) {
-            attr.nlink = attr.nlink.saturating_sub(1);
-        }
-        drop(attr);
-        drop(removed);
+        attr.common.mtime = crate::fs::now();
+        attr.common.ctime = attr.common.mtime;
+    }
+
+    fn is_dir(&self) -> bool {
+        matches!(self.content, Content::Dir(_))
     }
 
     /// One name less; a directory loses its own "." too.
     fn dropped_name(&self) {
         let mut attr = self.attr.lock();
-        let names = if matches!(self.content, Content::Dir(_)) { 2 } else { 1 };
+        let names = if self.is_dir() { 2 } else { 1 };
         attr.nlink = attr.nlink.saturating_sub(names);
         attr.common.ctime = crate::fs::now();
         if attr.nlink == 0 {
@@ -198,7 +222,7 @@ impl TmpInode {
 
     fn unlink_now(&self, name: &[u8], target: &Arc<TmpInode>) -> Result<()> {
         target.check_empty()?;
-        self.leave(self.dir()?, name, target);
+        self.leave(self.dir()?, name, target)?;
         target.dropped_name();
         Ok(())
     }
@@ -218,30 +242,54 @@ impl TmpInode {
             true => Some(self.whiteout()?),
             false => None,
         };
-        if let Some(replaced) = replaced {
-            if !exchange {
-                replaced.check_empty()?;
+        if let Some(replaced) = replaced.filter(|_| !exchange) {
+            replaced.check_empty()?;
+        }
+        let same = core::ptr::eq(self, new_dir);
+        let back = if exchange { replaced } else { whiteout.as_ref() };
+        let dropped = {
+            // Under both locks: who reads a directory sees it before or after that.
+            let (mut from, mut to) = if same {
+                (from.lock(), None)
+            } else {
+                let (from, to) = lock_both(from, to);
+                (from, Some(to))
+            };
+            let target = to.as_deref_mut().unwrap_or(&mut *from);
+            let free = replaced.map_or(target.get(new_name).is_none(), |replaced| target.is(new_name, replaced));
+            if !free {
+                return Err(Errno::EEXIST);
             }
-            new_dir.leave(to, new_name, replaced);
+            if !from.is(old_name, moved) {
+                return Err(Errno::ENOENT);
+            }
+            let entry = from.remove(old_name);
+            let target = to.as_deref_mut().unwrap_or(&mut *from);
+            let replaced = target.remove(new_name);
+            target.insert(new_name, moved.clone());
+            if let Some(back) = back {
+                from.insert(old_name, back.clone());
+            }
+            (entry, replaced)
+        };
+        drop(dropped);
+        if !same {
+            moved.adopted_by(new_dir);
+            self.lost(moved);
+            new_dir.gained(moved);
+        }
+        if let Some(replaced) = replaced {
+            new_dir.lost(replaced);
             if !exchange {
                 replaced.dropped_name();
             }
         }
-        if core::ptr::eq(self, new_dir) {
-            let mut dir = from.lock();
-            let entry = dir.remove(old_name);
-            entry.into_iter().for_each(|inode| dir.insert(new_name, inode));
-            drop(dir);
+        if let Some(back) = back {
+            back.adopted_by(self);
+            self.gained(back);
+        }
+        if same {
             self.touch();
-        } else {
-            self.leave(from, old_name, moved);
-            new_dir.enter(to, new_name, moved);
-        }
-        if let Some(replaced) = replaced.filter(|_| exchange) {
-            self.enter(from, old_name, replaced);
-        }
-        if let Some(whiteout) = whiteout {
-            self.enter(from, old_name, &whiteout);
         }
         moved.attr.lock().common.ctime = crate::fs::now();
         Ok(())

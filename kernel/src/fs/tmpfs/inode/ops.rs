@@ -140,8 +140,7 @@ impl Inode for TmpInode {
             attr.nlink += 1;
             attr.common.ctime = crate::fs::now();
             drop(attr);
-            self.enter(self.dir()?, name, &target);
-            Ok(())
+            self.enter(self.dir()?, name, &target).inspect_err(|_| target.dropped_name())
         };
         Op::ready(link())
     }
