@@ -187,12 +187,7 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
 }
 
 /// The list of what is shared and what is copied.
-fn build(
-    t: &Thread,
-    args: &CloneArgs,
-    (mm, mm_use): (Arc<AddressSpace>, Arc<MmUse>),
-    fork: Fork,
-) -> SysResult<Thread> {
+fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmUse>), fork: Fork) -> SysResult<Thread> {
     let flags = args.flags;
     let files = if flags.contains(CloneFlags::FILES) { t.files().clone() } else { Arc::new(t.files().fork()) };
     let fs = if flags.contains(CloneFlags::FS) { t.fs().clone() } else { Arc::new(t.fs().fork()) };
