@@ -63,7 +63,7 @@ impl Dir {
     /// Answers whether the name was free.
     pub fn insert(&mut self, name: &[u8], inode: Arc<TmpInode>) -> bool {
         let first = self.first_place(name);
-        if self.later.contains_key(name) {
+        if !self.later.is_empty() && self.later.contains_key(name) {
             return false;
         }
         let entry = Entry { name: Name::from_slice(name), inode };
@@ -83,16 +83,20 @@ impl Dir {
         true
     }
 
-    /// Does this name mean this inode?
-    pub fn is(&self, name: &[u8], inode: &Arc<TmpInode>) -> bool {
-        self.get(name).is_some_and(|now| Arc::ptr_eq(now, inode))
-    }
-
-    pub fn remove(&mut self, name: &[u8]) -> Option<Arc<TmpInode>> {
+    /// Takes the name away if it means this inode.
+    pub fn remove(&mut self, name: &[u8], inode: &Arc<TmpInode>) -> Option<Arc<TmpInode>> {
+        let is_meant = |entry: &Entry| Arc::ptr_eq(&entry.inode, inode);
         match self.entries.entry(self.first_place(name)) {
-            btree_map::Entry::Occupied(entry) if entry.get().name[..] == *name => Some(entry.remove().inode),
+            btree_map::Entry::Occupied(entry) if entry.get().name[..] == *name => {
+                is_meant(entry.get()).then(|| entry.remove().inode)
+            }
             _ if self.later.is_empty() => None,
-            _ => self.entries.remove(&self.later.remove(name)?).map(|entry| entry.inode),
+            _ => {
+                let place = *self.later.get(name)?;
+                self.entries.get(&place).filter(|entry| is_meant(entry))?;
+                self.later.remove(name);
+                self.entries.remove(&place).map(|entry| entry.inode)
+            }
         }
     }
 
@@ -138,12 +142,13 @@ mod tests {
     #[test]
     fn names_of_one_hash_are_told_apart() {
         const COUNT: u32 = 2000;
-        let (mut dir, [_, other]) = filled(COUNT);
+        let (mut dir, [inode, other]) = filled(COUNT);
         let places = |dir: &Dir| dir.after(AFTER_DOTS).map(|(place, entry)| (entry.name.to_vec(), place)).collect();
         let before: BTreeSet<(Vec<u8>, u64)> = places(&dir);
         assert!(!dir.later.is_empty() && before.len() == COUNT as usize);
         for n in (0..COUNT).step_by(2) {
-            assert!(dir.remove(&name(n)).is_some() && dir.remove(&name(n)).is_none());
+            assert!(dir.remove(&name(n), &other).is_none());
+            assert!(dir.remove(&name(n), &inode).is_some() && dir.remove(&name(n), &inode).is_none());
         }
         // What is there is not there twice.
         assert!((1..COUNT).step_by(2).all(|n| !dir.insert(&name(n), other.clone())));
@@ -169,7 +174,7 @@ mod tests {
             assert!(place > cookie && place <= i64::MAX as u64);
             cookie = place;
             assert!(seen.insert(read));
-            dir.remove(&name(500 + step % 500));
+            dir.remove(&name(500 + step % 500), &inode);
             assert!(dir.insert(&name(1000 + step), inode.clone()));
             step += 1;
         }

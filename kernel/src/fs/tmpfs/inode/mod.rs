@@ -158,13 +158,7 @@ impl TmpInode {
 
     /// ENOENT: the name means another one by now.
     fn leave(&self, dir: &SpinLock<Dir>, name: &[u8], child: &Arc<TmpInode>) -> Result<()> {
-        let removed = {
-            let mut dir = dir.lock();
-            if !dir.is(name, child) {
-                return Err(Errno::ENOENT);
-            }
-            dir.remove(name)
-        };
+        let removed = dir.lock().remove(name, child).ok_or(Errno::ENOENT)?;
         self.lost(child);
         drop(removed);
         Ok(())
@@ -255,22 +249,17 @@ impl TmpInode {
                 let (from, to) = lock_both(from, to);
                 (from, Some(to))
             };
+            let Some(entry) = from.remove(old_name, moved) else { return Err(Errno::ENOENT) };
             let target = to.as_deref_mut().unwrap_or(&mut *from);
-            let free = replaced.map_or(target.get(new_name).is_none(), |replaced| target.is(new_name, replaced));
-            if !free {
+            let taken = replaced.map(|replaced| target.remove(new_name, replaced));
+            if matches!(taken, Some(None)) || !target.insert(new_name, moved.clone()) {
+                from.insert(old_name, entry);
                 return Err(Errno::EEXIST);
             }
-            if !from.is(old_name, moved) {
-                return Err(Errno::ENOENT);
-            }
-            let entry = from.remove(old_name);
-            let target = to.as_deref_mut().unwrap_or(&mut *from);
-            let replaced = target.remove(new_name);
-            target.insert(new_name, moved.clone());
             if let Some(back) = back {
                 from.insert(old_name, back.clone());
             }
-            (entry, replaced)
+            (entry, taken)
         };
         drop(dropped);
         if !same {
