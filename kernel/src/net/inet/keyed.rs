@@ -4,10 +4,10 @@ use core::hash::Hasher;
 use core::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
-use spin::Once;
 
 use super::Endpoint;
 use crate::drivers::random;
+use crate::sync::Lazy;
 
 /// What it is for: of one hash nothing is to be learnt about another.
 #[derive(Clone, Copy)]
@@ -22,13 +22,12 @@ pub enum Purpose {
 }
 
 pub fn hash(purpose: Purpose, local: Endpoint, remote: Endpoint) -> u64 {
-    static KEY: Once<[u8; 16]> = Once::new();
-    let key = KEY.call_once(|| {
+    static KEY: Lazy<[u8; 16]> = Lazy::new(|| {
         let mut key = [0; 16];
         random::fill(&mut key);
         key
     });
-    let mut hasher = SipHasher13::new_with_key(key);
+    let mut hasher = SipHasher13::new_with_key(&KEY);
     hasher.write_u8(purpose as u8);
     for end in [local, remote] {
         match end.ip {
