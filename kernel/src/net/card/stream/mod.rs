@@ -193,6 +193,8 @@ impl Stream {
     /// Hands a frame to the stack.
     pub fn feed(&mut self, wire: &mut Wire, frame: Frame) {
         wire.phy.numbers = Some(self.numbers);
+        // That of another connection.
+        wire.phy.sent.ack = None;
         wire.feed(frame, &mut self.sockets);
         self.numbers = wire.phy.numbers.take().unwrap_or(self.numbers);
         self.expected = wire.phy.sent.ack.take().or(self.expected);
