@@ -9,6 +9,7 @@ use smoltcp::wire::IpProtocol;
 
 use super::Frame;
 use super::frame::{Pair, Quoted};
+use super::numbers::Ends;
 use super::past::Pasts;
 use super::recovery::Said;
 use super::stream::{Origin, Stream};
@@ -42,6 +43,8 @@ pub struct Connections {
     /// In TIME-WAIT: what is left of them, and those of which more has to be kept.
     pasts: Pasts,
     whole: BTreeSet<u64>,
+    /// How far the numbers of those came that are over.
+    ends: Ends,
     last_id: u64,
     /// Streams with work: each once.
     ready: VecDeque<u64>,
@@ -58,6 +61,7 @@ impl Connections {
     /// Those whose time has come have work.
     pub fn ring_timers(&mut self, now: Instant) {
         self.pasts.turn(now);
+        self.ends.turn(now);
         while let Some((at, id)) = self.timers.first().copied()
             && at <= now
         {
@@ -169,7 +173,7 @@ impl Connections {
         if self.half_open.len() >= MOST_HALF_OPEN
             && let Some(oldest) = self.half_open.first().copied()
         {
-            self.end(oldest);
+            self.end(oldest, wire.now);
         }
         let stand_in = TcpSocket::stand_in(local, remote, None);
         let stream = self.make(wire, pair, stand_in, Origin::Answered(Arc::downgrade(&listener)))?;
@@ -180,12 +184,13 @@ impl Connections {
     fn make(&mut self, wire: &mut Wire, pair: Pair, stand_in: Arc<TcpSocket>, origin: Origin) -> Result<u64, Errno> {
         if self.streams.len() >= MOST {
             let oldest = self.whole.first().copied().ok_or(Errno::ENOBUFS)?;
-            self.end(oldest);
+            self.end(oldest, wire.now);
         }
         self.last_id += 1;
         let id = self.last_id;
         let little = self.streams.len() >= MANY || self.half_open.len() >= MANY_HALF_OPEN || !frames::has_spare();
-        let stream = Stream::new(wire, pair, stand_in, origin, id, little)?;
+        let numbers = self.ends.numbers(pair, wire.now);
+        let stream = Stream::new(wire, pair, numbers, stand_in, origin, id, little)?;
         self.by_pair.insert(key(pair), id);
         self.streams.insert(id, stream);
         Ok(id)
@@ -216,7 +221,7 @@ impl Connections {
         } else if !stream.is_past() {
             return false;
         }
-        self.end(id);
+        self.end(id, wire.now);
         true
     }
 
@@ -250,10 +255,10 @@ impl Connections {
             stream.enqueue();
             self.ready.push_back(id);
         } else if stream.is_over() {
-            self.end(id);
+            self.end(id, wire.now);
         } else if let Some(last_word) = stream.last_word() {
             pasts.add(stream.pair(), last_word, wire.now);
-            self.end(id);
+            self.end(id, wire.now);
         } else if left == 0 {
             stream.enqueue();
             self.ready.push_back(id);
@@ -266,14 +271,14 @@ impl Connections {
             }
             if stream.is_past() && whole.insert(id) && whole.len() > MOST_WHOLE {
                 let oldest = whole.first().copied();
-                oldest.into_iter().for_each(|id| self.end(id));
+                oldest.into_iter().for_each(|id| self.end(id, wire.now));
             }
         }
         true
     }
 
     /// The connection is over, or has to be.
-    fn end(&mut self, id: u64) {
+    fn end(&mut self, id: u64, now: Instant) {
         let Some(mut stream) = self.streams.remove(&id) else { return };
         if let Some(at) = stream.timer.take() {
             self.timers.remove(&(at, id));
@@ -281,6 +286,7 @@ impl Connections {
         self.half_open.remove(&id);
         self.whole.remove(&id);
         self.by_pair.remove(&key(stream.pair()));
+        stream.note_end(&mut self.ends, now);
         stream.conclude();
     }
 

@@ -49,7 +49,7 @@ impl Stream {
     /// Up to where the other machine has everything, as the stack knows it.
     fn acknowledged(&self) -> Option<TcpSeqNumber> {
         let waits = self.sockets.get::<smoltcp::socket::tcp::Socket>(self.handle).send_queue();
-        self.first.map(|first| TcpSeqNumber(first.0.wrapping_add(self.given.wrapping_sub(waits as u32) as i32)))
+        self.first.map(|first| TcpSeqNumber(first.0.wrapping_add(self.given.wrapping_sub(waits as u64) as i32)))
     }
 
     /// Does nothing come any more, though something should?

@@ -21,7 +21,7 @@ use smoltcp::wire::{IpEndpoint, IpListenEndpoint, TcpSeqNumber};
 use self::clock::SEND_TIME;
 use super::Frame;
 use super::frame::Pair;
-use super::numbers::Numbers;
+use super::numbers::{Ends, Numbers};
 use super::past::LastWord;
 use super::phy::Sent;
 use super::port::Ring;
@@ -95,9 +95,9 @@ pub struct Stream {
     /// What was sent last in TIME-WAIT.
     last_word: Option<LastWord>,
     recovery: Recovery,
-    /// The number of the first byte, and how many bytes the stack was given, modulo 2^32.
+    /// The number of the first byte, and how many bytes the stack was given.
     first: Option<TcpSeqNumber>,
-    given: u32,
+    given: u64,
     /// The number of what the other machine is to send next, as it was told last.
     expected: Option<TcpSeqNumber>,
 }
@@ -121,6 +121,7 @@ impl Stream {
     pub fn new(
         wire: &mut Wire,
         pair: Pair,
+        numbers: Numbers,
         stand_in: Arc<TcpSocket>,
         origin: Origin,
         id: u64,
@@ -156,7 +157,7 @@ impl Stream {
             ring,
             entry,
             timer: None,
-            numbers: Numbers::new(pair, now),
+            numbers,
             queued: false,
             routed: wire.settings.next_hop(pair.1.ip).is_some_and(|hop| hop != pair.1.ip),
             begun: now,
@@ -214,6 +215,11 @@ impl Stream {
 
     fn state(&self) -> State {
         self.sockets.get::<Socket>(self.handle).state()
+    }
+
+    /// It is over: how far its numbers have come is remembered if the clock is not there.
+    pub fn note_end(&self, ends: &mut Ends, now: Instant) {
+        ends.note(self.pair, &self.numbers, self.given, now);
     }
 
     /// In TIME-WAIT: a new connection may take its place.
@@ -390,7 +396,7 @@ impl Stream {
                     self.end_sent = true;
                     self.socket().close();
                 }
-                Ok(Ok(len)) => self.given = self.given.wrapping_add(len as u32),
+                Ok(Ok(len)) => self.given = self.given.wrapping_add(len as u64),
                 Ok(Err(TryError::WouldBlock)) | Err(_) => return,
                 Ok(Err(_)) => return self.socket().abort(),
             }
