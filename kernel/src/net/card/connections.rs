@@ -141,9 +141,9 @@ impl Connections {
                 }
             }
         }
-        let Some(stream) = found.and_then(|id| self.streams.get_mut(&id)) else {
-            return Some(frame);
-        };
+        // One that is over hears nothing more, so the answer is that there is none, without numbers of its own.
+        let stream = found.and_then(|id| self.streams.get_mut(&id)).filter(|stream| begins || !stream.is_over());
+        let Some(stream) = stream else { return Some(frame) };
         let said = stream.numbers.arrive(frame.bytes_mut(), said);
         stream.heard(wire, &said);
         if stream.hides(wire, &said) {
@@ -217,6 +217,9 @@ impl Connections {
         if stream.is_given_up() {
             // The other machine is to hear of it before it hears of the next one.
             stream.pump(wire);
+            stream.flush(wire);
+        } else if stream.is_over() {
+            // If it was not reset it resets the other one.
             stream.flush(wire);
         } else if !stream.is_past() {
             return false;
