@@ -195,7 +195,11 @@ impl TxToken for Transmit<'_> {
             card.return_buffer(buffer);
         }
         self.port.counters.sent_dropped.fetch_add(1, Ordering::Relaxed);
-        f(&mut alloc::vec![0; len])
+        let mut lost = alloc::vec![0; len];
+        let result = f(&mut lost);
+        // To the stack it has gone.
+        self.sent.note_numbers(&lost);
+        result
     }
 }
 

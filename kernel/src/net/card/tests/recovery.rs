@@ -216,6 +216,24 @@ fn a_window_that_was_closed_by_what_has_data_is_asked_about() {
     assert!(sent(&mut peer.net).contains(&(first, first + 1460)));
 }
 
+/// What was said of it found no buffer in the card.
+#[test]
+fn a_window_that_was_closed_by_what_fills_a_gap_is_asked_about() {
+    let (mut peer, first) = begun(147);
+    let (addresses, ports) = (peer.addresses, (4000, peer.port));
+    for (place, room) in [(4, 16), (0, 0)] {
+        peer.net.set_room(room);
+        peer.net.arrive(segment_with(&peer.net, addresses, ports, Some(first), 0, place, b"data"));
+        peer.net.pass(Duration::from_millis(2));
+    }
+    peer.net.set_room(16);
+    peer.net.pass(Duration::from_secs(30));
+    sent(&mut peer.net);
+    peer.net.pass(Duration::from_secs(100));
+    let asked = sent(&mut peer.net);
+    assert!(asked.contains(&(first, first + 1)), "{asked:?}");
+}
+
 /// As on Linux, where what is sent again serves as a question whether the window is still closed.
 #[test]
 fn a_closed_window_does_not_hide_losses() {
