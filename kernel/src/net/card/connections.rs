@@ -294,10 +294,10 @@ impl Connections {
     }
 
     pub fn unreachable(&mut self, quoted: &Quoted) {
-        let Quoted { protocol, pair, errno } = *quoted;
+        let Quoted { protocol, pair, number, errno } = *quoted;
         if protocol == IpProtocol::Tcp
             && let Some(id) = self.by_pair.get(&key(pair)).copied()
-            && self.streams.get_mut(&id).is_some_and(|stream| stream.give_up(errno))
+            && self.streams.get_mut(&id).is_some_and(|stream| stream.give_up(number, errno))
         {
             self.enqueue(id);
         }

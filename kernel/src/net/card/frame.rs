@@ -58,6 +58,8 @@ pub enum Kind<'a> {
 pub struct Quoted {
     pub protocol: IpProtocol,
     pub pair: Pair,
+    /// Of a segment.
+    pub number: u32,
     pub errno: Errno,
 }
 
@@ -293,10 +295,10 @@ fn unreachable4<'a>(to: IpAddr, payload: &[u8]) -> Option<Kind<'a>> {
     let (errno, _) = failures::errno_of(code).filter(|_| code != TOO_LARGE)?;
     let quoted = payload.get(8..)?;
     let ip = Ipv4Packet::new_unchecked(quoted.get(..20).map(|_| quoted)?);
-    let ports = quoted.get(ip.header_len().into()..)?.first_chunk::<4>()?;
-    let [a, b, c, d] = *ports;
+    let [a, b, c, d, number @ ..] = *quoted.get(ip.header_len().into()..)?.first_chunk::<8>()?;
     let pair = (end(ip.src_addr(), u16::from_be_bytes([a, b])), end(ip.dst_addr(), u16::from_be_bytes([c, d])));
-    Some(Kind::Unreachable { to, quoted: Quoted { protocol: ip.next_header(), pair, errno } })
+    let number = u32::from_be_bytes(number);
+    Some(Kind::Unreachable { to, quoted: Quoted { protocol: ip.next_header(), pair, number, errno } })
 }
 
 #[cfg(test)]

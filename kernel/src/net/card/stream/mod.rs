@@ -295,9 +295,10 @@ impl Stream {
         }
     }
 
-    /// An error for a connection that is being made. False: it is not for this one.
-    pub fn give_up(&mut self, errno: Errno) -> bool {
-        let begins = self.state() == State::SynSent;
+    /// An error for a segment with this number of a connection that is being made. False: it is not for this one, or its sender has
+    /// not seen the SYN (RFC 5927, 4.1; tcp_v4_err of Linux).
+    pub fn give_up(&mut self, number: u32, errno: Errno) -> bool {
+        let begins = self.state() == State::SynSent && self.numbers.is_first(number);
         if begins {
             self.failure = Some(errno);
         }

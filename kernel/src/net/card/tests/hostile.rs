@@ -349,17 +349,52 @@ fn nobody_is_told_by_the_loopback_that_a_port_is_closed() {
     net.pass(core::time::Duration::from_secs(1));
     let sent = net.kept.take().unwrap().into_iter().find(|frame| frame[12..14] == [8, 0] && frame[23] == 17).unwrap();
     for (from, told) in [(Ipv4Addr::LOCALHOST, None), (net.machine(2), Some(Errno::ECONNREFUSED))] {
-        let to = net.machine(1);
-        let frame = packet(&net, from, to, IpProtocol::Icmp, 8 + 28, |room| {
-            room[..2].copy_from_slice(&[3, 3]);
-            room[8..].copy_from_slice(&sent[14..42]);
-            let sum = !internet_sum(room);
-            room[2..4].copy_from_slice(&sum.to_be_bytes());
-        });
+        let frame = unreachable(&net, from, 3, &sent[14..42]);
         net.arrive(frame);
         net.pass(core::time::Duration::from_secs(1));
         assert_eq!(error(&*socket), told, "{from}");
     }
+}
+
+/// Somebody says that a packet has not arrived, with this code.
+fn unreachable(net: &Net, from: Ipv4Addr, code: u8, quoted: &[u8]) -> Vec<u8> {
+    packet(net, from, net.machine(1), IpProtocol::Icmp, 8 + quoted.len(), |room| {
+        room[..2].copy_from_slice(&[3, code]);
+        room[8..].copy_from_slice(quoted);
+        let sum = !internet_sum(room);
+        room[2..4].copy_from_slice(&sum.to_be_bytes());
+    })
+}
+
+/// RFC 5927, 4.1.
+#[test]
+fn only_who_has_seen_how_a_connection_begins_says_that_nobody_is_there() {
+    let mut net = Net::new(29, Faults { lost: 100, ..Faults::default() });
+    let frame = arp(&net, ArpOperation::Reply, net.machine(2), net.machine(1));
+    net.arrive(frame);
+    net.step();
+    net.kept = Some(vec![]);
+    let socket = TcpSocket::new(AF_INET);
+    socket.begin_as(0, net.own, net.at(80)).unwrap();
+    net.pass(core::time::Duration::from_millis(10));
+    let mut sent = net.kept.take().unwrap().into_iter();
+    let begins = sent.find(|frame| frame[12..14] == [8, 0] && frame[23] == 6).unwrap();
+    let first = u32::from_be_bytes(begins[38..42].try_into().unwrap());
+    let mut tell = |number: u32, len: usize| {
+        let mut quoted = begins[14..34 + len].to_vec();
+        let end = quoted.len().min(28);
+        quoted[24..end].copy_from_slice(&number.to_be_bytes()[..end - 24]);
+        let frame = unreachable(&net, net.machine(9), 3, &quoted);
+        net.arrive(frame);
+        net.pass(core::time::Duration::from_millis(10));
+        (socket.is_connecting(), error(&*socket))
+    };
+    for number in [0, first.wrapping_sub(1), first.wrapping_add(2), first.wrapping_add(1 << 31), !first] {
+        assert_eq!(tell(number, 8), (true, None), "{number} for {first}");
+    }
+    // Less than there has to be.
+    assert_eq!(tell(first, 6), (true, None));
+    assert_eq!(tell(first, 8), (false, Some(Errno::ECONNREFUSED)));
 }
 
 /// RFC 1071.
