@@ -11,7 +11,7 @@ use super::connections::Connections;
 use super::datagram::{Lanes, OutgoingFrame, QUEUE};
 use super::frame::{self, Kind, Pair};
 use super::port::Mail;
-use super::recovery::Said;
+use super::recovery::{MOST_SINGLE, Said};
 use super::wire::Wire;
 use super::{Frame, Port};
 use crate::exec::Instant;
@@ -70,6 +70,7 @@ impl Engine {
     pub fn turn(&mut self, now: Instant) -> Next {
         self.wire.now = now;
         self.wire.phy.starved = false;
+        self.wire.singles = MOST_SINGLE;
         self.take_mail();
         let mut more = self.receive();
         self.connections.ring_timers(now);

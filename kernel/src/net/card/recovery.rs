@@ -24,8 +24,9 @@ const SILENCE: Duration = Duration::from_millis(20);
 const DELAYED: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(1);
 const SEGMENT: usize = 1500;
-/// More acknowledgements of single bytes are not told at a time.
-const MOST_SINGLE: usize = 512;
+/// More acknowledgements of single bytes are not told in a turn, of all connections: each costs the stack what a segment does, and
+/// who has sent the one that they stand before has sent only that.
+pub const MOST_SINGLE: usize = 512;
 /// How often that is so before it is left to the stack.
 const QUESTIONS: u32 = 2;
 
@@ -201,20 +202,21 @@ impl Recovery {
 
     /// What gives the stack back the window that it has cut more than once for the losses of one flight (RFC 6582, 3.2), before it
     /// hears this, which ends them: so many acknowledgements of a byte each. Each lets the window grow as one of a segment does
-    /// (RFC 5681, 3.1), and the real one then acknowledges what they have left.
-    pub fn amends(&self, heard: &Acknowledgement) -> impl Iterator<Item = Acknowledgement> + use<> {
+    /// (RFC 5681, 3.1), and the real one then acknowledges what they have left. There are no more than are `left`.
+    pub fn amends(&self, heard: &Acknowledgement, left: &mut usize) -> impl Iterator<Item = Acknowledgement> + use<> {
         let told = self.last.zip(self.until).zip(self.cuts).filter(|((last, until), _)| {
             let ends = distance(*until, heard.ack) >= 0 && self.sent.is_some_and(|sent| distance(heard.ack, sent) >= 0);
             // Who does not know where we are is not believed, nor is what is made of what he says.
             ends && heard.seq == last.seq && self.has_room(last)
         });
         let end = heard.ack;
-        let longest = self.longest;
-        told.into_iter().flat_map(move |((last, _), (first, cut))| {
+        let count = told.map_or(0, |((last, _), (first, cut))| {
             let room = usize::try_from(distance(last.ack, end)).unwrap_or(0).saturating_sub(1);
-            let count = singles(longest, cut / 2, first / 2).min(room);
-            (1..=count).map(move |i| Acknowledgement { ack: last.ack + i, ..last })
-        })
+            singles(self.longest, cut / 2, first / 2).min(room).min(*left)
+        });
+        *left -= count;
+        let last = told.map(|((last, _), _)| last);
+        last.into_iter().flat_map(move |last| (1..=count).map(move |i| Acknowledgement { ack: last.ack + i, ..last }))
     }
 
     /// The last that came, unless something else has come since.
@@ -238,7 +240,7 @@ fn singles(segment: usize, from: usize, to: usize) -> usize {
     let (from, to) = (from.max(2 * segment), to.max(2 * segment));
     let growth = (to * to).saturating_sub(from * from);
     let count = growth.checked_div(2 * segment * segment).unwrap_or(0);
-    if count == 0 { 0 } else { (count + 1).min(MOST_SINGLE) }
+    if count == 0 { 0 } else { count + 1 }
 }
 
 /// How far `to` is behind `from`, bytes; negative if it is before it, or as far away as can be. Others choose these numbers, and the

@@ -34,6 +34,8 @@ pub struct Wire {
     pub downs: u32,
     /// Something goes through the gateway.
     pub routed: bool,
+    /// How many acknowledgements of single bytes may be told in this turn.
+    pub singles: usize,
     /// When the gateway was asked for its address.
     asked_gateway: Option<Instant>,
 }
@@ -47,7 +49,7 @@ impl Wire {
         let mut iface = Box::new(Interface::new(config, &mut phy, StackInstant::from_micros(0)));
         iface.set_reassembly_timeout(REASSEMBLY_TIME);
         let settings = Settings::default();
-        Wire { port, iface, phy, now, settings, downs: 0, routed: false, asked_gateway: None }
+        Wire { port, iface, phy, now, settings, downs: 0, routed: false, singles: 0, asked_gateway: None }
     }
 
     pub fn stack_now(&self) -> StackInstant {

@@ -27,7 +27,7 @@ impl Stream {
             && self.established
         {
             let (pair, mac) = (self.pair, wire.port.card().mac());
-            let amends = self.recovery.amends(told).filter_map(move |told| frame(told, pair, mac));
+            let amends = self.recovery.amends(told, &mut wire.singles).filter_map(move |told| frame(told, pair, mac));
             amends.for_each(|frame| self.feed(wire, frame));
         }
     }

@@ -8,7 +8,7 @@ use smoltcp::wire::{ArpOperation, TcpPacket, TcpSeqNumber};
 use super::super::Settings;
 use super::super::configure::Method;
 use super::super::neighbours::Neighbours;
-use super::super::recovery::{Acknowledgement, Recovery};
+use super::super::recovery::{Acknowledgement, MOST_SINGLE, Recovery};
 use super::hostile::{arp, listener, segment, segment_with};
 use super::lasting::connect;
 use super::wire::{Faults, Net};
@@ -300,10 +300,32 @@ fn acknowledgements_of_anything_are_survived() {
                 recovery.heard(acknowledges(TcpSeqNumber(ack), 60_000), now);
                 recovery.due();
                 recovery.ask(now.saturating_add(Duration::from_secs(9)));
-                assert!(recovery.amends(&acknowledges(TcpSeqNumber(ack), 60_000)).count() <= 512);
+                let mut left = 512;
+                let count = recovery.amends(&acknowledges(TcpSeqNumber(ack), 60_000), &mut left).count();
+                assert_eq!(left + count, 512);
             }
         }
     }
+}
+
+/// However many flights end in a turn, of which each was cut as often as can be, and however short their segments are.
+#[test]
+fn the_amends_of_a_turn_are_bounded() {
+    let mut left = MOST_SINGLE;
+    let mut end_of = |sent: i32, len: i32| {
+        let (mut recovery, now) = (Recovery::default(), Instant::from_nanos(1));
+        (0..=sent / len).for_each(|i| recovery.sent(TcpSeqNumber(i * len), now));
+        recovery.heard_other(now);
+        for ack in [0, 0, 0, 0, sent - 10 * len] {
+            if recovery.heard(acknowledges(TcpSeqNumber(ack), 60_000), now) {
+                recovery.note_cut();
+            }
+        }
+        recovery.amends(&acknowledges(TcpSeqNumber(sent), 60_000), &mut left).count()
+    };
+    let counts = [end_of(58_400, 1460), end_of(58_400, 1460), end_of(60_000, 100), end_of(58_400, 1460)];
+    assert!(counts[0] == counts[1] && (150..=250).contains(&counts[0]) && counts[3] == 0, "{counts:?}");
+    assert_eq!(counts.iter().sum::<usize>(), MOST_SINGLE);
 }
 
 #[test]
