@@ -89,6 +89,18 @@ pub(super) fn segment_with(
     })
 }
 
+/// A segment between these machines, in another way, with a good checksum.
+pub(super) fn changed(
+    (from, to): (Ipv4Addr, Ipv4Addr),
+    mut frame: Vec<u8>,
+    change: impl FnOnce(&mut TcpPacket<&mut [u8]>),
+) -> Vec<u8> {
+    let mut segment = TcpPacket::new_unchecked(&mut frame[34..]);
+    change(&mut segment);
+    segment.fill_checksum(&from.into(), &to.into());
+    frame
+}
+
 /// A SYN.
 fn begin(net: &Net, from: Ipv4Addr, to: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
     segment(net, (from, to), ports, None, 1000)

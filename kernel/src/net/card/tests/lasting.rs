@@ -85,46 +85,6 @@ fn an_end_whose_acknowledgement_is_lost_is_acknowledged_again() {
     assert_eq!(net.engine.connections().past(), 0);
 }
 
-/// Of RFC 9293, 3.10.7.4: else the SYN is one of the old connection's.
-#[test]
-fn who_has_missed_an_end_hears_that_the_next_connection_is_another_one() {
-    let mut net = Net::new(37, Faults::default());
-    let own = Endpoint { ip: net.own, port: 41_001 };
-    let mut last: Option<u32> = None;
-    for round in 0..12 {
-        let there = net.add_tcp();
-        net.tcp(there).listen(80).unwrap();
-        let socket = TcpSocket::new(AF_INET);
-        socket.bind_as(0, own).unwrap();
-        net.kept = Some(vec![]);
-        socket.begin_as(0, net.own, net.at(80)).unwrap();
-        net.until("it is connected", |_| !socket.is_connecting());
-        assert_eq!(error(&*socket), None);
-        assert_eq!(send(&*socket, &pattern(10_000)), 10_000);
-        net.until("it is there", |net| net.tcp(there).recv_queue() == 10_000);
-        net.pass(Duration::from_secs(1));
-        let numbers: Vec<_> = net.kept.take().unwrap().iter().filter_map(|frame| number_of(frame)).collect();
-        let (first, end) = (numbers[0], *numbers.last().unwrap());
-        let ahead = last.map_or(1, |last| first.wrapping_sub(last) as i32);
-        assert!(ahead > 0, "{round}: {ahead}");
-        last = Some(end);
-        // From seconds to hours.
-        net.faults.lost = 100;
-        *socket.common().linger.lock() = (true, 0);
-        socket.released();
-        net.pass(Duration::from_secs(2 << round));
-        net.faults.lost = 0;
-        net.tcp(there).abort();
-        net.pass(Duration::from_secs(2));
-    }
-}
-
-/// Of a segment in a frame of IPv4.
-fn number_of(frame: &[u8]) -> Option<u32> {
-    let is_tcp = frame[12..14] == [8, 0] && frame[23] == 6;
-    is_tcp.then(|| u32::from_be_bytes(frame[38..42].try_into().unwrap()))
-}
-
 #[test]
 fn connections_in_time_wait_make_way() {
     let mut net = Net::new(38, Faults::default());

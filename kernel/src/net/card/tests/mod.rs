@@ -4,6 +4,8 @@ mod fair;
 mod held;
 mod hostile;
 mod lasting;
+mod numbers;
+mod past;
 mod recovery;
 mod wire;
 
