@@ -72,11 +72,12 @@ fn soak() -> Result<()> {
     let all = list::for_soak(list::all(&paths::root().join("workloads"))?, true);
     for workload in list::choose(all, &["net.soak".into()])? {
         let mut workload = workload.lasting(Some(25));
-        let network = Network::start(&mut workload)?;
-        let (mem, kernel) = (workload.mem.clone(), lab::kernel());
-        let options = MachineOptions { kernel, mem, snapshot: true, smp: Some(2), ..network.options() };
-        let machine = lab::machine(&options, &workload.image)?;
-        let seen = guest::run(&machine, &workload, &ui::step(&workload.name))?;
+        let seen = Network::with(&mut workload, |network, workload| {
+            let (mem, kernel) = (workload.mem.clone(), lab::kernel());
+            let options = MachineOptions { kernel, mem, snapshot: true, smp: Some(2), ..network.options() };
+            let machine = lab::machine(&options, &workload.image)?;
+            guest::run(&machine, workload, &ui::step(&workload.name))
+        })?;
         for (entry, seen) in workload.entries.iter().zip(seen) {
             let problems = problems(entry, &seen);
             ensure!(problems.is_empty(), "{}: {}\n{seen:#?}", entry.name, verdict::shown(&problems));

@@ -1,17 +1,39 @@
 //! Why QEMU does not start, and what to do about it.
 
+use std::error::Error;
+use std::fmt;
+
 /// What QEMU says, and what that means for who has called `cargo xtask qemu`.
 const KNOWN: [(&str, &str); 3] = [
     (
         "Is another process using the image",
         "another guest uses this image: wait for its end, or run all of them with --snapshot",
     ),
-    (
-        "Could not set up host forwarding rule",
-        "a port of this machine that --forward names is taken: choose another one, or end the program that has it",
-    ),
+    ("Could not set up host forwarding rule", PORT_TAKEN),
     ("cannot set up guest memory", "this machine does not have so much memory free: choose less with --mem"),
 ];
+
+const PORT_TAKEN: &str =
+    "a port of this machine that --forward names is taken: choose another one, or end the program that has it";
+
+/// A port that is to lead to the guest belongs to somebody else: where nobody has named it another one does as well.
+#[derive(Debug)]
+pub struct PortTaken;
+
+impl PortTaken {
+    /// Is that why it did not start?
+    pub fn is(reason: &str) -> bool {
+        reason == PORT_TAKEN
+    }
+}
+
+impl fmt::Display for PortTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(PORT_TAKEN)
+    }
+}
+
+impl Error for PortTaken {}
 
 /// What it says else.
 const OTHERS: [&str; 2] = ["warning:", "terminating on signal"];
@@ -63,7 +85,7 @@ mod tests {
             refusal
         };
         let taken = "qemu-system-aarch64: -netdev user,id=net: Could not set up host forwarding rule 'tcp::80-:80'";
-        assert!(said(&[taken]).reason().is_some_and(|reason| reason.contains("--forward")));
+        assert!(said(&[taken]).reason().is_some_and(|reason| reason.contains("--forward") && PortTaken::is(&reason)));
         let no_rom = "qemu-system-aarch64: failed to find romfile \"efi-virtio.rom\"";
         let warning = "qemu-system-aarch64: warning: hub 1 with no nics";
         assert_eq!(said(&[warning, no_rom]).reason(), Some(format!("QEMU did not start: {no_rom}")));

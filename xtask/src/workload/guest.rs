@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use pollux_wire::Request;
 
 use super::list::{Entry, Workload};
 use super::verdict;
 use crate::machine::Machine;
+use crate::refusal::PortTaken;
 use crate::session::{Input, Outcome, Session};
 use crate::ui;
 
@@ -127,9 +128,10 @@ fn boot(machine: &Machine, env: &[(String, String)], entries: &[Entry], progress
         }));
     }
     if listener.seen.is_empty() {
+        let reason = outcome.reason();
+        ensure!(!PortTaken::is(&reason), PortTaken);
         bail!(
-            "nothing runs: {}\n{}\nkernel's log:\n{}",
-            outcome.reason(),
+            "nothing runs: {reason}\n{}\nkernel's log:\n{}",
             String::from_utf8_lossy(&stderr),
             listener.log.join("\n")
         );

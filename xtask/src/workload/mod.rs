@@ -126,18 +126,19 @@ impl Options {
             for (kind, boot) in &boots {
                 let kind = *kind;
                 // For each kernel anew: what one has sent there the other does not find.
-                let network = Network::start(&mut workload)?;
-                let timed = || MachineOptions { smp: Some(self.smp), ..network.options() };
-                let options = MachineOptions {
-                    kernel: kind,
-                    mem: workload.mem.clone(),
-                    snapshot: true,
-                    ..if self.instructions { counting() } else { timed() }
-                };
-                let machine = Machine::new(&options, boot.clone(), Image::find(&workload.image)?)?;
-                let step = ui::step(format!("{} on {}", workload.name, name_of(kind)));
-                let found = guest::run(&machine, &workload, &step)
-                    .with_context(|| format!("{} on {}", workload.name, name_of(kind)))?;
+                let found = Network::with(&mut workload, |network, workload| {
+                    let timed = || MachineOptions { smp: Some(self.smp), ..network.options() };
+                    let options = MachineOptions {
+                        kernel: kind,
+                        mem: workload.mem.clone(),
+                        snapshot: true,
+                        ..if self.instructions { counting() } else { timed() }
+                    };
+                    let machine = Machine::new(&options, boot.clone(), Image::find(&workload.image)?)?;
+                    let step = ui::step(format!("{} on {}", workload.name, name_of(kind)));
+                    guest::run(&machine, workload, &step)
+                });
+                let found = found.with_context(|| format!("{} on {}", workload.name, name_of(kind)))?;
                 for (entry, seen) in workload.entries.iter().zip(&found) {
                     keep(&folder.join(name_of(kind).to_lowercase()), &workload.full_name(entry), seen)?;
                 }

@@ -10,9 +10,13 @@ use anyhow::{Context, Result, ensure};
 use super::list::Workload;
 use crate::machine::MachineOptions;
 use crate::network::Forward;
+use crate::refusal::PortTaken;
 use crate::wire::Faults;
 use crate::wire::control::Door;
 use crate::{paths, provision};
+
+/// How often ports are chosen that somebody else takes before QEMU does.
+const ATTEMPTS: usize = 5;
 
 /// Ports on the host's loopback that nobody uses now, for ports of the guest: pairs of the guest's and the host's.
 fn ports_for(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
@@ -60,8 +64,20 @@ pub struct Network {
 }
 
 impl Network {
+    /// Does something with a network, and again with other ports if QEMU finds that somebody has taken one of these meanwhile.
+    pub fn with<T>(workload: &mut Workload, mut run: impl FnMut(&Network, &Workload) -> Result<T>) -> Result<T> {
+        for _ in 1..ATTEMPTS {
+            let network = Network::start(workload)?;
+            match run(&network, workload) {
+                Err(error) if error.is::<PortTaken>() => {}
+                end => return end,
+            }
+        }
+        run(&Network::start(workload)?, workload)
+    }
+
     /// Starts the server, and lets the entries know what it tells, and where the wire takes requests.
-    pub fn start(workload: &mut Workload) -> Result<Network> {
+    fn start(workload: &mut Workload) -> Result<Network> {
         let ports = ports_for(&workload.forward)?;
         let server = workload.server.as_deref().map(|script| Server::start(script, &ports)).transpose()?;
         workload.env = server.as_ref().map(|server| server.told.clone()).unwrap_or_default();
@@ -88,5 +104,42 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_are_taken_are_replaced_by_others() {
+        let text = "about = \"a\"\nimage = \"test\"\nseconds = 1\nforward = [80, 81]\n[[entry]]\nname = \"one\"\ncommand = \"true\"\n";
+        let mut workload = Workload::parse("some", text).unwrap();
+        let mut tried = Vec::new();
+        // Somebody takes them now.
+        let mut others = Vec::new();
+        let found = Network::with(&mut workload, |network, workload| {
+            assert_eq!(workload.forward, [80, 81]);
+            tried.push(network.ports.clone());
+            if tried.len() < 3 {
+                others.push(TcpListener::bind((Ipv4Addr::LOCALHOST, network.ports[1].1))?);
+                return Err(PortTaken.into());
+            }
+            Ok(network.ports.clone())
+        });
+        let found = found.unwrap();
+        assert_eq!((tried.len(), &tried[2]), (3, &found));
+        assert!(tried[..2].iter().all(|ports| found.iter().all(|(_, port)| *port != ports[1].1)));
+        let mut count = |error: fn() -> anyhow::Error| {
+            let mut count = 0;
+            let end: Result<()> = Network::with(&mut workload, |_, _| {
+                count += 1;
+                Err(error())
+            });
+            (count, end.unwrap_err().is::<PortTaken>())
+        };
+        assert_eq!(count(|| anyhow::Error::new(PortTaken).context("some on Pollux")), (ATTEMPTS, true));
+        // Nothing else is tried again.
+        assert_eq!(count(|| anyhow::anyhow!("nothing runs")), (1, false));
     }
 }
