@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use smoltcp::socket::tcp::State;
+use smoltcp::socket::tcp::{Socket, State};
 
 use super::super::wire::Wire;
 use super::{Stream, stack_time};
@@ -32,7 +32,12 @@ impl Stream {
             (self.left, self.since) = (left, wire.now);
             self.orphan = orphan.then(|| self.orphan.take().unwrap_or_else(|| Counted::new(&ORPHANS)));
         }
-        self.patience = options.and_then(|options| options.user_timeout).unwrap_or(SEND_TIME);
+        self.patience = options.and_then(|options| options.user_timeout);
+        let waits = self.socket().send_queue();
+        let acknowledged = self.given.wrapping_sub(waits as u64);
+        if waits == 0 || acknowledged != self.acknowledged {
+            (self.acknowledged, self.stalled) = (acknowledged, wire.now);
+        }
         if let Some((at, errno)) = self.deadline(wire)
             && at <= wire.now
         {
@@ -41,7 +46,8 @@ impl Stream {
     }
 
     /// When it is given up unless something happens, and what the program is told then. For bytes that a program waits to be
-    /// acknowledged the stack has its own clock, which an answer to a probe of a closed window sets back.
+    /// acknowledged the stack has its own clock, which an answer to a probe of a closed window sets back: for ever, unless the program
+    /// has said how long it waits (RFC 1122, 4.2.2.17; tcp_probe_timer of Linux).
     pub(super) fn deadline(&self, wire: &Wire) -> Option<(Instant, Errno)> {
         let (since, time) = match self.state() {
             State::SynSent => {
@@ -58,7 +64,10 @@ impl Stream {
             State::Closed | State::Listen | State::TimeWait => return None,
             State::FinWait2 if self.orphan.is_some() => (self.since, self.stand_in.end_time()),
             _ if self.orphan.is_some() => (self.since, ORPHAN_TIME),
-            State::FinWait1 | State::Closing | State::LastAck if self.left == 1 => (self.since, self.patience),
+            State::FinWait1 | State::Closing | State::LastAck if self.left == 1 => {
+                (self.since, self.patience.unwrap_or(SEND_TIME))
+            }
+            _ if self.sockets.get::<Socket>(self.handle).send_queue() > 0 => (self.stalled, self.patience?),
             _ => return None,
         };
         Some((since.saturating_add(time), Errno::ETIMEDOUT))

@@ -85,8 +85,11 @@ pub struct Stream {
     orphan: Option<Counted>,
     left: usize,
     since: Instant,
-    /// How long the program waits for an acknowledgement.
-    patience: Duration,
+    /// How long the program waits for an acknowledgement if it has said so (TCP_USER_TIMEOUT).
+    patience: Option<Duration>,
+    /// How many bytes have been acknowledged when something was sent that is not yet, and since when none has been.
+    acknowledged: u64,
+    stalled: Instant,
     /// How often the silent other machine has been asked whether it is there, and when that is looked at next.
     probes: u32,
     next_probe: Option<Instant>,
@@ -172,7 +175,9 @@ impl Stream {
             orphan: None,
             left: 0,
             since: now,
-            patience: SEND_TIME,
+            patience: None,
+            acknowledged: 0,
+            stalled: now,
             probes: 0,
             next_probe: None,
             retry: None,
@@ -370,7 +375,7 @@ impl Stream {
     }
 
     fn set_options(&mut self, options: Option<PeerOptions>) {
-        let patience = self.patience;
+        let patience = self.patience.unwrap_or(SEND_TIME);
         let socket = self.socket();
         let mut waits = None;
         if let Some(options) = options {

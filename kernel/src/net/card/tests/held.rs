@@ -39,6 +39,31 @@ fn the_other_end_is_waited_for_as_long_as_the_program_has_said() {
 }
 
 #[test]
+fn a_closed_window_is_waited_for_as_long_as_the_program_has_said() {
+    let mut net = Net::new(63, Faults::default());
+    let (socket, there) = connect(&mut net);
+    set(&socket, raw::TCP_USER_TIMEOUT, 20_000);
+    // The other one has room for 20,000.
+    assert_eq!(send(&*socket, &pattern(100_000)), 100_000);
+    let mut bytes = [0; 5000];
+    for _ in 0..10 {
+        net.pass(Duration::from_secs(15));
+        assert!(!ready(&*socket).contains(Events::ERR));
+        net.tcp(there).recv_slice(&mut bytes).unwrap();
+    }
+    net.pass(Duration::from_secs(15));
+    assert!(!ready(&*socket).contains(Events::ERR));
+    net.pass(Duration::from_secs(10));
+    assert_eq!(receive(&*socket), Err(Errno::ETIMEDOUT));
+    // With nothing on its way there is nothing to wait for.
+    let (socket, there) = connect(&mut net);
+    set(&socket, raw::TCP_USER_TIMEOUT, 20_000);
+    assert_eq!(send(&*socket, &pattern(10_000)), 10_000);
+    net.pass(Duration::from_secs(100));
+    assert!(net.tcp(there).recv_queue() == 10_000 && !ready(&*socket).contains(Events::ERR));
+}
+
+#[test]
 fn a_closed_socket_knows_when_everything_is_acknowledged() {
     let mut net = Net::new(62, Faults::default());
     let (socket, there) = connect(&mut net);
