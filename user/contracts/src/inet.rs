@@ -91,6 +91,26 @@ pub fn connection() -> [i32; 2] {
     [here, there]
 }
 
+/// Sends until the other end has no room for more. How much that is.
+pub fn fill(fd: i32) -> usize {
+    let text = "t".repeat(4096);
+    let mut sent = 0;
+    loop {
+        let ret = send(fd, &text, MSG_DONTWAIT);
+        if ret.ok() {
+            sent += ret.0 as usize;
+        } else if events_in(fd, POLLOUT, 50) == "-" {
+            return sent;
+        }
+    }
+}
+
+/// A connection whose first end has sent more than the other has room for. How much that is.
+pub fn full() -> ([i32; 2], usize) {
+    let ends = connection();
+    (ends, fill(ends[0]))
+}
+
 /// A socket for datagrams on 127.0.0.1, and its port.
 pub fn datagrams() -> (i32, u16) {
     let fd = socket(SOCK_DGRAM);

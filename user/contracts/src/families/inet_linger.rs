@@ -6,8 +6,8 @@ use libc::*;
 
 use crate::file::{close, read, write};
 use crate::inet::{
-    HERE, accept, address, bind, connect, connection, events, events_in, listener, option, or_signal, port, receive,
-    send, set_option, shutdown, socket,
+    HERE, accept, address, bind, connect, connection, events, full, listener, option, or_signal, port, receive, send,
+    set_option, shutdown, socket,
 };
 use crate::sys::{Ret, sys};
 use crate::{process, say, signal, tests};
@@ -45,21 +45,6 @@ fn time_stays() {
     let fd = socket(SOCK_STREAM);
     set_linger(fd, 1, 5).need();
     say!("off: {} {}", set_linger(fd, 0, 9), linger_of(fd));
-}
-
-/// A connection whose first end has sent more than the other has room for. How much that is.
-fn full() -> ([i32; 2], usize) {
-    let [here, there] = connection();
-    let text = "t".repeat(4096);
-    let mut sent = 0;
-    loop {
-        let ret = send(here, &text, MSG_DONTWAIT);
-        if ret.ok() {
-            sent += ret.0 as usize;
-        } else if events_in(here, POLLOUT, 50) == "-" {
-            return ([here, there], sent);
-        }
-    }
 }
 
 /// Roughly how long `body` takes.

@@ -39,6 +39,7 @@ mod inet_oob;
 mod inet_options;
 mod inet_pieces;
 mod inet_proc;
+mod inet_stalled;
 mod inet_tcp;
 mod inet_tcp_options;
 mod inet_told;
@@ -195,6 +196,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("inet_errors", inet_errors::TESTS),
     ("inet_groups", inet_groups::TESTS),
     ("inet_linger", inet_linger::TESTS),
+    ("inet_stalled", inet_stalled::TESTS),
     ("inet_cork", inet_cork::TESTS),
     ("inet_oob", inet_oob::TESTS),
     ("inet_tcp_options", inet_tcp_options::TESTS),

@@ -438,7 +438,7 @@ impl TcpSocket {
         (state.end_sent, state.end_received, state.ended_first) = (false, false, false);
         (state.received, state.segment, state.urgent) = (0, SEGMENT, None);
         state.let_go();
-        state.renews = false;
+        (state.renews, state.is_alone) = (false, false);
         self.sent.store(0, Ordering::Relaxed);
         let inbox = core::mem::replace(&mut state.inbox, crate::fs::pipe::Ring::new(0));
         if (keep_port || !self.forget_port(&mut state)) && state.has_port {

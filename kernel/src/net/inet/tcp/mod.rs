@@ -15,7 +15,7 @@
 //! With TCP_DEFER_ACCEPT a new connection is not accepted before something has come ([`deferred`]).
 //!
 //! What a sender holds back ([`held`]) and where urgent data is ([`urgent`]) is known at the reader's side. close(2) may wait
-//! ([`lingering`]).
+//! ([`lingering`]), and who sends may wait for a reader not for ever ([`stalled`]).
 //!
 //! With another machine it is the same: there the peer is a socket that stands in for the one over there ([`remote`]).
 //!
@@ -31,6 +31,7 @@ mod lingering;
 mod ops;
 mod options;
 mod remote;
+mod stalled;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -94,6 +95,9 @@ pub struct TcpSocket {
     corked: AtomicBool,
     clamp: AtomicU32,
     unsent_low: AtomicU32,
+    /// TCP_USER_TIMEOUT, ms (0: none), and whether somebody looks after that.
+    user_timeout: AtomicU32,
+    watches: AtomicBool,
     /// Bytes that the program has sent.
     sent: AtomicU64,
     /// A sender found no room: news for [`sigio`] when there is some again.
@@ -149,6 +153,8 @@ struct State {
     renews: bool,
     /// Its end was the first one.
     ended_first: bool,
+    /// Its peer does not wait any more for room here, which it does not know.
+    is_alone: bool,
     /// Of a listener: how many connections wait for accept(2) at most (and one more), those that do, and sockets whose connections
     /// found no room.
     backlog: usize,
@@ -243,6 +249,8 @@ impl TcpSocket {
             corked: AtomicBool::new(tcp.corked()),
             clamp: AtomicU32::new(tcp.clamp()),
             unsent_low: AtomicU32::new(tcp.unsent_low()),
+            user_timeout: AtomicU32::new(tcp.user_timeout_ms()),
+            watches: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             lacked_room: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -289,12 +297,14 @@ impl TcpSocket {
         }
     }
 
-    /// TCP_WINDOW_CLAMP and TCP_NOTSENT_LOWAT.
+    /// TCP_WINDOW_CLAMP, TCP_NOTSENT_LOWAT and TCP_USER_TIMEOUT.
     fn bound_as_told(&self, option: u32) {
         let options = *self.tcp.lock();
         self.clamp.store(options.clamp(), Ordering::Relaxed);
         self.unsent_low.store(options.unsent_low(), Ordering::Relaxed);
+        self.user_timeout.store(options.user_timeout_ms(), Ordering::Relaxed);
         match option {
+            raw::TCP_USER_TIMEOUT => self.watch_reader(),
             raw::TCP_WINDOW_CLAMP => self.receive_buffer_changed(),
             raw::TCP_NOTSENT_LOWAT => {
                 self.queue.wake(usize::MAX, WRITABLE.bits());
@@ -362,6 +372,7 @@ impl State {
             end_sent: false,
             end_received: false,
             ended_first: false,
+            is_alone: false,
             renews: false,
             backlog: 0,
             waiting: VecDeque::new(),

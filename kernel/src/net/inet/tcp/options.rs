@@ -126,8 +126,13 @@ impl TcpOptions {
         }
     }
 
+    /// 0: none.
+    pub fn user_timeout_ms(&self) -> u32 {
+        self.number(raw::TCP_USER_TIMEOUT)
+    }
+
     pub fn user_timeout(&self) -> Option<Duration> {
-        let milliseconds = self.number(raw::TCP_USER_TIMEOUT);
+        let milliseconds = self.user_timeout_ms();
         (milliseconds != 0).then(|| Duration::from_millis(milliseconds.into()))
     }
 

@@ -32,7 +32,13 @@ impl TcpSocket {
         }
         let manner = Manner { more: more || self.corked.load(Ordering::Relaxed), urgent, segment };
         match peer {
-            Some(peer) if !peer.is_closed() => self.put(&peer, buf, manner),
+            Some(peer) if !peer.is_closed() => {
+                let sent = self.put(&peer, buf, manner);
+                if self.user_timeout.load(Ordering::Relaxed) != 0 {
+                    self.watch_reader();
+                }
+                sent
+            }
             _ => Ok(self.send_after_close(buf)),
         }
     }
@@ -165,6 +171,10 @@ impl TcpSocket {
 
     /// Wakes the peer's writers if they have been waiting for this.
     pub(super) fn made_room(&self, state: SpinGuard<'_, State>, before: usize) {
+        if self.tells_nobody(&state) {
+            drop(state);
+            return self.reset();
+        }
         // Less than what any limit lets through needs nobody to look at the peer. (Who changes a limit wakes writers, too.)
         if TcpSocket::has_room(before, super::LEAST_ON_ITS_WAY) && !state.end_received {
             return;
@@ -230,6 +240,10 @@ impl TcpSocket {
         }
         if state.phase != Phase::Open || state.end_sent {
             return;
+        }
+        if state.is_alone {
+            drop(state);
+            return self.reset();
         }
         state.end_sent = true;
         if state.end_received {
