@@ -9,6 +9,7 @@ use super::buffers::Buffer;
 use super::dir::{Candidate, Found, hash};
 use super::dir_change::{Added, Removed};
 use super::dirent::space_for;
+use super::groups::Run;
 use super::inode::Ext2Inode;
 use super::layout::NAME_MAX;
 use super::names::Content;
@@ -82,54 +83,57 @@ impl Node {
     ) -> Option<Result<Arc<Ext2Inode>>> {
         let block = self.volume.buffers.cached(device).filter(|block| self.is_linear(block))?;
         let kind = content.kind();
-        let inode = self.new_inode_now(kind, attr)?;
-        let filled = inode.node.fill_now(content, self.ino);
-        let entry = (name, hash, inode.node.ino, kind);
-        let failed = match filled.map(|()| self.put_name(position, &block, entry, false)) {
-            Some(Ok(Added::There)) => {
+        let inode = self.new_inode_now(content, attr)?;
+        match self.put_name(position, &block, (name, hash, inode.node.ino, kind), false) {
+            Ok(Added::There) => {
                 self.changed();
-                return Some(Ok(inode));
+                Some(Ok(inode))
             }
-            Some(Ok(Added::Full | Added::Taken)) | None => None,
-            Some(Err(errno)) => Some(Err(errno)),
-        };
-        self.volume.give_up(&inode);
-        failed
+            Ok(Added::Full | Added::Taken) => {
+                self.volume.give_up(&inode);
+                None
+            }
+            Err(errno) => {
+                self.volume.give_up(&inode);
+                Some(Err(errno))
+            }
+        }
     }
 
-    /// Gives a new node its content.
-    fn fill_now(self: &Arc<Self>, content: Content<'_>, parent: u32) -> Option<()> {
-        if self.kind != FileType::Directory {
-            self.fill_inode(content);
-            return Some(());
-        }
+    /// A new inode with its content. Nothing is taken before all of it is known to be there: an inode that was taken and not made
+    /// is one that checkers look at, and that was never written.
+    fn new_inode_now(self: &Arc<Self>, content: Content<'_>, attr: NewAttr) -> Option<Arc<Ext2Inode>> {
         let volume = &self.volume;
-        let (layout, buffers) = (&volume.layout, &volume.buffers);
-        let start = volume.groups.alloc_block_now(layout, buffers, self.home())?;
+        let (groups, layout, buffers) = (&volume.groups, &volume.layout, &volume.buffers);
+        let kind = content.kind();
+        let directory = kind == FileType::Directory;
+        let (bitmap, ino) = groups.find_inode_now(layout, buffers, self.ino, directory)?;
+        let (block, offset) = volume.inode_position(ino).ok()?;
+        let buffer = buffers.cached(block)?;
+        let first = if directory { Some(groups.alloc_block_now(layout, buffers, layout.home(ino))?) } else { None };
+        if !groups.take_inode_now(layout, &bitmap, ino, directory) {
+            if let Some((start, bitmap)) = first {
+                groups.free_in(layout, buffers, &bitmap, Run { start, len: 1 }).ok()?;
+            }
+            return None;
+        }
+        let inode = self.plant(ino, (&buffer, offset), kind, attr, if directory { 2 } else { 1 });
+        match first {
+            Some((start, _)) => inode.node.begin_directory(start, self.ino),
+            None => inode.node.fill_inode(content),
+        }
+        Some(inode)
+    }
+
+    /// Gives a new directory its first block.
+    fn begin_directory(self: &Arc<Self>, start: u32, parent: u32) {
+        let volume = &self.volume;
         self.update(|state| {
             state.block[0] = start;
             state.goal = (1, start + 1);
-            state.sectors += layout.sectors_per_block();
+            state.sectors += volume.layout.sectors_per_block();
         });
-        self.fill_directory(&buffers.fresh(start), parent);
-        Some(())
-    }
-
-    fn new_inode_now(&self, kind: FileType, attr: NewAttr) -> Option<Arc<Ext2Inode>> {
-        let volume = &self.volume;
-        let (layout, buffers) = (&volume.layout, &volume.buffers);
-        let directory = kind == FileType::Directory;
-        let ino = volume.groups.alloc_inode_now(layout, buffers, self.ino, directory)?;
-        let slot = volume.inode_position(ino).ok();
-        let slot = slot.and_then(|(block, offset)| Some((buffers.cached(block)?, offset)));
-        let Some((buffer, offset)) = slot else {
-            // Its bitmap was in memory a moment ago.
-            if volume.groups.free_inode_now(layout, buffers, ino, directory).is_none() {
-                volume.corrupt(format_args!("inode {ino} could not be freed"));
-            }
-            return None;
-        };
-        Some(self.plant(ino, (&buffer, offset), kind, attr, if directory { 2 } else { 1 }))
+        self.fill_directory(&volume.buffers.fresh(start), parent);
     }
 
     /// See [`Node::unlink`].

@@ -5,9 +5,10 @@ use core::ops::Range;
 /// The lowest bit of each byte.
 const LOW: u64 = 0x0101_0101_0101_0101;
 
-/// A bitmap without what is held back.
+/// A bitmap, and what is held back.
+#[derive(Clone, Copy)]
 pub struct Bits<'a> {
-    pub used: &'a mut [u8],
+    pub used: &'a [u8],
     pub held: &'a [u8],
 }
 
@@ -19,10 +20,6 @@ impl Bits<'_> {
 
     fn is_clear(&self, bit: u32) -> bool {
         self.byte(bit / 8) & (1 << (bit % 8)) == 0
-    }
-
-    pub fn set(&mut self, bit: u32) {
-        self.used[bit as usize / 8] |= 1 << (bit % 8);
     }
 
     /// The first of these bytes that is like this. `may`: whether one of eight can be.
@@ -52,28 +49,32 @@ impl Bits<'_> {
         within(byte * 8 + self.byte(byte).trailing_ones())
     }
 
-    /// Sets a run of up to `want` clear bits below `limit` and answers it: at `from` if that is clear; else the next eight
-    /// clear bits that begin a byte (which keeps files that grow side by side apart); else, unless it has to be `unbroken`
-    /// space, any clear bit.
-    pub fn take(&mut self, from: u32, limit: u32, want: u32, unbroken: bool) -> Option<(u32, u32)> {
-        let start = if from < limit && self.is_clear(from) {
-            from
-        } else {
-            let whole = |range: Range<u32>| self.find(range, has_zero, |byte| byte == 0);
-            let middle = (from / 8 + 1).min(limit / 8);
-            match whole(middle..limit / 8).or_else(|| whole(0..middle)) {
-                Some(byte) => byte * 8,
-                None if unbroken => return None,
-                None => self.next_clear(from, limit).or_else(|| self.next_clear(0, limit))?,
-            }
-        };
-        let mut len = 0;
-        while len < want && start + len < limit && self.is_clear(start + len) {
-            self.set(start + len);
-            len += 1;
+    /// `from` if it is clear; else the next eight clear bits that begin a byte (which keeps files that grow side by side apart);
+    /// else, unless it has to be `unbroken` space, any clear bit. All below `limit`.
+    fn start(&self, from: u32, limit: u32, unbroken: bool) -> Option<u32> {
+        if from < limit && self.is_clear(from) {
+            return Some(from);
         }
-        Some((start, len))
+        let whole = |range: Range<u32>| self.find(range, has_zero, |byte| byte == 0);
+        let middle = (from / 8 + 1).min(limit / 8);
+        match whole(middle..limit / 8).or_else(|| whole(0..middle)) {
+            Some(byte) => Some(byte * 8),
+            None if unbroken => None,
+            None => self.next_clear(from, limit).or_else(|| self.next_clear(0, limit)),
+        }
     }
+}
+
+/// Sets a run of up to `want` bits that are clear in both, below `limit` and at [`Bits::start`], and answers it.
+pub fn take(used: &mut [u8], held: &[u8], from: u32, limit: u32, want: u32, unbroken: bool) -> Option<(u32, u32)> {
+    let start = Bits { used, held }.start(from, limit, unbroken)?;
+    let mut len = 0;
+    while len < want && start + len < limit && (Bits { used, held }).is_clear(start + len) {
+        let bit = start + len;
+        used[bit as usize / 8] |= 1 << (bit % 8);
+        len += 1;
+    }
+    Some((start, len))
 }
 
 /// Whether one of the eight bytes is zero.
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     fn take(data: &mut [u8], from: u32, limit: u32, want: u32, unbroken: bool) -> Option<(u32, u32)> {
-        Bits { used: data, held: &[] }.take(from, limit, want, unbroken)
+        super::take(data, &[], from, limit, want, unbroken)
     }
 
     #[test]
@@ -135,9 +136,9 @@ mod tests {
     fn what_is_held_back_is_not_taken() {
         let mut bits = [0u8; 4];
         let held = [0xff, 0x01, 0, 0];
-        assert_eq!(Bits { used: &mut bits, held: &held }.take(0, 32, 3, true), Some((16, 3)));
-        assert_eq!(Bits { used: &mut bits, held: &held }.take(14, 16, 9, true), Some((14, 2)));
-        assert_eq!(Bits { used: &mut bits, held: &held }.next_clear(0, 32), Some(9));
+        assert_eq!(super::take(&mut bits, &held, 0, 32, 3, true), Some((16, 3)));
+        assert_eq!(super::take(&mut bits, &held, 14, 16, 9, true), Some((14, 2)));
+        assert_eq!(Bits { used: &bits, held: &held }.next_clear(0, 32), Some(9));
         assert_eq!(bits, [0, 0xc0, 7, 0]);
     }
 
@@ -149,11 +150,11 @@ mod tests {
             (seed >> 8) % of
         };
         for _ in 0..2000 {
-            let mut used: Vec<u8> = (0..33).map(|_| if random(4) == 0 { random(256) as u8 } else { 0xff }).collect();
+            let used: Vec<u8> = (0..33).map(|_| if random(4) == 0 { random(256) as u8 } else { 0xff }).collect();
             let held: Vec<u8> = (0..33).map(|_| if random(8) == 0 { random(256) as u8 } else { 0 }).collect();
             let (from, limit) = (random(264), random(265));
             let all: Vec<u8> = used.iter().zip(&held).map(|(used, held)| used | held).collect();
-            let bits = Bits { used: &mut used, held: &held };
+            let bits = Bits { used: &used, held: &held };
             let expected = (from..limit).find(|bit| all[*bit as usize / 8] & 1 << (bit % 8) == 0);
             assert_eq!(bits.next_clear(from, limit), expected);
             let zero = bits.find(0..33, |word| word.to_le_bytes().contains(&0), |byte| byte == 0);

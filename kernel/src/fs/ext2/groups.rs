@@ -21,11 +21,11 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::bits::{Bits, clear_bits};
+use super::bits::{clear_bits, take};
 use super::buffers::{Buffer, Buffers};
 use super::checksum::{Seal, Sums};
 use super::held::{Held, List, Piece};
-use super::layout::{DESC_SIZE, GroupDesc, Layout, ROOT_INO};
+use super::layout::{DESC_SIZE, GroupDesc, Layout};
 use crate::errno::{Errno, Result};
 use crate::exec::{self, Mutex};
 use crate::sync::SpinLock;
@@ -33,8 +33,8 @@ use crate::sync::SpinLock;
 pub(super) struct Group {
     pub desc: GroupDesc,
     pub free_blocks: u32,
-    free_inodes: u32,
-    used_dirs: u32,
+    pub(super) free_inodes: u32,
+    pub(super) used_dirs: u32,
     /// Which bits of the bitmap stand for metadata; known from the first use of the bitmap on.
     pub system: Option<Arc<[Range<u32>]>>,
     /// A bitmap makes no sense: nothing is allocated here.
@@ -51,10 +51,10 @@ pub struct Groups {
     /// Held while a bitmap is made that was never written.
     pub(super) making: Mutex<()>,
     free_blocks: AtomicU64,
-    free_inodes: AtomicU64,
+    pub(super) free_inodes: AtomicU64,
     reserved: AtomicU64,
     held_blocks: SpinLock<Held>,
-    held_inodes: SpinLock<Held>,
+    pub(super) held_inodes: SpinLock<Held>,
     /// A bitmap turned out to be damaged.
     pub(super) damage: AtomicBool,
 }
@@ -228,8 +228,8 @@ impl Groups {
         Err(why)
     }
 
-    /// One block that nobody was promised, if the group of `goal` has one and its bitmap is in memory.
-    pub fn alloc_block_now(&self, layout: &Layout, buffers: &Buffers, goal: u32) -> Option<u32> {
+    /// One block that nobody was promised, if the group of `goal` has one and its bitmap is in memory; and that bitmap.
+    pub fn alloc_block_now(&self, layout: &Layout, buffers: &Buffers, goal: u32) -> Option<(u32, Arc<Buffer>)> {
         if !layout.valid_block(goal) {
             return None;
         }
@@ -238,7 +238,8 @@ impl Groups {
         free.filter(|()| self.available_blocks() > 0)?;
         let bitmap = self.block_bitmap_now(layout, buffers, index)?;
         let from = goal - layout.group_first_block(index);
-        Some(self.take_blocks(layout, &bitmap, index, from, 1, true)?.start)
+        let block = self.take_blocks(layout, &bitmap, index, from, 1, true)?.start;
+        Some((block, bitmap))
     }
 
     fn take_blocks(
@@ -254,8 +255,7 @@ impl Groups {
         let (bit, len) = {
             let mut held = self.held_blocks.lock();
             let bits = held.bits(index);
-            let (first, len) =
-                bitmap.modify(|data| Bits { used: data, held: bits }.take(from, limit, want, unbroken))?;
+            let (first, len) = bitmap.modify(|data| take(data, bits, from, limit, want, unbroken))?;
             held.take(Piece { group: index, first, len }, layout.block_size);
             (first, len)
         };
@@ -277,31 +277,39 @@ impl Groups {
             let index = layout.group_of_block(start);
             let first = layout.group_first_block(index);
             let len = (end - start).min(first + layout.group_blocks(index) - start);
-            let bits = start - first..start - first + len;
             let bitmap = self.block_bitmap(layout, buffers, index).await?;
-            let system = self.group(index, |group| group.system.clone()).unwrap_or_default();
-            if system.iter().any(|used| used.start < bits.end && bits.start < used.end) {
-                log::error!("ext2: blocks {start}+{len} are not a file's");
-                return Err(Errno::EIO);
-            }
-            let cleared = {
-                let mut held = self.held_blocks.lock();
-                if held.free(Piece { group: index, first: bits.start, len }, layout.block_size) {
-                    buffers.forget(start, len);
-                }
-                bitmap.modify(|data| clear_bits(data, bits.start, len))
-            };
-            if cleared != len {
-                log::error!("ext2: blocks {start}+{len} were already free in part");
-            }
-            self.change(index, |group| {
-                group.free_blocks += cleared;
-                if !group.damaged {
-                    self.free_blocks.fetch_add(u64::from(cleared), Ordering::Relaxed);
-                }
-            });
+            self.free_in(layout, buffers, &bitmap, Run { start, len })?;
             start += len;
         }
+        Ok(())
+    }
+
+    /// Blocks of one group, whose bitmap this is.
+    pub fn free_in(&self, layout: &Layout, buffers: &Buffers, bitmap: &Buffer, run: Run) -> Result<()> {
+        let Run { start, len } = run;
+        let index = layout.group_of_block(start);
+        let first = start - layout.group_first_block(index);
+        let system = self.group(index, |group| group.system.clone()).unwrap_or_default();
+        if system.iter().any(|used| used.start < first + len && first < used.end) {
+            log::error!("ext2: blocks {start}+{len} are not a file's");
+            return Err(Errno::EIO);
+        }
+        let cleared = {
+            let mut held = self.held_blocks.lock();
+            if held.free(Piece { group: index, first, len }, layout.block_size) {
+                buffers.forget(start, len);
+            }
+            bitmap.modify(|data| clear_bits(data, first, len))
+        };
+        if cleared != len {
+            log::error!("ext2: blocks {start}+{len} were already free in part");
+        }
+        self.change(index, |group| {
+            group.free_blocks += cleared;
+            if !group.damaged {
+                self.free_blocks.fetch_add(u64::from(cleared), Ordering::Relaxed);
+            }
+        });
         Ok(())
     }
 
@@ -333,141 +341,6 @@ impl Groups {
 
     pub fn holds_inodes(&self) -> bool {
         !self.held_inodes.lock().is_empty()
-    }
-
-    /// Allocates an inode: files in their directory's group if it has room; directories spread out, so that what is
-    /// put into them later finds room near them (after Orlov's allocator of 4.4BSD).
-    pub async fn alloc_inode(&self, layout: &Layout, buffers: &Buffers, parent: u32, directory: bool) -> Result<u32> {
-        if self.free_inodes() == 0 {
-            return Err(Errno::ENOSPC);
-        }
-        let mut why = Errno::ENOSPC;
-        let home = self.inode_group(layout, parent, directory);
-        for step in 0..layout.groups {
-            let index = (home + step) % layout.groups;
-            if self.group(index, |group| (group.free_inodes > 0 && !group.damaged).then_some(())).is_none() {
-                continue;
-            }
-            let bitmap = match self.inode_bitmap(layout, buffers, index).await {
-                Ok(bitmap) => bitmap,
-                Err(errno) => {
-                    why = errno;
-                    continue;
-                }
-            };
-            if let Some(ino) = self.take_inode(layout, &bitmap, index, directory) {
-                return Ok(ino);
-            }
-        }
-        Err(why)
-    }
-
-    /// The same, if the first group that it would be looked for in has one and the group's bitmap is in memory.
-    pub fn alloc_inode_now(&self, layout: &Layout, buffers: &Buffers, parent: u32, directory: bool) -> Option<u32> {
-        let index = self.inode_group(layout, parent, directory);
-        self.group(index, |group| (group.free_inodes > 0 && !group.damaged).then_some(()))?;
-        let bitmap = self.inode_bitmap_now(layout, buffers, index)?;
-        self.take_inode(layout, &bitmap, index, directory)
-    }
-
-    /// The first free inode of a group, if it has one.
-    fn take_inode(&self, layout: &Layout, bitmap: &Buffer, index: u32, directory: bool) -> Option<u32> {
-        let from = if index == 0 { layout.first_ino - 1 } else { 0 };
-        let bit = {
-            let mut held = self.held_inodes.lock();
-            let first = bitmap.modify(|data| {
-                let mut bits = Bits { used: data, held: held.bits(index) };
-                let bit = bits.next_clear(from, layout.inodes_per_group)?;
-                bits.set(bit);
-                Some(bit)
-            })?;
-            held.take(Piece { group: index, first, len: 1 }, layout.block_size);
-            first
-        };
-        let mut first_use = false;
-        self.change(index, |group| {
-            group.free_inodes = group.free_inodes.saturating_sub(1);
-            group.used_dirs += u32::from(directory);
-            // What is behind the last inode that was ever used is not looked at by checkers.
-            let before = group.desc.unused_inodes.get();
-            let unused = before.min((layout.inodes_per_group - bit - 1) as u16);
-            first_use = unused < before;
-            group.desc.unused_inodes.set(unused);
-            if !group.damaged {
-                subtract(&self.free_inodes, 1);
-            }
-        });
-        if first_use && let Some(buffer) = self.descs.get(index as usize / self.descs_per_block) {
-            // A name that leads to one of those would be a question.
-            buffer.put_first();
-        }
-        Some(index * layout.inodes_per_group + bit + 1)
-    }
-
-    pub async fn free_inode(&self, layout: &Layout, buffers: &Buffers, ino: u32, directory: bool) -> Result<()> {
-        let bitmap = self.inode_bitmap(layout, buffers, layout.group_of_inode(ino)).await?;
-        self.give_back(layout, &bitmap, ino, directory)
-    }
-
-    /// The same, if the group's bitmap is in memory.
-    pub fn free_inode_now(&self, layout: &Layout, buffers: &Buffers, ino: u32, directory: bool) -> Option<Result<()>> {
-        let bitmap = self.inode_bitmap_now(layout, buffers, layout.group_of_inode(ino))?;
-        Some(self.give_back(layout, &bitmap, ino, directory))
-    }
-
-    fn give_back(&self, layout: &Layout, bitmap: &Buffer, ino: u32, directory: bool) -> Result<()> {
-        let index = layout.group_of_inode(ino);
-        let bit = (ino - 1) % layout.inodes_per_group;
-        let cleared = {
-            let mut held = self.held_inodes.lock();
-            held.free(Piece { group: index, first: bit, len: 1 }, layout.block_size);
-            bitmap.modify(|data| clear_bits(data, bit, 1))
-        };
-        if cleared != 1 {
-            log::error!("ext2: inode {ino} was already free");
-            return Err(Errno::EIO);
-        }
-        self.change(index, |group| {
-            group.free_inodes += 1;
-            group.used_dirs = group.used_dirs.saturating_sub(u32::from(directory));
-            if !group.damaged {
-                self.free_inodes.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        Ok(())
-    }
-
-    pub async fn is_inode_used(&self, layout: &Layout, buffers: &Buffers, ino: u32) -> Result<bool> {
-        let Some(bit) = ino.checked_sub(1).filter(|_| ino <= layout.inodes) else { return Ok(false) };
-        let bitmap = self.inode_bitmap(layout, buffers, layout.group_of_inode(ino)).await?;
-        let bit = bit % layout.inodes_per_group;
-        Ok(bitmap.with(|data| data[bit as usize / 8] & 1 << (bit % 8) != 0))
-    }
-
-    fn inode_group(&self, layout: &Layout, parent: u32, directory: bool) -> u32 {
-        if directory { self.directory_group(layout, parent) } else { layout.group_of_inode(parent) }
-    }
-
-    /// The group for a new directory: below the root, the emptiest of those with more free space than the average;
-    /// elsewhere the first from the parent's on that is not crowded.
-    fn directory_group(&self, layout: &Layout, parent: u32) -> u32 {
-        let average_inodes = (self.free_inodes() / u64::from(layout.groups)) as u32;
-        let average_blocks = (self.free_blocks() / u64::from(layout.groups)) as u32;
-        let groups = self.groups.lock();
-        let roomy = |group: &Group| {
-            group.free_inodes > 0 && group.free_inodes >= average_inodes && group.free_blocks >= average_blocks
-        };
-        if parent == ROOT_INO {
-            let best = groups.iter().enumerate().filter(|(_, group)| roomy(group)).min_by_key(|(_, g)| g.used_dirs);
-            if let Some((index, _)) = best {
-                return index as u32;
-            }
-        }
-        let home = layout.group_of_inode(parent);
-        let crowded =
-            |group: &Group| group.free_inodes <= average_inodes / 4 || group.free_blocks <= average_blocks / 4;
-        let from = (0..layout.groups).map(|step| (home + step) % layout.groups);
-        from.into_iter().find(|&index| groups.get(index as usize).is_some_and(|g| !crowded(g))).unwrap_or(home)
     }
 
     pub(super) fn group<R>(&self, index: u32, look: impl FnOnce(&Group) -> Option<R>) -> Option<R> {
@@ -516,6 +389,6 @@ fn check(layout: &Layout, desc: &GroupDesc) -> Result<()> {
 }
 
 /// Counts that contradict the bitmaps must not wrap.
-fn subtract(count: &AtomicU64, n: u64) {
+pub(super) fn subtract(count: &AtomicU64, n: u64) {
     let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(count.saturating_sub(n)));
 }

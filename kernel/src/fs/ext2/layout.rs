@@ -329,6 +329,11 @@ impl Layout {
         (ino - 1) / self.inodes_per_group
     }
 
+    /// Where an inode has its first block if it can be chosen: in its own group.
+    pub fn home(&self, ino: u32) -> u32 {
+        self.group_first_block(self.group_of_inode(ino)).max(self.first_data_block + 1)
+    }
+
     /// True for a block number that can hold data.
     pub fn valid_block(&self, block: u32) -> bool {
         block > self.first_data_block && block < self.blocks

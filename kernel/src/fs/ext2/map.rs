@@ -190,13 +190,7 @@ impl Node {
         {
             return Ok(run.start + 1);
         }
-        Ok(self.home())
-    }
-
-    /// In the inode's group.
-    pub(super) fn home(&self) -> u32 {
-        let layout = &self.volume.layout;
-        layout.group_first_block(layout.group_of_inode(self.ino)).max(layout.first_data_block + 1)
+        Ok(self.volume.layout.home(self.ino))
     }
 
     /// The same for an inode with pointers: with the indirect blocks on the way to the new ones.

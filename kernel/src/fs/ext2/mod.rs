@@ -41,6 +41,7 @@ mod dirent;
 mod extents;
 mod features;
 mod file;
+mod free_inodes;
 mod groups;
 mod held;
 mod inode;

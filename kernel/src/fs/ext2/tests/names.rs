@@ -1,6 +1,7 @@
 //! Names and inodes: whenever power goes, e2fsck has nothing to ask, and a sync takes no more flushes than that needs.
 
 use super::*;
+use crate::fs::ext2::names::Content;
 use crate::fs::inode::NewAttr;
 
 type Path = Vec<Vec<u8>>;
@@ -307,4 +308,48 @@ fn an_inode_that_cannot_be_stored_keeps_nothing_else_from_the_disk() {
         unmount(fs).await;
     });
     check_clean(&disk.image(), "after reads that failed");
+}
+
+/// Inodes and blocks that are taken or were once, and inodes in memory.
+fn taken(fs: &Ext2) -> [u64; 4] {
+    let groups = &fs.volume.groups;
+    let unused = groups.group(0, |group| Some(group.desc.unused_inodes.get())).unwrap();
+    [unused.into(), groups.free_inodes(), groups.free_blocks(), fs.volume.live_inodes().len() as u64]
+}
+
+/// Makes so many that one has to wait, which takes nothing.
+async fn make_until_one_waits(fs: &Ext2, kind: FileType) {
+    root_of(fs).create(b"first", NewNode::Regular, ATTR).await.unwrap();
+    for number in 0..64 {
+        let before = taken(fs);
+        let name = format!("{number}").into_bytes();
+        match fs.root.node.create_now(&name, Content::Plain(kind), ATTR) {
+            Some(made) => drop(made.unwrap()),
+            None => return assert_eq!(taken(fs), before, "{kind:?}, after {number}"),
+        }
+    }
+    panic!("none of them waits");
+}
+
+/// Of the inode table a block is not in memory, or no block is free for a directory.
+#[test]
+fn what_cannot_be_made_at_once_takes_nothing() {
+    let disk = TestDisk::new(mke2fs(&["-t", "ext4", "-O", "^has_journal", "-b", "1024"], 8 * MIB), 8);
+    run(async move {
+        let fs = mount(&disk).await;
+        make_until_one_waits(&fs, FileType::Regular).await;
+        unmount(fs).await;
+    });
+    let disk = TestDisk::new(mke2fs(&["-b", "4096", "-m", "0"], 2 * MIB), 9);
+    run(async move {
+        let fs = mount(&disk).await;
+        let fill = root_of(&fs).create(b"fill", NewNode::Regular, ATTR).await.unwrap();
+        let mut pos = 0;
+        while fs.volume.groups.available_blocks() > 30 && write(&fill, pos, &[7; 4096]).await.is_ok() {
+            pos += 4096;
+        }
+        make_until_one_waits(&fs, FileType::Directory).await;
+        drop(fill);
+        unmount(fs).await;
+    });
 }
