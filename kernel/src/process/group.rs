@@ -36,7 +36,9 @@ pub fn setpgid(t: &Thread, pid: i32, pgid: i32) -> Result<()> {
     if pgid != pid && !table.group(pgid).any(|member| member.session.read().sid == session) {
         return Err(Errno::EPERM);
     }
-    table.set_group(&target, pgid);
+    let overtaken = table.set_group(&target, pgid);
+    drop(table);
+    overtaken.apply();
     Ok(())
 }
 
@@ -67,7 +69,10 @@ pub fn setsid(t: &Thread) -> Result<u32> {
     if process.session.read().sid == process.pid || table.group_exists(process.pid) {
         return Err(Errno::EPERM);
     }
+    // What is on its way to its group may be for its session only.
+    let overtaken = table.set_group(process, process.pid);
     table.set_session(process, Session::new(process.pid));
-    table.set_group(process, process.pid);
+    drop(table);
+    overtaken.apply();
     Ok(process.pid)
 }

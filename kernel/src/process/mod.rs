@@ -27,6 +27,8 @@ pub mod run;
 mod session;
 pub mod table;
 mod task;
+#[cfg(test)]
+pub(crate) mod test_util;
 pub mod trace;
 pub mod wait;
 pub mod waits;

@@ -119,37 +119,11 @@ fn badness(process: &Process) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::FpRegs;
-    use crate::process::creds::Credentials;
-    use crate::process::limits::Limits;
-    use crate::process::process::NewProcess;
-    use crate::process::session::Session;
-    use crate::process::task::{Handles, Task};
-    use crate::signal::{SIGCHLD, SigHandlers, TaskSignals};
-
-    /// A process with one thread.
-    fn process() -> (Arc<Process>, Arc<Task>) {
-        mm::test_util::init();
-        let process = Process::new(NewProcess {
-            pid: 7,
-            creator: 0,
-            pgid: 0,
-            session: Session::new(0),
-            handlers: Arc::new(SigHandlers::new()),
-            limits: Limits::initial(100),
-            exit_signal: SIGCHLD.into(),
-        });
-        let mm = Some(mm::AddressSpace::new().unwrap());
-        let handles = Handles { mm, files: None, fs: None, creds: Arc::new(Credentials::root()) };
-        let entity = exec::Entity::new(Default::default());
-        let task = Task::new(7, process.clone(), entity, TaskSignals::new(), handles, [0; 16], FpRegs::default());
-        task.join(&mut process.threads.lock());
-        (process, task)
-    }
+    use crate::process::test_util::process;
 
     #[test]
     fn one_that_keeps_its_memory_is_passed_over_after_a_while() {
-        let (process, _task) = process();
+        let (process, _task) = process(7, 0);
         let first = Instant::from_nanos(1_000_000_000);
         assert!(may_be_waited_for(&process, first));
         assert!(may_be_waited_for(&process, first.saturating_add(PATIENCE / 2)));
@@ -160,7 +134,7 @@ mod tests {
 
     #[test]
     fn one_without_memory_is_not_waited_for() {
-        let (process, task) = process();
+        let (process, task) = process(7, 0);
         task.lock_handles().mm = None;
         assert!(!may_be_waited_for(&process, Instant::from_nanos(1)));
     }

@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 
 use super::process::Process;
 use super::task::Task;
-use super::walks::Walks;
+use super::walks::{Overtaken, Walks};
 use crate::errno::{Errno, Result};
 use crate::sync::{SpinGuard, SpinLock};
 
@@ -360,12 +360,16 @@ impl Table {
         self.groups.contains_key(&pgid)
     }
 
-    pub fn set_group(&mut self, process: &Process, pgid: Pid) {
-        let old = process.pgid.swap(pgid, Ordering::Relaxed);
-        if old != pgid {
-            self.leave_group(process, old);
-            self.join_group(process, pgid);
+    pub fn set_group<'a>(&mut self, process: &'a Arc<Process>, pgid: Pid) -> Overtaken<'a> {
+        let old = process.pgid.load(Ordering::Relaxed);
+        if old == pgid {
+            return Overtaken::default();
         }
+        let overtaken = self.catch_up(process);
+        process.pgid.store(pgid, Ordering::Relaxed);
+        self.leave_group(process, old);
+        self.join_group(process, pgid);
+        overtaken
     }
 
     /// Makes `process` the leader of a new session and group (setsid(2)).

@@ -49,8 +49,8 @@ impl Drop for Fork<'_> {
     }
 }
 
-/// Notes a signal for many.
-pub(super) fn note<'a>(shared: &Shared, threads: impl Iterator<Item = &'a Task>, signo: u8) {
+/// Notes a signal for many; `pending`: it has not been discarded, so that a child is to get it.
+pub(super) fn note<'a>(shared: &Shared, threads: impl Iterator<Item = &'a Task>, signo: u8, pending: bool) {
     if shared.forks == 0 {
         return;
     }
@@ -62,7 +62,9 @@ pub(super) fn note<'a>(shared: &Shared, threads: impl Iterator<Item = &'a Task>,
             } else if SigSet::STOPS.contains(signo) {
                 *set = set.without(SigSet::CONT);
             }
-            set.insert(signo);
+            if pending {
+                set.insert(signo);
+            }
         }
     }
 }
@@ -79,4 +81,36 @@ pub(super) fn begin_with(process: &Process, task: &Task, mut signals: SigSet) {
     }
     process.sig.publish(&shared);
     task.update_pending(&local);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::test_util::process;
+    use crate::signal::{SIGCHLD, SIGSTOP, SIGTERM, post_with_others};
+
+    /// What a child begins with if these come to its maker's group meanwhile. None: the maker ends.
+    fn got(pid: u32, signals: &[u8]) -> Option<SigSet> {
+        let (process, task) = process(pid, 40);
+        let fork = Fork::begin(&task).unwrap();
+        for signo in signals {
+            let (sent, effects) = post_with_others(&process, SigInfo::user(*signo, 0, 0));
+            sent.unwrap();
+            drop(effects);
+        }
+        fork.complete(SigSet::EMPTY)
+    }
+
+    #[test]
+    fn a_child_gets_what_came_for_the_group() {
+        assert!(got(41, &[SIGTERM]).is_some_and(|set| set.contains(SIGTERM)));
+        assert!(got(41, &[SIGSTOP]).is_some_and(|set| set.contains(SIGSTOP)));
+        assert_eq!(got(41, &[SIGSTOP, SIGCONT]), Some(SigSet::EMPTY));
+    }
+
+    #[test]
+    fn what_its_maker_ignores_is_nothing_to_a_child() {
+        assert_eq!(got(41, &[SIGCHLD]), Some(SigSet::EMPTY));
+        assert_eq!(got(1, &[SIGTERM, SIGKILL, SIGSTOP]), Some(SigSet::EMPTY));
+    }
 }

@@ -36,8 +36,8 @@ pub use mask::{set_mask, suspend, wait_for, with_mask};
 pub use queue::Reservation;
 pub use restart::{Restart, RestartBlock, Resume};
 pub use send::{
-    adopt, is_fatal, kill_group, kill_others, may_signal, outlive_timer, post_with_others, queue_to_process,
-    queue_to_task, send_to_group, send_to_process, send_to_task, thread_exits,
+    Effects, adopt, discards, is_fatal, kill_group, kill_others, may_signal, outlive_timer, post_with_others,
+    queue_to_process, queue_to_task, send_to_group, send_to_process, send_to_task, thread_exits,
 };
 pub use set::*;
 pub use signalfd::signalfd;

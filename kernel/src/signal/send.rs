@@ -93,6 +93,24 @@ fn is_ignored(process: &Process, held_back: bool, info: &SigInfo) -> bool {
     !held_back && process.handlers.read().ignores(signo)
 }
 
+/// The same of a process whose signals this thread takes. A tracer wants to know of signals without effect, too.
+fn is_discarded(process: &Process, main: &Task, info: &SigInfo) -> bool {
+    let held_back = main.sig.lock().holds_back(info.signo());
+    let told = main.is_traced() && info.signo() != SIGKILL;
+    !told && is_ignored(process, held_back, info)
+}
+
+/// Nothing would become pending for the process if it got this signal now.
+pub fn discards(process: &Process, info: &SigInfo) -> bool {
+    let threads = process.threads.lock();
+    main_of(&threads).is_none_or(|main| is_discarded(process, main, info))
+}
+
+/// The first thread of a process, or another one. None: a zombie.
+fn main_of(threads: &[Arc<Task>]) -> Option<&Arc<Task>> {
+    threads.iter().find(|task| task.is_leader()).or(threads.first())
+}
+
 fn post(process: &Arc<Process>, task: Option<&Arc<Task>>, info: SigInfo) -> Result<()> {
     if !info.is_valid() {
         return Err(Errno::EINVAL);
@@ -141,19 +159,14 @@ fn queue<'a>(
     let signo = info.signo();
     let mut effects = Effects { process, receiver: None, continued: false };
     let threads = process.threads.lock();
-    let Some(main) = only.or_else(|| threads.iter().find(|task| task.is_leader())).or(threads.first()).cloned() else {
-        return (Ok(()), effects); // a zombie
+    let Some(main) = only.or_else(|| main_of(&threads)).cloned() else {
+        return (Ok(()), effects);
     };
     let mut shared = process.sig.lock();
-    if for_many {
-        fork::note(&shared, threads.iter().map(|task| &**task), signo);
-    }
     effects.continued = side_effects(process, &threads, &mut shared, signo);
-    let held_back = main.sig.lock().holds_back(signo);
     let mut killed = false;
-    // A tracer wants to know of signals without effect, too.
-    let told = main.is_traced() && signo != SIGKILL;
-    let result = if !told && is_ignored(process, held_back, &info) {
+    let discarded = is_discarded(process, &main, &info);
+    let result = if discarded {
         Ok(())
     } else if signo == SIGKILL {
         killed = true;
@@ -166,6 +179,10 @@ fn queue<'a>(
         effects.receiver = pushed.is_ok().then(|| choose(&threads, &main, signo)).flatten();
         pushed
     };
+    if for_many {
+        let threads = threads.iter().map(|task| &**task);
+        fork::note(&shared, threads, signo, !discarded && result.is_ok());
+    }
     drop(shared);
     if killed {
         mark_killed(process, &threads, Some(ExitStatus::Killed { signal: SIGKILL, core: false }), None);

@@ -2,6 +2,7 @@
 
 mod ext2;
 mod futex;
+mod groups;
 mod ipc;
 mod kernel;
 mod memory;
@@ -87,6 +88,7 @@ pub const ALL: &[Scenario] = &[
     scenario("locks", kernel::locks, "kernel tasks take sleeping locks, and give up at any time"),
     scenario("processes", process::processes, "fork, vfork, threads, execve, exit, kill and wait"),
     scenario("signals", signals::signals, "signals, stops and SIGKILL against every call that blocks"),
+    scenario("groups", groups::leavers, "who leaves a process group that is being signalled has the signal before"),
     scenario("epoll", poll::epoll, "epoll in all modes, against close"),
     scenario("poll", poll::poll, "poll on pipes whose writers come and go"),
     scenario("inotify", notify::events, "events of names in order, against watches that come and go"),
