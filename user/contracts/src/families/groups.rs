@@ -16,6 +16,7 @@ tests! {
     setpgid_errors, setpgid_of_a_child, setpgid_after_exec, setpgid_of_a_leader, getpgid_and_getsid, setsid_rules,
     inherited, zombie_groups, kill_group, kill_own_group, kill_nobody, kill_permissions_of_a_group,
     orphaned_group_with_a_stop, orphaned_by_setpgid, stop_signals_in_an_orphaned_group, kill_everybody_as_user,
+    left_in_the_middle,
 }
 
 fn pgid(pid: i32) -> Ret {
@@ -416,4 +417,38 @@ fn kill_everybody_as_user() {
     });
     say!("{status}");
     say!("the other: {}", wait(friend));
+}
+
+/// Members leave as soon as one of them has been signalled: the others have been, too, or are before they are gone.
+fn left_in_the_middle() {
+    const MEMBERS: usize = 12;
+    let (mut left, mut signalled) = (0, 0);
+    for round in 0..10 {
+        let words = shared_words();
+        let status = in_child(|| {
+            setpgid(0, 0);
+            signal::handle(SIGUSR1, signal::count, 0);
+            let members: Vec<i32> = (0..MEMBERS)
+                .map(|_| {
+                    child(|| {
+                        words[0].fetch_add(1, SeqCst);
+                        while words[1].load(SeqCst) == 0 {
+                            words[1].fetch_max(signal::CAUGHT.load(SeqCst) as u32, SeqCst);
+                        }
+                        let gone = if round % 2 == 0 { setpgid(0, 0) } else { sys!(SYS_setsid) };
+                        words[2].fetch_add(u32::from(gone.ok()), SeqCst);
+                        signal::caught()
+                    })
+                })
+                .collect();
+            while words[0].load(SeqCst) < MEMBERS as u32 {
+                process::sleep_ms(1);
+            }
+            kill(0, SIGUSR1);
+            members.into_iter().filter(|member| wait(*member).to_string() == "exited with 1").count() as i32
+        });
+        left += words[2].load(SeqCst);
+        signalled += usize::from(status.to_string() == format!("exited with {MEMBERS}"));
+    }
+    say!("left: {left}; rounds in which each had the signal: {signalled}");
 }
