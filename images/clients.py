@@ -132,6 +132,15 @@ def connected_from(port):
     return connection
 
 
+def until_addressed():
+    """A card that comes into use has an address again, by DHCP."""
+    end = time.monotonic() + 30
+    while b" inet " not in run("ip", "-4", "addr", "show", "dev", "eth0"):
+        if time.monotonic() > end:
+            raise RuntimeError("no address in 30 seconds")
+        time.sleep(0.05)
+
+
 def missed():
     """The host does not hear that connections have ended; the next ones from the same ports are made nevertheless."""
     for port in range(20000, 20012):
@@ -140,7 +149,7 @@ def missed():
         run("ip", "link", "set", "eth0", "down")
         reset(old)
         run("ip", "link", "set", "eth0", "up")
-        time.sleep(0.5)
+        until_addressed()
         connected_from(port).close()
 
 
