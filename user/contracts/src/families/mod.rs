@@ -146,6 +146,7 @@ mod userfault;
 mod userfault_edges;
 mod wait;
 mod xattr;
+mod zombies;
 
 use crate::Test;
 
@@ -169,6 +170,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("prctl", prctl::TESTS),
     ("socket_filters", socket_filters::TESTS),
     ("wait", wait::TESTS),
+    ("zombies", zombies::TESTS),
     ("fifo", fifo::TESTS),
     ("file_capabilities", file_capabilities::TESTS),
     ("groups", groups::TESTS),
