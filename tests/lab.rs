@@ -11,6 +11,7 @@ use pollux_wire::{Exit, Request};
 use xtask::image::{self, Image};
 use xtask::machine::{Boot, KernelKind, Machine, MachineOptions};
 use xtask::paths;
+use xtask::refusal::PortTaken;
 use xtask::session::{self, Input, Outcome, Output};
 
 /// The kernel under test.
@@ -101,6 +102,7 @@ pub fn run_on(machine: &Machine, argv: &[&str], input: &[u8], limit: Duration) -
     };
     match &output.outcome {
         Outcome::Exit(_) => Ok(output),
+        Outcome::Died(why) if PortTaken::is(why) => Err(PortTaken.into()),
         Outcome::TimedOut => Err(anyhow!("no end within {limit:?}")).with_context(log),
         Outcome::Died(why) => Err(anyhow!("{why}")).with_context(log),
     }

@@ -10,6 +10,7 @@ use libtest_mimic::Trial;
 use pollux_tests::{lab, run_on};
 use xtask::machine::{Bus, KernelKind, MachineOptions};
 use xtask::network::Forward;
+use xtask::refusal::PortTaken;
 
 use crate::shared;
 
@@ -83,19 +84,29 @@ fn client(bus: Bus, smp: u8) -> Result<()> {
     Ok(())
 }
 
-/// A megabyte there and back over each of several connections at the same time, and a datagram.
 fn server() -> Result<()> {
+    PortTaken::again(serve)
+}
+
+/// A megabyte there and back over each of several connections at the same time, and a datagram.
+fn serve() -> Result<()> {
     const CLIENTS: usize = 4;
     let (port, datagrams) = (free_port()?, free_port()?);
     let forward = vec![Forward::tcp(port, 7000), Forward::udp(datagrams, 7000)];
     let machine = lab::machine(&MachineOptions { forward, ..options() }, "test")?;
     let guest = thread::spawn(move || run_on(&machine, &["probe", "serve", "7000", "4"], b"", LIMIT));
-    ask_datagram(datagrams, &guest)?;
+    let answer = ask_datagram(datagrams, &guest);
+    let joined =
+        |guest: thread::JoinHandle<_>| guest.join().map_err(|_| anyhow::anyhow!("the guest's thread has panicked"))?;
+    if let Err(error) = answer {
+        // Perhaps it knows why.
+        return Err(joined(guest).err().unwrap_or(error));
+    }
     let clients: Vec<_> = (0..CLIENTS).map(|number| thread::spawn(move || there_and_back(port, number))).collect();
     for client in clients {
         client.join().map_err(|_| anyhow::anyhow!("a client has panicked"))??;
     }
-    let output = guest.join().map_err(|_| anyhow::anyhow!("the guest's thread has panicked"))??;
+    let output = joined(guest)?;
     let text = lab::text_of(output)?;
     ensure!(text == "listening\nserver: 4194304 bytes\n", "{text}");
     Ok(())

@@ -38,7 +38,7 @@ pub mod paths;
 pub mod power_cut;
 pub mod provision;
 pub mod recipe;
-mod refusal;
+pub mod refusal;
 pub mod session;
 pub mod share;
 pub mod sim;

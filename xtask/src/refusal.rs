@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use anyhow::Result;
+
 /// What QEMU says, and what that means for who has called `cargo xtask qemu`.
 const KNOWN: [(&str, &str); 3] = [
     (
@@ -16,6 +18,9 @@ const KNOWN: [(&str, &str); 3] = [
 const PORT_TAKEN: &str =
     "a port of this machine that --forward names is taken: choose another one, or end the program that has it";
 
+/// How often other ports are chosen.
+pub const ATTEMPTS: usize = 5;
+
 /// A port that is to lead to the guest belongs to somebody else: where nobody has named it another one does as well.
 #[derive(Debug)]
 pub struct PortTaken;
@@ -24,6 +29,17 @@ impl PortTaken {
     /// Is that why it did not start?
     pub fn is(reason: &str) -> bool {
         reason == PORT_TAKEN
+    }
+
+    /// Does something that chooses ports by itself, and again if somebody else has one of them before QEMU.
+    pub fn again<T>(mut run: impl FnMut() -> Result<T>) -> Result<T> {
+        for _ in 1..ATTEMPTS {
+            match run() {
+                Err(error) if error.is::<PortTaken>() => {}
+                end => return end,
+            }
+        }
+        run()
     }
 }
 

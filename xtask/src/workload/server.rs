@@ -15,9 +15,6 @@ use crate::wire::Faults;
 use crate::wire::control::Door;
 use crate::{paths, provision};
 
-/// How often ports are chosen that somebody else takes before QEMU does.
-const ATTEMPTS: usize = 5;
-
 /// Ports on the host's loopback that nobody uses now, for ports of the guest: pairs of the guest's and the host's.
 fn ports_for(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
     let bind = |_: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
@@ -64,16 +61,9 @@ pub struct Network {
 }
 
 impl Network {
-    /// Does something with a network, and again with other ports if QEMU finds that somebody has taken one of these meanwhile.
+    /// Does something with a network, and again with other ports if somebody has taken one of these before QEMU.
     pub fn with<T>(workload: &mut Workload, mut run: impl FnMut(&Network, &Workload) -> Result<T>) -> Result<T> {
-        for _ in 1..ATTEMPTS {
-            let network = Network::start(workload)?;
-            match run(&network, workload) {
-                Err(error) if error.is::<PortTaken>() => {}
-                end => return end,
-            }
-        }
-        run(&Network::start(workload)?, workload)
+        PortTaken::again(|| run(&Network::start(workload)?, workload))
     }
 
     /// Starts the server, and lets the entries know what it tells, and where the wire takes requests.
@@ -110,6 +100,7 @@ impl Drop for Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refusal::ATTEMPTS;
 
     #[test]
     fn ports_that_are_taken_are_replaced_by_others() {
