@@ -221,7 +221,8 @@ def carrier():
 
 def cut(transfer):
     """The cable is taken out for three seconds in the middle of a transfer, which ends well."""
-    wrong, seen = [], []
+    # It may be out before it is looked at again.
+    wrong, seen = [], [carrier()]
 
     def work():
         try:
