@@ -5,7 +5,7 @@
 //! * [`page_cache`]: [`PageCache`], the pages of one file, shared by read, write and mmap. [`PageSource`] is what can be
 //!   mapped: an open file, or a piece of shared anonymous memory ([`shmem`]).
 //! * [`shared_pages`]: pages that the kernel and programs use at the same time (io_uring).
-//! * [`shortage`]: what those wait for who find no page.
+//! * [`overcommit`]: how much is promised. [`shortage`]: what those wait for who find no page.
 //! * [`uaccess`], [`iobuf`]: typed pointers into user memory and the buffers of read and write.
 //!
 //! Lock order: address space → page cache → frame allocator and heap. None is held over an await.
@@ -15,6 +15,7 @@ pub mod frames;
 pub mod heap;
 mod iobuf;
 mod local;
+pub mod overcommit;
 pub mod page_cache;
 pub mod shared_pages;
 pub mod shmem;

@@ -172,8 +172,11 @@ static VM: &[Static] = &[
     Static::text("max_map_count", |out| put!(out, "{}\n", mm::space::MAX_MAPPINGS)),
     // As many as could be had of those that were asked for: none.
     setting("nr_hugepages", |out| put!(out, "0\n"), |bytes, _| number(bytes).map(drop)),
-    // Memory is promised without counting, and taken back by the OOM killer: mode 1.
-    Static::text("overcommit_memory", |out| put!(out, "1\n")),
+    setting(
+        "overcommit_memory",
+        |out| put!(out, "{}\n", mm::overcommit::mode()),
+        |bytes, _| mm::overcommit::set_mode(parse(bytes)?),
+    ),
     setting(
         "unprivileged_userfaultfd",
         |out| put!(out, "{}\n", u8::from(userfault::UNPRIVILEGED.load(Ordering::Relaxed))),

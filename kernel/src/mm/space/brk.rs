@@ -4,7 +4,8 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use super::super::addr::{PAGE, USER_END, page_up};
-use super::map::{Removed, check_overcommit, let_go};
+use super::super::overcommit;
+use super::map::{Removed, let_go};
 use super::tlb::Gather;
 use super::types::Limits;
 use super::vma::{Backing, Prot, Vma, VmaFlags};
@@ -73,7 +74,7 @@ impl Inner {
             let flags = if self.lock_future { VmaFlags::LOCKED } else { VmaFlags::empty() };
             let vma = Vma::new(new_end, Prot::READ | Prot::WRITE, flags, Backing::Anonymous);
             let allowed = new_end - start <= limits.heap.load(Ordering::Relaxed)
-                && check_overcommit(new_end - old_end).is_ok()
+                && overcommit::check(new_end - old_end).is_ok()
                 && self.is_free(old_end..new_end);
             if !allowed || self.add(old_end, vma, limits).is_err() {
                 return (old, None);

@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 use super::super::addr::{PAGE, untag};
 use super::super::frames::is_sole_block;
 use super::super::frames::page::Pfn;
+use super::super::overcommit;
 use super::blocks::BLOCK;
 use super::fault::{is_sole_owner, page_flags, sync_instructions};
 use super::map::{is_data, page_range};
@@ -152,7 +153,8 @@ impl Inner {
             let old = core::mem::replace(&mut vma.prot, prot);
             let len = vma.end - from;
             if !was_data && is_data(vma) {
-                if len > data_left && len <= space_left {
+                let promised = !vma.flags.contains(VmaFlags::NORESERVE);
+                if len > data_left && len <= space_left || promised && overcommit::check(len).is_err() {
                     vma.prot = old;
                     result = Err(Errno::ENOMEM);
                     return false;

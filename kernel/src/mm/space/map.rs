@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::super::addr::{PAGE, USER_END, page_down, page_up, untag};
-use super::super::frames;
+use super::super::overcommit;
 use super::super::page_cache::Mapped;
 use super::super::shmem::SharedMemory;
 use super::fault::STACK_GUARD;
@@ -201,8 +201,10 @@ fn check(request: &MmapRequest) -> Result<(u64, VmaFlags)> {
     if request.flags.intersects(FIXED) {
         check_fixed(request.addr, len, request.flags.contains(MapFlags::LOW))?;
     }
-    if request.prot.contains(Prot::WRITE) && !flags.intersects(VmaFlags::SHARED | VmaFlags::NORESERVE) {
-        check_overcommit(len)?;
+    // Of a file that is shared nothing is promised; memory that is shared has room for all of it.
+    let promised = if flags.contains(VmaFlags::SHARED) { request.source.is_none() } else { request.prot.contains(Prot::WRITE) };
+    if promised && !flags.contains(VmaFlags::NORESERVE) {
+        overcommit::check(len)?;
     }
     Ok((len, flags))
 }
@@ -232,11 +234,6 @@ fn check_fixed(addr: u64, len: u64, may_be_low: bool) -> Result<()> {
         return Err(Errno::EPERM);
     }
     Ok(())
-}
-
-/// Linux's heuristic overcommit refuses only what can never be had.
-pub(super) fn check_overcommit(len: u64) -> Result<()> {
-    if len / PAGE > frames::total_frames() as u64 { Err(Errno::ENOMEM) } else { Ok(()) }
 }
 
 /// The flags of the mapping, once the file has agreed to it.

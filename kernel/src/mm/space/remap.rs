@@ -3,7 +3,8 @@
 use core::ops::Range;
 
 use super::super::addr::{PAGE, USER_END, page_up, untag};
-use super::map::{MAX_MAPPINGS, MMAP_MIN_ADDR, Removed, check_overcommit, let_go, page_range};
+use super::super::overcommit;
+use super::map::{MAX_MAPPINGS, MMAP_MIN_ADDR, Removed, let_go, page_range};
 use super::tlb::Gather;
 use super::types::{Limits, MapFlags, MmapRequest, MremapRequest};
 use super::vma::{Backing, Prot, Vma, VmaFlags};
@@ -138,7 +139,7 @@ impl Inner {
         self.check_size(more, vma, limits)?;
         self.check_locked(grown, vma, limits)?;
         if vma.prot.contains(Prot::WRITE) && !vma.flags.intersects(VmaFlags::SHARED | VmaFlags::NORESERVE) {
-            check_overcommit(grown)?;
+            overcommit::check(grown)?;
         }
         let may_grow = !must_move && !duplicate && vma_end == old.end && new_len <= USER_END - old.start;
         if may_grow && self.is_free(old.end..old.start + new_len) {

@@ -86,6 +86,7 @@ mod netlink_diag;
 mod netlink_route;
 mod netlink_set;
 mod open;
+mod overcommit;
 mod overlay;
 mod packets;
 mod pagemap;
@@ -160,6 +161,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("bad_fd", bad_fd::TESTS),
     ("bad_pointer", bad_pointer::TESTS),
     ("memory", memory::TESTS),
+    ("overcommit", overcommit::TESTS),
     ("exec", exec::TESTS),
     ("privileges", privileges::TESTS),
     ("scripts", scripts::TESTS),
