@@ -283,6 +283,11 @@ pub trait Inode: Send + Sync + Any {
         Op::ready(Err(Errno::ENOTTY))
     }
 
+    /// FS_IOC_GETVERSION; None: the file system has none for such a file.
+    fn generation(&self) -> Option<u32> {
+        None
+    }
+
     /// May `thread` read and search this directory whatever its mode says?
     fn grants(&self, _thread: &Thread) -> bool {
         false

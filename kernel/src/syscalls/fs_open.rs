@@ -10,7 +10,7 @@ use super::SysResult;
 use super::fs_stat::SHORT;
 use crate::errno::{Errno, Result};
 use crate::exec::interruptible;
-use crate::fs::inode_flags;
+use crate::fs::inode_flags::{self, Change};
 use crate::fs::locks::{self, Owner, Record};
 use crate::fs::open_file::{Kind, OpenFile};
 use crate::fs::path::PATH_MAX;
@@ -452,7 +452,19 @@ pub async fn ioctl(t: &Thread, fd: i32, cmd: u32, arg: u64) -> SysResult<u64> {
         }
         ioc::FS_IOC_SETFLAGS => {
             let flags = int.read(t.mm()).await?;
-            Box::pin(inode_flags::set(t.creds(), file.path(), flags as u32)).await?;
+            Box::pin(inode_flags::set(t.creds(), file.path(), Change::All(flags as u32))).await?;
+        }
+        ioc::FS_IOC_FSGETXATTR => {
+            let extended = inode_flags::extended(&**file.inode())?;
+            UserPtr::new(arg).write(t.mm(), extended).await?;
+        }
+        ioc::FS_IOC_FSSETXATTR => {
+            let extended = UserPtr::new(arg).read(t.mm()).await?;
+            Box::pin(inode_flags::set(t.creds(), file.path(), Change::Common(extended))).await?;
+        }
+        ioc::FS_IOC_GETVERSION => {
+            let version = file.inode().generation().ok_or(Errno::ENOTTY)?;
+            int.write(t.mm(), version as i32).await?;
         }
         ioc::FIONREAD if matches!(file.kind(), Kind::Regular(_)) => {
             let left = file.inode().size().saturating_sub(*file.pos().lock().await);

@@ -323,6 +323,11 @@ impl Inode for Ext2Inode {
         }
     }
 
+    fn generation(&self) -> Option<u32> {
+        let has = matches!(self.node.kind, FileType::Regular | FileType::Directory);
+        has.then(|| self.node.state.lock().generation)
+    }
+
     fn handle(&self) -> Option<Handle> {
         let words = [self.node.ino, self.node.state.lock().generation];
         Some(Handle { kind: handle::INO_GENERATION, words: words.into_iter().collect() })

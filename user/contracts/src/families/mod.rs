@@ -9,6 +9,7 @@ mod dirs;
 mod edges;
 mod epoll_nesting;
 mod exec;
+mod extended_flags;
 mod faults;
 mod fifo;
 mod file_capabilities;
@@ -242,6 +243,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("tty", tty::TESTS),
     ("tty_session", tty_session::TESTS),
     ("pty", pty::TESTS),
+    ("extended_flags", extended_flags::TESTS),
     ("inode_flags", inode_flags::TESTS),
     ("inotify", inotify::TESTS),
     ("inotify_events", inotify_events::TESTS),
