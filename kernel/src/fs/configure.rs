@@ -93,8 +93,9 @@ impl Configuration {
             (b"ro", _) => state.read_only = Some(true),
             (b"rw", _) => state.read_only = Some(false),
             // What is the case anyway; where nothing is stored, everything is synchronous.
-            (b"async" | b"lazytime" | b"nolazytime", _) => {}
-            (b"sync" | b"dirsync", _) if !self.fs_type.needs_device => {}
+            (b"lazytime" | b"nolazytime", _) => {}
+            (b"async" | b"sync" | b"dirsync", _) if !self.fs_type.needs_device => {}
+            (b"async" | b"sync" | b"dirsync", _) => self.add_option(state, key, None)?,
             (b"source", Some(value)) if state.source.is_none() => state.source = Some(value.into()),
             (b"source", Some(_)) => {
                 self.complain(&[b"Multiple sources"]);

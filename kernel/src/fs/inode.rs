@@ -477,6 +477,11 @@ pub trait FileSystem: Send + Sync + Any {
     fn has_removed(&self) -> Op<'_, bool> {
         Op::ready(false)
     }
+    /// SYNC and DIRSYNC: how the whole file system was mounted.
+    fn syncs(&self) -> InodeFlags {
+        InodeFlags::empty()
+    }
+
     /// Other options of a mounted file system (a remount).
     fn reconfigure(&self, _options: &[u8]) -> Result<()> {
         Ok(())

@@ -64,9 +64,9 @@ impl Change {
     fn flags(&self, old: u32) -> u32 {
         match self {
             Change::All(new) => *new,
-            Change::Common(new) => COMMON.iter().fold(old, |flags, (flag, xflag)| {
-                if new.xflags & xflag != 0 { flags | flag } else { flags & !flag }
-            }),
+            Change::Common(new) => COMMON
+                .iter()
+                .fold(old, |flags, (flag, xflag)| if new.xflags & xflag != 0 { flags | flag } else { flags & !flag }),
         }
     }
 

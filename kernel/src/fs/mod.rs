@@ -143,6 +143,11 @@ fn find_type(name: &[u8]) -> Option<FsType> {
     TYPES.read().iter().find(|t| t.name.as_bytes() == name).copied()
 }
 
+/// Is this a type whose file systems are on block devices?
+pub fn needs_device(name: &[u8]) -> bool {
+    find_type(name).is_some_and(|fs_type| fs_type.needs_device)
+}
+
 /// A new instance of a registered type; ENODEV if there is none of this name. A source that is no block device is ENOTBLK.
 pub async fn new_instance(name: &[u8], request: MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     instance_of_type(find_type(name).ok_or(Errno::ENODEV)?, request).await

@@ -75,7 +75,10 @@ pub async fn mount(
         Some(source) => read_path(t, source).await?,
         None => Default::default(),
     };
-    let data = read_data(t, data).await?;
+    let mut data = read_data(t, data).await?;
+    if fs::needs_device(&fs_type) {
+        say_syncs(&mut data, flags, b"");
+    }
     let device = device_of(t, &source).await;
     let request = MountRequest {
         source: &source,
@@ -92,6 +95,14 @@ pub async fn mount(
     })?;
     let instance = table::take_up(fs, read_only).await?;
     table::mount(instance, at, mount_flags(flags)).await
+}
+
+/// Puts MS_SYNCHRONOUS and MS_DIRSYNC in front of the options of a file system on a device, as what they are called there;
+/// `otherwise` is what is said without the first.
+fn say_syncs(data: &mut Vec<u8>, flags: u32, otherwise: &[u8]) {
+    let first = if flags & raw::MS_SYNCHRONOUS != 0 { &b"sync,"[..] } else { otherwise };
+    let second = if flags & raw::MS_DIRSYNC != 0 { &b"dirsync,"[..] } else { b"" };
+    data.splice(0..0, [first, second].concat());
 }
 
 /// The block device that a source names, if it is one; an error if it names nothing, and EACCES if devices do not count
@@ -122,8 +133,13 @@ async fn remount(at: &Path, flags: u32, data: &[u8]) -> Result<()> {
         return table::change_flags(at, false, set, kept.complement()).await;
     }
     let read_only = new.contains(MountFlags::RDONLY);
+    let mut data = data.to_vec();
+    if fs::needs_device(at.mount.fs().type_name().as_bytes()) {
+        // Whether changes of names are stored at once stays as it is.
+        say_syncs(&mut data, flags & !raw::MS_DIRSYNC, b"async,");
+    }
     let change = async || table::replace_flags(&at.mount, |old| old.intersection(kept) | set).await;
-    configure::reconfigure(at.mount.instance(), Some(read_only), data, change).await
+    configure::reconfigure(at.mount.instance(), Some(read_only), &data, change).await
 }
 
 /// Unmounting the root means making it read-only (umount2 in Linux). It is the end, whoever still has something open.

@@ -60,9 +60,20 @@ impl Ext2Inode {
     pub fn new(node: Arc<Node>) -> Arc<Ext2Inode> {
         let weak: Weak<Node> = Arc::downgrade(&node);
         let cache = (node.kind == FileType::Regular).then(|| PageCache::new(weak as Weak<dyn PageIo>));
-        let vfs = InodeState::default();
-        vfs.set_flags(InodeFlags::from_bits_truncate(node.state.lock().flags));
-        Arc::new(Ext2Inode { node, cache, vfs })
+        let inode = Ext2Inode { node, cache, vfs: InodeState::default() };
+        inode.obey();
+        Arc::new(inode)
+    }
+
+    /// Has its own flags obeyed, and those of the volume.
+    pub fn obey(&self) {
+        let state = self.node.state.lock();
+        self.obey_with(state.flags);
+    }
+
+    /// With the state locked, whose flags these are.
+    fn obey_with(&self, flags: u32) {
+        self.vfs.set_flags(InodeFlags::from_bits_truncate(flags) | self.node.volume.syncs());
     }
 
     /// FS_IOC_SETFLAGS. Flags that it can't change stay as they are.
@@ -91,7 +102,7 @@ impl Ext2Inode {
             }
             state.flags = state.flags & !inode_flags::SETTABLE | new & inode_flags::SETTABLE;
             state.ctime = now;
-            self.vfs.set_flags(InodeFlags::from_bits_truncate(state.flags));
+            self.obey_with(state.flags);
         });
         result
     }

@@ -13,6 +13,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{Mutex, RwLock};
 use crate::fs::handle::{Handle, INO_GENERATION, INO_GENERATION_PARENT};
 use crate::fs::inode::FileType;
+use crate::fs::inode_flags::InodeFlags;
 use crate::sync::SpinLock;
 
 /// Inodes kept in memory while nobody uses them.
@@ -100,7 +101,16 @@ impl Volume {
 
     /// Enters a new inode.
     pub fn adopt(&self, inode: &Arc<Ext2Inode>) {
-        self.inodes.lock().insert(inode.node.ino, Slot::Live(inode.clone()));
+        let mut table = self.inodes.lock();
+        // The volume may have been told something else since it was made.
+        inode.obey();
+        table.insert(inode.node.ino, Slot::Live(inode.clone()));
+    }
+
+    /// All inodes obey these besides their own flags from now on, and of those before what is `kept`.
+    pub fn change_syncs(&self, kept: InodeFlags, set: InodeFlags) {
+        self.set_syncs(self.syncs() & kept | set);
+        self.live_inodes().iter().for_each(|inode| inode.obey());
     }
 
     /// The inode has lost its last name: it lives as long as somebody uses it.

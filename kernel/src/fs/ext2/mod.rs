@@ -75,6 +75,7 @@ use super::MountRequest;
 use super::block::BlockDevice;
 use super::handle::Handle;
 use super::inode::{DeviceId, FileSystem, Inode, StatFs};
+use super::inode_flags::InodeFlags;
 use super::op::Op;
 use crate::errno::{Errno, Result};
 use crate::exec;
@@ -124,10 +125,20 @@ struct Options {
     read_only_on_error: Option<bool>,
     user_attributes: Option<bool>,
     no_recovery: bool,
+    /// MS_SYNCHRONOUS and MS_DIRSYNC: on or off.
+    syncs: [Option<bool>; 2],
 }
 
 impl Options {
     fn apply(&self, volume: &Volume) {
+        let (mut set, mut kept) = (InodeFlags::empty(), InodeFlags::all());
+        for (flag, wanted) in [InodeFlags::SYNC, InodeFlags::DIRSYNC].into_iter().zip(self.syncs) {
+            kept.set(flag, wanted.is_none());
+            set.set(flag, wanted == Some(true));
+        }
+        if kept != InodeFlags::all() {
+            volume.change_syncs(kept, set);
+        }
         if let Some(read_only) = self.read_only_on_error {
             volume.set_error_policy(read_only);
         }
@@ -145,6 +156,9 @@ fn parse_options(data: &[u8]) -> Result<Options> {
             b"errors=remount-ro" => options.read_only_on_error = Some(true),
             b"user_xattr" => options.user_attributes = Some(true),
             b"nouser_xattr" => options.user_attributes = Some(false),
+            b"sync" => options.syncs[0] = Some(true),
+            b"async" => options.syncs[0] = Some(false),
+            b"dirsync" => options.syncs[1] = Some(true),
             b"noload" | b"norecovery" => options.no_recovery = true,
             // What is the case anyway.
             b"bsddf" | b"nocheck" | b"check=none" | b"nogrpid" | b"sysvgroups" | b"noacl" => {}
@@ -316,8 +330,17 @@ impl FileSystem for Ext2 {
         })
     }
 
+    fn syncs(&self) -> InodeFlags {
+        self.volume.syncs()
+    }
+
     fn reconfigure(&self, options: &[u8]) -> Result<()> {
-        parse_options(options)?.apply(&self.volume);
+        let options = parse_options(options)?;
+        if options.syncs[1].is_some() {
+            // A remount cannot change it.
+            return Err(Errno::EINVAL);
+        }
+        options.apply(&self.volume);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use zerocopy::FromBytes;
 
@@ -23,6 +23,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{self, Mutex, Notify, WaitQueue};
 use crate::fs::block::{BlockDevice, SECTOR_SIZE};
 use crate::fs::inode::{DeviceId, StatFs};
+use crate::fs::inode_flags::InodeFlags;
 use crate::fs::op::BoxFuture;
 use crate::sync::{Once, SpinLock};
 use crate::time::Timespec;
@@ -64,6 +65,8 @@ pub struct Volume {
     pub(super) must_read_only: bool,
     read_only_on_error: AtomicBool,
     user_attributes: AtomicBool,
+    /// What all inodes obey besides their own flags: how the volume was mounted.
+    syncs: AtomicU32,
     pub(super) read_only: AtomicBool,
     /// Held while the volume is made writable or sealed. Whether all of it is on the disk and nothing can change.
     pub(super) complete: Mutex<bool>,
@@ -123,6 +126,7 @@ impl Volume {
             must_read_only: must_read_only || needs_recovery,
             read_only_on_error: AtomicBool::new(sb.errors.get() == ERRORS_READ_ONLY),
             user_attributes: AtomicBool::new(true),
+            syncs: AtomicU32::new(0),
             layout,
             sums,
             device,
@@ -374,6 +378,14 @@ impl Volume {
     /// The mount option "user_xattr".
     pub fn set_user_attributes(&self, there: bool) {
         self.user_attributes.store(there, Ordering::Relaxed);
+    }
+
+    pub fn syncs(&self) -> InodeFlags {
+        InodeFlags::from_bits_truncate(self.syncs.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_syncs(&self, flags: InodeFlags) {
+        self.syncs.store(flags.bits(), Ordering::Relaxed);
     }
 
     pub fn has_user_attributes(&self) -> bool {

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::super::inode::FileSystem;
+use super::super::inode_flags::InodeFlags;
 use super::super::path::{self, Path};
 use super::table::{BATCH, NOWHERE, TABLE};
 use super::{Mount, MountFlags};
@@ -65,6 +66,9 @@ impl Row {
     fn push_flags(&self, out: &mut Vec<u8>, whole: bool) {
         let read_only = self.flags.contains(MountFlags::RDONLY) || whole && self.fs.read_only();
         out.extend_from_slice(if read_only { b"ro" } else { b"rw" });
+        if whole {
+            self.push_syncs(out);
+        }
         for (flag, name) in [
             (MountFlags::NOSUID, &b",nosuid"[..]),
             (MountFlags::NODEV, b",nodev"),
@@ -75,6 +79,14 @@ impl Row {
             (MountFlags::NOSYMFOLLOW, b",nosymfollow"),
         ] {
             if self.flags.contains(flag) {
+                out.extend_from_slice(name);
+            }
+        }
+    }
+
+    fn push_syncs(&self, out: &mut Vec<u8>) {
+        for (flag, name) in [(InodeFlags::SYNC, &b",sync"[..]), (InodeFlags::DIRSYNC, b",dirsync")] {
+            if self.fs.syncs().contains(flag) {
                 out.extend_from_slice(name);
             }
         }
@@ -114,6 +126,7 @@ pub fn proc_mountinfo(root: &Path) -> Vec<u8> {
         out.push(b' ');
         push_escaped(&mut out, &row.fs.source());
         out.extend_from_slice(if row.fs.read_only() { b" ro" } else { b" rw" });
+        row.push_syncs(&mut out);
         out.extend_from_slice(&row.fs.options());
         out.push(b'\n');
     }

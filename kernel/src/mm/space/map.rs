@@ -202,7 +202,8 @@ fn check(request: &MmapRequest) -> Result<(u64, VmaFlags)> {
         check_fixed(request.addr, len, request.flags.contains(MapFlags::LOW))?;
     }
     // Of a file that is shared nothing is promised; memory that is shared has room for all of it.
-    let promised = if flags.contains(VmaFlags::SHARED) { request.source.is_none() } else { request.prot.contains(Prot::WRITE) };
+    let promised =
+        if flags.contains(VmaFlags::SHARED) { request.source.is_none() } else { request.prot.contains(Prot::WRITE) };
     if promised && !flags.contains(VmaFlags::NORESERVE) {
         overcommit::check(len)?;
     }

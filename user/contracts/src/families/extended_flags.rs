@@ -42,7 +42,7 @@ fn get(fd: i32) -> String {
 }
 
 fn file() -> i32 {
-    create(c"file");
+    close(create(c"file", ""));
     open(c"file", O_RDWR).fd()
 }
 
@@ -100,7 +100,11 @@ fn hints_and_projects() {
         ("unknown flag", [0x4000_0000, 0, 0, 0, 0, 0, 0]),
     ] {
         let attributes: Extended = attributes;
-        say!("{name}: file {}, directory {}", sys!(SYS_ioctl, fd, SET, &attributes), sys!(SYS_ioctl, dir, SET, &attributes));
+        say!(
+            "{name}: file {}, directory {}",
+            sys!(SYS_ioctl, fd, SET, &attributes),
+            sys!(SYS_ioctl, dir, SET, &attributes)
+        );
     }
     say!("then: {}, {}", get(fd), get(dir));
 }
@@ -138,7 +142,7 @@ fn elsewhere() {
 fn in_tmpfs() {
     mkdir(c"tmpfs");
     sys!(SYS_mount, c"none", c"tmpfs", c"tmpfs", 0, 0).need();
-    create(c"tmpfs/file");
+    close(create(c"tmpfs/file", ""));
     let fd = open(c"tmpfs/file", O_RDWR).fd();
     say!("at first: {}", get(fd));
     for flags in [NODUMP, APPEND, IMMUTABLE, SYNC] {
@@ -165,7 +169,7 @@ fn version_of(path: &CStr) -> Result<u32, String> {
 }
 
 fn version() {
-    create(c"file");
+    close(create(c"file", ""));
     mkdir(c"dir");
     for path in [c"file", c"dir"] {
         let version = version_of(path);

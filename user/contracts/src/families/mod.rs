@@ -74,6 +74,7 @@ mod mount;
 mod mount_attr;
 mod mount_fds;
 mod mount_races;
+mod mount_sync;
 mod mprotect;
 mod mqueue;
 mod mqueue_file;
@@ -275,6 +276,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("time", time::TESTS),
     ("timer_signals", timer_signals::TESTS),
     ("mount", mount::TESTS),
+    ("mount_sync", mount_sync::TESTS),
     ("pthread_locks", pthread_locks::TESTS),
     ("io_uring", io_uring::TESTS),
     ("io_uring_files", io_uring_files::TESTS),
