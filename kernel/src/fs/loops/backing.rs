@@ -4,6 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use linux_raw_sys::general as raw;
+
 use crate::errno::{Errno, Result};
 use crate::exec::{self, Instant};
 use crate::fs::block::{Memory, Request, SECTOR_SIZE, Transfer};
@@ -116,6 +118,10 @@ impl Backing {
         let mut buf = IoBuf::kernel(bytes);
         let deadline = Instant::now().saturating_add(PATIENCE);
         while !buf.is_empty() {
+            // A file that appends does so here, too (Linux).
+            if self.file.flags() & raw::O_APPEND != 0 {
+                at = self.size();
+            }
             match regular::write_kernel(self.file.inode(), &self.cache, at, &mut buf).await {
                 Ok(0) => return Err(Errno::EIO),
                 Ok(n) => at += n as u64,

@@ -14,7 +14,7 @@ use crate::sys::{NOWHERE, sys};
 use crate::{say, tests};
 
 tests! {
-    clear, clear_of_a_busy_one, autoclear, change_file, both_ways, cut_short, sysfs, partitions, not_permitted, common_ioctls, unknown_ioctls, flush, full, pread_and_seek,
+    clear, clear_of_a_busy_one, autoclear, change_file, both_ways, cut_short, sysfs, partitions, not_permitted, common_ioctls, unknown_ioctls, flush, full, pread_and_seek, appended,
 }
 
 fn clear() {
@@ -223,5 +223,22 @@ fn pread_and_seek() {
         0
     });
     say!("position: {}", sys!(SYS_lseek, fd, 0, SEEK_CUR));
+    end(fd);
+}
+
+/// What is written through a file that appends comes to its end, wherever it was meant to be.
+fn appended() {
+    close(file(c"f", 8192));
+    let backing = open(c"f", O_RDWR | O_APPEND).fd();
+    let fd = device(O_RDWR);
+    say!("bind: {}", sys!(SYS_ioctl, fd, SET_FD, backing));
+    say!("write: {} {}", put(fd, "first", 0), sys!(SYS_fsync, fd));
+    say!("at its place: {}", start(backing, 0));
+    say!("at the end: {}", start(backing, 8192));
+    say!("grown: {}", stat(c"f").map_or(0, |stat| stat.st_size) > 8192);
+    say!("the device: {} {}", get(fd, BLKGETSIZE64), start(fd, 0));
+    say!("no more so: {}", sys!(SYS_fcntl, backing, F_SETFL, 0));
+    say!("write: {} {}", put(fd, "second", 0), sys!(SYS_fsync, fd));
+    say!("at its place: {}", start(backing, 0));
     end(fd);
 }
