@@ -8,6 +8,7 @@ use super::inode::{Number, OverlayInode};
 use crate::errno::{Errno, Result};
 use crate::fs::dentry::Dentry;
 use crate::fs::inode::{FileSystem, FileType};
+use crate::fs::inode_flags::InodeFlags;
 
 const TRUSTED: &[u8] = b"trusted.overlay.";
 const USER: &[u8] = b"user.overlay.";
@@ -22,6 +23,10 @@ const ORIGIN: &[u8] = b"origin";
 const REDIRECT: &[u8] = b"redirect";
 /// The content is still below. Not made here, and not followed.
 const METACOPY: &[u8] = b"metacopy";
+
+/// It was copied from what is append-only (`a`) or immutable (`i`).
+const BOUND: &[u8] = b"protattr";
+const BOUNDS: [(InodeFlags, u8); 2] = [(InodeFlags::APPEND, b'a'), (InodeFlags::IMMUTABLE, b'i')];
 
 impl OverlayFs {
     fn prefix(&self) -> &'static [u8] {
@@ -81,6 +86,21 @@ impl OverlayFs {
             _ => return Ok(()),
         };
         if self.get(found, name).await?.is_some() { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    /// Of an upper one: what binds it besides its own flags.
+    pub async fn bound(&self, upper: &Arc<Dentry>) -> Result<InodeFlags> {
+        if !matches!(upper.kind(), FileType::Regular | FileType::Directory) {
+            return Ok(InodeFlags::empty());
+        }
+        let value = self.get(upper, BOUND).await?.unwrap_or_default();
+        Ok(BOUNDS.iter().filter(|(_, letter)| value.contains(letter)).map(|(flag, _)| *flag).collect())
+    }
+
+    pub async fn set_bound(&self, copy: &Arc<Dentry>, flags: InodeFlags) -> Result<()> {
+        let value: Vec<u8> =
+            BOUNDS.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, letter)| *letter).collect();
+        if value.is_empty() { Ok(()) } else { self.set(copy, BOUND, &value).await }
     }
 
     /// Notes on a copy what it was copied from.

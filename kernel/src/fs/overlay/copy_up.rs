@@ -14,6 +14,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::budget;
 use crate::fs::dentry::Dentry;
 use crate::fs::inode::{FileType, Inode, Metadata, NewAttr, NewNode, RenameFlags, SetAttr};
+use crate::fs::inode_flags::InodeFlags;
 use crate::fs::names::Name;
 use crate::fs::perm::{self, Want};
 use crate::fs::regular;
@@ -68,6 +69,7 @@ impl OverlayFs {
             return installed;
         }
         let key = made.inode().clone();
+        inode.vfs_state().set_flags(inode.real().obeyed_flags() & InodeFlags::BINDING);
         inode.set_upper(made);
         self.table.insert(&key, inode.clone());
         Ok(())
@@ -124,6 +126,7 @@ impl OverlayFs {
         if let Some(number) = inode.lower_number() {
             self.set_origin(made, number).await?;
         }
+        self.copy_flags(from, made).await?;
         if meta.kind == FileType::Regular
             && let (Some(source), Some(sink)) = (from.page_cache(), to.page_cache())
         {
@@ -137,6 +140,22 @@ impl OverlayFs {
             cache.write_back(0..u64::MAX).await?;
         }
         if meta.kind == FileType::Regular { to.sync(false).await } else { Ok(()) }
+    }
+
+    /// The copy itself is not bound: that would be in the way of the overlay.
+    async fn copy_flags(&self, from: &Arc<dyn Inode>, made: &Arc<Dentry>) -> Result<()> {
+        let flags = from.obeyed_flags();
+        self.set_bound(made, flags & InodeFlags::BINDING).await?;
+        let copied = flags & (InodeFlags::SYNC | InodeFlags::NOATIME);
+        let to = made.inode();
+        if let Some(own) = to.flags().filter(|_| !copied.is_empty()) {
+            let _guard = to.state().lock.lock().await;
+            match to.set_flags(own | copied.bits()).await {
+                Err(Errno::EOPNOTSUPP) => {}
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     /// Extended attributes but for the overlay's own. Those of users stay behind where the upper layer has none.

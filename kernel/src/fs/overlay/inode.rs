@@ -10,6 +10,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
 use crate::fs::dentry::{Dentry, Name};
 use crate::fs::inode::{DeviceId, FileType, Inode, Metadata};
+use crate::fs::inode_flags::InodeFlags;
 use crate::fs::state::InodeState;
 use crate::sync::{Once, SpinLock};
 
@@ -67,12 +68,16 @@ pub struct Parts {
     pub number: Option<Number>,
     pub place: Option<Place>,
     pub impure: bool,
+    /// Of an upper one: what it was bound by where it was copied from.
+    pub bound: InodeFlags,
 }
 
 impl OverlayInode {
     /// None: there is nothing to make it of.
     pub fn new(fs: &OverlayFs, parts: Parts) -> Option<Arc<OverlayInode>> {
         let found = parts.upper.as_ref().or(parts.lower.first().map(|lower| &lower.dentry))?.clone();
+        let state = InodeState::default();
+        state.set_flags(parts.bound);
         Some(Arc::new_cyclic(|this| OverlayInode {
             fs: fs.this.clone(),
             this: this.clone(),
@@ -87,7 +92,7 @@ impl OverlayInode {
             impure: AtomicBool::new(parts.impure),
             lock: Mutex::new(()),
             listing: Mutex::new(Listing::default()),
-            state: InodeState::default(),
+            state,
         }))
     }
 
@@ -139,11 +144,6 @@ impl OverlayInode {
     /// What it is now.
     pub fn real(&self) -> &Arc<dyn Inode> {
         self.upper.get().unwrap_or(&self.found).inode()
-    }
-
-    /// What it was when the overlay came upon it.
-    pub fn found(&self) -> &Arc<dyn Inode> {
-        self.found.inode()
     }
 
     /// A directory that shows what lower layers have.

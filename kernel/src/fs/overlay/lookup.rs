@@ -11,6 +11,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::budget;
 use crate::fs::dentry::{self, Cached, Dentry, Name};
 use crate::fs::inode::{DeviceId, DirSink, FileType, Inode};
+use crate::fs::inode_flags::InodeFlags;
 use crate::fs::perm::{self, Want};
 use crate::fs::walk;
 
@@ -61,7 +62,8 @@ impl OverlayFs {
 
     /// Looks into the layers.
     async fn parts(&self, dir: &OverlayInode, name: &[u8]) -> Result<Parts> {
-        let mut parts = Parts { upper: None, lower: Vec::new(), number: None, place: None, impure: false };
+        let bound = InodeFlags::empty();
+        let mut parts = Parts { upper: None, lower: Vec::new(), number: None, place: None, impure: false, bound };
         let layers = dir.lower.iter().map(|lower| (&lower.dentry, Some(lower.group)));
         for (layer, group) in dir.upper().map(|upper| (upper, None)).into_iter().chain(layers) {
             let Some(found) = self.child(layer, name).await? else { continue };
@@ -110,6 +112,9 @@ impl OverlayFs {
         if let Some(upper) = parts.upper.as_ref().filter(|upper| upper.is_dir()) {
             parts.impure = self.is_impure(upper).await?;
         }
+        if let Some(upper) = &parts.upper {
+            parts.bound = self.bound(upper).await?;
+        }
         let is_dir = parts.upper.as_ref().or(lower.map(|lower| &lower.dentry)).is_some_and(|found| found.is_dir());
         if is_dir || parts.upper.is_none() {
             parts.place = Some(Place { parent: dir.clone(), name: Name::from_slice(name) });
@@ -125,7 +130,8 @@ impl OverlayFs {
     pub fn made(&self, dir: &Arc<OverlayInode>, name: &[u8], upper: Arc<Dentry>) -> Result<Arc<OverlayInode>> {
         let place = upper.is_dir().then(|| Place { parent: dir.clone(), name: Name::from_slice(name) });
         let key = upper.inode().clone();
-        let parts = Parts { upper: Some(upper), lower: Vec::new(), number: None, place, impure: false };
+        let bound = InodeFlags::empty();
+        let parts = Parts { upper: Some(upper), lower: Vec::new(), number: None, place, impure: false, bound };
         let new = OverlayInode::new(self, parts).ok_or(Errno::ESTALE)?;
         Ok(self.table.insert(&key, new))
     }

@@ -15,6 +15,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::Mutex;
 use crate::fs::dentry::Dentry;
 use crate::fs::inode::{DeviceId, FileSystem, NewAttr, NewNode};
+use crate::fs::inode_flags::InodeFlags;
 use crate::fs::path::Path;
 use crate::fs::tmpfs::anonymous_device;
 use crate::fs::walk::{self, AT_FDCWD, Ctx, Flags};
@@ -85,7 +86,8 @@ async fn make_root(fs: &OverlayFs) -> Result<Arc<OverlayInode>> {
         None => false,
     };
     let lower = fs.lower.iter().map(|layer| Lower { dentry: layer.root.clone(), group: layer.group }).collect();
-    OverlayInode::new(fs, Parts { upper, lower, number: None, place: None, impure }).ok_or(Errno::EINVAL)
+    let bound = InodeFlags::empty();
+    OverlayInode::new(fs, Parts { upper, lower, number: None, place: None, impure, bound }).ok_or(Errno::EINVAL)
 }
 
 async fn directory(ctx: Ctx<'_>, path: &[u8]) -> Result<Path> {

@@ -102,9 +102,9 @@ impl Inode for OverlayInode {
         self.vfs_state()
     }
 
-    /// What the layers have binds who works through the overlay, too; also what it was copied up from.
+    /// What the layers have binds who works through the overlay, too; also what it was copied up from had.
     fn obeyed_flags(&self) -> InodeFlags {
-        self.real().obeyed_flags() | self.found().obeyed_flags() & InodeFlags::BINDING
+        self.real().obeyed_flags() | self.vfs_state().flags()
     }
 
     fn kind(&self) -> FileType {

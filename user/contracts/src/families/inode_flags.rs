@@ -12,7 +12,7 @@ use crate::{say, tests};
 
 tests! {
     set_and_get, which, inherited, other_kinds, rights, order_of_checks, immutable_file, immutable_while_open, immutable_directory,
-    append_only_file, append_only_directory, append_only_mapping, no_atime, synchronous, in_tmpfs, tmpfs_which, tmpfs_inherits, through_an_overlay,
+    append_only_file, append_only_directory, append_only_mapping, no_atime, synchronous, in_tmpfs, tmpfs_which, tmpfs_inherits, through_an_overlay, kept_by_an_overlay,
     read_only, in_statx,
 }
 
@@ -400,6 +400,49 @@ fn through_an_overlay() {
         say!("{}: {}", path.to_string_lossy(), opened(path, O_CREAT | O_WRONLY));
     }
     sys!(SYS_umount2, c"t/m", MNT_DETACH).need();
+    sys!(SYS_umount2, c"t", MNT_DETACH).need();
+}
+
+/// What was copied up stays append-only when nobody remembers what it was copied from.
+fn kept_by_an_overlay() {
+    tmpfs_at(c"t");
+    for path in [c"t/lower", c"t/upper", c"t/work", c"t/m", c"t/lower/d"] {
+        mkdir(path);
+    }
+    close(create(c"t/lower/a", "text"));
+    close(create(c"t/lower/d/f", "text"));
+    for path in [c"t/lower/a", c"t/lower/d"] {
+        set(path, APPEND | NOATIME);
+    }
+    let options = c"lowerdir=t/lower,upperdir=t/upper,workdir=t/work";
+    let mount = || sys!(SYS_mount, c"none", c"t/m", c"overlay", 0, options);
+    say!("mount: {}", mount());
+    let fd = open(c"t/m/a", O_WRONLY | O_APPEND).fd();
+    say!("append: {}", write(fd, " more"));
+    close(fd);
+    say!("create: {}", opened(c"t/m/d/new", O_CREAT | O_WRONLY));
+    for again in ["at once", "mounted anew"] {
+        for path in [c"t/m/a", c"t/m/d/f", c"t/m/d/new"] {
+            let name = path.to_string_lossy();
+            say!("{again}, {name}: write {}, append {}", opened(path, O_WRONLY), opened(path, O_WRONLY | O_APPEND));
+            say!("{again}, {name}: truncate {}, unlink {}", truncate(path, 2), unlink(path));
+        }
+        sys!(SYS_umount2, c"t/m", 0).need();
+        if again == "at once" {
+            say!("again: {}", mount());
+        }
+    }
+    for path in [c"t/upper/a", c"t/upper/d"] {
+        let mut value = [0u8; 8];
+        let len = sys!(SYS_getxattr, path, c"trusted.overlay.protattr", &mut value, value.len());
+        say!(
+            "{}: {} {len} {:?}",
+            path.to_string_lossy(),
+            get(path),
+            String::from_utf8_lossy(&value).trim_end_matches('\0')
+        );
+    }
+    set(c"t/lower/d", 0);
     sys!(SYS_umount2, c"t", MNT_DETACH).need();
 }
 
