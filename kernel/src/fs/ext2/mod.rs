@@ -54,6 +54,7 @@ mod names;
 mod node;
 mod order;
 mod orphans;
+mod own_flags;
 mod ranges;
 mod rename;
 #[cfg(test)]
