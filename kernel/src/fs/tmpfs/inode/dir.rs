@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, btree_map};
 use alloc::sync::{Arc, Weak};
 use core::hash::{BuildHasher, Hasher};
+use core::ptr;
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
@@ -60,32 +61,38 @@ impl Dir {
         }
     }
 
-    /// Answers whether the name was free.
-    pub fn insert(&mut self, name: &[u8], inode: Arc<TmpInode>) -> bool {
+    /// Gives it back if the name is not free.
+    pub fn insert(&mut self, name: &[u8], inode: Arc<TmpInode>) -> Result<(), Arc<TmpInode>> {
         let first = self.first_place(name);
         if !self.later.is_empty() && self.later.contains_key(name) {
-            return false;
+            return Err(inode);
         }
-        let entry = Entry { name: Name::from_slice(name), inode };
         match self.entries.entry(first) {
             btree_map::Entry::Vacant(place) => {
-                place.insert(entry);
-                return true;
+                place.insert(Entry { name: Name::from_slice(name), inode });
+                return Ok(());
             }
-            btree_map::Entry::Occupied(other) if other.get().name[..] == *name => return false,
+            btree_map::Entry::Occupied(other) if other.get().name[..] == *name => return Err(inode),
             btree_map::Entry::Occupied(_) => {}
         }
         let last = self.entries.range(first..=first | LAST).next_back().map_or(first, |(place, _)| *place);
         if let Some(free) = (last + 1..).find(|place| !self.entries.contains_key(place)) {
-            self.later.insert(entry.name.clone(), free);
-            self.entries.insert(free, entry);
+            let name = Name::from_slice(name);
+            self.later.insert(name.clone(), free);
+            self.entries.insert(free, Entry { name, inode });
         }
-        true
+        Ok(())
+    }
+
+    /// Gives a name that was taken away under the same lock to an inode.
+    pub fn put_back(&mut self, name: &[u8], inode: Arc<TmpInode>) {
+        debug_assert!(self.get(name).is_none());
+        drop(self.insert(name, inode));
     }
 
     /// Takes the name away if it means this inode.
-    pub fn remove(&mut self, name: &[u8], inode: &Arc<TmpInode>) -> Option<Arc<TmpInode>> {
-        let is_meant = |entry: &Entry| Arc::ptr_eq(&entry.inode, inode);
+    pub fn remove(&mut self, name: &[u8], inode: &TmpInode) -> Option<Arc<TmpInode>> {
+        let is_meant = |entry: &Entry| ptr::eq(&*entry.inode, inode);
         match self.entries.entry(self.first_place(name)) {
             btree_map::Entry::Occupied(entry) if entry.get().name[..] == *name => {
                 is_meant(entry.get()).then(|| entry.remove().inode)
@@ -135,7 +142,7 @@ mod tests {
         let fs = TmpFs::new("tmpfs", b"none", Default::default());
         let files = [(); 2].map(|()| fs.new_file(NewAttr { perm: 0, uid: 0, gid: 0 }).unwrap());
         let mut dir = Dir::default();
-        (0..count).for_each(|n| assert!(dir.insert(&name(n), files[0].clone())));
+        (0..count).for_each(|n| assert!(dir.insert(&name(n), files[0].clone()).is_ok()));
         (dir, files)
     }
 
@@ -151,13 +158,13 @@ mod tests {
             assert!(dir.remove(&name(n), &inode).is_some() && dir.remove(&name(n), &inode).is_none());
         }
         // What is there is not there twice.
-        assert!((1..COUNT).step_by(2).all(|n| !dir.insert(&name(n), other.clone())));
+        assert!((1..COUNT).step_by(2).all(|n| dir.insert(&name(n), other.clone()).is_err()));
         // What stays keeps its place.
         assert!(places(&dir).is_subset(&before));
         for n in 0..COUNT {
             assert_eq!(dir.get(&name(n)).is_some(), n % 2 == 1, "{n}");
         }
-        (0..COUNT).step_by(4).for_each(|n| assert!(dir.insert(&name(n), other.clone())));
+        (0..COUNT).step_by(4).for_each(|n| assert!(dir.insert(&name(n), other.clone()).is_ok()));
         for n in 0..COUNT {
             let found = dir.get(&name(n)).map(|inode| Arc::ptr_eq(inode, &other));
             assert_eq!(found, [Some(true), Some(false), None, Some(false)][n as usize % 4], "{n}");
@@ -175,7 +182,7 @@ mod tests {
             cookie = place;
             assert!(seen.insert(read));
             dir.remove(&name(500 + step % 500), &inode);
-            assert!(dir.insert(&name(1000 + step), inode.clone()));
+            assert!(dir.insert(&name(1000 + step), inode.clone()).is_ok());
             step += 1;
         }
         assert!((0..500).all(|n| seen.contains(&name(n))));

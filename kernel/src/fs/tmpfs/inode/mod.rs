@@ -36,6 +36,14 @@ struct Attr {
     size: u64,
 }
 
+impl Attr {
+    /// Changed at this time.
+    fn touch(&mut self, now: Timespec) {
+        self.common.mtime = now;
+        self.common.ctime = now;
+    }
+}
+
 enum Content {
     File { cache: Arc<PageCache>, charged: AtomicU64 },
     Dir(SpinLock<Dir>),
@@ -143,23 +151,22 @@ impl TmpInode {
     /// Takes an entry out, whatever it is (a device that was unplugged).
     pub fn remove_child(&self, name: &[u8]) -> Result<()> {
         let child = self.child(name)?;
-        self.leave(self.dir()?, name, &child)
+        self.leave(self.dir()?, name, &child, crate::fs::now())
     }
 
     /// EEXIST: somebody has the name, perhaps only now. Devices come and go without the lock that directories have for calls.
     fn enter(&self, dir: &SpinLock<Dir>, name: &[u8], child: &Arc<TmpInode>) -> Result<()> {
         child.adopted_by(self);
-        if !dir.lock().insert(name, child.clone()) {
-            return Err(Errno::EEXIST);
-        }
-        self.gained(child);
+        let entered = dir.lock().insert(name, child.clone());
+        entered.map_err(|_| Errno::EEXIST)?;
+        self.gained(child, crate::fs::now());
         Ok(())
     }
 
     /// ENOENT: the name means another one by now.
-    fn leave(&self, dir: &SpinLock<Dir>, name: &[u8], child: &Arc<TmpInode>) -> Result<()> {
+    fn leave(&self, dir: &SpinLock<Dir>, name: &[u8], child: &TmpInode, now: Timespec) -> Result<()> {
         let removed = dir.lock().remove(name, child).ok_or(Errno::ENOENT)?;
-        self.lost(child);
+        self.lost(child, now);
         drop(removed);
         Ok(())
     }
@@ -171,20 +178,18 @@ impl TmpInode {
     }
 
     /// What an entry more makes of the attributes of the directory.
-    fn gained(&self, child: &TmpInode) {
+    fn gained(&self, child: &TmpInode, now: Timespec) {
         let mut attr = self.attr.lock();
         attr.nlink += u32::from(child.is_dir());
         attr.size += ENTRY_SIZE;
-        attr.common.mtime = crate::fs::now();
-        attr.common.ctime = attr.common.mtime;
+        attr.touch(now);
     }
 
-    fn lost(&self, child: &TmpInode) {
+    fn lost(&self, child: &TmpInode, now: Timespec) {
         let mut attr = self.attr.lock();
         attr.nlink = attr.nlink.saturating_sub(u32::from(child.is_dir()));
         attr.size = attr.size.saturating_sub(ENTRY_SIZE);
-        attr.common.mtime = crate::fs::now();
-        attr.common.ctime = attr.common.mtime;
+        attr.touch(now);
     }
 
     fn is_dir(&self) -> bool {
@@ -192,11 +197,11 @@ impl TmpInode {
     }
 
     /// One name less; a directory loses its own "." too.
-    fn dropped_name(&self) {
+    fn dropped_name(&self, now: Timespec) {
         let mut attr = self.attr.lock();
         let names = if self.is_dir() { 2 } else { 1 };
         attr.nlink = attr.nlink.saturating_sub(names);
-        attr.common.ctime = crate::fs::now();
+        attr.common.ctime = now;
         if attr.nlink == 0 {
             self.instance().nameless.fetch_add(1, Ordering::Relaxed);
         }
@@ -214,20 +219,21 @@ impl TmpInode {
         self.instance().nameless.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn unlink_now(&self, name: &[u8], target: &Arc<TmpInode>) -> Result<()> {
+    fn unlink_now(&self, name: &[u8], target: &TmpInode) -> Result<()> {
         target.check_empty()?;
-        self.leave(self.dir()?, name, target)?;
-        target.dropped_name();
+        let now = crate::fs::now();
+        self.leave(self.dir()?, name, target, now)?;
+        target.dropped_name(now);
         Ok(())
     }
 
     fn rename_now(
         &self,
         old_name: &[u8],
-        moved: &Arc<TmpInode>,
+        moved: &TmpInode,
         new_dir: &TmpInode,
         new_name: &[u8],
-        replaced: Option<&Arc<TmpInode>>,
+        replaced: Option<&TmpInode>,
         flags: RenameFlags,
     ) -> Result<()> {
         let (from, to) = (self.dir()?, new_dir.dir()?);
@@ -240,7 +246,6 @@ impl TmpInode {
             replaced.check_empty()?;
         }
         let same = core::ptr::eq(self, new_dir);
-        let back = if exchange { replaced } else { whiteout.as_ref() };
         let dropped = {
             // Under both locks: who reads a directory sees it before or after that.
             let (mut from, mut to) = if same {
@@ -252,35 +257,44 @@ impl TmpInode {
             let Some(entry) = from.remove(old_name, moved) else { return Err(Errno::ENOENT) };
             let target = to.as_deref_mut().unwrap_or(&mut *from);
             let taken = replaced.map(|replaced| target.remove(new_name, replaced));
-            if matches!(taken, Some(None)) || !target.insert(new_name, moved.clone()) {
-                from.insert(old_name, entry);
+            let entered = match taken {
+                Some(None) => Err(entry),
+                _ => target.insert(new_name, entry),
+            };
+            if let Err(entry) = entered {
+                from.put_back(old_name, entry);
                 return Err(Errno::EEXIST);
             }
+            let (back, dropped) = match exchange {
+                true => (taken.flatten(), None),
+                false => (whiteout.clone(), taken.flatten()),
+            };
             if let Some(back) = back {
-                from.insert(old_name, back.clone());
+                from.put_back(old_name, back);
             }
-            (entry, taken)
+            dropped
         };
         drop(dropped);
+        let now = crate::fs::now();
         if !same {
             moved.adopted_by(new_dir);
-            self.lost(moved);
-            new_dir.gained(moved);
+            self.lost(moved, now);
+            new_dir.gained(moved, now);
         }
         if let Some(replaced) = replaced {
-            new_dir.lost(replaced);
+            new_dir.lost(replaced, now);
             if !exchange {
-                replaced.dropped_name();
+                replaced.dropped_name(now);
             }
         }
-        if let Some(back) = back {
+        if let Some(back) = if exchange { replaced } else { whiteout.as_deref() } {
             back.adopted_by(self);
-            self.gained(back);
+            self.gained(back, now);
         }
         if same {
-            self.touch();
+            self.attr.lock().touch(now);
         }
-        moved.attr.lock().common.ctime = crate::fs::now();
+        moved.attr.lock().common.ctime = now;
         Ok(())
     }
 
@@ -360,9 +374,7 @@ impl TmpInode {
 
     fn touch(&self) {
         let now = crate::fs::now();
-        let mut attr = self.attr.lock();
-        attr.common.mtime = now;
-        attr.common.ctime = now;
+        self.attr.lock().touch(now);
     }
 
     /// Pages behind the new end are gone: gives their room back.
@@ -399,6 +411,6 @@ fn check_xattr(name: &[u8]) -> Result<()> {
     }
 }
 
-fn own(inode: &Arc<dyn Inode>) -> Result<Arc<TmpInode>> {
-    inode.as_any().downcast_ref::<TmpInode>().and_then(|inode| inode.this.upgrade()).ok_or(Errno::EXDEV)
+fn own(inode: &Arc<dyn Inode>) -> Result<&TmpInode> {
+    inode.as_any().downcast_ref().ok_or(Errno::EXDEV)
 }

@@ -131,7 +131,7 @@ impl Inode for TmpInode {
 
     fn link<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
         let link = || {
-            let target = own(target)?;
+            let target = own(target)?.this.upgrade().ok_or(Errno::EXDEV)?;
             let mut attr = target.attr.lock();
             target.state.check_link(attr.nlink)?;
             if attr.nlink == 0 {
@@ -140,13 +140,13 @@ impl Inode for TmpInode {
             attr.nlink += 1;
             attr.common.ctime = crate::fs::now();
             drop(attr);
-            self.enter(self.dir()?, name, &target).inspect_err(|_| target.dropped_name())
+            self.enter(self.dir()?, name, &target).inspect_err(|_| target.dropped_name(crate::fs::now()))
         };
         Op::ready(link())
     }
 
     fn unlink<'a>(&'a self, name: &'a [u8], target: &'a Arc<dyn Inode>) -> Op<'a, Result<()>> {
-        Op::ready(own(target).and_then(|target| self.unlink_now(name, &target)))
+        Op::ready(own(target).and_then(|target| self.unlink_now(name, target)))
     }
 
     fn rename<'a>(
@@ -160,7 +160,7 @@ impl Inode for TmpInode {
     ) -> Op<'a, Result<()>> {
         let rename = || {
             let (moved, new_dir, replaced) = (own(moved)?, own(new_dir)?, replaced.map(own).transpose()?);
-            self.rename_now(old_name, &moved, &new_dir, new_name, replaced.as_ref(), flags)
+            self.rename_now(old_name, moved, new_dir, new_name, replaced, flags)
         };
         Op::ready(rename())
     }
