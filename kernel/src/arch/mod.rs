@@ -12,9 +12,11 @@ pub mod page_ops;
 mod percpu;
 pub mod pte;
 mod types;
+mod words;
 pub use machine::*;
 pub use percpu::PerCpu;
 pub use types::*;
+pub use words::le_u64;
 
 #[cfg(target_os = "none")]
 mod aarch64;

@@ -11,6 +11,7 @@ use super::inode::{FileSystem, NewNode, RenameFlags};
 use super::mount::Writing;
 use super::names::{self, Name};
 use super::path::Path;
+use super::slashes;
 use super::walk::{Ctx, Flags, start_of};
 use super::walk_now::lookup_now;
 use crate::errno::{Errno, Result};
@@ -29,7 +30,7 @@ impl<'p> Split<'p> {
     fn of(path: &'p [u8]) -> Option<Split<'p>> {
         let end = path.iter().rposition(|byte| *byte != b'/')? + 1;
         let (trimmed, slashes) = path.split_at(end);
-        let start = trimmed.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let start = slashes::last(trimmed).map_or(0, |at| at + 1);
         let (parent, name) = trimmed.split_at(start);
         (!matches!(name, b"." | b"..")).then_some(Split { parent, name, slash: !slashes.is_empty() })
     }

@@ -57,6 +57,7 @@ pub mod procfs;
 pub mod regular;
 mod shared_file;
 pub mod sigio;
+mod slashes;
 pub mod splice;
 pub mod state;
 pub mod sysfs;

@@ -6,6 +6,7 @@ use super::dentry::{self, Cached, Dentry};
 use super::inode::FileType;
 use super::mount;
 use super::path::Path;
+use super::slashes;
 use super::walk::{Ctx, Flags, at_descriptor, start_of};
 use crate::errno::{Errno, Result};
 
@@ -107,7 +108,7 @@ fn check_directory(ctx: Ctx<'_>, at: &Path) -> Result<()> {
 fn first_name(path: &[u8]) -> (&[u8], &[u8]) {
     let slashes = path.iter().take_while(|byte| **byte == b'/').count();
     let path = path.get(slashes..).unwrap_or(&[]);
-    path.split_at(path.iter().position(|byte| *byte == b'/').unwrap_or(path.len()))
+    path.split_at(slashes::first(path).unwrap_or(path.len()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The hash of a name in a directory.
 
 use super::Dentry;
+use crate::arch::le_u64;
 
 #[inline]
 pub(super) fn hash(parent: *const Dentry, name: &[u8]) -> u32 {
@@ -13,7 +14,7 @@ pub(super) fn hash(parent: *const Dentry, name: &[u8]) -> u32 {
     let mut h = (parent as u64).wrapping_mul(K) ^ name.len() as u64;
     let mut rest = name;
     while let Some((word, after)) = rest.split_first_chunk().filter(|(_, after)| !after.is_empty()) {
-        h = mix(h, u64::from_le_bytes(*word));
+        h = mix(h, le_u64(word));
         rest = after;
     }
     mix(h, tail(name)) as u32
@@ -23,7 +24,7 @@ pub(super) fn hash(parent: *const Dentry, name: &[u8]) -> u32 {
 #[inline]
 fn tail(name: &[u8]) -> u64 {
     if let Some(word) = name.last_chunk() {
-        return u64::from_le_bytes(*word);
+        return le_u64(word);
     }
     if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
         return u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
