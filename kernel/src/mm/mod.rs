@@ -40,4 +40,4 @@ pub use space::{
     MremapRequest, Outcome, Prot, Report, SpaceStats, Special, Toucher, Unfinished, Usage, VmaInfo, Watcher, huge,
 };
 pub use stats::{MemInfo, meminfo};
-pub use uaccess::{UserPtr, UserStr, read_cstr, try_read_cstr};
+pub use uaccess::{UserPtr, UserStr, copy_string, read_cstr, try_read_cstr};

@@ -6,6 +6,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
+use core::ptr;
 
 use alloc::vec::Vec;
 use smallvec::SmallVec;
@@ -233,7 +234,7 @@ pub async fn read_cstr(mm: &AddressSpace, addr: u64, max: usize) -> Result<UserS
         let chunk = (string.capacity().max(done * 2) - done).min(max - done);
         string.try_reserve(chunk).map_err(|_| Errno::ENOMEM)?;
         string.resize(done + chunk, 0);
-        match arch::user::copy_string(&mut string[done..], addr.wrapping_add(done as u64)) {
+        match copy_string(&mut string[done..], addr.wrapping_add(done as u64)) {
             Ok(n) => {
                 string.truncate(done + n);
                 if n < chunk {
@@ -254,15 +255,24 @@ pub async fn read_cstr(mm: &AddressSpace, addr: u64, max: usize) -> Result<UserS
 /// A string that needs no memory, if it is present.
 #[inline]
 fn read_short_cstr(addr: u64, max: usize) -> Option<UserStr> {
-    let mut buf = [0; SHORT];
-    let len = try_read_cstr(addr, &mut buf)?.len();
-    (len < max).then(|| UserStr::from_buf_and_len(buf, len))
+    let mut buf = [MaybeUninit::uninit(); SHORT];
+    let string = try_read_cstr(addr, &mut buf)?;
+    (string.len() < max).then(|| UserStr::from_slice(string))
 }
 
 /// A string that fits into `buf` with its NUL. None: it does not, or a page is missing.
-pub fn try_read_cstr(addr: u64, buf: &mut [u8]) -> Option<&[u8]> {
+pub fn try_read_cstr(addr: u64, buf: &mut [MaybeUninit<u8>]) -> Option<&[u8]> {
     let len = arch::user::copy_string(buf, addr).ok()?;
-    buf.get(..len).filter(|string| string.len() < buf.len())
+    let string = buf.get(..len).filter(|string| string.len() < buf.len())?;
+    // SAFETY: `copy_string` has set so many bytes.
+    Some(unsafe { string.assume_init_ref() })
+}
+
+/// [`arch::user::copy_string`] to where there is something already.
+pub fn copy_string(dst: &mut [u8], src: u64) -> core::result::Result<usize, (usize, UserFault)> {
+    // SAFETY: the same memory; nothing in it is made uninitialised, as only bytes are written.
+    let dst = unsafe { &mut *(ptr::from_mut(dst) as *mut [MaybeUninit<u8>]) };
+    arch::user::copy_string(dst, src)
 }
 
 impl UserFault {

@@ -1,5 +1,7 @@
 //! Changing names and attributes; directories of the process.
 
+use core::mem::MaybeUninit;
+
 use linux_raw_sys::general as raw;
 
 use super::fs_open::{lookup_cwd, read_path};
@@ -18,7 +20,7 @@ pub async fn mkdirat(t: &Thread, dirfd: i32, path: UserPtr<u8>, mode: u32) -> Re
 }
 
 pub fn mkdirat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, mode: u32) -> Option<Result<()>> {
-    let mut buf = [0; SHORT];
+    let mut buf = [MaybeUninit::uninit(); SHORT];
     change_now::make_directory(Ctx::of(t), dirfd, try_read_cstr(path.addr(), &mut buf)?, mode & 0o1777)
 }
 
@@ -91,7 +93,7 @@ pub fn unlinkat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32) -> Op
     if flags & !raw::AT_REMOVEDIR != 0 {
         return None;
     }
-    let mut buf = [0; SHORT];
+    let mut buf = [MaybeUninit::uninit(); SHORT];
     change_now::remove(Ctx::of(t), dirfd, try_read_cstr(path.addr(), &mut buf)?, flags != 0)
 }
 
@@ -126,7 +128,7 @@ pub fn renameat2_now(
     flags: u32,
 ) -> Option<Result<()>> {
     let flags = RenameFlags::from_bits(flags)?;
-    let mut bufs = [[0; SHORT]; 2];
+    let mut bufs = [[MaybeUninit::uninit(); SHORT]; 2];
     let [first, second] = &mut bufs;
     let old = try_read_cstr(old.addr(), first)?;
     let new = try_read_cstr(new.addr(), second)?;

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::mem::MaybeUninit;
 
 use linux_raw_sys::{general as raw, ioctl as ioc};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -70,7 +71,7 @@ pub async fn openat(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32, mode:
 }
 
 pub fn openat_now(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32, mode: u32) -> Option<SysResult<i32>> {
-    let mut buf = [0; SHORT];
+    let mut buf = [MaybeUninit::uninit(); SHORT];
     let path = try_read_cstr(path.addr(), &mut buf)?;
     if !t.files().has_room() {
         return None;

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::mem::MaybeUninit;
 
 use linux_raw_sys::general as raw;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -100,7 +101,7 @@ pub async fn newfstatat(t: &Thread, dirfd: i32, path: UserPtr<u8>, out: UserPtr<
 
 /// What a path leads to by the cache of names alone, see [`fs::lookup_now`].
 fn place_now(ctx: Ctx<'_>, dirfd: i32, path: UserPtr<u8>, flags: Flags) -> Option<Result<Path>> {
-    let mut buf = [0; SHORT];
+    let mut buf = [MaybeUninit::uninit(); SHORT];
     fs::lookup_now(ctx, dirfd, try_read_cstr(path.addr(), &mut buf)?, flags)
 }
 

@@ -5,6 +5,7 @@ use super::layout::USER_END;
 use super::{emulate, paging};
 use crate::arch::{Access, UserFault};
 use core::arch::global_asm;
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 global_asm!(include_str!("uaccess.s"));
@@ -163,11 +164,11 @@ pub fn cmpxchg_u32(addr: u64, old: u32, new: u32) -> Result<u32, UserFault> {
 }
 
 /// Bytes before the first NUL, up to `max`, into `dst`; Ok(n) with n == max means no NUL found.
-/// Bytes of `dst` after the first n may change.
-pub fn copy_string(dst: &mut [u8], src: u64) -> Result<usize, (usize, UserFault)> {
+/// The first n bytes of `dst` are set, of an error too; those after them may change.
+pub fn copy_string(dst: &mut [MaybeUninit<u8>], src: u64) -> Result<usize, (usize, UserFault)> {
     let reach = reachable(src, dst.len());
     // SAFETY: `dst` is writable for `reach` bytes, the source is user memory.
-    let result = unsafe { uaccess_string(dst.as_mut_ptr(), src, reach) };
+    let result = unsafe { uaccess_string(dst.as_mut_ptr().cast(), src, reach) };
     let count = result.value as usize;
     if result.faulted != 0 || (count == reach && reach < dst.len()) {
         return Err((count, UserFault { addr: src.wrapping_add(count as u64), access: Access::Read }));

@@ -5,6 +5,7 @@ use super::memory::phys_to_virt;
 use super::sim::{switch_point, with};
 use crate::arch::pte::{Pte, PteFlags};
 use crate::arch::{Access, UserFault};
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 const USER_END: u64 = 1 << 48;
@@ -138,7 +139,8 @@ pub fn cmpxchg_u32(addr: u64, old: u32, new: u32) -> Result<u32, UserFault> {
 }
 
 /// Bytes before the first NUL, up to `max`, into `dst`; Ok(n) with n == max means no NUL found.
-pub fn copy_string(dst: &mut [u8], src: u64) -> Result<usize, (usize, UserFault)> {
+/// The first n bytes of `dst` are set, of an error too.
+pub fn copy_string(dst: &mut [MaybeUninit<u8>], src: u64) -> Result<usize, (usize, UserFault)> {
     for (i, slot) in dst.iter_mut().enumerate() {
         let at = translate(src.wrapping_add(i as u64), Access::Read).map_err(|fault| (i, fault))?;
         // SAFETY: one byte inside simulated RAM.
@@ -146,7 +148,7 @@ pub fn copy_string(dst: &mut [u8], src: u64) -> Result<usize, (usize, UserFault)
         if byte == 0 {
             return Ok(i);
         }
-        *slot = byte;
+        slot.write(byte);
     }
     Ok(dst.len())
 }
@@ -207,9 +209,11 @@ mod tests {
         let user = with_page(5, PteFlags::USER | PteFlags::ACCESSED, PteFlags::empty());
         // SAFETY: the buffer is ours.
         assert_eq!(unsafe { copy_to(user + 4088, c"seven77".as_ptr().cast(), 8) }, Ok(()));
-        let mut buffer = [0; 16];
+        let mut buffer = [MaybeUninit::new(0); 16];
         assert_eq!(copy_string(&mut buffer, user + 4088), Ok(7));
-        assert_eq!(&buffer[..7], b"seven77");
+        // SAFETY: all were set at first.
+        let set = buffer.map(|byte| unsafe { byte.assume_init() });
+        assert_eq!(&set[..7], b"seven77");
         assert_eq!(copy_string(&mut buffer[..3], user + 4088), Ok(3));
         assert_eq!(store_u32(user + 4092, u32::MAX), Ok(()));
         assert_eq!(copy_string(&mut buffer, user + 4088).unwrap_err().0, 8);

@@ -3,9 +3,8 @@
 use alloc::vec::Vec;
 
 use super::TOO_BIG;
-use crate::arch;
 use crate::errno::{Errno, Result};
-use crate::mm::{AddressSpace, UserPtr};
+use crate::mm::{AddressSpace, UserPtr, copy_string};
 
 /// MAX_ARG_STRLEN: the longest single string, with its NUL, in bytes.
 const MAX_STRING: usize = 131_072;
@@ -66,7 +65,7 @@ impl Strings {
             if want == 0 {
                 return Err(TOO_BIG);
             }
-            let (len, fault) = match arch::user::copy_string(&mut chunk[..want], addr) {
+            let (len, fault) = match copy_string(&mut chunk[..want], addr) {
                 Ok(len) => (len, None),
                 Err((len, fault)) => (len, Some(fault)),
             };
