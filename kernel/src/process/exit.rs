@@ -56,7 +56,7 @@ impl VforkDone {
 /// exit_group(2): ends every thread of the caller's process.
 pub fn exit_group(t: &mut Thread, status: ExitStatus) {
     signal::kill_group(t.process(), status, Some(t.task()));
-    t.exit = Some(status);
+    signal::set_exit(t, status);
 }
 
 /// What a thread gives up at its end, before its future drops it and calls [`leave_group`].

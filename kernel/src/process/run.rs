@@ -39,9 +39,9 @@ fn life(mut t: Thread) -> impl Future<Output = ()> {
             // At the top, for a thread that was made while its group was being killed or stopped.
             if signal::work_pending(&t) {
                 signal::deliver(&mut t).await;
-            }
-            if let Some(status) = t.exit {
-                break status;
+                if let Some(status) = t.exit {
+                    break status;
+                }
             }
             match enter_user(&mut t) {
                 Trap::Syscall => {

@@ -227,7 +227,7 @@ pub struct Thread {
     files: Arc<FdTable>,
     fs: Arc<FsContext>,
     creds: Arc<Credentials>,
-    /// Set by a system call that was interrupted; resolved at signal delivery.
+    /// Set by a system call that was interrupted ([`crate::signal::set_restart`]); resolved at signal delivery.
     pub restart: Option<Restart>,
     /// x0 as it was when the system call was made, for a restart.
     pub orig_x0: u64,
@@ -238,7 +238,7 @@ pub struct Thread {
     /// Address and syndrome of the last fault, for the signal frame.
     pub fault_address: u64,
     pub fault_esr: u64,
-    /// Set when this thread is to end; the wait status as in wait(2).
+    /// Set when this thread is to end ([`crate::signal::set_exit`]); the wait status as in wait(2).
     pub exit: Option<super::ExitStatus>,
     /// Its last read had to wait: the next one does not try first, but waits at once, and looks whether there is something then.
     pub read_waits: AtomicBool,

@@ -7,7 +7,7 @@ use super::action::{ActionFlags, SIG_DFL, SIG_IGN, SigAction};
 use super::info::{SI_KERNEL, SigInfo};
 use super::send::{kill_group, retarget};
 use super::set::{DefaultAction, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGTRAP, SigSet, default_action};
-use super::state::{KILLED, NOTIFY, PENDING, STEP, STOP, TRAP};
+use super::state::{KILLED, NOTIFY, OWN, PENDING, STEP, STOP, TRAP};
 use super::{Restart, frame, job, trap};
 use crate::errno::Errno;
 use crate::exec::Interrupts;
@@ -16,7 +16,20 @@ use crate::process::{ExitStatus, Task, Thread, ptrace, table};
 /// The thread has something to do before it returns to user mode.
 #[inline]
 pub fn work_pending(t: &Thread) -> bool {
-    t.sig.flags() != 0 || t.restart.is_some()
+    t.sig.flags() != 0
+}
+
+/// The thread ends before it returns to user mode.
+pub fn set_exit(t: &mut Thread, status: ExitStatus) {
+    t.exit = Some(status);
+    t.sig.raise(OWN);
+}
+
+/// The thread's system call was interrupted: how it goes on is decided at delivery.
+#[cold]
+pub fn set_restart(t: &mut Thread, kind: Restart) {
+    t.restart = Some(kind);
+    t.sig.raise(OWN);
 }
 
 /// The thread is being killed: also waits that no other signal may end must end.
@@ -27,7 +40,7 @@ pub fn fatal_pending(task: &Task) -> bool {
 /// A signal can be delivered, or the thread is to stop or end.
 #[inline]
 pub fn is_signalled(task: &Task) -> bool {
-    task.sig.flags() & !STEP != 0
+    task.sig.flags() & !(STEP | OWN) != 0
 }
 
 impl Interrupts for Thread {
@@ -63,6 +76,7 @@ enum Step {
 /// Acts on everything that is pending: ends the thread (`t.exit`), parks it, or sets its registers so that handlers run.
 /// Decides how an interrupted system call goes on.
 pub async fn deliver(t: &mut Thread) {
+    t.sig.clear(OWN);
     let mut restart = t.restart.take().map(|kind| Rewound::new(t, kind));
     while t.exit.is_none() {
         let flags = t.sig.flags();

@@ -226,6 +226,16 @@ pub async fn pop(t: &mut Thread) -> Result<Restored> {
     }
 }
 
+/// The same if all of the frame is there. None: it is not, or is bad.
+pub fn try_pop(t: &mut Thread) -> Option<Restored> {
+    let number = t.regs.x[8];
+    if t.regs.sp & 15 != 0 {
+        return None;
+    }
+    // What goes away while it is read may have left some of it in the registers; the call is made again.
+    read_frame(t).inspect_err(|_| t.regs.x[8] = number).ok()
+}
+
 /// Why a frame could not be taken.
 enum Bad {
     Absent(UserFault),

@@ -27,9 +27,9 @@ mod state;
 mod trap;
 
 pub use action::{ActionFlags, SIG_DFL, SIG_IGN, SigAction, SigHandlers, set_action};
-pub use deliver::{deliver, fatal_pending, force, force_fault, is_signalled, work_pending};
+pub use deliver::{deliver, fatal_pending, force, force_fault, is_signalled, set_exit, set_restart, work_pending};
 pub use fork::Fork;
-pub use frame::{Restored, UserStack, pop as pop_frame};
+pub use frame::{Restored, UserStack, pop as pop_frame, try_pop as try_pop_frame};
 pub use info::*;
 pub use job::tell_of_child;
 pub use mask::{set_mask, suspend, wait_for, with_mask};

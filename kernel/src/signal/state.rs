@@ -19,6 +19,8 @@ pub(super) const STOP: u32 = 4;
 pub(super) const TRAP: u32 = 8;
 pub(super) const NOTIFY: u32 = 16;
 pub(super) const STEP: u32 = 32;
+/// Raised by the thread itself at the end of a system call: it is to end, or the call has been interrupted.
+pub(super) const OWN: u32 = 64;
 
 /// The alternate signal stack (sigaltstack(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

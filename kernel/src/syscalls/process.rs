@@ -142,7 +142,7 @@ pub async fn execveat(
 }
 
 pub fn exit(t: &mut Thread, code: i32) -> Result<()> {
-    t.exit = Some(ExitStatus::Exited(code as u8));
+    signal::set_exit(t, ExitStatus::Exited(code as u8));
     Ok(())
 }
 

@@ -6,8 +6,8 @@ use crate::exec::Instant;
 use crate::mm::UserPtr;
 use crate::process::{self, Process, Reach, Task, Thread, Whom, table};
 use crate::signal::{
-    self, AltStack, RestartBlock, SIGINFO_SIZE, SIGKILL, SIGSTOP, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, SigAction,
-    SigInfo, SigSet, UserStack,
+    self, AltStack, RestartBlock, Restored, SIGINFO_SIZE, SIGKILL, SIGSTOP, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK,
+    SigAction, SigInfo, SigSet, UserStack,
 };
 use crate::time::UserTimespec;
 
@@ -167,14 +167,23 @@ fn set_alt_stack(t: &Thread, stack: &UserStack, sp: u64) -> Result<()> {
     Ok(())
 }
 
+fn restore(t: &Thread, restored: &Restored) {
+    signal::set_mask(t, restored.mask);
+    // Linux ignores a stack that sigaltstack would refuse.
+    let _ = set_alt_stack(t, &restored.stack, t.regs.sp);
+}
+
+/// The same if the frame is there and good.
+pub fn rt_sigreturn_now(t: &mut Thread) -> Option<Result<u64>> {
+    let restored = signal::try_pop_frame(t)?;
+    restore(t, &restored);
+    Some(Ok(t.regs.x[0]))
+}
+
 /// Returns from a handler: every register comes from the frame, x0 included.
 pub async fn rt_sigreturn(t: &mut Thread) -> Result<u64> {
     match signal::pop_frame(t).await {
-        Ok(restored) => {
-            signal::set_mask(t, restored.mask);
-            // Linux ignores a stack that sigaltstack would refuse.
-            let _ = set_alt_stack(t, &restored.stack, t.regs.sp);
-        }
+        Ok(restored) => restore(t, &restored),
         Err(_) => {
             let sp = t.regs.sp;
             signal::force_fault(t, signal::SIGSEGV, signal::SEGV_MAPERR, sp, 0);

@@ -18,7 +18,7 @@ use crate::io_uring::Params;
 use crate::mm::UserPtr;
 use crate::process::Thread;
 use crate::process::run::Killable;
-use crate::signal::{SigAction, UserStack};
+use crate::signal::{SigAction, UserStack, set_restart};
 use crate::time::{UserItimerspec, UserItimerval, UserTimespec, UserTimeval};
 
 /// A line of the table, for documentation and traces.
@@ -234,7 +234,7 @@ syscalls! {
     136 rt_sigpending(set: UserPtr<u64>, size: usize) async signal::rt_sigpending;
     137 rt_sigtimedwait(wanted: UserPtr<u64>, info: UserPtr<u8>, timeout: UserPtr<UserTimespec>, size: usize) async signal::rt_sigtimedwait;
     138 rt_sigqueueinfo(pid: i32, signo: i32, info: UserPtr<u8>) async signal::rt_sigqueueinfo;
-    139 rt_sigreturn() asyncmut signal::rt_sigreturn;
+    139 rt_sigreturn() asyncmut signal::rt_sigreturn, at once signal::rt_sigreturn_now;
     140 setpriority(which: i32, who: i32, nice: i32) fn sched::setpriority;
     141 getpriority(which: i32, who: i32) fn sched::getpriority;
     142 reboot(magic1: u32, magic2: u32, command: u32, arg: u64) async misc::reboot;
@@ -430,7 +430,7 @@ fn conclude(t: &mut Thread, result: SysResult) {
         Ok(value) => t.regs.x[0] = value,
         Err(SysError::Errno(errno)) => t.regs.x[0] = errno.to_ret(),
         Err(SysError::Restart(kind)) => {
-            t.restart = Some(kind);
+            set_restart(t, kind);
             t.regs.x[0] = Errno::EINTR.to_ret();
         }
     }

@@ -126,8 +126,9 @@ fn show_restart(t: &mut Thread) {
 
 fn hide_restart(t: &mut Thread) {
     let value = t.regs.x[0] as i64;
-    t.restart = RESTARTS.iter().find(|(_, shown)| *shown == value).map(|(kind, _)| *kind);
-    if t.restart.is_some() {
+    t.restart = None;
+    if let Some((kind, _)) = RESTARTS.iter().find(|(_, shown)| *shown == value) {
+        signal::set_restart(t, *kind);
         t.regs.x[0] = Errno::EINTR.to_ret();
     }
 }
