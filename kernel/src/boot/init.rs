@@ -25,6 +25,7 @@ const DEFAULT_INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/
 pub async fn bring_up() {
     drivers::probe();
     page_cache::start_flushers();
+    crate::exec::spawn("unix-gc", crate::net::rights::run());
     let line = cmdline::get();
     let root = match root::mount(line).await {
         Ok(root) => root,

@@ -32,6 +32,19 @@ impl State {
         self.peer_creds = Ucred::effective(t);
         self.peer_groups = Some(t.creds().groups.clone());
     }
+
+    /// Can a connection be left with the listener now?
+    fn check_connect(&self, listener: &State) -> Result<(), TryError> {
+        if listener.phase != Phase::Listening || listener.receive_shut {
+            return Err(Errno::ECONNREFUSED.into());
+        }
+        match self.phase {
+            Phase::Idle if listener.waiting.len() > listener.backlog => Err(TryError::WouldBlock),
+            Phase::Idle => Ok(()),
+            Phase::Connected => Err(Errno::EISCONN.into()),
+            Phase::Listening => Err(Errno::EINVAL.into()),
+        }
+    }
 }
 
 /// A bind under way; the name stays free for others if it is given up.
@@ -78,7 +91,7 @@ impl UnixSocket {
     }
 
     /// Autobind: some abstract name, if the socket has none yet.
-    fn bind_somewhere(&self) -> Result<()> {
+    pub(super) fn bind_somewhere(&self) -> Result<()> {
         if self.state.lock().name.is_some() {
             return Ok(());
         }
@@ -163,19 +176,13 @@ impl UnixSocket {
 
     /// Leaves a connection with the listener, unless it has too many already.
     fn try_connect(&self, t: &Thread, listener: &UnixSocket) -> Result<(), TryError> {
+        let (own, other) = lock_both(&self.state, &listener.state);
+        own.check_connect(&other)?;
+        drop((own, other));
         let connection = UnixSocket::new(self.kind());
         let (mut own, mut other) = lock_both(&self.state, &listener.state);
-        if other.phase != Phase::Listening || other.receive_shut {
-            return Err(Errno::ECONNREFUSED.into());
-        }
-        match own.phase {
-            Phase::Idle => {}
-            Phase::Connected => return Err(Errno::EISCONN.into()),
-            Phase::Listening => return Err(Errno::EINVAL.into()),
-        }
-        if other.waiting.len() > other.backlog {
-            return Err(TryError::WouldBlock);
-        }
+        own.check_connect(&other)?;
+        other.waiting.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         let mut state = connection.state.lock();
         state.phase = Phase::Connected;
         state.peer = Some(self.this.clone());

@@ -370,7 +370,8 @@ impl Stream {
     /// How many bytes a look goes over, and which of them it passes.
     fn peek_reach(&self, by_writer: bool, in_line: bool) -> (SmallVec<[Range<usize>; 2]>, usize) {
         let mut skipped = SmallVec::new();
-        let at = |position: u64| (position - self.head) as usize;
+        // The first mark begins before the head when a part of it has been read.
+        let at = |position: u64| position.saturating_sub(self.head) as usize;
         let mut begun = false;
         for mark in &self.marks {
             begun |= at(mark.start) > skipped.last().map_or(0, |last: &Range<usize>| last.end);

@@ -95,13 +95,19 @@ impl UnixSocket {
         let mut in_flight = rights::lock();
         let mut state = self.state.lock();
         let Inbox::Stream(stream) = &mut state.inbox else { return Err(Errno::EOPNOTSUPP) };
+        let had_room = stream.has_room();
         let (byte, rights) = stream.take_urgent(peek).ok_or(Errno::EINVAL)?;
+        // Marks that were two may be one now.
+        let writer = if !had_room && stream.has_room() { state.peer.as_ref().and_then(Weak::upgrade) } else { None };
         drop(state);
         if let Some(rights) = &rights {
             rights.land(&mut in_flight);
         }
         drop(in_flight);
         drop(rights);
+        if let Some(writer) = writer {
+            writer.wake_sender();
+        }
         Ok(byte)
     }
 
@@ -110,6 +116,10 @@ impl UnixSocket {
             return Err(errno.into());
         }
         let peer = self.destination(message)?;
+        if self.wants_creds() {
+            // Whoever asks for names has one (unix_dgram_sendmsg of Linux).
+            self.bind_somewhere()?;
+        }
         let len = buf.remaining();
         if len > self.send_buffer().saturating_sub(32) {
             return Err(Errno::EMSGSIZE.into());

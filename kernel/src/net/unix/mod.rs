@@ -19,9 +19,8 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -108,8 +107,26 @@ struct State {
     waiting: VecDeque<Arc<UnixSocket>>,
     /// Until accept(2): who listened when this came into being.
     listener: Option<Weak<UnixSocket>>,
-    /// Senders that found the inbox full.
-    blocked: Vec<Weak<UnixSocket>>,
+    blocked: Blocked,
+}
+
+/// Senders that found an inbox full, by address.
+#[derive(Default)]
+struct Blocked {
+    senders: BTreeMap<usize, Weak<UnixSocket>>,
+    /// With so many of them those that are gone are looked for.
+    sweep: usize,
+}
+
+impl Blocked {
+    /// It costs the same however many there are, on the average.
+    fn add(&mut self, sender: &UnixSocket) {
+        if self.senders.len() >= self.sweep {
+            self.senders.retain(|_, there| there.strong_count() > 0);
+            self.sweep = (self.senders.len() * 2).max(MAX_DATAGRAMS);
+        }
+        self.senders.entry(core::ptr::from_ref(sender).addr()).or_insert_with(|| sender.this.clone());
+    }
 }
 
 const READABLE: Events = Events::IN.union(Events::RDNORM);
@@ -140,7 +157,7 @@ impl UnixSocket {
                 backlog: 0,
                 waiting: VecDeque::new(),
                 listener: None,
-                blocked: Vec::new(),
+                blocked: Blocked::default(),
             }),
             queue: WaitQueue::new(),
             room: WaitQueue::new(),
@@ -168,10 +185,9 @@ impl UnixSocket {
         }
     }
 
-    /// Calls `f` for each file that waits here to be received.
-    pub(super) fn for_each_right(&self, f: &mut dyn FnMut(&Arc<OpenFile>)) {
-        let state = self.state.lock();
-        state.inbox.for_each_right(&mut |rights| rights.files().iter().for_each(&mut *f));
+    /// Calls `f` for the files of each message that waits here to be received.
+    pub(super) fn for_each_right(&self, f: &mut dyn FnMut(&rights::Rights)) {
+        self.state.lock().inbox.for_each_right(f);
     }
 
     /// Throws away what waits to be received.
@@ -249,10 +265,7 @@ impl State {
         if kind != Type::Datagram || mutual || packets.len() <= MAX_DATAGRAMS {
             return true;
         }
-        self.blocked.retain(|there| there.strong_count() > 0);
-        if !self.blocked.iter().any(|there| core::ptr::eq(there.as_ptr(), sender)) {
-            self.blocked.push(sender.this.clone());
-        }
+        self.blocked.add(sender);
         false
     }
 }
@@ -271,8 +284,8 @@ fn release(packet: Packet) {
 }
 
 /// Tells senders that there is room now. To be called without locks.
-fn unblock(blocked: Vec<Weak<UnixSocket>>) {
-    for sender in blocked.iter().filter_map(Weak::upgrade) {
+fn unblock(blocked: Blocked) {
+    for sender in blocked.senders.values().filter_map(Weak::upgrade) {
         sender.queue.wake(usize::MAX, WRITABLE.bits());
     }
 }
@@ -310,7 +323,6 @@ impl UnixSocket {
         unblock(blocked);
         self.empty();
         self.room.wake_all();
-        rights::collect();
     }
 }
 
@@ -360,6 +372,8 @@ impl FileOps for UnixSocket {
 
     fn released(&self) {
         self.close();
+        // No message has held one that never had a descriptor.
+        rights::collect();
     }
 
     fn ready(&self) -> Events {

@@ -22,9 +22,13 @@ fn file(socket: Arc<UnixSocket>) -> Arc<OpenFile> {
 }
 
 fn send(socket: &UnixSocket, bytes: &[u8], files: &[&Arc<OpenFile>]) -> Result<usize, TryError> {
+    send_as(0, socket, bytes, files)
+}
+
+fn send_as(uid: u32, socket: &UnixSocket, bytes: &[u8], files: &[&Arc<OpenFile>]) -> Result<usize, TryError> {
     let mut message = Outgoing::plain();
     if !files.is_empty() {
-        message.rights = Some(Rights::for_test(files.iter().map(|file| (*file).clone()).collect()));
+        message.rights = Some(Rights::for_test(files.iter().map(|file| (*file).clone()).collect(), uid));
     }
     socket.try_send(&mut IoBuf::kernel(bytes), &mut message)
 }
@@ -266,4 +270,104 @@ fn a_long_chain_of_sockets_in_messages_is_freed() {
     drop(inner);
     rights::settle();
     assert_eq!(Arc::strong_count(&witness), 1);
+}
+
+std::thread_local! {
+    /// Files that this thread has let go of.
+    static GONE: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
+}
+
+/// A file that notes its end, and what was on an account then.
+struct Witness {
+    uid: u32,
+    on_account: Arc<AtomicUsize>,
+}
+
+impl FileOps for Witness {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn released(&self) {
+        GONE.set(GONE.get() + 1);
+        self.on_account.store(rights::on_account(self.uid), Ordering::Relaxed);
+    }
+}
+
+fn witness(uid: u32) -> (Arc<OpenFile>, Arc<AtomicUsize>) {
+    let on_account = Arc::new(AtomicUsize::new(0));
+    let ops = Arc::new(Witness { uid, on_account: on_account.clone() });
+    (OpenFile::new_anon("[witness]", ops, 2), on_account)
+}
+
+#[test]
+fn whoever_closes_a_socket_does_a_part_of_what_follows_only() {
+    let mut inner = crate::fs::anon::test_file();
+    for _ in 0..1000 {
+        let (a, b) = pair(Type::Datagram);
+        send(&a, b"x", &[&inner, &witness(0).0]).unwrap();
+        inner = file(b);
+    }
+    drop(inner);
+    assert!(GONE.get() <= 100, "{}", GONE.get());
+    rights::settle();
+}
+
+#[test]
+fn files_are_on_the_account_until_they_have_gone() {
+    let uid = 4_000_001;
+    let (a, b) = pair(Type::Datagram);
+    let (file, on_account) = witness(uid);
+    send_as(uid, &a, b"x", &[&file]).unwrap();
+    drop((file, a));
+    assert_eq!(rights::on_account(uid), 1);
+    drop(b);
+    rights::settle();
+    assert_eq!((on_account.load(Ordering::Relaxed), rights::on_account(uid)), (1, 0));
+}
+
+/// Each urgent byte that was taken is a mark, those side by side are one.
+#[test]
+fn a_writer_is_told_when_marks_that_join_make_room() {
+    let (a, b) = pair(Type::Stream);
+    let passed = crate::fs::anon::test_file();
+    let urge = || a.try_send(&mut IoBuf::kernel(b"!"), &mut Outgoing { urgent: true, ..Outgoing::plain() }).unwrap();
+    for _ in 0..255 {
+        send(&a, b"x", &[&passed]).unwrap();
+    }
+    urge();
+    b.receive_urgent(false).unwrap();
+    urge();
+    assert!(!a.ready().contains(Events::OUT));
+    let told = Arc::new(AtomicBool::new(false));
+    let (writer, noted) = (a.clone(), told.clone());
+    spawn("writer", async move {
+        let attempt = || writer.ready().contains(Events::OUT).then_some(());
+        writer.queue.wait_for_mask(WRITE_EVENTS.bits(), attempt).await;
+        noted.store(true, Ordering::Relaxed);
+    });
+    run_until_idle();
+    b.receive_urgent(false).unwrap();
+    run_until_idle();
+    assert!(told.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_look_at_the_rest_of_a_message() {
+    let (a, b) = pair(Type::Stream);
+    send(&a, b"hello", &[&crate::fs::anon::test_file()]).unwrap();
+    assert_eq!(receive(&b, 2, false).unwrap().0, b"he");
+    assert_eq!(receive(&b, 9, true).unwrap().0, b"llo");
+}
+
+#[test]
+fn senders_that_are_gone_do_not_pile_up_with_a_full_receiver() {
+    let receiver = UnixSocket::new(Type::Datagram);
+    let sender = UnixSocket::new(Type::Datagram);
+    sender.state.lock().peer = Some(Arc::downgrade(&receiver));
+    while send(&sender, b"x", &[]).is_ok() {}
+    for _ in 0..1000 {
+        assert!(!receiver.admits(&UnixSocket::new(Type::Datagram)) && !receiver.admits(&sender));
+    }
+    assert!(receiver.state.lock().blocked.senders.len() <= 2 * MAX_DATAGRAMS);
 }
