@@ -28,7 +28,26 @@ const AT_ONCE: usize = 64;
 /// What is left of a listener.
 enum Left {
     Waiting(Arc<TcpSocket>),
-    Pending(Weak<TcpSocket>),
+    Pending(Weak<TcpSocket>, Attempt),
+}
+
+/// An attempt to connect; the socket may make another one at any time.
+pub(super) enum Attempt {
+    /// The first: from here to there.
+    First(Endpoint, Endpoint),
+    /// It has been waiting with this listener, at this place.
+    At(Weak<TcpSocket>, u64),
+}
+
+impl State {
+    pub(super) fn is_trying(&self, attempt: &Attempt) -> bool {
+        self.phase == Phase::Connecting
+            && match (attempt, &self.listener) {
+                (Attempt::First(local, remote), None) => self.local == *local && self.remote == Some(*remote),
+                (Attempt::At(listener, place), Some((own, at))) => own.ptr_eq(listener) && at == place,
+                _ => false,
+            }
+    }
 }
 
 impl Left {
@@ -38,9 +57,9 @@ impl Left {
             Left::Waiting(connection) => {
                 connection.abort();
             }
-            Left::Pending(socket) => {
+            Left::Pending(socket, attempt) => {
                 if let Some(socket) = socket.upgrade() {
-                    socket.reset();
+                    socket.refuse(&attempt);
                 }
             }
         }
@@ -116,7 +135,12 @@ impl TcpSocket {
         drop(state);
         self.queue.wake(usize::MAX, sigio::QUIET);
         let connections = waiting.into_iter().chain(deferred.into_values().map(|deferred| deferred.connection));
-        let mut left = connections.map(Left::Waiting).chain(pending.into_values().map(Left::Pending));
+        let this = self.this.clone();
+        let pending = pending.into_iter().map(move |(place, socket)| {
+            let attempt = Attempt::At(this.clone(), place);
+            Left::Pending(socket, attempt)
+        });
+        let mut left = connections.map(Left::Waiting).chain(pending);
         left.by_ref().take(AT_ONCE).for_each(Left::end);
         if let Some(first) = left.next() {
             spawn("tcp", async move {
@@ -179,10 +203,10 @@ impl TcpSocket {
         if state.phase != Phase::Listening || state.crowd() > state.backlog {
             return false;
         }
-        let Some((_, next)) = state.pending.pop_first() else { return false };
+        let Some((place, next)) = state.pending.pop_first() else { return false };
         drop(state);
         if let (Some(next), Some(this)) = (next.upgrade(), self.this.upgrade()) {
-            next.meet(&this);
+            next.meet(&this, &Attempt::At(self.this.clone(), place));
         }
         true
     }
@@ -278,6 +302,7 @@ impl TcpSocket {
         self.take_port(user, &mut state, source, remote)?;
         state.remote = Some(remote);
         state.phase = Phase::Connecting;
+        state.listener = None;
         state.told = Told::InProgress;
         (state.receive_shut, state.send_shut) = (false, false);
         (state.end_sent, state.end_received, state.ended_first) = (false, false, false);
@@ -293,9 +318,10 @@ impl TcpSocket {
             return Ok(());
         }
         drop(state);
+        let attempt = Attempt::First(local, remote);
         match PORTS.find(remote, local, |claim| claim.listening && claim.hears(interface::came_through(device))) {
-            Some(listener) if !core::ptr::eq(&*listener, self) => self.meet(&listener),
-            _ => self.reset(),
+            Some(listener) if !core::ptr::eq(&*listener, self) => self.meet(&listener, &attempt),
+            _ => self.refuse(&attempt),
         }
         Ok(())
     }
@@ -321,26 +347,34 @@ impl TcpSocket {
         Ok(())
     }
 
+    /// Nobody hears this attempt, if the socket has not given it up.
+    fn refuse(&self, attempt: &Attempt) {
+        let state = self.state.lock();
+        if state.is_trying(attempt) {
+            self.reset_locked(state);
+        }
+    }
+
     /// A socket that is connecting meets a listener.
-    fn meet(&self, listener: &Arc<TcpSocket>) {
+    pub(super) fn meet(&self, listener: &Arc<TcpSocket>, attempt: &Attempt) {
         let (local, remote) = {
             let state = self.state.lock();
-            let Some(remote) = state.remote else { return };
+            let Some(remote) = state.remote.filter(|_| state.is_trying(attempt)) else { return };
             (state.local, remote)
         };
         let connection = listener.child(remote, local);
         if PORTS.share(&Arc::downgrade(&connection), Arc::as_ptr(listener), remote, local).is_err() {
-            return self.reset();
+            return self.refuse(attempt);
         }
         let segments = agreed_segments(remote.ip, [&self.tcp, &listener.tcp].map(|options| options.lock().segment));
         let deferral = listener.deferral();
         let (mut own, mut other) = lock_both(&self.state, &listener.state);
-        if own.phase != Phase::Connecting {
+        if !own.is_trying(attempt) {
             return;
         }
         if other.phase != Phase::Listening {
             drop((own, other));
-            return self.reset();
+            return self.refuse(attempt);
         }
         if other.crowd() > other.backlog {
             let place = other.next_pending;
@@ -351,7 +385,7 @@ impl TcpSocket {
         }
         if other.reserve().is_err() {
             drop((own, other));
-            return self.reset();
+            return self.refuse(attempt);
         }
         {
             let mut state = connection.state.lock();

@@ -39,7 +39,7 @@ pub(super) struct Manner {
 impl State {
     /// Bytes that can be read.
     pub(super) fn come(&self) -> usize {
-        self.inbox.len() - self.held.bytes
+        self.inbox.len().saturating_sub(self.held.bytes)
     }
 
     /// True: something was held back.

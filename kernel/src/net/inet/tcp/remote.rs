@@ -55,7 +55,8 @@ pub fn find_listener(local: Endpoint, remote: Endpoint, index: i32) -> Option<Ar
 }
 
 impl State {
-    fn is_with(&self, peer: &TcpSocket) -> bool {
+    /// What comes from a socket that this one was connected to before is not for its connection.
+    pub(super) fn is_with(&self, peer: &TcpSocket) -> bool {
         self.peer.as_ref().is_some_and(|own| core::ptr::eq(own.as_ptr(), peer))
     }
 }

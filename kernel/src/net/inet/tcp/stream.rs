@@ -39,7 +39,7 @@ impl TcpSocket {
                 }
                 sent
             }
-            _ => Ok(self.send_after_close(buf)),
+            peer => Ok(self.send_after_close(peer.as_deref(), buf)),
         }
     }
 
@@ -64,16 +64,16 @@ impl TcpSocket {
         manner: Manner,
     ) -> Result<usize, TryError> {
         let mut state = peer.state.lock();
-        if state.phase != Phase::Open {
-            // It has been closed or reset just now.
+        if state.phase != Phase::Open || !state.is_with(self) || peer.is_closed() {
+            // It has been closed or reset just now, and has another connection perhaps.
             drop(state);
-            return Ok(self.send_after_close(buf));
+            return Ok(self.send_after_close(Some(peer), buf));
         }
         if state.end_sent && state.receive_shut {
             // Nobody will ever read this (RFC 1122, 4.2.2.13).
             drop(state);
-            peer.reset();
-            return Ok(self.send_after_close(buf));
+            peer.reset_from(self);
+            return Ok(self.send_after_close(Some(peer), buf));
         }
         let room = limit.saturating_sub(state.inbox.len());
         // As in pipes, what is small goes as a whole.
@@ -115,17 +115,24 @@ impl TcpSocket {
         Ok(len)
     }
 
-    /// The other side answers bytes with a reset; the call that sent them is told by the next one.
-    fn send_after_close(&self, buf: &mut IoBuf<'_>) -> usize {
+    /// The other side, which `peer` was, answers bytes with a reset; the call that sent them is told by the next one.
+    fn send_after_close(&self, peer: Option<&TcpSocket>, buf: &mut IoBuf<'_>) -> usize {
         let len = buf.remaining();
         buf.advance(len);
         let state = self.state.lock();
+        let there = match peer {
+            Some(peer) => state.is_with(peer),
+            None => state.peer().is_none(),
+        };
+        if !there {
+            // This side has another connection, too.
+            return len;
+        }
         let (local, remote) = (state.local, state.remote);
-        drop(state);
+        self.reset_locked(state);
         if let Some(remote) = remote {
             PORTS.forget(remote, local);
         }
-        self.reset();
         len
     }
 
@@ -208,10 +215,10 @@ impl TcpSocket {
         self.common.stop(how.goes_on, answer)
     }
 
-    /// The peer sends its end.
-    fn receive_end(&self) {
+    /// The `peer` sends its end.
+    pub(super) fn receive_end(&self, peer: &TcpSocket) {
         let mut state = self.state.lock();
-        if state.phase != Phase::Open {
+        if state.phase != Phase::Open || !state.is_with(peer) {
             return;
         }
         state.end_received = true;
@@ -258,13 +265,24 @@ impl TcpSocket {
             PORTS.renew(remote, local);
         }
         if let Some(peer) = peer {
-            peer.receive_end();
+            peer.receive_end(self);
         }
     }
 
     /// A reset comes: the next call is told.
     pub(super) fn reset(&self) {
+        self.reset_locked(self.state.lock());
+    }
+
+    /// One comes from `peer`.
+    pub(super) fn reset_from(&self, peer: &TcpSocket) {
         let state = self.state.lock();
+        if state.is_with(peer) {
+            self.reset_locked(state);
+        }
+    }
+
+    pub(super) fn reset_locked(&self, state: SpinGuard<'_, State>) {
         let errno = match state.phase {
             Phase::Connecting => Errno::ECONNREFUSED,
             Phase::Open if state.end_received => Errno::EPIPE,
@@ -304,7 +322,7 @@ impl TcpSocket {
         state.ended_first = false;
         drop(state);
         match (peer, remote) {
-            (Some(peer), _) if !peer.is_closed() => peer.reset(),
+            (Some(peer), _) if !peer.is_closed() => peer.reset_from(self),
             (_, Some(remote)) => PORTS.forget(remote, local),
             _ => {}
         }
@@ -375,6 +393,7 @@ impl TcpSocket {
         self.end_connection();
         let mut state = self.state.lock();
         let inbox = core::mem::replace(&mut state.inbox, Ring::new(0));
+        state.let_go();
         let (has_port, port) = (state.has_port, state.local.port);
         let (first, waits) = (state.ended_first, state.phase == Phase::Open);
         state.has_port = false;

@@ -153,3 +153,61 @@ fn a_read_that_goes_on_stops_at_the_mark() {
     assert_eq!(now(there).unwrap(), b"cd");
     assert_eq!(there.receive_urgent(false), Err(Errno::EINVAL));
 }
+
+/// A sender looks up its peer before it locks it; connect(2) of another thread may come in between.
+#[test]
+fn what_was_sent_to_the_connection_before_does_not_reach_the_next_one() {
+    let (before, before_there) = pair();
+    let (other, other_there) = pair();
+    assert_eq!(before.put_rest(&other, &mut IoBuf::kernel(b"lost")), Ok(4));
+    other.receive_end(&before);
+    other.reset_from(&before);
+    assert_eq!(now(&other), Err(TryError::WouldBlock));
+    send(tcp(&other_there), b"own", false, false).unwrap();
+    assert_eq!(now(&other).unwrap(), b"own");
+    // The sender has another connection, too.
+    send(&before, b"whole", false, false).unwrap();
+    assert_eq!(now(tcp(&before_there)).unwrap(), b"whole");
+}
+
+#[test]
+fn a_listener_that_takes_up_an_attempt_given_up_does_not_meet_the_next_one() {
+    use super::connect::Attempt;
+    let listener = || {
+        let listener = TcpSocket::new(AF_INET);
+        listener.bind_as(0, Endpoint { ip: HERE, port: 0 }).unwrap();
+        listener.start_listening(0, 0).unwrap();
+        let local = listener.state.lock().local;
+        let first = TcpSocket::new(AF_INET);
+        first.begin_as(0, HERE, local).unwrap();
+        (listener, local, first)
+    };
+    let ((one, to_one, _first), (two, to_two, _second)) = (listener(), listener());
+    let socket = TcpSocket::new(AF_INET);
+    socket.begin_as(0, HERE, to_one).unwrap();
+    let (_, place) = socket.state.lock().listener.clone().unwrap();
+    assert!(socket.give_up_connecting(None));
+    socket.begin_as(0, HERE, to_two).unwrap();
+    one.state.lock().waiting.clear();
+    let attempt = Attempt::At(Arc::downgrade(&one), place);
+    socket.meet(&one, &attempt);
+    assert!(socket.is_connecting() && one.state.lock().waiting.is_empty());
+    // Nor is it refused when that listener ends.
+    one.stop_listening();
+    socket.meet(&one, &attempt);
+    assert!(socket.is_connecting() && !socket.common.has_error());
+    two.take_connection().unwrap();
+    assert!(!socket.is_connecting());
+    two.take_connection().unwrap();
+}
+
+#[test]
+fn nothing_is_held_back_in_what_has_been_closed() {
+    let (here, there) = pair();
+    send(&here, b"text", true, false).unwrap();
+    let there = tcp(&there);
+    assert_eq!(there.state.lock().come(), 0);
+    there.close();
+    let state = there.state.lock();
+    assert_eq!((state.held.bytes, state.come()), (0, 0));
+}
