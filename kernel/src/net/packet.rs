@@ -27,6 +27,18 @@ pub fn copy_in(buf: &mut IoBuf<'_>) -> Result<Box<[u8]>, TryError> {
     }
 }
 
+/// The same bytes without spare room. They are copied if there is some, because to shrink a vector may be an allocation that
+/// must not fail.
+pub fn boxed(bytes: Vec<u8>) -> Result<Box<[u8]>, Errno> {
+    if bytes.capacity() == bytes.len() {
+        return Ok(bytes.into_boxed_slice());
+    }
+    let mut exact = Vec::new();
+    exact.try_reserve_exact(bytes.len()).map_err(|_| Errno::ENOBUFS)?;
+    exact.extend_from_slice(&bytes);
+    Ok(exact.into_boxed_slice())
+}
+
 /// As much of a message as the receiver has room for.
 pub fn copy_out(buf: &mut IoBuf<'_>, data: &[u8]) -> Result<usize, TryError> {
     let done = buf.copy_to(data)?;

@@ -8,6 +8,7 @@ use linux_raw_sys::netlink as raw;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::errno::{Errno, Result};
+use crate::net::packet::boxed;
 
 /// sizeof(struct nlmsghdr).
 pub const HEADER: usize = 16;
@@ -129,8 +130,9 @@ impl Writer {
         self.bytes.is_empty()
     }
 
-    pub fn into_bytes(self) -> Box<[u8]> {
-        self.bytes.into_boxed_slice()
+    /// ENOBUFS if there is no memory.
+    pub fn into_bytes(self) -> Result<Box<[u8]>> {
+        boxed(self.bytes)
     }
 
     pub fn begin(&mut self, kind: u32, flags: u32, head: &[u8]) {
@@ -222,5 +224,5 @@ pub fn acknowledge(request: &Request<'_>, port: u32, errno: Option<Errno>, cappe
     out.raw(request.header.as_bytes());
     out.raw(shown);
     out.end();
-    Ok(out.into_bytes())
+    out.into_bytes()
 }

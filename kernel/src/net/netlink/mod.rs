@@ -138,7 +138,8 @@ fn notify(group: u32, write: &mut dyn FnMut(&mut Writer)) {
             let Ok(mut out) = Writer::new(LONGEST, 0, 0) else { return };
             write(&mut out);
             out.end();
-            message = Some(Arc::new(out.into_bytes()));
+            let Ok(data) = out.into_bytes() else { return };
+            message = Some(Arc::new(data));
         }
         message.iter().cloned().for_each(|data| _ = listener.deliver(Datagram { data, from: 0, group }));
     }

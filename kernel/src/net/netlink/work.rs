@@ -92,7 +92,7 @@ impl Dump {
             self.out = Some(out);
             return Ok(Part::Begun);
         }
-        Ok(if out.is_empty() { Part::End } else { Part::Whole(out.into_bytes()) })
+        Ok(if out.is_empty() { Part::End } else { Part::Whole(out.into_bytes()?) })
     }
 
     fn end(&self) -> Result<Box<[u8]>> {
@@ -103,7 +103,7 @@ impl Dump {
         };
         out.begin(raw::NLMSG_DONE, flags, &errno.map_or(0, |errno| -errno.get()).to_ne_bytes());
         out.end();
-        Ok(out.into_bytes())
+        out.into_bytes()
     }
 }
 
@@ -213,10 +213,13 @@ impl NetlinkSocket {
         let errno = match answer {
             Ok(Answer::Later) => return false,
             Ok(Answer::Done) => None,
-            Ok(Answer::One(writer)) => {
-                self.deliver(Datagram::of_kernel(writer.into_bytes()));
-                None
-            }
+            Ok(Answer::One(writer)) => match writer.into_bytes() {
+                Ok(data) => {
+                    self.deliver(Datagram::of_kernel(data));
+                    None
+                }
+                Err(errno) => Some(errno),
+            },
             Ok(Answer::Many(what)) => match self.start(what, &request.header, lists) {
                 // The end of the list tells that it is done.
                 Ok(()) => return true,

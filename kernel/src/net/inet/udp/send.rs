@@ -15,7 +15,7 @@ use crate::net::inet::options::{SOL_IP, SOL_IPV6};
 use crate::net::inet::{AF_INET6, Endpoint, IPPROTO_UDP, events};
 use crate::net::interface;
 use crate::net::link;
-use crate::net::packet::copy_in;
+use crate::net::packet::{boxed, copy_in};
 use crate::net::socket::{Outgoing, Switches, Target};
 
 const SOL_UDP: u32 = IPPROTO_UDP as u32;
@@ -187,11 +187,12 @@ impl UdpSocket {
         }
         drop(state);
         let Cork { from, to, header, device, connected, data } = *cork;
+        let data = boxed(data)?;
         if let Some(port) = interface::port_through(to.ip, device)? {
             self.check_out(&port, from, to, connected, data.len())?;
-            self.send_out(&port, from, to, header.0, data.into_boxed_slice())?;
+            self.send_out(&port, from, to, header.0, data)?;
         } else {
-            self.deliver_here(from, to, header, interface::came_through(device), connected, data.into_boxed_slice())?;
+            self.deliver_here(from, to, header, interface::came_through(device), connected, data)?;
         }
         Ok(piece.len())
     }
