@@ -6,7 +6,7 @@ use crate::mm::UserPtr;
 use crate::process::Thread;
 
 /// Longest address of any family: `struct sockaddr_storage`.
-const MAX: usize = 128;
+pub const MAX: usize = 128;
 
 /// Reads the address that connect(2), bind(2) or sendto(2) was given.
 pub async fn import(t: &Thread, address: UserPtr<u8>, len: i32) -> Result<Address> {

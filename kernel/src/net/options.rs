@@ -140,12 +140,12 @@ pub fn set(t: &Thread, socket: &dyn Socket, option: u32, value: &[u8]) -> Result
         }
         raw::SO_PRIORITY => {
             if !(0..=6).contains(&int) {
-                privileged(Caps::NET_ADMIN)?;
+                privileged(Caps::NET_RAW).or_else(|_| privileged(Caps::NET_ADMIN))?;
             }
             common.priority.store(int as u32, Ordering::Relaxed);
         }
         raw::SO_MARK => {
-            privileged(Caps::NET_ADMIN)?;
+            privileged(Caps::NET_RAW).or_else(|_| privileged(Caps::NET_ADMIN))?;
             common.mark.store(int as u32, Ordering::Relaxed);
         }
         raw::SO_DETACH_FILTER if socket.takes_filters() => common.filter.detach()?,

@@ -41,6 +41,17 @@ pub struct MsgHdr {
     _pad2: u32,
 }
 
+impl MsgHdr {
+    /// How long the name is, or may become: 0 if there is none, and not more than any name (__copy_msghdr of Linux).
+    fn name_room(&self) -> Result<i32> {
+        match self.name_len {
+            _ if self.name == 0 => Ok(0),
+            len if len < 0 => Err(Errno::EINVAL),
+            len => Ok(len.min(address::MAX as i32)),
+        }
+    }
+}
+
 /// `struct mmsghdr`.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -266,11 +277,11 @@ pub(crate) async fn send_to(
 }
 
 pub(crate) async fn send_header(t: &Thread, file: &OpenFile, header: &MsgHdr, flags: u32) -> SysResult<usize> {
+    let name = (UserPtr::new(header.name), header.name_room()?);
     if header.iov_len > 1024 {
         return Err(Errno::EMSGSIZE.into());
     }
     let mut buf = IoBuf::user_iovec(t.mm(), import_iovec(t.mm(), header.iov, header.iov_len).await?);
-    let name = (UserPtr::new(header.name), header.name_len);
     let control = (UserPtr::new(header.control), if header.control == 0 { 0 } else { header.control_len });
     send(t, file, name, control, &mut buf, flags).await
 }
@@ -344,9 +355,7 @@ pub async fn recvfrom(
 
 pub(crate) async fn receive_header(t: &Thread, file: &OpenFile, at: UserPtr<MsgHdr>, flags: u32) -> SysResult<usize> {
     let mut header = at.read(t.mm()).await?;
-    if header.name_len < 0 {
-        return Err(Errno::EINVAL.into());
-    }
+    header.name_room()?;
     if header.iov_len > 1024 {
         return Err(Errno::EMSGSIZE.into());
     }
@@ -402,7 +411,7 @@ pub async fn recvmmsg(
     };
     let file = t.files().get_io(fd)?;
     of_file(&file)?;
-    let mut done = 0;
+    let (mut done, mut left) = (0, None);
     for index in 0..count.min(1024) as usize {
         let at = headers.at(index);
         // MSG_WAITFORONE: only the first is waited for.
@@ -427,10 +436,14 @@ pub async fn recvmmsg(
             Err(error) => return Err(error),
         }
         // The time is looked at after each message only (recvmmsg(2), BUGS).
-        if deadline.is_some_and(|deadline| crate::exec::Instant::now() >= deadline) {
+        left = deadline.map(|deadline| deadline.saturating_since(crate::exec::Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
             break;
         }
         crate::exec::budget().await;
+    }
+    if let Some(left) = left {
+        time.write(t.mm(), UserTimespec::from_nanos(left.as_nanos() as u64)).await?;
     }
     Ok(done)
 }

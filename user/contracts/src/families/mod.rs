@@ -69,6 +69,7 @@ mod loop_use;
 mod loops;
 mod mapping_edges;
 mod memory;
+mod message_edges;
 mod modes;
 mod mount;
 mod mount_attr;
@@ -232,6 +233,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("loop", loops::TESTS),
     ("loop_use", loop_use::TESTS),
     ("pipes", pipes::TESTS),
+    ("message_edges", message_edges::TESTS),
     ("packets", packets::TESTS),
     ("splices", splices::TESTS),
     ("poll", poll::TESTS),
