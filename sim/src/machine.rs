@@ -211,6 +211,7 @@ fn start_kernel(config: &Config, cpus: usize, seed: u64) {
     fs::init();
     exec::init();
     pollux_kernel::mm::page_cache::start_flushers();
+    exec::spawn("unix-gc", pollux_kernel::net::rights::run());
     exec::set_fp_saver(process::fp::evict_owner);
     mm::set_shortage_relief(process::oom::end_somebody);
 }
