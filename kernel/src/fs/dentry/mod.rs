@@ -216,6 +216,7 @@ unsafe impl Sync for Entry {}
 type Bucket = SmallVec<[Entry; 0]>;
 
 static CACHE: [SpinLock<Bucket>; BUCKETS] = [const { SpinLock::new(Bucket::new_const()) }; BUCKETS];
+/// Entries are counted before they are there.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static HAND: AtomicUsize = AtomicUsize::new(0);
 
@@ -307,7 +308,7 @@ pub fn insert_nothing(parent: &Arc<Dentry>, name: &[u8]) {
 fn add(entries: &mut Bucket, entry: Entry) {
     let before = entries.len();
     entries.retain(|e| !e.target.is_over());
-    COUNT.fetch_sub(before - entries.len(), Ordering::Relaxed);
+    COUNT.fetch_add(1usize.wrapping_sub(before - entries.len()), Ordering::Relaxed);
     entries.push(entry);
 }
 
@@ -326,6 +327,10 @@ pub(super) fn forget(parent: &Arc<Dentry>, name: &[u8]) {
 
 /// Forgets a name in a directory that was changed by other ways than by walks (devtmpfs). Looks at the whole cache.
 pub(super) fn forget_in(dir: &Arc<dyn Inode>, name: &[u8]) {
+    // As while devices are found at boot.
+    if COUNT.load(Ordering::Relaxed) == 0 {
+        return;
+    }
     let is_in = |parent: Option<Arc<Dentry>>| parent.is_some_and(|parent| Arc::ptr_eq(&parent.inode, dir));
     for bucket in &CACHE {
         let mut victims: SmallVec<[Entry; 2]> = SmallVec::new();
@@ -345,6 +350,9 @@ pub(super) fn forget_in(dir: &Arc<dyn Inode>, name: &[u8]) {
             }
         }
         drop(entries);
+        if victims.is_empty() {
+            continue;
+        }
         COUNT.fetch_sub(victims.len(), Ordering::Relaxed);
         for entry in victims {
             if let Target::Dentry(dentry) = &entry.target {

@@ -9,7 +9,7 @@ use super::{BUCKETS, Bucket, CACHE, COUNT, Entry, HAND, LIMIT, Target};
 
 #[inline]
 pub(super) fn note_insert() {
-    if COUNT.fetch_add(1, Ordering::Relaxed) >= LIMIT {
+    if COUNT.load(Ordering::Relaxed) > LIMIT {
         for _ in 0..4 {
             let at = HAND.fetch_add(1, Ordering::Relaxed);
             sweep(at % BUCKETS);
