@@ -27,6 +27,8 @@ struct Batch<'a> {
     /// They need not be tried again.
     done: bool,
     stored: bool,
+    /// Mappings of the pages are being taken away, so that what is written next is noticed.
+    unmapping: bool,
 }
 
 impl PageCache {
@@ -64,7 +66,7 @@ impl PageCache {
     /// ```
     /// If the writer finds DIRTY still set, its change is in memory before the page is stored.
     fn collect(&self, pages: Range<u64>) -> Option<Next<'_>> {
-        let mut batch = Batch { cache: self, pages: Vec::new(), done: false, stored: false };
+        let mut batch = Batch { cache: self, pages: Vec::new(), done: false, stored: false, unmapping: false };
         let tree = self.tree.read();
         let mut at = tree.next_dirty(pages.start)?;
         while at < pages.end && batch.pages.len() < BATCH && tree.is_dirty(at) {
@@ -116,11 +118,9 @@ impl Batch<'_> {
         }
         if shared && let Some(cache) = self.cache.this.upgrade() {
             // Later writes through mappings fault and mark the pages again.
-            if let Err(errno) = space::unmap_source(&cache, first..end, false).await {
-                // Where they are still mapped they may be written to unnoticed.
-                self.pages.iter().for_each(|page| _ = page.frame.page().set(PageFlags::SHARED_WRITE));
-                return Err(errno);
-            }
+            self.unmapping = true;
+            space::unmap_source(&cache, first..end, false).await?;
+            self.unmapping = false;
         }
         let result = io.write_pages(first, &self.pages).await;
         if result == Err(Errno::ENOMEM) {
@@ -139,6 +139,10 @@ impl Batch<'_> {
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         for page in &self.pages {
+            if self.unmapping {
+                // Whether that failed or the caller was killed: where they are still mapped they may be written to unnoticed.
+                page.frame.page().set(PageFlags::SHARED_WRITE);
+            }
             if !self.done {
                 self.cache.mark_dirty(page);
             }
