@@ -58,6 +58,10 @@ impl PageSource for FileSource {
         self.file.check_failure()
     }
 
+    fn sync(&self, _pages: Range<u64>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.file.sync(true))
+    }
+
     fn make_room(&self, index: u64) -> BoxFuture<'_, Result<()>> {
         const PAGE: u64 = PAGE_SIZE as u64;
         Box::pin(self.file.inode().prepare_write(index * PAGE, PAGE))

@@ -112,6 +112,10 @@ pub trait PageSource: Send + Sync {
     fn check_failure(&self) -> Result<()> {
         Ok(())
     }
+    /// What was changed in these pages reaches the disk (msync(2), MS_SYNC).
+    fn sync(&self, pages: Range<u64>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.cache().write_back(pages).await.and(self.check_failure()) })
+    }
     /// A mapping of it, or part of one, was taken away. Called without locks of memory.
     fn unmapped(&self) {}
     /// Nobody maps the pages any more: the last of all mappings of the cache was one of this source. May be called under an

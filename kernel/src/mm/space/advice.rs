@@ -93,12 +93,13 @@ impl AddressSpace {
         result
     }
 
-    /// Reads file pages of the range into the cache.
+    /// Reads file pages of the range into the cache. Of memory objects there is nothing to be read.
     async fn read_ahead(&self, range: Range<u64>) {
         let mut at = range.start;
         let mut left = WILLNEED;
         while at < range.end && left > 0 {
-            let Some((source, pages, end)) = self.source_from(at, range.end) else { return };
+            let is_stored = |vma: &Vma| vma.source().is_some_and(|source| !source.cache().is_memory());
+            let Some((source, pages, end)) = self.source_from(at, range.end, is_stored) else { return };
             for index in pages.take(left as usize) {
                 left -= 1;
                 let size = source.file_size();
@@ -142,10 +143,15 @@ impl AddressSpace {
         result
     }
 
-    /// The first file mapping in `at..end`: what it maps, which pages, and where it ends.
-    fn source_from(&self, at: u64, end: u64) -> Option<(Arc<dyn PageSource>, Range<u64>, u64)> {
+    /// The first wanted file mapping in `at..end`: what it maps, which pages, and where it ends.
+    fn source_from(
+        &self,
+        at: u64,
+        end: u64,
+        wanted: impl Fn(&Vma) -> bool,
+    ) -> Option<(Arc<dyn PageSource>, Range<u64>, u64)> {
         let inner = self.inner.lock();
-        inner.vmas.overlapping(at..end).find_map(|(start, vma)| {
+        inner.vmas.overlapping(at..end).filter(|(_, vma)| wanted(vma)).find_map(|(start, vma)| {
             let source = vma.source()?.clone();
             let (from, to) = (start.max(at), vma.end.min(end));
             let first = vma.source_offset(start, from) / PAGE;
@@ -170,9 +176,8 @@ impl AddressSpace {
             inner.vmas.covers(range.clone())
         };
         while flags & 4 != 0 && at < range.end {
-            let Some((source, pages, end)) = self.source_from(at, range.end) else { break };
-            let written = source.cache().write_back(pages).await;
-            written.and(source.check_failure())?;
+            let Some((source, pages, end)) = self.source_from(at, range.end, Vma::is_shared) else { break };
+            source.sync(pages).await?;
             exec::budget().await;
             at = end;
         }

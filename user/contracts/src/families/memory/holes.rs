@@ -49,6 +49,17 @@ pub(super) fn advise_remove() {
     say!("sealed: {} {}", sys!(SYS_fcntl, sealed, F_ADD_SEALS, 0x10), advise(memory, PAGE, REMOVE));
 }
 
+/// There is nothing to be read: holes of memory objects stay holes.
+pub(super) fn ahead_of_holes() {
+    let fd = memfd(0);
+    sys!(SYS_ftruncate, fd, 6 * PAGE);
+    for (name, flags) in [("shared", MAP_SHARED), ("private", MAP_PRIVATE)] {
+        let memory = map(6 * PAGE, RW, flags, fd, 0).need() as *mut u8;
+        let answer = advise(memory, 6 * PAGE, MADV_WILLNEED);
+        say!("{name}: {answer}, blocks: {}", file::fstat(fd).map_or(0, |stat| stat.st_blocks));
+    }
+}
+
 pub(super) fn holes_in_sealed_files() {
     const PUNCH: i32 = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
     for (name, seal) in [("shrink", F_SEAL_SHRINK), ("grow", F_SEAL_GROW), ("write", F_SEAL_WRITE), ("future", 0x10)] {

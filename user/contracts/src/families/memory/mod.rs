@@ -18,7 +18,7 @@ use self::files::{
     file_truncated_under_mapping, mapping_outlives_unlink, memfd_contents, memfd_seal_write, memfd_seals,
     shared_file_between_processes, sync_pages, write_through_read_only_descriptor, zero_device,
 };
-use self::holes::{advise_remove, holes_in_sealed_files, remap_file};
+use self::holes::{advise_remove, ahead_of_holes, holes_in_sealed_files, remap_file};
 use self::limits::{
     address_space_limit, break_area, break_limits, data_limit, data_limit_of_mprotect, growsdown, lock_limits,
     locked_stay_over_fork, most_mappings, noreserve_is_large, stack_grows, stack_limit,
@@ -44,7 +44,7 @@ tests! {
     memfd_seal_write, execute_new_code, not_executable, populate, noreserve_is_large, address_space_limit, data_limit, data_limit_of_mprotect,
     fault_in_system_call, copy_on_write_many_children, shared_file_between_processes, maps_of_this, misaligned_bus,
     barrier_commands, mapping_outlives_unlink, advise_remove,
-    holes_in_sealed_files, remap_file, most_mappings,
+    ahead_of_holes, holes_in_sealed_files, remap_file, most_mappings,
 }
 
 const RW: i32 = PROT_READ | PROT_WRITE;
