@@ -10,10 +10,11 @@ pub mod stat;
 /// For what is also compiled for a model checker (`sim/models`), which has atomics of its own.
 pub use core::sync::atomic;
 
+use core::any::type_name;
 use core::fmt;
 use core::panic::Location;
 
-use lock_api::GuardNoSend;
+use lock_api::{GuardNoSend, RawMutex, RawRwLock};
 
 use crate::arch;
 
@@ -38,25 +39,25 @@ pub fn full_fence() {
 pub struct RawSpin(spin::mutex::SpinMutex<(), Relax>);
 
 // SAFETY: forwards to spin's own lock_api implementation, which excludes.
-unsafe impl lock_api::RawMutex for RawSpin {
+unsafe impl RawMutex for RawSpin {
     #[allow(clippy::declare_interior_mutable_const)]
     const INIT: Self = RawSpin(spin::mutex::SpinMutex::new(()));
     type GuardMarker = GuardNoSend;
 
     #[inline]
     fn lock(&self) {
-        lock_api::RawMutex::lock(&self.0)
+        RawMutex::lock(&self.0)
     }
 
     #[inline]
     fn try_lock(&self) -> bool {
-        lock_api::RawMutex::try_lock(&self.0)
+        RawMutex::try_lock(&self.0)
     }
 
     #[inline]
     unsafe fn unlock(&self) {
         // SAFETY: the caller holds the lock (contract of `RawMutex::unlock`).
-        unsafe { lock_api::RawMutex::unlock(&self.0) };
+        unsafe { RawMutex::unlock(&self.0) };
         arch::switch_point();
     }
 
@@ -70,42 +71,42 @@ unsafe impl lock_api::RawMutex for RawSpin {
 pub struct RawRwSpin(spin::rwlock::RwLock<(), Relax>);
 
 // SAFETY: forwards to spin's own lock_api implementation.
-unsafe impl lock_api::RawRwLock for RawRwSpin {
+unsafe impl RawRwLock for RawRwSpin {
     #[allow(clippy::declare_interior_mutable_const)]
     const INIT: Self = RawRwSpin(spin::rwlock::RwLock::new(()));
     type GuardMarker = GuardNoSend;
 
     #[inline]
     fn lock_shared(&self) {
-        lock_api::RawRwLock::lock_shared(&self.0)
+        RawRwLock::lock_shared(&self.0)
     }
 
     #[inline]
     fn try_lock_shared(&self) -> bool {
-        lock_api::RawRwLock::try_lock_shared(&self.0)
+        RawRwLock::try_lock_shared(&self.0)
     }
 
     #[inline]
     unsafe fn unlock_shared(&self) {
         // SAFETY: the caller holds the lock shared.
-        unsafe { lock_api::RawRwLock::unlock_shared(&self.0) };
+        unsafe { RawRwLock::unlock_shared(&self.0) };
         arch::switch_point();
     }
 
     #[inline]
     fn lock_exclusive(&self) {
-        lock_api::RawRwLock::lock_exclusive(&self.0)
+        RawRwLock::lock_exclusive(&self.0)
     }
 
     #[inline]
     fn try_lock_exclusive(&self) -> bool {
-        lock_api::RawRwLock::try_lock_exclusive(&self.0)
+        RawRwLock::try_lock_exclusive(&self.0)
     }
 
     #[inline]
     unsafe fn unlock_exclusive(&self) {
         // SAFETY: the caller holds the lock exclusively.
-        unsafe { lock_api::RawRwLock::unlock_exclusive(&self.0) };
+        unsafe { RawRwLock::unlock_exclusive(&self.0) };
         arch::switch_point();
     }
 
@@ -171,7 +172,11 @@ impl<T: ?Sized> SpinLock<T> {
     #[cold]
     #[inline(never)]
     fn wait(&self, place: stat::Place) -> SpinGuard<'_, T> {
-        stat::counted::<T, _>(place, || self.0.try_lock(), || self.0.is_locked())
+        // SAFETY: nobody is said to hold it.
+        let raw = unsafe { self.0.raw() };
+        stat::counted(place, type_name::<T>(), &|| raw.try_lock(), &|| raw.is_locked());
+        // SAFETY: it has just been taken, for this guard.
+        unsafe { self.0.make_guard_unchecked() }
     }
 }
 
@@ -229,13 +234,21 @@ impl<T: ?Sized> RwSpinLock<T> {
     #[cold]
     #[inline(never)]
     fn wait_to_read(&self, place: stat::Place) -> lock_api::RwLockReadGuard<'_, RawRwSpin, T> {
-        stat::counted::<T, _>(place, || self.0.try_read(), || self.0.is_locked_exclusive())
+        // SAFETY: nobody is said to hold it.
+        let raw = unsafe { self.0.raw() };
+        stat::counted(place, type_name::<T>(), &|| raw.try_lock_shared(), &|| raw.is_locked_exclusive());
+        // SAFETY: it has just been taken, for this guard.
+        unsafe { self.0.make_read_guard_unchecked() }
     }
 
     #[cold]
     #[inline(never)]
     fn wait_to_write(&self, place: stat::Place) -> lock_api::RwLockWriteGuard<'_, RawRwSpin, T> {
-        stat::counted::<T, _>(place, || self.0.try_write(), || self.0.is_locked())
+        // SAFETY: nobody is said to hold it.
+        let raw = unsafe { self.0.raw() };
+        stat::counted(place, type_name::<T>(), &|| raw.try_lock_exclusive(), &|| raw.is_locked());
+        // SAFETY: it has just been taken, for this guard.
+        unsafe { self.0.make_write_guard_unchecked() }
     }
 }
 

@@ -4,7 +4,6 @@
 //! taken. Only who waits writes there.
 
 use alloc::vec::Vec;
-use core::any::type_name;
 use core::panic::Location;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
@@ -15,8 +14,8 @@ use crate::arch;
 /// Where a lock is taken.
 pub type Place = &'static Location<'static>;
 
-/// Names a class.
-type Class = fn() -> &'static str;
+/// The type of what a lock guards.
+type Class = &'static str;
 
 /// More than there are places with locks that are ever contended; what finds no row is counted all the same.
 const ROWS: usize = 256;
@@ -45,27 +44,25 @@ impl Row {
 /// A place at which locks of one class were found taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Contention {
-    /// The type of what the lock guards.
-    pub class: &'static str,
+    pub class: Class,
     pub place: Place,
     pub waits: u64,
     pub total_ns: u64,
     pub longest_ns: u64,
 }
 
-/// Takes a lock on what is a `T`, whenever it is free.
-pub(super) fn counted<T: ?Sized, G>(place: Place, try_lock: impl Fn() -> Option<G>, is_locked: impl Fn() -> bool) -> G {
+/// Takes a lock of a class, whenever it is free.
+pub(super) fn counted(place: Place, class: Class, try_lock: &dyn Fn() -> bool, is_locked: &dyn Fn() -> bool) {
     let since = arch::ticks();
-    let guard = loop {
+    loop {
         while is_locked() {
             arch::spin_hint();
         }
-        if let Some(guard) = try_lock() {
-            break guard;
+        if try_lock() {
+            break;
         }
-    };
-    TABLE.note(place, type_name::<T>, arch::ticks().wrapping_sub(since));
-    guard
+    }
+    TABLE.note(place, class, arch::ticks().wrapping_sub(since));
 }
 
 /// What there was since boot or since [`reset`], ordered by class, and how many waits are not among it.
@@ -102,7 +99,7 @@ impl Table {
         let all = self.rows.iter().filter_map(|row| {
             let (place, class) = *row.key.get()?;
             let [total_ns, longest_ns] = [&row.total, &row.longest].map(|ticks| arch::ticks_to_ns(ticks.load(Relaxed)));
-            Some(Contention { class: class(), place, waits: row.waits.load(Relaxed), total_ns, longest_ns })
+            Some(Contention { class, place, waits: row.waits.load(Relaxed), total_ns, longest_ns })
         });
         let mut all: Vec<_> = all.filter(|contention| contention.waits > 0).collect();
         all.sort_by_key(|contention| (contention.class, contention.place.file(), contention.place.line()));
@@ -121,6 +118,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use core::any::type_name;
+
     use super::super::SpinLock;
     use super::*;
 
@@ -129,9 +128,9 @@ mod tests {
         let table = Table::new();
         let [one, other] = [Location::caller(), here()];
         for ticks in [5, 7, 6] {
-            table.note(one, type_name::<u8>, ticks);
+            table.note(one, "u8", ticks);
         }
-        table.note(other, type_name::<u16>, 1);
+        table.note(other, "u16", 1);
         let (all, homeless) = table.contentions();
         let found: Vec<_> = all.iter().map(|c| (c.class, c.waits, c.total_ns, c.longest_ns)).collect();
         assert_eq!(found, [("u16", 1, 1, 1), ("u8", 3, 18, 7)]);
@@ -150,7 +149,7 @@ mod tests {
         let table = Table::new();
         let places: Vec<Location<'static>> = (0..ROWS as u32 + 3).map(|_| *here()).collect();
         for place in std::boxed::Box::leak(places.into_boxed_slice()) {
-            table.note(place, type_name::<u8>, 1);
+            table.note(place, "u8", 1);
         }
         let (all, homeless) = table.contentions();
         assert_eq!((all.len(), homeless), (ROWS, 3));
