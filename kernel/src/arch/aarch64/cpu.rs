@@ -19,12 +19,17 @@ pub fn cpu_id() -> usize {
 /// Bits of FEATURES.
 const PAN: u64 = 1;
 const RNG: u64 = 2;
+const CRC32: u64 = 4;
 
 /// What CPU 0 can do; the others are taken to be like it.
 static FEATURES: AtomicU64 = AtomicU64::new(0);
 
 pub fn has_pan() -> bool {
     FEATURES.load(Ordering::Relaxed) & PAN != 0
+}
+
+pub fn has_crc32() -> bool {
+    FEATURES.load(Ordering::Relaxed) & CRC32 != 0
 }
 
 /// Sets up this CPU: exception vectors, FP and counter access, privileged access never.
@@ -67,6 +72,9 @@ fn detect() {
     }
     if ID_AA64ISAR0_EL1.get() >> 60 & 15 != 0 {
         features |= RNG;
+    }
+    if ID_AA64ISAR0_EL1.get() >> 16 & 15 != 0 {
+        features |= CRC32;
     }
     FEATURES.store(features, Ordering::Relaxed);
 }

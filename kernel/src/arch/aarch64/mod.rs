@@ -4,6 +4,7 @@
 //! * `devtree` (no heap) and `machine` (heap): what the device tree says. Starting has two steps: everything before
 //!   `crate::boot::start` (console, [`early_memory`], clock), then [`init_devices`] once the heap works.
 //! * `trap`, `decode`, `emulate`, `user`, `fp`: user mode, its exceptions, its memory, its registers.
+//! * `mem`, `crc`: bytes moved and summed by instructions that are made for it.
 //! * `irq`, `gic`, `timer`: interrupts. `smp`, `psci`: other CPUs, power. `panic`, `symbols`: the end.
 //!
 //! Locks: those of `tables`, `console` and `gic` are leaves; nothing is called while they are held.
@@ -11,6 +12,7 @@
 mod boot;
 pub mod console;
 mod cpu;
+mod crc;
 mod debug;
 mod decode;
 mod devtree;
@@ -33,6 +35,7 @@ pub mod user;
 pub mod vdso;
 
 pub use cpu::{cpu_id, hw_random, spin_hint, switch_point};
+pub use crc::crc32c;
 pub use debug::single_step;
 pub use devtree::early_memory;
 pub use emulate::{hwcaps, midr};

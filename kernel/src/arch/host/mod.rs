@@ -26,6 +26,11 @@ pub fn init_devices() {}
 /// There is no user code to be stepped.
 pub fn single_step(_on: bool) {}
 
+/// There is no instruction for it that every host has.
+pub fn crc32c(_state: u32, _bytes: &[u8]) -> Option<u32> {
+    None
+}
+
 /// Seconds since 1970 from the battery-backed clock, if there is one.
 pub fn rtc_seconds() -> Option<u64> {
     Some(1_700_000_000)

@@ -3,6 +3,8 @@
 
 use crc::{Algorithm, Crc, Table};
 
+use crate::arch;
+
 use super::layout::{DESC_SIZE, GroupDesc, RAW_EXTRA_SIZE, RAW_INODE_SIZE, RawExtra, SuperBlock};
 use zerocopy::FromBytes;
 
@@ -20,13 +22,21 @@ const CASTAGNOLI: Algorithm<u32> = Algorithm {
 const ANSI: Algorithm<u16> =
     Algorithm { width: 16, poly: 0x8005, init: 0, refin: true, refout: true, xorout: 0, check: 0xbb3d, residue: 0 };
 
-static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CASTAGNOLI);
+/// For CPUs that lack the instruction for it, a small one: it is part of the kernel's image.
+#[cfg(target_os = "none")]
+type Tables = Table<1>;
+#[cfg(not(target_os = "none"))]
+type Tables = Table<16>;
+
+static CRC32C: Crc<u32, Tables> = Crc::<u32, Tables>::new(&CASTAGNOLI);
 static CRC16: Crc<u16> = Crc::<u16>::new(&ANSI);
 
 pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
-    let mut digest = CRC32C.digest_with_initial(seed.reverse_bits());
-    digest.update(bytes);
-    digest.finalize()
+    arch::crc32c(seed, bytes).unwrap_or_else(|| {
+        let mut digest = CRC32C.digest_with_initial(seed.reverse_bits());
+        digest.update(bytes);
+        digest.finalize()
+    })
 }
 
 fn crc16(seed: u16, bytes: &[u8]) -> u16 {
