@@ -4,6 +4,7 @@ mod device;
 mod ext4;
 mod hostile;
 mod journal;
+mod mapped;
 mod model;
 mod mounts;
 mod names;
