@@ -51,6 +51,20 @@ impl<T: Default> Default for Mutex<T> {
     }
 }
 
+impl Mutex<()> {
+    /// Gives back what [`MutexGuard::keep`] has kept.
+    pub fn unlock(&self) {
+        self.semaphore.release(1);
+    }
+}
+
+impl MutexGuard<'_, ()> {
+    /// Leaves the mutex locked for somebody who will [`Mutex::unlock`] it.
+    pub fn keep(self) {
+        core::mem::forget(self);
+    }
+}
+
 /// Holds a [`Mutex`].
 pub struct MutexGuard<'a, T: ?Sized> {
     mutex: &'a Mutex<T>,

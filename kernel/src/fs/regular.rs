@@ -14,8 +14,9 @@ use super::mount::MountFlags;
 use super::open_file::OpenFile;
 use super::path::Path;
 use super::shared_file;
-use super::state::Seals;
+use super::state::{Locked, Seals};
 use crate::errno::{Errno, Result};
+use crate::exec::{self, RunToEnd};
 use crate::mm::{IoBuf, PAGE_SIZE, PageCache};
 use crate::process::run::killable;
 use crate::process::{Caps, Resource, Thread};
@@ -321,7 +322,7 @@ async fn truncate_locked(inode: &Arc<dyn Inode>, meta: &Metadata, size: u64, kee
 /// fallocate(2). Holes are punched by the file system; the cached pages of the range are stored and dropped first.
 pub async fn allocate(t: &Thread, inode: &Arc<dyn Inode>, mode: u32, offset: u64, len: u64) -> Result<()> {
     let end = offset.checked_add(len).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
-    let _guard = inode.state().lock.lock().await;
+    let locked = Locked::new(inode).await;
     let punches = mode & raw::FALLOC_FL_PUNCH_HOLE != 0;
     if punches && inode.state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE) {
         return Err(Errno::EPERM);
@@ -335,18 +336,28 @@ pub async fn allocate(t: &Thread, inode: &Arc<dyn Inode>, mode: u32, offset: u64
         }
     }
     drop_rights(inode, t.creds().capable(Caps::FSETID)).await?;
+    if punches {
+        return killable(t, punch_locked(locked, mode, offset, len)).await?;
+    }
     killable(t, inode.allocate(mode, offset, len)).await?
 }
 
 /// A hole by way of a mapping (MADV_REMOVE).
 pub async fn punch(inode: &Arc<dyn Inode>, offset: u64, len: u64) -> Result<()> {
-    let _guard = inode.state().lock.lock().await;
+    let locked = Locked::new(inode).await;
     inode_flags::check_bound(&**inode)?;
     if inode.state().is_sealed(Seals::WRITE | Seals::FUTURE_WRITE) {
         return Err(Errno::EPERM);
     }
     drop_rights(inode, false).await?;
-    inode.allocate(raw::FALLOC_FL_PUNCH_HOLE | raw::FALLOC_FL_KEEP_SIZE, offset, len).await
+    punch_locked(locked, raw::FALLOC_FL_PUNCH_HOLE | raw::FALLOC_FL_KEEP_SIZE, offset, len).await
+}
+
+/// Once begun a hole is made to its end, even if the caller is killed, and the file stays locked until then: it must not lose
+/// what somebody writes later, nor change after it was sealed.
+fn punch_locked(locked: Locked, mode: u32, offset: u64, len: u64) -> RunToEnd<Result<()>> {
+    let punch = async move { locked.inode().allocate(mode, offset, len).await };
+    exec::run_to_end(|future| exec::spawn("punch", future), punch)
 }
 
 /// Takes away what the file gives those who run it, because its content changes in another way than by a write; as in

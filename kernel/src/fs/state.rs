@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
+use super::inode::Inode;
 use super::inode_flags::InodeFlags;
 use super::inotify;
 use super::locks::FileLocks;
@@ -218,6 +219,26 @@ impl InodeState {
         let pipe = Pipe::new();
         *slot = Arc::downgrade(&pipe);
         pipe
+    }
+}
+
+/// Holds an inode and its lock, for work that goes on although nobody waits for it any more.
+pub struct Locked(Arc<dyn Inode>);
+
+impl Locked {
+    pub async fn new(inode: &Arc<dyn Inode>) -> Locked {
+        inode.state().lock.lock().await.keep();
+        Locked(inode.clone())
+    }
+
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        &self.0
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.0.state().lock.unlock();
     }
 }
 

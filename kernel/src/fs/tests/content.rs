@@ -86,6 +86,35 @@ fn a_tmpfs_is_charged_once_for_a_page_and_not_for_holes() {
     });
 }
 
+/// Who punches a hole is killed. Whoever locks the file then, to write to it or to seal it, finds the hole complete, and what was
+/// there is not charged any more.
+#[test]
+fn a_hole_that_nobody_waits_for_is_made_before_others_change_the_file() {
+    const SIZE: u64 = 4 << 20;
+    for polls in 1..4 {
+        let world = World::new();
+        block_on(async move {
+            let file = world.open("/file", raw::O_RDWR | raw::O_CREAT).await.unwrap();
+            let inode = file.inode();
+            let cache = inode.page_cache().unwrap();
+            inode.allocate(0, 0, SIZE).await.unwrap();
+            let before = inode.size_and_times().mtime;
+            let mut punch = alloc::boxed::Box::pin(regular::punch(inode, 0, SIZE));
+            for _ in 0..polls {
+                // So long that each look at the clock ends its turn.
+                crate::arch::sim::advance(1_000_000_000);
+                assert!(poll_once(punch.as_mut()).await.is_pending());
+            }
+            drop(punch);
+            assert!(cache.page_count() > 0);
+            let _lock = inode.state().lock.lock().await;
+            let st = inode.fs().statfs();
+            assert_eq!((cache.page_count(), st.blocks - st.free), (0, 0));
+            assert_ne!(inode.size_and_times().mtime, before);
+        });
+    }
+}
+
 /// What a loop device writes to a memfd.
 #[test]
 fn the_kernel_s_own_writes_honour_seals() {
