@@ -211,16 +211,13 @@ impl AddressSpace {
     pub async fn mlock(&self, addr: u64, len: u64, on_fault: bool, limitless: bool) -> Result<()> {
         let range = lock_range(addr, len)?;
         let limit = if limitless { u64::MAX } else { self.limits.memlock.load(Ordering::Relaxed) };
-        self.inner.lock().lock_pages(range.clone(), true, limit)?;
-        if !on_fault {
-            self.populate(range, None).await.map_err(|_| Errno::ENOMEM)?;
-        }
-        Ok(())
+        self.inner.lock().lock_pages(range.clone(), lock_flags(on_fault), limit)?;
+        self.populate(range, None).await.map_err(|_| Errno::ENOMEM)
     }
 
     pub async fn munlock(&self, addr: u64, len: u64) -> Result<()> {
         let range = lock_range(addr, len)?;
-        self.inner.lock().lock_pages(range, false, u64::MAX)
+        self.inner.lock().lock_pages(range, VmaFlags::empty(), u64::MAX)
     }
 
     /// mlockall(2). With `limitless` (CAP_IPC_LOCK) the limit no longer counts in this space, for what is to be locked later.
@@ -235,12 +232,12 @@ impl AddressSpace {
             if current && inner.vmas.total() > limit {
                 return Err(Errno::ENOMEM);
             }
-            inner.lock_future = future;
+            inner.lock_future = if future { lock_flags(on_fault) } else { VmaFlags::empty() };
             if current {
-                inner.lock_all(true);
+                inner.lock_all(lock_flags(on_fault));
             }
         }
-        if !current || on_fault {
+        if !current {
             return Ok(());
         }
         while let Some(range) = self.range_from(next) {
@@ -253,8 +250,8 @@ impl AddressSpace {
 
     pub fn munlockall(&self) {
         let mut inner = self.inner.lock();
-        inner.lock_future = false;
-        inner.lock_all(false);
+        inner.lock_future = VmaFlags::empty();
+        inner.lock_all(VmaFlags::empty());
     }
 
     fn range_from(&self, addr: u64) -> Option<Range<u64>> {
@@ -263,7 +260,8 @@ impl AddressSpace {
     }
 
     /// Touches all pages of the range, each as its mapping allows: with `access` (EINVAL where that is not allowed), or as
-    /// mlock(2) does it (write where that makes a private copy). ENOMEM for holes, EFAULT for what cannot be touched.
+    /// mlock(2) does it (write where that makes a private copy; nothing where pages are locked as they are touched). ENOMEM for
+    /// holes, EFAULT for what cannot be touched.
     pub(super) async fn populate(&self, range: Range<u64>, access: Option<Access>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
@@ -274,6 +272,10 @@ impl AddressSpace {
                 let wanted = match access {
                     Some(access) if !allows(vma.prot, access) => return Err(Errno::EINVAL),
                     Some(access) => access,
+                    None if vma.flags.contains(VmaFlags::LOCK_ON_FAULT) => {
+                        at = end;
+                        continue;
+                    }
                     None if vma.prot.is_empty() => return Err(Errno::EFAULT),
                     None if vma.prot.contains(Prot::WRITE) && !vma.is_shared() => Access::Write,
                     None => Access::Read,
@@ -317,10 +319,14 @@ fn lock_range(addr: u64, len: u64) -> Result<Range<u64>> {
     page_range(start, len, Errno::ENOMEM)
 }
 
-/// For [`super::VmaMap::update`]: sets or clears a flag.
-fn set(flag: VmaFlags, value: bool) -> impl FnMut(u64, &mut Vma) -> bool {
+fn lock_flags(on_fault: bool) -> VmaFlags {
+    if on_fault { VmaFlags::LOCK } else { VmaFlags::LOCKED }
+}
+
+/// For [`super::VmaMap::update`]: locks mappings so, or unlocks them.
+fn set_lock(lock: VmaFlags) -> impl FnMut(u64, &mut Vma) -> bool {
     move |_, vma| {
-        vma.flags.set(flag, value);
+        vma.flags = (vma.flags - VmaFlags::LOCK) | lock;
         true
     }
 }
@@ -374,11 +380,12 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn lock_pages(&mut self, range: Range<u64>, lock: bool, limit: u64) -> Result<()> {
+    /// Locks so, or unlocks.
+    pub(super) fn lock_pages(&mut self, range: Range<u64>, lock: VmaFlags, limit: u64) -> Result<()> {
         if !self.vmas.covers(range.clone()) {
             return Err(Errno::ENOMEM);
         }
-        if !self.can_cut(&range, |vma| vma.flags.contains(VmaFlags::LOCKED) != lock) {
+        if !self.can_cut(&range, |vma| vma.flags & VmaFlags::LOCK != lock) {
             return Err(Errno::ENOMEM);
         }
         let already: u64 = self
@@ -387,9 +394,9 @@ impl Inner {
             .filter(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED))
             .map(|(start, vma)| vma.end.min(range.end) - start.max(range.start))
             .sum();
-        if !lock {
+        if lock.is_empty() {
             self.locked = self.locked.saturating_sub(already);
-            self.vmas.update(range, set(VmaFlags::LOCKED, false));
+            self.vmas.update(range, set_lock(lock));
             return Ok(());
         }
         let locked = self.locked + (range.end - range.start) - already;
@@ -397,19 +404,19 @@ impl Inner {
             return Err(if limit == 0 { Errno::EPERM } else { Errno::ENOMEM });
         }
         self.locked = locked;
-        self.vmas.update(range, set(VmaFlags::LOCKED, true));
+        self.vmas.update(range, set_lock(lock));
         Ok(())
     }
 
-    fn lock_all(&mut self, lock: bool) {
+    fn lock_all(&mut self, lock: VmaFlags) {
         let mut next = 0;
         while let Some((start, vma)) = self.vmas.find_from(next) {
             let range = start..vma.end;
             next = range.end;
             if !vma.flags.contains(VmaFlags::SPECIAL) {
-                self.vmas.update(range, set(VmaFlags::LOCKED, lock));
+                self.vmas.update(range, set_lock(lock));
             }
         }
-        self.locked = if lock { self.vmas.total() } else { 0 };
+        self.locked = if lock.is_empty() { 0 } else { self.vmas.total() };
     }
 }

@@ -8,7 +8,7 @@ use super::super::overcommit;
 use super::map::{Removed, let_go};
 use super::tlb::Gather;
 use super::types::Limits;
-use super::vma::{Backing, Prot, Vma, VmaFlags};
+use super::vma::{Backing, Prot, Vma};
 use super::{AddressSpace, Inner};
 
 impl AddressSpace {
@@ -25,7 +25,7 @@ impl AddressSpace {
         let mut removed = Removed::new();
         let (result, debris) = self.change(|inner, gather| {
             let frees_much = addr >= inner.brk_start && inner.brk.saturating_sub(addr) > MOST;
-            if inner.lock_future || frees_much {
+            if !inner.lock_future.is_empty() || frees_much {
                 return None;
             }
             Some(inner.move_break(addr, &self.limits, gather, &mut removed).0)
@@ -71,15 +71,14 @@ impl Inner {
             return (old, None);
         }
         if new_end > old_end {
-            let flags = if self.lock_future { VmaFlags::LOCKED } else { VmaFlags::empty() };
-            let vma = Vma::new(new_end, Prot::READ | Prot::WRITE, flags, Backing::Anonymous);
+            let vma = Vma::new(new_end, Prot::READ | Prot::WRITE, self.lock_future, Backing::Anonymous);
             let allowed = new_end - start <= limits.heap.load(Ordering::Relaxed)
                 && overcommit::check(new_end - old_end).is_ok()
                 && self.is_free(old_end..new_end);
             if !allowed || self.add(old_end, vma, limits).is_err() {
                 return (old, None);
             }
-            grown = self.lock_future.then_some(old_end..new_end);
+            grown = (!self.lock_future.is_empty()).then_some(old_end..new_end);
         }
         self.brk = addr;
         (addr, grown)

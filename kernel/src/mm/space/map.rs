@@ -137,8 +137,8 @@ impl AddressSpace {
             };
             let range = start..start + len;
             let mut vma = Vma::new(range.end, request.prot, flags, backing);
-            if inner.lock_future && !vma.flags.contains(VmaFlags::SPECIAL) {
-                vma.flags |= VmaFlags::LOCKED;
+            if !vma.flags.contains(VmaFlags::SPECIAL) {
+                vma.flags |= inner.lock_future;
             }
             let locked = vma.flags.contains(VmaFlags::LOCKED);
             let replaced = if fixed { inner.mapped_in(&range) } else { 0 };

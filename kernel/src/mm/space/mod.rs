@@ -93,8 +93,8 @@ struct Inner {
     /// Where the search for free space starts, and the largest hole that is known to be above it.
     search_from: u64,
     hole_above: u64,
-    /// mlockall(MCL_FUTURE).
-    lock_future: bool,
+    /// How mappings to come are locked (mlockall(MCL_FUTURE)).
+    lock_future: VmaFlags,
     locked: u64,
     peak_total: u64,
     peak_resident: u64,
@@ -116,7 +116,7 @@ impl AddressSpace {
             mmap_base: DEFAULT_MMAP_BASE,
             search_from: DEFAULT_MMAP_BASE,
             hole_above: 0,
-            lock_future: false,
+            lock_future: VmaFlags::empty(),
             locked: 0,
             peak_total: 0,
             peak_resident: 0,
@@ -150,7 +150,7 @@ impl AddressSpace {
             gather.flush();
         }
         let vmas = inner.vmas.clone();
-        let mut copy = Inner { vmas, tables, lock_future: false, locked: 0, ..*inner };
+        let mut copy = Inner { vmas, tables, lock_future: VmaFlags::empty(), locked: 0, ..*inner };
         copy.forget_unshared(&inner.vmas)?;
         let copy = Self::build(copy, limits, meta);
         drop(inner);

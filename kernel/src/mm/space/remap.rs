@@ -37,8 +37,9 @@ impl AddressSpace {
         let_go(removed);
         debris.free().await;
         let start = result?;
-        if locked {
-            let _ = self.populate(start..start + new_len, None).await;
+        let old_len = old.end - old.start;
+        if locked && new_len > old_len {
+            let _ = self.populate(start + old_len..start + new_len, None).await;
         }
         Ok(start)
     }
@@ -207,7 +208,7 @@ impl Inner {
             self.unmap(old, gather, removed)?;
         } else if locked && !duplicate {
             // MREMAP_DONTUNMAP: the lock goes with the pages.
-            self.lock_pages(old, false, u64::MAX)?;
+            self.lock_pages(old, VmaFlags::empty(), u64::MAX)?;
         }
         self.note_total();
         Ok(target)

@@ -47,6 +47,9 @@ bitflags! {
         const NO_HUGE = 1 << 11;
         /// MAP_STACK: a thread's stack, of which but a little is used mostly.
         const STACK = 1 << 12;
+        /// Beside LOCKED: pages are locked as they are touched, none is made present for it (MLOCK_ONFAULT).
+        const LOCK_ON_FAULT = 1 << 13;
+        const LOCK = Self::LOCKED.bits() | Self::LOCK_ON_FAULT.bits();
         /// A program handles faults in pages that are nowhere, or that are only not mapped ([`super::userfault`]).
         const WATCH_MISSING = 1 << 16;
         const WATCH_MINOR = 1 << 17;

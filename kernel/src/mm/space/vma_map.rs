@@ -377,13 +377,13 @@ impl VmaMap {
 impl Clone for VmaMap {
     /// What fork copies: without MADV_DONTFORK; locks are not inherited (mlock(2)), nor who handles faults.
     fn clone(&self) -> Self {
-        let special = VmaFlags::DONTFORK | VmaFlags::LOCKED | VmaFlags::WATCHED;
+        let special = VmaFlags::DONTFORK | VmaFlags::LOCK | VmaFlags::WATCHED;
         if !self.iter().any(|(_, vma)| vma.flags.intersects(special)) {
             return VmaMap { leaves: self.leaves.clone(), ..*self };
         }
         let mut copy = VmaMap::default();
         for (start, vma) in self.iter().filter(|(_, vma)| !vma.flags.contains(VmaFlags::DONTFORK)) {
-            let flags = vma.flags - VmaFlags::LOCKED - VmaFlags::WATCHED;
+            let flags = vma.flags - VmaFlags::LOCK - VmaFlags::WATCHED;
             copy.insert(start, Vma { flags, watcher: None, ..vma.clone() });
         }
         copy

@@ -103,6 +103,73 @@ pub(super) fn locked_stay_over_fork() {
     });
 }
 
+/// Which pages of a range are there, and how its mapping is locked.
+fn locked(at: *mut u8, count: usize) -> String {
+    let mut there = vec![0u8; count];
+    sys!(SYS_mincore, at, count * PAGE, there.as_mut_ptr()).need();
+    let there: String = there.iter().map(|page| if page & 1 != 0 { 'x' } else { '.' }).collect();
+    format!("{there} {}", locks(at))
+}
+
+/// What smaps says of the locks of a mapping.
+fn locks(at: *mut u8) -> String {
+    let text = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    let mut inside = false;
+    for line in text.lines() {
+        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+        if let Some((start, end)) = range
+            && let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16))
+        {
+            inside = (start..end).contains(&(at as usize));
+        }
+        if inside && let Some(flags) = line.strip_prefix("VmFlags:") {
+            let locks: Vec<_> = flags.split_whitespace().filter(|flag| ["lo", "lf"].contains(flag)).collect();
+            return locks.join(" ");
+        }
+    }
+    "none".into()
+}
+
+/// What is locked as it is touched is not made present, whatever makes or moves it later.
+pub(super) fn locked_on_fault() {
+    // A page in front of each, so that mappings are not joined.
+    let guarded = |flags: i32| {
+        let at = map(5 * PAGE, PROT_NONE, PRIVATE, -1, 0).need() as *mut u8;
+        map_at(page(at, 1).cast(), 4 * PAGE, RW, PRIVATE | MAP_FIXED | flags, -1, 0).need() as *mut u8
+    };
+    let memory = guarded(0);
+    say!("mlock2: {} {}", sys!(SYS_mlock2, memory, 4 * PAGE, 1), locked(memory, 4));
+    poke(page(memory, 1), 1);
+    say!("touched: {}", locked(memory, 4));
+    say!("populated: {} {}", advise(memory, 2 * PAGE, 23), locked(memory, 4));
+    say!("in part: {} {}", sys!(SYS_mlock, memory, 3 * PAGE), locked(memory, 3));
+    say!("the rest: {}", locked(page(memory, 3), 1));
+    say!("and again: {} {}", sys!(SYS_mlock2, memory, 4 * PAGE, 1), locked(memory, 4));
+    let grown = remap(memory, 4 * PAGE, 8 * PAGE, MREMAP_MAYMOVE, memory).need() as *mut u8;
+    say!("grown: {}", locked(grown, 8));
+    say!("munlock: {} {}", sys!(SYS_munlock, grown, 8 * PAGE), locked(grown, 8));
+    let start = sys!(SYS_brk, 0).0;
+    say!("mlockall: {}", sys!(SYS_mlockall, MCL_FUTURE | 4));
+    say!("what was there: {}", locked(grown, 8));
+    say!("new: {}", locked(guarded(0), 4));
+    say!("MAP_LOCKED: {}", locked(guarded(MAP_LOCKED), 4));
+    say!("MAP_POPULATE: {}", locked(guarded(MAP_POPULATE), 4));
+    sys!(SYS_brk, start + 4 * PAGE as i64);
+    let first = (start as usize).next_multiple_of(PAGE) as *mut u8;
+    say!("brk: {}", locked(first, 3));
+    process::in_child(|| {
+        say!("a child: {} {}", locks(first), locked(guarded(0), 4));
+        0
+    });
+    say!("MCL_FUTURE alone: {} {}", sys!(SYS_mlockall, MCL_FUTURE), locked(guarded(0), 4));
+    say!("munlockall: {} {}", sys!(SYS_munlockall), locked(guarded(0), 4));
+    let early = guarded(0);
+    poke(early, 1);
+    say!("MCL_CURRENT: {} {}", sys!(SYS_mlockall, MCL_CURRENT | 4), locked(early, 4));
+    say!("not what comes: {}", locked(guarded(0), 4));
+    say!("MCL_CURRENT alone: {} {}", sys!(SYS_mlockall, MCL_CURRENT), locked(early, 4));
+}
+
 pub(super) fn noreserve_is_large() {
     let memory = map(64 << 30, RW, PRIVATE | MAP_NORESERVE, -1, 0);
     say!("64 GiB: {}", memory.ok_or_error());
