@@ -1,10 +1,9 @@
-//! /dev/vda and the like: a disk as one file, through a page cache of its own.
+//! /dev/vda and the like: a disk as one file, through a page cache of its own, which mappings share.
 //!
 //! A mounted file system does not go through that cache. So that neither sees what the other has made obsolete, the cache
 //! is stored and emptied when a file system is mounted and when nobody has the disk open any more.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use core::any::Any;
 
@@ -14,6 +13,7 @@ use smallvec::SmallVec;
 use super::block::{BlockDevice, Call, Disk, Memory, Pending, SECTOR_SIZE};
 use super::devfs;
 use super::file::FileOps;
+use super::file_source::FileSource;
 use super::inode::FileType;
 use super::op::Op;
 use super::open_file::OpenFile;
@@ -201,24 +201,6 @@ impl Drop for Opened {
     }
 }
 
-impl PageSource for DiskFile {
-    fn cache(&self) -> &Arc<PageCache> {
-        &self.cache
-    }
-
-    fn file_size(&self) -> u64 {
-        self.bytes()
-    }
-
-    fn name(&self) -> String {
-        format!("/dev/{}", self.disk.name)
-    }
-
-    fn dev_ino(&self) -> (u64, u64) {
-        (self.disk.id.encode(), 0)
-    }
-}
-
 impl FileOps for Opened {
     fn as_any(&self) -> &dyn Any {
         self
@@ -252,6 +234,12 @@ impl FileOps for Opened {
 
     fn size(&self) -> Option<u64> {
         Some(self.0.bytes())
+    }
+
+    /// A mapping holds the file, so the disk stays open, and its cache, too.
+    fn page_source(&self, file: &Arc<OpenFile>) -> Option<Arc<dyn PageSource>> {
+        let (cache, read_only) = (self.0.cache.clone(), self.0.disk.device.read_only());
+        Some(Arc::new(FileSource { file: file.clone(), cache, read_only }))
     }
 
     fn ioctl<'a>(&'a self, file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {

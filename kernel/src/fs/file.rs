@@ -174,7 +174,7 @@ pub trait FileOps: Send + Sync + Any {
         Op::ready(Err(Errno::ENOTTY))
     }
     /// What mmap(2) maps; None: ENODEV.
-    fn page_source(&self) -> Option<Arc<dyn PageSource>> {
+    fn page_source(&self, _file: &Arc<OpenFile>) -> Option<Arc<dyn PageSource>> {
         None
     }
     /// Pages of the kernel that mmap(2) maps at `offset` instead. `file` is to live as long as the mapping.

@@ -1,4 +1,4 @@
-//! Regular files as something to be mapped (mmap(2)).
+//! Regular files and disks as something to be mapped (mmap(2)).
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -8,7 +8,7 @@ use core::ops::Range;
 use super::inode::SetAttr;
 use super::inode_flags;
 use super::mount::MountFlags;
-use super::open_file::OpenFile;
+use super::open_file::{Kind, OpenFile};
 use super::regular;
 use super::state::Seals;
 use crate::errno::Result;
@@ -18,6 +18,14 @@ use crate::mm::{BoxFuture, PAGE_SIZE, PageCache, PageSource};
 pub struct FileSource {
     pub file: Arc<OpenFile>,
     pub cache: Arc<PageCache>,
+    /// It cannot be written, whatever it was opened for.
+    pub read_only: bool,
+}
+
+impl FileSource {
+    pub fn new(file: &Arc<OpenFile>, cache: &Arc<PageCache>) -> Arc<FileSource> {
+        Arc::new(FileSource { file: file.clone(), cache: cache.clone(), read_only: false })
+    }
 }
 
 impl PageSource for FileSource {
@@ -26,7 +34,10 @@ impl PageSource for FileSource {
     }
 
     fn file_size(&self) -> u64 {
-        self.file.inode().size()
+        match self.file.kind() {
+            Kind::Ops(ops) => ops.size().unwrap_or(0),
+            _ => self.file.inode().size(),
+        }
     }
 
     fn name(&self) -> String {
@@ -43,7 +54,7 @@ impl PageSource for FileSource {
     }
 
     fn writable(&self) -> bool {
-        self.file.readable() && self.file.writable() && !self.sealed()
+        self.file.readable() && self.file.writable() && !self.read_only && !self.sealed()
     }
 
     fn sealed(&self) -> bool {

@@ -153,7 +153,7 @@ impl FileOps for Mem {
         }
     }
 
-    fn page_source(&self) -> Option<Arc<dyn PageSource>> {
+    fn page_source(&self, _file: &Arc<OpenFile>) -> Option<Arc<dyn PageSource>> {
         match self {
             Mem::Zero => Some(SharedMemory::new(u64::MAX >> 1)),
             _ => None,

@@ -299,8 +299,8 @@ impl OpenFile {
     /// What mmap(2) maps; ENODEV if this cannot be mapped. Access rights are in the answer.
     pub fn page_source(self: &Arc<Self>) -> Result<Arc<dyn PageSource>> {
         match &self.kind {
-            Kind::Regular(cache) => Ok(Arc::new(FileSource { file: self.clone(), cache: cache.clone() })),
-            Kind::Ops(ops) => ops.page_source().ok_or(Errno::ENODEV),
+            Kind::Regular(cache) => Ok(FileSource::new(self, cache)),
+            Kind::Ops(ops) => ops.page_source(self).ok_or(Errno::ENODEV),
             Kind::Directory => Err(Errno::ENODEV),
             Kind::Path => Err(Errno::EBADF),
         }

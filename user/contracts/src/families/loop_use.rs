@@ -9,12 +9,15 @@ use super::loops::{
     SET_BLOCK_SIZE, SET_CAPACITY, SET_FD, control, device, end, file, get, put, set, shown, start,
 };
 use crate::file::{close, contents, create, mkdir, open, path, read_at, stat, unlink};
+use crate::memory::{PAGE, map, peek, poke, try_peek, try_poke};
 use crate::process::{self, as_plain_user};
 use crate::sys::{NOWHERE, sys};
 use crate::{say, tests};
 
+const RW: i32 = PROT_READ | PROT_WRITE;
+
 tests! {
-    clear, clear_of_a_busy_one, autoclear, change_file, both_ways, cut_short, sysfs, partitions, not_permitted, common_ioctls, unknown_ioctls, flush, full, pread_and_seek, appended,
+    clear, clear_of_a_busy_one, autoclear, change_file, both_ways, cut_short, sysfs, partitions, not_permitted, common_ioctls, unknown_ioctls, flush, full, pread_and_seek, appended, mapped, mapped_read_only,
 }
 
 fn clear() {
@@ -241,4 +244,54 @@ fn appended() {
     say!("write: {} {}", put(fd, "second", 0), sys!(SYS_fsync, fd));
     say!("at its place: {}", start(backing, 0));
     end(fd);
+}
+
+/// A disk is mapped like a file: what is shared is its page cache, which outlives the descriptor.
+fn mapped() {
+    let backing = file(c"f", 3 * PAGE + 1024);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    let at = |at: *mut u8, offset: usize| at.wrapping_add(offset);
+    let text =
+        |from: *mut u8| String::from_utf8_lossy(&[0, 1, 2, 3, 4, 5, 6, 7, 8].map(|n| peek(at(from, n)))).into_owned();
+    let shared = map(5 * PAGE, RW, MAP_SHARED, fd, 0).need() as *mut u8;
+    let private = map(5 * PAGE, RW, MAP_PRIVATE, fd, PAGE as i64).need() as *mut u8;
+    say!("shared: {:?} {:?}", text(shared), text(at(shared, PAGE + 512)));
+    say!("private: {:?}", text(at(private, 512)));
+    put(fd, "by a call", PAGE as i64);
+    say!("seen: {:?} {:?}", text(at(shared, PAGE)), text(private));
+    poke(at(private, 0), b'P');
+    poke(at(shared, PAGE + 1), b'S');
+    say!("written: {} {:?}", start(fd, PAGE as i64), text(private));
+    say!("msync: {} {}", sys!(SYS_msync, shared, 4 * PAGE, MS_SYNC), start(backing, PAGE as i64));
+    poke(at(shared, PAGE), b'X');
+    say!("again: {} {}", sys!(SYS_fsync, fd), start(backing, PAGE as i64));
+    say!("behind the last byte: {}", peek(at(shared, 3 * PAGE + 1024)));
+    say!("the next page: {} {}", try_peek(at(shared, 4 * PAGE)), try_poke(at(private, 3 * PAGE)));
+    poke(at(shared, 2), b'Z');
+    close(fd);
+    say!("closed: {:?}, busy: {}", text(shared), control(REMOVE, NUMBER));
+    say!("munmap: {} {}", sys!(SYS_munmap, shared, 5 * PAGE), sys!(SYS_munmap, private, 5 * PAGE));
+    say!("stored: {}", start(backing, 0));
+    end(open(NODE, O_RDWR).fd());
+}
+
+fn mapped_read_only() {
+    let backing = file(c"f", 2 * PAGE);
+    let writes = device(O_RDWR);
+    sys!(SYS_ioctl, writes, SET_FD, backing);
+    let reads = open(NODE, O_RDONLY).fd();
+    say!("shared, to write: {}", map(PAGE, RW, MAP_SHARED, reads, 0));
+    let shared = map(PAGE, PROT_READ, MAP_SHARED, reads, 0).need() as *mut u8;
+    let private = map(PAGE, RW, MAP_PRIVATE, reads, 0).need() as *mut u8;
+    say!("mprotect: {}", sys!(SYS_mprotect, shared, PAGE, RW));
+    poke(private, b'P');
+    say!("{} {} {}", peek(shared), peek(private), try_poke(shared));
+    let only = open(NODE, O_WRONLY).fd();
+    say!("not readable: {}", map(PAGE, PROT_READ, MAP_PRIVATE, only, 0));
+    say!("not aligned: {}", map(PAGE, PROT_READ, MAP_PRIVATE, reads, 512));
+    say!("behind the end: {}", map(PAGE, PROT_READ, MAP_PRIVATE, reads, 64 * PAGE as i64).ok_or_error());
+    close(reads);
+    close(only);
+    end(writes);
 }

@@ -20,7 +20,7 @@ async fn mapped(fs: &Arc<Ext2>) -> (Arc<dyn Inode>, Arc<AddressSpace>, u64) {
     write(&inode, 0, &[1; 2 * PAGE_SIZE]).await.unwrap();
     let cache = inode.page_cache().unwrap().clone();
     let space = AddressSpace::new().unwrap();
-    let source: Arc<dyn crate::mm::PageSource> = Arc::new(FileSource { file, cache });
+    let source: Arc<dyn crate::mm::PageSource> = FileSource::new(&file, &cache);
     let (len, prot) = (2 * PAGE, Prot::READ | Prot::WRITE);
     let request = MmapRequest { addr: 0, len, prot, flags: MapFlags::SHARED, source: Some(source), offset: 0 };
     let addr = space.mmap(request).await.unwrap();
