@@ -100,15 +100,17 @@ async fn page_fault(t: &mut Thread, begun: Unfinished, addr: u64, access: arch::
 }
 
 async fn finish_fault(t: &mut Thread, begun: Unfinished, addr: u64, access: arch::Access, esr: u64) {
-    let mut result = t.mm().clone().finish_fault(begun, addr, access).await;
-    while let Err(fault) = result {
+    let mm = t.mm().clone();
+    let mut result = killable(t, mm.finish_fault(begun, addr, access)).await;
+    // Who is killed meanwhile ends, however long storage takes.
+    while let Ok(Err(fault)) = result {
         if !fault.is_shortage() || !Box::pin(oom::make_room_for_page(t)).await {
             return signal::force_fault(t, fault.signo, fault.code, fault.addr, esr);
         }
         if signal::fatal_pending(t.task()) {
             return;
         }
-        result = t.mm().clone().handle_fault(addr, access).await;
+        result = killable(t, mm.handle_fault(addr, access)).await;
     }
 }
 

@@ -15,6 +15,7 @@ mod process;
 mod rights;
 mod sched;
 mod signals;
+mod slow_disk;
 mod sockets;
 mod time;
 mod uring;
@@ -102,6 +103,7 @@ pub const ALL: &[Scenario] = &[
     ),
     scenario("memory", memory::pressure, "copy-on-write and unmapping with little memory"),
     scenario("blocks", memory::blocks, "the same with huge pages, which are cut up and moved"),
+    scenario("slow-disk", slow_disk::killed, "who is killed while a page is read from a slow disk ends at once"),
     scenario("userfault", userfault::faults, "pages that a program brings, against signals, wakes, close and kill"),
     on_disk("ext2", ext2::power_cut, "writers and a power cut: what was synced is there"),
     on_disk("ext4", ext2::power_cut_on_ext4, "the same on extents and checksums, without a journal"),
