@@ -6,6 +6,7 @@
 mod blk;
 mod hal;
 mod net;
+mod net_header;
 mod p9;
 pub mod rng;
 

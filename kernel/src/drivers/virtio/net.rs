@@ -3,33 +3,47 @@
 //! Buffers are the driver's while they are in a ring and the network task's meanwhile ([`Buffer`] goes back and forth), so
 //! nothing is copied here. The device interrupts once when frames have come; the task then takes them until there are no more
 //! and only then wants to be told again. It is never told of frames that have been sent unless it found no room.
+//!
+//! If the device makes checksums, or says that they are good, nobody else does; it may cut long segments of TCP, and hand over long
+//! ones, in several buffers (`docs/decisions/058`). QEMU offers that with a tap device behind it, not with its user network.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::num::NonZeroUsize;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceStatus, SomeTransport, Transport};
+use zerocopy::IntoBytes;
 
 use super::hal::KernelHal;
+use super::net_header::{self, Header};
 use crate::drivers::irq::{self, Interrupt};
 use crate::exec::Notify;
-use crate::net::card::{self, BUFFER, Buffer, Card, Frame};
+use crate::net::card::{self, BUFFER, Buffer, Card, Frame, Offloads};
 use crate::sync::SpinLock;
 
 /// Descriptors of each queue, and the frames that may wait in it.
 const QUEUE: usize = 128;
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
-/// `struct virtio_net_hdr` (5.1.6), and the shorter one of legacy devices without VIRTIO_NET_F_MRG_RXBUF.
-const HEADER: usize = 12;
-const LEGACY_HEADER: usize = 10;
+/// The longest frame that is cut, and buffers for frames if there are such.
+const LONG: usize = 16 << 10;
+const LONG_BUFFERS: usize = 64;
+/// The longest that comes: the longest packet in a frame.
+const LONGEST: usize = net_header::LONG + 14 + (64 << 10);
 
 bitflags::bitflags! {
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     struct Features: u64 {
+        const CSUM = 1 << 0;
+        const GUEST_CSUM = 1 << 1;
         const MAC = 1 << 5;
+        const GUEST_TSO4 = 1 << 7;
+        const GUEST_TSO6 = 1 << 8;
+        const HOST_TSO4 = 1 << 11;
+        const MRG_RXBUF = 1 << 15;
         const STATUS = 1 << 16;
         const VERSION_1 = 1 << 32;
     }
@@ -53,6 +67,8 @@ struct Inner {
     sending: Box<Slots>,
     /// Buffers for frames to be sent.
     free: Vec<Buffer>,
+    /// For a frame that comes in several buffers.
+    long: Option<Buffer>,
     /// The device broke the protocol and was reset.
     broken: bool,
 }
@@ -61,6 +77,9 @@ struct VirtioNet {
     inner: SpinLock<Inner>,
     mac: [u8; 6],
     header: usize,
+    /// A frame may come in several buffers.
+    merges: bool,
+    offloads: Offloads,
     has_status: bool,
     link: AtomicBool,
     bell: Notify,
@@ -76,7 +95,8 @@ pub fn start(mut transport: SomeTransport<'static>, irq: Option<u32>) -> virtio_
         log::warn!("virtio network card: no interrupt");
         return Ok(());
     };
-    let features = transport.begin_init(Features::all());
+    let offered = Features::from_bits_truncate(transport.read_device_features());
+    let features = transport.begin_init(wanted(offered));
     let mut receive = VirtQueue::new(&mut transport, RECEIVE, false, false)?;
     let mut transmit: Queue = VirtQueue::new(&mut transport, TRANSMIT, false, false)?;
     transmit.set_dev_notify(false);
@@ -93,7 +113,10 @@ pub fn start(mut transport: SomeTransport<'static>, irq: Option<u32>) -> virtio_
     }
     transport.finish_init();
     transport.notify(RECEIVE);
-    let free = (0..QUEUE).map(|_| Buffer::new()).collect();
+    let cuts = features.contains(Features::HOST_TSO4).then(|| NonZeroUsize::new(LONG - net_header::LONG)).flatten();
+    let (buffers, size) = if cuts.is_some() { (LONG_BUFFERS, LONG) } else { (QUEUE, BUFFER) };
+    let free = (0..buffers).map(|_| Buffer::with_room(size)).collect();
+    let merges = features.contains(Features::MRG_RXBUF);
     let device = Arc::new(VirtioNet {
         inner: SpinLock::new(Inner {
             transport,
@@ -102,10 +125,13 @@ pub fn start(mut transport: SomeTransport<'static>, irq: Option<u32>) -> virtio_
             received,
             sending: no_buffers(),
             free,
+            long: merges.then(|| Buffer::with_room(LONGEST)),
             broken: false,
         }),
         mac,
-        header: if features.contains(Features::VERSION_1) { HEADER } else { LEGACY_HEADER },
+        header: if merges || features.contains(Features::VERSION_1) { net_header::LONG } else { net_header::SHORT },
+        merges,
+        offloads: Offloads { sums: features.contains(Features::CSUM), cuts },
         has_status,
         link: AtomicBool::new(link),
         bell: Notify::new(),
@@ -113,6 +139,18 @@ pub fn start(mut transport: SomeTransport<'static>, irq: Option<u32>) -> virtio_
     irq::attach(intid, device.clone());
     card::register(device);
     Ok(())
+}
+
+/// Of what is offered. Long frames are taken in several buffers only.
+fn wanted(offered: Features) -> Features {
+    let mut wanted = offered;
+    if !offered.contains(Features::GUEST_CSUM | Features::MRG_RXBUF) {
+        wanted -= Features::GUEST_TSO4 | Features::GUEST_TSO6 | Features::MRG_RXBUF;
+    }
+    if !offered.contains(Features::CSUM) {
+        wanted -= Features::HOST_TSO4;
+    }
+    wanted
 }
 
 /// Gives the device a buffer to receive into. False if the ring does not take it.
@@ -140,7 +178,8 @@ impl Inner {
         self.broken = true;
     }
 
-    fn take_received(&mut self, header: usize) -> Option<Frame> {
+    /// The next buffer that something has come into, and how much.
+    fn take_used(&mut self) -> Option<(Buffer, usize)> {
         if self.broken {
             return None;
         }
@@ -151,12 +190,51 @@ impl Inner {
         };
         // SAFETY: the same buffer that was added with this token.
         match unsafe { self.receive.pop_used(token, &[], &mut [&mut buffer.bytes_mut()[..]]) } {
-            Ok(len) => Some(Frame::new(buffer, header, (len as usize).clamp(header, BUFFER))),
+            Ok(len) => Some((buffer, (len as usize).min(BUFFER))),
             Err(_) => {
                 self.give_up("changed what it had received");
                 None
             }
         }
+    }
+
+    fn take_received(&mut self, header: usize, merges: bool) -> Option<Frame> {
+        let (mut buffer, mut end) = self.take_used()?;
+        let said = Header::read(buffer.bytes().get(..end.min(header)).unwrap_or_default());
+        if merges && said.buffers() > 1 {
+            (buffer, end) = self.merge(buffer, end, said.buffers())?;
+        }
+        buffer.sum = said.sum();
+        Some(Frame::new(buffer, header, end.max(header)))
+    }
+
+    /// The frame that is in so many buffers: the first of them, and those behind it.
+    fn merge(&mut self, first: Buffer, len: usize, buffers: usize) -> Option<(Buffer, usize)> {
+        // It is away only if somebody has kept it.
+        let mut long = self.long.take().unwrap_or_else(|| Buffer::with_room(LONGEST));
+        let mut end = 0;
+        let mut next = Some((first, len));
+        for left in (0..buffers).rev() {
+            let Some((piece, len)) = next.take() else {
+                // They come all at once (5.1.6.4.1).
+                self.give_up("received a part of a frame");
+                break;
+            };
+            let bytes = piece.bytes().get(..len).unwrap_or_default();
+            // More than a packet can be: what is cut off is missed there.
+            let room = long.bytes_mut().get_mut(end..).unwrap_or_default();
+            let taken = bytes.len().min(room.len());
+            room[..taken].copy_from_slice(&bytes[..taken]);
+            end += taken;
+            add_receive(&mut self.receive, &mut self.received, piece);
+            if left > 0 {
+                next = self.take_used();
+            }
+        }
+        if self.receive.should_notify() {
+            self.transport.notify(RECEIVE);
+        }
+        (!self.broken).then_some((long, end))
     }
 
     /// Takes back what has been sent.
@@ -191,12 +269,15 @@ impl Card for VirtioNet {
     }
 
     fn receive(&self) -> Option<Frame> {
-        self.inner.lock().take_received(self.header)
+        self.inner.lock().take_received(self.header, self.merges)
     }
 
     fn recycle(&self, buffer: Buffer) {
         let mut inner = self.inner.lock();
-        let Inner { transport, receive, received, broken, .. } = &mut *inner;
+        let Inner { transport, receive, received, broken, long, .. } = &mut *inner;
+        if buffer.bytes().len() > BUFFER {
+            return *long = Some(buffer);
+        }
         if !*broken && add_receive(receive, received, buffer) && receive.should_notify() {
             transport.notify(RECEIVE);
         }
@@ -222,9 +303,8 @@ impl Card for VirtioNet {
             inner.reclaim(self.header);
         }
         let mut buffer = inner.free.pop()?;
-        // No offloads: the header is all zeros, but for the number of buffers, which the device ignores.
-        buffer.bytes_mut()[..self.header].fill(0);
         buffer.start = self.header;
+        (buffer.sum, buffer.cut) = Default::default();
         Some(buffer)
     }
 
@@ -234,6 +314,8 @@ impl Card for VirtioNet {
 
     fn transmit(&self, mut buffer: Buffer, len: usize) {
         buffer.len = len;
+        let header = Header::of(&buffer);
+        buffer.bytes_mut()[..self.header].copy_from_slice(&header.as_bytes()[..self.header]);
         let mut inner = self.inner.lock();
         let Inner { transport, transmit, sending, free, broken, .. } = &mut *inner;
         if *broken {
@@ -250,6 +332,10 @@ impl Card for VirtioNet {
             // There are as many descriptors as buffers, so this does not happen.
             Err(_) => free.push(buffer),
         }
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.offloads
     }
 }
 

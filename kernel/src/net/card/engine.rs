@@ -15,7 +15,7 @@ use super::recovery::{MOST_SINGLE, Said};
 use super::wire::Wire;
 use super::{Frame, Port};
 use crate::exec::Instant;
-use crate::net::inet::udp;
+use crate::net::inet::{ip, udp};
 use crate::net::link;
 
 /// Frames that are received, and that programs send, before others get their turn.
@@ -162,12 +162,13 @@ impl Engine {
     /// True if there may be more frames.
     fn receive(&mut self) -> bool {
         for _ in 0..FRAMES {
-            let Some(frame) = self.wire.port.card().receive() else { return false };
+            let Some(mut frame) = self.wire.port.card().receive() else { return false };
             let counters = &self.wire.port.counters;
             counters.received.fetch_add(1, Ordering::Relaxed);
             counters.received_bytes.fetch_add(frame.bytes().len() as u64, Ordering::Relaxed);
-            if self.wire.port.is_up() {
-                if link::is_watched() {
+            let watched = link::is_watched();
+            if self.wire.port.is_up() && frame.settle(watched || !ip::is_empty()) {
+                if watched {
                     link::came(&self.wire.port, frame.bytes());
                 }
                 self.sort(frame);
@@ -184,8 +185,9 @@ impl Engine {
         let mut taken = !frame::is_sound(frame.bytes(), mac, settings);
         // In one piece: what comes in several is put together first.
         let is_known = taken || frame::packet(frame.bytes()).is_some_and(|packet| self.wire.hand_out(packet));
-        match frame::classify(frame.bytes()) {
+        match frame::classify(frame.bytes(), frame.is_good()) {
             _ if taken => {}
+            Kind::Broken => taken = true,
             Kind::Tcp { pair, .. } if !settings.is_own(pair.0.ip) => taken = true,
             Kind::Tcp { pair, begins, resets, said } => {
                 return self.segment(frame, pair, (begins, resets), said);
@@ -238,7 +240,7 @@ impl Engine {
             self.configure.take_messages(|packet| _ = wire.hand_out(packet));
             // Broken ones that came whole are among them: they have been sorted.
             while let Some(whole) = self.configure.take_segment(&self.wire) {
-                match frame::classify(whole.bytes()) {
+                match frame::classify(whole.bytes(), false) {
                     Kind::Tcp { pair, begins, resets, said } if self.wire.settings.is_own(pair.0.ip) => {
                         self.segment(whole, pair, (begins, resets), said);
                     }

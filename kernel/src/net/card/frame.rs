@@ -23,7 +23,6 @@ pub enum Kind<'a> {
         /// It begins a connection; it ends one.
         begins: bool,
         resets: bool,
-        /// If it has a good checksum.
         said: Said,
     },
     /// A whole datagram with a good checksum.
@@ -51,6 +50,8 @@ pub enum Kind<'a> {
     },
     /// Another message of ICMP, in one piece.
     Icmp,
+    /// A segment with a wrong checksum.
+    Broken,
     Other,
 }
 
@@ -105,7 +106,7 @@ fn is_sound4(packet: &[u8], settings: &Settings) -> Option<bool> {
     let (from, to) = (Ipv4Addr::from(*from), Ipv4Addr::from(*to.first_chunk::<4>()?));
     let names_none = |ip: Ipv4Addr| ip.octets()[0] == 0 || ip.is_loopback();
     // Whoever has no address yet asks for one.
-    let asks = from.is_unspecified() && to.is_broadcast() && matches!(ipv4(packet), Some(Kind::Udp { .. }));
+    let asks = from.is_unspecified() && to.is_broadcast() && matches!(ipv4(packet, true), Some(Kind::Udp { .. }));
     let from_host = !(names_none(from)
         || from.is_multicast()
         || settings.is_broadcast(from.into())
@@ -143,13 +144,14 @@ fn end(ip: impl Into<IpAddr>, port: u16) -> Endpoint {
     Endpoint { ip: ip.into(), port }
 }
 
-pub fn classify(bytes: &[u8]) -> Kind<'_> {
+/// `good`: its checksum is known to be.
+pub fn classify(bytes: &[u8], good: bool) -> Kind<'_> {
     let Ok(frame) = EthernetFrame::new_checked(bytes) else { return Kind::Other };
     let (ethertype, mac) = (frame.ethertype(), frame.src_addr().0);
     let Some(packet) = bytes.get(ETHERNET_HEADER..) else { return Kind::Other };
     let kind = match ethertype {
-        EthernetProtocol::Ipv4 => ipv4(packet),
-        EthernetProtocol::Ipv6 => ipv6(packet, mac),
+        EthernetProtocol::Ipv4 => ipv4(packet, good),
+        EthernetProtocol::Ipv6 => ipv6(packet, mac, good),
         EthernetProtocol::Arp => arp(packet),
         _ => None,
     };
@@ -171,7 +173,7 @@ fn arp(packet: &[u8]) -> Option<Kind<'_>> {
     })
 }
 
-fn ipv4(packet: &[u8]) -> Option<Kind<'_>> {
+fn ipv4(packet: &[u8], good: bool) -> Option<Kind<'_>> {
     let ip = Ipv4Packet::new_checked(packet).ok()?;
     if ip.more_frags() || ip.frag_offset() != 0 {
         return None;
@@ -179,10 +181,10 @@ fn ipv4(packet: &[u8]) -> Option<Kind<'_>> {
     let (from, to) = (IpAddr::V4(ip.src_addr()), IpAddr::V4(ip.dst_addr()));
     let payload = packet.get(ip.header_len().into()..ip.total_len().into())?;
     match ip.next_header() {
-        IpProtocol::Tcp => tcp(from, to, payload),
+        IpProtocol::Tcp => tcp(from, to, payload, good),
         IpProtocol::Udp => {
             Ipv4Repr::parse(&ip, &ChecksumCapabilities::default()).ok()?;
-            udp(from, to, header4(&ip), payload)
+            udp(from, to, header4(&ip), payload, good)
         }
         IpProtocol::Icmp => unreachable4(to, payload).or(Some(Kind::Icmp)),
         _ => None,
@@ -190,36 +192,38 @@ fn ipv4(packet: &[u8]) -> Option<Kind<'_>> {
 }
 
 /// Extension headers are the stack's.
-fn ipv6(packet: &[u8], mac: [u8; 6]) -> Option<Kind<'_>> {
+fn ipv6(packet: &[u8], mac: [u8; 6], good: bool) -> Option<Kind<'_>> {
     let ip = Ipv6Packet::new_checked(packet).ok()?;
     let repr = Ipv6Repr::parse(&ip).ok()?;
     let (from, to) = (IpAddr::V6(repr.src_addr), IpAddr::V6(repr.dst_addr));
     let payload = packet.get(ip.header_len()..ip.total_len())?;
     match repr.next_header {
-        IpProtocol::Tcp => tcp(from, to, payload),
-        IpProtocol::Udp => udp(from, to, (ip.hop_limit(), ip.traffic_class()), payload),
+        IpProtocol::Tcp => tcp(from, to, payload, good),
+        IpProtocol::Udp => udp(from, to, (ip.hop_limit(), ip.traffic_class()), payload, good),
         IpProtocol::Icmpv6 => Some(Kind::Icmp6 { packet: ip, mac }),
         _ => None,
     }
 }
 
-fn tcp<'a>(from: IpAddr, to: IpAddr, payload: &[u8]) -> Option<Kind<'a>> {
+fn tcp<'a>(from: IpAddr, to: IpAddr, payload: &[u8], good: bool) -> Option<Kind<'a>> {
     let segment = TcpPacket::new_checked(payload).ok()?;
+    // The stack does not look.
+    if !good && !segment.verify_checksum(&from.into(), &to.into()) {
+        return Some(Kind::Broken);
+    }
     let pair = (end(to, segment.dst_port()), end(from, segment.src_port()));
     let begins = segment.syn() && !segment.ack() && !segment.rst();
-    // For one that is broken no memory is taken.
-    let good = !begins || segment.verify_checksum(&from.into(), &to.into());
     let only = segment.ack() && segment.payload().is_empty();
     let only = only && !(segment.syn() || segment.fin() || segment.rst());
     let said = if segment.syn() {
         Said::Begins(window_scale(segment.options()))
-    } else if only && segment.verify_checksum(&from.into(), &to.into()) {
+    } else if only {
         let (seq, ack) = (segment.seq_number(), segment.ack_number());
         Said::Acknowledges(Acknowledgement { seq, ack, window: segment.window_len() })
     } else {
         Said::Other
     };
-    good.then_some(Kind::Tcp { pair, begins, resets: segment.rst(), said })
+    Some(Kind::Tcp { pair, begins, resets: segment.rst(), said })
 }
 
 /// Among the options of a SYN; 14 at most (RFC 7323, 2.3).
@@ -245,7 +249,7 @@ pub fn segment_mut(frame: &mut [u8]) -> Option<TcpPacket<&mut [u8]>> {
     TcpPacket::new_checked(frame.get_mut(place)?).ok()
 }
 
-fn place_of_segment(frame: &[u8]) -> Option<Range<usize>> {
+pub fn place_of_segment(frame: &[u8]) -> Option<Range<usize>> {
     let packet = packet(frame)?;
     let (protocol, start, end) = match packet.first()? >> 4 {
         4 => {
@@ -265,9 +269,10 @@ fn header4(ip: &Ipv4Packet<&[u8]>) -> (u8, u8) {
     (ip.hop_limit(), ip.dscp() << 2 | ip.ecn())
 }
 
-fn udp(from: IpAddr, to: IpAddr, header: (u8, u8), payload: &[u8]) -> Option<Kind<'_>> {
+fn udp(from: IpAddr, to: IpAddr, header: (u8, u8), payload: &[u8], good: bool) -> Option<Kind<'_>> {
     let datagram = UdpPacket::new_checked(payload).ok()?;
-    UdpRepr::parse(&datagram, &from.into(), &to.into(), &ChecksumCapabilities::default()).ok()?;
+    let checksums = if good { ChecksumCapabilities::ignored() } else { ChecksumCapabilities::default() };
+    UdpRepr::parse(&datagram, &from.into(), &to.into(), &checksums).ok()?;
     let pair = (end(to, datagram.dst_port()), end(from, datagram.src_port()));
     Some(Kind::Udp { pair, header, data: datagram.payload() })
 }
@@ -276,7 +281,7 @@ fn udp(from: IpAddr, to: IpAddr, header: (u8, u8), payload: &[u8]) -> Option<Kin
 pub fn reassembled(packet: &[u8]) -> Option<(Pair, (u8, u8), &[u8])> {
     let ip = Ipv4Packet::new_checked(packet).ok()?;
     let payload = packet.get(ip.header_len().into()..ip.total_len().into())?;
-    match udp(ip.src_addr().into(), ip.dst_addr().into(), header4(&ip), payload)? {
+    match udp(ip.src_addr().into(), ip.dst_addr().into(), header4(&ip), payload, false)? {
         Kind::Udp { pair, header, data } => Some((pair, header, data)),
         _ => None,
     }

@@ -14,7 +14,7 @@
 //! * [`Card`]: what a driver does. [`Port`]: what sockets and programs see of the card: its addresses and where to leave mail.
 //! * [`engine`]: one turn of the task: mail, frames, connections that have work, timers. [`wire`]: the stack with its device.
 //! * [`connections`]: those with other machines. Only what was touched is looked at: each is a socket set of its own, and [`frame`]
-//!   finds out to which one a frame goes.
+//!   finds out to which one a frame goes, and [`sums`] who looks at its checksum.
 //! * [`stream`]: TCP, with [`numbers`] of its own on the wire; [`datagram`]: UDP and what it needs when a neighbour does not answer; [`configure`]: DHCP, the static
 //!   address of the command line, and IPv6 addresses from advertised prefixes.
 //!
@@ -34,12 +34,14 @@ mod phy;
 mod port;
 mod recovery;
 mod stream;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::num::NonZeroUsize;
 
 use crate::drivers::random;
 use crate::exec::{self, Instant, Notify};
@@ -49,6 +51,7 @@ pub use configure::{MOST_ADDRESSES, MOST_ROUTES};
 pub use datagram::{Charge, Outgoing, OutgoingFrame, Sender};
 pub use neighbours::Neighbour;
 pub use port::{Cidr, Counters, Port, Settings, Via};
+pub use sums::{Partial, Sum};
 
 /// Bytes of a buffer: the driver's header and the largest frame.
 pub const BUFFER: usize = 2048;
@@ -59,10 +62,29 @@ pub const ETHERNET_HEADER: usize = 14;
 
 /// Memory for a frame.
 pub struct Buffer {
-    bytes: Box<[u8; BUFFER]>,
+    bytes: Box<[u8]>,
     /// Where the frame begins, and how long it is.
     pub start: usize,
     pub len: usize,
+    pub sum: Sum,
+    /// The card cuts the segment of TCP that is in it into smaller ones.
+    pub cut: Option<Cut>,
+}
+
+/// How a segment is cut: bytes that all pieces begin with, and how many each has besides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    pub header: u16,
+    pub size: u16,
+}
+
+/// What a card does besides sending frames as they are.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Offloads {
+    /// It makes checksums ([`Sum::Partial`]).
+    pub sums: bool,
+    /// The longest frame of IPv4 that it cuts into segments ([`Buffer::cut`]).
+    pub cuts: Option<NonZeroUsize>,
 }
 
 /// A frame that has been received.
@@ -71,10 +93,20 @@ pub struct Frame(Buffer);
 impl Buffer {
     #[expect(clippy::new_without_default, reason = "it is an allocation")]
     pub fn new() -> Self {
-        Buffer { bytes: Box::new([0; BUFFER]), start: 0, len: 0 }
+        Buffer::with_room(BUFFER)
     }
 
-    pub fn bytes_mut(&mut self) -> &mut [u8; BUFFER] {
+    /// For larger frames.
+    pub fn with_room(size: usize) -> Self {
+        let bytes = alloc::vec![0; size].into_boxed_slice();
+        Buffer { bytes, start: 0, len: 0, sum: Sum::Whole, cut: None }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
@@ -120,6 +152,9 @@ pub trait Card: Send + Sync {
     fn take_buffer(&self) -> Option<Buffer>;
     fn return_buffer(&self, buffer: Buffer);
     fn transmit(&self, buffer: Buffer, len: usize);
+    fn offloads(&self) -> Offloads {
+        Offloads::default()
+    }
 }
 
 /// An address for a card that has none: locally administered, of one machine.

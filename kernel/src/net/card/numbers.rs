@@ -86,27 +86,23 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// A frame that the stack sends.
+    /// A frame that the stack sends, whose checksum is made after that.
     pub fn leave(&mut self, frame: &mut [u8]) {
         let Some(mut segment) = frame::segment_mut(frame) else { return };
         let number = segment.seq_number();
         if segment.syn() {
             self.distance.get_or_insert(self.first.wrapping_sub(number.0 as u32));
         }
-        let moved = TcpSeqNumber(number.0.wrapping_add(self.distance() as i32));
-        segment.set_seq_number(moved);
-        segment.set_checksum(adjusted(segment.checksum(), number, moved));
+        segment.set_seq_number(TcpSeqNumber(number.0.wrapping_add(self.distance() as i32)));
     }
 
-    /// One that has come, and what it says.
+    /// One that has come, and what it says: its checksum has been looked at before.
     pub fn arrive(&self, frame: &mut [u8], said: Said) -> Said {
         let back = |number: TcpSeqNumber| TcpSeqNumber(number.0.wrapping_sub(self.distance() as i32));
         if let Some(mut segment) = frame::segment_mut(frame)
             && segment.ack()
         {
-            let number = segment.ack_number();
-            segment.set_ack_number(back(number));
-            segment.set_checksum(adjusted(segment.checksum(), number, back(number)));
+            segment.set_ack_number(back(segment.ack_number()));
         }
         match said {
             Said::Acknowledges(told) => Said::Acknowledges(Acknowledgement { ack: back(told.ack), ..told }),
@@ -122,14 +118,6 @@ impl Numbers {
     fn distance(&self) -> u32 {
         self.distance.unwrap_or(0)
     }
-}
-
-/// A checksum for another number in place of one (RFC 1624, 3). A wrong one stays wrong.
-fn adjusted(checksum: u16, old: TcpSeqNumber, new: TcpSeqNumber) -> u16 {
-    let halves = |number: u32| (number >> 16) + (number & 0xffff);
-    let sum = u32::from(!checksum) + halves(!(old.0 as u32)) + halves(new.0 as u32);
-    let folded = (sum >> 16) + (sum & 0xffff);
-    !((folded >> 16) + folded) as u16
 }
 
 #[cfg(test)]
@@ -160,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_is_moved_is_as_sound_as_before() {
+    fn a_segment_is_moved_there_and_back() {
         for (number, distance) in some().flat_map(|number| some().map(move |distance| (number, distance))) {
             let numbers = above(distance);
             let told = |seq: u32, ack: u32| Acknowledgement {
@@ -176,12 +164,6 @@ mod tests {
             let segment = frame::segment(frame.bytes()).unwrap();
             assert_eq!(segment.seq_number().0 as u32, number.wrapping_add(distance));
             assert_eq!(segment.ack_number().0 as u32, number.wrapping_sub(distance));
-            let (from, to) = (pair(1).1.ip.into(), pair(1).0.ip.into());
-            assert!(segment.verify_checksum(&from, &to));
-            let wrong = segment.checksum() ^ 0x1234;
-            frame::segment_mut(frame.bytes_mut()).unwrap().set_checksum(wrong);
-            numbers.arrive(frame.bytes_mut(), Said::Other);
-            assert!(!frame::segment(frame.bytes()).unwrap().verify_checksum(&from, &to));
         }
     }
 

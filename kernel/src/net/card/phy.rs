@@ -2,9 +2,10 @@
 
 use alloc::sync::Arc;
 use core::net::Ipv4Addr;
+use core::num::NonZeroU16;
 use core::sync::atomic::Ordering;
 
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken};
 use smoltcp::time::Instant;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, TcpSeqNumber,
@@ -12,7 +13,7 @@ use smoltcp::wire::{
 
 use super::numbers::Numbers;
 use super::past::LastWord;
-use super::{Buffer, ETHERNET_HEADER, Frame, MTU, OutgoingFrame, Port, frame};
+use super::{Buffer, Cut, ETHERNET_HEADER, Frame, MTU, OutgoingFrame, Port, Sum, frame, sums};
 use crate::exec;
 use crate::net::link::{self, LinkSocket};
 
@@ -67,6 +68,8 @@ pub struct Transmit<'a> {
     now: Instant,
     sent: &'a mut Sent,
     numbers: &'a mut Option<Numbers>,
+    /// Bytes of each of the segments that the card makes of it.
+    cut: Option<NonZeroU16>,
 }
 
 impl Phy {
@@ -143,20 +146,24 @@ impl Device for Phy {
         let frame = self.pending.take()?;
         // An answer for which there is no buffer is lost, as on the wire.
         let Phy { port, sent, numbers, .. } = self;
-        Some((Received(port, frame), Transmit { port, buffer: None, now, sent, numbers }))
+        Some((Received(port, frame), Transmit { port, buffer: None, now, sent, numbers, cut: None }))
     }
 
     fn transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
         self.reserve();
         let buffer = Some(self.reserved.take()?);
         let Phy { port, sent, numbers, .. } = self;
-        Some(Transmit { port, buffer, now, sent, numbers })
+        Some(Transmit { port, buffer, now, sent, numbers, cut: None })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = MTU + ETHERNET_HEADER;
+        // Those are made when a segment has its number, and looked at when it is found out to whom it goes.
+        capabilities.checksum.tcp = Checksum::None;
+        // For IPv6 the stack knows no such thing.
+        capabilities.segmentation.tcpv4 = self.port.card().offloads().cuts;
         capabilities
     }
 }
@@ -169,7 +176,31 @@ impl RxToken for Received<'_> {
     }
 }
 
+impl Transmit<'_> {
+    /// Makes the checksum of a segment, or leaves that to the card, with the pieces.
+    fn finish(&self, frame: &mut [u8]) -> (Sum, Option<Cut>) {
+        let Some(partial) = sums::prepare(frame) else { return (Sum::Whole, None) };
+        if let Some(size) = self.cut
+            && let Some(segment) = frame::segment(frame)
+        {
+            let header = partial.start + usize::from(segment.header_len());
+            return (Sum::Partial(partial), Some(Cut { header: header as u16, size: size.get() }));
+        }
+        // Others look at it, or it is kept.
+        let wanted = link::is_watched() || self.sent.frame.is_some();
+        if !wanted && self.port.card().offloads().sums {
+            return (Sum::Partial(partial), None);
+        }
+        _ = sums::complete(frame, partial);
+        (Sum::Whole, None)
+    }
+}
+
 impl TxToken for Transmit<'_> {
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.cut = meta.segmentation_offload_size;
+    }
+
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(mut self, len: usize, f: F) -> R {
         let card = self.port.card();
         let buffer = self.buffer.take().or_else(|| card.take_buffer());
@@ -180,6 +211,7 @@ impl TxToken for Transmit<'_> {
                 if let Some(numbers) = self.numbers {
                     numbers.leave(room);
                 }
+                let left = self.finish(room);
                 self.sent.note_frame(room);
                 if link::is_watched() {
                     link::leaves(self.port, room, None);
@@ -189,6 +221,7 @@ impl TxToken for Transmit<'_> {
                     self.port.with_neighbours(|known| known.ask(ip, now));
                 }
                 self.port.counters.note_sent(len);
+                (buffer.sum, buffer.cut) = left;
                 card.transmit(buffer, len);
                 return result;
             }

@@ -5,6 +5,7 @@ mod held;
 mod hostile;
 mod lasting;
 mod numbers;
+mod offloads;
 mod past;
 mod recovery;
 mod wire;

@@ -16,7 +16,8 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
 use super::super::configure::Method;
 use super::super::engine::Engine;
-use super::super::{BUFFER, Buffer, Card, Cidr, Frame, Settings};
+use super::super::{BUFFER, Buffer, Card, Cidr, Frame, Offloads, Settings, Sum};
+use super::offloads;
 use crate::exec::{Instant, Notify};
 use crate::net::inet::Endpoint;
 use crate::net::interface;
@@ -31,6 +32,10 @@ struct TestCard {
     left: SpinLock<Frames>,
     /// How many it takes before they are carried.
     room: AtomicUsize,
+    offloads: Offloads,
+    /// Segments that it has cut, and frames that it has joined.
+    cut: AtomicUsize,
+    joined: AtomicUsize,
     bell: Notify,
 }
 
@@ -45,6 +50,11 @@ impl Card for TestCard {
         &self.bell
     }
     fn receive(&self) -> Option<Frame> {
+        if self.offloads.sums {
+            let frame = offloads::come(&mut self.arrived.lock())?;
+            self.joined.fetch_add(usize::from(frame.bytes().len() > 1514), Ordering::Relaxed);
+            return Some(frame);
+        }
         let bytes = self.arrived.lock().pop_front()?;
         let mut buffer = Buffer::new();
         buffer.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
@@ -56,13 +66,21 @@ impl Card for TestCard {
     }
     /// Few, so that the card is full now and then.
     fn take_buffer(&self) -> Option<Buffer> {
-        (self.left.lock().len() < self.room.load(Ordering::Relaxed)).then(Buffer::new)
+        let size = self.offloads.cuts.map_or(BUFFER, |most| most.get());
+        (self.left.lock().len() < self.room.load(Ordering::Relaxed)).then(|| Buffer::with_room(size))
     }
     fn return_buffer(&self, _buffer: Buffer) {}
     fn transmit(&self, mut buffer: Buffer, len: usize) {
-        assert!(len < BUFFER);
+        let (sum, cut) = (buffer.sum, buffer.cut);
+        assert!(self.offloads.sums || sum == Sum::Whole && cut.is_none());
         let bytes = buffer.bytes_mut()[..len].to_vec();
-        self.left.lock().push_back(bytes);
+        self.cut.fetch_add(usize::from(cut.is_some()), Ordering::Relaxed);
+        let frames = offloads::leave(bytes, sum, cut);
+        assert!(frames.iter().all(|frame| frame.len() <= 1514));
+        self.left.lock().extend(frames);
+    }
+    fn offloads(&self) -> Offloads {
+        self.offloads
     }
 }
 
@@ -152,10 +170,19 @@ pub struct Net {
 
 impl Net {
     pub fn new(seed: u64, faults: Faults) -> Net {
-        Net::with(seed, faults, |own| Method::Static(Settings { addresses: vec![own.cidr()], ..Settings::default() }))
+        Net::with_offloads(seed, faults, Offloads::default())
+    }
+
+    pub fn with_offloads(seed: u64, faults: Faults, offloads: Offloads) -> Net {
+        let method = |own: Own| Method::Static(Settings { addresses: vec![own.cidr()], ..Settings::default() });
+        Net::made(seed, faults, offloads, method)
     }
 
     pub fn with(seed: u64, faults: Faults, method: impl FnOnce(Own) -> Method) -> Net {
+        Net::made(seed, faults, Offloads::default(), method)
+    }
+
+    fn made(seed: u64, faults: Faults, offloads: Offloads, method: impl FnOnce(Own) -> Method) -> Net {
         // Each has a network of its own: the tables of ports and cards are everybody's.
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -165,6 +192,9 @@ impl Net {
             arrived: SpinLock::default(),
             left: SpinLock::default(),
             room: AtomicUsize::new(16),
+            offloads,
+            cut: AtomicUsize::new(0),
+            joined: AtomicUsize::new(0),
             bell: Notify::new(),
         });
         let port = interface::add(card.clone());
@@ -194,6 +224,16 @@ impl Net {
     /// How many frames the card takes before they are carried.
     pub fn set_room(&self, room: usize) {
         self.card.room.store(room, Ordering::Relaxed);
+    }
+
+    /// How many segments the card has cut, and how many frames it has joined.
+    pub fn offloaded(&self) -> (usize, usize) {
+        (self.card.cut.load(Ordering::Relaxed), self.card.joined.load(Ordering::Relaxed))
+    }
+
+    /// Changes the frames that have come and were not looked at.
+    pub fn change_arrived(&self, change: impl FnMut(&mut Vec<u8>)) {
+        self.card.arrived.lock().iter_mut().for_each(change);
     }
 
     /// This frame comes from the wire.
