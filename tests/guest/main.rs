@@ -8,6 +8,7 @@ mod debian;
 mod disk;
 mod loops;
 mod network;
+mod offloads;
 mod parallel;
 mod rules;
 mod share;
@@ -15,6 +16,7 @@ mod terminal;
 mod trace;
 mod workloads;
 
+use std::process::ExitCode;
 use std::sync::RwLock;
 
 use anyhow::Result;
@@ -23,7 +25,10 @@ use libtest_mimic::{Arguments, Trial};
 /// Tests that measure time hold it alone; all others share it.
 static MACHINE_ROOM: RwLock<()> = RwLock::new(());
 
-fn main() {
+fn main() -> ExitCode {
+    if let Some(code) = offloads::inside() {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     // Each guest keeps more than one of the host's processors busy.
     arguments.test_threads.get_or_insert(2);
@@ -35,6 +40,7 @@ fn main() {
         loops::trials(),
         share::trials(),
         network::trials(),
+        offloads::trials(),
         busybox::trials(),
         debian::trials(),
         parallel::trials(),
@@ -43,7 +49,7 @@ fn main() {
         workloads::trials(),
         bench::trials(),
     ];
-    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 
 /// A test that runs beside others.

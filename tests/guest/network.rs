@@ -15,7 +15,7 @@ use xtask::refusal::PortTaken;
 use crate::shared;
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
-const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 pub fn trials() -> Vec<Trial> {
     let mmio = || client(Bus::Mmio, 2);
@@ -38,8 +38,8 @@ fn free_port() -> Result<u16> {
 }
 
 /// Sends back what comes, to whoever connects. It ends with the test.
-fn tcp_echo() -> Result<u16> {
-    let listener = TcpListener::bind((LOOPBACK, 0))?;
+pub fn tcp_echo(at: Ipv4Addr) -> Result<u16> {
+    let listener = TcpListener::bind((at, 0))?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -52,8 +52,8 @@ fn tcp_echo() -> Result<u16> {
     Ok(port)
 }
 
-fn udp_echo() -> Result<u16> {
-    let socket = UdpSocket::bind((LOOPBACK, 0))?;
+pub fn udp_echo(at: Ipv4Addr) -> Result<u16> {
+    let socket = UdpSocket::bind((at, 0))?;
     let port = socket.local_addr()?.port();
     thread::spawn(move || -> io::Result<()> {
         let mut buffer = vec![0; 70_000];
@@ -66,7 +66,7 @@ fn udp_echo() -> Result<u16> {
 }
 
 fn client(bus: Bus, smp: u8) -> Result<()> {
-    let (tcp, udp, nobody) = (tcp_echo()?, udp_echo()?, free_port()?);
+    let (tcp, udp, nobody) = (tcp_echo(LOOPBACK)?, udp_echo(LOOPBACK)?, free_port()?);
     let machine = lab::machine(&MachineOptions { bus, smp: Some(smp), ..options() }, "test")?;
     let ports = [tcp, udp, nobody].map(|port| port.to_string());
     let argv = ["probe", "net", &ports[0], &ports[1], &ports[2]];

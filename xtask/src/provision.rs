@@ -37,6 +37,9 @@ pub const GDB: Tool = Tool { only_for: Some("cargo xtask gdb"), ..tool("gdb-mult
 pub const PYTHON: Tool = Tool { only_for: Some("cargo xtask workload net"), ..tool("python3", "python3") };
 pub const GIT: Tool = Tool { only_for: Some("cargo xtask workload net"), ..tool("git", "git") };
 pub const OPENSSL: Tool = Tool { only_for: Some("cargo xtask workload net"), ..tool("openssl", "openssl") };
+/// For a network of their own.
+pub const IP: Tool = Tool { only_for: Some("a test of the network"), ..tool("ip", "iproute2") };
+pub const UNSHARE: Tool = Tool { only_for: Some("a test of the network"), ..tool("unshare", "util-linux") };
 pub const APT: Tool = tool("apt-get", "apt");
 pub const DPKG_DEB: Tool = tool("dpkg-deb", "dpkg");
 
@@ -55,7 +58,7 @@ pub const MAKE: Tool = Tool { only_for: Some("recipes with a source"), ..tool("m
 pub const LLD: Tool = tool("ld.lld", "lld");
 
 /// All of them, for `doctor`.
-pub const TOOLS: [Tool; 16] = [
+pub const TOOLS: [Tool; 18] = [
     QEMU,
     MKE2FS,
     E2FSCK,
@@ -66,6 +69,8 @@ pub const TOOLS: [Tool; 16] = [
     PYTHON,
     GIT,
     OPENSSL,
+    IP,
+    UNSHARE,
     APT,
     DPKG_DEB,
     DPKG_SOURCE,

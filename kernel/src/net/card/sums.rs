@@ -75,7 +75,8 @@ impl Frame {
         let Sum::Partial(partial) = self.0.sum else { return true };
         let bytes = self.bytes_mut();
         let has_room = partial.start.checked_add(partial.offset + 2).is_some_and(|end| end <= bytes.len());
-        let is_tcp = || partial.offset == OF_TCP && frame::place_of_segment(bytes).is_some_and(|at| at.start == partial.start);
+        let is_tcp =
+            || partial.offset == OF_TCP && frame::place_of_segment(bytes).is_some_and(|at| at.start == partial.start);
         let sound = has_room && (!looked_at && is_tcp() || complete(self.bytes_mut(), partial).is_some());
         self.0.sum = Sum::Good;
         sound
@@ -180,6 +181,6 @@ mod tests {
         frame.bytes_mut().fill(1);
         frame.0.sum = Sum::Partial(Partial { start: 30, offset: 28 });
         assert!(frame.settle(false));
-assert_eq!(simple(&frame.bytes()[30..]), 0xffff - 0x0101);
+        assert_eq!(simple(&frame.bytes()[30..]), 0xffff - 0x0101);
     }
 }
