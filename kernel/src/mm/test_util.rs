@@ -1,7 +1,9 @@
 //! What host tests of anything that needs memory share.
 
 use alloc::sync::Arc;
-use core::future::Future;
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::Poll;
 use std::sync::Once;
 
 use super::{AddressSpace, MapFlags, MmapRequest, Prot};
@@ -22,6 +24,11 @@ pub fn init() {
 pub fn run<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
     init();
     block_on(future)
+}
+
+/// Polls a future a single time.
+pub async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
 /// A request for private anonymous memory.

@@ -90,7 +90,7 @@ pub async fn clone(t: &mut Thread, args: CloneArgs) -> SysResult {
     let shares = flags.contains(CloneFlags::VM);
     // Nobody sees the restart.
     let fork = Fork::begin(t.task()).ok_or(Restart::NoIntr)?;
-    let (mm, mm_use) = if shares { (t.mm().clone(), t.mm_use()) } else { (t.mm().fork()?, Arc::default()) };
+    let (mm, mm_use) = if shares { (t.mm().clone(), t.mm_use()) } else { (copy_of(t.mm()).await?, Arc::default()) };
     let child = match build(t, &args, (mm.clone(), mm_use), fork) {
         Ok(child) => child,
         Err(errno) => {
@@ -119,6 +119,14 @@ pub async fn clone(t: &mut Thread, args: CloneArgs) -> SysResult {
         }
     }
     Ok(tid as u64)
+}
+
+/// Boxed, as it is rare: somebody is just changing the rights of much memory.
+async fn copy_of(mm: &AddressSpace) -> Result<Arc<AddressSpace>> {
+    match mm.fork() {
+        Err(Errno::EAGAIN) => Box::pin(mm.fork_after_change()).await,
+        result => result,
+    }
 }
 
 /// The event that a tracer may want to know of.

@@ -7,22 +7,15 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::future::{Future, poll_fn};
-use core::pin::Pin;
-use core::task::Poll;
 
 use linux_raw_sys::general as raw;
 
 use super::change;
 use super::*;
 use crate::mm::IoBuf;
+pub(super) use crate::mm::test_util::poll_once;
 use crate::mm::test_util::run as block_on;
 use crate::process::{Caps, Credentials};
-
-/// Polls a future a single time.
-pub(super) async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
-    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
-}
 
 pub(super) struct World {
     fs: FsContext,

@@ -1,7 +1,7 @@
 //! Changes that are under way while the file system is to become read-only.
 
 use alloc::boxed::Box;
-use core::pin::pin;
+use core::pin::{Pin, pin};
 
 use super::*;
 use crate::fs::configure::reconfigure;

@@ -1,5 +1,6 @@
 //! mprotect(2): other rights for what is mapped.
 
+use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
@@ -22,7 +23,8 @@ use crate::exec;
 const CHUNK: usize = 4096;
 
 impl AddressSpace {
-    /// mprotect(2) of so little that it can be done at once. None if there was no memory for that: then it is to be made again.
+    /// mprotect(2) of so little that it can be done at once. None if it could not, for want of memory mostly: then it is to be
+    /// made again.
     pub fn mprotect_now(&self, addr: u64, len: u64, prot: Prot) -> Option<Result<()>> {
         if len > CHUNK as u64 / 2 * PAGE {
             return None;
@@ -33,12 +35,14 @@ impl AddressSpace {
         };
         let (answer, debris) =
             self.change(|inner, gather| match inner.protect_whole(&range, prot, &self.limits, gather) {
-                Some(()) => Ok(()),
-                None => inner
-                    .protect_and_conform(range, prot, &self.limits, gather)
-                    .and_then(|done| done.conformed.and(done.result)),
+                Some(()) => Some(Ok(())),
+                None => match inner.protect_and_conform(range, prot, &self.limits, gather) {
+                    // Pages are left to be brought in line: its own, or those of an earlier change.
+                    Ok(_) if !inner.unconformed.is_empty() => None,
+                    done => Some(done.and_then(|done| done.result)),
+                },
             });
-        if debris.is_short() { None } else { Some(answer) }
+        if debris.is_short() { None } else { answer }
     }
 
     /// `grows_down` is PROT_GROWSDOWN: from the start of the stack that the range begins in.
@@ -47,6 +51,7 @@ impl AddressSpace {
         if range.is_empty() {
             return Ok(());
         }
+        let _changing = self.changing.lock().await;
         let mut change = || {
             self.change(|inner, gather| {
                 if grows_down {
@@ -58,28 +63,53 @@ impl AddressSpace {
                 }
                 let done = inner.protect_and_conform(range.clone(), prot, &self.limits, gather)?;
                 range.end = done.end;
-                Ok((done.result, done.conformed))
+                done.conformed.and(Ok(done.result))
             })
         };
         let mut answer = change();
         if answer.1.is_short() {
             answer = super::again(answer, change).await;
         }
-        let (result, mut next) = answer.0?;
-        // Mappings that others changed meanwhile are brought in line with what they are then.
-        while let Ok(at) = next
-            && at < range.end
-        {
-            exec::budget().await;
-            let change = || self.change(|inner, gather| inner.conform(at..range.end, gather));
-            let mut answer = change();
-            if answer.1.is_short() {
-                answer = super::again(answer, change).await;
-            }
-            next = answer.0;
-        }
-        next?;
+        let result = answer.0?;
+        self.settle().await?;
         result
+    }
+
+    /// Completes changes of rights. `changing` is locked, so that no other long one begins.
+    async fn settle(&self) -> Result<()> {
+        loop {
+            let step = || self.change(Inner::conform_next);
+            let mut answer = step();
+            if answer.1.is_short() {
+                answer = super::again(answer, step).await;
+            }
+            if answer.0? {
+                return Ok(());
+            }
+            exec::budget().await;
+        }
+    }
+
+    /// The same as [`AddressSpace::fork`], once all pages are in line with their mappings.
+    pub async fn fork_after_change(&self) -> Result<Arc<Self>> {
+        let _changing = self.changing.lock().await;
+        loop {
+            self.settle().await?;
+            match self.fork() {
+                // A short change came between, and lacked memory.
+                Err(Errno::EAGAIN) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Completes changes of rights in a range whose pages are to move. They may begin anew as soon as this is done.
+    pub(super) async fn settle_in(&self, range: &Range<u64>) -> Result<()> {
+        if self.inner.lock().is_conformed(range) {
+            return Ok(());
+        }
+        let _changing = self.changing.lock().await;
+        self.settle().await
     }
 }
 
@@ -88,8 +118,8 @@ struct Protected {
     /// How far mappings were changed, and what was in the way of more.
     end: u64,
     result: Result<()>,
-    /// How far their pages are in line with that.
-    conformed: Result<u64>,
+    /// Whether their pages could be brought in line with that, as far as it was tried ([`Inner::unconformed`]).
+    conformed: Result<()>,
 }
 
 impl Inner {
@@ -124,8 +154,26 @@ impl Inner {
             self.tables.cut(border, gather)?;
         }
         let (end, result) = self.protect(range.clone(), prot, limits);
-        let conformed = self.conform(range.start..end, gather);
+        self.unconformed = match self.unconformed.is_empty() {
+            true => range.start..end,
+            false => self.unconformed.start.min(range.start)..self.unconformed.end.max(end),
+        };
+        let conformed = self.conform_next(gather).map(drop);
         Ok(Protected { end, result, conformed })
+    }
+
+    /// Are the pages of this range in line with their mappings?
+    pub(super) fn is_conformed(&self, range: &Range<u64>) -> bool {
+        let left = &self.unconformed;
+        left.is_empty() || left.end <= range.start || range.end <= left.start
+    }
+
+    /// Brings some of the pages in line that are not; answers whether all are. Of mappings that others changed meanwhile, with
+    /// what they are now.
+    fn conform_next(&mut self, gather: &mut Gather) -> Result<bool> {
+        let left = self.unconformed.clone();
+        self.unconformed.start = self.conform(left, gather)?;
+        Ok(self.unconformed.is_empty())
     }
 
     /// Changes the VMAs from the start of the range on, up to the first hole or refusal. Answers how far it came.

@@ -46,6 +46,7 @@ mod vma_map;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub use self::fault::Unfinished;
@@ -64,6 +65,7 @@ use super::addr::USER_END;
 use super::page_cache::BoxFuture;
 use super::{frames, shortage};
 use crate::errno::{Errno, Result};
+use crate::exec;
 use crate::sync::{SpinGuard, SpinLock};
 
 pub(crate) use self::registry::{unmap_cached, unmap_files, unmap_source};
@@ -79,6 +81,8 @@ pub struct AddressSpace {
     /// Registrations of membarrier(2).
     pub barriers: AtomicU32,
     meta: SpinLock<Meta>,
+    /// Held by changes that are made piece by piece, and by who waits for their end. Before `inner`.
+    changing: exec::Mutex<()>,
     inner: SpinLock<Inner>,
 }
 
@@ -93,6 +97,9 @@ struct Inner {
     /// Where the search for free space starts, and the largest hole that is known to be above it.
     search_from: u64,
     hole_above: u64,
+    /// Where pages may allow more than their mappings, because mprotect(2) is not done with them: such pages must not be
+    /// copied or moved, where nobody would bring them in line.
+    unconformed: Range<u64>,
     /// How mappings to come are locked (mlockall(MCL_FUTURE)).
     lock_future: VmaFlags,
     locked: u64,
@@ -116,6 +123,7 @@ impl AddressSpace {
             mmap_base: DEFAULT_MMAP_BASE,
             search_from: DEFAULT_MMAP_BASE,
             hole_above: 0,
+            unconformed: 0..0,
             lock_future: VmaFlags::empty(),
             locked: 0,
             peak_total: 0,
@@ -132,15 +140,20 @@ impl AddressSpace {
             limits,
             barriers: AtomicU32::new(0),
             meta: SpinLock::new(meta),
+            changing: exec::Mutex::new(()),
             inner: SpinLock::new(inner),
         })
     }
 
-    /// A copy-on-write copy. Limits and metadata are copied too.
+    /// A copy-on-write copy. Limits and metadata are copied too. EAGAIN while a change of rights is not complete: then
+    /// [`AddressSpace::fork_after_change`] is for it.
     pub fn fork(&self) -> Result<Arc<Self>> {
         let (limits, meta) = (self.limits.clone(), self.meta.lock().clone());
         let mut gather = self.gather();
         let inner = self.inner.lock();
+        if !inner.unconformed.is_empty() {
+            return Err(Errno::EAGAIN);
+        }
         if inner.vmas.len() > FEW && !frames::has_room(inner.vmas.bytes()) {
             return Err(Errno::ENOMEM);
         }
@@ -150,7 +163,7 @@ impl AddressSpace {
             gather.flush();
         }
         let vmas = inner.vmas.clone();
-        let mut copy = Inner { vmas, tables, lock_future: VmaFlags::empty(), locked: 0, ..*inner };
+        let mut copy = Inner { vmas, tables, unconformed: 0..0, lock_future: VmaFlags::empty(), locked: 0, ..*inner };
         copy.forget_unshared(&inner.vmas)?;
         let copy = Self::build(copy, limits, meta);
         drop(inner);

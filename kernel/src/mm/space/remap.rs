@@ -23,17 +23,25 @@ impl AddressSpace {
         let mut removed = Removed::new();
         let mut change = || {
             self.change(|inner, gather| {
+                if !inner.is_conformed(&old) {
+                    return None;
+                }
                 let result = inner.remap(&request, old.clone(), new_len, &self.limits, gather, &mut removed);
                 let locked = result
                     .is_ok_and(|at| inner.vmas.find(at).is_some_and(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED)));
-                (result, locked)
+                Some((result, locked))
             })
         };
-        let mut answer = change();
-        if answer.1.is_short() {
-            answer = super::again(answer, change).await;
-        }
-        let ((result, locked), debris) = answer;
+        let ((result, locked), debris) = loop {
+            let mut answer = change();
+            if answer.1.is_short() {
+                answer = super::again(answer, &mut change).await;
+            }
+            match answer {
+                (Some(result), debris) => break (result, debris),
+                (None, _) => self.settle_in(&old).await?,
+            }
+        };
         let_go(removed);
         debris.free().await;
         let start = result?;

@@ -1,15 +1,90 @@
 //! What programs ask for that means harm, or nothing.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::super::addr::{PAGE, USER_END};
-use super::super::test_util::{anonymous, run, space_with};
+use super::super::test_util::{anonymous, poll_once, run, space_with};
 use super::super::uaccess::UserPtr;
 use super::{AddressSpace, MapFlags, MremapRequest, Prot};
-use crate::arch::Access;
+use crate::arch::{Access, sim};
 use crate::errno::Errno;
+use crate::mm::BoxFuture;
 
 const RW: Prot = Prot::READ.union(Prot::WRITE);
+
+/// So much that its rights are changed piece by piece.
+const MUCH: u64 = 10_000 * PAGE;
+
+/// A current space with written pages, of which a change of rights has begun: all but the last are to be for reading only.
+async fn half_changed(shared: bool) -> (Arc<AddressSpace>, u64, BoxFuture<'static, ()>) {
+    let space = AddressSpace::new().unwrap();
+    let mut request = anonymous(0, MUCH, RW, MapFlags::empty());
+    if shared {
+        request.flags = MapFlags::ANONYMOUS | MapFlags::SHARED;
+    }
+    let addr = space.mmap(request).await.unwrap();
+    space.activate();
+    for page in 0..MUCH / PAGE {
+        UserPtr::new(addr + page * PAGE).write(&space, 1u8).await.unwrap();
+    }
+    let other = space.clone();
+    let mut protect: BoxFuture<'static, ()> =
+        Box::pin(async move { other.mprotect(addr, MUCH - PAGE, Prot::READ, false).await.unwrap() });
+    // So long that each look at the clock ends its turn.
+    sim::advance(1_000_000_000);
+    assert!(poll_once(protect.as_mut()).await.is_pending());
+    (space, addr, protect)
+}
+
+/// Others move a part meanwhile.
+#[test]
+fn nothing_moves_with_rights_that_were_taken_away() {
+    for given_up in [false, true] {
+        run(async move {
+            let (space, addr, protect) = half_changed(false).await;
+            let addr = addr + MUCH - 2 * PAGE;
+            let mut moved =
+                Box::pin(space.mremap(MremapRequest { addr, old_len: PAGE, new_len: 2 * PAGE, flags: 1, new_addr: 0 }));
+            if given_up {
+                drop(protect);
+            } else {
+                assert!(poll_once(moved.as_mut()).await.is_pending());
+                protect.await;
+            }
+            let moved = moved.await.unwrap();
+            assert_eq!(UserPtr::new(moved).write(&space, 2u8).await, Err(Errno::EFAULT));
+            assert_eq!(UserPtr::new(moved).read(&space).await, Ok(1u8));
+            AddressSpace::deactivate();
+        });
+    }
+}
+
+/// Others copy the space meanwhile. Pages that the copy shares are as they are in the tables, once it has tables of its own.
+#[test]
+fn nothing_is_copied_with_rights_that_were_taken_away() {
+    for given_up in [false, true] {
+        run(async move {
+            let (space, addr, protect) = half_changed(true).await;
+            assert_eq!(space.fork().err(), Some(Errno::EAGAIN));
+            let mut copy = Box::pin(space.fork_after_change());
+            if given_up {
+                drop(protect);
+            } else {
+                assert!(poll_once(copy.as_mut()).await.is_pending());
+                protect.await;
+            }
+            let copy = copy.await.unwrap();
+            copy.activate();
+            let write = async |page: u64| UserPtr::new(addr + page * PAGE).write(&copy, 2u8).await;
+            assert_eq!(write(MUCH / PAGE - 1).await, Ok(()));
+            assert_eq!(write(MUCH / PAGE - 2).await, Err(Errno::EFAULT));
+            copy.teardown().await;
+            AddressSpace::deactivate();
+        });
+    }
+}
 
 #[test]
 fn kernel_accesses_do_not_know_tags() {
