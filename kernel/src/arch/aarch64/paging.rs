@@ -93,7 +93,13 @@ pub fn flush_asid(asid: u16) {
     }
 }
 
-/// Invalidates all user translations on all CPUs (ASID roll-over).
+/// Invalidates all translations that this CPU alone knows (ASID roll-over).
+pub fn flush_local() {
+    // SAFETY: see `flush_page`.
+    unsafe { asm!("dsb nshst", "tlbi vmalle1", "dsb nsh", "isb", options(nostack, preserves_flags)) }
+}
+
+/// Invalidates all translations on all CPUs.
 pub fn flush_all() {
     // SAFETY: see `flush_page`.
     unsafe { asm!("dsb ishst", "tlbi vmalle1is", "dsb ish", "isb", options(nostack, preserves_flags)) }

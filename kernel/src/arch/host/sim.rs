@@ -23,6 +23,8 @@ pub(super) struct State {
     pub fp: [FpRegs; MAX_CPUS],
     /// User translation tables.
     pub roots: [u64; MAX_CPUS],
+    /// How often each CPU has emptied its TLB.
+    pub flushes: [usize; MAX_CPUS],
     pub user_code: Option<UserCode>,
 }
 
@@ -41,6 +43,7 @@ std::thread_local! {
             hooks: Hooks { timer: || {}, ipi: || {} },
             fp: [NO_FP; MAX_CPUS],
             roots: [0; MAX_CPUS],
+            flushes: [0; MAX_CPUS],
             user_code: None,
         })
     };
@@ -109,6 +112,11 @@ pub fn cpu_count() -> usize {
 pub fn set_cpu(cpu: usize, count: usize) {
     assert!(cpu < count && count <= MAX_CPUS);
     with(|state| (state.cpu, state.cpus) = (cpu, count));
+}
+
+/// How often each CPU has emptied its TLB.
+pub fn flushes() -> [usize; MAX_CPUS] {
+    with(|state| state.flushes)
 }
 
 /// Nanoseconds since boot, monotonic; they pass only in [`advance`] and [`wait`].
