@@ -145,9 +145,9 @@ fn taken_up() -> Result<()> {
         losetup /dev/loop5 /root/inner.img; mkdir /mnt/a /mnt/b
         for side in a b; do
             (for turn in $(seq 1 80); do
-                mount -t ext2 /dev/loop5 /mnt/$side || echo no mount
+                mount -t ext2 /dev/loop5 /mnt/$side 2>&1 || echo no mount
                 echo $turn > /mnt/$side/of_$side || echo not written
-                umount /mnt/$side || echo still mounted
+                umount /mnt/$side 2>&1 || echo still mounted
             done) &
         done
         wait

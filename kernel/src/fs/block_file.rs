@@ -186,7 +186,7 @@ impl Drop for Opened {
                 return;
             }
         }
-        if file.cache.dirty_count() == 0 && file.cache.page_count() < DROPPED_AT_ONCE {
+        if !file.cache.has_unstored() && file.cache.page_count() < DROPPED_AT_ONCE {
             file.cache.invalidate(0..u64::MAX);
             file.left();
             return;

@@ -71,14 +71,14 @@ impl Ext2Inode {
 
     pub async fn write_data(&self) -> Result<()> {
         match &self.cache {
-            Some(cache) if cache.dirty_count() > 0 => cache.write_back(0..u64::MAX).await,
+            Some(cache) if cache.has_unstored() => cache.write_back(0..u64::MAX).await,
             _ => Ok(()),
         }
     }
 
     /// Nothing is lost if it leaves memory: not dirty, no page dirty or mapped.
     pub fn is_idle(&self) -> bool {
-        let unused = self.cache.as_ref().is_none_or(|cache| Arc::strong_count(cache) == 1 && cache.dirty_count() == 0);
+        let unused = self.cache.as_ref().is_none_or(|cache| Arc::strong_count(cache) == 1 && !cache.has_unstored());
         let period = self.node.volume.order.period();
         let has_gone = || self.node.with_index(|index| index.has_gone(period)).unwrap_or(false);
         unused && !self.node.state.lock().dirty && Arc::strong_count(&self.node) == 1 && !has_gone()

@@ -22,7 +22,7 @@ impl P9Inode {
     /// Stores what mappings have changed in these pages and drops them all.
     pub async fn drop_pages(&self, pages: Range<u64>) {
         let Some(cache) = self.cache.as_ref().filter(|cache| cache.page_count() > 0) else { return };
-        if cache.dirty_count() > 0 && cache.write_back(pages.clone()).await.is_err() {
+        if cache.has_unstored() && cache.write_back(pages.clone()).await.is_err() {
             // Better old pages than lost ones: the error has been noted for fsync.
             return;
         }
@@ -31,7 +31,7 @@ impl P9Inode {
 
     async fn store_pages(&self, pages: Range<u64>) -> Result<()> {
         match &self.cache {
-            Some(cache) if cache.dirty_count() > 0 => cache.write_back(pages).await,
+            Some(cache) if cache.has_unstored() => cache.write_back(pages).await,
             _ => Ok(()),
         }
     }

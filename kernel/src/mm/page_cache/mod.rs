@@ -23,6 +23,7 @@ mod rounds;
 mod rw;
 mod tree;
 mod truncate;
+mod unstored;
 mod wait;
 mod writeback;
 
@@ -39,6 +40,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use self::failure::Failure;
 use self::tree::Tree;
+use self::unstored::Unstored;
 use super::addr::PAGE_SIZE;
 use super::frames::Frame;
 use super::frames::page::PageFlags;
@@ -212,7 +214,7 @@ pub struct PageCache {
     /// Mappings (VMAs) of it, in all address spaces; those that may write to it.
     maps: AtomicUsize,
     writers: AtomicUsize,
-    dirty: AtomicUsize,
+    unstored: Unstored,
     /// Is in the list of dirty files.
     listed: AtomicBool,
     failure: Failure,
@@ -245,7 +247,7 @@ impl PageCache {
             tree: RwSpinLock::new(Tree::default()),
             maps: AtomicUsize::new(0),
             writers: AtomicUsize::new(0),
-            dirty: AtomicUsize::new(0),
+            unstored: Unstored::default(),
             listed: AtomicBool::new(false),
             failure: Failure::default(),
             slot,
@@ -319,7 +321,13 @@ impl PageCache {
     }
 
     pub fn dirty_count(&self) -> usize {
-        self.dirty.load(Ordering::Relaxed)
+        self.unstored.dirty()
+    }
+
+    /// Pages are dirty, or on their way to storage, perhaps at somebody else's request: write-back has something to do, or to
+    /// wait for.
+    pub fn has_unstored(&self) -> bool {
+        !self.unstored.is_empty()
     }
 
     /// The page was changed in memory.
@@ -349,7 +357,7 @@ impl PageCache {
         tree.mark_dirty(index);
         count_storage(Storage::Written, PAGE_SIZE);
         stats::DIRTY.add(1);
-        self.dirty.fetch_add(1, Ordering::Relaxed);
+        self.unstored.add_dirty();
         if !self.listed.swap(true, Ordering::AcqRel) {
             rounds::list(self);
         }
@@ -364,8 +372,7 @@ impl PageCache {
 impl Drop for PageCache {
     fn drop(&mut self) {
         reclaim::unregister(self.slot);
-        let dirty = *self.dirty.get_mut() as i64;
-        stats::DIRTY.add(-dirty);
+        stats::DIRTY.add(-(self.dirty_count() as i64));
         let counter = self.counter();
         let tree = self.tree.get_mut();
         counter.add(-(tree.len() as i64));

@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::Future;
 use core::ops::Range;
-use core::sync::atomic::Ordering;
 
 use super::super::addr::{PAGE, PAGE_SIZE};
 use super::super::frames::page::PageFlags;
@@ -141,7 +140,7 @@ impl PageCache {
             frame.page().clear(PageFlags::DIRTY);
             count_storage(Storage::Cancelled, PAGE_SIZE);
             stats::DIRTY.add(-1);
-            self.dirty.fetch_sub(1, Ordering::Relaxed);
+            self.unstored.forget_dirty();
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::Ordering;
 
 use super::super::frames::Frame;
 use super::super::frames::page::PageFlags;
@@ -77,10 +76,11 @@ impl PageCache {
                 return Some(if batch.pages.is_empty() { Next::Busy(frame) } else { Next::Run(batch) });
             }
             stats::WRITEBACK.add(1);
-            if tree.mark_clean(at) {
+            let was_dirty = tree.mark_clean(at);
+            if was_dirty {
                 stats::DIRTY.add(-1);
-                self.dirty.fetch_sub(1, Ordering::Relaxed);
             }
+            self.unstored.leave(was_dirty);
             frame.page().clear(PageFlags::DIRTY);
             batch.pages.push(CachePage { index: at, frame });
             at += 1;
@@ -146,6 +146,7 @@ impl Drop for Batch<'_> {
             if !self.done {
                 self.cache.mark_dirty(page);
             }
+            self.cache.unstored.arrived();
             page.frame.page().clear(PageFlags::WRITEBACK);
             stats::WRITEBACK.add(-1);
             wait::wake(&page.frame);

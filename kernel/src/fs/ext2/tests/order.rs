@@ -334,13 +334,7 @@ fn a_write_back_that_nobody_waits_for_goes_on() {
             let cache = file.page_cache().unwrap().clone();
             let mut given_up = alloc::boxed::Box::pin(cache.write_back(0..u64::MAX));
             for _ in 0..polls {
-                let mut done = false;
-                core::future::poll_fn(|context| {
-                    done = given_up.as_mut().poll(context).is_ready();
-                    core::task::Poll::Ready(())
-                })
-                .await;
-                if done {
+                if poll_once(given_up.as_mut()).await {
                     break;
                 }
                 exec::yield_now().await;
@@ -353,4 +347,34 @@ fn a_write_back_that_nobody_waits_for_goes_on() {
         });
         check_clean(&disk.image(), &format!("{kind}, {polls} polls"));
     }
+}
+
+/// What others are storing counts as not stored, also for who seals the volume.
+#[test]
+fn who_stores_everything_waits_for_what_others_store() {
+    for kind in ["ext2", "ext4"] {
+        let disk = TestDisk::new(mke2fs(&["-t", kind, "-O", "^has_journal", "-b", "1024"], 4 * MIB), 1);
+        run(async move {
+            let fs = mount(&disk).await;
+            let file = root_of(&fs).create(b"file", NewNode::Regular, ATTR).await.unwrap();
+            write(&file, 0, &[7; 50_000]).await.unwrap();
+            let cache = file.page_cache().unwrap().clone();
+            let mut others = alloc::boxed::Box::pin(cache.write_back(0..u64::MAX));
+            assert!(!poll_once(others.as_mut()).await);
+            assert!(cache.dirty_count() == 0 && cache.has_unstored());
+            let volume = fs.volume.clone();
+            let mut all = alloc::boxed::Box::pin(volume.write_data());
+            assert!(!poll_once(all.as_mut()).await, "{kind}: it did not wait");
+            others.await.unwrap();
+            assert!(!cache.has_unstored());
+            all.await.unwrap();
+            drop((file, cache));
+            unmount(fs).await;
+        });
+    }
+}
+
+/// Whether it is over.
+async fn poll_once(mut future: core::pin::Pin<&mut (impl Future + ?Sized)>) -> bool {
+    core::future::poll_fn(|context| core::task::Poll::Ready(future.as_mut().poll(context).is_ready())).await
 }
