@@ -11,6 +11,7 @@
 //! Lock order: address space → page cache → frame allocator and heap. None is held over an await.
 
 mod addr;
+mod chunks;
 pub mod frames;
 pub mod heap;
 mod iobuf;

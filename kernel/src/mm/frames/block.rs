@@ -87,6 +87,9 @@ fn take(left: usize) -> Result<Pfn, bool> {
     if zone.free_frames() < left + BLOCK_FRAMES {
         return Err(true);
     }
+    if zone.large_frames() < RESERVE.load(Ordering::Relaxed) / 2 + BLOCK_FRAMES {
+        return Err(false);
+    }
     zone.alloc(ORDER).ok_or(false)
 }
 

@@ -7,6 +7,9 @@ use super::page::{Pfn, page};
 /// Largest block: 2^(ORDERS-1) frames, 16 MiB.
 pub(crate) const ORDERS: usize = 13;
 
+/// From this order on a block is large: 128 KiB.
+pub(crate) const LARGE: usize = 5;
+
 const NIL: u32 = 0;
 
 /// Free memory. Frame 0 is never handed in, so 0 ends the lists.
@@ -16,11 +19,13 @@ pub(crate) struct Buddy {
     first: Pfn,
     end: Pfn,
     free: usize,
+    /// Of these, frames in large blocks.
+    large: usize,
 }
 
 impl Buddy {
     pub const fn new() -> Self {
-        Buddy { heads: [NIL; ORDERS], first: 0, end: 0, free: 0 }
+        Buddy { heads: [NIL; ORDERS], first: 0, end: 0, free: 0, large: 0 }
     }
 
     pub fn set_bounds(&mut self, first: Pfn, end: Pfn) {
@@ -33,9 +38,19 @@ impl Buddy {
         self.free
     }
 
+    /// Free frames in large blocks.
+    pub fn large_frames(&self) -> usize {
+        self.large
+    }
+
     /// Takes a block, aligned to its size.
     pub fn alloc(&mut self, order: usize) -> Option<Pfn> {
-        let mut at = (order..ORDERS).find(|&at| self.heads[at] != NIL)?;
+        self.alloc_below(order, ORDERS)
+    }
+
+    /// The same, out of a block whose order is less than `end`.
+    pub fn alloc_below(&mut self, order: usize, end: usize) -> Option<Pfn> {
+        let mut at = (order..end).find(|&at| self.heads[at] != NIL)?;
         let pfn = self.heads[at];
         self.unlink(pfn, at);
         while at > order {
@@ -75,6 +90,9 @@ impl Buddy {
     }
 
     fn link(&mut self, pfn: Pfn, order: usize) {
+        if order >= LARGE {
+            self.large += 1 << order;
+        }
         let head = self.heads[order];
         if head != NIL {
             set_prev(head, pfn);
@@ -85,6 +103,9 @@ impl Buddy {
     }
 
     fn unlink(&mut self, pfn: Pfn, order: usize) {
+        if order >= LARGE {
+            self.large -= 1 << order;
+        }
         let (prev, next) = links(pfn);
         if prev == NIL {
             self.heads[order] = next;

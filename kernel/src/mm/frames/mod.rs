@@ -25,7 +25,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) use self::block::{
     BLOCK_FRAMES, Block, block_entries, free_block, is_sole_block, put_block, share_block, split_block,
 };
-use self::buddy::{Buddy, ORDERS};
+use self::buddy::{Buddy, LARGE, ORDERS};
 pub use self::own::OwnPage;
 use self::page::{Page, PageFlags, Pfn, frame_ptr, page};
 use super::addr::{PAGE, PAGE_SHIFT, PAGE_SIZE, PhysAddr};
@@ -222,16 +222,22 @@ fn refill() -> Result<Pfn> {
         let mut len = 0;
         {
             let mut zone = ZONE.lock();
-            let above_reserve = |zone: &Buddy| zone.free_frames() > RESERVE.load(Ordering::Relaxed);
+            let reserve = RESERVE.load(Ordering::Relaxed);
+            let above_reserve = |zone: &Buddy| zone.free_frames() > reserve;
+            // A half of the reserve is in pieces in which the heap can have what it wants in a row. They are the last that single
+            // frames are taken from, and then there are enough of these.
+            let most = |zone: &Buddy| if zone.large_frames() > reserve / 2 { ORDERS } else { LARGE };
             if above_reserve(&zone)
-                && let Some(first) = zone.alloc(BATCH_ORDER)
+                && let end = most(&zone)
+                && let Some(first) = zone.alloc_below(BATCH_ORDER, end)
             {
                 batch = core::array::from_fn(|offset| first + offset as Pfn);
                 len = BATCH;
             }
             while len < BATCH
                 && above_reserve(&zone)
-                && let Some(pfn) = zone.alloc(0)
+                && let end = most(&zone)
+                && let Some(pfn) = zone.alloc_below(0, end)
             {
                 batch[len] = pfn;
                 len += 1;

@@ -42,6 +42,28 @@ fn blocks_are_aligned_disjoint_and_join_again() {
 }
 
 #[test]
+fn large_blocks_are_left_to_who_may_break_them() {
+    init();
+    let run = alloc_contiguous(1024).unwrap();
+    let mut buddy = Buddy::new();
+    buddy.set_bounds(run.first, run.first + 1024);
+    buddy.free(run.first, 10);
+    assert_eq!((buddy.large_frames(), buddy.alloc_below(0, LARGE)), (1024, None));
+    // What is left of the block that is broken is small but for its upper half, and so on.
+    let one = buddy.alloc(0).unwrap();
+    assert_eq!((buddy.free_frames(), buddy.large_frames()), (1023, 1024 - 32));
+    let others: Vec<Pfn> = core::iter::from_fn(|| buddy.alloc_below(0, LARGE)).collect();
+    assert_eq!((others.len(), buddy.free_frames(), buddy.large_frames()), (31, 992, 992));
+    for order in [LARGE, LARGE + 1] {
+        let block = buddy.alloc(order).unwrap();
+        assert_eq!(buddy.large_frames(), 992 - (1 << order));
+        buddy.free(block, order);
+    }
+    others.into_iter().chain([one]).for_each(|pfn| buddy.free(pfn, 0));
+    assert_eq!((buddy.large_frames(), buddy.alloc(10)), (1024, Some(run.first)));
+}
+
+#[test]
 fn the_last_owner_frees() {
     init();
     let frame = alloc_zeroed().unwrap();

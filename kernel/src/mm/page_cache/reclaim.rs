@@ -1,8 +1,8 @@
 //! Getting memory back from the cache: a clock over all files and their pages.
 
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
 
+use super::super::chunks::Chunks;
 use super::super::frames;
 use super::super::frames::page::{PageFlags, page};
 use super::super::space;
@@ -10,28 +10,45 @@ use super::truncate::is_idle;
 use super::{PageCache, rounds};
 use crate::sync::SpinLock;
 
+enum Slot {
+    File(Weak<PageCache>),
+    /// And the next free one.
+    Free(Option<usize>),
+}
+
 struct Files {
-    caches: Vec<Weak<PageCache>>,
-    free: Vec<usize>,
+    slots: Chunks<Slot>,
+    free: Option<usize>,
     /// The file that the clock's hand is at.
     hand: usize,
 }
 
-static FILES: SpinLock<Files> = SpinLock::new(Files { caches: Vec::new(), free: Vec::new(), hand: 0 });
+static FILES: SpinLock<Files> = SpinLock::new(Files { slots: Chunks::new(), free: None, hand: 0 });
+
+impl Files {
+    fn set(&mut self, slot: usize, content: Slot) -> Option<Slot> {
+        Some(core::mem::replace(self.slots.get_mut(slot)?, content))
+    }
+
+    fn take_free(&mut self) -> usize {
+        let Some(slot) = self.free else {
+            self.slots.push(Slot::Free(None));
+            return self.slots.len() - 1;
+        };
+        if let Some(Slot::Free(next)) = self.slots.get(slot) {
+            self.free = *next;
+        }
+        slot
+    }
+}
 
 /// Pages that are looked at in one file before the next is visited.
 const STRIDE: usize = 256;
 
 pub(super) fn register(build: impl FnOnce(usize) -> Arc<PageCache>) -> Arc<PageCache> {
-    let slot = {
-        let mut files = FILES.lock();
-        files.free.pop().unwrap_or_else(|| {
-            files.caches.push(Weak::new());
-            files.caches.len() - 1
-        })
-    };
+    let slot = FILES.lock().take_free();
     let cache = build(slot);
-    FILES.lock().caches[slot] = Arc::downgrade(&cache);
+    FILES.lock().set(slot, Slot::File(Arc::downgrade(&cache)));
     cache
 }
 
@@ -40,8 +57,9 @@ pub(super) fn unregister(slot: usize) {
         return;
     }
     let mut files = FILES.lock();
-    let dead = core::mem::take(&mut files.caches[slot]);
-    files.free.push(slot);
+    let next = files.free;
+    let dead = files.set(slot, Slot::Free(next));
+    files.free = Some(slot);
     drop(files);
     drop(dead);
 }
@@ -52,17 +70,20 @@ pub(crate) fn reclaim(frames: usize) -> usize {
     let mut freed = 0;
     // Three times around all pages: the first may find everything referenced.
     let strides = super::stats::CACHED.sum() as usize / STRIDE;
-    let mut visits = FILES.try_lock().map_or(0, |files| 3 * (2 * files.caches.len() + strides));
+    let mut visits = FILES.try_lock().map_or(0, |files| 3 * (2 * files.slots.len() + strides));
     while freed < frames && visits > 0 {
         visits -= 1;
         let Some(files) = FILES.try_lock() else { break };
         let hand = files.hand;
-        let cache = files.caches.get(hand).and_then(Weak::upgrade);
+        let cache = match files.slots.get(hand) {
+            Some(Slot::File(cache)) => cache.upgrade(),
+            _ => None,
+        };
         drop(files);
         let (some, rest) = cache.map_or((0, false), |cache| cache.sweep(frames - freed));
         freed += some;
         if !rest && let Some(mut files) = FILES.try_lock() {
-            files.hand = (hand + 1) % files.caches.len().max(1);
+            files.hand = (hand + 1) % files.slots.len().max(1);
         }
     }
     freed

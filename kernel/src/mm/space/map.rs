@@ -4,8 +4,6 @@ use alloc::sync::Arc;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-use smallvec::SmallVec;
-
 use super::super::addr::{PAGE, USER_END, page_down, page_up, untag};
 use super::super::overcommit;
 use super::super::page_cache::Mapped;
@@ -18,6 +16,7 @@ use super::types::{Limits, MapFlags, MmapRequest};
 use super::vma::{Backing, Prot, Special, Vma, VmaFlags};
 use super::{AddressSpace, Inner, tables};
 use crate::errno::{Errno, Result};
+use crate::mm::chunks::Chunks;
 
 /// Lowest address that may be mapped (vm.mmap_min_addr, what Linux has on arm64).
 pub const MMAP_MIN_ADDR: u64 = 0x8000;
@@ -27,14 +26,30 @@ pub const MAX_MAPPINGS: usize = 65530;
 const MIN_STACK_GAP: u64 = 128 << 20;
 const MAX_STACK_GAP: u64 = USER_END / 6 * 5;
 
-/// Mappings that were taken out: dropped only after the lock, because the last close of a file may do anything.
-pub(super) type Removed = SmallVec<[Vma; 1]>;
+/// Mappings that were taken out: dropped only after the lock, because the last close of a file may do anything. There may be as many
+/// as a space can have.
+pub(super) struct Removed {
+    first: Option<Vma>,
+    others: Chunks<Vma>,
+}
+
+impl Removed {
+    pub fn new() -> Removed {
+        Removed { first: None, others: Chunks::new() }
+    }
+
+    fn push(&mut self, vma: Vma) {
+        if self.first.is_none() {
+            self.first = Some(vma);
+        } else {
+            self.others.push(vma);
+        }
+    }
+}
 
 /// Drops what was taken out. No lock is held.
-pub(super) fn let_go(removed: impl IntoIterator<Item = Vma>) {
-    for vma in removed {
-        vma.tell_unmapped();
-    }
+pub(super) fn let_go(removed: Removed) {
+    removed.first.into_iter().chain(removed.others).for_each(|vma| vma.tell_unmapped());
 }
 
 /// `addr..addr + len`, rounded up to whole pages, if it is aligned and lies in the user half.
