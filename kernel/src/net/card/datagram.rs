@@ -119,7 +119,10 @@ impl Lane {
     fn flush(&mut self, wire: &mut Wire) -> bool {
         // Each call sends a packet or a fragment; the stack wants to be called again at once as long as there are any.
         for _ in 0..MOST_FRAGMENTS {
+            // A segment that a program has written may have any.
+            wire.phy.whole = true;
             wire.flush(&mut self.sockets);
+            wire.phy.whole = false;
             match wire.due(&self.sockets) {
                 None => return true,
                 Some(due) if due > Instant::BOOT || wire.phy.starved => return false,

@@ -28,6 +28,8 @@ pub struct Phy {
     pub sent: Sent,
     /// Of the connection that sends.
     pub numbers: Option<Numbers>,
+    /// What the stack is about to send has its checksum: it goes as it is.
+    pub whole: bool,
 }
 
 /// The segment of TCP that was sent last.
@@ -70,11 +72,12 @@ pub struct Transmit<'a> {
     numbers: &'a mut Option<Numbers>,
     /// Bytes of each of the segments that the card makes of it.
     cut: Option<NonZeroU16>,
+    whole: bool,
 }
 
 impl Phy {
     pub fn new(port: Arc<Port>) -> Self {
-        Phy { port, pending: None, starved: false, reserved: None, sent: Sent::default(), numbers: None }
+        Phy { port, pending: None, starved: false, reserved: None, sent: Sent::default(), numbers: None, whole: false }
     }
 
     /// There is a buffer for a frame; without one the stack must not be asked for it: what it wants to send again at once it
@@ -145,15 +148,15 @@ impl Device for Phy {
     fn receive(&mut self, now: Instant) -> Option<(Received<'_>, Transmit<'_>)> {
         let frame = self.pending.take()?;
         // An answer for which there is no buffer is lost, as on the wire.
-        let Phy { port, sent, numbers, .. } = self;
-        Some((Received(port, frame), Transmit { port, buffer: None, now, sent, numbers, cut: None }))
+        let Phy { port, sent, numbers, whole, .. } = self;
+        Some((Received(port, frame), Transmit { port, buffer: None, now, sent, numbers, cut: None, whole: *whole }))
     }
 
     fn transmit(&mut self, now: Instant) -> Option<Transmit<'_>> {
         self.reserve();
         let buffer = Some(self.reserved.take()?);
-        let Phy { port, sent, numbers, .. } = self;
-        Some(Transmit { port, buffer, now, sent, numbers, cut: None })
+        let Phy { port, sent, numbers, whole, .. } = self;
+        Some(Transmit { port, buffer, now, sent, numbers, cut: None, whole: *whole })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -179,7 +182,8 @@ impl RxToken for Received<'_> {
 impl Transmit<'_> {
     /// Makes the checksum of a segment, or leaves that to the card, with the pieces.
     fn finish(&self, frame: &mut [u8]) -> (Sum, Option<Cut>) {
-        let Some(partial) = sums::prepare(frame) else { return (Sum::Whole, None) };
+        let prepared = if self.whole { None } else { sums::prepare(frame) };
+        let Some(partial) = prepared else { return (Sum::Whole, None) };
         if let Some(size) = self.cut
             && let Some(segment) = frame::segment(frame)
         {

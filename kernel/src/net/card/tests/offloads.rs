@@ -111,3 +111,23 @@ fn a_broken_segment_is_not_heard() {
     net.until("it is there", |_| !(ready(&*socket) & Events::IN).is_empty());
     assert_eq!(receive(&*socket), Ok(Some(b"hello".to_vec())));
 }
+
+#[test]
+fn a_segment_that_a_program_has_written_keeps_its_checksum() {
+    for offloads in [Offloads::default(), ALL] {
+        let mut net = Net::with_offloads(8, Faults::default(), offloads);
+        let socket = IpSocket::new(AF_INET, Kind::Raw, 6);
+        let mut segment = [0; 20];
+        segment[..4].copy_from_slice(&[0, 1, 0, 2]);
+        (segment[12], segment[13]) = (0x50, 2);
+        segment[16..18].copy_from_slice(&[0x12, 0x34]);
+        let there = Endpoint { port: 0, ..net.at(0) };
+        net.kept = Some(Vec::new());
+        let mut message = Outgoing { target: Target::Inet(there), ..Outgoing::plain() };
+        assert!(matches!(socket.try_send(&mut IoBuf::kernel(&segment), &mut message), Ok(20)));
+        net.until("it has gone", |_| socket.on_its_way() == 0);
+        net.pass(Duration::from_millis(10));
+        let kept = net.kept.take().unwrap();
+        assert!(kept.iter().any(|frame| frame.get(34..) == Some(&segment)), "{kept:?}");
+    }
+}
