@@ -47,7 +47,7 @@ use super::frames::page::PageFlags;
 use super::stats;
 use crate::errno::{Errno, Result};
 use crate::exec::{Storage, count_storage};
-use crate::sync::RwSpinLock;
+use crate::sync::{RwSpinLock, full_fence};
 
 pub(crate) use self::reclaim::{reclaim, relieve};
 pub use self::rounds::{start_flushers, sync_all};
@@ -333,7 +333,12 @@ impl PageCache {
     /// The page was changed in memory.
     #[inline]
     pub fn mark_dirty(&self, page: &CachePage) {
-        if !self.is_memory() && !page.is_dirty() {
+        if self.is_memory() {
+            return;
+        }
+        // Between the change and this look at DIRTY, as write-back does between clearing it and looking at the page.
+        full_fence();
+        if !page.is_dirty() {
             let tree = self.tree.read();
             self.set_dirty(&tree, page.index, &page.frame);
         }

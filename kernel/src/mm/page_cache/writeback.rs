@@ -9,6 +9,7 @@ use super::super::{space, stats};
 use super::{CachePage, PageCache, PageIo, rounds, wait};
 use crate::errno::{Errno, Result};
 use crate::exec;
+use crate::sync::full_fence;
 
 /// Pages that are stored at once.
 const BATCH: usize = 64;
@@ -60,7 +61,8 @@ impl PageCache {
     /// ```text
     ///   writer                                   here
     ///   changes the page                         clears the bit in the tree
-    ///   sets DIRTY; if it was clear:             clears DIRTY
+    ///   fence                                    clears DIRTY
+    ///   sets DIRTY; if it was clear:             fence
     ///     sets the bit in the tree               stores the page
     /// ```
     /// If the writer finds DIRTY still set, its change is in memory before the page is stored.
@@ -113,6 +115,7 @@ impl Batch<'_> {
         let first = self.pages.first().map_or(0, |page| page.index);
         let end = first + self.pages.len() as u64;
         let mut shared = false;
+        full_fence();
         for page in &self.pages {
             shared |= page.frame.page().clear(PageFlags::SHARED_WRITE).contains(PageFlags::SHARED_WRITE);
         }
