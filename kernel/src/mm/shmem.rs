@@ -12,11 +12,25 @@ use crate::errno::Result;
 pub struct SharedMemory {
     cache: Arc<PageCache>,
     size: u64,
+    access: Access,
+}
+
+/// What mappings of it may do.
+#[derive(Clone, Copy)]
+pub struct Access {
+    pub read: bool,
+    /// Of shared ones.
+    pub write: bool,
+    pub execute: bool,
 }
 
 impl SharedMemory {
     pub fn new(size: u64) -> Arc<Self> {
-        Arc::new(SharedMemory { cache: PageCache::memory(), size })
+        SharedMemory::with_access(size, Access { read: true, write: true, execute: true })
+    }
+
+    pub fn with_access(size: u64, access: Access) -> Arc<Self> {
+        Arc::new(SharedMemory { cache: PageCache::memory(), size, access })
     }
 }
 
@@ -31,6 +45,18 @@ impl PageSource for SharedMemory {
 
     fn name(&self) -> String {
         "/dev/zero (deleted)".into()
+    }
+
+    fn readable(&self) -> bool {
+        self.access.read
+    }
+
+    fn writable(&self) -> bool {
+        self.access.write
+    }
+
+    fn executable(&self) -> bool {
+        self.access.execute
     }
 
     fn punch(&self, pages: Range<u64>) -> BoxFuture<'_, Result<()>> {

@@ -6,12 +6,13 @@ use core::any::Any;
 use super::{register, shared};
 use crate::drivers::random;
 use crate::errno::{Errno, Result};
+use crate::fs::MountFlags;
 use crate::fs::file::{FileOps, TryError};
 use crate::fs::inode::{DeviceId, FileType};
 use crate::fs::op::Op;
 use crate::fs::open_file::OpenFile;
 use crate::klog;
-use crate::mm::shmem::SharedMemory;
+use crate::mm::shmem::{Access, SharedMemory};
 use crate::mm::{IoBuf, PageSource, UserPtr};
 use crate::process::Thread;
 
@@ -153,9 +154,14 @@ impl FileOps for Mem {
         }
     }
 
-    fn page_source(&self, _file: &Arc<OpenFile>) -> Option<Arc<dyn PageSource>> {
+    fn page_source(&self, file: &Arc<OpenFile>) -> Option<Arc<dyn PageSource>> {
+        let access = Access {
+            read: file.readable(),
+            write: file.readable() && file.writable(),
+            execute: !file.path().mount.flags().contains(MountFlags::NOEXEC),
+        };
         match self {
-            Mem::Zero => Some(SharedMemory::new(u64::MAX >> 1)),
+            Mem::Zero => Some(SharedMemory::with_access(u64::MAX >> 1, access)),
             _ => None,
         }
     }

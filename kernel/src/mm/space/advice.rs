@@ -323,10 +323,12 @@ fn lock_flags(on_fault: bool) -> VmaFlags {
     if on_fault { VmaFlags::LOCK } else { VmaFlags::LOCKED }
 }
 
-/// For [`super::VmaMap::update`]: locks mappings so, or unlocks them.
+/// For [`super::VmaMap::update`]: locks mappings so, or unlocks them. What the kernel lends is in memory anyway, and does not count.
 fn set_lock(lock: VmaFlags) -> impl FnMut(u64, &mut Vma) -> bool {
     move |_, vma| {
-        vma.flags = (vma.flags - VmaFlags::LOCK) | lock;
+        if !vma.flags.contains(VmaFlags::SPECIAL) {
+            vma.flags = (vma.flags - VmaFlags::LOCK) | lock;
+        }
         true
     }
 }
@@ -385,15 +387,14 @@ impl Inner {
         if !self.vmas.covers(range.clone()) {
             return Err(Errno::ENOMEM);
         }
-        if !self.can_cut(&range, |vma| vma.flags & VmaFlags::LOCK != lock) {
+        if !self.can_cut(&range, |vma| vma.flags & VmaFlags::LOCK != lock && !vma.flags.contains(VmaFlags::SPECIAL)) {
             return Err(Errno::ENOMEM);
         }
-        let already: u64 = self
-            .vmas
-            .overlapping(range.clone())
-            .filter(|(_, vma)| vma.flags.contains(VmaFlags::LOCKED))
-            .map(|(start, vma)| vma.end.min(range.end) - start.max(range.start))
-            .sum();
+        let bytes = |flag| -> u64 {
+            let these = self.vmas.overlapping(range.clone()).filter(|(_, vma)| vma.flags.contains(flag));
+            these.map(|(start, vma)| vma.end.min(range.end) - start.max(range.start)).sum()
+        };
+        let (already, special) = (bytes(VmaFlags::LOCKED), bytes(VmaFlags::SPECIAL));
         if lock.is_empty() {
             self.locked = self.locked.saturating_sub(already);
             self.vmas.update(range, set_lock(lock));
@@ -403,20 +404,21 @@ impl Inner {
         if locked > limit {
             return Err(if limit == 0 { Errno::EPERM } else { Errno::ENOMEM });
         }
-        self.locked = locked;
+        self.locked = locked - special;
         self.vmas.update(range, set_lock(lock));
         Ok(())
     }
 
     fn lock_all(&mut self, lock: VmaFlags) {
-        let mut next = 0;
+        let (mut next, mut locked) = (0, 0);
         while let Some((start, vma)) = self.vmas.find_from(next) {
             let range = start..vma.end;
             next = range.end;
             if !vma.flags.contains(VmaFlags::SPECIAL) {
-                self.vmas.update(range, set_lock(lock));
+                locked += range.end - range.start;
             }
+            self.vmas.update(range, set_lock(lock));
         }
-        self.locked = if lock.is_empty() { 0 } else { self.vmas.total() };
+        self.locked = if lock.is_empty() { 0 } else { locked };
     }
 }

@@ -129,6 +129,22 @@ pub(super) fn zero_device() {
     say!("after a child's writes: private {}, shared {}", peek(memory), peek(shared));
 }
 
+pub(super) fn zero_device_as_opened() {
+    for (name, flags) in [("reading", O_RDONLY), ("writing", O_WRONLY), ("both", O_RDWR)] {
+        let fd = file::open(c"/dev/zero", flags).fd();
+        let try_map = |prot, shared| match map(PAGE, prot, shared, fd, 0) {
+            mapped if mapped.ok() => "mapped".into(),
+            refused => refused.to_string(),
+        };
+        let (private, shared) = (try_map(RW, MAP_PRIVATE), try_map(PROT_READ, MAP_SHARED));
+        say!("{name}: private {private}, shared {shared}, to be written {}", try_map(RW, MAP_SHARED));
+        let memory = map(PAGE, PROT_READ, MAP_SHARED, fd, 0);
+        if memory.ok() {
+            say!("mprotect: {}", sys!(SYS_mprotect, memory.0, PAGE, RW));
+        }
+    }
+}
+
 pub(super) fn sync_pages() {
     let fd = create(c"f", "contents");
     let memory = map(2 * PAGE, RW, MAP_SHARED, fd, 0).need() as *mut u8;

@@ -5,6 +5,7 @@ use libc::*;
 use super::{PRIVATE, RW, SHARED, advise, page, remap, unmap};
 use crate::memory::{PAGE, map, map_at, pages, peek, poke, try_peek};
 use crate::sys::sys;
+use crate::tracing::status_line;
 use crate::{process, say};
 
 pub(super) fn break_area() {
@@ -91,6 +92,18 @@ pub(super) fn lock_limits() {
         say!("munlock: {}", sys!(SYS_munlock, memory, PAGE));
         0
     });
+}
+
+/// The vDSO is the kernel's, and in memory anyway.
+pub(super) fn locked_vdso() {
+    // SAFETY: it asks what the kernel has told at the start.
+    let vdso = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) } as usize;
+    let locked = || status_line(std::process::id() as i32, "VmLck");
+    say!("mlock: {}, {}", sys!(SYS_mlock, vdso, PAGE), locked());
+    let memory = pages(2);
+    say!("mlock of others: {}, {}", sys!(SYS_mlock, memory, PAGE), locked());
+    say!("again: {}, {}", sys!(SYS_mlock2, vdso, PAGE, 1), locked());
+    say!("munlock: {}, {}", sys!(SYS_munlock, vdso, PAGE), locked());
 }
 
 pub(super) fn locked_stay_over_fork() {

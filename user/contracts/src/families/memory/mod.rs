@@ -16,12 +16,12 @@ use self::changes::{
 use self::files::{
     file_closed_after_mapping, file_end, file_grown_under_mapping, file_offset, file_private, file_shared,
     file_truncated_under_mapping, mapping_outlives_unlink, memfd_contents, memfd_seal_write, memfd_seals,
-    shared_file_between_processes, sync_pages, write_through_read_only_descriptor, zero_device,
+    shared_file_between_processes, sync_pages, write_through_read_only_descriptor, zero_device, zero_device_as_opened,
 };
 use self::holes::{advise_remove, ahead_of_holes, holes_in_sealed_files, remap_file};
 use self::limits::{
     address_space_limit, break_area, break_limits, data_limit, data_limit_of_mprotect, growsdown, lock_limits,
-    locked_on_fault, locked_stay_over_fork, most_mappings, noreserve_is_large, stack_grows, stack_limit,
+    locked_on_fault, locked_stay_over_fork, locked_vdso, most_mappings, noreserve_is_large, stack_grows, stack_limit,
 };
 use self::protection::{
     barrier_commands, execute_new_code, fault_in_system_call, fault_records, misaligned_bus, none_and_back,
@@ -37,10 +37,10 @@ tests! {
     anonymous_is_zero, shared_over_fork, private_over_fork, fixed_replaces, fixed_noreplace, partial_unmap,
     unmap_of_nothing, protection_faults, fault_records, protect_splits, protect_over_a_hole, none_and_back,
     file_private, file_shared, file_end, file_truncated_under_mapping, file_grown_under_mapping, file_offset,
-    file_closed_after_mapping, write_through_read_only_descriptor, zero_device, remap_grow_and_move, remap_shrink,
+    file_closed_after_mapping, write_through_read_only_descriptor, zero_device, zero_device_as_opened, remap_grow_and_move, remap_shrink,
     remap_fixed, remap_dontunmap, remap_shared_duplicate, advise_dontneed, advise_dontneed_file, advise_free,
     advise_dontfork, advise_wipeonfork, advise_unknown, advise_huge_pages, advise_merging, resident_pages, sync_pages, break_area, break_limits,
-    stack_grows, stack_limit, growsdown, lock_limits, locked_stay_over_fork, locked_on_fault, memfd_contents, memfd_seals,
+    stack_grows, stack_limit, growsdown, lock_limits, locked_vdso, locked_stay_over_fork, locked_on_fault, memfd_contents, memfd_seals,
     memfd_seal_write, execute_new_code, not_executable, populate, noreserve_is_large, address_space_limit, data_limit, data_limit_of_mprotect,
     fault_in_system_call, copy_on_write_many_children, shared_file_between_processes, maps_of_this, misaligned_bus,
     barrier_commands, mapping_outlives_unlink, advise_remove,
