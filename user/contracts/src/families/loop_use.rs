@@ -272,8 +272,10 @@ fn mapped() {
     close(fd);
     say!("closed: {:?}, busy: {}", text(shared), control(REMOVE, NUMBER));
     say!("munmap: {} {}", sys!(SYS_munmap, shared, 5 * PAGE), sys!(SYS_munmap, private, 5 * PAGE));
+    // Whoever opens it next finds all stored.
+    let again = open(NODE, O_RDWR).fd();
     say!("stored: {}", start(backing, 0));
-    end(open(NODE, O_RDWR).fd());
+    end(again);
 }
 
 fn mapped_read_only() {
