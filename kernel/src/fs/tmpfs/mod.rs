@@ -83,7 +83,8 @@ impl TmpFs {
             next_ino: AtomicU64::new(1),
             limit: AtomicU64::new(options.size.map_or(pages / 2, |size| size.div_ceil(PAGE_SIZE as u64))),
             used: AtomicU64::new(0),
-            inodes: AtomicU64::new(0),
+            // The root directory.
+            inodes: AtomicU64::new(1),
             nameless: AtomicU64::new(0),
             inode_limit: AtomicU64::new(options.inodes.unwrap_or(pages.max(1024) / 2)),
             read_only: AtomicBool::new(false),
@@ -107,13 +108,23 @@ impl TmpFs {
     }
 
     fn new_inode(self: &Arc<Self>, node: NewNode<'_>, attr: NewAttr) -> Result<Arc<TmpInode>> {
+        self.take_inode()?;
+        Ok(TmpInode::make(self, node, attr))
+    }
+
+    /// One inode more, or one name more of an inode that has one: names are memory that nothing else bounds (shmem_link of Linux).
+    fn take_inode(&self) -> Result<()> {
         let old = self.inodes.fetch_add(1, Ordering::Relaxed);
         let limit = self.inode_limit.load(Ordering::Relaxed);
         if limit != 0 && old >= limit {
-            self.inodes.fetch_sub(1, Ordering::Relaxed);
+            self.free_inode();
             return Err(Errno::ENOSPC);
         }
-        Ok(TmpInode::make(self, node, attr))
+        Ok(())
+    }
+
+    fn free_inode(&self) {
+        self.inodes.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn number(&self) -> u64 {
@@ -136,7 +147,7 @@ impl TmpFs {
     }
 
     fn inode_gone(&self, nameless: bool) {
-        self.inodes.fetch_sub(1, Ordering::Relaxed);
+        self.free_inode();
         if nameless {
             self.nameless.fetch_sub(1, Ordering::Relaxed);
         }

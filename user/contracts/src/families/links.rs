@@ -14,7 +14,7 @@ use crate::{say, tests};
 
 tests! {
     hard, hard_refused, hard_to_links, empty_path, other_file_systems, symbolic, symbolic_lengths, read_link,
-    read_link_by_descriptor, unlinked_but_open, followed, times_of_links, not_permitted,
+    read_link_by_descriptor, unlinked_but_open, followed, times_of_links, not_permitted, counted_by_tmpfs,
 }
 
 fn linkat(from: &CStr, to: &CStr, flags: i32) -> Ret {
@@ -49,6 +49,42 @@ fn hard() {
         link(c"b", &path(format!("many{index}")));
     }
     say!("many: {}", stat(c"b").map_or(0, |stat| stat.st_nlink));
+}
+
+/// A name is memory, too.
+fn counted_by_tmpfs() {
+    mkdir(c"m");
+    // One is its root directory.
+    sys!(SYS_mount, c"none", c"m", c"tmpfs", 0, c"nr_inodes=5").need();
+    let free = || {
+        // SAFETY: zeros are a statfs.
+        let mut stat: statfs = unsafe { std::mem::zeroed() };
+        sys!(SYS_statfs, c"m", &mut stat).need();
+        stat.f_ffree
+    };
+    close(create(c"m/a", ""));
+    say!("a file: {} left", free());
+    say!("two names more: {} {}, {} left", link(c"m/a", c"m/b"), link(c"m/a", c"m/c"), free());
+    say!("a taken one: {}, {} left", link(c"m/a", c"m/b"), free());
+    say!("over a name: {}, {} left", rename(c"m/b", c"m/c", 0), free());
+    say!("over another name of the file: {}", sys!(SYS_unlinkat, AT_FDCWD, c"m/b", 0));
+    say!("{} left", free());
+    close(create(c"m/d", ""));
+    say!("another file: {} left", free());
+    say!("over it: {}, {} left", rename(c"m/a", c"m/d", 0), free());
+    say!("names: {} {} {}", link(c"m/d", c"m/e"), link(c"m/d", c"m/f"), free());
+    say!("too many: {} {}", link(c"m/d", c"m/g"), mkdir(c"m/dir"));
+    unlink(c"m/e");
+    let fd = open(c"m", O_TMPFILE | O_RDWR).fd();
+    say!("a nameless one: {} left", free());
+    let first = sys!(SYS_linkat, fd, c"", AT_FDCWD, c"m/h", AT_EMPTY_PATH);
+    say!("its first name: {first}, second: {}", link(c"m/h", c"m/i"));
+    for name in [c"m/c", c"m/d", c"m/f", c"m/h"] {
+        say!("unlink: {}, {} left", unlink(name), free());
+    }
+    close(fd);
+    say!("{} left", free());
+    say!("umount: {}", sys!(SYS_umount2, c"m", 0));
 }
 
 fn hard_refused() {

@@ -204,6 +204,8 @@ impl TmpInode {
         attr.common.ctime = now;
         if attr.nlink == 0 {
             self.instance().nameless.fetch_add(1, Ordering::Relaxed);
+        } else if !self.is_dir() {
+            self.instance().free_inode();
         }
     }
 

@@ -136,6 +136,8 @@ impl Inode for TmpInode {
             target.state.check_link(attr.nlink)?;
             if attr.nlink == 0 {
                 target.instance().nameless.fetch_sub(1, Ordering::Relaxed);
+            } else {
+                target.instance().take_inode()?;
             }
             attr.nlink += 1;
             attr.common.ctime = crate::fs::now();
