@@ -53,6 +53,10 @@ impl Buddy {
         let mut at = (order..end).find(|&at| self.heads[at] != NIL)?;
         let pfn = self.heads[at];
         self.unlink(pfn, at);
+        if at >= LARGE {
+            // What is left of it, down to the smallest that is large, still is.
+            self.large -= 1 << order.max(LARGE);
+        }
         while at > order {
             at -= 1;
             self.link(pfn + (1 << at), at);
@@ -65,6 +69,7 @@ impl Buddy {
     /// Gives a block back and joins it with its free buddies.
     pub fn free(&mut self, mut pfn: Pfn, mut order: usize) {
         self.free += 1 << order;
+        let given = order;
         while order < ORDERS - 1 {
             let buddy = pfn ^ (1 << order);
             if buddy < self.first || buddy >= self.end || !page(buddy).is_free(order as u32) {
@@ -76,6 +81,10 @@ impl Buddy {
             order += 1;
         }
         self.link(pfn, order);
+        if order >= LARGE {
+            // What it was joined with beyond the smallest that is large was so before.
+            self.large += 1 << given.max(LARGE);
+        }
     }
 
     /// Gives back any range of frames, in blocks as large as alignment allows.
@@ -90,9 +99,6 @@ impl Buddy {
     }
 
     fn link(&mut self, pfn: Pfn, order: usize) {
-        if order >= LARGE {
-            self.large += 1 << order;
-        }
         let head = self.heads[order];
         if head != NIL {
             set_prev(head, pfn);
@@ -103,9 +109,6 @@ impl Buddy {
     }
 
     fn unlink(&mut self, pfn: Pfn, order: usize) {
-        if order >= LARGE {
-            self.large -= 1 << order;
-        }
         let (prev, next) = links(pfn);
         if prev == NIL {
             self.heads[order] = next;

@@ -34,10 +34,12 @@ fn blocks_are_aligned_disjoint_and_join_again() {
         }
         let used: usize = live.iter().map(|(_, order)| 1 << order).sum();
         assert_eq!(buddy.free_frames(), 1024 - used);
+        assert!(buddy.large_frames() <= buddy.free_frames() && buddy.large_frames().is_multiple_of(1 << LARGE));
     }
     for (pfn, order) in live {
         buddy.free(pfn, order);
     }
+    assert_eq!(buddy.large_frames(), 1024);
     assert_eq!(buddy.alloc(10), Some(run.first));
 }
 
