@@ -255,6 +255,8 @@ pub enum Target {
     Connected,
     Unix(Arc<UnixSocket>),
     Inet(Endpoint),
+    /// The same through an interface: what is of one network only says of which.
+    Scoped(Endpoint, i32),
     /// sockaddr_nl: a port (0: the kernel), and groups as bits.
     Netlink {
         port: u32,
@@ -278,6 +280,17 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
+    /// An interface that the address names counts like one that a message names, if there is none.
+    #[inline(always)]
+    pub fn settle_scope(&mut self) {
+        if let Target::Scoped(to, index) = self.target {
+            self.target = Target::Inet(to);
+            if self.sending.index == 0 {
+                self.sending.index = index;
+            }
+        }
+    }
+
     /// Nothing but bytes, to the peer.
     pub fn plain() -> Self {
         Outgoing {

@@ -457,7 +457,8 @@ pub async fn setsockopt(t: &Thread, fd: i32, level: u32, option: u32, value: Use
     }
     // The longest value, and the longest of those that are not about groups.
     let mut bytes = [0; 136];
-    let of_group = level == raw::IPPROTO_IP as u32 && matches!(option, raw::MCAST_JOIN_GROUP | raw::MCAST_LEAVE_GROUP);
+    let of_ip = level == raw::IPPROTO_IP as u32 || level == raw::IPPROTO_IPV6 as u32;
+    let of_group = of_ip && matches!(option, raw::MCAST_JOIN_GROUP | raw::MCAST_LEAVE_GROUP);
     let most = if of_group { bytes.len() } else { 32 };
     let bytes = bytes.get_mut(..len.min(most)).ok_or(Errno::EINVAL)?;
     value.read_bytes(t.mm(), bytes).await?;

@@ -18,6 +18,8 @@ static ENTRIES: &[Static] = &[
     Static::text("icmp", |out| sockets(out, &ip::rows(Kind::Echo, AF_INET), ICMP)),
     Static::text("icmp6", |out| sockets6(out, &ip::rows(Kind::Echo, AF_INET6), UDP)),
     Static::text("if_inet6", interfaces::addresses6),
+    Static::text("igmp", interfaces::groups),
+    Static::text("igmp6", interfaces::groups6),
     Static::text("netlink", netlink_sockets),
     Static::text("packet", packet_sockets),
     Static::text("pnp", interfaces::told),

@@ -8,7 +8,9 @@ use core::sync::atomic::Ordering;
 use super::net::put_padded;
 use super::text::{Text, put};
 use crate::exec::Instant;
-use crate::net::interface;
+use crate::net::card::solicited;
+use crate::net::inet::groups::joined;
+use crate::net::interface::{self, Device};
 
 const ROUTE_HEADER: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
 const ROUTE_WIDTH: usize = 127;
@@ -23,6 +25,10 @@ const SITE: u8 = 0x40;
 const GLOBAL: u8 = 0;
 /// IFA_F_PERMANENT.
 const PERMANENT: u8 = 0x80;
+
+/// MAF_LOADED, MAF_NOREPORT.
+const LOADED: u32 = 4;
+const NOT_REPORTED: u32 = 8;
 
 /// What goes through the loopback is not counted: there are no packets.
 pub fn devices(out: &mut Text) {
@@ -55,6 +61,49 @@ pub fn devices(out: &mut Text) {
             0
         );
         put!(out, "{sent_bytes:8} {sent:7} {:4} {dropped:4} {:4} {:5} {:7} {:10}\n", 0, 0, 0, 0, 0);
+    }
+}
+
+/// The groups of an interface, and how many are members: the machine itself always is one of some.
+fn groups_of(device: &Device, v4: bool) -> impl Iterator<Item = (IpAddr, u32)> {
+    // What there is no memory for is left out.
+    let mut all = joined::joined_on(device.index).unwrap_or_default();
+    let solicited = device.addresses.iter().filter_map(|own| match own.ip {
+        IpAddr::V6(ip) => Some(IpAddr::V6(solicited(ip))),
+        IpAddr::V4(_) => None,
+    });
+    for group in solicited.chain(joined::ALWAYS) {
+        if let Some((_, users)) = all.iter_mut().find(|(other, _)| *other == group) {
+            *users += 1;
+        } else if all.try_reserve(1).is_ok() {
+            all.push((group, 1));
+        }
+    }
+    all.into_iter().filter(move |(group, _)| group.is_ipv4() == v4)
+}
+
+/// Nobody who asks is known, and what is still to be reported is not shown.
+pub fn groups(out: &mut Text) {
+    put!(out, "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n");
+    for device in interface::devices() {
+        let count = groups_of(&device, true).count();
+        put!(out, "{}\t{:<10}: {count:5} {:>7}\n", device.index, device.name, "V3");
+        for (group, users) in groups_of(&device, true) {
+            let IpAddr::V4(group) = group else { continue };
+            put!(out, "\t\t\t\t{:08X} {users:5} 0:00000000\t\t0\n", u32::from_ne_bytes(group.octets()));
+        }
+    }
+}
+
+pub fn groups6(out: &mut Text) {
+    for device in interface::devices() {
+        for (group, users) in groups_of(&device, false) {
+            let IpAddr::V6(ip) = group else { continue };
+            let stays = ip.segments()[0] & 0xf < 2;
+            let is_told = !(stays || joined::ALWAYS.contains(&group));
+            let flags = if is_told { 0 } else { NOT_REPORTED } | if stays { 0 } else { LOADED };
+            put!(out, "{:<4} {:<15} {:032x} {users:5} {flags:08X} 0\n", device.index, device.name, ip.to_bits());
+        }
     }
 }
 

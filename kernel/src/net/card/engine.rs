@@ -10,12 +10,13 @@ use super::configure::{self, Configure, Method};
 use super::connections::Connections;
 use super::datagram::{Lanes, OutgoingFrame, QUEUE};
 use super::frame::{self, Kind, Pair};
+use super::memberships::Memberships;
 use super::port::Mail;
 use super::recovery::{MOST_SINGLE, Said};
 use super::wire::Wire;
 use super::{Frame, Port};
 use crate::exec::Instant;
-use crate::net::inet::{ip, udp};
+use crate::net::inet::ip;
 use crate::net::link;
 
 /// Frames that are received, and that programs send, before others get their turn.
@@ -38,6 +39,7 @@ pub struct Engine {
     /// What programs have written, as it is.
     frames: VecDeque<OutgoingFrame>,
     connections: Connections,
+    memberships: Memberships,
     /// Which of those who send begins.
     first: usize,
     /// A neighbour has answered.
@@ -59,6 +61,7 @@ impl Engine {
             lanes: Lanes::new(),
             frames: VecDeque::new(),
             connections: Connections::default(),
+            memberships: Memberships::default(),
             first: 0,
             retry: false,
             nobody: SocketSet::new(alloc::vec![]),
@@ -79,10 +82,11 @@ impl Engine {
             self.lanes.retry();
             self.connections.retry();
         }
+        more |= self.memberships.turn(&mut self.wire);
         more |= self.send();
         self.wire.refresh_gateway();
         let lanes = if self.wire.phy.starved { None } else { self.lanes.due() };
-        let timers = [self.connections.due(), self.configure.due(), lanes];
+        let timers = [self.connections.due(), self.configure.due(), self.memberships.due(), lanes];
         Next { more, at: timers.into_iter().flatten().min() }
     }
 
@@ -97,7 +101,10 @@ impl Engine {
     }
 
     fn take_mail(&mut self) {
-        let Mail { set_up, adopt, connect, rung, datagrams, frames } = self.wire.port.take_mail();
+        let Mail { set_up, adopt, groups, connect, rung, datagrams, frames } = self.wire.port.take_mail();
+        if groups {
+            self.memberships.changed();
+        }
         if let Some(wanted) = set_up {
             if wanted.downs != self.wire.downs {
                 self.configure.set_up(&mut self.wire, false);
@@ -200,8 +207,7 @@ impl Engine {
             }
             Kind::Udp { pair: (local, remote), header, data } => {
                 // Otherwise the stack answers that the port is unreachable, or it is the configuration's.
-                let index = self.wire.port.index();
-                taken = settings.is_addressed(local.ip) && udp::arrive(local, remote, index, header, data);
+                taken = self.wire.hand_datagram(local, remote, header, data);
                 if !taken && !self.configure.wants(local.port) {
                     return self.wire.feed(frame, &mut self.nobody);
                 }
@@ -223,20 +229,21 @@ impl Engine {
                 self.retry |= self.configure.hear(&mut self.wire, packet, mac);
             }
             // Else the stack would answer that nobody knows the protocol.
-            Kind::Other => taken = is_known,
+            Kind::Other => {
+                let now = self.wire.now;
+                taken =
+                    is_known | frame::packet(frame.bytes()).is_some_and(|packet| self.memberships.hear(packet, now));
+            }
             Kind::Neighbour { .. } => {}
         }
         if taken {
             self.wire.port.card().recycle(frame.0);
         } else {
             self.wire.feed(frame, self.configure.sockets());
-            let (settings, index) = (&self.wire.settings, self.wire.port.index());
-            self.configure.take_datagrams(|(local, remote), header, data| {
-                if settings.is_addressed(local.ip) {
-                    udp::arrive(local, remote, index, header, data);
-                }
-            });
             let wire = &self.wire;
+            self.configure.take_datagrams(|(local, remote), header, data| {
+                wire.hand_datagram(local, remote, header, data);
+            });
             self.configure.take_messages(|packet| _ = wire.hand_out(packet));
             // Broken ones that came whole are among them: they have been sorted.
             while let Some(whole) = self.configure.take_segment(&self.wire) {

@@ -16,7 +16,7 @@
 //! * [`connections`]: those with other machines. Only what was touched is looked at: each is a socket set of its own, and [`frame`]
 //!   finds out to which one a frame goes, and [`sums`] who looks at its checksum.
 //! * [`stream`]: TCP, with [`numbers`] of its own on the wire; [`datagram`]: UDP and what it needs when a neighbour does not answer; [`configure`]: DHCP, the static
-//!   address of the command line, and IPv6 addresses from advertised prefixes.
+//!   address of the command line, and IPv6 addresses from advertised prefixes; [`memberships`]: groups.
 //!
 //! The task sleeps until its card interrupts, a socket rings, or the next timer of the stack is due.
 //!
@@ -27,6 +27,7 @@ mod connections;
 mod datagram;
 mod engine;
 mod frame;
+mod memberships;
 mod neighbours;
 mod numbers;
 mod past;
@@ -50,7 +51,7 @@ use crate::net::interface;
 pub use configure::{MOST_ADDRESSES, MOST_ROUTES};
 pub use datagram::{Charge, Outgoing, OutgoingFrame, Sender};
 pub use neighbours::Neighbour;
-pub use port::{Cidr, Counters, Port, Settings, Via};
+pub use port::{Cidr, Counters, Port, Settings, Via, solicited};
 pub use sums::{Partial, Sum};
 
 /// Bytes of a buffer: the driver's header and the largest frame.

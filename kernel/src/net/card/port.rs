@@ -61,6 +61,12 @@ impl Cidr {
     }
 }
 
+/// The group in which neighbours look for who has this address.
+pub fn solicited(own: Ipv6Addr) -> Ipv6Addr {
+    const PREFIX: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
+    Ipv6Addr::from_bits(PREFIX | own.to_bits() & 0xff_ffff)
+}
+
 /// A route that a program has set: a network, and the neighbour through which packets for it go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Via {
@@ -100,6 +106,12 @@ impl Settings {
     /// Are packets for it for this machine?
     pub fn is_addressed(&self, ip: IpAddr) -> bool {
         self.is_own(ip) || self.is_broadcast(ip)
+    }
+
+    /// Is it the group of those whose IPv6 address ends like one of its own, which neighbours ask (RFC 4291, 2.7.1)?
+    pub fn is_solicited(&self, group: IpAddr) -> bool {
+        let IpAddr::V6(group) = group else { return false };
+        self.addresses.iter().any(|own| matches!(own.ip, IpAddr::V6(own) if solicited(own) == group))
     }
 
     /// Is it in a network of the card?
@@ -149,7 +161,9 @@ impl Settings {
     /// Where packets for `ip` come from (for IPv6 the rules of RFC 6724 that matter with one interface). None: no route.
     pub fn source_for(&self, ip: IpAddr) -> Option<IpAddr> {
         self.next_hop(ip)?;
-        let is_local = |ip: IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        // A group of this network or of this machine alone, as a unicast address of the network.
+        let is_near_group = |ip: Ipv6Addr| ip.is_multicast() && ip.segments()[0] & 0xf <= 2;
+        let is_local = |ip: IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local() || is_near_group(ip));
         let wanted = |own: &&Cidr| own.ip.is_ipv4() == ip.is_ipv4() && is_local(own.ip) == is_local(ip);
         let mut candidates = self.addresses.iter().filter(wanted);
         let first = candidates.clone().next()?;
@@ -188,6 +202,8 @@ pub struct Mail {
     pub set_up: Option<SetUp>,
     /// A program has changed the settings.
     pub adopt: bool,
+    /// Sockets have joined groups, or left them.
+    pub groups: bool,
     /// Stand-ins whose peers want a connection.
     pub connect: VecDeque<Arc<TcpSocket>>,
     /// Connections whose sockets have something to do for it.
@@ -328,6 +344,14 @@ impl Port {
         })
     }
 
+    /// The first socket has joined a group here, or the last has left it: the task is to tell the network.
+    pub fn groups_changed(&self) {
+        let _ = self.post(|mail| {
+            mail.groups = true;
+            Ok(())
+        });
+    }
+
     pub fn neighbours(&self, now: Instant) -> Vec<Neighbour> {
         self.neighbours.lock().list(now)
     }
@@ -387,6 +411,7 @@ impl Port {
         let mail = self.mail.lock();
         !(mail.set_up.is_none()
             && !mail.adopt
+            && !mail.groups
             && mail.connect.is_empty()
             && mail.rung.is_empty()
             && mail.datagrams.is_empty()

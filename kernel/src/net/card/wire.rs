@@ -14,7 +14,7 @@ use super::port::Settings;
 use super::{Frame, Port, frame};
 use crate::drivers::random;
 use crate::exec::Instant;
-use crate::net::inet::{failures, ip};
+use crate::net::inet::{Endpoint, failures, groups, ip, udp};
 
 /// How often the gateway is asked for its address: while it is known (ENTRY_LIFETIME of the stack's cache is 60 s), and else.
 const GATEWAY_TIME: Duration = Duration::from_secs(20);
@@ -90,7 +90,22 @@ impl Wire {
             return false;
         }
         let Some(packet) = ip::Arrived::parse(packet, self.port.index()) else { return false };
-        (self.settings.is_addressed(packet.to) || packet.to.is_multicast()) && ip::arrive(&packet)
+        (self.settings.is_addressed(packet.to) || self.is_member(packet.to)) && ip::arrive(&packet)
+    }
+
+    /// Is this machine in that group, on this network?
+    fn is_member(&self, group: IpAddr) -> bool {
+        group.is_multicast() && (groups::is_joined(self.port.index(), group) || self.settings.is_solicited(group))
+    }
+
+    /// A datagram that has come. False if nobody is there to receive it.
+    pub fn hand_datagram(&self, local: Endpoint, remote: Endpoint, header: (u8, u8), data: &[u8]) -> bool {
+        let index = self.port.index();
+        if self.settings.is_own(local.ip) {
+            return udp::arrive(local, remote, index, header, data);
+        }
+        let for_many = self.settings.is_broadcast(local.ip) || self.is_member(local.ip);
+        for_many && udp::deliver_to_all(remote, local, header, None, index, data)
     }
 
     /// A message of ICMP, perhaps about what this machine has sent.

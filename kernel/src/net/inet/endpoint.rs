@@ -6,7 +6,7 @@ use linux_raw_sys::net as raw;
 
 use crate::errno::{Errno, Result};
 use crate::net::address;
-use crate::net::socket::Address;
+use crate::net::socket::{Address, Target};
 
 pub const AF_UNSPEC: u16 = raw::AF_UNSPEC as u16;
 pub const AF_INET: u16 = raw::AF_INET as u16;
@@ -55,6 +55,17 @@ impl Endpoint {
         out
     }
 
+    /// The same of one that something has come from, through the interface `index`: of what is of one network only it says of which.
+    pub fn to_address_through(self, family: u16, index: i32) -> Address {
+        let mut out = self.to_address(family);
+        if needs_scope(self.ip)
+            && let Some(scope) = out.get_mut(OLD_SIZE6..SIZE6)
+        {
+            scope.copy_from_slice(&index.to_ne_bytes());
+        }
+        out
+    }
+
     /// Does it stand for every address of the machine?
     pub fn is_any(self) -> bool {
         self.ip.is_unspecified()
@@ -81,6 +92,29 @@ fn parse6(bytes: &[u8]) -> Result<Endpoint> {
     let ip = Ipv6Addr::from(octets);
     let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
     Ok(Endpoint { ip, port: port(bytes) })
+}
+
+/// Is it one that each network has of its own (__ipv6_addr_needs_scope_id of Linux)?
+fn needs_scope(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_multicast() && matches!(ip.segments()[0] & 0xf, 1 | 2),
+        IpAddr::V4(_) => false,
+    }
+}
+
+/// The interface that `struct sockaddr_in6` names, where the address needs one. 0: none.
+fn scope(family: u16, bytes: &[u8], ip: IpAddr) -> i32 {
+    let needs = family == AF_INET6 && needs_scope(ip);
+    let scope = bytes.get(OLD_SIZE6..).and_then(|rest| rest.first_chunk()).filter(|_| needs);
+    scope.map_or(0, |scope| i32::from_ne_bytes(*scope))
+}
+
+/// Where a datagram goes to.
+pub fn target(family: u16, bytes: &[u8], remote: Endpoint) -> Target {
+    match scope(family, bytes, remote.ip) {
+        0 => Target::Inet(remote),
+        index => Target::Scoped(remote, index),
+    }
 }
 
 /// The address that bind(2) was given.

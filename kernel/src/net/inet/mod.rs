@@ -8,15 +8,14 @@
 //! * [`ports`]: who has which port; also how a connection finds its listener and a datagram its receiver.
 //! * [`tcp`], [`udp`]: the sockets; [`ip`]: those for ICMP and for packets as they are. [`options`]: what IPPROTO_IP and IPPROTO_IPV6 know.
 //! * [`told`], [`sending`]: what control messages say of packets that come and go; [`failures`]: those that do not arrive.
-//! * [`events`]: what is counted.
-//! * [`groups`] is multicast within the machine.
+//! * [`events`]: what is counted. [`groups`]: multicast.
 //!
 //! Locks: the state of a TCP socket, of two the one at the lower address first → a shard of ports → leaves.
 
 mod endpoint;
 pub mod events;
 pub(super) mod failures;
-mod groups;
+pub(crate) mod groups;
 pub mod ip;
 pub(super) mod keyed;
 mod options;

@@ -338,7 +338,7 @@ fn a_group_is_joined_as_long_as_its_sockets_are_there() {
     other.released();
     assert_eq!(send().unwrap(), b"text");
     b.released();
-    assert!(!groups::is_joined(group));
+    assert!(!groups::is_joined(1, group.into()));
 }
 
 fn claim(ip: IpAddr) -> Claim {

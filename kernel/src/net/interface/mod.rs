@@ -94,6 +94,18 @@ fn find_card(wanted: impl Fn(&Port) -> bool) -> Option<Arc<Port>> {
     CARDS.lock().iter().find(|port| wanted(port)).cloned()
 }
 
+/// The card that has this address.
+pub fn port_of(own: IpAddr) -> Option<Arc<Port>> {
+    find_card(|port| port.with_settings(|settings| settings.is_own(own)))
+}
+
+/// Somebody is the first on this interface to join a group, or was the last.
+pub fn groups_changed(index: i32) {
+    if let Some(port) = find_card(|port| port.index() == index) {
+        port.groups_changed();
+    }
+}
+
 fn is_loopback(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback(),
@@ -108,8 +120,7 @@ pub fn is_of_loopback(ip: IpAddr) -> bool {
 
 /// Is it an address of this machine?
 pub fn is_local(ip: IpAddr) -> bool {
-    is_loopback_up() && (is_loopback(ip) || is_added(ip))
-        || find_card(|port| port.with_settings(|settings| settings.is_own(ip))).is_some()
+    is_loopback_up() && (is_loopback(ip) || is_added(ip)) || port_of(ip).is_some()
 }
 
 /// May a socket be bound to it? Broadcast and multicast addresses are for receiving only.
@@ -149,7 +160,9 @@ pub fn port_through(ip: IpAddr, device: i32) -> Result<Option<Arc<Port>>> {
     if device == LOOPBACK_INDEX {
         return if is_loopback_up() && is_of_loopback(ip) { Ok(None) } else { Err(Errno::ENETUNREACH) };
     }
-    let port = find_card(|port| port.index() == device).ok_or(Errno::ENODEV)?;
+    // Of IPv6 it is a part of the address, to which there is no way then.
+    let none = if ip.is_ipv4() { Errno::ENODEV } else { Errno::ENETUNREACH };
+    let port = find_card(|port| port.index() == device).ok_or(none)?;
     let (own, leads) = port.with_settings(|settings| (settings.is_own(ip), settings.source_for(ip).is_some()));
     match (own, leads && !is_loopback(ip) && port.is_up()) {
         (true, _) => Ok(None),

@@ -156,7 +156,9 @@ impl UnixSocket {
         peer = state.peer.as_ref().map(Weak::upgrade);
         let target = match &message.target {
             Target::Unix(target) => target.clone(),
-            Target::Inet(_) | Target::Netlink { .. } | Target::Link(_) => return Err(Errno::EINVAL),
+            Target::Inet(_) | Target::Scoped(..) | Target::Netlink { .. } | Target::Link(_) => {
+                return Err(Errno::EINVAL);
+            }
             Target::Connected => match &peer {
                 Some(Some(peer)) if !peer.is_closed() => peer.clone(),
                 Some(_) if self.kind() == Type::SeqPacket => return Err(Errno::EPIPE),

@@ -34,6 +34,7 @@ mod inet_cork;
 mod inet_edges;
 mod inet_errors;
 mod inet_groups;
+mod inet_groups6;
 mod inet_linger;
 mod inet_names;
 mod inet_oob;
@@ -202,6 +203,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("inet6", inet6::TESTS),
     ("inet_errors", inet_errors::TESTS),
     ("inet_groups", inet_groups::TESTS),
+    ("inet_groups6", inet_groups6::TESTS),
     ("inet_linger", inet_linger::TESTS),
     ("inet_stalled", inet_stalled::TESTS),
     ("inet_cork", inet_cork::TESTS),

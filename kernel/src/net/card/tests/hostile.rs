@@ -14,7 +14,7 @@ use super::wire::{Faults, Net};
 use super::*;
 use crate::net::interface;
 
-const THEIR_MAC: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 77]);
+pub(super) const THEIR_MAC: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 77]);
 
 fn frame(net: &Net, ethertype: EthernetProtocol, len: usize, fill: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let header = EthernetRepr { src_addr: THEIR_MAC, dst_addr: EthernetAddress(net.mac()), ethertype };
@@ -24,7 +24,7 @@ fn frame(net: &Net, ethertype: EthernetProtocol, len: usize, fill: impl FnOnce(&
     bytes
 }
 
-fn packet(
+pub(super) fn packet(
     net: &Net,
     from: Ipv4Addr,
     to: Ipv4Addr,
@@ -39,7 +39,7 @@ fn packet(
     })
 }
 
-fn datagram(net: &Net, (from, to): (Ipv4Addr, Ipv4Addr), ports: (u16, u16), data: &[u8]) -> Vec<u8> {
+pub(super) fn datagram(net: &Net, (from, to): (Ipv4Addr, Ipv4Addr), ports: (u16, u16), data: &[u8]) -> Vec<u8> {
     let udp = UdpRepr { src_port: ports.0, dst_port: ports.1 };
     packet(net, from, to, IpProtocol::Udp, 8 + data.len(), |room| {
         let fill = |room: &mut [u8]| room.copy_from_slice(data);

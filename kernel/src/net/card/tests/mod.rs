@@ -4,6 +4,7 @@ mod fair;
 mod held;
 mod hostile;
 mod lasting;
+mod memberships;
 mod numbers;
 mod offloads;
 mod past;

@@ -13,7 +13,7 @@ use crate::mm::frames;
 use crate::net::filter::View;
 use crate::net::inet::told::{About, Noted};
 use crate::net::inet::{
-    Endpoint, HOPS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, failures, udp,
+    Endpoint, HOPS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, failures, groups, udp,
 };
 use crate::net::interface::{self, LOOPBACK_INDEX};
 use crate::net::link;
@@ -66,8 +66,11 @@ pub fn came_by_loopback(whole: &[u8], protocol: u16) {
 }
 
 /// Sockets get it, and what asks for an echo has one. Who sent what nobody knows is told. Nobody else's packets are answered.
-fn take_in(whole: &[u8], index: i32) {
+pub(super) fn take_in(whole: &[u8], index: i32) {
     let Some(packet) = Arrived::parse(whole, index) else { return };
+    if packet.to.is_multicast() && !groups::is_joined(index, packet.to) {
+        return;
+    }
     let taken = arrive(&packet);
     match (packet.protocol, packet.message()) {
         (IPPROTO_ICMP, Some(ECHO)) if packet.to.is_ipv4() => echo(&packet, ECHO_REPLY),
@@ -122,6 +125,10 @@ fn deliver_datagram(packet: &Arrived<'_>) {
         let local = Endpoint { ip: packet.to, port: datagram.dst_port() };
         let remote = Endpoint { ip: packet.from, port: datagram.src_port() };
         let header = (packet.hops, packet.class);
+        if interface::is_group(packet.to) {
+            udp::deliver_to_all(remote, local, header, None, packet.index, datagram.payload());
+            return;
+        }
         refuse_unless(udp::arrive(local, remote, packet.index, header, datagram.payload()), packet);
     }
 }
@@ -149,7 +156,9 @@ impl IpSocket {
         let state = self.state.lock();
         let local = state.local.is_any() || state.local.ip == packet.to;
         let remote = state.remote.is_none_or(|remote| remote.ip == packet.from);
-        local && remote && self.common.hears(packet.index) && !self.raw_options.lock().filters(packet)
+        let group = packet.to.is_multicast();
+        let wanted = !group || self.groups.lock().wants(packet.index, packet.to);
+        local && remote && wanted && self.common.hears(packet.index) && !self.raw_options.lock().filters(packet)
     }
 
     fn take(&self, packet: &Arrived<'_>, bytes: &[u8]) {

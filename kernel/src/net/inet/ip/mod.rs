@@ -28,8 +28,9 @@ use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use self::options::RawOptions;
-use super::endpoint::AF_UNSPEC;
+use super::endpoint::{self, AF_UNSPEC};
 use super::failures::ErrorQueue;
+use super::groups::Groups;
 use super::options::IpOptions;
 use super::shared::Shared;
 use super::told::About;
@@ -75,6 +76,7 @@ pub struct IpSocket {
     ip: Shared,
     failures: ErrorQueue,
     raw_options: SpinLock<RawOptions>,
+    groups: SpinLock<Groups>,
     /// What the card has not sent yet takes up this much.
     on_its_way: AtomicUsize,
     /// Its last descriptor is closed.
@@ -129,6 +131,7 @@ impl IpSocket {
             ip: Shared::new(ip),
             failures: ErrorQueue::new(),
             raw_options: SpinLock::new(RawOptions::new(family, protocol)),
+            groups: SpinLock::new(Groups::new()),
             on_its_way: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         });
@@ -195,7 +198,7 @@ impl IpSocket {
             return if end { Ok(Received::default()) } else { Err(TryError::WouldBlock) };
         };
         let len = copy_out(buf, &packet.data)?;
-        let from = Endpoint { ip: packet.from, port: 0 }.to_address(self.common.family);
+        let from = Endpoint { ip: packet.from, port: 0 }.to_address_through(self.common.family, packet.about.index);
         let extras = self.ip.told().extras(&self.common, &packet.about);
         let received = Received { len, full: packet.data.len(), from: Some(from), extras, ..Received::default() };
         if how.peek {
@@ -219,6 +222,7 @@ impl IpSocket {
         drop(state);
         drop(inbox);
         self.failures.clear();
+        self.groups.lock().leave_all();
         match self.kind {
             Kind::Raw if heard => table::remove_raw(self),
             Kind::Echo if ident != 0 => table::release(self, ident),
@@ -346,16 +350,17 @@ impl Socket for IpSocket {
             Ok(remote) if interface::is_unsettled(remote.ip) => Op::boxed(async move {
                 // A signal ends the wait, not the call.
                 let _ = interface::await_route(t, remote.ip).await;
-                Ok(Target::Inet(remote))
+                Ok(endpoint::target(self.common.family, &bytes, remote))
             }),
             Err(Errno::ENETUNREACH) if self.kind == Kind::Echo && names::is_mapped(&bytes) => {
                 Op::ready(Err(Errno::EINVAL))
             }
-            parsed => Op::ready(parsed.map(Target::Inet)),
+            parsed => Op::ready(parsed.map(|remote| endpoint::target(self.common.family, &bytes, remote))),
         }
     }
 
     fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
+        message.settle_scope();
         self.send_packet(buf, message)
     }
 
@@ -400,11 +405,17 @@ impl Socket for IpSocket {
         if let Some(answer) = self.raw_options.lock().get(&self.common, level, option) {
             return answer;
         }
+        if let Some(value) = self.groups.lock().get(&self.common, level, option) {
+            return Ok(value);
+        }
         self.ip.lock().get(&self.common, level, option)
     }
 
     fn set_option(&self, _t: &Thread, level: u32, option: u32, value: &[u8]) -> Result<()> {
         if let Some(answer) = self.raw_options.lock().set(&self.common, level, option, value) {
+            return answer;
+        }
+        if let Some(answer) = self.groups.lock().set(&self.common, level, option, value) {
             return answer;
         }
         let bound = self.state.lock().local.port != 0;

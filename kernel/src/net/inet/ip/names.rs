@@ -56,10 +56,15 @@ impl IpSocket {
         let mut state = self.state.lock();
         self.take_ident(&mut state)?;
         let remote = self.parse(address)?;
-        let source = interface::source_through(remote.ip, self.common.device())?;
+        let group = remote.ip.is_multicast();
+        let bound = Some(state.local.ip).filter(|ip| interface::is_local(*ip));
+        let source = match group {
+            true => self.groups.lock().way(remote.ip, self.common.device(), bound)?.source,
+            false => interface::source_through(remote.ip, self.common.device())?,
+        };
         self.common.check_broadcast(remote.ip)?;
         let ip = if state.local.is_any() { source } else { state.local.ip };
-        if !interface::leads(ip, remote.ip) {
+        if !group && !interface::leads(ip, remote.ip) {
             return Err(Errno::EINVAL);
         }
         state.local.ip = ip;

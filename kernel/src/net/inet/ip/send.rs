@@ -20,8 +20,6 @@ use crate::net::socket::{Outgoing, Target};
 const MAX_OUT: usize = 32 << 10;
 /// The head of a message of ICMP.
 const MESSAGE_HEAD: usize = 8;
-/// Datagrams for groups do not leave the network.
-const MULTICAST_HOPS: u8 = 1;
 
 impl IpSocket {
     pub(super) fn send_packet(&self, buf: &mut IoBuf<'_>, message: &Outgoing) -> Result<usize, TryError> {
@@ -57,6 +55,9 @@ impl IpSocket {
         let (local, shut) = (state.local, state.send_shut);
         drop(state);
         let device = if message.sending.index != 0 { message.sending.index } else { self.common.device() };
+        if to.ip.is_multicast() {
+            return self.send_to_group(data, (to, local, shut), device, message);
+        }
         let source = interface::source_through(to.ip, device)?;
         message.sending.check(to.ip)?;
         let local = Endpoint { ip: message.sending.source.unwrap_or(local.ip), ..local };
@@ -66,17 +67,9 @@ impl IpSocket {
             return Err(Errno::EINVAL);
         }
         self.common.check_broadcast(to.ip)?;
-        match self.common.take_error() {
-            Some(errno) => return Err(errno),
-            None if shut => return Err(Errno::EPIPE),
-            None => {}
-        }
-        self.check_size(to, data.len())?;
+        self.check_sendable(shut)?;
+        self.check_size(to, self.ip.excess(to.ip, data.len())?)?;
         let packet = self.make(from, to.ip, local.port, message.sending, data)?;
-        // A header that was written says where to, too, and the way is looked for by that.
-        if Arrived::parse(&packet, 0).is_none_or(|packet| packet.to != to.ip) {
-            return Err(Errno::EOPNOTSUPP);
-        }
         match interface::port_through(to.ip, device)? {
             Some(port) => self.send_out(&port, from, to.ip, packet),
             None => {
@@ -86,10 +79,45 @@ impl IpSocket {
         }
     }
 
-    /// EMSGSIZE, of which the error queue tells more: it would be too long a packet, or it must not be cut into fragments.
-    fn check_size(&self, to: Endpoint, len: usize) -> Result<()> {
+    /// A pending error goes first.
+    fn check_sendable(&self, shut: bool) -> Result<()> {
+        match self.common.take_error() {
+            Some(errno) => Err(errno),
+            None if shut => Err(Errno::EPIPE),
+            None => Ok(()),
+        }
+    }
+
+    /// To a group, and to those here who have joined it where it goes out.
+    fn send_to_group(
+        &self,
+        data: Box<[u8]>,
+        (to, local, shut): (Endpoint, Endpoint, bool),
+        device: i32,
+        message: &Outgoing,
+    ) -> Result<()> {
+        let bound = Some(local.ip).filter(|ip| interface::is_local(*ip));
+        let way = self.groups.lock().way(to.ip, device, message.sending.source.or(bound))?;
+        self.check_sendable(shut)?;
+        self.check_size(to, self.ip.excess_within(way.mtu(), to.ip, data.len()))?;
+        let packet = self.make(way.source, to.ip, local.port, message.sending, data)?;
+        let Some(port) = &way.port else {
+            arrive::deliver_here(&packet, way.index());
+            return Ok(());
+        };
+        let hops = Arrived::parse(&packet, 0).map_or(0, |packet| packet.hops);
+        if self.groups.lock().loops(to.ip.is_ipv4()) {
+            arrive::take_in(&packet, way.index());
+        }
+        // Without hops it stays in the machine.
+        if hops == 0 { Ok(()) } else { self.send_out(port, way.source, to.ip, packet) }
+    }
+
+    /// EMSGSIZE if it exceeds what can be sent, of which the error queue tells more: it would be too long a packet, or it must not be cut
+    /// into fragments.
+    fn check_size(&self, to: Endpoint, excess: Option<u32>) -> Result<()> {
         let written = self.kind == Kind::Raw && self.raw_options.lock().with_header;
-        let Some(size) = self.ip.excess(to.ip, len)?.filter(|_| !written) else { return Ok(()) };
+        let Some(size) = excess.filter(|_| !written) else { return Ok(()) };
         if self.ip.told().errors(self.is_v4()) {
             let port = self.state.lock().remote.filter(|_| self.is_v4()).map_or(0, |remote| remote.port);
             self.failures.add_local(&self.common, Endpoint { port, ..to }, size);
@@ -99,7 +127,21 @@ impl IpSocket {
     }
 
     /// The whole packet.
-    fn make(&self, from: IpAddr, to: IpAddr, ident: u16, sending: Sending, mut data: Box<[u8]>) -> Result<Box<[u8]>> {
+    fn make(&self, from: IpAddr, to: IpAddr, ident: u16, sending: Sending, data: Box<[u8]>) -> Result<Box<[u8]>> {
+        let packet = self.with_head(from, to, ident, sending, data)?;
+        // A header that was written says where to, too, and the way is looked for by that.
+        let same = Arrived::parse(&packet, 0).is_some_and(|packet| packet.to == to);
+        if same { Ok(packet) } else { Err(Errno::EOPNOTSUPP) }
+    }
+
+    fn with_head(
+        &self,
+        from: IpAddr,
+        to: IpAddr,
+        ident: u16,
+        sending: Sending,
+        mut data: Box<[u8]>,
+    ) -> Result<Box<[u8]>> {
         let options = *self.raw_options.lock();
         if self.kind == Kind::Raw && options.with_header {
             return match self.is_v4() {
@@ -109,7 +151,7 @@ impl IpSocket {
             };
         }
         let (hops, class) = self.ip.header(to.is_ipv4());
-        let hops = if to.is_multicast() { MULTICAST_HOPS } else { hops };
+        let hops = if to.is_multicast() { self.groups.lock().hops(to.is_ipv4()) } else { hops };
         let (hops, class) = (sending.hops.unwrap_or(hops), sending.class.unwrap_or(class));
         let protocol = self.common.protocol;
         let sum_at = match self.kind {
@@ -186,7 +228,7 @@ pub(super) fn question(v4: bool) -> [u8; 2] {
 
 fn destination(state: &State, message: &Outgoing) -> Result<Endpoint> {
     match (&message.target, state.remote) {
-        (Target::Inet(remote), _) => Ok(*remote),
+        (Target::Inet(remote) | Target::Scoped(remote, _), _) => Ok(*remote),
         (_, Some(remote)) => Ok(remote),
         _ => Err(Errno::EDESTADDRREQ),
     }

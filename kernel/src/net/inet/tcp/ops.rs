@@ -16,6 +16,7 @@ use crate::exec::WaitQueue;
 use crate::fs::writing::Sigpipe;
 use crate::fs::{Events, FileOps, Op, OpenFile, TryError, sigio};
 use crate::mm::IoBuf;
+use crate::net::inet::groups;
 use crate::net::interface;
 use crate::net::socket::{Address, Common, Outgoing, Receive, Received, Socket, Target, tell_ioctl};
 use crate::process::Thread;
@@ -236,6 +237,9 @@ impl Socket for TcpSocket {
         if level == SOL_TCP {
             return self.set_tcp_option(option, value);
         }
-        self.set_ip_option(level, option, value)
+        match groups::refusal_of_streams(&self.common, level, option) {
+            Some(errno) => Err(errno),
+            None => self.set_ip_option(level, option, value),
+        }
     }
 }

@@ -1,108 +1,122 @@
-//! Datagrams for many: multicast on the loopback, and broadcasts.
+//! Datagrams for many: multicast, and broadcasts.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 
 use super::lite::ports_of;
 use super::{Datagram, State, UdpSocket, packet};
-use crate::errno::{Errno, Result};
+use crate::errno::Result;
 use crate::exec::{budget, is_budget_used, spawn};
 use crate::fs::TryError;
 use crate::mm::{IoBuf, frames};
-use crate::net::inet::{Endpoint, events, groups};
+use crate::net::inet::groups::{self, Way};
+use crate::net::inet::{Endpoint, events};
 use crate::net::interface::{self, LOOPBACK_INDEX};
 use crate::net::link;
 use crate::net::packet::copy_in;
 use crate::net::socket::Outgoing;
+use crate::sync::SpinGuard;
 
 /// So many receivers get a datagram at once, of those with filters so many if time is short; the others in turns.
 const AT_ONCE: usize = 16;
 const FILTERED_AT_ONCE: usize = 4;
 
+const UDP_HEADER: usize = 8;
+
 impl UdpSocket {
-    /// Where a datagram for a group comes from if its way leads over the loopback, as the message, the socket or the options say:
-    /// only from an address of this machine.
-    #[cold]
-    pub(super) fn source_on_loopback(&self, state: &State, to: IpAddr, message: &Outgoing) -> Result<Option<IpAddr>> {
-        if !to.is_ipv4() || !interface::is_loopback_up() {
-            return Ok(None);
-        }
-        let (index, own) = self.groups.lock().way();
-        let given = self.device_for(message);
-        let index = if given != 0 { given } else { index };
+    /// Which way a datagram for a group takes, as the message, the socket or the options say.
+    pub(super) fn way_to_group(&self, state: &State, group: IpAddr, message: &Outgoing) -> Result<Way> {
         let bound = Some(state.local.ip).filter(|ip| interface::is_local(*ip));
-        let source = message.sending.source.or(bound).or(own).filter(IpAddr::is_ipv4);
-        let here = match index {
-            0 => source.is_some_and(interface::is_of_loopback),
-            index => index == LOOPBACK_INDEX,
-        };
-        match source {
-            _ if !here => Ok(None),
-            None => Ok(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))),
-            Some(source) if source.is_multicast() => Err(Errno::EINVAL),
-            Some(source) if !interface::is_local(source) => Err(Errno::ENETUNREACH),
-            Some(source) => Ok(Some(source)),
-        }
+        self.groups.lock().way(group, self.device_for(message), message.sending.source.or(bound))
     }
 
-    /// IP_MULTICAST_TTL; of IPv6 datagrams for groups do not leave the network (IPV6_MULTICAST_HOPS is not there).
-    #[cold]
     pub(super) fn hops_to_group(&self, group: IpAddr) -> u8 {
-        if group.is_ipv4() { self.groups.lock().hops() } else { 1 }
+        self.groups.lock().hops(group.is_ipv4())
     }
 
+    #[cold]
     pub(super) fn send_to_group(
         &self,
         buf: &mut IoBuf<'_>,
-        from: Endpoint,
+        state: SpinGuard<'_, State>,
+        to: Endpoint,
+        message: &Outgoing,
+    ) -> Result<usize, TryError> {
+        let way = self.way_to_group(&state, to.ip, message)?;
+        let (port, shut) = (state.local.port, state.send_shut);
+        drop(state);
+        let len = buf.remaining();
+        self.check_fits(to, self.ip.excess_within(way.mtu(), to.ip, UDP_HEADER + len))?;
+        self.check_sendable(shut)?;
+        if way.port.is_some() && self.is_full() {
+            return Err(TryError::WouldBlock);
+        }
+        let header = self.header_for(to, message);
+        self.send_along(&way, port, to, header, copy_in(buf)?)?;
+        Ok(len)
+    }
+
+    /// Sends to a group, and to those here who have joined it where it goes out.
+    pub(super) fn send_along(
+        &self,
+        way: &Way,
+        own_port: u16,
         to: Endpoint,
         header: (u8, u8),
-    ) -> Result<usize, TryError> {
-        let data = copy_in(buf)?;
-        let len = data.len();
-        let covered = self.covers(len);
-        if link::is_watched() {
-            packet::show(from, to, header, covered, &data);
+        data: Box<[u8]>,
+    ) -> Result<()> {
+        let from = Endpoint { ip: way.source, port: own_port };
+        let covered = self.covers(data.len());
+        let Some(port) = &way.port else {
+            if link::is_watched() {
+                packet::show(from, to, header, covered, &data);
+            }
+            events::datagram(to.ip.is_ipv4(), covered.is_some(), events::Datagram::Sent);
+            deliver_to_all(from, to, header, covered, LOOPBACK_INDEX, &data);
+            return Ok(());
+        };
+        // Nobody is asked whether it may go to so many.
+        self.check_out(port, from, to, true, data.len())?;
+        if self.groups.lock().loops(to.ip.is_ipv4()) {
+            deliver_to_all(from, to, header, covered, port.index(), &data);
         }
-        events::datagram(to.ip.is_ipv4(), covered.is_some(), events::Datagram::Sent);
-        deliver_to_all(from, to, header, covered, LOOPBACK_INDEX, &data);
-        Ok(len)
+        self.send_out(port, from, to, header.0, data)?;
+        Ok(())
     }
 }
 
-/// A datagram that stays in the machine, for all who are bound to its port. Nobody answers it.
+/// A datagram for many that has come through the interface `index`, or that stays in the machine: for all who are bound to its port.
+/// Nobody answers it. False if there are none.
 #[cold]
-pub(super) fn deliver_to_all(
+pub fn deliver_to_all(
     from: Endpoint,
     to: Endpoint,
     header: (u8, u8),
     covered: Option<u16>,
     index: i32,
     data: &[u8],
-) {
-    let group = match to.ip {
-        IpAddr::V4(ip) if ip.is_multicast() => Some(ip),
-        _ => None,
-    };
-    if group.is_some_and(|group| !groups::is_joined(group)) {
-        return;
+) -> bool {
+    let group = Some(to.ip).filter(IpAddr::is_multicast);
+    if group.is_some_and(|group| !groups::is_joined(index, group)) {
+        return false;
     }
-    let wants = move |receiver: &Arc<UdpSocket>| group.is_none_or(|group| receiver.groups.lock().wants(group));
+    let wants = move |receiver: &Arc<UdpSocket>| group.is_none_or(|group| receiver.groups.lock().wants(index, group));
     let receivers = ports_of(covered.is_some()).find_all(to, from, |claim| claim.hears(index));
     let mut receivers = receivers.into_iter().filter(wants);
     let new = move |data| Datagram::new(from, to, index, header, covered, data);
-    let mut filtered = 0;
+    let (mut filtered, mut taken) = (0, false);
     for (_, receiver) in (0..AT_ONCE).zip(receivers.by_ref()) {
         give(&receiver, &from, data, new);
+        taken = true;
         filtered += usize::from(receiver.common.filter.is_there());
         if filtered >= FILTERED_AT_ONCE && is_budget_used() {
             break;
         }
     }
     if let Some(first) = receivers.next() {
-        let Some(data) = copy(data) else { return };
+        let Some(data) = copy(data) else { return taken };
         spawn("udp", async move {
             for receiver in core::iter::once(first).chain(receivers) {
                 give(&receiver, &from, &data, new);
@@ -110,6 +124,7 @@ pub(super) fn deliver_to_all(
             }
         });
     }
+    taken
 }
 
 fn give(receiver: &UdpSocket, from: &Endpoint, data: &[u8], new: impl FnOnce(Box<[u8]>) -> Datagram) {

@@ -40,6 +40,7 @@ use crate::time;
 use self::lite::{Coverage, ports_of};
 use self::send::Cork;
 
+pub use groups::deliver_to_all;
 pub use lite::arrive as lite_arrives;
 pub use remote::{arrive, failed};
 
@@ -237,14 +238,13 @@ impl UdpSocket {
         let mut state = self.state.lock();
         // First, as on Linux: it stays if there is no way.
         self.take_port(&mut state)?;
-        let on_loopback = match remote.ip.is_multicast() {
-            true => self.source_on_loopback(&state, remote.ip, &Outgoing::plain())?,
-            false => None,
+        let source = match remote.ip.is_multicast() {
+            true => self.way_to_group(&state, remote.ip, &Outgoing::plain())?.source,
+            false => self.source_for(remote, self.common.device())?,
         };
-        let source = on_loopback.map_or_else(|| self.source_for(remote, self.common.device()), Ok)?;
         self.common.check_broadcast(remote.ip)?;
         let ip = if state.local.is_any() { source } else { state.local.ip };
-        let leads = on_loopback.is_some() || interface::leads(ip, remote.ip);
+        let leads = remote.ip.is_multicast() || interface::leads(ip, remote.ip);
         if ip.is_ipv4() != remote.ip.is_ipv4() || !leads {
             return Err(Errno::EINVAL);
         }
@@ -336,7 +336,7 @@ impl UdpSocket {
             return if end { Ok(Received::default()) } else { Err(TryError::WouldBlock) };
         };
         let len = copy_out(buf, &datagram.data)?;
-        let from = Some(datagram.from.to_address(self.common.family));
+        let from = Some(datagram.from.to_address_through(self.common.family, datagram.about.index));
         let extras = self.ip.told().extras(&self.common, &datagram.about);
         let received = Received { len, full: datagram.data.len(), from, extras, ..Received::default() };
         if how.peek {
@@ -351,7 +351,7 @@ impl UdpSocket {
     }
 
     pub(in crate::net) fn set_ip_option(&self, level: u32, option: u32, value: &[u8]) -> Result<()> {
-        if let Some(answer) = self.groups.lock().set(level, option, value) {
+        if let Some(answer) = self.groups.lock().set(&self.common, level, option, value) {
             return answer;
         }
         if let Some(answer) = self.set_coverage(level, option, value) {

@@ -137,13 +137,14 @@ impl Socket for UdpSocket {
             Ok(remote) if interface::is_unsettled(remote.ip) => Op::boxed(async move {
                 // A signal ends the wait, not the call.
                 let _ = interface::await_route(t, remote.ip).await;
-                Ok(Target::Inet(remote))
+                Ok(endpoint::target(self.common.family, &bytes, remote))
             }),
-            parsed => Op::ready(parsed.map(Target::Inet)),
+            parsed => Op::ready(parsed.map(|remote| endpoint::target(self.common.family, &bytes, remote))),
         }
     }
 
     fn try_send(&self, buf: &mut IoBuf<'_>, message: &mut Outgoing) -> Result<usize, TryError> {
+        message.settle_scope();
         self.send_datagram(buf, message)
     }
 
@@ -191,7 +192,7 @@ impl Socket for UdpSocket {
     }
 
     fn get_option(&self, level: u32, option: u32) -> Result<Vec<u8>> {
-        if let Some(value) = self.groups.lock().get(level, option) {
+        if let Some(value) = self.groups.lock().get(&self.common, level, option) {
             return Ok(value);
         }
         if let Some(value) = self.get_coverage(level, option) {

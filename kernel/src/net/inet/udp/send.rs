@@ -10,7 +10,9 @@ use super::{Datagram, MAX, MAX6, State, UdpSocket, packet};
 use crate::errno::{Errno, Result};
 use crate::fs::{TryError, sigio};
 use crate::mm::IoBuf;
+use crate::net::card::Port;
 use crate::net::inet::failures::datagram_refused;
+use crate::net::inet::groups::Way;
 use crate::net::inet::options::{SOL_IP, SOL_IPV6};
 use crate::net::inet::{AF_INET6, Endpoint, IPPROTO_UDP, events};
 use crate::net::interface;
@@ -51,18 +53,8 @@ impl UdpSocket {
             return self.send_piece(buf, message);
         }
         let remote = destination(&state, message)?;
-        if remote.ip.is_multicast()
-            && let Some(source) = self.source_on_loopback(&state, remote.ip, message)?
-        {
-            let from = Endpoint { ip: source, port: state.local.port };
-            let shut = state.send_shut;
-            drop(state);
-            self.check_fits(
-                remote,
-                self.ip.excess_within(interface::LOOPBACK_MTU as usize, remote.ip, UDP_HEADER + len),
-            )?;
-            self.check_sendable(shut)?;
-            return self.send_to_group(buf, from, remote, self.header_for(remote, message));
+        if remote.ip.is_multicast() {
+            return self.send_to_group(buf, state, remote, message);
         }
         let ip = self.source_of(&state, remote, message)?;
         let from = Endpoint { ip, port: state.local.port };
@@ -79,7 +71,9 @@ impl UdpSocket {
             if self.is_full() {
                 return Err(TryError::WouldBlock);
             }
-            return Ok(self.send_out(&port, from, remote, header.0, copy_in(buf)?)?);
+            let data = copy_in(buf)?;
+            self.keep_broadcast(&port, from, remote, header, &data);
+            return Ok(self.send_out(&port, from, remote, header.0, data)?);
         }
         self.deliver_here(from, remote, header, interface::came_through(device), connected, copy_in(buf)?)?;
         Ok(len)
@@ -93,7 +87,7 @@ impl UdpSocket {
 
     /// Hops and class of the header.
     #[inline(always)]
-    fn header_for(&self, to: Endpoint, message: &Outgoing) -> (u8, u8) {
+    pub(super) fn header_for(&self, to: Endpoint, message: &Outgoing) -> (u8, u8) {
         let (hops, class) = self.ip.header(to.ip.is_ipv4());
         let hops = if to.ip.is_multicast() { self.hops_to_group(to.ip) } else { hops };
         (message.sending.hops.unwrap_or(hops), message.sending.class.unwrap_or(class))
@@ -102,7 +96,7 @@ impl UdpSocket {
     /// EMSGSIZE if it exceeds what can be sent (see [`Shared::excess`](crate::net::inet::shared::Shared::excess)), of which the error queue
     /// tells more: it would be too long a packet, or it must not be cut into fragments.
     #[cold]
-    fn check_fits(&self, to: Endpoint, excess: Option<u32>) -> Result<()> {
+    pub(super) fn check_fits(&self, to: Endpoint, excess: Option<u32>) -> Result<()> {
         let Some(size) = excess else { return Ok(()) };
         let v4 = to.ip.is_ipv4();
         if self.ip.told().errors(v4) {
@@ -131,7 +125,7 @@ impl UdpSocket {
 
     /// A pending error goes first.
     #[inline(always)]
-    fn check_sendable(&self, shut: bool) -> Result<()> {
+    pub(super) fn check_sendable(&self, shut: bool) -> Result<()> {
         match self.common.take_error() {
             Some(errno) => Err(errno),
             None if shut => Err(Errno::EPIPE),
@@ -168,9 +162,13 @@ impl UdpSocket {
             Some(cork) => cork,
             None => {
                 let to = destination(&state, message)?;
-                let from = Endpoint { ip: self.source_of(&state, to, message)?, port: state.local.port };
+                let (ip, device) = match to.ip.is_multicast() {
+                    true => self.way_to_group(&state, to.ip, message).map(|way| (way.source, way.index()))?,
+                    false => (self.source_of(&state, to, message)?, self.device_for(message)),
+                };
+                let from = Endpoint { ip, port: state.local.port };
                 self.check_sendable(state.send_shut)?;
-                let (header, device) = (self.header_for(to, message), self.device_for(message));
+                let header = self.header_for(to, message);
                 Box::new(Cork { from, to, header, device, connected: is_connected(message), data: Vec::new() })
             }
         };
@@ -188,8 +186,13 @@ impl UdpSocket {
         drop(state);
         let Cork { from, to, header, device, connected, data } = *cork;
         let data = boxed(data)?;
+        if to.ip.is_multicast() {
+            self.send_along(&Way::to_group(to.ip, device, Some(from.ip))?, from.port, to, header, data)?;
+            return Ok(piece.len());
+        }
         if let Some(port) = interface::port_through(to.ip, device)? {
             self.check_out(&port, from, to, connected, data.len())?;
+            self.keep_broadcast(&port, from, to, header, &data);
             self.send_out(&port, from, to, header.0, data)?;
         } else {
             self.deliver_here(from, to, header, interface::came_through(device), connected, data)?;
@@ -206,6 +209,15 @@ impl UdpSocket {
     fn take_cork(&self, state: &mut State) -> Option<Box<Cork>> {
         self.is_corked.store(false, Ordering::Relaxed);
         state.cork.take()
+    }
+
+    /// What goes to everybody on a network is for those here, too.
+    #[inline(always)]
+    fn keep_broadcast(&self, port: &Port, from: Endpoint, to: Endpoint, header: (u8, u8), data: &[u8]) {
+        // The last bits of the address of a network's broadcasts are set, two at least.
+        if matches!(to.ip, IpAddr::V4(ip) if ip.octets()[3] & 3 == 3) && port.is_broadcast(to.ip) {
+            deliver_to_all(from, to, header, self.covers(data.len()), port.index(), data);
+        }
     }
 
     #[inline(always)]
@@ -253,7 +265,7 @@ fn is_connected(message: &Outgoing) -> bool {
 #[inline(always)]
 fn destination(state: &State, message: &Outgoing) -> Result<Endpoint> {
     let remote = match (&message.target, state.remote) {
-        (Target::Inet(remote), _) => *remote,
+        (Target::Inet(remote) | Target::Scoped(remote, _), _) => *remote,
         (_, Some(remote)) => remote,
         _ => return Err(Errno::EDESTADDRREQ),
     };
