@@ -4,7 +4,6 @@
 //! Whoever joins or leaves says so, twice, because it may be lost; whoever is asked answers after a random time. Sources are not told
 //! apart: of each group all are wanted.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
@@ -47,6 +46,7 @@ const QUERY6_SIZE: usize = 24;
 const OLD_QUERY4: usize = 8;
 
 struct Membership {
+    group: IpAddr,
     /// Nobody here is a member any more.
     left: bool,
     /// How often the change is still to be told.
@@ -64,18 +64,19 @@ enum Record {
 
 #[derive(Default)]
 pub struct Memberships {
-    known: BTreeMap<IpAddr, Membership>,
+    /// In the order of the groups.
+    known: Vec<Membership>,
     /// Until when who asks does so in the older version: of IPv4, of IPv6.
     older: [Option<Instant>; 2],
-    /// What has been joined is to be looked at (again, if there was no memory).
-    stale: bool,
+    /// When what has been joined is to be looked at.
+    stale: Option<Instant>,
     was_up: bool,
 }
 
 impl Memberships {
     /// Sockets have joined groups, or left them.
     pub fn changed(&mut self) {
-        self.stale = true;
+        self.stale = Some(Instant::BOOT);
     }
 
     /// True: there is more to tell at once.
@@ -85,49 +86,61 @@ impl Memberships {
             // Nobody there knows of any yet.
             self.was_up = up;
             self.known.clear();
-            self.stale = up;
+            self.stale = up.then_some(Instant::BOOT);
         }
         if !up {
+            self.stale = None;
             return false;
         }
-        if self.stale {
+        if self.stale.is_some_and(|at| at <= wire.now) {
             self.look(wire);
         }
         let now = wire.now;
         for _ in 0..REPORTS {
-            let Some(group) =
-                self.known.iter().find(|(_, m)| m.at.is_some_and(|at| at <= now)).map(|(group, _)| *group)
-            else {
+            let Some(place) = self.known.iter().position(|known| known.at.is_some_and(|at| at <= now)) else {
                 return false;
             };
-            self.report(wire, group);
+            self.report(wire, place);
         }
         true
     }
 
     pub fn due(&self) -> Option<Instant> {
-        self.known.values().filter_map(|membership| membership.at).min()
+        self.known.iter().filter_map(|membership| membership.at).chain(self.stale).min()
     }
 
+    #[inline(never)]
     fn look(&mut self, wire: &Wire) {
+        // Again, if there is no memory.
+        self.stale = Some(wire.now.saturating_add(AGAIN));
         let Ok(joined) = joined::joined_on(wire.port.index()) else { return };
-        self.stale = false;
-        for (group, membership) in &mut self.known {
-            if !membership.left && joined.binary_search_by_key(group, |(group, _)| *group).is_err() {
-                *membership = Membership { left: true, changes: TOLD, at: Some(wire.now) };
+        if self.known.try_reserve(joined.len()).is_err() {
+            return;
+        }
+        self.stale = None;
+        let at = Some(wire.now);
+        for known in self.known.iter_mut().filter(|known| !known.left) {
+            if joined.binary_search_by(|(group, _)| group.cmp(&known.group)).is_err() {
+                (known.left, known.changes, known.at) = (true, TOLD, at);
             }
         }
-        for (group, _) in joined.into_iter().filter(|(group, _)| is_told(*group)) {
-            let known = self.known.get(&group).is_some_and(|membership| !membership.left);
-            if !known {
-                self.known.insert(group, Membership { left: false, changes: TOLD, at: Some(wire.now) });
+        for group in joined.into_iter().map(|(group, _)| group).filter(|group| is_told(*group)) {
+            match self.known.binary_search_by(|known| known.group.cmp(&group)) {
+                Ok(place) => {
+                    if let Some(known) = self.known.get_mut(place).filter(|known| known.left) {
+                        (known.left, known.changes, known.at) = (false, TOLD, at);
+                    }
+                }
+                Err(place) => self.known.insert(place, Membership { group, left: false, changes: TOLD, at }),
             }
         }
     }
 
     /// Tells of one group what is to be told now.
-    fn report(&mut self, wire: &mut Wire, group: IpAddr) {
-        let Some(membership) = self.known.get_mut(&group) else { return };
+    #[inline(never)]
+    fn report(&mut self, wire: &mut Wire, place: usize) {
+        let Some(membership) = self.known.get_mut(place) else { return };
+        let group = membership.group;
         let record = match membership {
             Membership { changes: 0, .. } => Record::Is,
             Membership { left: true, .. } => Record::Left,
@@ -136,7 +149,7 @@ impl Memberships {
         membership.changes = membership.changes.saturating_sub(1);
         membership.at = (membership.changes > 0).then(|| wire.now.saturating_add(within(AGAIN)));
         if membership.left && membership.at.is_none() {
-            self.known.remove(&group);
+            self.known.remove(place);
         }
         let older = self.older[usize::from(group.is_ipv6())].is_some_and(|until| until > wire.now);
         let mac = wire.port.card().mac();
@@ -155,14 +168,16 @@ impl Memberships {
     }
 
     /// A packet of IP has come, which is perhaps a question. False: it is not of this protocol.
+    #[inline(never)]
     pub fn hear(&mut self, packet: &[u8], now: Instant) -> bool {
         let Some(question) = question4(packet).or_else(|| question6(packet)) else { return false };
         if let Some(Question { v4, older, most, group }) = question {
             if older {
                 self.older[usize::from(!v4)] = Some(now.saturating_add(OLDER));
             }
-            for (own, membership) in &mut self.known {
-                let asked = own.is_ipv4() == v4 && group.is_none_or(|group| group == *own);
+            for membership in &mut self.known {
+                let own = membership.group;
+                let asked = own.is_ipv4() == v4 && group.is_none_or(|group| group == own);
                 if asked && !membership.left {
                     let at = now.saturating_add(within(most));
                     membership.at = Some(membership.at.map_or(at, |before| before.min(at)));

@@ -258,15 +258,18 @@ fn what_goes_to_a_group_comes_back_for_those_here() {
 #[test]
 fn a_card_that_was_down_tells_again() {
     let mut net = net(5);
-    let (socket, _) = listening(AF_INET);
+    let (socket, _) = listening(AF_INET6);
     socket.set_ip_option(SOL_IP, raw::IP_ADD_MEMBERSHIP, &request(&net)).unwrap();
     net.pass(Duration::from_secs(3));
     assert_eq!(told(&mut net).len(), 2);
-    let port = interface::port_of(net.own).unwrap();
+    let (port, request) = (interface::port_of(net.own).unwrap(), request6(&net));
     port.set_up(false);
     net.pass(Duration::from_secs(3));
     assert_eq!(told(&mut net), []);
+    socket.set_ip_option(SOL_IPV6, raw::IPV6_ADD_MEMBERSHIP, &request).unwrap();
+    let next = net.engine.turn(net.now);
+    assert!(!next.more && next.at.is_none_or(|at| at > net.now), "nothing is due");
     port.set_up(true);
     net.pass(Duration::from_secs(3));
-    assert_eq!(told(&mut net).len(), 2);
+    assert_eq!(told(&mut net).len(), 4);
 }

@@ -1,6 +1,5 @@
 //! Which groups are joined on which interface, by how many sockets.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,49 +13,77 @@ const ALL_NODES_HERE: Ipv6Addr = Ipv6Addr::new(0xff01, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 pub const ALWAYS: [IpAddr; 3] = [IpAddr::V4(ALL_HOSTS), IpAddr::V6(ALL_NODES), IpAddr::V6(ALL_NODES_HERE)];
 
+/// So many groups at most are joined on an interface, by all sockets: who looks at them does so in one go.
+const MOST: usize = 4096;
+
+#[derive(Clone, Copy)]
+struct Entry {
+    index: i32,
+    group: IpAddr,
+    /// How many sockets.
+    users: u32,
+}
+
 /// By interface and group. A leaf: nothing is called under it.
-static JOINED: SpinLock<BTreeMap<(i32, IpAddr), u32>> = SpinLock::new(BTreeMap::new());
+static JOINED: SpinLock<Vec<Entry>> = SpinLock::new(Vec::new());
+
+fn place(joined: &[Entry], index: i32, group: IpAddr) -> core::result::Result<usize, usize> {
+    joined.binary_search_by(|entry| (entry.index, entry.group).cmp(&(index, group)))
+}
+
+/// Those of an interface.
+fn part(joined: &[Entry], index: i32) -> &[Entry] {
+    let first = joined.partition_point(|entry| entry.index < index);
+    let rest = joined.get(first..).unwrap_or(&[]);
+    rest.get(..rest.partition_point(|entry| entry.index == index)).unwrap_or(rest)
+}
 
 /// Is what comes through the interface `index` for this group for this machine?
 pub fn is_joined(index: i32, group: IpAddr) -> bool {
-    ALWAYS.contains(&group) || JOINED.lock().contains_key(&(index, group))
+    ALWAYS.contains(&group) || place(&JOINED.lock(), index, group).is_ok()
 }
 
-/// Those that sockets have joined on an interface, and how many have.
+/// Those that sockets have joined on an interface, in order, and how many have.
 pub fn joined_on(index: i32) -> Result<Vec<(IpAddr, u32)>> {
-    const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let mut all = Vec::new();
     let joined = JOINED.lock();
-    for ((_, group), users) in joined.range((index, FIRST)..).take_while(|((at, _), _)| *at == index) {
-        all.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        all.push((*group, *users));
-    }
+    let part = part(&joined, index);
+    all.try_reserve_exact(part.len()).map_err(|_| Errno::ENOMEM)?;
+    all.extend(part.iter().map(|entry| (entry.group, entry.users)));
     Ok(all)
 }
 
-/// One more socket has joined it. The task of a card tells the network of the first.
-pub fn join(index: i32, group: IpAddr) {
+/// One more socket has joined it. The task of a card tells the network of the first. ENOBUFS: there are too many groups.
+pub fn join(index: i32, group: IpAddr) -> Result<()> {
     let mut joined = JOINED.lock();
-    let users = joined.entry((index, group)).or_default();
-    *users += 1;
-    let first = *users == 1;
-    drop(joined);
-    if first {
-        interface::groups_changed(index);
+    match place(&joined, index, group) {
+        Ok(place) => {
+            if let Some(entry) = joined.get_mut(place) {
+                entry.users += 1;
+            }
+            return Ok(());
+        }
+        Err(_) if part(&joined, index).len() >= MOST => return Err(Errno::ENOBUFS),
+        Err(place) => {
+            joined.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            joined.insert(place, Entry { index, group, users: 1 });
+        }
     }
+    drop(joined);
+    interface::groups_changed(index);
+    Ok(())
 }
 
 /// One has left it.
 pub fn leave(index: i32, group: IpAddr) {
     let mut joined = JOINED.lock();
-    let Some(users) = joined.get_mut(&(index, group)) else { return };
-    *users -= 1;
-    let last = *users == 0;
-    if last {
-        joined.remove(&(index, group));
+    let Ok(place) = place(&joined, index, group) else { return };
+    let Some(entry) = joined.get_mut(place) else { return };
+    entry.users -= 1;
+    if entry.users > 0 {
+        return;
     }
+    joined.remove(place);
     drop(joined);
-    if last {
-        interface::groups_changed(index);
-    }
+    interface::groups_changed(index);
 }

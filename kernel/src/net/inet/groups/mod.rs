@@ -208,8 +208,8 @@ impl Groups {
             _ => {}
         }
         self.joined.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        joined::join(index, request.group)?;
         self.joined.push(Joined { group: request.group, index, own: request.own });
-        joined::join(index, request.group);
         Ok(())
     }
 
