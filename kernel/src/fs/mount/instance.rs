@@ -4,16 +4,19 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use super::super::dentry::{self, Dentry};
 use super::super::inode::FileSystem;
-use super::super::{dentry, inotify};
+use super::super::inotify;
 use super::writers::Writers;
 use crate::errno::{Errno, Result};
 use crate::exec;
-use crate::sync::SpinLock;
+use crate::sync::{Once, SpinLock};
 
 /// A file system that is mounted, or about to be. The last drop, unless the instance has ended before, writes it back.
 pub struct Instance {
     fs: Arc<dyn FileSystem>,
+    /// Names are known by the dentries above them: all mounts have this one.
+    root: Once<Arc<Dentry>>,
     ended: AtomicBool,
     /// Those of all its mounts.
     writers: Writers,
@@ -45,11 +48,23 @@ impl Instance {
 
     fn new(fs: Arc<dyn FileSystem>) -> Instance {
         let below = fs.below();
-        Instance { fs, ended: AtomicBool::new(false), writers: Writers::default(), below, change: exec::Mutex::new(()) }
+        Instance {
+            fs,
+            root: Once::new(),
+            ended: AtomicBool::new(false),
+            writers: Writers::default(),
+            below,
+            change: exec::Mutex::new(()),
+        }
     }
 
     pub fn fs(&self) -> &Arc<dyn FileSystem> {
         &self.fs
+    }
+
+    /// The top of the one tree of names that it has.
+    pub fn root(&self) -> &Arc<Dentry> {
+        self.root.call_once(|| Dentry::new_root(self.fs.root()))
     }
 
     pub fn writers(&self) -> &Writers {

@@ -11,7 +11,8 @@
 //! Besides there are detached trees, made by fsmount(2) and open_tree(2): their root is in no table and belongs to an open
 //! file, until move_mount(2) puts it somewhere. What is mounted in such a tree is in the table as usual.
 //!
-//! All mounts of a file system share an [`Instance`]; when the last of them is gone, also from under those who have files
+//! All mounts of a file system share an [`Instance`], and with it one tree of names, as in Linux (`s_root`): what is changed
+//! through one mount is so in all of them. Only what is mounted on a name belongs to one mount. When the last of them is gone, also from under those who have files
 //! open in it, the file system is written back and let go. Files that are open for writing count in their mount and in its
 //! instance, and so do changes of names and attributes as long as they take; one of the two is made read-only when it has
 //! no writers, and lets none in from the moment that this is certain (see [`writers`]).
@@ -86,6 +87,12 @@ impl Mount {
 
     pub(crate) fn new_internal(fs: Arc<dyn FileSystem>, root: Arc<Dentry>) -> Arc<Mount> {
         Mount::make(Instance::of(fs), root, MountFlags::empty(), true)
+    }
+
+    /// A mount that shows all of a file system.
+    fn whole(instance: Arc<Instance>, flags: MountFlags) -> Arc<Mount> {
+        let root = instance.root().clone();
+        Mount::of(instance, root, flags)
     }
 
     pub(super) fn of(instance: Arc<Instance>, root: Arc<Dentry>, flags: MountFlags) -> Arc<Mount> {
@@ -207,10 +214,9 @@ pub fn ascend(path: &mut Path) -> bool {
 
 /// Makes `fs` the root of the namespace, below what was there; answers its root.
 pub fn mount_root(fs: Arc<dyn FileSystem>, flags: MountFlags) -> Path {
-    let root = Dentry::new_root(fs.root());
-    let mount = Mount::new(fs, root.clone(), flags);
+    let mount = Mount::whole(Instance::of(fs), flags);
     TABLE.write().enter_first(&mount);
-    Path { mount, dentry: root }
+    tree::top_of(&mount)
 }
 
 /// The first mount of the table that is wanted.

@@ -10,7 +10,7 @@ use super::unmount::{detach_all, left};
 use super::{CHANGES, Instance, MAX_MOUNTS, Mount, MountFlags, descend, mounted_on};
 use crate::errno::{Errno, Result};
 use crate::exec;
-use crate::fs::dentry::{self, Dentry};
+use crate::fs::dentry;
 use crate::fs::inode::FileType;
 use crate::fs::path::Path;
 
@@ -98,15 +98,21 @@ fn check_known(at: &Path) -> Result<()> {
 
 /// Mounts a file system on a directory.
 pub async fn mount(instance: Arc<Instance>, at: Path, flags: MountFlags) -> Result<()> {
-    let root = Dentry::new_root(instance.fs().root());
-    let mount = Mount::of(instance, root, flags);
+    let mount = Mount::whole(instance, flags);
     with_place(at, async |at| {
         let _changes = CHANGES.lock().await;
         check_known(&at)?;
+        check_not_twice(&mount, &at)?;
         check_room(1)?;
         attach(&mount, at).await
     })
     .await
+}
+
+/// EBUSY for what is the whole of a place's mount already.
+fn check_not_twice(mount: &Mount, at: &Path) -> Result<()> {
+    let there = Arc::ptr_eq(&at.mount.root, &at.dentry) && Arc::ptr_eq(&at.mount.instance, &mount.instance);
+    if there { Err(Errno::EBUSY) } else { Ok(()) }
 }
 
 /// A second view of a tree (MS_BIND); with `recursive` of everything mounted below it, too.
@@ -159,8 +165,7 @@ async fn copy_tree_locked(source: &Path, recursive: bool) -> Result<Arc<Mount>> 
 
 /// A mount of a new instance that has no place yet (fsmount(2)).
 pub fn detached(instance: Arc<Instance>, flags: MountFlags) -> Arc<Mount> {
-    let root = Dentry::new_root(instance.fs().root());
-    let mount = Mount::of(instance, root, flags);
+    let mount = Mount::whole(instance, flags);
     mount.detached.store(true, Ordering::Relaxed);
     mount
 }

@@ -77,6 +77,7 @@ mod mount_attr;
 mod mount_fds;
 mod mount_races;
 mod mount_sync;
+mod mount_twice;
 mod mprotect;
 mod mqueue;
 mod mqueue_file;
@@ -281,6 +282,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("timer_signals", timer_signals::TESTS),
     ("mount", mount::TESTS),
     ("mount_sync", mount_sync::TESTS),
+    ("mount_twice", mount_twice::TESTS),
     ("pthread_locks", pthread_locks::TESTS),
     ("io_uring", io_uring::TESTS),
     ("io_uring_files", io_uring_files::TESTS),

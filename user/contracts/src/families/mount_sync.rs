@@ -22,7 +22,7 @@ fn put(image: &mut [u8], at: usize, words: &[u32]) {
 
 /// An ext2 of revision 0 with 64 blocks of 1 KiB, 16 inodes and nothing in it: superblock, descriptor of the group, bitmaps of
 /// blocks and inodes, two blocks of inodes, root directory.
-fn image() -> Vec<u8> {
+pub(super) fn image() -> Vec<u8> {
     let mut image = vec![0u8; BLOCKS as usize * BLOCK];
     let (free_blocks, free_inodes) = (BLOCKS - 1 - 7, 6);
     put(&mut image, BLOCK, &[16, BLOCKS, 0, free_blocks, free_inodes, 1, 0, 0, 8192, 8192, 16, 0, 0, 0xffff << 16]);
