@@ -233,6 +233,10 @@ impl P9Inode {
         if valid.is_empty() {
             return Ok(());
         }
+        if let Some(cache) = self.cache.as_ref().filter(|_| attr.size.is_some()) {
+            // What comes to the server later would make the file as long as it was; what cannot be stored is told by fsync(2).
+            let _ = cache.write_back(0..u64::MAX).await;
+        }
         let mut result = Err(Errno::ENOENT);
         self.change(|_| ());
         for fid in self.fids() {

@@ -6,10 +6,11 @@ use core::future::Future;
 use core::ops::Range;
 
 use super::super::addr::{PAGE, PAGE_SIZE};
-use super::super::frames::page::PageFlags;
+use super::super::frames::Frame;
+use super::super::frames::page::{PageFlags, page};
 use super::super::{shortage, space, stats};
-use super::PageCache;
 use super::tree::Tree;
+use super::{PageCache, wait};
 use crate::errno::Result;
 use crate::exec::{self, Storage, count_storage};
 
@@ -26,11 +27,7 @@ impl PageCache {
         {
             surely(|| space::unmap_source(&this, first..u64::MAX, true)).await;
         }
-        let mut at = first;
-        while let Some(next) = self.drop_some(at, u64::MAX, |_, _| true) {
-            at = next;
-            exec::budget().await;
-        }
+        self.drop_all(first..u64::MAX).await;
         let tail = (size % PAGE) as usize;
         if tail != 0 {
             // What lies behind the end must read as zeros if the file grows again.
@@ -81,11 +78,7 @@ impl PageCache {
     }
 
     async fn punch_all(self: Arc<Self>, pages: Range<u64>) {
-        let mut at = pages.start;
-        while let Some(next) = self.drop_some(at, pages.end, |_, _| true) {
-            at = next;
-            exec::budget().await;
-        }
+        self.drop_all(pages.clone()).await;
         // Not before: a fault in between would map a page that is about to go.
         if self.map_count() > 0 {
             surely(|| space::unmap_cached(&self, pages.clone())).await;
@@ -116,6 +109,36 @@ impl PageCache {
         while let Some(next) = self.drop_some(at, pages.end, is_idle) {
             at = next;
         }
+    }
+
+    /// Drops all of these. One that is on its way to storage is waited for: what was collected to be stored must not get there after what
+    /// comes in its place, nor what is cut off get to where there is something else by then.
+    async fn drop_all(&self, pages: Range<u64>) {
+        let mut at = pages.start;
+        while let Some((next, leaving)) = self.drop_settled(at, pages.end) {
+            at = next;
+            match leaving {
+                Some(frame) => wait::until_clear(&frame, PageFlags::WRITEBACK).await,
+                None => exec::budget().await,
+            }
+        }
+    }
+
+    /// Drops the next pages from `at` on, up to one that is on its way to storage, which is answered; and where to go on.
+    fn drop_settled(&self, at: u64, end: u64) -> Option<(u64, Option<Frame>)> {
+        let mut tree = self.tree.write();
+        let mut at = at;
+        for _ in 0..CHUNK {
+            at = tree.next_present(at).filter(|&index| index < end)?;
+            let leaving = tree.get(at).filter(|pfn| page(*pfn).flags().contains(PageFlags::WRITEBACK));
+            if let Some(pfn) = leaving {
+                // SAFETY: as in `lookup`.
+                return Some((at, Some(unsafe { Frame::share_raw(pfn) })));
+            }
+            self.drop_page(&mut tree, at);
+            at += 1;
+        }
+        Some((at, None))
     }
 
     /// Drops the next pages from `at` on that `condemned` agrees to; answers where to go on.
@@ -162,7 +185,7 @@ async fn surely<F: Future<Output = Result<()>>>(mut unmap: impl FnMut() -> F) {
 pub(super) fn is_idle(tree: &Tree, index: u64) -> bool {
     let busy = PageFlags::DIRTY | PageFlags::READING | PageFlags::WRITEBACK;
     tree.get(index).is_some_and(|pfn| {
-        let page = super::super::frames::page::page(pfn);
+        let page = page(pfn);
         page.refs() == 1 && !page.flags().intersects(busy)
     })
 }

@@ -1,5 +1,7 @@
 //! The page cache over a disk in memory.
 
+mod truncate;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
