@@ -14,7 +14,7 @@ use super::block::{BlockDevice, Call, Disk, Memory, Pending, SECTOR_SIZE};
 use super::devfs;
 use super::file::FileOps;
 use super::file_source::FileSource;
-use super::inode::FileType;
+use super::inode::{DeviceId, FileType};
 use super::op::Op;
 use super::open_file::OpenFile;
 use crate::errno::{Errno, Result};
@@ -29,7 +29,7 @@ const BLKGETSIZE64: u32 = 0x8008_1272;
 /// What disk nodes are on Debian: root, group disk.
 const PERM: u16 = 0o660;
 
-struct DiskIo(Arc<dyn BlockDevice>);
+struct DiskIo(Arc<dyn BlockDevice>, DeviceId);
 
 /// What all who have a disk open share.
 pub struct DiskFile {
@@ -108,11 +108,15 @@ impl PageIo for DiskIo {
     fn is_backed_by_file(&self) -> bool {
         self.0.is_backed_by_file()
     }
+
+    fn device(&self) -> u64 {
+        self.1.encode()
+    }
 }
 
 impl DiskFile {
     pub(super) fn new(disk: &Disk) -> Arc<DiskFile> {
-        let io = Arc::new(DiskIo(disk.device.clone()));
+        let io = Arc::new(DiskIo(disk.device.clone(), disk.id));
         let weak: Weak<DiskIo> = Arc::downgrade(&io);
         Arc::new(DiskFile {
             disk: disk.clone(),

@@ -215,7 +215,8 @@ pub async fn reconfigure(
     }
     fs.reconfigure(options)?;
     if ends_writing {
-        crate::mm::page_cache::sync_all().await?;
+        // As in Linux, files that cannot be stored tell it themselves.
+        let _ = crate::mm::page_cache::sync_device(fs.stored_on().encode()).await;
     }
     if let Some(read_only) = read_only {
         fs.set_read_only(read_only).await?;

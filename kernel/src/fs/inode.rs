@@ -429,6 +429,10 @@ pub trait FileSystem: Send + Sync + Any {
     fn source(&self) -> Vec<u8>;
     fn root(&self) -> Arc<dyn Inode>;
     fn device(&self) -> DeviceId;
+    /// The device on which the content of its files is.
+    fn stored_on(&self) -> DeviceId {
+        self.device()
+    }
     fn statfs(&self) -> StatFs;
     /// Brings `statfs` up to date, where others change it, too.
     fn refresh(&self) -> Op<'_, Result<()>> {

@@ -142,11 +142,9 @@ async fn remount(at: &Path, flags: u32, data: &[u8]) -> Result<()> {
     configure::reconfigure(at.mount.instance(), Some(read_only), &data, change).await
 }
 
-/// Unmounting the root means making it read-only (umount2 in Linux). It is the end, whoever still has something open.
+/// Unmounting the root means making its file system read-only (`do_umount_root` in Linux).
 async fn unmount_root(at: &Path) -> Result<()> {
-    at.mount.set_flags(at.mount.flags() | MountFlags::RDONLY);
-    crate::mm::page_cache::sync_all().await?;
-    at.mount.fs().set_read_only(true).await
+    configure::reconfigure(at.mount.instance(), Some(true), b"", async || ()).await
 }
 
 /// There is one namespace without peers: private is what every mount is, and shared or slave make no difference to see.
@@ -178,9 +176,9 @@ pub async fn umount2(t: &Thread, target: UserPtr<u8>, flags: u32) -> Result<()> 
     if at == t.fs().root() && manner != Manner::Lazy && at.mount.place().is_none() {
         return unmount_root(&at).await;
     }
-    if let Some(instance) = table::unmount(&at, manner).await? {
+    if let Some(fs) = table::unmount(&at, manner).await? {
         drop(at);
-        table::write_back(&instance).await?;
+        table::end(fs).await;
     }
     Ok(())
 }

@@ -401,15 +401,14 @@ pub(crate) async fn sync_range(file: &OpenFile, offset: i64, len: i64, flags: u3
 
 pub async fn sync(_t: &Thread) -> Result<()> {
     // sync(2) never fails; what went wrong is told to fsync.
-    let _ = mm::page_cache::sync_all().await;
     let _ = mount::sync_all().await;
     Ok(())
 }
 
 pub async fn syncfs(t: &Thread, fd: i32) -> Result<()> {
     let file = t.files().get_io(fd)?;
-    mm::page_cache::sync_all().await?;
-    file.path().mount.fs().sync().await
+    let fs = file.path().mount.fs();
+    mm::page_cache::sync_device(fs.stored_on().encode()).await.and(fs.sync().await)
 }
 
 pub async fn truncate(t: &Thread, path: UserPtr<u8>, size: i64) -> Result<()> {

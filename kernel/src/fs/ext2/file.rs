@@ -338,6 +338,10 @@ impl Node {
 }
 
 impl PageIo for Node {
+    fn device(&self) -> u64 {
+        self.volume.id().encode()
+    }
+
     fn read_pages<'a>(&'a self, first: u64, pages: &'a [CachePage]) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.read_in(first, pages))
     }

@@ -10,6 +10,7 @@ use super::super::inotify;
 use super::writers::Writers;
 use crate::errno::{Errno, Result};
 use crate::exec;
+use crate::mm::page_cache;
 use crate::sync::{Once, SpinLock};
 
 /// A file system that is mounted, or about to be. The last drop, unless the instance has ended before, writes it back.
@@ -28,21 +29,25 @@ pub struct Instance {
 
 type Known = (Weak<Instance>, Weak<dyn FileSystem>);
 
-/// Those that are there and have not ended. Nobody holds an instance only to look at it: see [`Instance::end_if_last`].
+/// File systems that are there, the oldest first, each with its instance, or with none from when that ends: until it has been
+/// written back, others have to know of it. Nobody holds an instance only to look at it: see [`Instance::end_if_last`].
 static KNOWN: SpinLock<Vec<Known>> = SpinLock::new(Vec::new());
 
 impl Instance {
     /// The one instance of a file system.
     pub fn of(fs: Arc<dyn FileSystem>) -> Arc<Instance> {
         let mut known = KNOWN.lock();
-        known.retain(|(instance, _)| instance.strong_count() > 0);
-        let of_fs = known.iter().find(|(_, other)| is_same(other, &fs));
-        if let Some(instance) = of_fs.and_then(|(instance, _)| instance.upgrade()) {
+        known.retain(|(_, fs)| fs.strong_count() > 0);
+        let of_fs = known.iter_mut().find(|(_, other)| is_same(other, &fs));
+        if let Some(instance) = of_fs.as_ref().and_then(|(instance, _)| instance.upgrade()) {
             return instance;
         }
         let weak = Arc::downgrade(&fs);
         let instance = Arc::new(Instance::new(fs));
-        known.push((Arc::downgrade(&instance), weak));
+        match of_fs {
+            Some((ended, _)) => *ended = Arc::downgrade(&instance),
+            None => known.push((Arc::downgrade(&instance), weak)),
+        }
         instance
     }
 
@@ -95,23 +100,16 @@ impl Instance {
         self.change.lock().await
     }
 
-    /// If the caller's mount is the last: the file system, which the caller writes back.
-    pub(super) async fn end_if_last(self: &Arc<Self>) -> Option<Arc<dyn FileSystem>> {
-        if !self.is_ended_as_last() {
-            return None;
-        }
-        exec::run_to_end(|future| exec::spawn("unmount", future), forget(self.fs.clone())).await;
-        Some(self.fs.clone())
-    }
-
-    fn is_ended_as_last(self: &Arc<Self>) -> bool {
+    /// If the caller's mount is the last: the file system, which the caller has to [`end`].
+    pub(super) fn end_if_last(self: &Arc<Self>) -> Option<Arc<dyn FileSystem>> {
         let mut known = KNOWN.lock();
         if Arc::strong_count(self) > 1 {
-            return false;
+            return None;
         }
         self.ended.store(true, Ordering::Relaxed);
-        known.retain(|(_, other)| !is_same(other, &self.fs));
-        true
+        let own = known.iter_mut().find(|(_, other)| is_same(other, &self.fs));
+        own.into_iter().for_each(|(instance, _)| *instance = Weak::new());
+        Some(self.fs.clone())
     }
 }
 
@@ -143,38 +141,35 @@ pub fn is_mounted(fs: &Arc<dyn FileSystem>) -> bool {
     KNOWN.lock().iter().any(|(instance, other)| is_same(other, fs) && instance.strong_count() > 0)
 }
 
-async fn forget(fs: Arc<dyn FileSystem>) {
+/// Ends what no mount is left of: it is written back, whether or not somebody waits for that, unless it has been mounted again
+/// meanwhile. As in Linux, what cannot be written is told to nobody but the log.
+pub async fn end(fs: Arc<dyn FileSystem>) {
+    exec::run_to_end(|future| exec::spawn("unmount", future), write_back(fs)).await;
+}
+
+async fn write_back(fs: Arc<dyn FileSystem>) {
     inotify::unmounted(&fs);
     dentry::forget_fs(&fs).await;
-}
-
-/// Writes back what no mount is left of, unless it has been mounted again meanwhile.
-pub async fn write_back(fs: &Arc<dyn FileSystem>) -> Result<()> {
-    let written = crate::mm::page_cache::sync_all().await;
+    // Files that cannot be stored tell it themselves.
+    let _ = page_cache::sync_device(fs.stored_on().encode()).await;
     let _turn = TURN.lock().await;
-    if is_mounted(fs) {
-        return written;
+    if is_mounted(&fs) {
+        return;
     }
-    written.and(fs.set_read_only(true).await)
+    if let Err(errno) = fs.set_read_only(true).await {
+        log::error!("{} could not be written: {errno:?}", fs.type_name());
+    }
 }
 
-/// Those that are mounted, the oldest first.
+/// Those that are mounted or being written back after that, the oldest first.
 pub fn file_systems() -> Vec<Arc<dyn FileSystem>> {
-    let known = KNOWN.lock();
-    known.iter().filter(|(instance, _)| instance.strong_count() > 0).filter_map(|(_, fs)| fs.upgrade()).collect()
+    KNOWN.lock().iter().filter_map(|(_, fs)| fs.upgrade()).collect()
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        if *self.ended.get_mut() {
-            return;
+        if !*self.ended.get_mut() {
+            exec::spawn("unmount", write_back(self.fs.clone()));
         }
-        let fs = self.fs.clone();
-        exec::spawn("unmount", async move {
-            forget(fs.clone()).await;
-            if let Err(errno) = write_back(&fs).await {
-                log::error!("{} could not be written: {errno:?}", fs.type_name());
-            }
-        });
     }
 }

@@ -29,7 +29,7 @@ mod writers;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-pub use self::instance::{Instance, file_systems, is_mounted, take_up, write_back};
+pub use self::instance::{Instance, end, file_systems, is_mounted, take_up};
 pub use self::show::{proc_mountinfo, proc_mounts};
 use self::table::{NOWHERE, TABLE};
 pub use self::tree::{bind, change_flags, copy_tree, detached, dissolve, mount, move_mount, pivot_root, replace_flags};
@@ -42,6 +42,7 @@ use super::op::Op;
 use super::path::Path;
 use crate::errno::{Errno, Result};
 use crate::exec;
+use crate::mm::page_cache;
 use crate::sync::SpinLock;
 
 bitflags::bitflags! {
@@ -236,10 +237,10 @@ static CHANGES: exec::Mutex<()> = exec::Mutex::new(());
 /// fs.mount-max (Linux's admin-guide/sysctl/fs.rst): mounts that there may be.
 pub static MAX_MOUNTS: AtomicUsize = AtomicUsize::new(100_000);
 
-/// sync(2): every mounted file system, also those that have no place any more and are in use.
+/// sync(2): all files, and every mounted file system, also those that have no place any more and are in use, or are ending.
 pub fn sync_all() -> Op<'static, Result<()>> {
     Op::boxed(async {
-        let mut result = Ok(());
+        let mut result = page_cache::sync_all().await;
         for fs in file_systems() {
             result = result.and(fs.sync().await);
         }

@@ -60,3 +60,76 @@ fn writers_wait_for_the_flags_of_their_mount() {
         }
     });
 }
+
+/// A file system that takes its time to be stored.
+struct Slow {
+    tree: Arc<TmpFs>,
+    stored: AtomicBool,
+}
+
+impl FileSystem for Slow {
+    fn type_name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn source(&self) -> alloc::vec::Vec<u8> {
+        self.tree.source()
+    }
+
+    fn root(&self) -> Arc<dyn crate::fs::inode::Inode> {
+        self.tree.root()
+    }
+
+    fn device(&self) -> crate::fs::inode::DeviceId {
+        self.tree.device()
+    }
+
+    fn statfs(&self) -> crate::fs::inode::StatFs {
+        self.tree.statfs()
+    }
+
+    fn set_read_only(&self, _read_only: bool) -> Op<'_, Result<()>> {
+        Op::boxed(async {
+            for _ in 0..3 {
+                exec::yield_now().await;
+            }
+            self.stored.store(true, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+}
+
+fn is_known(fs: &Arc<dyn FileSystem>) -> bool {
+    file_systems().iter().any(|known| Arc::ptr_eq(known, fs))
+}
+
+/// What is being unmounted is stored, also when nobody waits for it any more, and until then sync(2) and power-off know of it.
+#[test]
+fn what_ends_is_known_until_it_is_stored() {
+    run(async {
+        for waited in [false, true] {
+            let tree = TmpFs::new("tmpfs", b"test", Default::default());
+            let slow = Arc::new(Slow { tree, stored: AtomicBool::new(false) });
+            let fs: Arc<dyn FileSystem> = slow.clone();
+            let instance = Instance::of(fs.clone());
+            assert!(is_known(&fs) && is_mounted(&fs));
+            if waited {
+                let ending = instance.end_if_last().unwrap();
+                drop(instance);
+                // Who waits for it is killed.
+                assert!(poll_once(pin!(end(ending))).await.is_pending());
+            } else {
+                drop(instance);
+            }
+            assert!(!is_mounted(&fs));
+            while !slow.stored.load(Ordering::Relaxed) {
+                assert!(is_known(&fs), "waited {waited}");
+                exec::yield_now().await;
+            }
+            // It can be mounted again, as one.
+            let again = Instance::of(fs.clone());
+            assert!(Arc::ptr_eq(&again, &Instance::of(fs.clone())));
+            assert_eq!(file_systems().iter().filter(|known| Arc::ptr_eq(known, &fs)).count(), 1);
+        }
+    });
+}

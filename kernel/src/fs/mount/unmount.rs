@@ -61,8 +61,8 @@ pub enum Manner {
     Expire,
 }
 
-/// umount2(2) of the mount whose root is `at`. Answers the file system to be synced if this was its last mount and nobody
-/// uses it.
+/// umount2(2) of the mount whose root is `at`. Answers the file system to be ended ([`super::end`]) if this was its last mount
+/// and nobody uses it.
 pub async fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSystem>>> {
     let _changes = CHANGES.lock().await;
     let mount = &at.mount;
@@ -92,7 +92,7 @@ pub async fn unmount(at: &Path, manner: Manner) -> Result<Option<Arc<dyn FileSys
     let used = detach_unless_used(mount, lazy)?;
     let ends = !used && below.is_empty();
     detach_all(below).await;
-    Ok(if ends { mount.instance.end_if_last().await } else { None })
+    Ok(if ends { mount.instance.end_if_last() } else { None })
 }
 
 /// Open files, working directories and programs hold the mount through their paths: the other references are the table's

@@ -165,6 +165,10 @@ impl FileSystem for OverlayFs {
         &self.rename_lock
     }
 
+    fn stored_on(&self) -> DeviceId {
+        self.upper.as_ref().map_or(self.device(), |upper| upper.layer.instance.fs().stored_on())
+    }
+
     fn sync(&self) -> Op<'_, Result<()>> {
         match &self.upper {
             Some(upper) => upper.layer.instance.fs().sync(),

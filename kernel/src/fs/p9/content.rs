@@ -174,6 +174,10 @@ async fn fill(room: &mut [u8], buf: &mut IoBuf<'_>) -> Result<usize> {
 }
 
 impl PageIo for P9Inode {
+    fn device(&self) -> u64 {
+        super::super::inode::Inode::fs(self).device().encode()
+    }
+
     fn read_pages<'a>(&'a self, first: u64, pages: &'a [CachePage]) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.read_in(first, pages))
     }

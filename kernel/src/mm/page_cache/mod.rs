@@ -50,7 +50,7 @@ use crate::exec::{Storage, count_storage};
 use crate::sync::{RwSpinLock, full_fence};
 
 pub(crate) use self::reclaim::{reclaim, relieve};
-pub use self::rounds::{start_flushers, sync_all};
+pub use self::rounds::{start_flushers, sync_all, sync_device};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -66,6 +66,8 @@ pub trait PageIo: Send + Sync {
     fn is_backed_by_file(&self) -> bool {
         false
     }
+    /// Device (encoded) that the file is on, as in [`PageSource::dev_ino`].
+    fn device(&self) -> u64;
 }
 
 /// What can be mapped.

@@ -29,7 +29,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct DirtyFile {
     cache: Arc<PageCache>,
     _io: Arc<dyn PageIo>,
+    device: u64,
     since: Instant,
+}
+
+/// Files that are to be stored.
+#[derive(Clone, Copy)]
+enum Which {
+    All,
+    /// Those that were listed by then.
+    Until(Instant),
+    /// Those of one device.
+    Of(u64),
 }
 
 /// Files that one flusher stores.
@@ -99,14 +110,31 @@ pub(super) async fn store_until(mut is_enough: impl AsyncFnMut() -> bool) -> boo
 
 /// Writes all dirty pages of all files and waits for it. Not for those who hold what a device may need.
 pub async fn sync_all() -> Result<()> {
+    sync(Which::All).await
+}
+
+/// The same of the files of one device ([`PageIo::device`]).
+pub async fn sync_device(device: u64) -> Result<()> {
+    sync(Which::Of(device)).await
+}
+
+async fn sync(which: Which) -> Result<()> {
     // The first makes work for the second.
-    let upper = ON_FILES.store(None).await;
-    ON_DISKS.store(None).await.and(upper)
+    let upper = ON_FILES.store(which).await;
+    ON_DISKS.store(which).await.and(upper)
 }
 
 impl DirtyFile {
     pub(super) fn new(cache: Arc<PageCache>, io: Arc<dyn PageIo>) -> DirtyFile {
-        DirtyFile { cache, _io: io, since: Instant::now() }
+        DirtyFile { cache, device: io.device(), _io: io, since: Instant::now() }
+    }
+
+    fn is_one(&self, which: Which) -> bool {
+        match which {
+            Which::All => true,
+            Which::Until(limit) => self.since <= limit,
+            Which::Of(device) => self.device == device,
+        }
     }
 }
 
@@ -130,24 +158,27 @@ impl Files {
         self.wanted.notify();
     }
 
-    /// The next file that was listed before `limit`.
-    fn pop(&'static self, limit: Option<Instant>) -> Option<Turn> {
+    /// The next one from `at` on, which is then where to look for another: within a round nobody else takes any.
+    fn pop(&'static self, which: Which, at: &mut usize) -> Option<Turn> {
         let mut list = self.list.lock();
-        let file = match limit {
-            Some(limit) => list.pop_front_if(|file| file.since <= limit),
-            None => list.pop_front(),
+        *at = match which {
+            // They are in order.
+            Which::Until(_) => list.front().filter(|file| file.is_one(which)).map(|_| 0),
+            _ => list.range(*at..).position(|file| file.is_one(which)).map(|ahead| *at + ahead),
         }?;
+        let file = list.remove(*at)?;
         file.cache.listed.store(false, Ordering::Release);
         Some(Turn { file, files: self })
     }
 
-    async fn store(&'static self, limit: Option<Instant>) -> Result<()> {
+    async fn store(&'static self, which: Which) -> Result<()> {
         let _round: MutexGuard<'_, ()> = self.round.lock().await;
         let mut result = Ok(());
         // Those that come while this goes on are for the next round.
         let turns = self.list.lock().len();
+        let mut at = 0;
         for _ in 0..turns {
-            let Some(turn) = self.pop(limit) else { break };
+            let Some(turn) = self.pop(which, &mut at) else { break };
             result = turn.file.cache.write_back(0..u64::MAX).await.and(result);
         }
         result
@@ -161,8 +192,8 @@ impl Files {
                 continue;
             };
             let wanted = exec::timeout(Some(oldest.saturating_add(AGE)), self.wanted.wait()).await.is_ok();
-            let limit = if wanted { None } else { Some(oldest) };
-            if let Err(errno) = self.store(limit).await {
+            let which = if wanted { Which::All } else { Which::Until(oldest) };
+            if let Err(errno) = self.store(which).await {
                 log::error!("write-back failed: {errno:?}");
             }
         }

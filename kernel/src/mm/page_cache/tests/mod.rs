@@ -27,6 +27,7 @@ struct Disk {
     writes: AtomicUsize,
     broken: AtomicBool,
     starved: AtomicBool,
+    device: AtomicU64,
 }
 
 impl Disk {
@@ -42,6 +43,10 @@ impl Disk {
 }
 
 impl PageIo for Disk {
+    fn device(&self) -> u64 {
+        self.device.load(Ordering::Relaxed)
+    }
+
     fn read_pages<'a>(&'a self, first: u64, pages: &'a [CachePage]) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.reads.fetch_add(1, Ordering::Relaxed);
@@ -93,6 +98,7 @@ impl File {
             writes: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
             starved: AtomicBool::new(false),
+            device: AtomicU64::new(1),
         });
         let io: Arc<dyn PageIo> = disk.clone();
         Arc::new(File { cache: PageCache::new(Arc::downgrade(&io)), disk })
@@ -216,6 +222,26 @@ fn a_sync_that_is_given_up_forgets_no_file() {
         for file in &files {
             assert_eq!(file.cache.dirty_count(), 0);
         }
+    });
+}
+
+/// Files of others are neither stored with those of a device nor do their errors count.
+#[test]
+fn files_of_one_device_are_stored_by_themselves() {
+    let _alone = one_round_at_a_time();
+    run(async {
+        let files: Vec<_> = (0..6).map(|_| File::new(Vec::new())).collect();
+        for (index, file) in files.iter().enumerate() {
+            // Device numbers that no other test has.
+            file.disk.device.store(1000 + index as u64 % 2, Ordering::Relaxed);
+            file.disk.broken.store(index % 2 == 0, Ordering::Relaxed);
+            file.write(0, &[7; 100]).await.unwrap();
+        }
+        assert_eq!(sync_device(1001).await, Ok(()));
+        let dirty = || files.iter().map(|file| file.cache.dirty_count()).collect::<Vec<_>>();
+        assert_eq!(dirty(), [1, 0, 1, 0, 1, 0]);
+        assert_eq!(sync_device(1000).await, Err(Errno::EIO));
+        assert_eq!(dirty(), [0; 6]);
     });
 }
 
