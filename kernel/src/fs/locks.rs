@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
-use crate::sync::SpinLock;
+use crate::sync::{SpinLock, SpinGuard};
 
 /// Who holds a lock: a process (by its descriptor table) or an open file description (by its address).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +43,8 @@ struct Held {
     /// In no order; ranges of one owner do not overlap.
     records: Vec<Record>,
     whole: Vec<Whole>,
+    /// Those of [`WAITS`] that are about these locks.
+    waits: usize,
 }
 
 /// The locks on one inode.
@@ -55,68 +57,110 @@ pub struct FileLocks {
 /// Others between two who wait for each other: a longer chain is not followed to its end, as in Linux.
 const MAX_STEPS: usize = 10;
 
+/// An edge of the waits-for graph.
+struct Wait {
+    /// Tells it from others.
+    number: u64,
+    /// The address of the locks.
+    locks: usize,
+    wanted: Record,
+    in_the_way: Record,
+}
+
+struct Waits {
+    list: Vec<Wait>,
+    last: u64,
+}
+
 /// Who waits for whom, for EDEADLK.
-static WAITS: SpinLock<Vec<(Owner, Owner)>> = SpinLock::new(Vec::new());
+static WAITS: SpinLock<Waits> = SpinLock::new(Waits { list: Vec::new(), last: 0 });
 
-/// An edge of the waits-for graph for as long as the wait lasts.
-struct WaitEdge(Owner, Owner);
+/// An edge for as long as the wait lasts, or what it waits for stays in the way.
+struct WaitEdge<'a> {
+    locks: &'a FileLocks,
+    number: u64,
+}
 
-impl WaitEdge {
-    /// EDEADLK if `holder` waits, directly or over at most [`MAX_STEPS`] others, for `waiter`.
-    fn new(waiter: Owner, holder: Owner) -> Result<Self> {
+impl<'a> WaitEdge<'a> {
+    /// With these locks held, in which the one is in the other's way. EDEADLK if its owner waits, directly or over at most
+    /// [`MAX_STEPS`] others, for who wants it.
+    fn new(locks: &'a FileLocks, held: &mut Held, wanted: Record, in_the_way: Record) -> Result<Self> {
         let mut waits = WAITS.lock();
-        let mut at = holder;
+        let mut at = in_the_way.owner;
         for _ in 0..=MAX_STEPS + 1 {
-            if at == waiter {
+            if at == wanted.owner {
                 return Err(Errno::EDEADLK);
             }
-            match waits.iter().find(|(from, _)| *from == at) {
-                Some((_, next)) => at = *next,
+            match waits.list.iter().find(|wait| wait.wanted.owner == at) {
+                Some(wait) => at = wait.in_the_way.owner,
                 None => break,
             }
         }
-        waits.push((waiter, holder));
-        Ok(WaitEdge(waiter, holder))
+        waits.last += 1;
+        let number = waits.last;
+        waits.list.push(Wait { number, locks: locks.id(), wanted, in_the_way });
+        held.waits += 1;
+        Ok(WaitEdge { locks, number })
     }
 }
 
-impl Drop for WaitEdge {
+impl Drop for WaitEdge<'_> {
     fn drop(&mut self) {
-        let mut waits = WAITS.lock();
-        if let Some(at) = waits.iter().position(|edge| *edge == (self.0, self.1)) {
-            waits.swap_remove(at);
-        }
+        self.locks.forget_waits(&mut self.locks.held.lock(), |_, wait| wait.number != self.number);
     }
 }
 
 impl FileLocks {
-    /// F_SETLK with F_RDLCK or F_WRLCK: takes the lock, or answers the lock in the way.
-    fn try_lock(&self, new: Record) -> Result<Option<Record>> {
-        let mut held = self.held.lock();
-        if let Some(other) = conflict(&held.records, &new) {
-            return Ok(Some(other));
+    fn id(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
+    /// Leaves those out that do not go on.
+    fn forget_waits(&self, held: &mut Held, goes_on: impl Fn(&[Record], &Wait) -> bool) {
+        if held.waits == 0 {
+            return;
         }
+        let mut waits = WAITS.lock();
+        let before = waits.list.len();
+        waits.list.retain(|wait| wait.locks != self.id() || goes_on(&held.records, wait));
+        held.waits -= before - waits.list.len();
+    }
+
+    /// Some record is smaller, or weaker. Who waited for it waits no longer, even before it knows.
+    fn wake(&self, mut held: SpinGuard<'_, Held>) {
+        self.forget_waits(&mut held, |records, wait| conflict(records, &wait.wanted) == Some(wait.in_the_way));
+        drop(held);
+        self.released.wake_all();
+    }
+
+    /// Takes the lock, in whose way there is none.
+    fn take(&self, mut held: SpinGuard<'_, Held>, new: Record) -> Result<()> {
         make_room(&mut held.records)?;
         carve(&mut held.records, &new);
         add(&mut held.records, new);
-        drop(held);
         // A write lock that became a read lock lets others in.
-        self.released.wake_all();
-        Ok(None)
+        self.wake(held);
+        Ok(())
     }
 
+    /// F_SETLK with F_RDLCK or F_WRLCK.
     pub fn set(&self, new: Record) -> Result<()> {
-        if self.try_lock(new)?.is_some() { Err(Errno::EAGAIN) } else { Ok(()) }
+        let held = self.held.lock();
+        if conflict(&held.records, &new).is_some() { Err(Errno::EAGAIN) } else { self.take(held, new) }
     }
 
     /// F_SETLKW. To be awaited interruptibly.
     pub async fn set_wait(&self, new: Record) -> Result<()> {
         loop {
-            let Some(other) = self.try_lock(new)? else { return Ok(()) };
-            // Locks of open file descriptions take no part in deadlock detection (fcntl(2)).
-            let _edge = match (new.owner, other.owner) {
-                (Owner::Process(_), Owner::Process(_)) => Some(WaitEdge::new(new.owner, other.owner)?),
-                _ => None,
+            let (other, _edge) = {
+                let mut held = self.held.lock();
+                let Some(other) = conflict(&held.records, &new) else { return self.take(held, new) };
+                // Locks of open file descriptions take no part in deadlock detection (fcntl(2)).
+                let edge = match (new.owner, other.owner) {
+                    (Owner::Process(_), Owner::Process(_)) => Some(WaitEdge::new(self, &mut held, new, other)?),
+                    _ => None,
+                };
+                (other, edge)
             };
             self.released
                 .wait_for(|| conflict(&self.held.lock().records, &new).is_none_or(|c| c != other).then_some(()))
@@ -132,8 +176,7 @@ impl FileLocks {
             make_room(&mut held.records)?;
         }
         carve(&mut held.records, &range);
-        drop(held);
-        self.released.wake_all();
+        self.wake(held);
         Ok(())
     }
 
@@ -150,10 +193,8 @@ impl FileLocks {
         if let Owner::File(file) = owner {
             held.whole.retain(|whole| whole.file != file);
         }
-        let released = held.records.len() + held.whole.len() != before;
-        drop(held);
-        if released {
-            self.released.wake_all();
+        if held.records.len() + held.whole.len() != before {
+            self.wake(held);
         }
     }
 
@@ -300,21 +341,46 @@ mod tests {
         assert_eq!(locks.flock(2, true), Ok(()));
     }
 
+    /// Who wants byte `at`, which another has.
+    fn edge(locks: &FileLocks, wants: usize, has: usize) -> Result<WaitEdge<'_>> {
+        let at = has as u64;
+        WaitEdge::new(locks, &mut locks.held.lock(), record(wants, true, at, at), record(has, true, at, at))
+    }
+
     #[test]
     fn a_cycle_of_waiters_is_refused() {
-        let edge = WaitEdge::new(Owner::Process(101), Owner::Process(102)).unwrap();
-        assert_eq!(WaitEdge::new(Owner::Process(102), Owner::Process(101)).err(), Some(Errno::EDEADLK));
-        drop(edge);
-        assert!(WaitEdge::new(Owner::Process(102), Owner::Process(101)).is_ok());
+        let locks = FileLocks::default();
+        let first = edge(&locks, 101, 102).unwrap();
+        assert_eq!(edge(&locks, 102, 101).err(), Some(Errno::EDEADLK));
+        drop(first);
+        assert!(edge(&locks, 102, 101).is_ok());
+        assert_eq!(locks.held.lock().waits, 0);
+    }
+
+    /// Who has been let in does not wait, although it does not know yet.
+    #[test]
+    fn who_waits_for_nothing_any_more_makes_no_cycle() {
+        let locks = FileLocks::default();
+        for has in [301, 302] {
+            locks.set(record(has, true, has as u64, has as u64)).unwrap();
+        }
+        let waits = edge(&locks, 301, 302).unwrap();
+        assert_eq!(edge(&locks, 302, 301).err(), Some(Errno::EDEADLK));
+        locks.unlock(record(303, true, 0, 400)).unwrap();
+        assert_eq!(edge(&locks, 302, 301).err(), Some(Errno::EDEADLK));
+        locks.unlock(record(302, true, 302, 302)).unwrap();
+        assert!(edge(&locks, 302, 301).is_ok());
+        drop(waits);
+        assert_eq!(locks.held.lock().waits, 0);
     }
 
     #[test]
     fn a_long_chain_of_waiters_is_not_followed_to_its_end() {
-        let link = |from: usize| WaitEdge::new(Owner::Process(200 + from), Owner::Process(201 + from)).unwrap();
-        let mut chain: Vec<WaitEdge> = (0..11).map(link).collect();
-        let closes = |chain: &[WaitEdge]| WaitEdge::new(Owner::Process(200 + chain.len()), Owner::Process(200)).err();
-        assert_eq!(closes(&chain), Some(Errno::EDEADLK));
-        chain.push(link(11));
-        assert_eq!(closes(&chain), None);
+        let locks = FileLocks::default();
+        let mut chain: Vec<_> = (0..11).map(|from| edge(&locks, 200 + from, 201 + from).unwrap()).collect();
+        let closes = |len: usize| edge(&locks, 200 + len, 200).err();
+        assert_eq!(closes(chain.len()), Some(Errno::EDEADLK));
+        chain.push(edge(&locks, 211, 212).unwrap());
+        assert_eq!(closes(chain.len()), None);
     }
 }

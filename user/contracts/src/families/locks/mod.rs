@@ -13,7 +13,7 @@ use crate::sys::{NOWHERE, Ret, sys, zeroed};
 use crate::{say, signal, tests};
 
 tests! {
-    conflicts, ranges, split_and_merge, access, refused, release_on_close, children, waiting, deadlock, interrupted,
+    conflicts, ranges, split_and_merge, access, refused, release_on_close, children, waiting, deadlock, no_deadlock, interrupted,
     open_file_locks, open_file_refused, flock_modes, flock_sharing, flock_waiting, kinds_are_apart, exec_and_exit, leases,
     signals_owner,
 }
@@ -326,6 +326,25 @@ fn deadlock() {
     say!("the third closes the ring: {}", set_wait(fd, F_WRLCK, 2, 1));
     set(fd, F_UNLCK, 0, 0);
     say!("the others: {}, {}", process::wait(first), process::wait(second));
+}
+
+/// Who has been let in does not wait any more, even if it has not run since.
+fn no_deadlock() {
+    let fd = create(c"f", "");
+    set(fd, F_WRLCK, 0, 1);
+    let ready = Gate::new();
+    let child = process::child(|| {
+        set(fd, F_WRLCK, 1, 1);
+        ready.open();
+        let got = set_wait(fd, F_WRLCK, 0, 1);
+        set(fd, F_UNLCK, 1, 1);
+        i32::from(!got.ok())
+    });
+    ready.pass();
+    process::until_asleep(child);
+    say!("let go: {}", set(fd, F_UNLCK, 0, 1));
+    say!("the second: {}", set_wait(fd, F_WRLCK, 1, 1));
+    say!("the child: {}", process::wait(child));
 }
 
 fn interrupted() {
