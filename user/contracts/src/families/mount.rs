@@ -194,6 +194,7 @@ fn stacked() {
         mkdir(c"n/d");
         mount(c"n", c"n/d", c"", MS_MOVE, c"")
     });
+    say!("the root: {}", mount(c"/", c"n", c"", MS_MOVE, c""));
 }
 
 fn pivot_refused() {
