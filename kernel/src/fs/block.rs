@@ -13,7 +13,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use smallvec::SmallVec;
 
-use super::block_file::{DiskFile, Opened};
+use super::block_file::{DiskFile, Opened, Use};
 use super::inode::DeviceId;
 use super::op::Op;
 use super::open_file::OpenFile;
@@ -174,6 +174,9 @@ pub trait BlockDevice: Send + Sync {
         Op::ready(Err(Errno::ENOTTY))
     }
 
+    /// The file system that has it has ended, and only writes what is left to write.
+    fn fs_ended(&self) {}
+
     /// Nobody has it open or mounted any more, and what was written to it has been submitted.
     fn last_closed(&self) {}
 }
@@ -182,6 +185,8 @@ pub trait BlockDevice: Send + Sync {
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
     pub disk: &'a DiskFile,
+    /// What the caller has opened it for.
+    pub opened_for: Use,
     pub file: &'a OpenFile,
     pub thread: &'a Thread,
     pub cmd: u32,
@@ -274,10 +279,10 @@ pub fn file(id: DeviceId) -> Option<Arc<DiskFile>> {
 }
 
 /// The disk for a file system that is about to be mounted. It counts as open as long as the answer lives, and nothing that
-/// was written by way of /dev is only in memory.
+/// was written by way of /dev is only in memory. EBUSY if somebody has opened it with O_EXCL.
 pub async fn claim(id: DeviceId) -> Result<Arc<dyn BlockDevice>> {
     let file = file(id).ok_or(Errno::ENXIO)?;
-    let opened = file.open().await;
+    let opened = file.open(Use::FileSystem).await?;
     opened.disk().settle().await?;
     Ok(Arc::new(Claim(opened)))
 }
@@ -314,6 +319,10 @@ impl BlockDevice for Claim {
 
     fn submit(&self, request: Request) {
         self.device().submit(request);
+    }
+
+    fn fs_ended(&self) {
+        self.0.end();
     }
 }
 

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::any::Any;
 
-use linux_raw_sys::ioctl;
+use linux_raw_sys::{general as raw, ioctl};
 use smallvec::SmallVec;
 
 use super::block::{BlockDevice, Call, Disk, Memory, Pending, SECTOR_SIZE};
@@ -46,21 +46,74 @@ pub struct DiskFile {
 struct Users {
     /// Open files and mounted file systems.
     count: usize,
+    /// One of the files was opened with O_EXCL.
+    exclusive: bool,
+    /// File systems, but for those that only write what is left to write.
+    mounted: usize,
+    /// The others.
+    ending: usize,
     /// The last has gone, and what he wrote is being stored. Who wants to open the disk waits.
     leaving: bool,
 }
 
+/// What a disk is opened for. As in Linux, those who want it for themselves keep each other out, and nobody else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    File,
+    /// open(2) with O_EXCL.
+    Exclusive,
+    FileSystem,
+    /// That has ended.
+    FormerFileSystem,
+}
+
+impl Users {
+    /// One user more; EBUSY, or None if that has to be waited for.
+    fn enter(&mut self, what: Use) -> Option<Result<()>> {
+        if self.leaving {
+            return None;
+        }
+        match what {
+            Use::Exclusive if self.exclusive || self.mounted > 0 => return Some(Err(Errno::EBUSY)),
+            Use::Exclusive if self.ending > 0 => return None,
+            Use::FileSystem if self.exclusive => return Some(Err(Errno::EBUSY)),
+            _ => {}
+        }
+        self.count += 1;
+        self.count_use(what, true);
+        Some(Ok(()))
+    }
+
+    fn count_use(&mut self, what: Use, more: bool) {
+        let count = match what {
+            Use::File => return,
+            Use::Exclusive => {
+                self.exclusive = more;
+                return;
+            }
+            Use::FileSystem => &mut self.mounted,
+            Use::FormerFileSystem => &mut self.ending,
+        };
+        *count = if more { *count + 1 } else { *count - 1 };
+    }
+}
+
 /// One user of a disk: an open file or a mounted file system.
-pub struct Opened(Arc<DiskFile>);
+pub struct Opened {
+    file: Arc<DiskFile>,
+    /// Changed with the disk's users locked.
+    what: SpinLock<Use>,
+}
 
 /// Pages that are dropped by close(2) itself; more are left to a task.
 const DROPPED_AT_ONCE: usize = 1024;
 
 /// Shows the disk in /dev.
 pub(super) fn show(disk: &Disk, file: Arc<DiskFile>) {
-    let open: devfs::Factory = Box::new(move |_, _| {
+    let open: devfs::Factory = Box::new(move |flags, _| {
         let file = file.clone();
-        Op::boxed(async move { Ok(Arc::new(file.open().await) as Arc<dyn FileOps>) })
+        let what = if flags & raw::O_EXCL != 0 { Use::Exclusive } else { Use::File };
+        Op::boxed(async move { Ok(Arc::new(file.open(what).await?) as Arc<dyn FileOps>) })
     });
     devfs::register(&disk.name, disk.id, FileType::BlockDevice, PERM, open);
 }
@@ -127,14 +180,17 @@ impl DiskFile {
         })
     }
 
-    pub async fn open(self: &Arc<Self>) -> Opened {
-        let enter = || {
-            let mut users = self.users.lock();
-            users.count += usize::from(!users.leaving);
-            (!users.leaving).then_some(())
-        };
-        self.left.wait_for(enter).await;
-        Opened(self.clone())
+    /// EBUSY if somebody else has it for himself.
+    pub async fn open(self: &Arc<Self>, what: Use) -> Result<Opened> {
+        self.left.wait_for(|| self.users.lock().enter(what)).await?;
+        Ok(Opened { file: self.clone(), what: SpinLock::new(what) })
+    }
+
+    /// EBUSY if somebody has it for himself, but for who asks.
+    pub fn check_not_held(&self, opened_for: Use) -> Result<()> {
+        let users = self.users.lock();
+        let held = users.mounted > 0 || users.exclusive && opened_for != Use::Exclusive;
+        if held { Err(Errno::EBUSY) } else { Ok(()) }
     }
 
     /// How many have it open or mounted; asked when nobody is just leaving.
@@ -175,18 +231,35 @@ impl DiskFile {
 
 impl Opened {
     pub fn disk(&self) -> &Arc<DiskFile> {
-        &self.0
+        &self.file
+    }
+
+    /// The file system that has it only writes what is left to write: who wants the disk for himself waits for that.
+    pub fn end(&self) {
+        let mut users = self.file.users.lock();
+        let mut what = self.what.lock();
+        if *what == Use::FileSystem {
+            users.count_use(*what, false);
+            *what = Use::FormerFileSystem;
+            users.count_use(*what, true);
+        }
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        let file = &self.0;
+        let file = &self.file;
         {
+            let what = *self.what.get_mut();
             let mut users = file.users.lock();
+            users.count_use(what, false);
             users.count -= 1;
             users.leaving = users.count == 0;
             if users.count > 0 {
+                drop(users);
+                if what != Use::File {
+                    file.left.wake_all();
+                }
                 return;
             }
         }
@@ -212,21 +285,21 @@ impl FileOps for Opened {
 
     fn read<'a>(&'a self, _file: &'a OpenFile, buf: &'a mut IoBuf<'_>, pos: u64) -> Option<Op<'a, Result<usize>>> {
         Some(Op::boxed(async move {
-            if pos >= self.0.bytes() { Ok(0) } else { self.0.cache.read(pos, self.0.bytes(), buf).await }
+            if pos >= self.file.bytes() { Ok(0) } else { self.file.cache.read(pos, self.file.bytes(), buf).await }
         }))
     }
 
     fn write<'a>(&'a self, _file: &'a OpenFile, buf: &'a mut IoBuf<'_>, pos: u64) -> Option<Op<'a, Result<usize>>> {
         Some(Op::boxed(async move {
-            if self.0.disk.device.read_only() {
+            if self.file.disk.device.read_only() {
                 return Err(Errno::EPERM);
             }
-            let room = self.0.bytes().saturating_sub(pos);
+            let room = self.file.bytes().saturating_sub(pos);
             if room == 0 {
                 return if buf.is_empty() { Ok(0) } else { Err(Errno::ENOSPC) };
             }
             let cut = buf.limit(usize::try_from(room).unwrap_or(usize::MAX));
-            let result = self.0.cache.write(pos, self.0.bytes(), buf).await;
+            let result = self.file.cache.write(pos, self.file.bytes(), buf).await;
             buf.extend(cut);
             result
         }))
@@ -237,20 +310,21 @@ impl FileOps for Opened {
     }
 
     fn size(&self) -> Option<u64> {
-        Some(self.0.bytes())
+        Some(self.file.bytes())
     }
 
     /// A mapping holds the file, so the disk stays open, and its cache, too.
     fn page_source(&self, file: &Arc<OpenFile>) -> Option<Arc<dyn PageSource>> {
-        let (cache, read_only) = (self.0.cache.clone(), self.0.disk.device.read_only());
+        let (cache, read_only) = (self.file.cache.clone(), self.file.disk.device.read_only());
         Some(Arc::new(FileSource { file: file.clone(), cache, read_only }))
     }
 
     fn ioctl<'a>(&'a self, file: &'a OpenFile, thread: &'a Thread, cmd: u32, arg: u64) -> Op<'a, Result<u64>> {
-        let disk = &self.0.disk;
+        let disk = &self.file.disk;
+        let opened_for = *self.what.lock();
         Op::boxed(async move {
             match cmd {
-                BLKGETSIZE64 => UserPtr::<u64>::new(arg).write(thread.mm(), self.0.bytes()).await?,
+                BLKGETSIZE64 => UserPtr::<u64>::new(arg).write(thread.mm(), self.file.bytes()).await?,
                 ioctl::BLKGETSIZE => UserPtr::<u64>::new(arg).write(thread.mm(), disk.device.sectors()).await?,
                 ioctl::BLKSSZGET | ioctl::BLKPBSZGET => {
                     UserPtr::<u32>::new(arg).write(thread.mm(), disk.device.logical_block()).await?
@@ -258,16 +332,18 @@ impl FileOps for Opened {
                 ioctl::BLKROGET => UserPtr::<u32>::new(arg).write(thread.mm(), disk.device.read_only().into()).await?,
                 ioctl::BLKFLSBUF if !thread.creds().capable(Caps::SYS_ADMIN) => return Err(Errno::EACCES),
                 ioctl::BLKFLSBUF => {
-                    self.0.sync_now().await?;
-                    self.0.settle().await?;
+                    self.file.sync_now().await?;
+                    self.file.settle().await?;
                 }
-                _ => return disk.device.ioctl(Call { disk: &self.0, file, thread, cmd, arg }).await,
+                _ => {
+                    return disk.device.ioctl(Call { disk: &self.file, opened_for, file, thread, cmd, arg }).await;
+                }
             }
             Ok(0)
         })
     }
 
     fn sync(&self) -> Op<'_, Result<()>> {
-        Op::boxed(self.0.sync_now())
+        Op::boxed(self.file.sync_now())
     }
 }

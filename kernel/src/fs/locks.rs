@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use crate::errno::{Errno, Result};
 use crate::exec::WaitQueue;
-use crate::sync::{SpinLock, SpinGuard};
+use crate::sync::{SpinGuard, SpinLock};
 
 /// Who holds a lock: a process (by its descriptor table) or an open file description (by its address).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -270,6 +270,7 @@ impl Drop for Ext2 {
         self.volume.forget_inodes();
         self.volume.orphans.lock().clear();
         self.volume.ended.store(true, Ordering::Release);
+        self.volume.device.fs_ended();
         self.volume.forget_lost_found();
         self.volume.dirty.notify();
     }

@@ -112,6 +112,7 @@ async fn configure(device: &Loop, call: Call<'_>, config: Config) -> Result<()> 
     if file.is_path() {
         return Err(Errno::EBADF);
     }
+    call.disk.check_not_held(call.opened_for)?;
     let _changing = device.changing.lock().await;
     if device.removed.load(Ordering::Relaxed) {
         return Err(Errno::ENXIO);

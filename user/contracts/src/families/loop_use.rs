@@ -8,6 +8,7 @@ use super::loops::{
     ADD, AUTOCLEAR, BLKFLSBUF, BLKGETSIZE, BLKGETSIZE64, BLKROGET, BLKSSZGET, CHANGE_FD, CLR_FD, NODE, NUMBER, REMOVE,
     SET_BLOCK_SIZE, SET_CAPACITY, SET_FD, control, device, end, file, get, put, set, shown, start,
 };
+use super::mount_sync::image;
 use crate::file::{close, contents, create, mkdir, open, path, read_at, stat, unlink};
 use crate::memory::{PAGE, map, peek, poke, try_peek, try_poke};
 use crate::process::{self, as_plain_user};
@@ -17,7 +18,7 @@ use crate::{say, tests};
 const RW: i32 = PROT_READ | PROT_WRITE;
 
 tests! {
-    clear, clear_of_a_busy_one, autoclear, change_file, both_ways, cut_short, sysfs, partitions, not_permitted, common_ioctls, unknown_ioctls, flush, full, pread_and_seek, appended, mapped, mapped_read_only,
+    clear, clear_of_a_busy_one, autoclear, change_file, both_ways, cut_short, sysfs, partitions, not_permitted, common_ioctls, unknown_ioctls, flush, full, pread_and_seek, appended, mapped, mapped_read_only, exclusive, exclusive_of_mounted,
 }
 
 fn clear() {
@@ -296,4 +297,64 @@ fn mapped_read_only() {
     close(reads);
     close(only);
     end(writes);
+}
+
+/// O_EXCL keeps out those who ask for the same, and file systems.
+fn exclusive() {
+    let backing = file(c"f", 8192);
+    let fd = device(O_RDWR);
+    let mine = open(NODE, O_RDONLY | O_EXCL).fd();
+    say!("bind: {}", sys!(SYS_ioctl, fd, SET_FD, backing));
+    say!("bind by who has it: {}", sys!(SYS_ioctl, mine, SET_FD, backing));
+    say!("again: {} {}", open(NODE, O_RDWR | O_EXCL), open(NODE, O_RDONLY | O_EXCL));
+    say!("made: {} {}", open(NODE, O_RDWR | O_CREAT | O_EXCL), open(NODE, O_RDWR | O_CREAT).ok());
+    mkdir(c"m");
+    say!("mount: {}", sys!(SYS_mount, NODE, c"m", c"ext2", MS_RDONLY, 0));
+    let copy = sys!(SYS_dup, mine).fd();
+    close(mine);
+    say!("a copy is left: {}", open(NODE, O_RDONLY | O_EXCL));
+    let writer = open(NODE, O_RDWR).fd();
+    say!("write: {}", put(writer, "written", 0));
+    close(copy);
+    let mine = open(NODE, O_PATH | O_EXCL).fd();
+    let mine_too = open(NODE, O_RDWR | O_EXCL);
+    say!("none is left: {} {}", mine_too.ok(), open(NODE, O_RDONLY | O_EXCL));
+    say!("what was written: {}", start(mine_too.fd(), 0));
+    for fd in [mine, mine_too.fd(), writer] {
+        close(fd);
+    }
+    end(fd);
+}
+
+fn exclusive_of_mounted() {
+    for name in [c"a", c"b"] {
+        mkdir(name);
+    }
+    let backing = create(c"f", "");
+    let image = image();
+    sys!(SYS_write, backing, &image[..], image.len()).need();
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing).need();
+    let mount = |place| sys!(SYS_mount, NODE, place, c"ext2", 0, 0);
+    let exclusively = || {
+        let ret = open(NODE, O_RDONLY | O_EXCL);
+        if ret.ok() {
+            close(ret.fd());
+        }
+        ret.ok()
+    };
+    say!("before: {}", exclusively());
+    say!("mounted: {} {} {}", mount(c"a"), exclusively(), open(NODE, O_RDWR | O_EXCL));
+    say!("twice: {} {}", mount(c"b"), exclusively());
+    say!("once: {} {}", sys!(SYS_umount2, c"a", 0), exclusively());
+    close(create(c"b/file", "content"));
+    say!("not at all: {} {}", sys!(SYS_umount2, c"b", 0), exclusively());
+    let mine = open(NODE, O_RDONLY | O_EXCL).fd();
+    say!("mount: {}", mount(c"a"));
+    close(mine);
+    say!("mount: {} {}", mount(c"a"), contents(c"a/file"));
+    let held = open(c"a/file", O_RDONLY).fd();
+    say!("lazily: {} {}", sys!(SYS_umount2, c"a", MNT_DETACH), exclusively());
+    close(held);
+    end(fd);
 }
