@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::ops::Range;
 
 use linux_raw_sys::general as raw;
 
@@ -242,16 +243,23 @@ pub(super) async fn write_step(
     let size = inode.size();
     let perm = if keep_set_id { None } else { without_set_id(&inode.metadata()) };
     let mut cut = buf.limit(STEP);
+    let mut unfinished = Unfinished { inode, cache, bytes: pos..pos };
     let (n, wanted) = loop {
         let wanted = buf.remaining();
         match inode.prepare_write(pos, wanted as u64).await {
-            Ok(()) => break (cache.write(pos, size, buf).await, wanted),
+            Ok(()) => {
+                unfinished.bytes.end = pos + wanted as u64;
+                break (cache.write(pos, size, buf).await, wanted);
+            }
             // What still fits is written: a short count, as on Linux.
             Err(Errno::ENOSPC) if buf.remaining() > 4096 => cut += buf.limit(buf.remaining() / 2),
             Err(errno) => break (Err(errno), 0),
         }
     };
     buf.extend(cut);
+    if n.is_err() {
+        unfinished.bytes = pos..pos;
+    }
     let rest = pos + n.unwrap_or(0) as u64..pos + wanted as u64;
     if n.is_err() {
         inode.give_up_write(rest.clone());
@@ -264,7 +272,39 @@ pub(super) async fn write_step(
     if !rest.is_empty() {
         inode.give_up_write(rest);
     }
+    unfinished.bytes = pos..pos;
     Ok(n)
+}
+
+/// A write that was prepared, until the file has what was written. Who gives it up before leaves nothing behind the end of the
+/// file.
+struct Unfinished<'a> {
+    inode: &'a Arc<dyn Inode>,
+    cache: &'a Arc<PageCache>,
+    bytes: Range<u64>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let end = self.bytes.end;
+        // Up to the end of the file, what has been copied stays.
+        let behind = self.inode.size().max(self.bytes.start)..end;
+        if self.bytes.is_empty() || behind.is_empty() {
+            return;
+        }
+        self.inode.give_up_write(behind);
+        exec::spawn("unwrite", cut_off(self.inode.clone(), self.cache.clone(), end));
+    }
+}
+
+/// Drops what is in the cache behind the end of the file, up to `end`.
+async fn cut_off(inode: Arc<dyn Inode>, cache: Arc<PageCache>, end: u64) {
+    let _guard = inode.state().lock.lock().await;
+    let size = inode.size();
+    if size < end {
+        cache.truncate(size).await;
+        inode.give_up_write(size..end);
+    }
 }
 
 /// How much may be written at `pos`: RLIMIT_FSIZE (SIGXFSZ and EFBIG beyond) and the largest offset.

@@ -100,7 +100,8 @@ impl Dentry {
         self.kind
     }
 
-    pub(super) fn is_layered(&self) -> bool {
+    /// See [`Inode::is_layered`].
+    pub fn is_layered(&self) -> bool {
         self.layered
     }
 

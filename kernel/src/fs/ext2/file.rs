@@ -88,13 +88,17 @@ impl Node {
         Ok(())
     }
 
-    /// See [`crate::fs::Inode::give_up_write`]. What is in a page with bytes that were written stays reserved.
+    /// See [`crate::fs::Inode::give_up_write`]. What is in a page with bytes that were written stays reserved, up to the end of
+    /// the file.
     pub fn give_up(&self, bytes: Range<u64>) {
         let per_page = self.blocks_per_page();
         let blocks = |at: u64| at.div_ceil(PAGE_SIZE as u64) * per_page;
-        let (start, end) = (blocks(bytes.start), blocks(bytes.end));
         let dropped = {
             let mut state = self.state.lock();
+            let behind = bytes.start >= state.size;
+            let first =
+                if behind { bytes.start.div_ceil(self.volume.layout.block_size as u64) } else { blocks(bytes.start) };
+            let (start, end) = (first, blocks(bytes.end));
             let added = core::mem::take(&mut state.added);
             // Unless the size has followed what was written, nothing was.
             state.write_end = 0;

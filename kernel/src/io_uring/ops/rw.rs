@@ -41,9 +41,12 @@ pub fn at_once(ring: &Ring, t: &Thread, sqe: &Sqe, write: bool) -> Option<Outcom
             let moved = if write { file.write_now(&mut buf) } else { file.read_now(&mut buf, true) };
             moved.map(|moved| outcome(moved.map_or_else(|errno| -errno.get(), |n| n as i32), len))
         }
-        // Dropped and made again as a request if it has to wait: it moves the same bytes to or from the same place.
-        Kind::Regular(_)
+        // Dropped and made again as a request if it has to wait: it moves the same bytes to or from the same place. Not so
+        // where a server may carry out what was dropped after what comes later.
+        Kind::Regular(cache)
             if sqe.off <= i64::MAX as u64
+                && !cache.is_of_shared_file()
+                && !file.path().dentry.is_layered()
                 && file.flags() & (raw::O_APPEND | raw::O_SYNC) == 0
                 && !inode_flags::syncs(&file) =>
         {

@@ -1,5 +1,9 @@
 //! What becomes of a volume when its mounts go.
 
+use alloc::boxed::Box;
+use core::future::{Future, poll_fn};
+use core::task::Poll;
+
 use super::*;
 use crate::fs::MountFlags;
 use crate::fs::configure::reconfigure;
@@ -118,5 +122,52 @@ fn a_volume_with_a_removed_file_in_use_stays_writable() {
         drop(file);
         assert_eq!(to_read_only().await, Ok(()));
         check_clean(&disk.image(), "after the removal");
+    });
+}
+
+/// Who is killed while it writes, or tries it another way, leaves neither space nor bytes behind.
+#[test]
+fn a_write_that_is_given_up_leaves_nothing() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 8 * MIB), 14);
+    run(async move {
+        let fs = mount(&disk).await;
+        let root = root_of(&fs);
+        let file = root.create(b"file", NewNode::Regular, ATTR).await.unwrap();
+        write(&file, 0, &[1; 5000]).await.unwrap();
+        file.sync(false).await.unwrap();
+        let cache = file.page_cache().unwrap().clone();
+        let (free, sectors) = (fs.statfs().free, file.metadata().blocks);
+        for polls in 1..40 {
+            // Its first page has to be read.
+            cache.invalidate(0..u64::MAX);
+            let data = vec![2; 300_000];
+            let mut buf = IoBuf::kernel(&data);
+            let mut writing = Box::pin(crate::fs::regular::write_kernel(&file, &cache, 4500, &mut buf));
+            let mut done = false;
+            for _ in 0..polls {
+                done |= poll_fn(|cx| Poll::Ready(writing.as_mut().poll(cx).is_ready())).await;
+                if done {
+                    break;
+                }
+                exec::yield_now().await;
+            }
+            drop(writing);
+            if done {
+                assert!(polls > 2);
+                return;
+            }
+            // What was begun is put right by a task.
+            for _ in 0..20 {
+                exec::yield_now().await;
+            }
+            drop(file.state().lock.lock().await);
+            assert_eq!((fs.statfs().free, file.metadata().blocks), (free, sectors), "polls {polls}");
+            assert_eq!(file.metadata().size, 5000);
+            file.set_attr(SetAttr { size: Some(400_000), ..SetAttr::default() }).await.unwrap();
+            let content = read(&file).await.unwrap();
+            assert!(content[5000..].iter().all(|byte| *byte == 0), "polls {polls}");
+            file.set_attr(SetAttr { size: Some(5000), ..SetAttr::default() }).await.unwrap();
+        }
+        panic!("it never ended");
     });
 }

@@ -192,6 +192,10 @@ impl Inode for TmpInode {
         Op::ready(self.charge(cache, charged, missing))
     }
 
+    fn give_up_write(&self, _bytes: Range<u64>) {
+        self.settle_charge();
+    }
+
     fn next_data(&self, offset: u64) -> Op<'_, Result<Option<Range<u64>>>> {
         const PAGE: u64 = PAGE_SIZE as u64;
         let Content::File { cache, .. } = &self.content else { return Op::ready(Ok(None)) };
