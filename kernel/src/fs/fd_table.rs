@@ -240,16 +240,26 @@ impl FdTable {
     }
 
     /// A copy for a child process (clone without CLONE_FILES).
-    pub fn fork(&self) -> Self {
-        let table = self.table.lock();
-        let end = table.used.iter().rposition(|word| *word != 0).map_or(0, |i| (i + 1) * 64);
-        let slots = table.slots.iter().take(end).cloned().collect();
-        let used = table.used.iter().take(end / 64).copied().collect();
-        FdTable {
-            table: SpinLock::new(Table { slots, used }),
+    pub fn fork(&self) -> Result<Self> {
+        let mut copy = Table::default();
+        loop {
+            let table = self.table.lock();
+            let words = table.used.iter().rposition(|word| *word != 0).map_or(0, |i| i + 1);
+            if copy.slots.capacity() >= words * 64 && copy.used.capacity() >= words {
+                copy.slots.extend(table.slots.iter().take(words * 64).cloned());
+                copy.used.extend_from_slice(&table.used[..words]);
+                break;
+            }
+            // Programs with leave to do so make it long.
+            drop(table);
+            copy.slots.try_reserve_exact(words * 64).map_err(|_| Errno::ENOMEM)?;
+            copy.used.try_reserve_exact(words).map_err(|_| Errno::ENOMEM)?;
+        }
+        Ok(FdTable {
+            table: SpinLock::new(copy),
             limit: AtomicU64::new(self.limit.load(Ordering::Relaxed)),
             id: new_id(),
-        }
+        })
     }
 
     /// Takes out the next few open descriptors in `*fd..=last` that `pick` wants, and moves `fd` behind them.
@@ -390,7 +400,7 @@ mod tests {
         let table = Arc::new(FdTable::new());
         table.install(file(), false).unwrap();
         table.install(file(), true).unwrap();
-        let copy = table.fork();
+        let copy = table.fork().unwrap();
         let marked = table.clone();
         crate::exec::test_util::block_on(async move { marked.close_on_exec().await });
         assert!(table.open_fds(0).eq([0]));

@@ -197,7 +197,7 @@ fn check(t: &Thread, args: &CloneArgs) -> Result<()> {
 /// The list of what is shared and what is copied.
 fn build(t: &Thread, args: &CloneArgs, (mm, mm_use): (Arc<AddressSpace>, Arc<MmUse>), fork: Fork) -> SysResult<Thread> {
     let flags = args.flags;
-    let files = if flags.contains(CloneFlags::FILES) { t.files().clone() } else { Arc::new(t.files().fork()) };
+    let files = if flags.contains(CloneFlags::FILES) { t.files().clone() } else { Arc::new(t.files().fork()?) };
     let fs = if flags.contains(CloneFlags::FS) { t.fs().clone() } else { Arc::new(t.fs().fork()) };
     let creds = t.creds().clone();
     let fp = fp::get(t);
@@ -372,7 +372,7 @@ pub async fn unshare(t: &mut Thread, flags: u64) -> Result<()> {
         t.set_fs(fs);
     }
     if flags.contains(CloneFlags::FILES) {
-        let files = Arc::new(t.files().fork());
+        let files = Arc::new(t.files().fork()?);
         t.set_files(files);
     }
     Ok(())

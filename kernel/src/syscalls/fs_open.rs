@@ -158,7 +158,7 @@ pub async fn close_range(t: &mut Thread, first: u32, last: u32, flags: u32) -> R
         return Err(Errno::EINVAL);
     }
     if flags & CLOSE_RANGE_UNSHARE != 0 && Arc::strong_count(t.files()) > 2 {
-        let copy = Arc::new(t.files().fork());
+        let copy = Arc::new(t.files().fork()?);
         t.set_files(copy);
     }
     if flags & CLOSE_RANGE_CLOEXEC != 0 {

@@ -3,22 +3,18 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use super::super::inode::FileSystem;
 use super::super::inode_flags::InodeFlags;
 use super::super::path::{self, Path};
+use super::super::procfs::text::{Text, put};
 use super::table::{BATCH, NOWHERE, TABLE};
 use super::{Mount, MountFlags};
+use crate::exec;
 
-fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
-    for &byte in text {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\\' => {
-                out.extend_from_slice(&[b'\\', b'0' + (byte >> 6), b'0' + ((byte >> 3) & 7), b'0' + (byte & 7)]);
-            }
-            _ => out.push(byte),
-        }
-    }
-}
+/// What is escaped: mangle_path(), seq_escape().
+const SPECIAL: &[u8] = b" \t\n\\";
 
 /// What the files show of a mount. The mount itself would be in use as long as somebody looks at it.
 struct Row {
@@ -32,19 +28,22 @@ struct Row {
     place: Vec<u8>,
 }
 
-/// All mounts that are seen from `root`, in the order in which they came.
-fn rows(root: &Path) -> Vec<Row> {
-    let mut rows = Vec::new();
+/// What a file says of all mounts that are seen from `root`, in the order in which they came. Programs decide how many there
+/// are, and how long their names.
+async fn show(root: &Path, out: &mut Text, line: fn(&Row, &mut Text)) {
     let mut last = NOWHERE;
     loop {
+        let mut rows: SmallVec<[Row; BATCH]> = SmallVec::new();
         let before = last;
         for (turn, mount) in TABLE.read().after(last).take(BATCH) {
             last = turn;
             rows.extend(Row::of(mount, root));
         }
         if last == before {
-            return rows;
+            return;
         }
+        rows.iter().for_each(|row| line(row, out));
+        exec::budget().await;
     }
 }
 
@@ -63,9 +62,9 @@ impl Row {
     }
 
     /// `whole`: as far as the file system can be written, too.
-    fn push_flags(&self, out: &mut Vec<u8>, whole: bool) {
+    fn push_flags(&self, out: &mut Text, whole: bool) {
         let read_only = self.flags.contains(MountFlags::RDONLY) || whole && self.fs.read_only();
-        out.extend_from_slice(if read_only { b"ro" } else { b"rw" });
+        out.bytes(if read_only { b"ro" } else { b"rw" });
         if whole {
             self.push_syncs(out);
         }
@@ -79,56 +78,45 @@ impl Row {
             (MountFlags::NOSYMFOLLOW, b",nosymfollow"),
         ] {
             if self.flags.contains(flag) {
-                out.extend_from_slice(name);
+                out.bytes(name);
             }
         }
     }
 
-    fn push_syncs(&self, out: &mut Vec<u8>) {
+    fn push_syncs(&self, out: &mut Text) {
         for (flag, name) in [(InodeFlags::SYNC, &b",sync"[..]), (InodeFlags::DIRSYNC, b",dirsync")] {
             if self.fs.syncs().contains(flag) {
-                out.extend_from_slice(name);
+                out.bytes(name);
             }
         }
     }
 }
 
 /// The text of /proc/mounts as a process with this root directory sees it.
-pub fn proc_mounts(root: &Path) -> Vec<u8> {
-    let mut out = Vec::new();
-    for row in rows(root) {
-        push_escaped(&mut out, &row.fs.source());
-        out.push(b' ');
-        push_escaped(&mut out, &row.place);
-        out.push(b' ');
-        out.extend_from_slice(row.fs.type_name().as_bytes());
-        out.push(b' ');
-        row.push_flags(&mut out, true);
-        out.extend_from_slice(&row.fs.options());
-        out.extend_from_slice(b" 0 0\n");
-    }
-    out
+pub async fn proc_mounts(root: &Path, out: &mut Text) {
+    show(root, out, |row, out| {
+        out.escaped(&row.fs.source(), SPECIAL).push(b' ');
+        out.escaped(&row.place, SPECIAL).push(b' ');
+        out.bytes(row.fs.type_name().as_bytes()).push(b' ');
+        row.push_flags(out, true);
+        out.bytes(&row.fs.options()).bytes(b" 0 0\n");
+    })
+    .await
 }
 
 /// The text of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
-pub fn proc_mountinfo(root: &Path) -> Vec<u8> {
-    let mut out = Vec::new();
-    for row in rows(root) {
+pub async fn proc_mountinfo(root: &Path, out: &mut Text) {
+    show(root, out, |row, out| {
         let dev = row.fs.device();
-        out.extend_from_slice(format!("{} {} {}:{} ", row.id, row.parent, dev.major, dev.minor).as_bytes());
-        push_escaped(&mut out, &row.inside);
-        out.push(b' ');
-        push_escaped(&mut out, &row.place);
-        out.push(b' ');
-        row.push_flags(&mut out, false);
-        out.extend_from_slice(b" - ");
-        out.extend_from_slice(row.fs.type_name().as_bytes());
-        out.push(b' ');
-        push_escaped(&mut out, &row.fs.source());
-        out.extend_from_slice(if row.fs.read_only() { b" ro" } else { b" rw" });
-        row.push_syncs(&mut out);
-        out.extend_from_slice(&row.fs.options());
-        out.push(b'\n');
-    }
-    out
+        put!(out, "{} {} {}:{} ", row.id, row.parent, dev.major, dev.minor);
+        out.escaped(&row.inside, SPECIAL).push(b' ');
+        out.escaped(&row.place, SPECIAL).push(b' ');
+        row.push_flags(out, false);
+        out.bytes(b" - ").bytes(row.fs.type_name().as_bytes()).push(b' ');
+        out.escaped(&row.fs.source(), SPECIAL);
+        out.bytes(if row.fs.read_only() { b" ro" } else { b" rw" });
+        row.push_syncs(out);
+        out.bytes(&row.fs.options()).push(b'\n');
+    })
+    .await
 }

@@ -115,6 +115,7 @@ impl Node {
                 EntryKind::Fds | EntryKind::FdInfos | EntryKind::Tasks | EntryKind::Static(_) => FileType::Directory,
                 EntryKind::Link(_) => FileType::Symlink,
                 EntryKind::Text(_)
+                | EntryKind::Long(_)
                 | EntryKind::Maps(_)
                 | EntryKind::Discreet(_)
                 | EntryKind::Memory(_)
@@ -436,6 +437,7 @@ impl ProcInode {
             Node::Entry(subject, entry) => match entry.kind {
                 EntryKind::Text(text) if entry.private => Source::Private(subject.clone(), text),
                 EntryKind::Text(text) => Source::Subject(subject.clone(), text),
+                EntryKind::Long(text) => Source::LongSubject(subject.clone(), text),
                 EntryKind::Discreet(text) => {
                     Source::Discreet(subject.clone(), text, subject.check_access(thread).is_ok())
                 }

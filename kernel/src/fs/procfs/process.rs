@@ -10,10 +10,11 @@ use super::node::Static;
 use super::status;
 use super::subject::Subject;
 use super::text::{Text, put, put_limit, trim_nul};
-use super::text_file::{DiscreetText, SubjectStore, SubjectText, parse};
+use super::text_file::{DiscreetText, LongSubjectText, SubjectStore, SubjectText, parse};
 use super::waits;
 use crate::errno::{Errno, Result};
 use crate::fs::mount;
+use crate::fs::op::Op;
 use crate::fs::path::Path;
 use crate::process::limits::INFINITY;
 use crate::process::ptrace::watch;
@@ -29,6 +30,7 @@ pub struct Entry {
 
 pub enum EntryKind {
     Text(SubjectText),
+    Long(LongSubjectText),
     /// Text that says less to those who may not look into the process.
     Discreet(DiscreetText),
     Setting(SubjectText, SubjectStore),
@@ -49,6 +51,10 @@ pub enum EntryKind {
 
 const fn text(name: &'static str, text: SubjectText) -> Entry {
     Entry { name, perm: 0o444, private: false, kind: EntryKind::Text(text) }
+}
+
+const fn long(name: &'static str, text: LongSubjectText) -> Entry {
+    Entry { name, perm: 0o444, private: false, kind: EntryKind::Long(text) }
 }
 
 const fn private(name: &'static str, perm: u16, text: SubjectText) -> Entry {
@@ -88,8 +94,8 @@ pub static ENTRIES: &[Entry] = &[
     link("cwd", cwd),
     link("root", root),
     link("exe", exe),
-    text("mounts", mounts),
-    text("mountinfo", mountinfo),
+    long("mounts", mounts),
+    long("mountinfo", mountinfo),
     mappings("smaps", Maps::Usage),
     mappings("smaps_rollup", Maps::Sum),
     Entry { name: "pagemap", perm: 0o400, private: true, kind: EntryKind::PageMap },
@@ -231,12 +237,18 @@ fn exe(subject: &Subject) -> Result<Path> {
     subject.process.exe.lock().clone().ok_or(Errno::ENOENT)
 }
 
-fn mounts(subject: &Subject, out: &mut Text) -> Result<()> {
-    out.bytes(&mount::proc_mounts(&root(subject).map_err(|_| Errno::EINVAL)?));
-    Ok(())
+fn mounts<'a>(subject: &'a Subject, out: &'a mut Text) -> Op<'a, Result<()>> {
+    Op::boxed(async move {
+        let root = root(subject).map_err(|_| Errno::EINVAL)?;
+        mount::proc_mounts(&root, out).await;
+        Ok(())
+    })
 }
 
-fn mountinfo(subject: &Subject, out: &mut Text) -> Result<()> {
-    out.bytes(&mount::proc_mountinfo(&root(subject).map_err(|_| Errno::EINVAL)?));
-    Ok(())
+fn mountinfo<'a>(subject: &'a Subject, out: &'a mut Text) -> Op<'a, Result<()>> {
+    Op::boxed(async move {
+        let root = root(subject).map_err(|_| Errno::EINVAL)?;
+        mount::proc_mountinfo(&root, out).await;
+        Ok(())
+    })
 }

@@ -24,12 +24,16 @@ pub type SubjectStore = fn(&Subject, &[u8], &Credentials) -> Result<()>;
 /// Makes a text that takes a while.
 pub type LongText = for<'a> fn(&'a mut Text) -> Op<'a, ()>;
 
+/// The same of a process.
+pub type LongSubjectText = for<'a> fn(&'a Subject, &'a mut Text) -> Op<'a, Result<()>>;
+
 /// Where the text comes from.
 pub enum Source {
     System(fn(&mut Text)),
     Long(LongText),
     Setting(fn(&mut Text), fn(&[u8], &Credentials) -> Result<()>),
     Subject(Subject, SubjectText),
+    LongSubject(Subject, LongSubjectText),
     /// For those only who may look into the process when they read it.
     Private(Subject, SubjectText),
     /// With whether the reader may look into the process.
@@ -92,6 +96,10 @@ impl TextFile {
             Source::Subject(subject, text) | Source::SubjectSetting(subject, text, _) => {
                 subject.check_exists()?;
                 text(subject, &mut out)?;
+            }
+            Source::LongSubject(subject, text) => {
+                subject.check_exists()?;
+                text(subject, &mut out).await?;
             }
             Source::Private(subject, text) => {
                 subject.check_exists()?;

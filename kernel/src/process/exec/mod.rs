@@ -63,7 +63,7 @@ pub async fn exec(t: &mut Thread, request: Request) -> Result<()> {
         }
     };
     let old_tid = t.tid();
-    if let Err(errno) = end_other_threads(t).await {
+    if let Err(errno) = end_other_threads(t).await.and_then(|()| unshare_files(t)) {
         mm.teardown().await;
         return Err(errno);
     }
@@ -147,6 +147,14 @@ async fn end_other_threads(t: &mut Thread) -> Result<()> {
     Ok(())
 }
 
+fn unshare_files(t: &mut Thread) -> Result<()> {
+    if Arc::strong_count(t.files()) > 2 {
+        let files = Arc::new(t.files().fork()?);
+        t.set_files(files);
+    }
+    Ok(())
+}
+
 /// From here on nothing fails.
 async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, rights: Rights, program: &program::Program) {
     exit::leave_memory(t, false).await;
@@ -177,10 +185,6 @@ async fn commit(t: &mut Thread, mm: Arc<AddressSpace>, rights: Rights, program: 
     }
     if let Some(done) = vfork {
         done.complete();
-    }
-    if Arc::strong_count(t.files()) > 2 {
-        let files = Arc::new(t.files().fork());
-        t.set_files(files);
     }
     t.files().close_on_exec().await;
     let handlers = Arc::new(process.handlers.read().after_exec());
