@@ -72,12 +72,12 @@ pub async fn end_on_request() {
     }
 }
 
-/// Ends the process that holds most, unless one is ending already, and gives it a little time. False if there is none.
+/// Ends the process that holds most, unless memory comes back already, or one is ending, and gives it a little time. False if there is none.
 async fn end_worst() -> bool {
     let ending = {
         let worst =
             || table::processes().filter_map(|process| Some((badness(&process)?, process))).max_by_key(|found| found.0);
-        let mut ending = false;
+        let mut ending = mm::page_cache::is_freeing();
         for process in table::processes().filter(|process| process.is_dying()) {
             ending |= may_be_waited_for(&process, Instant::now());
         }

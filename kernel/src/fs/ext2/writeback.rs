@@ -103,6 +103,7 @@ impl Volume {
                 self.dirty_nodes.lock().insert(node.ino, node);
                 result = Err(errno);
             }
+            exec::budget().await;
         }
         result
     }

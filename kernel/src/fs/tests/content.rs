@@ -1,6 +1,7 @@
 //! Content of files in memory, and its limits.
 
 use super::*;
+use crate::exec;
 use crate::fs::memfd;
 use crate::fs::state::Seals;
 
@@ -52,14 +53,42 @@ fn a_full_tmpfs_says_so_and_recovers() {
 fn a_tree_deeper_than_the_stack_goes_with_its_instance() {
     let fs = tmpfs::TmpFs::new("tmpfs", b"test", tmpfs::Options { inodes: Some(0), ..Default::default() });
     let attr = NewAttr { perm: 0o755, uid: 0, gid: 0 };
-    let mut dir = fs.root_inode().unwrap().clone();
-    for _ in 0..100_000 {
-        dir = dir.make_child(b"deeper", NewNode::Directory, attr).unwrap();
-    }
-    let deepest = Arc::downgrade(&dir);
-    drop(dir);
-    drop(fs);
-    assert!(deepest.upgrade().is_none());
+    block_on(async move {
+        let mut dir = fs.root_inode().unwrap().clone();
+        let mut all = vec![Arc::downgrade(&dir)];
+        for _ in 0..50_000 {
+            for name in [&b"file"[..], b"or this"] {
+                all.push(Arc::downgrade(&dir.make_child(name, NewNode::Regular, attr).unwrap()));
+            }
+            dir = dir.make_child(b"deeper", NewNode::Directory, attr).unwrap();
+            all.push(Arc::downgrade(&dir));
+        }
+        drop(dir);
+        drop(fs);
+        assert!(all.iter().any(|inode| inode.strong_count() > 0));
+        while all.iter().any(|inode| inode.strong_count() > 0) {
+            exec::yield_now().await;
+        }
+    });
+}
+
+/// Whoever closes the last descriptor is not kept long; the memory comes back all the same.
+#[test]
+fn a_large_file_that_goes_is_freed_by_and_by() {
+    block_on(async {
+        let w = World::new();
+        let file = w.open("/f", raw::O_CREAT | raw::O_RDWR).await.unwrap();
+        let cache = file.inode().page_cache().unwrap().clone();
+        let bytes = vec![1; 8 << 20];
+        assert_eq!(cache.write(0, 0, &mut IoBuf::kernel(&bytes)).await, Ok(bytes.len()));
+        w.unlink("/f").await.unwrap();
+        let last = cache.lookup(2047).unwrap();
+        drop((file, cache));
+        assert_eq!(last.frame().page().refs(), 2);
+        while last.frame().page().refs() > 1 {
+            exec::yield_now().await;
+        }
+    });
 }
 
 #[test]

@@ -18,6 +18,7 @@
 
 pub mod failure;
 mod fill;
+mod free;
 mod reclaim;
 mod rounds;
 mod rw;
@@ -49,6 +50,7 @@ use crate::errno::{Errno, Result};
 use crate::exec::{Storage, count_storage};
 use crate::sync::{RwSpinLock, full_fence};
 
+pub use self::free::is_freeing;
 pub(crate) use self::reclaim::{reclaim, relieve};
 pub use self::rounds::{start_flushers, sync_all, sync_device};
 
@@ -381,8 +383,8 @@ impl Drop for PageCache {
         reclaim::unregister(self.slot);
         stats::DIRTY.add(-(self.dirty_count() as i64));
         let counter = self.counter();
-        let tree = self.tree.get_mut();
+        let tree = core::mem::take(self.tree.get_mut());
         counter.add(-(tree.len() as i64));
-        tree.clear();
+        free::free(tree);
     }
 }

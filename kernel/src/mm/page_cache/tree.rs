@@ -140,14 +140,14 @@ impl Tree {
         })
     }
 
-    pub fn clear(&mut self) {
-        let chunks = core::mem::take(&mut self.chunks);
-        self.len = 0;
-        for chunk in chunks.into_values() {
-            for slot in (0..PAGES).filter(|slot| chunk.present & 1 << slot != 0) {
-                // SAFETY: `insert` gave up this count.
-                drop(unsafe { Frame::from_raw(chunk.frames[slot]) });
-            }
+    /// Frees the pages of one chunk, those at the front; false if there is none.
+    pub fn free_some(&mut self) -> bool {
+        let Some((_, chunk)) = self.chunks.pop_first() else { return false };
+        for slot in (0..PAGES).filter(|slot| chunk.present & 1 << slot != 0) {
+            self.len -= 1;
+            // SAFETY: `insert` gave up this count.
+            drop(unsafe { Frame::from_raw(chunk.frames[slot]) });
         }
+        true
     }
 }

@@ -37,6 +37,9 @@ pub struct Dir {
     pub parent: Weak<TmpInode>,
 }
 
+/// Those of a directory that is gone.
+pub type Entries = btree_map::IntoValues<u64, Entry>;
+
 impl Default for Dir {
     fn default() -> Dir {
         // So that places tell nobody which names have the same hash.
@@ -116,9 +119,9 @@ impl Dir {
         self.entries.range(cookie.saturating_add(1)..).map(|(place, entry)| (*place, entry))
     }
 
-    pub fn take_all(&mut self) -> impl Iterator<Item = Arc<TmpInode>> {
+    pub fn take_all(&mut self) -> Entries {
         self.later.clear();
-        core::mem::take(&mut self.entries).into_values().map(|entry| entry.inode)
+        core::mem::take(&mut self.entries).into_values()
     }
 }
 

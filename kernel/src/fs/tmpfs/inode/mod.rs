@@ -2,6 +2,7 @@
 
 mod dir;
 mod ops;
+mod remains;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -10,6 +11,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use self::dir::{AFTER_DOTS, Dir};
+use self::remains::Remains;
 use super::TmpFs;
 use crate::errno::{Errno, Result};
 use crate::fs::change::whiteout_attr;
@@ -327,18 +329,10 @@ impl TmpInode {
         Ok(())
     }
 
-    /// Lets go of a whole tree (when its instance goes) level by level: it may be deeper than the stack.
+    /// Lets go of a whole tree (when its instance goes).
     fn drop_entries(&mut self) {
-        let mut left = Vec::new();
-        let mut next = Some(&mut self.content);
-        let mut current;
-        while let Some(content) = next {
-            if let Content::Dir(dir) = content {
-                left.extend(dir.get_mut().take_all());
-            }
-            // Others may hold some: those go with their last holder.
-            current = core::iter::from_fn(|| left.pop()).find_map(Arc::into_inner);
-            next = current.as_mut().map(|inode| &mut inode.content);
+        if let Content::Dir(dir) = &mut self.content {
+            Remains::default().drop_all(dir.get_mut());
         }
     }
 
