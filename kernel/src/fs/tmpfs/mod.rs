@@ -109,6 +109,13 @@ impl TmpFs {
 
     fn new_inode(self: &Arc<Self>, node: NewNode<'_>, attr: NewAttr) -> Result<Arc<TmpInode>> {
         self.take_inode()?;
+        if let NewNode::Symlink(text) = node
+            && inode::is_long_link(text)
+            && let Err(errno) = self.charge(1)
+        {
+            self.free_inode();
+            return Err(errno);
+        }
         Ok(TmpInode::make(self, node, attr))
     }
 

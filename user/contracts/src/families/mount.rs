@@ -1,16 +1,16 @@
 //! mount(2), umount(2), pivot_root(2).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use libc::*;
 
 use crate::file::{close, contents, create, mkdir, open, rename, rmdir, stat, symlink, unlink, write};
 use crate::process;
-use crate::sys::{NOWHERE, Ret, sys};
+use crate::sys::{NOWHERE, Ret, sys, zeroed};
 use crate::{say, tests};
 
 tests! {
-    tmpfs, refused, not_permitted, busy, bind, read_only, options, stacked, pivot_refused, unmount_refused, no_flags,
+    tmpfs, tmpfs_links, refused, not_permitted, busy, bind, read_only, options, stacked, pivot_refused, unmount_refused, no_flags,
     on_what_is_gone, on_what_was_removed, order_of_a_copy, devices_that_do_not_count,
     who_was_refused_writes_nothing, places_in_a_directory_of_memory,
 }
@@ -21,6 +21,33 @@ fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, data: &CStr) -> 
 
 fn umount(target: &CStr, flags: i32) -> Ret {
     sys!(SYS_umount2, target, flags)
+}
+
+/// Texts of symbolic links are memory, too.
+fn tmpfs_links() {
+    mkdir(c"m");
+    say!("mount: {}", mount(c"none", c"m", c"tmpfs", 0, c"size=12k"));
+    let used = || {
+        let mut about: statfs = zeroed();
+        sys!(SYS_statfs, c"m", &mut about).need();
+        about.f_blocks - about.f_bfree
+    };
+    for length in [1, 126, 127, 128, 4095] {
+        let text = CString::new(vec![b'x'; length]).unwrap_or_default();
+        let name = CString::new(format!("m/{length}")).unwrap_or_default();
+        let made = sys!(SYS_symlinkat, text.as_c_str(), AT_FDCWD, name.as_c_str());
+        let mut about: stat = zeroed();
+        sys!(SYS_newfstatat, AT_FDCWD, name.as_c_str(), &mut about, AT_SYMLINK_NOFOLLOW).need();
+        say!("{length}: {made}, {} {} blocks, used {}", about.st_size, about.st_blocks, used());
+    }
+    let fd = open(c"m/file", O_CREAT | O_RDWR).fd();
+    let text = CString::new([b'x'; 200]).unwrap_or_default();
+    say!("write: {} {}", sys!(SYS_write, fd, &[0u8; 8192][..], 8192), used());
+    say!("link: {} {}", sys!(SYS_symlinkat, text.as_c_str(), AT_FDCWD, c"m/more"), used());
+    say!("unlink: {} {}", unlink(c"m/4095"), used());
+    say!("link: {} {}", sys!(SYS_symlinkat, text.as_c_str(), AT_FDCWD, c"m/more"), used());
+    close(fd);
+    say!("unmount: {}", umount(c"m", 0));
 }
 
 fn tmpfs() {

@@ -84,6 +84,11 @@ async fn present_in(cache: &PageCache, pages: &Range<u64>) -> u64 {
     count
 }
 
+/// Does the text of a symbolic link take a page (SHORT_SYMLINK_LEN in Linux's mm/shmem.c, the NUL included)?
+pub(super) fn is_long_link(text: &[u8]) -> bool {
+    text.len() + 1 > 128
+}
+
 impl TmpInode {
     pub(super) fn make(fs: &Arc<TmpFs>, node: NewNode<'_>, attr: NewAttr) -> Arc<TmpInode> {
         let (content, nlink, size) = match node {
@@ -390,8 +395,10 @@ impl Drop for TmpInode {
         if *self.handed_out.get_mut() {
             fs.handed_out.lock().remove(&self.ino);
         }
-        if let Content::File { charged, .. } = &self.content {
-            fs.release(charged.load(Ordering::Relaxed));
+        match &self.content {
+            Content::File { charged, .. } => fs.release(charged.load(Ordering::Relaxed)),
+            Content::Link(text) if is_long_link(text) => fs.release(1),
+            _ => {}
         }
         fs.inode_gone(self.attr.get_mut().nlink == 0);
     }

@@ -18,6 +18,7 @@ impl Inode for TmpInode {
         };
         let blocks = match &self.content {
             Content::File { cache, .. } => cache.page_count() as u64 * (PAGE_SIZE as u64 / 512),
+            Content::Link(text) if is_long_link(text) => PAGE_SIZE as u64 / 512,
             _ => 0,
         };
         Metadata {
