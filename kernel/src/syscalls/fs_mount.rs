@@ -6,7 +6,7 @@ use linux_raw_sys::general as raw;
 
 use super::fs_open::{lookup_cwd, read_path};
 use crate::errno::{Errno, Result};
-use crate::fs::mount::{self as table, Manner};
+use crate::fs::mount::{self as table, Manner, Type};
 use crate::fs::{self, AT_FDCWD, Ctx, Flags, MountFlags, MountRequest, Path, configure};
 use crate::mm::{PAGE_SIZE, UserPtr};
 use crate::process::{Caps, Thread};
@@ -64,7 +64,7 @@ pub async fn mount(
         return table::bind(&from, at, flags & raw::MS_REC != 0).await;
     }
     if flags & (raw::MS_SHARED | raw::MS_PRIVATE | raw::MS_SLAVE | raw::MS_UNBINDABLE) != 0 {
-        return propagation(&at, flags);
+        return change_type(&at, flags).await;
     }
     if flags & raw::MS_MOVE != 0 {
         let from = lookup_cwd(t, source, Flags::FOLLOW).await?;
@@ -130,7 +130,7 @@ async fn remount(at: &Path, flags: u32, data: &[u8]) -> Result<()> {
     let keeps_times = !MountFlags::from_bits_truncate(flags).intersects(TIMES);
     let (set, kept) = if keeps_times { (new.difference(TIMES), TIMES) } else { (new, MountFlags::empty()) };
     if flags & raw::MS_BIND != 0 {
-        return table::change_flags(at, false, set, kept.complement()).await;
+        return table::change_flags(at, false, set, kept.complement(), None).await;
     }
     let read_only = new.contains(MountFlags::RDONLY);
     let mut data = data.to_vec();
@@ -147,14 +147,21 @@ async fn unmount_root(at: &Path) -> Result<()> {
     configure::reconfigure(at.mount.instance(), Some(true), b"", async || ()).await
 }
 
-/// There is one namespace without peers: private is what every mount is, and shared or slave make no difference to see.
-fn propagation(at: &Path, flags: u32) -> Result<()> {
-    let kinds = flags & (raw::MS_SHARED | raw::MS_PRIVATE | raw::MS_SLAVE | raw::MS_UNBINDABLE);
-    let others = flags & !(kinds | raw::MS_REC | raw::MS_SILENT);
-    if kinds.count_ones() != 1 || others != 0 || !alloc::sync::Arc::ptr_eq(&at.dentry, at.mount.root()) {
-        return Err(Errno::EINVAL);
+/// The type of MS_SHARED and its like; EINVAL for several, or none.
+pub fn propagation_type(kinds: u32) -> Result<Type> {
+    match kinds {
+        raw::MS_SHARED => Ok(Type::Shared),
+        raw::MS_SLAVE => Ok(Type::Slave),
+        raw::MS_PRIVATE => Ok(Type::Private),
+        raw::MS_UNBINDABLE => Ok(Type::Unbindable),
+        _ => Err(Errno::EINVAL),
     }
-    Ok(())
+}
+
+async fn change_type(at: &Path, flags: u32) -> Result<()> {
+    let new = propagation_type(flags & !(raw::MS_REC | raw::MS_SILENT))?;
+    let none = MountFlags::empty();
+    table::change_flags(at, flags & raw::MS_REC != 0, none, none, Some(new)).await
 }
 
 pub async fn umount2(t: &Thread, target: UserPtr<u8>, flags: u32) -> Result<()> {

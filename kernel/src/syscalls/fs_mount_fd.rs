@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as raw;
 
-use super::fs_mount::device_of;
+use super::fs_mount::{device_of, propagation_type};
 use super::fs_open::read_path;
 use crate::errno::{Errno, Result};
 use crate::fs::configure::Configuration;
+use crate::fs::mount::Type;
 use crate::fs::open::open_path;
 use crate::fs::{self, AT_FDCWD, Ctx, Flags, Mount, MountFlags, OpenFile, Path, mount as table};
 use crate::mm::{PAGE_SIZE, UserPtr, UserStr, read_cstr};
@@ -212,6 +213,7 @@ pub async fn open_tree(t: &Thread, dirfd: i32, path: UserPtr<u8>, flags: u32) ->
 struct Change {
     set: MountFlags,
     clear: MountFlags,
+    propagation: Option<Type>,
 }
 
 /// `struct mount_attr`: what to set, what to clear, the propagation; None if that is nothing.
@@ -220,12 +222,11 @@ fn decode(words: [u64; 4]) -> Result<Option<Change>> {
     if [set, clear, propagation] == [0; 3] {
         return Ok(None);
     }
-    let kinds = u64::from(raw::MS_SHARED | raw::MS_PRIVATE | raw::MS_SLAVE | raw::MS_UNBINDABLE);
-    let (Ok(set), Ok(clear)) = (u32::try_from(set), u32::try_from(clear)) else { return Err(Errno::EINVAL) };
-    if propagation & !kinds != 0 || propagation.count_ones() > 1 {
-        return Err(Errno::EINVAL);
-    }
-    let mut change = Change { set: flags_of(set & !ATIME)?, clear: flags_of(clear & !ATIME)? };
+    let [set, clear, propagation] =
+        [set, clear, propagation].map(|word| u32::try_from(word).map_err(|_| Errno::EINVAL));
+    let (set, clear) = (set?, clear?);
+    let propagation = Some(propagation?).filter(|kinds| *kinds != 0).map(propagation_type).transpose()?;
+    let mut change = Change { set: flags_of(set & !ATIME)?, clear: flags_of(clear & !ATIME)?, propagation };
     let times = MountFlags::RELATIME | MountFlags::NOATIME | MountFlags::STRICTATIME;
     change.set -= times;
     change.clear -= times;
@@ -257,7 +258,7 @@ pub async fn mount_setattr(
     let Some(change) = decode(words)? else { return Ok(()) };
     let walk = walk_flags(flags & raw::AT_SYMLINK_NOFOLLOW == 0, flags & raw::AT_EMPTY_PATH != 0);
     let at = find(t, dirfd, path, walk).await?;
-    table::change_flags(&at, flags & raw::AT_RECURSIVE != 0, change.set, change.clear).await
+    table::change_flags(&at, flags & raw::AT_RECURSIVE != 0, change.set, change.clear, change.propagation).await
 }
 
 /// Reads a `struct mount_attr`, whose later versions may be longer.

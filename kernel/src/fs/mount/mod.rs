@@ -18,6 +18,7 @@
 //! no writers, and lets none in from the moment that this is certain (see [`writers`]).
 
 mod instance;
+mod propagation;
 mod show;
 mod table;
 #[cfg(test)]
@@ -30,6 +31,8 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 pub use self::instance::{Instance, end, file_systems, is_mounted, take_up};
+use self::propagation::Share;
+pub use self::propagation::Type;
 pub use self::show::{proc_mountinfo, proc_mounts};
 use self::table::{NOWHERE, TABLE};
 pub use self::tree::{bind, change_flags, copy_tree, detached, dissolve, mount, move_mount, pivot_root, replace_flags};
@@ -75,6 +78,7 @@ pub struct Mount {
     internal: bool,
     /// The root of a tree that is not in the namespace yet.
     detached: AtomicBool,
+    share: Arc<Share>,
     /// How often somebody has come here since umount2(2) with MNT_EXPIRE, plus one; 0: nobody counts.
     expiring: AtomicU32,
 }
@@ -111,8 +115,16 @@ impl Mount {
             writers: Writers::default(),
             internal,
             detached: AtomicBool::new(false),
+            share: Arc::default(),
             expiring: AtomicU32::new(0),
         })
+    }
+
+    /// The same mount once more, for another place, with another root in the same file system.
+    fn copy(&self, root: Arc<Dentry>) -> Arc<Mount> {
+        let copy = Mount::of(self.instance.clone(), root, self.flags());
+        copy.join_group_of(self);
+        copy
     }
 
     pub fn id(&self) -> u64 {
@@ -178,6 +190,12 @@ impl Mount {
         let may_not =
             self.flags().contains(MountFlags::RDONLY) || self.instance.writers().are_held() || self.fs().read_only();
         if may_not { Err(Errno::EROFS) } else { Ok(()) }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.leave_group();
     }
 }
 

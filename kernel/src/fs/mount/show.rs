@@ -9,6 +9,7 @@ use super::super::inode::FileSystem;
 use super::super::inode_flags::InodeFlags;
 use super::super::path::{self, Path};
 use super::super::procfs::text::{Text, put};
+use super::propagation::{self, Propagation};
 use super::table::{BATCH, NOWHERE, TABLE};
 use super::{Mount, MountFlags};
 use crate::exec;
@@ -22,6 +23,7 @@ struct Row {
     parent: u64,
     fs: Arc<dyn FileSystem>,
     flags: MountFlags,
+    propagation: Propagation,
     /// Of its root, in its file system.
     inside: Vec<u8>,
     /// Where it is seen from the root directory that was asked for.
@@ -58,6 +60,7 @@ impl Row {
             parent: mount.place.lock().as_ref().map_or(mount.id, |place| place.mount.id),
             fs: mount.fs().clone(),
             flags: mount.flags(),
+            propagation: mount.propagation(),
         })
     }
 
@@ -112,6 +115,7 @@ pub async fn proc_mountinfo(root: &Path, out: &mut Text) {
         out.escaped(&row.inside, SPECIAL).push(b' ');
         out.escaped(&row.place, SPECIAL).push(b' ');
         row.push_flags(out, false);
+        propagation::show(row.propagation, out);
         out.bytes(b" - ").bytes(row.fs.type_name().as_bytes()).push(b' ');
         out.escaped(&row.fs.source(), SPECIAL);
         out.bytes(if row.fs.read_only() { b" ro" } else { b" rw" });

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
+use super::propagation::{Type, set_types};
 use super::table::{TABLE, mounts_below};
 use super::unmount::{detach_all, left};
 use super::{CHANGES, Instance, MAX_MOUNTS, Mount, MountFlags, descend, mounted_on};
@@ -104,9 +105,25 @@ pub async fn mount(instance: Arc<Instance>, at: Path, flags: MountFlags) -> Resu
         check_known(&at)?;
         check_not_twice(&mount, &at)?;
         check_room(1)?;
+        share_in(&at.mount, &mount).await?;
         attach(&mount, at).await
     })
     .await
+}
+
+/// What is about to be mounted in a shared mount is shared, too, with all that is mounted in it.
+async fn share_in(parent: &Mount, mount: &Arc<Mount>) -> Result<()> {
+    if !parent.is_shared() {
+        return Ok(());
+    }
+    set_types(&with_below(mount).await, Type::Shared)
+}
+
+/// A mount and all that is mounted in it.
+async fn with_below(mount: &Arc<Mount>) -> Vec<Arc<Mount>> {
+    let mut all = vec![mount.clone()];
+    all.extend(mounts_below(&top_of(mount)).await);
+    all
 }
 
 /// EBUSY for what is the whole of a place's mount already.
@@ -124,7 +141,10 @@ pub async fn bind(source: &Path, at: Path, recursive: bool) -> Result<()> {
         let _changes = CHANGES.lock().await;
         check_known(&at)?;
         let copy = copy_tree_locked(source, recursive).await?;
-        let attached = attach(&copy, at).await;
+        let attached = match share_in(&at.mount, &copy).await {
+            Ok(()) => attach(&copy, at).await,
+            Err(errno) => Err(errno),
+        };
         if attached.is_err() {
             dissolve_locked(&copy).await;
         }
@@ -140,10 +160,10 @@ pub async fn copy_tree(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
 }
 
 async fn copy_tree_locked(source: &Path, recursive: bool) -> Result<Arc<Mount>> {
-    if !is_in_namespace(&source.mount) {
+    if !is_in_namespace(&source.mount) || source.mount.is_unbindable() {
         return Err(Errno::EINVAL);
     }
-    let copy = Mount::of(source.mount.instance.clone(), source.dentry.clone(), source.mount.flags());
+    let copy = source.mount.copy(source.dentry.clone());
     copy.detached.store(true, Ordering::Relaxed);
     let below: Vec<Arc<Mount>> = if recursive { mounts_below(source).await } else { Vec::new() };
     check_room(1 + below.len())?;
@@ -151,8 +171,9 @@ async fn copy_tree_locked(source: &Path, recursive: bool) -> Result<Arc<Mount>> 
     let mut copies = BTreeMap::from([(source.mount.id, copy.clone())]);
     for mount in below {
         let Some(place) = mount.place() else { continue };
-        let Some(parent) = copies.get(&place.mount.id).cloned() else { continue };
-        let child = Mount::of(mount.instance.clone(), mount.root.clone(), mount.flags());
+        // What is unbindable is left out with all that is in it.
+        let Some(parent) = copies.get(&place.mount.id).filter(|_| !mount.is_unbindable()).cloned() else { continue };
+        let child = mount.copy(mount.root.clone());
         if let Err(errno) = attach(&child, Path { mount: parent, dentry: place.dentry }).await {
             dissolve_locked(&copy).await;
             return Err(errno);
@@ -209,12 +230,19 @@ async fn move_locked(source: &Path, at: Path) -> Result<()> {
     }
     let mut top = at;
     descend(&mut top);
+    if mount.place().is_some_and(|place| place.mount.is_shared()) {
+        return Err(Errno::EINVAL);
+    }
+    if top.mount.is_shared() && with_below(mount).await.iter().any(|mount| mount.is_unbindable()) {
+        return Err(Errno::EINVAL);
+    }
     if is_at_or_above(mount, &top.mount) {
         return Err(Errno::ELOOP);
     }
     if detached {
         check_room(1)?;
     }
+    share_in(&top.mount, mount).await?;
     let at = claim(mount, top)?;
     put(mount, at).await;
     Ok(())
@@ -231,8 +259,14 @@ fn is_at_or_above(mount: &Arc<Mount>, below: &Arc<Mount>) -> bool {
     true
 }
 
-/// mount_setattr(2): other flags for the mount at `top`, with `recursive` for those below it, too. All or none.
-pub async fn change_flags(top: &Path, recursive: bool, set: MountFlags, clear: MountFlags) -> Result<()> {
+/// mount_setattr(2): other flags for the mount at `top`, with `recursive` for those below it, too, and another type. All or none.
+pub async fn change_flags(
+    top: &Path,
+    recursive: bool,
+    set: MountFlags,
+    clear: MountFlags,
+    propagation: Option<Type>,
+) -> Result<()> {
     let _changes = CHANGES.lock().await;
     let mount = &top.mount;
     let known = is_in_namespace(mount) || mount.detached.load(Ordering::Relaxed);
@@ -250,6 +284,9 @@ pub async fn change_flags(top: &Path, recursive: bool, set: MountFlags, clear: M
             held.push(mount.writers.hold()?);
         }
         exec::budget().await;
+    }
+    if let Some(new) = propagation {
+        set_types(&mounts, new)?;
     }
     for mount in &mounts {
         mount.set_flags((mount.flags() - clear) | set);
@@ -284,6 +321,10 @@ pub async fn pivot_root(new: &Path, put_old: Path, root: &Path) -> Result<()> {
 
 fn pivot_locked(new: &Path, put_old: Path, root: &Path) -> Result<()> {
     let (new_mount, old_mount) = (&new.mount, &root.mount);
+    let parents = [new_mount.place(), old_mount.place()];
+    if put_old.mount.is_shared() || parents.iter().flatten().any(|place| place.mount.is_shared()) {
+        return Err(Errno::EINVAL);
+    }
     if !is_in_namespace(new_mount) || !is_in_namespace(old_mount) {
         return Err(Errno::EINVAL);
     }

@@ -21,6 +21,7 @@ pub(super) async fn detach_all(mut mounts: Vec<Arc<Mount>>) {
             table.leave(&mount);
             table.settle(&mount, None)
         };
+        mount.leave_group();
         left(place);
         exec::budget().await;
     }
@@ -37,6 +38,7 @@ fn detach_unless_used(mount: &Arc<Mount>, lazy: bool) -> Result<bool> {
     table.leave(mount);
     let place = table.settle(mount, None);
     drop(table);
+    mount.leave_group();
     left(place);
     Ok(used)
 }

@@ -75,6 +75,7 @@ mod modes;
 mod mount;
 mod mount_attr;
 mod mount_fds;
+mod mount_groups;
 mod mount_races;
 mod mount_sync;
 mod mount_twice;
@@ -281,6 +282,7 @@ pub const FAMILIES: &[(&str, &[Test])] = &[
     ("time", time::TESTS),
     ("timer_signals", timer_signals::TESTS),
     ("mount", mount::TESTS),
+    ("mount_groups", mount_groups::TESTS),
     ("mount_sync", mount_sync::TESTS),
     ("mount_twice", mount_twice::TESTS),
     ("pthread_locks", pthread_locks::TESTS),
