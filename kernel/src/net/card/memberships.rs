@@ -38,6 +38,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const OLDER: Duration = Duration::from_secs(260);
 /// Reports in a turn.
 const REPORTS: usize = 16;
+/// Groups that are told of, those among them that were left.
+const MOST: usize = 2 * joined::MOST;
 const HOP_HEADER: usize = 8;
 const HEADER4: usize = 24;
 const HEADER6: usize = 40 + HOP_HEADER;
@@ -123,6 +125,10 @@ impl Memberships {
             if joined.binary_search_by(|(group, _)| group.cmp(&known.group)).is_err() {
                 (known.left, known.changes, known.at) = (true, TOLD, at);
             }
+        }
+        if self.known.len() + joined.len() > MOST {
+            // Who joins and leaves faster than can be told is not told of.
+            self.known.retain(|known| !known.left);
         }
         for group in joined.into_iter().map(|(group, _)| group).filter(|group| is_told(*group)) {
             match self.known.binary_search_by(|known| known.group.cmp(&group)) {

@@ -14,7 +14,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 pub const ALWAYS: [IpAddr; 3] = [IpAddr::V4(ALL_HOSTS), IpAddr::V6(ALL_NODES), IpAddr::V6(ALL_NODES_HERE)];
 
 /// So many groups at most are joined on an interface, by all sockets: who looks at them does so in one go.
-const MOST: usize = 4096;
+pub const MOST: usize = 4096;
 
 #[derive(Clone, Copy)]
 struct Entry {
