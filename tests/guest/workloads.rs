@@ -37,6 +37,7 @@ fn few() -> Result<()> {
         mem: "512M".into(),
         long: false,
         server: None,
+        host: Vec::new(),
         forward: Vec::new(),
         faults: None,
         env: Vec::new(),

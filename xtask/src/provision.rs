@@ -37,6 +37,7 @@ pub const GDB: Tool = Tool { only_for: Some("cargo xtask gdb"), ..tool("gdb-mult
 pub const PYTHON: Tool = Tool { only_for: Some("cargo xtask workload net"), ..tool("python3", "python3") };
 pub const GIT: Tool = Tool { only_for: Some("cargo xtask workload net"), ..tool("git", "git") };
 pub const OPENSSL: Tool = Tool { only_for: Some("cargo xtask workload net"), ..tool("openssl", "openssl") };
+pub const IPERF3: Tool = Tool { only_for: Some("cargo xtask workload rates"), ..tool("iperf3", "iperf3") };
 /// For a network of their own.
 pub const IP: Tool = Tool { only_for: Some("a test of the network"), ..tool("ip", "iproute2") };
 pub const UNSHARE: Tool = Tool { only_for: Some("a test of the network"), ..tool("unshare", "util-linux") };
@@ -58,7 +59,7 @@ pub const MAKE: Tool = Tool { only_for: Some("recipes with a source"), ..tool("m
 pub const LLD: Tool = tool("ld.lld", "lld");
 
 /// All of them, for `doctor`.
-pub const TOOLS: [Tool; 18] = [
+pub const TOOLS: [Tool; 19] = [
     QEMU,
     MKE2FS,
     E2FSCK,
@@ -69,6 +70,7 @@ pub const TOOLS: [Tool; 18] = [
     PYTHON,
     GIT,
     OPENSSL,
+    IPERF3,
     IP,
     UNSHARE,
     APT,

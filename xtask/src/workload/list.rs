@@ -1,6 +1,6 @@
 //! What there is to run: `workloads/NAME.toml`. They are data; what they mean is here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +22,8 @@ pub struct Workload {
     pub long: bool,
     /// A Python script next to the workloads that serves on the host's loopback while they run. See [`super::server`].
     pub server: Option<String>,
+    /// Tools of the host that the script takes, besides those of all such scripts.
+    pub host: Vec<String>,
     /// Ports of the guest that the script reaches.
     pub forward: Vec<u16>,
     /// What is wrong with the network: then there is a wire that entries tell what to do. See [`crate::wire::control`].
@@ -49,6 +51,8 @@ pub struct Entry {
     pub quiet: Vec<String>,
     /// Where instructions are counted it may execute so many at most, in 10^9.
     pub instructions: Option<f64>,
+    /// Its rates by their names, as parts of what Linux reaches. See [`super::rate`].
+    pub goals: BTreeMap<String, f64>,
     /// It gets a boot of its own.
     pub fresh: bool,
     /// It runs only with --soak, and then for so long.
@@ -66,6 +70,8 @@ struct Document {
     #[serde(default)]
     long: bool,
     server: Option<String>,
+    #[serde(default)]
+    host: Vec<String>,
     #[serde(default)]
     forward: Vec<u16>,
     faults: Option<String>,
@@ -104,6 +110,8 @@ struct Special {
     quiet: Vec<String>,
     instructions: Option<f64>,
     #[serde(default)]
+    goals: BTreeMap<String, f64>,
+    #[serde(default)]
     fresh: bool,
     #[serde(default)]
     soak: bool,
@@ -139,6 +147,7 @@ impl Document {
             forbid: both(&self.forbid, special.forbid),
             quiet: both(&self.quiet, special.quiet),
             instructions: special.instructions,
+            goals: special.goals,
             fresh: special.fresh,
             soak: special.soak,
             name,
@@ -165,9 +174,10 @@ impl Workload {
         for entry in &entries {
             ensure!(seen.insert(&entry.name), "{} is there twice", entry.name);
         }
-        let Document { about, image, mem, long, server, forward, faults, .. } = document;
+        let Document { about, image, mem, long, server, host, forward, faults, .. } = document;
         let faults = faults.map(|text| text.parse().map_err(anyhow::Error::msg)).transpose()?;
-        Ok(Workload { name: name.into(), about, image, mem, long, server, forward, faults, env: Vec::new(), entries })
+        let env = Vec::new();
+        Ok(Workload { name: name.into(), about, image, mem, long, server, host, forward, faults, env, entries })
     }
 
     pub fn has_network(&self) -> bool {

@@ -5,10 +5,12 @@
 //!   costs the others nothing but another boot.
 //! * [`server`]: what entries talk to over the network.
 //! * [`mod@verdict`] says what is wrong with what was seen, and what of that Linux does not show.
+//! * [`rate`]: what entries say that they did in a second.
 //! * [`table`] shows it.
 
 pub mod guest;
 pub mod list;
+pub mod rate;
 pub mod server;
 pub mod table;
 pub mod verdict;
@@ -31,6 +33,8 @@ use verdict::Row;
 
 /// Where what the programs printed is kept.
 const FOLDER: &str = "target/pollux/workloads";
+/// What the table of rates is called in a document.
+const RATES: &str = "rates";
 
 #[derive(Args)]
 pub struct Options {
@@ -52,11 +56,15 @@ pub struct Options {
     /// `<!-- end of figures -->`
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Put what was done in a second into this document, between the lines `<!-- rates -->` and
+    /// `<!-- end of rates -->`
+    #[arg(long, value_name = "FILE", conflicts_with = "instructions")]
+    rates: Option<PathBuf>,
     /// Run what is for a long time, mixed work that ends well after as long as you like, for so many minutes: `net --soak 60`
     #[arg(long, value_name = "MINUTES", conflicts_with_all = ["seconds", "instructions"], value_parser = parse_minutes)]
     soak: Option<u32>,
     /// Only tell what there is
-    #[arg(long, conflicts_with_all = ["against", "markdown"])]
+    #[arg(long, conflicts_with_all = ["against", "markdown", "rates"])]
     list: bool,
 }
 
@@ -80,11 +88,8 @@ impl Options {
             return Ok(0);
         }
         // Before the runs, which take their time.
-        let read = |file: &PathBuf| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
-        let old = self.markdown.as_ref().map(read).transpose()?;
-        if let (Some(old), Some(file)) = (&old, &self.markdown) {
-            document::put(old, document::FIGURES, "")
-                .with_context(|| format!("{} cannot take the table", file.display()))?;
+        for (file, mark) in self.documents() {
+            with_table(file, mark, "")?;
         }
         provision::need_for_guests()?;
         let rows = self.rows(chosen)?;
@@ -95,8 +100,12 @@ impl Options {
             false => (format!("{versions}, {} CPUs", self.smp), Measure::Time),
         };
         out!("{}", table::text(&head, measure, &rows, std::io::stdout().is_terminal()));
-        if let (Some(file), Some(old)) = (&self.markdown, old) {
-            fs::write(file, document::put(&old, document::FIGURES, &table::markdown(&head, measure, &rows))?)
+        for (file, mark) in self.documents() {
+            let table = match mark {
+                RATES => table::rates_markdown(&head, &rows),
+                _ => table::markdown(&head, measure, &rows),
+            };
+            fs::write(file, with_table(file, mark, &table)?)
                 .with_context(|| format!("cannot write {}", file.display()))?;
         }
         let summary = verdict::summary(&rows);
@@ -105,6 +114,12 @@ impl Options {
         }
         outln!("{summary}");
         Ok(0)
+    }
+
+    /// Documents that get a table, and between which marks.
+    fn documents(&self) -> impl Iterator<Item = (&Path, &'static str)> {
+        let all = [(&self.markdown, document::FIGURES), (&self.rates, RATES)];
+        all.into_iter().filter_map(|(file, mark)| Some((file.as_deref()?, mark)))
     }
 
     fn kernels(&self) -> Vec<KernelKind> {
@@ -148,6 +163,12 @@ impl Options {
         }
         Ok(rows)
     }
+}
+
+/// The document with a table.
+fn with_table(file: &Path, mark: &str, table: &str) -> Result<String> {
+    let old = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    document::put(&old, mark, table).with_context(|| format!("{} cannot take the table", file.display()))
 }
 
 /// Minutes as seconds.

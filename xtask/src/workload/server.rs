@@ -32,8 +32,14 @@ pub struct Server {
 
 impl Server {
     /// Its arguments are the guest's ports that it reaches, and through which of the host's: `GUEST=HOST`.
-    pub fn start(script: &str, ports: &[(u16, u16)]) -> Result<Server> {
-        provision::need(&[provision::PYTHON, provision::GIT, provision::OPENSSL])?;
+    /// Also takes these tools of the host.
+    pub fn start(script: &str, tools: &[String], ports: &[(u16, u16)]) -> Result<Server> {
+        let named = |name: &String| {
+            let tool = provision::TOOLS.into_iter().find(|tool| tool.name == name);
+            tool.with_context(|| format!("{script} takes {name:?}, which is not one of the host's tools"))
+        };
+        let tools = tools.iter().map(named).collect::<Result<Vec<_>>>()?;
+        provision::need(&[&[provision::PYTHON, provision::GIT, provision::OPENSSL], &tools[..]].concat())?;
         let file = paths::root().join("workloads").join(script);
         let mut command = provision::PYTHON.command()?;
         command
@@ -69,7 +75,8 @@ impl Network {
     /// Starts the server, and lets the entries know what it tells, and where the wire takes requests.
     fn start(workload: &mut Workload) -> Result<Network> {
         let ports = ports_for(&workload.forward)?;
-        let server = workload.server.as_deref().map(|script| Server::start(script, &ports)).transpose()?;
+        let server =
+            workload.server.as_deref().map(|script| Server::start(script, &workload.host, &ports)).transpose()?;
         workload.env = server.as_ref().map(|server| server.told.clone()).unwrap_or_default();
         let control = workload.faults.as_ref().map(|_| Door::any()).transpose()?;
         let wire = control.as_ref().map(|door| format!("http://10.0.2.2:{}", door.port()));

@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use super::list::Workload;
+use super::rate::Rate;
 use super::verdict::{self, Found, Row};
+use crate::bench::text::figure;
 
 /// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,6 +95,14 @@ pub fn text(head: &str, measure: Measure, rows: &[Row], colours: bool) -> String
             if colours && row.failed() { writeln!(text, "\x1b[31m{line}\x1b[0m") } else { writeln!(text, "{line}") };
     }
     text.push('\n');
+    for line in rates(rows) {
+        let [name, pollux, linux, ratio, goal] = line.words();
+        let line = format!("{name:32}{pollux:>18}  {linux:>18}{ratio:>8}  {goal}");
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    if !rates(rows).is_empty() {
+        text.push('\n');
+    }
     for (name, remark) in remarks(rows) {
         let _ = writeln!(text, "{name} {remark}");
     }
@@ -123,10 +133,71 @@ pub fn markdown(head: &str, measure: Measure, rows: &[Row]) -> String {
     text
 }
 
+/// What was done in a second.
+struct RateLine<'a> {
+    name: String,
+    pollux: &'a Rate,
+    linux: Option<&'a Rate>,
+    ratio: Option<f64>,
+    goal: Option<f64>,
+}
+
+impl RateLine<'_> {
+    fn words(&self) -> [String; 5] {
+        let shown = |rate: &Rate| format!("{} {}", figure(rate.value), rate.unit);
+        let reached = self.goal.is_some_and(|goal| self.ratio.is_some_and(|ratio| ratio >= goal));
+        [
+            self.name.clone(),
+            shown(self.pollux),
+            self.linux.map(shown).unwrap_or_default(),
+            self.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+            self.goal.map(|goal| format!("{goal:.2}{}", if reached { " reached" } else { "" })).unwrap_or_default(),
+        ]
+    }
+}
+
+fn rates(rows: &[Row]) -> Vec<RateLine<'_>> {
+    let line = |row, pollux| {
+        let row: &Row = row;
+        let pollux: &Rate = pollux;
+        RateLine {
+            name: format!("{} {}", row.name, pollux.name),
+            pollux,
+            linux: row.linux.as_ref().and_then(|linux| linux.rate(&pollux.name)),
+            ratio: row.rate_ratio(&pollux.name),
+            goal: row.goals.get(&pollux.name).copied(),
+        }
+    };
+    rows.iter().flat_map(|row| row.pollux.rates.iter().map(move |rate| line(row, rate))).collect()
+}
+
+/// The table of them for a document.
+pub fn rates_markdown(head: &str, rows: &[Row]) -> String {
+    let mut text = format!("{head}.\n\n| what | Pollux | Linux | ratio | goal |\n|---|---:|---:|---:|---|\n");
+    for line in rates(rows) {
+        let _ = writeln!(text, "| {} |", line.words().join(" | "));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::verdict::tests::table;
+    use super::super::verdict::tests::{rates, table};
     use super::*;
+
+    #[test]
+    fn rates_have_lines_of_their_own() {
+        let terminal = text("head", Measure::Time, &rates(), false);
+        let line = format!(
+            "{:32}{:>18}  {:>18}{:>8}  1.50 reached",
+            "w.one a", "15,000 requests/s", "10,000 requests/s", "1.50"
+        );
+        assert!(terminal.lines().any(|other| other == line), "{terminal}");
+        let document = rates_markdown("head", &rates());
+        assert!(document.contains("| w.one a | 15,000 requests/s | 10,000 requests/s | 1.50 | 1.50 reached |\n"));
+        assert!(document.contains("| w.one b | 9.5 Mbit/s | 19.5 Mbit/s | 0.49 | 1.00 |\n"));
+        assert!(!text("head", Measure::Time, &table(), false).contains("requests/s"));
+    }
 
     #[test]
     fn both_tables_have_a_row_for_each_entry_and_remarks() {

@@ -1,7 +1,10 @@
 //! What is wrong with what was seen, and what of that counts.
 
+use std::collections::BTreeMap;
+
 use super::guest::{End, Seen};
 use super::list::{Entry, Workload};
+use super::rate::{self, Rate};
 
 /// Free memory must return to within so many hundredths of what it was.
 const LOST_PERCENT: u64 = 2;
@@ -16,7 +19,7 @@ pub enum Kind {
     Output,
     Memory,
     Log,
-    /// It executes too much. That is no excuse for another kernel.
+    /// It executes too much, or does too little in its time. That is no excuse for another kernel.
     Cost,
 }
 
@@ -49,6 +52,12 @@ pub fn problems(entry: &Entry, seen: &Seen) -> Vec<Problem> {
     if let Some(line) = seen.output.lines().find(bad) {
         say(Kind::Output, format!("it says {:?}", line.trim()));
     }
+    let rates = if seen.counted || seen.end != End::Status(0) { None } else { Some(rate::read(&seen.output)) };
+    for name in
+        rates.iter().flat_map(|rates| entry.goals.keys().filter(|name| rates.iter().all(|rate| rate.name != **name)))
+    {
+        say(Kind::Output, format!("it does not tell the rate of {name}"));
+    }
     if let Some((before, after)) = seen.memory.filter(|(before, after)| *after < before - before * LOST_PERCENT / 100) {
         say(Kind::Memory, format!("{} of {before} KiB of memory did not come back", before - after));
     }
@@ -74,7 +83,20 @@ pub struct Found {
     pub seconds: f64,
     /// Seconds in which a processor was at work.
     pub busy: f64,
+    pub rates: Vec<Rate>,
     pub problems: Vec<Problem>,
+}
+
+impl Found {
+    fn of(entry: &Entry, seen: &Seen) -> Found {
+        // Where the clock counts instructions they say nothing.
+        let rates = if seen.counted { Vec::new() } else { rate::read(&seen.output) };
+        Found { seconds: seen.seconds, busy: seen.busy(), rates, problems: problems(entry, seen) }
+    }
+
+    pub fn rate(&self, name: &str) -> Option<&Rate> {
+        self.rates.iter().find(|rate| rate.name == name)
+    }
 }
 
 /// What an entry came to.
@@ -83,6 +105,8 @@ pub struct Row {
     pub name: String,
     pub pollux: Found,
     pub linux: Option<Found>,
+    /// Of rates.
+    pub goals: BTreeMap<String, f64>,
 }
 
 impl Row {
@@ -95,6 +119,20 @@ impl Row {
             .filter(move |problem| linux().all(|other| other.kind != problem.kind || other.kind == Kind::Cost))
     }
 
+    /// Rates that do not reach their goals beside Linux's.
+    fn slow(&self) -> Vec<Problem> {
+        let slow = |(name, goal): (&String, &f64)| {
+            let ratio = self.rate_ratio(name).filter(|ratio| ratio < goal)?;
+            Some(Problem { kind: Kind::Cost, text: format!("{name} is {ratio:.2} of Linux's, less than {goal:.2}") })
+        };
+        self.goals.iter().filter_map(slow).collect()
+    }
+
+    /// A rate as a part of Linux's.
+    pub fn rate_ratio(&self, name: &str) -> Option<f64> {
+        Some(self.pollux.rate(name)?.value / self.linux.as_ref()?.rate(name)?.value)
+    }
+
     pub fn failed(&self) -> bool {
         self.own().next().is_some()
     }
@@ -104,10 +142,14 @@ impl Row {
 pub fn rows(workload: &Workload, seen: Vec<Vec<Seen>>) -> Vec<Row> {
     let found = |kernel: usize, index: usize| {
         let seen: &Seen = seen.get(kernel)?.get(index)?;
-        Some(Found { seconds: seen.seconds, busy: seen.busy(), problems: problems(&workload.entries[index], seen) })
+        Some(Found::of(&workload.entries[index], seen))
     };
     let row = |(index, entry): (usize, &Entry)| {
-        Some(Row { name: workload.full_name(entry), pollux: found(0, index)?, linux: found(1, index) })
+        let (name, goals) = (workload.full_name(entry), entry.goals.clone());
+        let mut row = Row { name, pollux: found(0, index)?, linux: found(1, index), goals };
+        let slow = row.slow();
+        row.pollux.problems.extend(slow);
+        Some(row)
     };
     workload.entries.iter().enumerate().filter_map(row).collect()
 }
@@ -173,24 +215,47 @@ pub mod tests {
         assert_eq!(shown(&problems(&entry(), &signalled)), "its status is 139, as if signal 11 had ended it");
     }
 
-    /// One entry that went well, one that fails on both, one that fails on Pollux only.
-    pub fn table() -> Vec<Row> {
-        let entries = ["good", "both", "own"].map(|name| Entry { name: name.into(), ..entry() });
-        let workload = Workload {
+    fn workload(entries: Vec<Entry>) -> Workload {
+        Workload {
             name: "w".into(),
             about: String::new(),
             image: String::new(),
             mem: String::new(),
             long: false,
             server: None,
+            host: Vec::new(),
             forward: Vec::new(),
             faults: None,
             env: Vec::new(),
-            entries: entries.into(),
-        };
+            entries,
+        }
+    }
+
+    /// Two rates, of which the second is below its goal.
+    pub fn rates() -> Vec<Row> {
+        let goals = [("a", 1.5), ("b", 1.0), ("c", 2.0)].map(|(name, goal)| (name.to_string(), goal));
+        let one = Entry { goals: goals.into(), ..entry() };
+        let said = |a: u32, b: u32| seen(0, &format!("done\nrate: a {a} requests/s\nrate: b {b}.5 Mbit/s"));
+        rows(&workload(vec![one]), vec![vec![said(15000, 9)], vec![said(10000, 19)]])
+    }
+
+    #[test]
+    fn rates_are_told_and_reach_their_goals() {
+        let rows = rates();
+        let own: Vec<_> = rows[0].own().cloned().collect();
+        assert_eq!(shown(&own), "b is 0.49 of Linux's, less than 1.00");
+        assert_eq!(shown(&rows[0].pollux.problems), format!("it does not tell the rate of c; {}", shown(&own)));
+        let one = Entry { goals: rows[0].goals.clone(), ..entry() };
+        assert_eq!(problems(&one, &Seen { counted: true, ..seen(0, "done") }), []);
+        assert_eq!(problems(&one, &seen(1, "")).len(), 1);
+    }
+
+    /// One entry that went well, one that fails on both, one that fails on Pollux only.
+    pub fn table() -> Vec<Row> {
+        let entries = ["good", "both", "own"].map(|name| Entry { name: name.into(), ..entry() });
         let pollux = vec![seen(0, "done"), seen(1, ""), Seen { memory: Some((9, 1)), ..seen(1, "") }];
         let linux = vec![Seen { seconds: 4.0, idle: 1.0, ..seen(0, "done") }, seen(2, ""), seen(3, "")];
-        rows(&workload, vec![pollux, linux])
+        rows(&workload(entries.into()), vec![pollux, linux])
     }
 
     #[test]
