@@ -14,9 +14,11 @@ use core::task::{Context, Poll, Waker};
 use smallvec::SmallVec;
 
 use super::block_file::{DiskFile, Opened, Use};
+use super::disk_stats::{Begun, DiskStats};
 use super::inode::DeviceId;
 use super::op::Op;
 use super::open_file::OpenFile;
+use super::procfs::text::Text;
 use crate::errno::{Errno, Result};
 use crate::mm::Frame;
 use crate::process::Thread;
@@ -67,13 +69,15 @@ pub struct Request {
     pub sector: u64,
     pub memory: SmallVec<[Memory; 2]>,
     completion: Arc<Completion>,
+    /// Where it counts.
+    counted: Option<(Arc<DiskStats>, Begun)>,
 }
 
 impl Request {
     pub fn new(transfer: Transfer, sector: u64, memory: SmallVec<[Memory; 2]>) -> (Request, Pending) {
         let completion = Arc::new(Completion::default());
         let pending = Pending(completion.clone());
-        (Request { transfer, sector, memory, completion }, pending)
+        (Request { transfer, sector, memory, completion, counted: None }, pending)
     }
 
     pub fn len(&self) -> usize {
@@ -86,7 +90,10 @@ impl Request {
 
     /// Ends the request and wakes who waits for it; called once by the driver, at the latest in interrupt service.
     pub fn complete(self, result: Result<()>) {
-        let Request { memory, completion, .. } = self;
+        let Request { memory, completion, counted, .. } = self;
+        if let Some((stats, begun)) = counted {
+            stats.end(begun);
+        }
         let wakers = {
             let mut state = completion.0.lock();
             state.result = Some(result);
@@ -165,6 +172,11 @@ pub trait BlockDevice: Send + Sync {
         64
     }
 
+    /// What it has done, if that is counted.
+    fn stats(&self) -> Option<&Arc<DiskStats>> {
+        None
+    }
+
     /// Takes the request and answers at once; the device completes it later, possibly before this returns, in any
     /// order relative to others. A flush covers the writes that were completed before it was submitted.
     fn submit(&self, request: Request);
@@ -194,8 +206,16 @@ pub struct Call<'a> {
 }
 
 impl dyn BlockDevice {
+    /// The fields of /proc/diskstats, or of sysfs.
+    pub fn put_stats(&self, out: &mut Text, wide: bool) {
+        match self.stats() {
+            Some(stats) => stats.put(out, wide),
+            None => DiskStats::default().put(out, wide),
+        }
+    }
+
     fn start(&self, transfer: Transfer, sector: u64, memory: SmallVec<[Memory; 2]>) -> Pending {
-        let (request, pending) = Request::new(transfer, sector, memory);
+        let (mut request, pending) = Request::new(transfer, sector, memory);
         let sectors = (request.len() / SECTOR_SIZE) as u64;
         let end = sector.checked_add(sectors);
         if !request.len().is_multiple_of(SECTOR_SIZE) || end.is_none_or(|end| end > self.sectors()) {
@@ -203,6 +223,8 @@ impl dyn BlockDevice {
         } else if transfer != Transfer::Read && self.read_only() {
             request.complete(if transfer == Transfer::Flush { Ok(()) } else { Err(Errno::EROFS) });
         } else {
+            let counted = |stats: &Arc<DiskStats>| (stats.clone(), stats.begin(transfer, request.len()));
+            request.counted = self.stats().map(counted);
             self.submit(request);
         }
         pending
@@ -315,6 +337,10 @@ impl BlockDevice for Claim {
 
     fn max_segments(&self) -> usize {
         self.device().max_segments()
+    }
+
+    fn stats(&self) -> Option<&Arc<DiskStats>> {
+        self.device().stats()
     }
 
     fn submit(&self, request: Request) {

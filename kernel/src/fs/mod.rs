@@ -10,7 +10,7 @@
 //! * [`pipe`], [`eventfd`], [`timerfd`], [`memfd`], [`userfault`], [`epoll`], [`poll`], [`anon`]: files without names, and waiting for files.
 //!   [`sigio`]: signals instead of waiting. [`inotify`]: being told what happens to files.
 //! * [`tmpfs`], [`devfs`]: file systems in memory. [`procfs`], [`sysfs`]: the kernel as files. [`tty`]: terminals.
-//!   [`block`]: disks; `loops`: files as disks; [`ext2`]: the file system on them. [`p9`]: a folder of the host;
+//!   [`block`]: disks, and [`disk_stats`]: what they do; `loops`: files as disks; [`ext2`]: the file system on them. [`p9`]: a folder of the host;
 //!   `shared_file`: content that others change, too. [`overlay`]: directories on top of each other.
 //!
 //! Locks, outer first: `FileSystem::rename_lock` → `InodeState::lock` of directories, ancestors first → of files →
@@ -28,6 +28,7 @@ pub mod configure;
 pub mod context;
 pub mod dentry;
 pub mod devfs;
+pub mod disk_stats;
 pub mod epoll;
 pub mod eventfd;
 pub mod ext2;

@@ -21,6 +21,7 @@ use super::hal::KernelHal;
 use crate::drivers::irq::{self, Interrupt};
 use crate::errno::{Errno, Result};
 use crate::fs::block::{self, BlockDevice, Disk, Request, Transfer};
+use crate::fs::disk_stats::DiskStats;
 use crate::fs::inode::DeviceId;
 use crate::sync::SpinLock;
 
@@ -92,6 +93,7 @@ struct VirtioBlk {
     read_only: bool,
     flush: bool,
     max_segments: usize,
+    stats: Arc<DiskStats>,
 }
 
 /// Initialises the device and registers it as the next `vdX`.
@@ -132,6 +134,7 @@ pub fn start(mut transport: SomeTransport<'static>, irq: Option<u32>) -> virtio_
         flush: features.contains(Features::FLUSH),
         // Header and status take a descriptor each.
         max_segments: segments.clamp(1, QUEUE - 2),
+        stats: Arc::default(),
     });
     let index = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = disk_name(index);
@@ -172,6 +175,10 @@ impl BlockDevice for VirtioBlk {
 
     fn max_segments(&self) -> usize {
         self.max_segments
+    }
+
+    fn stats(&self) -> Option<&Arc<DiskStats>> {
+        Some(&self.stats)
     }
 
     fn submit(&self, request: Request) {

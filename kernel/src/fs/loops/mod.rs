@@ -29,6 +29,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use self::backing::Backing;
 use super::block::{self, BlockDevice, Call, Disk, Request, SECTOR_SIZE, Transfer};
+use super::disk_stats::DiskStats;
 use super::inode::DeviceId;
 use super::op::Op;
 use crate::errno::{Errno, Result};
@@ -85,6 +86,7 @@ struct Loop {
     changing: Mutex<()>,
     /// LOOP_CTL_REMOVE has been here.
     removed: AtomicBool,
+    stats: Arc<DiskStats>,
 }
 
 static LOOPS: SpinLock<BTreeMap<u32, Arc<Loop>>> = SpinLock::new(BTreeMap::new());
@@ -114,6 +116,7 @@ fn add(number: Option<u32>) -> Result<Arc<Loop>> {
             binding: SpinLock::new(None),
             changing: Mutex::new(()),
             removed: AtomicBool::new(false),
+            stats: Arc::default(),
         });
         loops.insert(number, device.clone());
         device
@@ -217,6 +220,10 @@ impl BlockDevice for Loop {
 
     fn is_backed_by_file(&self) -> bool {
         true
+    }
+
+    fn stats(&self) -> Option<&Arc<DiskStats>> {
+        Some(&self.stats)
     }
 
     fn logical_block(&self) -> u32 {

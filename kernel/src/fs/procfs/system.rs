@@ -21,6 +21,7 @@ static ENTRIES: &[Static] = &[
     Static::text("cmdline", |out| put!(out, "{}\n", cmdline::get().raw)),
     Static::text("cpuinfo", cpuinfo),
     Static::text("devices", devices),
+    Static::text("diskstats", diskstats),
     Static::text("filesystems", |out| {
         out.bytes(&fs::proc_filesystems());
     }),
@@ -205,6 +206,14 @@ fn stat(out: &mut Text) {
     put!(out, "ctxt {}\n", all_cpus().map(|s| s.switches).sum::<u64>());
     put!(out, "btime {}\nprocesses {}\n", crate::time::realtime_offset() / 1_000_000_000, table::last_pid());
     put!(out, "procs_running {}\nprocs_blocked 0\n", exec::nr_running());
+}
+
+fn diskstats(out: &mut Text) {
+    for disk in block::disks() {
+        put!(out, "{:>4} {:>7} {}", disk.id.major, disk.id.minor, disk.name);
+        disk.device.put_stats(out, false);
+        out.bytes(b"\n");
+    }
 }
 
 fn partitions(out: &mut Text) {

@@ -253,6 +253,10 @@ fn disk_entries(name: &str) -> Entries {
         text("removable", name, |_, out| put!(out, "0\n")),
         text("ro", name, |name, out| with(name, |d| put!(out, "{}\n", u8::from(d.device.read_only())))),
         text("size", name, |name, out| with(name, |d| put!(out, "{}\n", d.device.sectors()))),
+        text("stat", name, |name, out| {
+            with(name, |disk| disk.device.put_stats(out, true));
+            out.bytes(b"\n");
+        }),
         text("uevent", name, |name, out| {
             with(name, |d| {
                 put!(out, "MAJOR={}\nMINOR={}\nDEVNAME={name}\nDEVTYPE=disk\n", d.id.major, d.id.minor);

@@ -18,7 +18,7 @@ use crate::{say, tests};
 const RW: i32 = PROT_READ | PROT_WRITE;
 
 tests! {
-    clear, clear_of_a_busy_one, autoclear, change_file, both_ways, cut_short, sysfs, partitions, not_permitted, common_ioctls, unknown_ioctls, flush, full, pread_and_seek, appended, mapped, mapped_read_only, exclusive, exclusive_of_mounted,
+    clear, clear_of_a_busy_one, autoclear, change_file, both_ways, cut_short, sysfs, partitions, statistics, not_permitted, common_ioctls, unknown_ioctls, flush, full, pread_and_seek, appended, mapped, mapped_read_only, exclusive, exclusive_of_mounted,
 }
 
 fn clear() {
@@ -144,6 +144,33 @@ fn partitions() {
     say!("bound: {}", line());
     end(fd);
     say!("in /proc/devices: {}", contents(c"/proc/devices").contains("  7 loop"));
+}
+
+/// Requests and sectors, not the times.
+fn statistics() {
+    let numbers = |text: &str| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u64>>();
+    let of_disks = || {
+        let text = contents(c"/proc/diskstats");
+        let line = text.split("\\n").find(|line| line.contains(" loop40 ")).unwrap_or_default();
+        say!("starts well: {}", line.starts_with("   7      40 loop40 "));
+        numbers(line.split(" loop40 ").nth(1).unwrap_or_default())
+    };
+    let of_sysfs = || numbers(&contents(c"/sys/block/loop40/stat").replace("\\n", " "));
+    let backing = file(c"f", 262_144);
+    let fd = device(O_RDWR);
+    sys!(SYS_ioctl, fd, SET_FD, backing);
+    let before = of_disks();
+    say!("fields: {} {}", before.len(), of_sysfs().len());
+    say!("write: {} {}", put(fd, &"x".repeat(65_536), 65_536), sys!(SYS_fsync, fd));
+    sys!(SYS_ioctl, fd, BLKFLSBUF, 0);
+    say!("read: {:?}", read_at(fd, 4, 0));
+    let (after, same) = (of_disks(), of_sysfs());
+    let more = |index: usize| after.get(index).zip(before.get(index)).map_or(0, |(after, before)| after - before);
+    say!("sectors read: {} written: {}", more(2) >= 8, more(6));
+    say!("requests: {} {} flushed: {}", more(0) >= 1, (1..=16).contains(&more(4)), more(15) >= 1);
+    say!("in flight: {:?} discarded: {}", after.get(8), more(11));
+    say!("the same in sysfs: {}", [0, 2, 4, 6, 8, 15].iter().all(|index| same.get(*index) == after.get(*index)));
+    end(fd);
 }
 
 fn not_permitted() {
