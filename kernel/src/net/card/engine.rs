@@ -15,7 +15,7 @@ use super::port::Mail;
 use super::recovery::{MOST_SINGLE, Said};
 use super::wire::Wire;
 use super::{Frame, Port};
-use crate::exec::Instant;
+use crate::exec::{Instant, is_budget_used};
 use crate::net::inet::ip;
 use crate::net::link;
 
@@ -85,8 +85,12 @@ impl Engine {
         more |= self.memberships.turn(&mut self.wire);
         more |= self.send();
         self.wire.refresh_gateway();
-        let lanes = if self.wire.phy.starved { None } else { self.lanes.due() };
-        let timers = [self.connections.due(), self.configure.due(), self.memberships.due(), lanes];
+        // The card rings when it has room.
+        let [lanes, memberships] = match self.wire.phy.starved {
+            true => [None, None],
+            false => [self.lanes.due(), self.memberships.due()],
+        };
+        let timers = [self.connections.due(), self.configure.due(), memberships, lanes];
         Next { more, at: timers.into_iter().flatten().min() }
     }
 
@@ -169,6 +173,9 @@ impl Engine {
     /// True if there may be more frames.
     fn receive(&mut self) -> bool {
         for _ in 0..FRAMES {
+            if is_budget_used() {
+                break;
+            }
             let Some(mut frame) = self.wire.port.card().receive() else { return false };
             let counters = &self.wire.port.counters;
             counters.received.fetch_add(1, Ordering::Relaxed);
@@ -206,8 +213,9 @@ impl Engine {
                 taken = true;
             }
             Kind::Udp { pair: (local, remote), header, data } => {
-                // Otherwise the stack answers that the port is unreachable, or it is the configuration's.
-                taken = self.wire.hand_datagram(local, remote, header, data);
+                // Otherwise the stack answers that the port is unreachable, but for many (RFC 4443, 2.4), or it is the configuration's.
+                taken = self.wire.hand_datagram(local, remote, header, data)
+                    || local.ip.is_multicast() && !self.configure.wants(local.port);
                 if !taken && !self.configure.wants(local.port) {
                     return self.wire.feed(frame, &mut self.nobody);
                 }

@@ -13,6 +13,10 @@ use super::recovery::{Acknowledgement, Said};
 use super::{ETHERNET_HEADER, Settings};
 use crate::errno::Errno;
 use crate::net::inet::{Endpoint, failures};
+use crate::net::interface;
+
+/// The protocol of those who ask who is in which group.
+pub const IGMP: u8 = 2;
 
 /// Both ends of a connection, the own one first.
 pub type Pair = (Endpoint, Endpoint);
@@ -107,6 +111,8 @@ fn is_sound4(packet: &[u8], settings: &Settings) -> Option<bool> {
     let names_none = |ip: Ipv4Addr| ip.octets()[0] == 0 || ip.is_loopback();
     // Whoever has no address yet asks for one.
     let asks = from.is_unspecified() && to.is_broadcast() && matches!(ipv4(packet, true), Some(Kind::Udp { .. }));
+    // Who asks of groups need not have one (RFC 4541, 2.1.1).
+    let asks = asks || from.is_unspecified() && to.is_multicast() && packet.get(9) == Some(&IGMP);
     let from_host = !(names_none(from)
         || from.is_multicast()
         || settings.is_broadcast(from.into())
@@ -123,7 +129,7 @@ fn is_sound6(packet: &[u8], settings: &Settings) -> Option<bool> {
     Some(
         from_host
             && !(names_none(from) || from.is_multicast() || settings.is_own(from.into()))
-            && !(names_none(to) || to.is_unspecified()),
+            && !(names_none(to) || to.is_unspecified() || interface::stays_here(to.into())),
     )
 }
 

@@ -119,6 +119,13 @@ impl Phy {
         sent
     }
 
+    /// Sends a frame of the kernel's own. False: there is no buffer, and the card rings when there is one.
+    pub fn send_own(&mut self, frame: &[u8]) -> bool {
+        let sent = self.put(frame, None);
+        self.starved |= !sent;
+        sent
+    }
+
     /// Sends what has been sent before. Without a buffer it is lost, as on the wire.
     pub fn repeat(&self, frame: &[u8]) {
         self.put(frame, None);

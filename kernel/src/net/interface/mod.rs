@@ -128,6 +128,11 @@ pub fn is_bindable(ip: IpAddr) -> bool {
     ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) || is_local(ip)
 }
 
+/// Is it a group whose packets do not leave a machine (RFC 4291, 2.7)?
+pub fn stays_here(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_multicast() && ip.segments()[0] & 0xf < 2)
+}
+
 /// Is it the address of several machines?
 pub fn is_group(ip: IpAddr) -> bool {
     /// Of the loopback's network.

@@ -11,19 +11,19 @@ use super::*;
 use crate::net::inet::AF_INET6;
 use crate::net::inet::ip::packet::{checksum, pseudo_checksum};
 
-const GROUP: Ipv4Addr = Ipv4Addr::new(239, 77, 0, 9);
-const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0x77, 9);
+pub(super) const GROUP: Ipv4Addr = Ipv4Addr::new(239, 77, 0, 9);
+pub(super) const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0x77, 9);
 const NEAR: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-const THERE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
-const SOL_IP: u32 = 0;
-const SOL_IPV6: u32 = 41;
+pub(super) const THERE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+pub(super) const SOL_IP: u32 = 0;
+pub(super) const SOL_IPV6: u32 = 41;
 
-fn index(net: &Net) -> i32 {
+pub(super) fn index(net: &Net) -> i32 {
     interface::port_of(net.own).unwrap().index()
 }
 
 /// A card with addresses of both families.
-fn net(seed: u64) -> Net {
+pub(super) fn net(seed: u64) -> Net {
     let near = Cidr { ip: NEAR.into(), prefix: 64 };
     let net = Net::with(seed, Faults::default(), |own| {
         Method::Static(Settings { addresses: vec![own.cidr(), near], ..Settings::default() })
@@ -34,14 +34,14 @@ fn net(seed: u64) -> Net {
     net
 }
 
-fn listening(family: u16) -> (alloc::sync::Arc<UdpSocket>, u16) {
+pub(super) fn listening(family: u16) -> (alloc::sync::Arc<UdpSocket>, u16) {
     let socket = UdpSocket::new(family);
     socket.bind_as(0, Endpoint::any(family)).unwrap();
     let name = socket.local_address();
     (socket, u16::from_be_bytes([name[2], name[3]]))
 }
 
-fn request(net: &Net) -> [u8; 12] {
+pub(super) fn request(net: &Net) -> [u8; 12] {
     let mut bytes = [0; 12];
     bytes[..4].copy_from_slice(&GROUP.octets());
     bytes[8..].copy_from_slice(&index(net).to_ne_bytes());
@@ -56,7 +56,7 @@ fn request6(net: &Net) -> [u8; 20] {
 }
 
 /// The messages of IGMP and MLD that were sent: to whom, and what.
-fn told(net: &mut Net) -> Vec<(IpAddr, Vec<u8>)> {
+pub(super) fn told(net: &mut Net) -> Vec<(IpAddr, Vec<u8>)> {
     let frames = net.kept.replace(Vec::new()).unwrap();
     frames.iter().filter_map(|frame| message(frame)).collect()
 }
@@ -93,7 +93,7 @@ fn report6(record: u8) -> Vec<u8> {
     [&[143, 0, 0, 0, 0, 0, 0, 1, record, 0, 0, 0][..], &GROUP6.octets()].concat()
 }
 
-fn without_sum(messages: Vec<(IpAddr, Vec<u8>)>) -> Vec<(IpAddr, Vec<u8>)> {
+pub(super) fn without_sum(messages: Vec<(IpAddr, Vec<u8>)>) -> Vec<(IpAddr, Vec<u8>)> {
     let clear = |(to, mut bytes): (IpAddr, Vec<u8>)| {
         bytes[2..4].fill(0);
         (to, bytes)
@@ -101,20 +101,29 @@ fn without_sum(messages: Vec<(IpAddr, Vec<u8>)>) -> Vec<(IpAddr, Vec<u8>)> {
     messages.into_iter().map(clear).collect()
 }
 
-fn ask(net: &Net, to: Ipv4Addr, mut question: Vec<u8>) {
+pub(super) fn ask(net: &Net, to: Ipv4Addr, question: Vec<u8>) {
+    ask_as(net, net.machine(2), to, question);
+}
+
+pub(super) fn ask_as(net: &Net, from: Ipv4Addr, to: Ipv4Addr, mut question: Vec<u8>) {
     let sum = checksum(&[&question]);
     question[2..4].copy_from_slice(&sum.to_be_bytes());
-    let from = net.machine(2);
     net.arrive(packet(net, from, to, 2.into(), question.len(), |room| room.copy_from_slice(&question)));
 }
 
-fn ask6(net: &Net, from: Ipv6Addr, to: Ipv6Addr, mut question: Vec<u8>) {
+pub(super) fn ask6(net: &Net, from: Ipv6Addr, to: Ipv6Addr, question: Vec<u8>) {
+    ask6_behind(net, from, to, &[5, 2, 0, 0, 1, 0], question);
+}
+
+/// With these options.
+pub(super) fn ask6_behind(net: &Net, from: Ipv6Addr, to: Ipv6Addr, options: &[u8], mut question: Vec<u8>) {
     let sum = pseudo_checksum(from.into(), to.into(), 58, &question);
     question[2..4].copy_from_slice(&sum.to_be_bytes());
     let [.., a, b, c, d] = to.octets();
     let mut frame = [&[0x33, 0x33, a, b, c, d][..], &THEIR_MAC.0, &[0x86, 0xdd]].concat();
-    frame.extend([&[0x60, 0, 0, 0, 0, 8 + question.len() as u8, 0, 1][..], &from.octets(), &to.octets()].concat());
-    frame.extend([&[58, 0, 5, 2, 0, 0, 1, 0][..], &question].concat());
+    let len = 2 + options.len() + question.len();
+    frame.extend([&[0x60, 0, 0, 0, 0, len as u8, 0, 1][..], &from.octets(), &to.octets()].concat());
+    frame.extend([&[58, options.len() as u8 / 8][..], options, &question].concat());
     net.arrive(frame);
 }
 

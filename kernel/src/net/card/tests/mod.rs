@@ -5,6 +5,7 @@ mod held;
 mod hostile;
 mod lasting;
 mod memberships;
+mod memberships_asked;
 mod numbers;
 mod offloads;
 mod past;

@@ -5,6 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::errno::{Errno, Result};
 use crate::net::interface;
+use crate::process::{self, Caps};
 use crate::sync::SpinLock;
 
 /// Of which every machine is one: all hosts of a network (RFC 1112, 4), all nodes of an interface and of a network (RFC 4291, 2.7.1).
@@ -22,6 +23,8 @@ struct Entry {
     group: IpAddr,
     /// How many sockets.
     users: u32,
+    /// The user who joined first, unless he may fill the table.
+    owner: Option<u32>,
 }
 
 /// By interface and group. A leaf: nothing is called under it.
@@ -46,15 +49,34 @@ pub fn is_joined(index: i32, group: IpAddr) -> bool {
 /// Those that sockets have joined on an interface, in order, and how many have.
 pub fn joined_on(index: i32) -> Result<Vec<(IpAddr, u32)>> {
     let mut all = Vec::new();
-    let joined = JOINED.lock();
-    let part = part(&joined, index);
-    all.try_reserve_exact(part.len()).map_err(|_| Errno::ENOMEM)?;
-    all.extend(part.iter().map(|entry| (entry.group, entry.users)));
-    Ok(all)
+    loop {
+        let joined = JOINED.lock();
+        let part = part(&joined, index);
+        if part.len() <= all.capacity() {
+            all.extend(part.iter().map(|entry| (entry.group, entry.users)));
+            return Ok(all);
+        }
+        let count = part.len();
+        drop(joined);
+        all.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
+    }
 }
 
-/// One more socket has joined it. The task of a card tells the network of the first. ENOBUFS: there are too many groups.
+/// What one user may have of [`MOST`] without CAP_NET_ADMIN, so that others find room.
+const MOST_OF_USER: usize = MOST / 4;
+
+/// Who joins; none who may fill the table.
+fn owner() -> Option<u32> {
+    process::with_current(|task| {
+        let creds = task?.shared_creds();
+        (!creds.capable(Caps::NET_ADMIN)).then_some(creds.uid)
+    })
+}
+
+/// One more socket has joined it. The task of a card tells the network of the first. ENOBUFS: there are too many groups, or the user
+/// has joined too many of them first.
 pub fn join(index: i32, group: IpAddr) -> Result<()> {
+    let owner = owner();
     let mut joined = JOINED.lock();
     match place(&joined, index, group) {
         Ok(place) => {
@@ -63,10 +85,14 @@ pub fn join(index: i32, group: IpAddr) -> Result<()> {
             }
             return Ok(());
         }
-        Err(_) if part(&joined, index).len() >= MOST => return Err(Errno::ENOBUFS),
         Err(place) => {
+            let part = part(&joined, index);
+            let own = part.iter().filter(|entry| owner.is_some() && entry.owner == owner).count();
+            if part.len() >= MOST || own >= MOST_OF_USER {
+                return Err(Errno::ENOBUFS);
+            }
             joined.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            joined.insert(place, Entry { index, group, users: 1 });
+            joined.insert(place, Entry { index, group, users: 1, owner });
         }
     }
     drop(joined);
