@@ -11,7 +11,7 @@ use crate::sys::{Ret, sys};
 use crate::{say, tests};
 
 tests! {
-    values, interfaces, interface_forms, join_errors, joined_twice, left, left_errors, many, delivered, to_all_who_bind,
+    values, interfaces, interface_forms, join_errors, joined_twice, left, left_errors, many, delivered, to_all_who_bind, to_a_crowd,
     not_joined, all_or_own, bound_to_group, without_loop, hops, told, from_which, no_way, gone_with_the_socket, to_everybody,
     from_elsewhere, by_any_address, connected_to_everybody, long_ones,
 }
@@ -164,6 +164,29 @@ fn to_all_who_bind() {
     say!("{} {} {}", heard(one), heard(two), heard(three));
     close(two);
     say!("{} {} {}", send(out, "again", GROUP, port(one)), heard(one), heard(three));
+}
+
+/// Of a hundred, every second one wants it.
+fn to_a_crowd() {
+    let first = listening(0);
+    let crowd: Vec<i32> = (0..100).map(|_| listening(port(first))).collect();
+    for (number, fd) in crowd.iter().enumerate() {
+        set_option(*fd, IPPROTO_IP, IP_MULTICAST_ALL, 0).need();
+        if number % 2 == 1 {
+            join(*fd, GROUP, HERE).need();
+        }
+        let patience = timeval { tv_sec: 5, tv_usec: 0 };
+        sys!(SYS_setsockopt, *fd, SOL_SOCKET, SO_RCVTIMEO, &patience, 16).need();
+    }
+    let out = sender();
+    for text in ["one", "two"] {
+        say!("{}", send(out, text, GROUP, port(first)));
+        let mut room = [0u8; 8];
+        let mut got = |fd: &i32, flags: i32| sys!(SYS_recvfrom, *fd, &mut room, 8, flags, 0, 0).0 == 3;
+        let wanted = crowd.iter().skip(1).step_by(2).filter(|fd| got(fd, 0)).count();
+        let others = crowd.iter().step_by(2).filter(|fd| got(fd, MSG_DONTWAIT)).count();
+        say!("{wanted} who want it, {others} others, {}", heard(first));
+    }
 }
 
 fn not_joined() {

@@ -105,12 +105,15 @@ impl IpSocket {
             arrive::deliver_here(&packet, way.index());
             return Ok(());
         };
-        let hops = Arrived::parse(&packet, 0).map_or(0, |packet| packet.hops);
+        // Without hops it stays in the machine.
+        let leaves = Arrived::parse(&packet, 0).is_some_and(|packet| packet.hops > 0) && !interface::stays_here(to.ip);
+        if leaves {
+            self.check_out(to.ip, &packet)?;
+        }
         if self.groups.lock().loops(to.ip.is_ipv4()) {
             arrive::take_in(&packet, way.index());
         }
-        // Without hops it stays in the machine.
-        if hops == 0 { Ok(()) } else { self.send_out(port, way.source, to.ip, packet) }
+        if leaves { self.send_out(port, way.source, to.ip, packet) } else { Ok(()) }
     }
 
     /// EMSGSIZE if it exceeds what can be sent, of which the error queue tells more: it would be too long a packet, or it must not be cut
@@ -178,8 +181,8 @@ impl IpSocket {
         head.before(&data)
     }
 
-    /// Sends to another machine.
-    fn send_out(&self, port: &Port, from: IpAddr, to: IpAddr, data: Box<[u8]>) -> Result<()> {
+    /// Can the stack send it?
+    fn check_out(&self, to: IpAddr, data: &[u8]) -> Result<()> {
         let written = self.raw_options.lock().with_header;
         let most = if to.is_ipv4() && !written { MAX_OUT } else { card::MTU };
         if data.len() > most {
@@ -189,6 +192,12 @@ impl IpSocket {
         if written && to.is_ipv4() && data.first().is_none_or(|first| first & 15 != 5) {
             return Err(Errno::EOPNOTSUPP);
         }
+        Ok(())
+    }
+
+    /// Sends to another machine.
+    fn send_out(&self, port: &Port, from: IpAddr, to: IpAddr, data: Box<[u8]>) -> Result<()> {
+        self.check_out(to, &data)?;
         let bytes = data.len() + OVERHEAD;
         self.on_its_way.fetch_add(bytes, Ordering::AcqRel);
         let charge = Charge::new(self.this.clone(), bytes);

@@ -1,9 +1,9 @@
 //! Datagrams for many: multicast, and broadcasts.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::lite::ports_of;
 use super::{Datagram, State, UdpSocket, packet};
@@ -22,6 +22,10 @@ use crate::sync::SpinGuard;
 /// So many receivers get a datagram at once, of those with filters so many if time is short; the others in turns.
 const AT_ONCE: usize = 16;
 const FILTERED_AT_ONCE: usize = 4;
+/// Of so many sockets it is found out at once whether they want it.
+const LOOKED_AT_ONCE: usize = 64;
+/// Datagrams that are on their way to the others.
+const SPREADING_MOST: usize = 64;
 
 const UDP_HEADER: usize = 8;
 
@@ -102,29 +106,57 @@ pub fn deliver_to_all(
     if group.is_some_and(|group| !groups::is_joined(index, group)) {
         return false;
     }
-    let wants = move |receiver: &Arc<UdpSocket>| group.is_none_or(|group| receiver.groups.lock().wants(index, group));
-    let receivers = ports_of(covered.is_some()).find_all(to, from, |claim| claim.hears(index));
-    let mut receivers = receivers.into_iter().filter(wants);
+    let wants = move |receiver: &UdpSocket| group.is_none_or(|group| receiver.groups.lock().wants(index, group));
+    let mut receivers = ports_of(covered.is_some()).find_all(to, from, |claim| claim.hears(index)).into_iter();
     let new = move |data| Datagram::new(from, to, index, header, covered, data);
-    let (mut filtered, mut taken) = (0, false);
-    for (_, receiver) in (0..AT_ONCE).zip(receivers.by_ref()) {
+    let (mut given, mut filtered) = (0, 0);
+    for (_, receiver) in (0..LOOKED_AT_ONCE).zip(receivers.by_ref()) {
+        if !wants(&receiver) {
+            continue;
+        }
         give(&receiver, &from, data, new);
-        taken = true;
+        given += 1;
         filtered += usize::from(receiver.common.filter.is_there());
-        if filtered >= FILTERED_AT_ONCE && is_budget_used() {
+        if given >= AT_ONCE || filtered >= FILTERED_AT_ONCE && is_budget_used() {
             break;
         }
     }
-    if let Some(first) = receivers.next() {
-        let Some(data) = copy(data) else { return taken };
+    // Some of them may want it.
+    let rest = receivers.len() > 0;
+    if rest
+        && let Some(spreading) = Spreading::begin()
+        && let Some(data) = copy(data)
+    {
         spawn("udp", async move {
-            for receiver in core::iter::once(first).chain(receivers) {
-                give(&receiver, &from, &data, new);
+            let _spreading = spreading;
+            for receiver in receivers {
+                if wants(&receiver) {
+                    give(&receiver, &from, &data, new);
+                }
                 budget().await;
             }
         });
     }
-    taken
+    given > 0 || rest
+}
+
+/// A datagram that is on its way to many.
+struct Spreading;
+
+static SPREADING: AtomicUsize = AtomicUsize::new(0);
+
+impl Spreading {
+    /// None: there are too many already, and it is lost for those who have not got it yet.
+    fn begin() -> Option<Spreading> {
+        let spreading = Spreading;
+        (SPREADING.fetch_add(1, Ordering::Relaxed) < SPREADING_MOST).then_some(spreading)
+    }
+}
+
+impl Drop for Spreading {
+    fn drop(&mut self) {
+        SPREADING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn give(receiver: &UdpSocket, from: &Endpoint, data: &[u8], new: impl FnOnce(Box<[u8]>) -> Datagram) {

@@ -117,8 +117,8 @@ impl UdpSocket {
         let bytes = len + OVERHEAD;
         self.on_its_way.fetch_add(bytes, Ordering::AcqRel);
         let charge = Charge::new(self.this.clone(), bytes);
-        if hops == 0 {
-            // It stays in the machine, where nobody has joined its group.
+        if hops == 0 || interface::stays_here(to.ip) {
+            // Only those here who have joined its group have it.
             return Ok(len);
         }
         port.send(card::Outgoing { from, to, data, hops, is_packet: false, charge })?;
