@@ -210,6 +210,10 @@ impl Inner {
 
     /// The frame that is in so many buffers: the first of them, and those behind it.
     fn merge(&mut self, first: Buffer, len: usize, buffers: usize) -> Option<(Buffer, usize)> {
+        if buffers > QUEUE {
+            self.give_up("received more parts of a frame than there are buffers");
+            return None;
+        }
         // It is away only if somebody has kept it.
         let mut long = self.long.take().unwrap_or_else(|| Buffer::with_room(LONGEST));
         let mut end = 0;
