@@ -60,9 +60,11 @@ struct Windows {
 impl Windows {
     fn new(host: &PciHost) -> Windows {
         // Address 0 means "not placed" in a BAR, so it is never handed out.
-        let free = host.windows.iter().map(|&(pci, _, size)| (pci.max(MMIO_PAGE), pci.saturating_add(size)));
-        let mut free: alloc::vec::Vec<_> = free.collect();
-        free.sort_unstable();
+        let mut free = alloc::vec::Vec::new();
+        for &(pci, _, size) in &host.windows {
+            let window = (pci.max(MMIO_PAGE), pci.saturating_add(size));
+            free.insert(free.partition_point(|other| *other < window), window);
+        }
         Windows { free }
     }
 

@@ -413,8 +413,11 @@ fn find_garbage() {
         holders.insert((holder.owner(), Arc::as_ptr(&holder).addr()), holder);
     }
     // Each owner gets in here once: at the start, or when it stops being a candidate.
-    let owners = holders.keys().map(|(owner, _)| *owner);
-    let mut reachable: BTreeSet<usize> = owners.filter(|owner| !candidates.contains_key(owner)).collect();
+    let mut reachable = BTreeSet::new();
+    // Not collected, which would make a list of them first.
+    for (owner, _) in holders.keys().filter(|(owner, _)| !candidates.contains_key(owner)) {
+        reachable.insert(*owner);
+    }
     while let Some(owner) = reachable.pop_first() {
         for (_, holder) in holders.range((owner, 0)..=(owner, usize::MAX)) {
             holder.for_each_right(&mut |rights| {

@@ -102,7 +102,7 @@ impl Table {
             Some(Contention { class, place, waits: row.waits.load(Relaxed), total_ns, longest_ns })
         });
         let mut all: Vec<_> = all.filter(|contention| contention.waits > 0).collect();
-        all.sort_by_key(|contention| (contention.class, contention.place.file(), contention.place.line()));
+        all.sort_unstable_by_key(|contention| (contention.class, contention.place.file(), contention.place.line()));
         (all, self.homeless.load(Relaxed))
     }
 

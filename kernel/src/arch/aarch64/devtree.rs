@@ -64,6 +64,18 @@ pub unsafe fn open(at: *const u8) -> Option<Fdt<'static>> {
     unsafe { Fdt::from_raw(at) }.ok()
 }
 
+/// Few of them.
+fn sort(ranges: &mut [Range<u64>]) {
+    for end in 1..ranges.len() {
+        for place in (1..=end).rev() {
+            if ranges[place - 1].start <= ranges[place].start {
+                break;
+            }
+            ranges.swap(place - 1, place);
+        }
+    }
+}
+
 fn scan(fdt: &Fdt<'static>, early: &mut Early, image: Range<u64>) {
     let root = fdt.root();
     for node in root.children().filter(|node| node.name_without_address() == "memory" && enabled(node)) {
@@ -71,7 +83,7 @@ fn scan(fdt: &Fdt<'static>, early: &mut Early, image: Range<u64>) {
             let _ = early.memory.try_push(range);
         }
     }
-    early.memory.sort_unstable_by_key(|range| range.start);
+    sort(&mut early.memory);
 
     let _ = early.reserved.try_push(image);
     let _ = early.reserved.try_push(early.dtb.clone());
@@ -90,7 +102,7 @@ fn scan(fdt: &Fdt<'static>, early: &mut Early, image: Range<u64>) {
             let _ = early.reserved.try_push(range);
         }
     }
-    early.reserved.sort_unstable_by_key(|range| range.start);
+    sort(&mut early.reserved);
     subtract(early);
 
     early.uart = console(fdt).and_then(|node| regs(node).next());

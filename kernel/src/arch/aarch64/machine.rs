@@ -90,8 +90,10 @@ fn read_machine(fdt: &Fdt<'static>, devices: &Devices, early: &devtree::Early) -
         let value = node.property(name).and_then(|property| property.value_as::<&str>().ok());
         value.unwrap_or_default().to_string()
     };
-    let mut virtio_mmio: Vec<_> = devices.compatible("virtio,mmio").filter_map(device).collect();
-    virtio_mmio.sort_unstable_by_key(|device| device.base);
+    let mut virtio_mmio = Vec::<MmioDevice>::new();
+    for device in devices.compatible("virtio,mmio").filter_map(device) {
+        virtio_mmio.insert(virtio_mmio.partition_point(|other| other.base < device.base), device);
+    }
     let bytes = |name: &str| {
         let property = chosen.and_then(|chosen| chosen.property(name));
         property.and_then(|seed| seed.value_as::<&'static [u8]>().ok()).unwrap_or(&[])

@@ -10,7 +10,6 @@ mod net_header;
 mod p9;
 pub mod rng;
 
-use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 use virtio_drivers::transport::mmio::{MmioTransport, VirtIOHeader};
@@ -24,9 +23,7 @@ const MAGIC: u32 = 0x7472_6976;
 
 /// Starts the devices behind the virtio-mmio slots. An empty slot has device type 0.
 pub fn probe_mmio() {
-    let mut slots: Vec<_> = arch::machine().virtio_mmio.clone();
-    slots.sort_unstable_by_key(|slot| slot.base);
-    for slot in slots {
+    for slot in &arch::machine().virtio_mmio {
         let base = arch::paging::map_mmio(slot.base, slot.size);
         let Some(header) = NonNull::new(base.cast::<VirtIOHeader>()) else { continue };
         // SAFETY: the device tree says that a virtio-mmio transport is here, and the mapping is never removed.

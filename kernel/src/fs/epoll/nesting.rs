@@ -103,7 +103,8 @@ async fn check_ways_of(file: &OpenFile, known: &mut BTreeMap<usize, (Arc<Epoll>,
 /// Ways from `epoll` up; None if there are epolls too far above.
 async fn ways_above(epoll: &Arc<Epoll>) -> Result<Option<Ways>> {
     let mut ways = Ways::default();
-    let mut layer = BTreeMap::from([(address(epoll), (epoll.clone(), 1_usize))]);
+    let mut layer = BTreeMap::new();
+    layer.insert(address(epoll), (epoll.clone(), 1_usize));
     for way in &mut ways {
         let mut next = BTreeMap::new();
         for (epoll, count) in layer.into_values() {

@@ -168,7 +168,8 @@ async fn copy_tree_locked(source: &Path, recursive: bool) -> Result<Arc<Mount>> 
     let below: Vec<Arc<Mount>> = if recursive { mounts_below(source).await } else { Vec::new() };
     check_room(1 + below.len())?;
     // By the mount that they are copies of.
-    let mut copies = BTreeMap::from([(source.mount.id, copy.clone())]);
+    let mut copies = BTreeMap::new();
+    copies.insert(source.mount.id, copy.clone());
     for mount in below {
         let Some(place) = mount.place() else { continue };
         // What is unbindable is left out with all that is in it.
