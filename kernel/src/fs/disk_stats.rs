@@ -72,6 +72,12 @@ impl DiskStats {
         kind.waited += now.saturating_sub(begun.at);
     }
 
+    /// That were read, and written.
+    pub fn sectors(&self) -> [u64; 2] {
+        let counts = self.0.lock();
+        [counts.reads.sectors, counts.writes.sectors]
+    }
+
     /// The 17 fields, without a line's end. `wide`: in columns, as sysfs has them.
     pub fn put(&self, out: &mut Text, wide: bool) {
         let counts = {

@@ -249,4 +249,12 @@ fn vmstat(out: &mut Text) {
     ] {
         put!(out, "{label} {}\n", bytes / mm::PAGE_SIZE as u64);
     }
+    let (mut read, mut written) = (0, 0);
+    for disk in block::disks() {
+        let [from, to] = disk.device.stats().map_or([0; 2], |stats| stats.sectors());
+        read += from;
+        written += to;
+    }
+    // In KiB.
+    put!(out, "pgpgin {}\npgpgout {}\n", read / 2, written / 2);
 }

@@ -156,10 +156,15 @@ fn statistics() {
         numbers(line.split(" loop40 ").nth(1).unwrap_or_default())
     };
     let of_sysfs = || numbers(&contents(c"/sys/block/loop40/stat").replace("\\n", " "));
+    let written = || {
+        let text = contents(c"/proc/vmstat");
+        let line = text.split("\\n").find_map(|line| line.strip_prefix("pgpgout "));
+        line.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default()
+    };
     let backing = file(c"f", 262_144);
     let fd = device(O_RDWR);
     sys!(SYS_ioctl, fd, SET_FD, backing);
-    let before = of_disks();
+    let (before, written_before) = (of_disks(), written());
     say!("fields: {} {}", before.len(), of_sysfs().len());
     say!("write: {} {}", put(fd, &"x".repeat(65_536), 65_536), sys!(SYS_fsync, fd));
     sys!(SYS_ioctl, fd, BLKFLSBUF, 0);
@@ -168,6 +173,7 @@ fn statistics() {
     let more = |index: usize| after.get(index).zip(before.get(index)).map_or(0, |(after, before)| after - before);
     say!("sectors read: {} written: {}", more(2) >= 8, more(6));
     say!("requests: {} {} flushed: {}", more(0) >= 1, (1..=16).contains(&more(4)), more(15) >= 1);
+    say!("in /proc/vmstat: {}", written() >= written_before + 64);
     say!("in flight: {:?} discarded: {}", after.get(8), more(11));
     say!("the same in sysfs: {}", [0, 2, 4, 6, 8, 15].iter().all(|index| same.get(*index) == after.get(*index)));
     end(fd);
