@@ -2,8 +2,8 @@
 
 Prints a line of NAME=VALUE words once they listen (ports and facts about what they serve), and ends with its standard input.
 http and https serve the same: git repositories (/git: git's smart protocol, /dumb: plain files), /big with its checksum
-/big.sha256, /ca.pem, and /sum, which answers the checksum of what is sent to it. The certificate authority is made anew each
-time; its key does not outlive the run. /medium is a fifth of /big.
+/big.sha256, /huge (ten times that), /ca.pem, and /sum, which answers the checksum of what is sent to it. The certificate authority is made anew each
+time; its key does not outlive the run. /medium is a fifth of /big. http6 is http at ::1, which guests reach as fec0::2.
 
 Arguments are GUESTPORT=PORT: where on the host's loopback the guest's ports are. For what the guest has the host do:
 
@@ -16,6 +16,7 @@ udp          a port that sends back what it gets
 import hashlib
 import http.server
 import os
+import shutil
 import socket
 import ssl
 import struct
@@ -28,6 +29,7 @@ import time
 HOST = "10.0.2.2"
 FILES = 5000
 BIG = 20 << 20
+HUGE = 10
 MEDIUM = BIG // 5
 PORTS = dict(map(int, word.split("=")) for word in sys.argv[1:])
 
@@ -159,8 +161,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         file = os.path.realpath(os.path.join(self.folder, name.lstrip("/")))
         if not file.startswith(self.folder) or not os.path.isfile(file) or file.endswith(".key"):
             return self.answer(404, "text/plain", b"not here\n")
-        with open(file, "rb") as opened:
-            self.answer(200, "application/octet-stream", opened.read())
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(os.path.getsize(file)))
+        self.end_headers()
+        if self.command != "HEAD":
+            with open(file, "rb") as opened:
+                shutil.copyfileobj(opened, self.wfile, 1 << 20)
 
     do_HEAD = do_GET
 
@@ -210,8 +217,12 @@ class Server(http.server.ThreadingHTTPServer):
         """Clients that trust nobody, and those that go away, are meant to be there."""
 
 
-def listen(context):
-    server = Server(("127.0.0.1", 0), Handler)
+class Server6(Server):
+    address_family = socket.AF_INET6
+
+
+def listen(context, kind=Server, address="127.0.0.1"):
+    server = kind((address, 0), Handler)
     server.daemon_threads = True
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
@@ -231,9 +242,14 @@ def main():
             file.write(block)
         with open(os.path.join(folder, "medium"), "wb") as file:
             file.write(block[:MEDIUM])
+        huge = hashlib.sha256()
+        with open(os.path.join(folder, "huge"), "wb") as file:
+            for _ in range(HUGE):
+                file.write(block)
+                huge.update(block)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(os.path.join(folder, "server.pem"), os.path.join(folder, "server.key"))
-        print(f"http={listen(None)} https={listen(context)} udp={send_back()} head={head} small={small}",
+        print(f"http={listen(None)} http6={listen(None, Server6, '::1')} huge={huge.hexdigest()} https={listen(context)} udp={send_back()} head={head} small={small}",
               f"big={hashlib.sha256(block).hexdigest()} medium={hashlib.sha256(block[:MEDIUM]).hexdigest()} medium_size={MEDIUM}",
               flush=True)
         sys.stdin.read()

@@ -6,6 +6,8 @@ for requests of the guest over HTTP, each of which has it do something and answe
 /git    clones from git daemon, commits, pushes
 /redis  sets and gets with several connections
 /http   fetches /small and /large with several connections, and answers their checksums
+
+/repository/ is a repository of Debian packages, with one: `other`, which has a file of 4 MiB.
 """
 
 import concurrent.futures
@@ -22,6 +24,7 @@ import threading
 PORTS = dict(map(int, word.split("=")) for word in sys.argv[1:])
 LOCAL = "127.0.0.1"
 CONNECTIONS = 8
+REPOSITORY = {}
 
 
 def at_once(client):
@@ -74,19 +77,43 @@ def fetch():
     return "\n".join(sorted(set(at_once(client))))
 
 
+def make_repository(folder):
+    """Its files by their names."""
+    tree = os.path.join(folder, "tree")
+    control = "Package: other\nVersion: 1\nArchitecture: all\nMaintainer: m <m@x>\nDescription: other\n"
+    content = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(4 << 20 >> 5))
+    for name, data in {"DEBIAN/control": control.encode(), "usr/share/other/content": content}.items():
+        file = os.path.join(tree, name)
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        with open(file, "wb") as opened:
+            opened.write(data)
+    package = os.path.join(folder, "other.deb")
+    subprocess.run(("dpkg-deb", "--build", "--root-owner-group", tree, package), check=True, capture_output=True)
+    with open(package, "rb") as opened:
+        data = opened.read()
+    fields = f"Filename: ./other.deb\nSize: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n\n"
+    return {"Packages": (control + fields).encode(), "other.deb": data}
+
+
 class Requests(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
     def do_GET(self):
-        body = ({"/git": git, "/redis": redis, "/http": fetch}[self.path]() + "\n").encode()
-        self.send_response(200)
+        if self.path.startswith("/repository/"):
+            body = REPOSITORY.get(self.path.removeprefix("/repository/").removeprefix("./"))
+        else:
+            body = ({"/git": git, "/redis": redis, "/http": fetch}[self.path]() + "\n").encode()
+        self.send_response(200 if body is not None else 404)
+        body = body or b""
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
 
 def main():
+    with tempfile.TemporaryDirectory() as folder:
+        REPOSITORY.update(make_repository(folder))
     server = http.server.ThreadingHTTPServer((LOCAL, 0), Requests)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
