@@ -1,6 +1,9 @@
 //! Advisory locks: flock(2), and the record locks of fcntl(2) (POSIX and open-file-description locks).
 
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
 
@@ -43,8 +46,8 @@ struct Held {
     /// In no order; ranges of one owner do not overlap.
     records: Vec<Record>,
     whole: Vec<Whole>,
-    /// Those of [`WAITS`] that are about these locks.
-    waits: usize,
+    /// In the order of their numbers.
+    waits: Vec<Wait>,
 }
 
 /// The locks on one inode.
@@ -57,78 +60,85 @@ pub struct FileLocks {
 /// Others between two who wait for each other: a longer chain is not followed to its end, as in Linux.
 const MAX_STEPS: usize = 10;
 
-/// An edge of the waits-for graph.
+/// A process that waits: an edge of the waits-for graph, until what is in its way changes.
 struct Wait {
-    /// Tells it from others.
-    number: u64,
-    /// The address of the locks.
-    locks: usize,
-    wanted: Record,
+    /// Tells it from others; later ones have larger ones.
+    number: usize,
+    /// Who waits.
+    owner: usize,
     in_the_way: Record,
+    over: Arc<AtomicBool>,
 }
 
-struct Waits {
-    list: Vec<Wait>,
-    last: u64,
+struct Graph {
+    /// By who waits, and the number of the wait: who is in the way.
+    edges: BTreeMap<(usize, usize), usize>,
+    last: usize,
 }
 
-/// Who waits for whom, for EDEADLK.
-static WAITS: SpinLock<Waits> = SpinLock::new(Waits { list: Vec::new(), last: 0 });
+/// Who waits for whom, for EDEADLK. Taken under the locks of a file.
+static GRAPH: SpinLock<Graph> = SpinLock::new(Graph { edges: BTreeMap::new(), last: 0 });
 
-/// An edge for as long as the wait lasts, or what it waits for stays in the way.
+/// A wait, for as long as this lives.
 struct WaitEdge<'a> {
     locks: &'a FileLocks,
-    number: u64,
+    number: usize,
+    over: Arc<AtomicBool>,
 }
 
 impl<'a> WaitEdge<'a> {
-    /// With these locks held, in which the one is in the other's way. EDEADLK if its owner waits, directly or over at most
-    /// [`MAX_STEPS`] others, for who wants it.
-    fn new(locks: &'a FileLocks, held: &mut Held, wanted: Record, in_the_way: Record) -> Result<Self> {
-        let mut waits = WAITS.lock();
-        let mut at = in_the_way.owner;
+    /// With these locks held, in which the one is in the way of what `owner` wants. EDEADLK if its own owner, `other`, waits, directly
+    /// or over at most [`MAX_STEPS`] others, for `owner`.
+    fn new(locks: &'a FileLocks, held: &mut Held, owner: usize, (other, in_the_way): (usize, Record)) -> Result<Self> {
+        held.waits.try_reserve(1).map_err(|_| Errno::ENOLCK)?;
+        let mut graph = GRAPH.lock();
+        let mut at = other;
         for _ in 0..=MAX_STEPS + 1 {
-            if at == wanted.owner {
+            if at == owner {
                 return Err(Errno::EDEADLK);
             }
-            match waits.list.iter().find(|wait| wait.wanted.owner == at) {
-                Some(wait) => at = wait.in_the_way.owner,
+            match graph.edges.range((at, 0)..=(at, usize::MAX)).next() {
+                Some((_, next)) => at = *next,
                 None => break,
             }
         }
-        waits.last += 1;
-        let number = waits.last;
-        waits.list.push(Wait { number, locks: locks.id(), wanted, in_the_way });
-        held.waits += 1;
-        Ok(WaitEdge { locks, number })
+        graph.last += 1;
+        let number = graph.last;
+        graph.edges.insert((owner, number), other);
+        let over = Arc::<AtomicBool>::default();
+        held.waits.push(Wait { number, owner, in_the_way, over: over.clone() });
+        Ok(WaitEdge { locks, number, over })
     }
 }
 
 impl Drop for WaitEdge<'_> {
     fn drop(&mut self) {
-        self.locks.forget_waits(&mut self.locks.held.lock(), |_, wait| wait.number != self.number);
+        let mut held = self.locks.held.lock();
+        if let Ok(place) = held.waits.binary_search_by_key(&self.number, |wait| wait.number) {
+            let wait = held.waits.remove(place);
+            GRAPH.lock().edges.remove(&(wait.owner, wait.number));
+        }
+    }
+}
+
+impl Held {
+    /// An owner has changed what it holds in this range: whoever waits for some of that looks again.
+    fn end_waits(&mut self, changed: &Record) {
+        self.waits.retain(|wait| {
+            let over = wait.in_the_way.owner == changed.owner && overlaps(&wait.in_the_way, changed);
+            if over {
+                GRAPH.lock().edges.remove(&(wait.owner, wait.number));
+                wait.over.store(true, Ordering::Relaxed);
+            }
+            !over
+        });
     }
 }
 
 impl FileLocks {
-    fn id(&self) -> usize {
-        core::ptr::from_ref(self).addr()
-    }
-
-    /// Leaves those out that do not go on.
-    fn forget_waits(&self, held: &mut Held, goes_on: impl Fn(&[Record], &Wait) -> bool) {
-        if held.waits == 0 {
-            return;
-        }
-        let mut waits = WAITS.lock();
-        let before = waits.list.len();
-        waits.list.retain(|wait| wait.locks != self.id() || goes_on(&held.records, wait));
-        held.waits -= before - waits.list.len();
-    }
-
-    /// Some record is smaller, or weaker. Who waited for it waits no longer, even before it knows.
-    fn wake(&self, mut held: SpinGuard<'_, Held>) {
-        self.forget_waits(&mut held, |records, wait| conflict(records, &wait.wanted) == Some(wait.in_the_way));
+    /// What an owner holds in this range has become smaller, or weaker.
+    fn wake(&self, mut held: SpinGuard<'_, Held>, changed: &Record) {
+        held.end_waits(changed);
         drop(held);
         self.released.wake_all();
     }
@@ -139,7 +149,7 @@ impl FileLocks {
         carve(&mut held.records, &new);
         add(&mut held.records, new);
         // A write lock that became a read lock lets others in.
-        self.wake(held);
+        self.wake(held, &new);
         Ok(())
     }
 
@@ -152,19 +162,26 @@ impl FileLocks {
     /// F_SETLKW. To be awaited interruptibly.
     pub async fn set_wait(&self, new: Record) -> Result<()> {
         loop {
-            let (other, _edge) = {
+            let (other, edge) = {
                 let mut held = self.held.lock();
                 let Some(other) = conflict(&held.records, &new) else { return self.take(held, new) };
                 // Locks of open file descriptions take no part in deadlock detection (fcntl(2)).
                 let edge = match (new.owner, other.owner) {
-                    (Owner::Process(_), Owner::Process(_)) => Some(WaitEdge::new(self, &mut held, new, other)?),
+                    (Owner::Process(own), Owner::Process(theirs)) => {
+                        Some(WaitEdge::new(self, &mut held, own, (theirs, other))?)
+                    }
                     _ => None,
                 };
                 (other, edge)
             };
-            self.released
-                .wait_for(|| conflict(&self.held.lock().records, &new).is_none_or(|c| c != other).then_some(()))
-                .await;
+            let is_over = || {
+                let held = self.held.lock();
+                match &edge {
+                    Some(edge) => edge.over.load(Ordering::Relaxed),
+                    None => conflict(&held.records, &new).is_none_or(|in_the_way| in_the_way != other),
+                }
+            };
+            self.released.wait_for(|| is_over().then_some(())).await;
         }
     }
 
@@ -176,7 +193,7 @@ impl FileLocks {
             make_room(&mut held.records)?;
         }
         carve(&mut held.records, &range);
-        self.wake(held);
+        self.wake(held, &range);
         Ok(())
     }
 
@@ -194,7 +211,7 @@ impl FileLocks {
             held.whole.retain(|whole| whole.file != file);
         }
         if held.records.len() + held.whole.len() != before {
-            self.wake(held);
+            self.wake(held, &Record { owner, pid: 0, exclusive: true, start: 0, end: END });
         }
     }
 
@@ -291,6 +308,9 @@ fn add(records: &mut Vec<Record>, mut new: Record) {
 mod tests {
     use super::*;
     use alloc::vec;
+    use core::pin::pin;
+
+    use futures_util::future::poll_immediate;
 
     fn record(owner: usize, exclusive: bool, start: u64, end: u64) -> Record {
         Record { owner: Owner::Process(owner), pid: owner as i32, exclusive, start, end }
@@ -344,7 +364,7 @@ mod tests {
     /// Who wants byte `at`, which another has.
     fn edge(locks: &FileLocks, wants: usize, has: usize) -> Result<WaitEdge<'_>> {
         let at = has as u64;
-        WaitEdge::new(locks, &mut locks.held.lock(), record(wants, true, at, at), record(has, true, at, at))
+        WaitEdge::new(locks, &mut locks.held.lock(), wants, (has, record(has, true, at, at)))
     }
 
     #[test]
@@ -354,7 +374,7 @@ mod tests {
         assert_eq!(edge(&locks, 102, 101).err(), Some(Errno::EDEADLK));
         drop(first);
         assert!(edge(&locks, 102, 101).is_ok());
-        assert_eq!(locks.held.lock().waits, 0);
+        assert!(locks.held.lock().waits.is_empty());
     }
 
     /// Who has been let in does not wait, although it does not know yet.
@@ -371,7 +391,28 @@ mod tests {
         locks.unlock(record(302, true, 302, 302)).unwrap();
         assert!(edge(&locks, 302, 301).is_ok());
         drop(waits);
-        assert_eq!(locks.held.lock().waits, 0);
+        assert!(locks.held.lock().waits.is_empty());
+    }
+
+    /// Else both would sleep for ever, each waiting for the other.
+    #[test]
+    fn who_sleeps_while_a_lock_is_given_up_and_taken_again_waits_anew() {
+        crate::mm::test_util::run(async {
+            let locks = FileLocks::default();
+            let [zero, one] = [401, 402].map(|owner| move |at| record(owner, true, at, at));
+            locks.set(zero(0)).unwrap();
+            locks.set(one(1)).unwrap();
+            let mut second = pin!(locks.set_wait(one(0)));
+            assert!(poll_immediate(second.as_mut()).await.is_none());
+            locks.unlock(zero(0)).unwrap();
+            locks.set(zero(0)).unwrap();
+            let mut first = pin!(locks.set_wait(zero(1)));
+            assert!(poll_immediate(first.as_mut()).await.is_none());
+            assert_eq!(second.await, Err(Errno::EDEADLK));
+            locks.release(Owner::Process(402));
+            assert_eq!(first.await, Ok(()));
+            assert!(locks.held.lock().waits.is_empty());
+        });
     }
 
     #[test]
