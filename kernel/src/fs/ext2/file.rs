@@ -96,8 +96,12 @@ impl Node {
         let dropped = {
             let mut state = self.state.lock();
             let behind = bytes.start >= state.size;
-            let first =
-                if behind { bytes.start.div_ceil(self.volume.layout.block_size as u64) } else { blocks(bytes.start) };
+            let block_size = self.volume.layout.block_size as u64;
+            // What the file ends in stays; a block further behind was not there.
+            let first = match behind {
+                true => (bytes.start / block_size).max(state.size.div_ceil(block_size)),
+                false => blocks(bytes.start),
+            };
             let (start, end) = (first, blocks(bytes.end));
             let added = core::mem::take(&mut state.added);
             // Unless the size has followed what was written, nothing was.
