@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::inode::Ext2Inode;
 use super::layout;
@@ -146,7 +146,11 @@ impl Volume {
 
     #[inline]
     pub fn note_dirty(&self, node: &Arc<Node>) {
-        self.dirty_nodes.lock().insert(node.ino, node.clone());
+        let mut nodes = self.dirty_nodes.lock();
+        // Nobody would let go of it any more.
+        if !self.ended.load(Ordering::Acquire) {
+            nodes.insert(node.ino, node.clone());
+        }
     }
 
     pub fn live_inodes(&self) -> Vec<Arc<Ext2Inode>> {
@@ -158,10 +162,15 @@ impl Volume {
         live.collect()
     }
 
-    /// Drops the cached inodes, which hold the volume and keep it alive. For unmounting.
-    pub fn forget_inodes(&self) {
+    /// The volume is not mounted any more. Lets go of its inodes, which hold it and keep it alive, and those that could not be stored.
+    pub fn let_go(&self) {
         let table = core::mem::take(&mut *self.inodes.lock());
         drop(table);
+        self.orphans.lock().clear();
+        self.ended.store(true, Ordering::Release);
+        self.forget_lost_found();
+        let unstored = core::mem::take(&mut *self.dirty_nodes.lock());
+        drop(unstored);
     }
 }
 

@@ -237,16 +237,24 @@ async fn mount_on(
         journal::recover(&volume).await?;
         volume = Volume::open(device, id, source, host).await?;
     }
-    if !how.read_only {
-        volume.set_read_only(false).await?;
-    }
-    let root = volume.inode(layout::ROOT_INO).await?;
-    if root.node.kind != super::inode::FileType::Directory {
-        return Err(Errno::EINVAL);
-    }
+    let root = match find_root(&volume, how.read_only).await {
+        Ok(root) => root,
+        Err(errno) => {
+            volume.let_go();
+            return Err(errno);
+        }
+    };
     let fs = Arc::new(Ext2 { volume: volume.clone(), family, root, rename_lock: exec::Mutex::new(()) });
     volume.set_mounted(&fs);
     Ok(fs)
+}
+
+async fn find_root(volume: &Arc<Volume>, read_only: bool) -> Result<Arc<Ext2Inode>> {
+    if !read_only {
+        volume.set_read_only(false).await?;
+    }
+    let root = volume.inode(layout::ROOT_INO).await?;
+    if root.node.kind == super::inode::FileType::Directory { Ok(root) } else { Err(Errno::EINVAL) }
 }
 
 /// Waits for something to be dirty and writes it a few seconds later. Holds the volume only weakly while it waits.
@@ -266,12 +274,9 @@ async fn flush_in_time(volume: Arc<Volume>) {
 
 impl Drop for Ext2 {
     fn drop(&mut self) {
-        // The last mount is gone. The inodes hold the volume and the volume holds the inodes.
-        self.volume.forget_inodes();
-        self.volume.orphans.lock().clear();
-        self.volume.ended.store(true, Ordering::Release);
+        // The last mount is gone.
+        self.volume.let_go();
         self.volume.device.fs_ended();
-        self.volume.forget_lost_found();
         self.volume.dirty.notify();
     }
 }

@@ -100,7 +100,11 @@ impl Volume {
         for node in nodes.into_values() {
             if let Err(errno) = node.store().await {
                 log::error!("ext2: inode {} could not be written: {errno:?}", node.ino);
-                self.dirty_nodes.lock().insert(node.ino, node);
+                let mut nodes = self.dirty_nodes.lock();
+                // Else nobody would let go of it.
+                if !self.ended.load(Ordering::Acquire) {
+                    nodes.insert(node.ino, node);
+                }
                 result = Err(errno);
             }
             exec::budget().await;

@@ -163,7 +163,12 @@ async fn write_back(fs: Arc<dyn FileSystem>) {
 
 /// Those that are mounted or being written back after that, the oldest first.
 pub fn file_systems() -> Vec<Arc<dyn FileSystem>> {
-    KNOWN.lock().iter().filter_map(|(_, fs)| fs.upgrade()).collect()
+    known().iter().filter_map(Weak::upgrade).collect()
+}
+
+/// The same, for those who take their time with each: a file system that is held keeps its disk from others.
+pub fn known() -> Vec<Weak<dyn FileSystem>> {
+    KNOWN.lock().iter().map(|(_, fs)| fs.clone()).collect()
 }
 
 impl Drop for Instance {

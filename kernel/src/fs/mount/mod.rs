@@ -259,8 +259,10 @@ pub static MAX_MOUNTS: AtomicUsize = AtomicUsize::new(100_000);
 pub fn sync_all() -> Op<'static, Result<()>> {
     Op::boxed(async {
         let mut result = page_cache::sync_all().await;
-        for fs in file_systems() {
-            result = result.and(fs.sync().await);
+        for fs in instance::known() {
+            if let Some(fs) = fs.upgrade() {
+                result = result.and(fs.sync().await);
+            }
         }
         result
     })

@@ -107,6 +107,38 @@ fn a_write_that_ends_early_gives_back_what_it_has_reserved() {
     });
 }
 
+/// Also behind the end of the file, from within a block.
+#[test]
+fn a_write_behind_the_end_gives_back_its_first_block() {
+    let disk = TestDisk::new(mke2fs(&["-b", "1024"], 4 * MIB), 12);
+    run(async move {
+        let fs = mount(&disk).await;
+        let file = root_of(&fs).create(b"file", NewNode::Regular, ATTR).await.unwrap();
+        write(&file, 0, &[1; 100]).await.unwrap();
+        let before = fs.statfs().free;
+        for at in [100, 1024, 4196, 5000, 10_000] {
+            file.prepare_write(at, 4096).await.unwrap();
+            file.give_up_write(at..at + 4096);
+            assert_eq!(fs.statfs().free, before, "at {at}");
+        }
+    });
+}
+
+/// Or the disk would count as mounted for ever.
+#[test]
+fn a_mount_that_fails_keeps_nothing_of_the_disk() {
+    let image = debugfs(&mke2fs(&["-b", "1024"], 4 * MIB), &["sif <2> mode 0100644"]);
+    let disk = TestDisk::new(image, 13);
+    run(async move {
+        let before = Arc::strong_count(&disk);
+        for read_only in [true, false] {
+            assert_eq!(try_mount(&disk, read_only).await.err(), Some(Errno::EINVAL));
+            exec::yield_now().await;
+            assert_eq!(Arc::strong_count(&disk), before);
+        }
+    });
+}
+
 /// A file without a name is freed by its last user, for which the volume must be writable.
 #[test]
 fn a_volume_with_a_removed_file_in_use_stays_writable() {
