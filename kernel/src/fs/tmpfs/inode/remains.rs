@@ -7,8 +7,8 @@ use super::Content;
 use super::dir::{Dir, Entries};
 use crate::exec;
 
-/// Inodes that are let go of by whoever unmounts; the others are left to a task.
-const AT_ONCE: usize = 256;
+/// Inodes that are let go of by whoever unmounts, each with a thousand pages perhaps; the others are left to a task.
+const AT_ONCE: usize = 16;
 /// Directories in one piece of memory.
 const PIECE: usize = 256;
 
