@@ -78,7 +78,7 @@ pub struct Mount {
     internal: bool,
     /// The root of a tree that is not in the namespace yet.
     detached: AtomicBool,
-    share: Arc<Share>,
+    share: Share,
     /// How often somebody has come here since umount2(2) with MNT_EXPIRE, plus one; 0: nobody counts.
     expiring: AtomicU32,
 }
@@ -115,7 +115,7 @@ impl Mount {
             writers: Writers::default(),
             internal,
             detached: AtomicBool::new(false),
-            share: Arc::default(),
+            share: Share::default(),
             expiring: AtomicU32::new(0),
         })
     }

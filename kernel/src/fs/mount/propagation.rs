@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use super::super::procfs::text::{Text, put};
 use super::Mount;
 use crate::errno::{Errno, Result};
+use crate::exec::budget;
 use crate::sync::SpinLock;
 
 /// MS_SHARED and its like.
@@ -33,14 +34,18 @@ pub(super) struct Propagation {
 #[derive(Default)]
 pub(super) struct Share(SpinLock<Propagation>);
 
+/// In use as long as it has members, or mounts that receive from it: these receive from its own master when the members are gone.
 #[derive(Default)]
 struct Group {
     members: u32,
-    slaves: Vec<Arc<Share>>,
+    /// Mounts, and groups without members, whose master it is.
+    served: u32,
+    /// Of one that has no members any more.
+    master: u32,
 }
 
 struct Groups {
-    /// By number, less one; those without members are free.
+    /// By number, less one; those that nobody uses are free.
     list: Vec<Group>,
     /// None below is free.
     first_free: usize,
@@ -55,7 +60,7 @@ impl Groups {
 
     /// A group with one member, of the lowest number that is free.
     fn add(&mut self) -> Result<u32> {
-        while self.list.get(self.first_free).is_some_and(|group| group.members > 0) {
+        while self.list.get(self.first_free).is_some_and(|group| group.members + group.served > 0) {
             self.first_free += 1;
         }
         if self.first_free == self.list.len() {
@@ -70,73 +75,101 @@ impl Groups {
         Ok(number)
     }
 
-    /// One member less, which had this master: slaves of a group that has none left go to that. Answers whether others are left.
+    /// One member less, which had this master. Answers whether others are left.
     fn leave(&mut self, number: u32, master: u32) -> bool {
         let Some(group) = self.get(number) else { return false };
         group.members -= 1;
         if group.members > 0 {
             return true;
         }
-        let slaves = core::mem::take(&mut group.slaves);
-        self.first_free = self.first_free.min(number as usize - 1);
-        for slave in slaves {
-            slave.0.lock().master = master;
-            self.serve(master, &slave);
+        if group.served > 0 {
+            group.master = master;
+            self.serve(master);
+        } else {
+            self.free(number);
         }
         false
     }
 
-    fn serve(&mut self, master: u32, slave: &Arc<Share>) {
+    fn free(&mut self, number: u32) {
+        self.first_free = self.first_free.min(number as usize - 1);
+    }
+
+    fn serve(&mut self, master: u32) {
         if let Some(group) = self.get(master) {
-            group.slaves.push(slave.clone());
+            group.served += 1;
         }
     }
 
-    fn desert(&mut self, master: u32, slave: &Arc<Share>) {
-        if let Some(group) = self.get(master) {
-            group.slaves.retain(|other| !Arc::ptr_eq(other, slave));
+    /// One that received from it does not any more.
+    fn desert(&mut self, mut number: u32) {
+        while let Some(group) = self.get(number) {
+            group.served -= 1;
+            if group.members + group.served > 0 {
+                return;
+            }
+            let next = core::mem::take(&mut group.master);
+            self.free(number);
+            number = next;
         }
+    }
+
+    /// What a mount has, when those who are gone are left out.
+    fn settle(&mut self, share: &Share) -> Propagation {
+        let mut now = *share.0.lock();
+        let mut master = now.master;
+        while let Some(group) = self.get(master).filter(|group| group.members == 0) {
+            master = group.master;
+        }
+        if master != now.master {
+            self.serve(master);
+            self.desert(now.master);
+            now.master = master;
+            *share.0.lock() = now;
+        }
+        now
     }
 
     /// Leaves its group; where others stay, it receives from them.
-    fn make_slave(&mut self, share: &Arc<Share>) {
-        let Propagation { group, master, .. } = *share.0.lock();
+    fn make_slave(&mut self, share: &Share) {
+        let Propagation { group, master, .. } = self.settle(share);
         share.0.lock().group = 0;
         if group != 0 && self.leave(group, master) {
-            self.desert(master, share);
-            self.serve(group, share);
+            self.desert(master);
+            self.serve(group);
             share.0.lock().master = group;
         }
     }
 
-    fn make_private(&mut self, share: &Arc<Share>) {
+    fn make_private(&mut self, share: &Share) {
         self.make_slave(share);
         let master = core::mem::take(&mut share.0.lock().master);
-        self.desert(master, share);
+        self.desert(master);
     }
 }
 
 impl Mount {
     pub(super) fn propagation(&self) -> Propagation {
-        *self.share.0.lock()
+        let now = *self.share.0.lock();
+        if now.master == 0 { now } else { GROUPS.lock().settle(&self.share) }
     }
 
     pub(super) fn is_shared(&self) -> bool {
-        self.propagation().group != 0
+        self.share.0.lock().group != 0
     }
 
     pub(super) fn is_unbindable(&self) -> bool {
-        self.propagation().unbindable
+        self.share.0.lock().unbindable
     }
 
     /// A copy is a peer of what it is a copy of, and receives from the same master.
     pub(super) fn join_group_of(&self, other: &Mount) {
         let mut groups = GROUPS.lock();
-        let new = other.propagation();
+        let new = groups.settle(&other.share);
         if let Some(group) = groups.get(new.group) {
             group.members += 1;
         }
-        groups.serve(new.master, &self.share);
+        groups.serve(new.master);
         *self.share.0.lock() = new;
     }
 
@@ -159,7 +192,7 @@ impl Mount {
 }
 
 /// Gives all of them a type, or none: ENOMEM. For who holds [`super::CHANGES`].
-pub(super) fn set_types(mounts: &[Arc<Mount>], new: Type) -> Result<()> {
+pub(super) async fn set_types(mounts: &[Arc<Mount>], new: Type) -> Result<()> {
     let groups = if new == Type::Shared { new_groups(mounts)? } else { Vec::new() };
     let mut groups = groups.into_iter();
     for mount in mounts {
@@ -167,6 +200,10 @@ pub(super) fn set_types(mounts: &[Arc<Mount>], new: Type) -> Result<()> {
             mount.share.0.lock().group = groups.next().unwrap_or(0);
         }
         mount.set_type(new);
+        // New groups must not be left over.
+        if new != Type::Shared {
+            budget().await;
+        }
     }
     Ok(())
 }

@@ -116,7 +116,7 @@ async fn share_in(parent: &Mount, mount: &Arc<Mount>) -> Result<()> {
     if !parent.is_shared() {
         return Ok(());
     }
-    set_types(&with_below(mount).await, Type::Shared)
+    set_types(&with_below(mount).await, Type::Shared).await
 }
 
 /// A mount and all that is mounted in it.
@@ -287,7 +287,7 @@ pub async fn change_flags(
         exec::budget().await;
     }
     if let Some(new) = propagation {
-        set_types(&mounts, new)?;
+        set_types(&mounts, new).await?;
     }
     for mount in &mounts {
         mount.set_flags((mount.flags() - clear) | set);
