@@ -18,6 +18,7 @@ pub mod verdict;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -25,6 +26,7 @@ use clap::{Args, ValueEnum};
 use crate::bench::{name_of, versions};
 use crate::image::Image;
 use crate::machine::{Boot, KernelKind, Machine, MachineOptions};
+use crate::provision::E2FSCK;
 use crate::{document, out, outln, paths, provision, ui};
 use list::Workload;
 use server::Network;
@@ -60,6 +62,9 @@ pub struct Options {
     /// `<!-- end of rates -->`
     #[arg(long, value_name = "FILE", conflicts_with = "instructions")]
     rates: Option<PathBuf>,
+    /// Have e2fsck look at the disk after each workload, a copy of the image that keeps what was written
+    #[arg(long)]
+    fsck: bool,
     /// Run what is for a long time, mixed work that ends well after as long as you like, for so many minutes: `net --soak 60`
     #[arg(long, value_name = "MINUTES", conflicts_with_all = ["seconds", "instructions"], value_parser = parse_minutes)]
     soak: Option<u32>,
@@ -92,7 +97,8 @@ impl Options {
             with_table(file, mark, "")?;
         }
         provision::need_for_guests()?;
-        let rows = self.rows(chosen)?;
+        provision::need(if self.fsck { &[E2FSCK] } else { &[] })?;
+        let (rows, damage) = self.rows(chosen)?;
         let kinds = self.kernels();
         let versions = versions(&kinds)?;
         let (head, measure) = match self.instructions {
@@ -108,7 +114,13 @@ impl Options {
             fs::write(file, with_table(file, mark, &table)?)
                 .with_context(|| format!("cannot write {}", file.display()))?;
         }
+        for Damage { after, found } in &damage {
+            outln!("e2fsck -fn after {after}:\n{found}");
+        }
         let summary = verdict::summary(&rows);
+        if !damage.is_empty() {
+            bail!("e2fsck finds fault with {} disks; {summary}", damage.len());
+        }
         if rows.iter().any(Row::failed) {
             bail!("{summary}; what was printed is in {FOLDER}");
         }
@@ -126,30 +138,36 @@ impl Options {
         [KernelKind::Pollux].into_iter().chain(self.against.map(|Reference::Linux| KernelKind::Linux)).collect()
     }
 
-    /// Runs all of it, one workload after the other.
-    fn rows(&self, chosen: Vec<Workload>) -> Result<Vec<Row>> {
+    /// Runs all of it, one workload after the other. Also answers what e2fsck finds.
+    fn rows(&self, chosen: Vec<Workload>) -> Result<(Vec<Row>, Vec<Damage>)> {
         if let Some(workload) = chosen.iter().find(|workload| self.instructions && workload.has_network()) {
             bail!("instructions are counted without a network, which {} needs: leave it away", workload.name);
         }
         let folder = paths::root().join(FOLDER);
         let boots =
             self.kernels().into_iter().map(|kind| Ok((kind, Boot::prepare(kind)?))).collect::<Result<Vec<_>>>()?;
-        let mut rows = Vec::new();
+        let (mut rows, mut damage) = (Vec::new(), Vec::new());
         for workload in chosen {
             let mut workload = workload.lasting(self.seconds.or(self.soak));
             let mut seen = Vec::new();
             for (kind, boot) in &boots {
                 let kind = *kind;
+                let mut image = Image::find(&workload.image)?;
+                if self.fsck {
+                    image = copied(image, &folder)?;
+                }
+                let disk = image.path.clone();
                 // For each kernel anew: what one has sent there the other does not find.
                 let found = Network::with(&mut workload, |network, workload| {
                     let timed = || MachineOptions { smp: Some(self.smp), ..network.options() };
                     let options = MachineOptions {
                         kernel: kind,
                         mem: workload.mem.clone(),
-                        snapshot: true,
+                        snapshot: !self.fsck,
                         ..if self.instructions { counting() } else { timed() }
                     };
-                    let machine = Machine::new(&options, boot.clone(), Image::find(&workload.image)?)?;
+                    let image = Image { path: image.path.clone(), init: image.init.clone() };
+                    let machine = Machine::new(&options, boot.clone(), image)?;
                     let step = ui::step(format!("{} on {}", workload.name, name_of(kind)));
                     guest::run(&machine, workload, &step)
                 });
@@ -158,11 +176,37 @@ impl Options {
                     keep(&folder.join(name_of(kind).to_lowercase()), &workload.full_name(entry), seen)?;
                 }
                 seen.push(found);
+                if self.fsck {
+                    let after = format!("{} on {}", workload.name, name_of(kind));
+                    damage.extend(check(&disk)?.map(|found| Damage { after, found }));
+                }
             }
             rows.extend(verdict::rows(&workload, seen));
         }
-        Ok(rows)
+        Ok((rows, damage))
     }
+}
+
+/// What e2fsck would change of a disk.
+struct Damage {
+    /// Which workload, on which kernel.
+    after: String,
+    found: String,
+}
+
+/// An image that guests may change.
+fn copied(image: Image, folder: &Path) -> Result<Image> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let path = folder.join("disk.ext2");
+    ui::run_quietly(Command::new("cp").arg("--sparse=always").arg(&image.path).arg(&path))?;
+    Ok(Image { path, ..image })
+}
+
+/// What e2fsck says of a disk that it would change.
+fn check(disk: &Path) -> Result<Option<String>> {
+    let output = E2FSCK.command()?.arg("-fn").arg(disk).output()?;
+    let text = || String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok((!output.status.success()).then(text))
 }
 
 /// The document with a table.
@@ -199,4 +243,24 @@ fn keep(folder: &Path, name: &str, seen: &guest::Seen) -> Result<()> {
     fs::create_dir_all(folder)
         .and_then(|()| fs::write(&file, text))
         .with_context(|| format!("cannot write {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provision::{DEBUGFS, MKE2FS};
+
+    #[test]
+    fn e2fsck_tells_of_damage_only() {
+        let folder = std::env::temp_dir().join(format!("pollux-fsck-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("image");
+        let run = |command: &mut Command| assert!(command.output().unwrap().status.success());
+        run(MKE2FS.command().unwrap().args(["-q", "-t", "ext2"]).arg(&path).arg("1M"));
+        let image = copied(Image { path, init: None }, &folder).unwrap();
+        assert_eq!(check(&image.path).unwrap(), None);
+        run(DEBUGFS.command().unwrap().args(["-w", "-R", "clri lost+found"]).arg(&image.path));
+        assert!(check(&image.path).unwrap().unwrap().contains("lost+found"));
+        fs::remove_dir_all(folder).unwrap();
+    }
 }
