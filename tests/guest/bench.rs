@@ -9,11 +9,11 @@ use xtask::bench::{BASELINE, baseline};
 use xtask::machine::{KernelKind, MachineOptions};
 use xtask::{paths, ui};
 
-use crate::shared;
+use crate::trial;
 
 pub fn trials() -> Vec<Trial> {
     // Counted instructions: what else the host does has no influence.
-    vec![shared("bench::no_operation_costs_more_than_recorded", compare)]
+    vec![trial("bench::no_operation_costs_more_than_recorded", compare)]
 }
 
 fn compare() -> Result<()> {

@@ -12,7 +12,7 @@ use pollux_tests::{kernel, recording};
 use xtask::machine::KernelKind;
 use xtask::paths;
 
-use crate::shared;
+use crate::trial;
 
 /// A script and its only run, which the first of its cases causes.
 struct Family {
@@ -52,7 +52,7 @@ fn family(name: String) -> Vec<Trial> {
         .map(|case| {
             let family = family.clone();
             let name = format!("busybox::{}::{}", family.name, case.name.replace(' ', "_"));
-            shared(&name, move || family.check(&case))
+            trial(&name, move || family.check(&case))
         })
         .collect()
 }

@@ -11,7 +11,7 @@ use pollux_wire::Exit;
 use xtask::machine::{Bus, MachineOptions};
 use xtask::session::{Input, Outcome, capture};
 
-use crate::shared;
+use crate::trial;
 
 pub fn trials() -> Vec<Trial> {
     let machines = [
@@ -29,18 +29,18 @@ pub fn trials() -> Vec<Trial> {
     ];
     machines
         .into_iter()
-        .map(|(name, options)| shared(&format!("command::says_hi::{name}"), move || says_hi(&options)))
+        .map(|(name, options)| trial(&format!("command::says_hi::{name}"), move || says_hi(&options)))
         .chain([
-            shared("command::stderr_is_apart", stderr_is_apart),
-            shared("command::signals_show_in_the_status", signals_show),
-            shared("command::missing_program_is_127", missing_program),
-            shared("command::input_arrives_whole", input_arrives),
-            shared("command::much_output_arrives_whole", output_arrives),
-            shared("command::long_arguments_arrive", long_arguments),
-            shared("command::environment_and_directory", environment),
-            shared("command::timeout_ends_the_run", timeout),
-            shared("command::piped_shell_input_is_not_lost_at_boot", piped_shell),
-            shared("command::orphans_do_not_keep_the_machine", orphans),
+            trial("command::stderr_is_apart", stderr_is_apart),
+            trial("command::signals_show_in_the_status", signals_show),
+            trial("command::missing_program_is_127", missing_program),
+            trial("command::input_arrives_whole", input_arrives),
+            trial("command::much_output_arrives_whole", output_arrives),
+            trial("command::long_arguments_arrive", long_arguments),
+            trial("command::environment_and_directory", environment),
+            trial("command::timeout_ends_the_run", timeout),
+            trial("command::piped_shell_input_is_not_lost_at_boot", piped_shell),
+            trial("command::orphans_do_not_keep_the_machine", orphans),
         ])
         .collect()
 }

@@ -10,7 +10,7 @@ use xtask::contract::verdict::{Finding, Verdict};
 use xtask::contract::{recorded, suite, verdict};
 use xtask::ui;
 
-use crate::shared;
+use crate::trial;
 
 type Run = OnceLock<Result<Verdict, String>>;
 
@@ -19,14 +19,14 @@ pub fn trials() -> Vec<Trial> {
     let names: BTreeSet<String> = recorded().map(|all| all.into_keys().collect()).unwrap_or_default();
     let each = names.iter().map(|name| {
         let (run, name) = (run.clone(), name.clone());
-        shared(&format!("contract::{name}"), move || {
+        trial(&format!("contract::{name}"), move || {
             let finding = of(&run)?.findings.get(&name).context("the test is gone")?;
             ensure!(!finding.failed(), "{}", finding.shown());
             Ok(())
         })
     });
     let (run, all) = (run.clone(), names.clone());
-    let rest = shared("contracts::are_all_recorded", move || {
+    let rest = trial("contracts::are_all_recorded", move || {
         let new: Vec<&String> = of(&run)?.findings.keys().filter(|name| !all.contains(*name)).collect();
         ensure!(new.is_empty() && !all.is_empty(), "{new:?}: {}", Finding::NotRecorded.shown());
         Ok(())

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use pollux_tests::{lab, run_on};
 
-use crate::shared;
+use crate::trial;
 
 pub fn trials() -> Vec<Trial> {
     let scripts: [(&str, &[&str], &str, &str); 6] = [
@@ -56,7 +56,7 @@ pub fn trials() -> Vec<Trial> {
         .into_iter()
         .map(|(name, shell, script, expected)| {
             let arguments = [shell, &["-c", script]].concat();
-            shared(&format!("debian::{name}"), move || {
+            trial(&format!("debian::{name}"), move || {
                 let machine = lab::machine(&lab::options(), "debian")?;
                 let output = run_on(&machine, &arguments, b"", Duration::from_secs(90))?;
                 let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -66,7 +66,7 @@ pub fn trials() -> Vec<Trial> {
             })
         })
         .collect();
-    trials.push(shared("debian::fio_verifies_what_io_uring_wrote", fio));
+    trials.push(trial("debian::fio_verifies_what_io_uring_wrote", fio));
     trials
 }
 

@@ -12,17 +12,17 @@ use xtask::machine::{Bus, Machine, MachineOptions};
 use xtask::provision::E2FSCK;
 use xtask::{power_cut, ui};
 
-use crate::shared;
+use crate::trial;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        shared("disk::files_are_there_in_the_next_boot", next_boot),
-        shared("disk::a_busy_file_system_is_clean", || busy(Bus::Mmio)),
-        shared("disk::a_busy_file_system_is_clean_on_pci", || busy(Bus::Pci)),
-        shared("disk::a_full_file_system_says_so", full),
-        shared("disk::what_was_synced_survives_a_pulled_plug", plug),
-        shared("disk::who_waits_for_a_disk_can_be_killed", slow),
-        shared("disk::snapshots_leave_the_image_alone", snapshot),
+        trial("disk::files_are_there_in_the_next_boot", next_boot),
+        trial("disk::a_busy_file_system_is_clean", || busy(Bus::Mmio)),
+        trial("disk::a_busy_file_system_is_clean_on_pci", || busy(Bus::Pci)),
+        trial("disk::a_full_file_system_says_so", full),
+        trial("disk::what_was_synced_survives_a_pulled_plug", plug),
+        trial("disk::who_waits_for_a_disk_can_be_killed", slow),
+        trial("disk::snapshots_leave_the_image_alone", snapshot),
     ]
 }
 

@@ -11,7 +11,7 @@ use xtask::image::Image;
 use xtask::machine::{Machine, MachineOptions};
 use xtask::provision::{DEBUGFS, E2FSCK, MKE2FS, Tool};
 
-use crate::shared;
+use crate::trial;
 
 /// File systems, by what mke2fs makes them of.
 const INNER: [(&str, &[&str]); 4] = [
@@ -23,11 +23,11 @@ const INNER: [(&str, &[&str]); 4] = [
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        shared("loops::file_systems_in_files_are_written_and_sound", || sound(true)),
-        shared("loops::what_is_mounted_at_power_off_is_sound", || sound(false)),
-        shared("loops::writes_go_on_when_memory_is_short", short),
-        shared("loops::a_device_is_mounted_while_it_is_unmounted", taken_up),
-        shared("loops::a_full_file_behind_a_loop_device_is_an_error", full),
+        trial("loops::file_systems_in_files_are_written_and_sound", || sound(true)),
+        trial("loops::what_is_mounted_at_power_off_is_sound", || sound(false)),
+        trial("loops::writes_go_on_when_memory_is_short", short),
+        trial("loops::a_device_is_mounted_while_it_is_unmounted", taken_up),
+        trial("loops::a_full_file_behind_a_loop_device_is_an_error", full),
     ]
 }
 

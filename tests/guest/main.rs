@@ -17,13 +17,9 @@ mod trace;
 mod workloads;
 
 use std::process::ExitCode;
-use std::sync::RwLock;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
-
-/// Tests that measure time hold it alone; all others share it.
-static MACHINE_ROOM: RwLock<()> = RwLock::new(());
 
 fn main() -> ExitCode {
     if let Some(code) = offloads::inside() {
@@ -52,18 +48,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 
-/// A test that runs beside others.
-fn shared(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::test(name, move || {
-        let _guard = MACHINE_ROOM.read();
-        body().map_err(|error| format!("{error:#}").into())
-    })
-}
-
-/// A test that measures, and so runs alone.
-fn alone(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::test(name, move || {
-        let _guard = MACHINE_ROOM.write();
-        body().map_err(|error| format!("{error:#}").into())
-    })
+/// A test; others run beside it, so none measures by the host's clock.
+fn trial(name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || body().map_err(|error| format!("{error:#}").into()))
 }

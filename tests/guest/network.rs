@@ -12,7 +12,7 @@ use xtask::machine::{Bus, KernelKind, MachineOptions};
 use xtask::network::Forward;
 use xtask::refusal::PortTaken;
 
-use crate::shared;
+use crate::trial;
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -21,10 +21,10 @@ pub fn trials() -> Vec<Trial> {
     let mmio = || client(Bus::Mmio, 2);
     let pci = || client(Bus::Pci, 1);
     vec![
-        shared("network::a_guest_reaches_servers_of_the_host", mmio),
-        shared("network::a_guest_reaches_servers_of_the_host_over_pci", pci),
-        shared("network::the_host_reaches_a_server_in_a_guest", server),
-        shared("network::a_static_address_of_the_command_line", static_address),
+        trial("network::a_guest_reaches_servers_of_the_host", mmio),
+        trial("network::a_guest_reaches_servers_of_the_host_over_pci", pci),
+        trial("network::the_host_reaches_a_server_in_a_guest", server),
+        trial("network::a_static_address_of_the_command_line", static_address),
     ]
 }
 

@@ -12,7 +12,7 @@ use xtask::machine::{KernelKind, MachineOptions};
 use xtask::provision::{IP, UNSHARE};
 
 use crate::network::{LIMIT, tcp_echo, udp_echo};
-use crate::shared;
+use crate::trial;
 
 /// Set where the tap device is.
 const INSIDE: &str = "POLLUX_TEST_TAP";
@@ -34,7 +34,7 @@ pub fn trials() -> Vec<Trial> {
     if let Some(why) = &why {
         eprintln!("{name} is left out: {why}");
     }
-    vec![shared(name, outside).with_ignored_flag(why.is_some())]
+    vec![trial(name, outside).with_ignored_flag(why.is_some())]
 }
 
 /// Why this host has no tap device for us.

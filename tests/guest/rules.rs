@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use pollux_tests::lab::{self, options, run, text_of};
 use xtask::machine::{KernelKind, MachineOptions};
 
-use crate::shared;
+use crate::trial;
 
 /// What Linux 6.1 answers.
 const EXPECTED: &str = "\
@@ -131,15 +131,15 @@ circle: thread0 -> thread1 wait for each other
 
 pub fn trials() -> Vec<Trial> {
     let rules = [2, 4]
-        .map(|smp| shared(&format!("rules::are_those_of_linux::smp_{smp}"), move || compare(smp, "rules", EXPECTED)));
+        .map(|smp| trial(&format!("rules::are_those_of_linux::smp_{smp}"), move || compare(smp, "rules", EXPECTED)));
     let unix = [1, 2].map(|smp| {
-        shared(&format!("rules::unix_sockets_are_those_of_linux::smp_{smp}"), move || compare(smp, "unix", UNIX))
+        trial(&format!("rules::unix_sockets_are_those_of_linux::smp_{smp}"), move || compare(smp, "unix", UNIX))
     });
-    let files = [shared("rules::files_are_those_of_linux", || compare(2, "files", FILES))];
-    let edges = [shared("rules::edges_of_files_are_those_of_linux", || compare(2, "edges", EDGES))];
+    let files = [trial("rules::files_are_those_of_linux", || compare(2, "files", FILES))];
+    let edges = [trial("rules::edges_of_files_are_those_of_linux", || compare(2, "edges", EDGES))];
     let pollux = lab::kernel() == KernelKind::Pollux;
-    let waits = pollux.then(|| shared("rules::waits_are_told", || compare(2, "waits", WAITS)));
-    let heap = pollux.then(|| shared("rules::calls_of_every_day_allocate_nothing", allocations));
+    let waits = pollux.then(|| trial("rules::waits_are_told", || compare(2, "waits", WAITS)));
+    let heap = pollux.then(|| trial("rules::calls_of_every_day_allocate_nothing", allocations));
     rules.into_iter().chain(unix).chain(files).chain(edges).chain(waits).chain(heap).collect()
 }
 

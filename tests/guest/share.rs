@@ -12,16 +12,16 @@ use pollux_tests::run_on;
 use xtask::machine::{Bus, MachineOptions};
 use xtask::share::Share;
 
-use crate::shared;
+use crate::trial;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        shared("share::files_go_both_ways", || both_ways(Bus::Mmio)),
-        shared("share::files_go_both_ways_on_pci", || both_ways(Bus::Pci)),
-        shared("share::names_and_attributes", names),
-        shared("share::what_the_host_changes_is_seen", host_changes),
-        shared("share::a_share_for_reading", read_only),
-        shared("share::git_works_in_it", git),
+        trial("share::files_go_both_ways", || both_ways(Bus::Mmio)),
+        trial("share::files_go_both_ways_on_pci", || both_ways(Bus::Pci)),
+        trial("share::names_and_attributes", names),
+        trial("share::what_the_host_changes_is_seen", host_changes),
+        trial("share::a_share_for_reading", read_only),
+        trial("share::git_works_in_it", git),
     ]
 }
 

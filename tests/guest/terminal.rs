@@ -10,22 +10,22 @@ use expectrl::ControlCode;
 use libtest_mimic::Trial;
 use pollux_tests::{Console, lab};
 
-use crate::shared;
+use crate::trial;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        shared("terminal::lines_can_be_edited", editing),
-        shared("terminal::pipelines_work", pipelines),
-        shared("terminal::vi_opens_and_saves", vi),
-        shared("terminal::less_scrolls", less),
-        shared("terminal::ctrl_c_kills_the_foreground", ctrl_c),
-        shared("terminal::ctrl_backslash_and_ctrl_d", quit_and_end),
-        shared("terminal::jobs_stop_and_go_on", jobs),
-        shared("terminal::ps_and_top_show_sane_figures", figures),
-        shared("terminal::the_window_has_the_hosts_size", window),
-        shared("terminal::exit_hands_its_status_on", exit),
-        shared("terminal::the_escape_key_leaves", escape),
-        shared("terminal::a_break_and_a_letter_ask_the_kernel", breaks),
+        trial("terminal::lines_can_be_edited", editing),
+        trial("terminal::pipelines_work", pipelines),
+        trial("terminal::vi_opens_and_saves", vi),
+        trial("terminal::less_scrolls", less),
+        trial("terminal::ctrl_c_kills_the_foreground", ctrl_c),
+        trial("terminal::ctrl_backslash_and_ctrl_d", quit_and_end),
+        trial("terminal::jobs_stop_and_go_on", jobs),
+        trial("terminal::ps_and_top_show_sane_figures", figures),
+        trial("terminal::the_window_has_the_hosts_size", window),
+        trial("terminal::exit_hands_its_status_on", exit),
+        trial("terminal::the_escape_key_leaves", escape),
+        trial("terminal::a_break_and_a_letter_ask_the_kernel", breaks),
     ]
 }
 

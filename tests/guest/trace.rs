@@ -10,17 +10,17 @@ use pollux_wire::{Exit, Request};
 use xtask::machine::KernelKind;
 use xtask::session::{Input, Outcome, Session};
 
-use crate::shared;
+use crate::trial;
 
 pub fn trials() -> Vec<Trial> {
     if lab::kernel() == KernelKind::Linux {
         return Vec::new();
     }
     vec![
-        shared("trace::shows_arguments_and_results", arguments_and_results),
-        shared("trace::follows_children_and_tells_how_long_they_wait", children),
-        shared("trace::loses_nothing", loses_nothing),
-        shared("trace::shows_calls_that_are_cut_short", cut_short),
+        trial("trace::shows_arguments_and_results", arguments_and_results),
+        trial("trace::follows_children_and_tells_how_long_they_wait", children),
+        trial("trace::loses_nothing", loses_nothing),
+        trial("trace::shows_calls_that_are_cut_short", cut_short),
     ]
 }
 

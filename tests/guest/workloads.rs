@@ -11,15 +11,15 @@ use xtask::workload::server::Network;
 use xtask::workload::verdict::{self, problems};
 use xtask::{paths, ui};
 
-use crate::shared;
+use crate::trial;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        shared("workload::a_few_go_well", few),
-        shared("workload::what_goes_wrong_is_reported", wrong),
-        shared("workload::mixed_clients_on_a_wire_that_loses", soak),
+        trial("workload::a_few_go_well", few),
+        trial("workload::what_goes_wrong_is_reported", wrong),
+        trial("workload::mixed_clients_on_a_wire_that_loses", soak),
         // Counted instructions: what else the host does has no influence.
-        shared("workload::git_executes_no_more_than_it_may", instructions),
+        trial("workload::git_executes_no_more_than_it_may", instructions),
     ]
 }
 
