@@ -46,7 +46,11 @@ fn main() -> ExitCode {
         (Some("spin"), Some(processes), Some(rounds)) => {
             print!("{}", in_parallel(processes, &["count", &rounds.to_string()]));
         }
-        (Some("count"), Some(rounds), _) => count(rounds),
+        (Some("count"), Some(rounds), _) => {
+            let (start, processor) = (Instant::now(), processor_time());
+            count(rounds);
+            println!("{} {}", start.elapsed().as_millis(), (processor_time() - processor).as_millis());
+        }
         (Some("cpus"), Some(processes), Some(seconds)) => {
             let text = in_parallel(processes, &["where", &seconds.to_string()]);
             let cpus: BTreeSet<&str> = text.split_whitespace().collect();
@@ -108,12 +112,10 @@ fn in_parallel(processes: u64, arguments: &[&str]) -> String {
 }
 
 fn count(rounds: u64) {
-    let (start, processor) = (Instant::now(), processor_time());
     let mut value = 1u64;
     for round in 0..rounds {
         value = std::hint::black_box(value.wrapping_mul(6_364_136_223_846_793_005) ^ round);
     }
-    println!("{} {}", start.elapsed().as_millis(), (processor_time() - processor).as_millis());
 }
 
 /// What this process has had (CLOCK_PROCESS_CPUTIME_ID of clock_gettime(2)).
